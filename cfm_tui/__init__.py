@@ -1,0 +1,1 @@
+"""The faces of the engine: the `cfm` commands and the console."""

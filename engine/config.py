@@ -1,0 +1,180 @@
+"""The typed tree of everything that an experiment can be told; frozen, every field documented here.
+
+Source of defaults: the embedded `digits` set under the `cfm` protocol. Presets and protocols are
+YAML beside the package; `settings` merges them into one of these trees.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Scale = tuple[Annotated[float, Field(gt=0.0, le=1.0)], Annotated[float, Field(gt=0.0, le=1.0)]]
+SignalName = Literal["none", "class", "mean"]
+FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
+TapName = Literal["conv-input", "conv-output", "batchnorm"]
+
+
+class Node(BaseModel):
+    """Base of every part of the tree: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Node):
+    """Which images, and how they are read."""
+
+    name: Literal["digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder"] = "digits"
+    root: str | None = None  #: folder that holds the data set; None: the user's data folder
+    image_size: Annotated[int, Field(ge=16)] | None = None  #: pixels; None: the set's own size
+    mean: tuple[float, ...] | None = None  #: per channel in [0, 1]; None: the set's own
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None  #: per channel; None: the set's own
+    test: Literal["test", "holdout"] = "test"  #: measure on the test split, or on held-out training images
+    holdout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: share held out where there is no test split
+    on_bad_image: Literal["refuse", "skip"] = "refuse"  #: what an unreadable image does to the run
+
+
+class Backbone(Node):
+    """The network that images are distilled through, and where its weights come from."""
+
+    name: str = "convnet"  #: see `engine.backbones.NAMES`
+    depth: Annotated[int, Field(ge=1, le=8)] | None = None  #: ConvNet blocks; None: 3 to 63 px, 4 from 64 px
+    width: Positive = 128  #: ConvNet channels
+    norm: Literal["batch", "instance"] = "batch"  #: ConvNet normalisation
+    teacher: str | None = None  #: checkpoint file, or torchvision:WEIGHTS; None: squeeze one
+
+
+class Optimiser(Node):
+    """How weights are trained. Learning rate follows `schedule` over all epochs."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  #: SGD only
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["cosine", "half-cosine", "step"] = "cosine"
+    step_epochs: Positive = 30  #: `step`: lr is divided by ten after every so many epochs
+
+
+class Views(Node):
+    """Random views of an image: crop, flip, roll (augmentation)."""
+
+    crop_scale: Scale | None = None  #: RandomResizedCrop area range; None: no resized crop
+    padding: Annotated[int, Field(ge=0)] = 0  #: RandomCrop with so many pixels of black border
+    flip: bool = False  #: mirror left-right with probability 1/2
+    roll: Annotated[int, Field(ge=0)] = 0  #: cyclic shift by 0…roll pixels along both axes
+
+
+class Squeeze(Node):
+    """Training of the teacher (Table 8)."""
+
+    epochs: Positive = 30
+    batch: Positive = 128
+    optimiser: Optimiser = Optimiser()
+    views: Views = Views(padding=2)
+
+
+class Statistics(Node):
+    """Real side: Ψ and Φ of every tap over the training set (Eq. 17)."""
+
+    estimator: Literal["pooled", "batched"] = "pooled"
+    batch: Positive = 128  #: images per pass; changes the result of `batched` alone
+
+
+class Term(Node):
+    """weight · ‖ f(Ψ)·g − f(Ψ_s)·g_s ‖_F summed over taps (Eq. 1, unsquared as Eq. 20)."""
+
+    filter: FilterName
+    signal: Literal["none", "class", "mean", "chosen"] = "none"  #: chosen: what objective.signal says
+    weight: Annotated[float, Field(ge=0)] = 0.1
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Term:
+        if self.filter == "identity" and self.signal == "none":
+            raise ValueError("the identity filter without a signal is zero whatever the images are")
+        if self.filter == "diagonal" and self.signal != "none":
+            raise ValueError("the diagonal filter takes no signal")
+        return self
+
+
+class BetaSchedule(Node):
+    """β_b over recovery (Eq. 19 and its variants)."""
+
+    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    origin: Literal[0, 1] = 0  #: 1: b = 1…B, ends at 0 (the paper); 0: starts at β (released code)
+    per: Literal["round", "batch"] = "round"  #: batches of one IPC round share β, or each has its own
+    minimum: Annotated[float, Field(ge=0)] = 0.0  #: floor of β_b (Algorithm 1's β_min)
+
+
+class Objective(Node):
+    """What the images are optimised for: terms over taps, plus cross-entropy (Eq. 20, 21)."""
+
+    method: str = "cfm"  #: name of the method file that these values started from
+    taps: TapName = "conv-input"
+    signal: SignalName = "mean"  #: what terms with `signal: chosen` use
+    beta: Annotated[float, Field(ge=0)] = 0.1
+    schedule: BetaSchedule = BetaSchedule()
+    terms: tuple[Term, ...] = (
+        Term(filter="ridge", signal="none", weight=0.1),
+        Term(filter="ridge", signal="chosen", weight=0.1),
+    )
+    ce: Annotated[float, Field(ge=0)] = 1.0  #: weight of the cross-entropy
+    first_tap: Annotated[float, Field(ge=0)] = 1.0  #: factor on the first tap's terms (SRe²L: 10)
+
+
+class Recover(Node):
+    """Optimisation of the images (Algorithm 1, Table 9)."""
+
+    iterations: Positive = 1000
+    lr: Annotated[float, Field(gt=0)] = 0.25
+    betas: tuple[Fraction, Fraction] = (0.5, 0.9)  #: Adam's
+    classes_per_batch: Positive = 200  #: a batch is one image of each of so many classes
+    init: Literal["first", "random", "noise"] = "first"  #: b-th real image in file order, a random one, N(0,1)
+    emu: bool = True  #: moving statistics over batches (Eq. 18)
+    clamp: bool = True  #: keep pixels valid after each step
+    views: Views = Views(crop_scale=(0.08, 1.0), flip=True, roll=4)
+    shared_view: bool = True  #: one draw for the whole batch, or one per image
+
+
+class Relabel(Node):
+    """Where the students' soft labels come from (FKD)."""
+
+    mode: Literal["online", "stored"] = "online"
+    stored_epochs: Positive | None = None  #: pruned store: so many random epochs, reused; None: all
+
+
+class Validate(Node):
+    """Training of students on the distilled images (Table 10)."""
+
+    students: tuple[str, ...] = ()  #: backbone names; empty: the backbone itself
+    seeds: Positive = 3
+    control: bool = True  #: train the `random` control beside every student
+    epochs: Positive = 300
+    batch: Positive = 50
+    optimiser: Optimiser = Optimiser(name="adamw", lr=1e-3, weight_decay=1e-2)
+    temperature: Annotated[float, Field(gt=0)] = 20.0
+    views: Views = Views(crop_scale=(0.08, 1.0), flip=True)
+    cutmix: bool = True  #: CutMix with Beta(1, 1) over the batch
+    evaluate_every: Positive = 10  #: epochs between measurements…
+    evaluate_from: Fraction = 0.8  #: …after this share of all epochs
+    average: Fraction = 0.0  #: share of last epochs whose weights are averaged for the result
+    precision: Literal["float32", "bfloat16"] = "float32"  #: of the forward passes (autocast)
+
+
+class Config(Node):
+    """One experiment."""
+
+    protocol: Literal["cfm", "paper", "reference"] = "cfm"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    ipc: Positive = 10  #: images per class
+    device: str = "auto"  #: auto, cpu, cuda, cuda:N or mps
+    data: Data = Data()
+    backbone: Backbone = Backbone()
+    squeeze: Squeeze = Squeeze()
+    statistics: Statistics = Statistics()
+    objective: Objective = Objective()
+    recover: Recover = Recover()
+    relabel: Relabel = Relabel()
+    validate_: Validate = Field(default=Validate(), alias="validate")  #: key `validate`
