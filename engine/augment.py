@@ -1,0 +1,155 @@
+"""Replayable random views of images: crop, flip and roll as two small matrix products.
+
+A view of an image X is R·X·Wᵀ, where R resamples rows and W columns. Cropping with bilinear
+resizing, mirroring, padding and cyclic shifts are all such matrices, so one differentiable and
+deterministic product serves recovery, students and teachers on every device.
+
+Legend: M images, C channels, H = W = size pixels.
+Source: RandomResizedCrop, RandomCrop and HorizontalFlip as in torchvision; CutMix (Yun et al. 2019).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.config import Views
+
+ASPECT = (3 / 4, 4 / 3)
+TRIES = 10
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for M images of size×size pixels; enough to replay the views.
+
+    boxes_M4: top, left, height, width of each crop in pixels (may stick out of the image: black).
+    flip_M: mirrored left-right. roll_M2: cyclic shift down and right, in pixels, after the crop.
+    M = 1 stands for one draw that a whole batch shares.
+    """
+
+    boxes_M4: NDArray[np.int64]
+    flip_M: NDArray[np.bool_]
+    roll_M2: NDArray[np.int64]
+    size: int
+
+    def take(self, indices: NDArray[np.int64]) -> Draw:
+        """The draws of some of the images."""
+        return Draw(self.boxes_M4[indices], self.flip_M[indices], self.roll_M2[indices], self.size)
+
+
+def draw(views: Views, size: int, count: int, rng: np.random.Generator, *, shared: bool = False) -> Draw:
+    """Draw `count` views of size×size images, or one that they all share."""
+    count = 1 if shared else count
+    if views.crop_scale is not None:
+        boxes_M4 = _resized_crops(views.crop_scale, size, count, rng)
+    else:
+        corner_M2 = rng.integers(-views.padding, views.padding + 1, (count, 2))
+        boxes_M4 = np.concatenate([corner_M2, np.full((count, 2), size)], axis=1)
+    flip_M = rng.random(count) < 0.5 if views.flip else np.zeros(count, dtype=bool)
+    roll_M2 = rng.integers(0, views.roll + 1, (count, 2))
+    return Draw(boxes_M4, flip_M, roll_M2, size)
+
+
+def _resized_crops(
+    scale: tuple[float, float], size: int, count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Boxes of RandomResizedCrop: the first of ten tries that fits, else the whole image."""
+    area_MT = size * size * rng.uniform(*scale, (count, TRIES))
+    ratio_MT = np.exp(rng.uniform(np.log(ASPECT[0]), np.log(ASPECT[1]), (count, TRIES)))
+    width_MT = np.rint(np.sqrt(area_MT * ratio_MT)).astype(np.int64)
+    height_MT = np.rint(np.sqrt(area_MT / ratio_MT)).astype(np.int64)
+    fits_MT = (width_MT > 0) & (width_MT <= size) & (height_MT > 0) & (height_MT <= size)
+    first_M = np.argmax(fits_MT, axis=1)
+    rows_M = np.arange(count)
+    fits_M = fits_MT[rows_M, first_M]
+    height_M = np.where(fits_M, height_MT[rows_M, first_M], size)
+    width_M = np.where(fits_M, width_MT[rows_M, first_M], size)
+    top_M = np.floor(rng.random(count) * (size - height_M + 1)).astype(np.int64)
+    left_M = np.floor(rng.random(count) * (size - width_M + 1)).astype(np.int64)
+    return np.stack([top_M, left_M, height_M, width_M], axis=1)
+
+
+def apply(drawn: Draw, x_MCHW: Tensor) -> Tensor:
+    """The views of a batch, shape (M, C, H, W); differentiable in the images.
+
+    `drawn` holds one draw for each image, or a single one for all.
+    """
+    assert x_MCHW.shape[-1] == x_MCHW.shape[-2] == drawn.size, "views are drawn for square images"
+    rows = _resampling(drawn.boxes_M4[:, 0], drawn.boxes_M4[:, 2], drawn.roll_M2[:, 0], None, drawn.size)
+    columns = _resampling(
+        drawn.boxes_M4[:, 1], drawn.boxes_M4[:, 3], drawn.roll_M2[:, 1], drawn.flip_M, drawn.size
+    )
+    rows_M1HH, columns_M1WW = (
+        torch.from_numpy(part).to(x_MCHW.device, x_MCHW.dtype, non_blocking=True).unsqueeze(1)
+        for part in (rows, columns)
+    )
+    return rows_M1HH @ x_MCHW @ columns_M1WW.transpose(-1, -2)
+
+
+def _resampling(
+    start_M: NDArray[np.int64],
+    extent_M: NDArray[np.int64],
+    roll_M: NDArray[np.int64],
+    flip_M: NDArray[np.bool_] | None,
+    size: int,
+) -> NDArray[np.float32]:
+    """Matrices (M, size, size) that resample [start, start + extent) to size pixels, bilinearly.
+
+    Half-pixel centres, clamped at the crop's own edge (``interpolate(align_corners=False)``).
+    """
+    output_MH = np.broadcast_to(np.arange(size), (len(start_M), size))
+    output_MH = (output_MH - roll_M[:, None]) % size
+    if flip_M is not None:
+        output_MH = np.where(flip_M[:, None], size - 1 - output_MH, output_MH)
+    source_MH = np.maximum((output_MH + 0.5) * extent_M[:, None] / size - 0.5, 0.0)
+    lower_MH = np.floor(source_MH).astype(np.int64)
+    upper_MH = np.minimum(lower_MH + 1, extent_M[:, None] - 1)
+    share_MH = source_MH - lower_MH
+    matrices = np.zeros((len(start_M), size, size), dtype=np.float32)
+    m_M1, h_1H = np.ogrid[: len(start_M), :size]
+    for index_MH, weight_MH in ((lower_MH, 1.0 - share_MH), (upper_MH, share_MH)):
+        pixel_MH = index_MH + start_M[:, None]
+        inside_MH = (pixel_MH >= 0) & (pixel_MH < size)
+        matrices[m_M1, h_1H, np.clip(pixel_MH, 0, size - 1)] += weight_MH * inside_MH
+    return matrices
+
+
+@dataclass(frozen=True)
+class MixDraw:
+    """CutMix for M images: whose pixels are pasted in, and where.
+
+    partner_M: index of the other image. boxes_M4: top, bottom, left, right of the pasted patch.
+    """
+
+    partner_M: NDArray[np.int64]
+    boxes_M4: NDArray[np.int64]
+
+    def take(self, indices: NDArray[np.int64]) -> MixDraw:
+        """The draws of some of the images; partners keep their numbers."""
+        return MixDraw(self.partner_M[indices], self.boxes_M4[indices])
+
+
+def draw_cutmix(size: int, count: int, rng: np.random.Generator) -> MixDraw:
+    """Partners from a permutation, patch area 1 − λ with λ ~ Beta(1, 1), centred anywhere."""
+    side_M = np.rint(size * np.sqrt(1.0 - rng.beta(1.0, 1.0, count))).astype(np.int64)
+    centre_M2 = rng.integers(0, size, (count, 2))
+    low_M2 = np.clip(centre_M2 - (side_M // 2)[:, None], 0, size)
+    high_M2 = np.clip(centre_M2 + (side_M // 2)[:, None], 0, size)
+    boxes_M4 = np.stack([low_M2[:, 0], high_M2[:, 0], low_M2[:, 1], high_M2[:, 1]], axis=1)
+    return MixDraw(rng.permutation(count), boxes_M4)
+
+
+def cutmix(drawn: MixDraw, x_MCHW: Tensor, partner_MCHW: Tensor) -> Tensor:
+    """Paste each patch of `partner_MCHW` into its image of `x_MCHW`."""
+    boxes_M4 = torch.from_numpy(drawn.boxes_M4).to(x_MCHW.device, non_blocking=True)
+    top, bottom, left, right = boxes_M4[:, :, None].unbind(1)
+    y_H = torch.arange(x_MCHW.shape[2], device=x_MCHW.device)
+    x_W = torch.arange(x_MCHW.shape[3], device=x_MCHW.device)
+    rows_MH = (y_H >= top) & (y_H < bottom)
+    columns_MW = (x_W >= left) & (x_W < right)
+    return torch.where((rows_MH[:, :, None] & columns_MW[:, None, :])[:, None], partner_MCHW, x_MCHW)

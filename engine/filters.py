@@ -1,0 +1,113 @@
+"""Spectral filters f(λ) applied to a feature-feature correlation matrix.
+
+f(Ψ) = U f(Λ) Uᵀ for Ψ = U Λ Uᵀ; each filter here reaches it without an eigendecomposition.
+Legend: D feature dimension. Source: UniDD Eq. 2, 4, 20 and Table 1.
+Not here: how correlations are estimated (see `moments`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from engine.config import FilterName
+
+
+class Filter(Protocol):
+    """A function of the spectrum."""
+
+    def response(self, eigenvalues_D: Tensor) -> Tensor:
+        """f(λ), elementwise, shape (D,)."""
+
+    def apply(self, cov_DD: Tensor) -> Tensor:
+        """f(Ψ), shape (D, D); for the diagonal filter its diagonal, shape (D,)."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All-pass filter f(λ) = 1 (DM, Table 1)."""
+
+    def response(self, eigenvalues_D: Tensor) -> Tensor:
+        """1 for every eigenvalue."""
+        return torch.ones_like(eigenvalues_D)
+
+    def apply(self, cov_DD: Tensor) -> Tensor:
+        """The identity matrix."""
+        return torch.eye(cov_DD.shape[-1], dtype=cov_DD.dtype, device=cov_DD.device)
+
+
+@dataclass(frozen=True)
+class Lambda:
+    """Low-pass filter f(λ) = λ (DC, Table 1)."""
+
+    def response(self, eigenvalues_D: Tensor) -> Tensor:
+        """The eigenvalues themselves."""
+        return eigenvalues_D
+
+    def apply(self, cov_DD: Tensor) -> Tensor:
+        """Ψ itself."""
+        return cov_DD
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """diag(Ψ): the variances of the channels (SRe²L, Eq. 4); not a function of the spectrum alone."""
+
+    def response(self, eigenvalues_D: Tensor) -> Tensor:
+        """λ: what the filter does to a Ψ that is diagonal already."""
+        return eigenvalues_D
+
+    def apply(self, cov_DD: Tensor) -> Tensor:
+        """The diagonal, shape (D,)."""
+        return cov_DD.diagonal()
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """High-pass filter f(λ) = 1/(λ + β) (FRePo, CFM; Eq. 20).
+
+    beta: in units of feature variance; Ψ + βI must be positive definite.
+    """
+
+    beta: float
+
+    def response(self, eigenvalues_D: Tensor) -> Tensor:
+        """1/(λ + β)."""
+        return 1.0 / (eigenvalues_D + self.beta)
+
+    def apply(self, cov_DD: Tensor) -> Tensor:
+        """(Ψ + βI)⁻¹. NaN throughout where Ψ + βI is singular, so that nothing false goes on.
+
+        Telling the user is left to who can afford to wait for the device.
+        """
+        inverse: Tensor = _RidgeInverse.apply(cov_DD, self.beta)
+        return inverse
+
+
+class _RidgeInverse(torch.autograd.Function):
+    """(Ψ + βI)⁻¹ by Cholesky; the gradient through it is −f·dΨ·f."""
+
+    @staticmethod
+    def forward(ctx: Any, cov_DD: Tensor, beta: float) -> Tensor:
+        shifted_DD = cov_DD.clone()
+        shifted_DD.diagonal().add_(beta)
+        factor_DD, info = torch.linalg.cholesky_ex(shifted_DD)
+        inverse_DD = torch.cholesky_inverse(factor_DD)
+        inverse_DD = torch.where(info == 0, inverse_DD, torch.nan)
+        ctx.save_for_backward(inverse_DD)
+        return inverse_DD
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        (inverse_DD,) = ctx.saved_tensors
+        return -(inverse_DD @ gradients[0] @ inverse_DD), None
+
+
+def build(name: FilterName, beta: float) -> Filter:
+    """The filter of that name; `beta` is used by the ridge alone."""
+    if name == "ridge":
+        return Ridge(beta)
+    return {"identity": Identity, "lambda": Lambda, "diagonal": Diagonal}[name]()

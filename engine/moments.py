@@ -1,0 +1,154 @@
+"""Feature statistics of a tap: mean, FFC Ψ and FLC Φ (Eq. 16–18); real side streamed, synthetic side differentiable.
+
+Ψ is the covariance over all positions of all images, biased (1/N). Φ is the mean over images of
+(spatial mean ⊗ one-hot label).
+Legend: M images, D features, H, W positions, K classes, N = M·H·W positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What is known of a tap. Fields that a method does not need may be absent.
+
+    name: the tap's module. mean_D: mean over positions and images. cov_DD: Ψ. var_D: diag(Ψ).
+    flc_DK: Φ.
+    """
+
+    name: str
+    mean_D: Tensor
+    var_D: Tensor
+    cov_DD: Tensor | None = None
+    flc_DK: Tensor | None = None
+
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Moments:
+        """The same on another device, in another type."""
+        cov_DD = None if self.cov_DD is None else self.cov_DD.to(device, dtype)
+        flc_DK = None if self.flc_DK is None else self.flc_DK.to(device, dtype)
+        return Moments(
+            self.name, self.mean_D.to(device, dtype), self.var_D.to(device, dtype), cov_DD, flc_DK
+        )
+
+    def detach(self) -> Moments:
+        """The same as constants."""
+        cov_DD = None if self.cov_DD is None else self.cov_DD.detach()
+        flc_DK = None if self.flc_DK is None else self.flc_DK.detach()
+        return Moments(self.name, self.mean_D.detach(), self.var_D.detach(), cov_DD, flc_DK)
+
+
+def positions(x_MDHW: Tensor) -> Tensor:
+    """Features as rows, shape (N, D); a view where the memory format is channels-last (Eq. 16)."""
+    return x_MDHW.permute(0, 2, 3, 1).reshape(-1, x_MDHW.shape[1])
+
+
+class _Covariance(torch.autograd.Function):
+    """Biased mean and covariance of rows; its gradient needs one product, not two."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
+        mean_D = rows_ND.mean(dim=0)
+        centred_ND = rows_ND - mean_D
+        ctx.save_for_backward(centred_ND)
+        return mean_D, centred_ND.T @ centred_ND / len(rows_ND)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Tensor:
+        (centred_ND,) = ctx.saved_tensors
+        mean_gradient_D, cov_gradient_DD = gradients
+        symmetric_DD = cov_gradient_DD + cov_gradient_DD.T
+        return torch.addmm(mean_gradient_D, centred_ND, symmetric_DD).div_(len(centred_ND))
+
+
+def of_batch(
+    name: str, x_MDHW: Tensor, onehot_MK: Tensor, *, covariance: bool = True, labels: bool = True
+) -> Moments:
+    """Moments of one batch, differentiable in the features, in float32 or better.
+
+    `covariance` and `labels` say whether Ψ and Φ are wanted; Ψ's diagonal always comes.
+    """
+    x_MDHW = x_MDHW if x_MDHW.dtype == torch.float64 else x_MDHW.float()
+    rows_ND = positions(x_MDHW)
+    cov_DD: Tensor | None = None
+    if covariance:
+        mean_D, cov_DD = _Covariance.apply(rows_ND)
+        var_D = cov_DD.diagonal()
+    else:
+        var_D, mean_D = torch.var_mean(rows_ND, dim=0, correction=0)
+    flc_DK = None
+    if labels:
+        flc_DK = x_MDHW.mean(dim=(2, 3)).T @ onehot_MK.to(x_MDHW.dtype) / len(onehot_MK)
+    return Moments(name, mean_D, var_D, cov_DD, flc_DK)
+
+
+def moving(batch: Moments, earlier: Moments | None, count: int) -> Moments:
+    """Moving statistics of batch number `count` (1-based): weight 1/count for the newest (Eq. 18).
+
+    `earlier` is taken as it is; pass constants, so that the gradient flows through `batch` alone.
+    """
+    if earlier is None or count == 1:
+        return batch
+    new, old = 1.0 / count, 1.0 - 1.0 / count
+    return Moments(
+        batch.name,
+        new * batch.mean_D + old * earlier.mean_D,
+        new * batch.var_D + old * earlier.var_D,
+        None if batch.cov_DD is None or earlier.cov_DD is None else new * batch.cov_DD + old * earlier.cov_DD,
+        None if batch.flc_DK is None or earlier.flc_DK is None else new * batch.flc_DK + old * earlier.flc_DK,
+    )
+
+
+class Accumulator:
+    """Moments of a whole set, one batch at a time, in float64; memory does not grow with the set.
+
+    pooled: exact covariance over the set, whatever the batch size and order (Chan's merge).
+    batched: mean of the within-batch covariances; biased, it loses the variance between batches.
+    """
+
+    def __init__(self, name: str, classes: int, estimator: Literal["pooled", "batched"]) -> None:
+        self.name = name
+        self.classes = classes
+        self.estimator = estimator
+        self.weight = 0.0
+        self.images = 0
+        self._sums: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def update(self, x_MDHW: Tensor, labels_M: Tensor) -> None:
+        """Take in the features of M images and their labels."""
+        onehot_MK = F.one_hot(labels_M, self.classes)
+        batch = of_batch(self.name, x_MDHW, onehot_MK)
+        assert batch.cov_DD is not None and batch.flc_DK is not None
+        wide = torch.float32 if x_MDHW.device.type == "mps" else torch.float64
+        images = len(labels_M)
+        weight = images * x_MDHW.shape[2] * x_MDHW.shape[3] if self.estimator == "pooled" else 1.0
+        self._merge(batch.mean_D.to(wide), batch.cov_DD.to(wide), batch.flc_DK.to(wide), weight, images)
+
+    def _merge(self, mean_D: Tensor, cov_DD: Tensor, flc_DK: Tensor, weight: float, images: int) -> None:
+        if self._sums is None:
+            self._sums, self.weight, self.images = (mean_D, cov_DD, flc_DK), weight, images
+            return
+        old_mean_D, old_cov_DD, old_flc_DK = self._sums
+        share = weight / (self.weight + weight)
+        gap_D = mean_D - old_mean_D
+        cov_DD = old_cov_DD + share * (cov_DD - old_cov_DD)
+        if self.estimator == "pooled":
+            cov_DD = cov_DD + share * (1.0 - share) * torch.outer(gap_D, gap_D)
+        image_share = images / (self.images + images)
+        flc_DK = old_flc_DK + image_share * (flc_DK - old_flc_DK)
+        self._sums = (old_mean_D + share * gap_D, cov_DD, flc_DK)
+        self.weight += weight
+        self.images += images
+
+    def result(self) -> Moments:
+        """The moments so far; at least one batch must have been taken in."""
+        assert self._sums is not None, "no batch was taken in"
+        mean_D, cov_DD, flc_DK = self._sums
+        return Moments(self.name, mean_D, cov_DD.diagonal(), cov_DD, flc_DK)

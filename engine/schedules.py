@@ -1,0 +1,52 @@
+"""Schedules: β_b over recovery (Eq. 19) and the learning rate over training.
+
+Source: UniDD Eq. 19 and Algorithm 1; SPEC of the released code for origin 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+from engine.config import BetaSchedule, Optimiser
+
+
+def beta_at(schedule: BetaSchedule, beta: float, step: int, steps: int) -> float:
+    """β_b for 0-based step of `steps`; a step is an IPC round or a batch (`schedule.per`).
+
+    cosine: β·(1 + cos(π·t/steps))/2 with t = step + origin (Eq. 19); linear: β·(1 − t/steps);
+    constant: β. Never below `schedule.minimum`.
+    """
+    assert 0 <= step < steps
+    share = (step + schedule.origin) / steps
+    factor = {
+        "cosine": (1.0 + math.cos(math.pi * share)) / 2.0,
+        "linear": 1.0 - share,
+        "constant": 1.0,
+    }[schedule.kind]
+    return max(beta * factor, schedule.minimum)
+
+
+def betas_of_batches(schedule: BetaSchedule, beta: float, ipc: int, batches: int) -> list[float]:
+    """β_b of every recovery batch, in order; `batches` is a multiple of `ipc`."""
+    assert batches % ipc == 0
+    if schedule.per == "batch":
+        return [beta_at(schedule, beta, b, batches) for b in range(batches)]
+    chunks = batches // ipc
+    return [beta_at(schedule, beta, b // chunks, ipc) for b in range(batches)]
+
+
+def cosine_to_zero(start: float, step: int, steps: int) -> float:
+    """start·(1 + cos(π·step/steps))/2: recovery's learning rate (Table 9)."""
+    return start * (1.0 + math.cos(math.pi * step / steps)) / 2.0
+
+
+def learning_rate(optimiser: Optimiser, epoch: int, epochs: int) -> float:
+    """Learning rate of a 0-based epoch (Tables 8 and 10).
+
+    cosine ends at 0; half-cosine, ½(1 + cos(π·t/2E)), ends at lr/2; step divides by ten.
+    """
+    if optimiser.schedule == "cosine":
+        return cosine_to_zero(optimiser.lr, epoch, epochs)
+    if optimiser.schedule == "half-cosine":
+        return cosine_to_zero(optimiser.lr, epoch, 2 * epochs)
+    return optimiser.lr * 0.1 ** (epoch // optimiser.step_epochs)
