@@ -1,0 +1,146 @@
+"""The objective of recovery: a sum of (filter, signal, weight) terms over taps, plus cross-entropy.
+
+term = ‖ f(Ψ)·g(Φ) − f(Ψ_s)·g(Φ_s) ‖_F, unsquared (Eq. 20); loss = CE + Σ weight·term (Eq. 21).
+Legend: M images, D features, K classes, L taps, T terms. Source: UniDD Eq. 1, 4, 20, 21.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine import config, filters
+from engine.errors import UserError
+from engine.moments import Moments
+
+
+def resolved_terms(objective: config.Objective) -> tuple[config.Term, ...]:
+    """The terms with `chosen` replaced by the signal that the objective chooses."""
+    return tuple(
+        term.model_copy(update={"signal": objective.signal}) if term.signal == "chosen" else term
+        for term in objective.terms
+    )
+
+
+def needs_covariance(terms: Sequence[config.Term]) -> bool:
+    """Whether any term reads more of Ψ than its diagonal."""
+    return any(term.filter in ("lambda", "ridge") for term in terms)
+
+
+def needs_labels(terms: Sequence[config.Term]) -> bool:
+    """Whether any term reads Φ."""
+    return any(term.signal == "class" for term in terms)
+
+
+def sides(terms: Sequence[config.Term], moments: Moments, beta: float) -> list[Tensor]:
+    """f(Ψ)·g(Φ) of one tap for each term: (D, D), (D,) or (D, K)."""
+    matrices: dict[str, Tensor] = {}
+    found: list[Tensor] = []
+    for term in terms:
+        signal = {"none": None, "mean": moments.mean_D, "class": moments.flc_DK}[term.signal]
+        if term.filter == "diagonal":
+            found.append(moments.var_D)
+        elif term.filter == "identity":
+            assert signal is not None
+            found.append(signal)
+        else:
+            if term.filter not in matrices:
+                assert moments.cov_DD is not None
+                matrices[term.filter] = filters.build(term.filter, beta).apply(moments.cov_DD)
+            matrix_DD = matrices[term.filter]
+            found.append(matrix_DD if signal is None else matrix_DD @ signal)
+    return found
+
+
+class Objective:
+    """The objective of one recovery batch: the real side of every term is computed once, here.
+
+    Raises UserError("numeric") where Ψ + βI of a real tap is singular.
+    """
+
+    def __init__(self, objective: config.Objective, real: Sequence[Moments], beta: float) -> None:
+        self.beta = beta
+        self.ce_weight = objective.ce
+        self.terms = resolved_terms(objective)
+        self.covariance = needs_covariance(self.terms)
+        self.labels = needs_labels(self.terms)
+        self._real = [sides(self.terms, moments, beta) for moments in real]
+        for moments, tap in zip(real, self._real, strict=True):
+            if not all(bool(side.isfinite().all()) for side in tap):
+                raise singular(f"real tap {moments.name}", beta)
+        device = real[0].mean_D.device
+        weights_TL = torch.tensor([[term.weight] * len(real) for term in self.terms], device=device)
+        weights_TL[:, :1] *= objective.first_tap
+        self._weights_TL = weights_TL
+
+    def values(self, synthetic: Sequence[Moments]) -> Tensor:
+        """Every unweighted term at every tap, shape (T, L); differentiable."""
+        columns = []
+        for moments, real in zip(synthetic, self._real, strict=True):
+            found = sides(self.terms, moments, self.beta)
+            columns.append(
+                torch.stack([torch.linalg.vector_norm(s - r) for s, r in zip(found, real, strict=True)])
+            )
+        return torch.stack(columns, dim=1)
+
+    def loss(self, values_TL: Tensor, ce: Tensor) -> Tensor:
+        """Eq. 21: cross-entropy plus the weighted terms."""
+        return self.ce_weight * ce + (self._weights_TL * values_TL).sum()
+
+
+def singular(where: str, beta: float) -> UserError:
+    """The report that Ψ + βI has no inverse in the arithmetic at hand."""
+    return UserError(
+        "numeric",
+        f"Ψ + βI of {where} is singular at β = {beta:.3g}",
+        "raise objective.beta, or give the schedule a floor with objective.schedule.minimum",
+    )
+
+
+def score(
+    objective: config.Objective, real: Sequence[Moments], synthetic: Sequence[Moments], ce: float
+) -> dict[str, Any]:
+    """The UniDD lens: every unweighted term and both spectra, in float64.
+
+    Returns ``{"beta", "ce", "layers": [{"name", "eigenvalues_real", "eigenvalues_synthetic",
+    "terms": [{"filter", "signal", "value"}]}]}``; eigenvalues descend, null where Ψ is not measured.
+    """
+    cpu = torch.device("cpu")
+    real = [moments.to(cpu, torch.float64) for moments in real]
+    synthetic = [moments.to(cpu, torch.float64) for moments in synthetic]
+    whole = Objective(objective, real, objective.beta)
+    values_TL = whole.values(synthetic)
+    layers = []
+    for index, (r, s) in enumerate(zip(real, synthetic, strict=True)):
+        terms = [
+            {"filter": term.filter, "signal": term.signal, "value": float(values_TL[t, index])}
+            for t, term in enumerate(whole.terms)
+        ]
+        if not all(bool(torch.isfinite(torch.tensor(term["value"]))) for term in terms):
+            raise singular(f"the scored images at tap {s.name}", objective.beta)
+        layers.append(
+            {
+                "name": r.name,
+                "eigenvalues_real": spectrum(r),
+                "eigenvalues_synthetic": spectrum(s),
+                "terms": terms,
+            }
+        )
+    return {"beta": objective.beta, "ce": ce, "layers": layers}
+
+
+def spectrum(moments: Moments) -> list[float] | None:
+    """Eigenvalues of Ψ, largest first; None where Ψ was not measured."""
+    if moments.cov_DD is None:
+        return None
+    eigenvalues: list[float] = torch.linalg.eigvalsh(moments.cov_DD).flip(0).tolist()
+    return eigenvalues
+
+
+def cross_entropy(logits_MK: Tensor, labels_M: Tensor) -> Tensor:
+    """Mean cross-entropy of the true labels."""
+    return F.cross_entropy(logits_MK.float(), labels_M)
