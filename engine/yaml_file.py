@@ -1,0 +1,202 @@
+"""YAML as people mean it: the core schema of YAML 1.2, bounded, with the line of every mistake.
+
+`1e-3` is a number and `1:30` is not; anchors, aliases, tags and repeated keys are refused, so a file
+cannot grow in memory, run code or contradict itself. `true`, `yes` and `on` are the same.
+Not here: what the keys mean (see `settings`).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from yaml.composer import Composer
+from yaml.constructor import ConstructorError, SafeConstructor
+from yaml.emitter import Emitter
+from yaml.parser import Parser
+from yaml.reader import Reader
+from yaml.representer import SafeRepresenter
+from yaml.resolver import BaseResolver
+from yaml.scanner import Scanner
+from yaml.serializer import Serializer
+
+from engine.errors import UserError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 16
+MAX_DIGITS = 40  #: of one whole number
+_TAG = "tag:yaml.org,2002:"
+
+
+class _Core(BaseResolver):
+    """Which plain scalars are more than text."""
+
+
+_Core.add_implicit_resolver(_TAG + "null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Core.add_implicit_resolver(
+    _TAG + "bool",
+    re.compile(r"^(?:true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)$"),
+    list("tTfFyYnNoO"),
+)
+_Core.add_implicit_resolver(_TAG + "int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Core.add_implicit_resolver(
+    _TAG + "float",
+    re.compile(
+        r"^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+class _Loader(Reader, Scanner, Parser, Composer, SafeConstructor, _Core):
+    """Safe loading of plain data."""
+
+    def __init__(self, text: str) -> None:
+        Reader.__init__(self, text)
+        Scanner.__init__(self)
+        Parser.__init__(self)
+        Composer.__init__(self)
+        SafeConstructor.__init__(self)
+        BaseResolver.__init__(self)
+        self.depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases and deep nesting before anything is built from them."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            _refuse("anchors and aliases are not used here; write the value out", event.start_mark)
+        if self.depth >= MAX_DEPTH:
+            _refuse(f"nested deeper than {MAX_DEPTH} levels", event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def plain_mapping(self, node: Any) -> dict[str, Any]:
+        """A mapping whose keys are text and come once."""
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                _refuse(f"the key {key!r} is not text", key_node.start_mark)
+            if key in values:
+                _refuse(f"the key '{key}' comes twice", key_node.start_mark)
+            values[key] = self.construct_object(value_node, deep=True)
+        return values
+
+    def plain_sequence(self, node: Any) -> list[Any]:
+        """A list of plain data."""
+        return [self.construct_object(child, deep=True) for child in node.value]
+
+    def number(self, node: Any) -> int:
+        """A whole number in decimal digits: no octal, no base 60."""
+        if len(node.value) > MAX_DIGITS or not re.fullmatch(r"[-+]?[0-9]+", node.value):
+            _refuse(f"'{node.value[:20]}…' is no sensible whole number", node.start_mark)
+        return int(node.value)
+
+    def real(self, node: Any) -> float:
+        """A floating-point number, `1e-3` among them."""
+        try:
+            return float(node.value.replace(".inf", "inf").replace(".nan", "nan"))
+        except ValueError:
+            _refuse(f"'{node.value[:20]}' is no number", node.start_mark)
+
+    def refuse_tag(self, node: Any) -> None:
+        """Any tag beyond the plain kinds."""
+        _refuse(f"the tag '{node.tag.replace(_TAG, '!!')}' is not allowed", node.start_mark)
+
+
+_Loader.yaml_constructors = {  # nothing else is ever built
+    _TAG + "null": SafeConstructor.construct_yaml_null,
+    _TAG + "bool": SafeConstructor.construct_yaml_bool,
+    _TAG + "str": SafeConstructor.construct_yaml_str,
+    _TAG + "int": _Loader.number,
+    _TAG + "float": _Loader.real,
+    _TAG + "seq": _Loader.plain_sequence,
+    _TAG + "map": _Loader.plain_mapping,
+    None: _Loader.refuse_tag,
+}
+
+
+class _Dumper(Emitter, Serializer, SafeRepresenter, _Core):
+    """Writes what `_Loader` reads back as the same values."""
+
+    def __init__(self, stream: Any, **options: Any) -> None:
+        Emitter.__init__(self, stream, width=1_000_000, allow_unicode=True)
+        Serializer.__init__(self)
+        SafeRepresenter.__init__(self, default_flow_style=True, sort_keys=False)
+        BaseResolver.__init__(self)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Never write anchors."""
+        return True
+
+    def text(self, value: str) -> Any:
+        """Text on one line, quoted where it would be read as something else."""
+        style = None if value.isprintable() else '"'
+        return self.represent_scalar(_TAG + "str", value, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
+def _refuse(problem: str, mark: Any) -> NoReturn:
+    raise ConstructorError(None, None, problem, mark)
+
+
+def parse(text: str, where: str) -> Any:
+    """The plain data that `text` says (None, bool, int, float, str, list, dict with text keys).
+
+    where: how messages name the text. Raises UserError("config") with the line of what is wrong.
+    """
+    try:
+        loader = _Loader(text)
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f" line {mark.line + 1}" if mark is not None else ""
+        problem = error.problem or error.context or "not understood"
+        raise UserError(
+            "config", f"{where}{line}: {problem}", "Mend the YAML there; indentation and quotes matter."
+        ) from None
+    except yaml.YAMLError as error:
+        problem = str(getattr(error, "reason", error))
+        raise UserError("config", f"{where}: {problem}", "Write it as plain UTF-8 text.") from None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in the YAML file at `path`; an empty file is an empty mapping.
+
+    Raises UserError("config") if it is missing, unreadable, too large, no YAML or no mapping.
+    """
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError("config", f"{path} {found}", "Give the path of a YAML file.")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UserError("config", f"{path} is larger than {MAX_BYTES} bytes", "Is it the right file?")
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError("config", f"{path} line {line}: not UTF-8 text", "Is it the right file?") from None
+    except OSError as error:
+        raise UserError(
+            "config", f"{path} cannot be read: {error.strerror}", "Mend its permissions."
+        ) from None
+    values = parse(text, str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError("config", f"{path} holds no keys", "Write `key: value` lines, as presets do.")
+    return values
+
+
+def inline(value: Any) -> str:
+    """`value` as YAML on one line."""
+    text: str = yaml.dump(value, Dumper=_Dumper)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,1 @@
+"""Experiments, protocols and methods as YAML files; read by `engine.settings`."""
