@@ -51,19 +51,6 @@ __all__ = [
     "resolve",
     "to_yaml",
 ]
-    "DEFAULT_PRESET",
-    "ENVIRONMENT_NAMES",
-    "PROTOCOLS",
-    "Resolved",
-    "canonical",
-    "describe",
-    "differences",
-    "flat",
-    "method_names",
-    "preset_names",
-    "resolve",
-    "to_yaml",
-]
 
 DEFAULT_PRESET = "digits"
 #: Environment variables that stand for a key of another name; their values are taken as they are.
