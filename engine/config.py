@@ -6,9 +6,10 @@ YAML beside the package; `settings` merges them into one of these trees.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -16,6 +17,18 @@ Scale = tuple[Annotated[float, Field(gt=0.0, le=1.0)], Annotated[float, Field(gt
 SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
 TapName = Literal["conv-input", "conv-output", "batchnorm"]
+BackboneName = Literal[
+    "convnet",
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "densenet121",
+    "regnet_y_8gf",
+    "convnext_tiny",
+    "mobilenet_v2",
+    "efficientnet_b0",
+    "shufflenet_v2_x1_0",
+]
 
 
 class Node(BaseModel):
@@ -36,11 +49,20 @@ class Data(Node):
     holdout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: share held out where there is no test split
     on_bad_image: Literal["refuse", "skip"] = "refuse"  #: what an unreadable image does to the run
 
+    @model_validator(mode="after")
+    def _one_value_per_channel(self) -> Data:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) not in (1, 3):
+                raise ValueError(f"{name} has {len(values)} values; give one per channel, 1 or 3")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} values and std has {len(self.std)}")
+        return self
+
 
 class Backbone(Node):
     """The network that images are distilled through, and where its weights come from."""
 
-    name: str = "convnet"  #: see `engine.backbones.NAMES`
+    name: BackboneName = "convnet"
     depth: Annotated[int, Field(ge=1, le=8)] | None = None  #: ConvNet blocks; None: 3 to 63 px, 4 from 64 px
     width: Positive = 128  #: ConvNet channels
     norm: Literal["batch", "instance"] = "batch"  #: ConvNet normalisation
@@ -65,6 +87,12 @@ class Views(Node):
     padding: Annotated[int, Field(ge=0)] = 0  #: RandomCrop with so many pixels of black border
     flip: bool = False  #: mirror left-right with probability 1/2
     roll: Annotated[int, Field(ge=0)] = 0  #: cyclic shift by 0…roll pixels along both axes
+
+    @model_validator(mode="after")
+    def _low_before_high(self) -> Views:
+        if self.crop_scale is not None and self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(f"crop_scale goes from low to high, not {list(self.crop_scale)}")
+        return self
 
 
 class Squeeze(Node):
@@ -99,6 +127,9 @@ class Term(Node):
         return self
 
 
+_BATCHNORM_KNOWS = {("diagonal", "none"), ("identity", "mean")}
+
+
 class BetaSchedule(Node):
     """β_b over recovery (Eq. 19 and its variants)."""
 
@@ -123,6 +154,24 @@ class Objective(Node):
     ce: Annotated[float, Field(ge=0)] = 1.0  #: weight of the cross-entropy
     first_tap: Annotated[float, Field(ge=0)] = 1.0  #: factor on the first tap's terms (SRe²L: 10)
 
+    @model_validator(mode="after")
+    def _can_be_measured(self) -> Objective:
+        if not self.terms and self.ce == 0:
+            raise ValueError("terms is empty and ce is 0: nothing to optimise for")
+        for term in self.terms:
+            signal = self.signal if term.signal == "chosen" else term.signal
+            if term.filter == "identity" and signal == "none":
+                raise ValueError("signal = none makes the identity filter zero whatever the images are")
+            if self.taps == "batchnorm" and (term.filter, signal) not in _BATCHNORM_KNOWS:
+                raise ValueError(
+                    f"taps = batchnorm knows variances and means alone, so no term"
+                    f" {term.filter} with signal {signal}; use diagonal with none, identity with mean,"
+                    f" or taps conv-input"
+                )
+            if term.filter == "ridge" and max(self.beta, self.schedule.minimum) == 0:
+                raise ValueError("beta = 0 leaves the ridge filter without a ridge; give a positive beta")
+        return self
+
 
 class Recover(Node):
     """Optimisation of the images (Algorithm 1, Table 9)."""
@@ -131,7 +180,7 @@ class Recover(Node):
     lr: Annotated[float, Field(gt=0)] = 0.25
     betas: tuple[Fraction, Fraction] = (0.5, 0.9)  #: Adam's
     classes_per_batch: Positive = 200  #: a batch is one image of each of so many classes
-    init: Literal["first", "random", "noise"] = "first"  #: b-th real image in file order, a random one, N(0,1)
+    init: Literal["first", "random", "noise"] = "first"  #: b-th real image in file order, any, or N(0,1)
     emu: bool = True  #: moving statistics over batches (Eq. 18)
     clamp: bool = True  #: keep pixels valid after each step
     views: Views = Views(crop_scale=(0.08, 1.0), flip=True, roll=4)
@@ -148,7 +197,7 @@ class Relabel(Node):
 class Validate(Node):
     """Training of students on the distilled images (Table 10)."""
 
-    students: tuple[str, ...] = ()  #: backbone names; empty: the backbone itself
+    students: tuple[BackboneName, ...] = ()  #: backbone names; empty: the backbone itself
     seeds: Positive = 3
     control: bool = True  #: train the `random` control beside every student
     epochs: Positive = 300
@@ -178,3 +227,19 @@ class Config(Node):
     recover: Recover = Recover()
     relabel: Relabel = Relabel()
     validate_: Validate = Field(default=Validate(), alias="validate")  #: key `validate`
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_known(cls, name: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", name):
+            raise ValueError(f"'{name}' is no device; use auto, cpu, cuda, cuda:N or mps")
+        return name
+
+    @model_validator(mode="after")
+    def _stored_is_used(self) -> Config:
+        stored = self.relabel.stored_epochs
+        if stored is not None and stored > self.validate_.epochs:
+            raise ValueError(
+                f"relabel.stored_epochs = {stored} is more than validate.epochs = {self.validate_.epochs}"
+            )
+        return self

@@ -80,7 +80,7 @@ def _sentence(detail: Any, model: type[BaseModel], origins: Mapping[str, str]) -
         return f"{key} = {_show(value)} is out of range: it must be {words} {context[name]:g}{came}", (
             f"Set {key} to a value {words} {context[name]:g}."
         )
-    if kind in ("literal_error", "string_pattern_mismatch"):
+    if kind == "literal_error":
         return _not_one_of(key, value, context, came)
     if kind == "finite_number":
         return f"{key} = {_show(value)} must be a finite number{came}", ""
@@ -88,7 +88,7 @@ def _sentence(detail: Any, model: type[BaseModel], origins: Mapping[str, str]) -
         bound = context.get("max_length", context.get("min_length"))
         return f"{key} has {context['actual_length']} entries instead of {bound}{came}", ""
     if kind == "value_error":
-        return f"{key or 'the configuration'}: {context['error']}", ""
+        return (f"{key}: " if key else "") + str(context["error"]), ""
     wanted = _KINDS.get(kind.split("_")[0])
     if wanted is None:
         return f"{key or 'the configuration'}: {detail['msg']}{came}", ""
@@ -109,8 +109,6 @@ def _unknown_key(loc: tuple[int | str, ...], model: type[BaseModel], came: str) 
 
 
 def _not_one_of(key: str, value: object, context: Mapping[str, Any], came: str) -> tuple[str, str]:
-    if "expected" not in context:
-        return f"{key} = {_show(value)} is not of the form {context.get('pattern')}{came}", ""
     close = nearest(str(value), re.findall(r"'([^']*)'", context["expected"]))
     hint = f"Did you mean {key}={close}?" if close else ""
     return f"{key} = {_show(value)} must be one of {context['expected']}{came}", hint
