@@ -7,7 +7,7 @@ Source: UniDD Algorithm 1, Eq. 18–21, Table 9.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ from engine.taps import Tapped
 
 CHUNK_SECONDS = 1.0  # how long values may stay on the device before a person sees them
 CHUNK_ITERATIONS = 200
+
+Keep = Callable[[Tensor, Tensor, int, float], None]
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,19 @@ def control_set(config: Config, train: ImageSet) -> ImageSet:
 
 
 def recover(
-    config: Config, model: nn.Module, real: Sequence[Moments], train: ImageSet, device: torch.device
+    config: Config,
+    model: nn.Module,
+    real: Sequence[Moments],
+    train: ImageSet,
+    device: torch.device,
+    keep: Keep | None = None,
 ) -> Generator[Event, None, Distilled]:
     """Distil `config.ipc` images per class out of `model` and the real statistics.
 
-    real: moments of each tap in forward order. Yields a layout, then chunks of values, then one
-    event a batch. Raises UserError("numeric") naming batch, iteration and layer where a loss is
-    not finite; nothing of that batch is kept.
+    real: moments of each tap in forward order. keep: is given each batch as soon as it is finished
+    (images in [0, 1] and labels on the CPU, its number from 1, β). Yields a layout, then chunks of
+    values, then one event a batch. Raises UserError("numeric") naming batch, iteration and layer
+    where a loss is not finite; nothing of that batch is kept.
     """
     network = Tapped(model, config.objective.taps, device)
     real = [moments.to(device) for moments in real]
@@ -107,6 +115,8 @@ def recover(
         labels.append(batch.labels_M.cpu())
         if config.recover.emu:
             earlier = batch.statistics
+        if keep is not None:
+            keep(images[-1], labels[-1], index + 1, betas[index])
         yield BatchRecovered(index + 1, len(plan), betas[index], len(classes))
     sizes = torch.tensor([len(part) for part in labels])
     return Distilled(

@@ -1,0 +1,138 @@
+"""What runs share: a teacher and the real statistics, taken from the cache or made and put there.
+
+A key holds everything that determines the artefact: the settings of its making, the data's
+fingerprint, the seed; for statistics also the teacher's weights. Another device or number of threads
+makes the same artefact but for rounding, and finds the same entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine import backbones, moments, rng, statistics
+from engine.config import Config
+from engine.data import DataSet
+from engine.events import Event, Notice
+from engine.squeeze import squeeze
+from engine.store import Cache, DamagedEntry, Entry
+from engine.store.cache import key
+
+FORMAT = 1  #: raised when an artefact's making or layout changes
+FIELDS = ("mean_D", "var_D", "cov_DD", "flc_DK")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where work is done, and where its artefacts are shared."""
+
+    device: torch.device
+    cache: Cache
+
+
+def new_network(config: Config, data: DataSet) -> nn.Module:
+    """The untrained backbone of an experiment."""
+    with rng.torch_seeded(config.seed, "teacher"):
+        return backbones.build(
+            config.backbone,
+            classes=len(data.train.classes),
+            channels=data.train.channels,
+            image_size=data.train.size,
+        )
+
+
+def given_teacher(config: Config, data: DataSet) -> nn.Module | None:
+    """The teacher that the configuration names, in evaluation mode; None if one is to be squeezed.
+
+    Raises UserError("teacher"): absent, unreadable, or made for something else.
+    """
+    if config.backbone.teacher is None:
+        return None
+    model = new_network(config, data)
+    backbones.load_teacher(model, config.backbone.teacher)
+    return model.eval()
+
+
+def teacher_key(config: Config, data: DataSet) -> str:
+    """The cache key of a squeezed teacher."""
+    return key(
+        format=FORMAT,
+        seed=config.seed,
+        data=data.fingerprint,
+        backbone=config.backbone.model_dump(mode="json", exclude={"teacher"}),
+        squeeze=config.squeeze.model_dump(mode="json"),
+    )
+
+
+def squeezed(config: Config, data: DataSet, place: Place) -> Generator[Event, None, tuple[nn.Module, bool]]:
+    """The squeezed teacher on the CPU, and whether the cache had it."""
+    name = teacher_key(config, data)
+    entry = yield from _cached(place.cache, "teachers", name)
+    if entry is not None:
+        model = new_network(config, data)
+        model.load_state_dict({part: torch.from_numpy(array) for part, array in entry.arrays.items()})
+        return model.eval(), True
+    model = yield from squeeze(config, data, place.device)
+    model = model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    arrays = {part: value.numpy() for part, value in model.state_dict().items()}
+    info = {"backbone": config.backbone.name, "data": data.name, "seed": config.seed}
+    place.cache.save("teachers", name, arrays, info)
+    return model, False
+
+
+def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
+    """The cache key of the real statistics."""
+    return key(
+        format=FORMAT,
+        data=data.fingerprint,
+        teacher=backbones.fingerprint(teacher),
+        taps=config.objective.taps,
+        statistics=config.statistics.model_dump(mode="json"),
+    )
+
+
+def measured(
+    config: Config, data: DataSet, teacher: nn.Module, place: Place
+) -> Generator[Event, None, tuple[list[moments.Moments], bool]]:
+    """The real moments of every tap, and whether the cache had them."""
+    name = statistics_key(config, data, teacher)
+    entry = yield from _cached(place.cache, "statistics", name)
+    if entry is not None:
+        return _unpack(entry), True
+    real = yield from statistics.measure(config, teacher, data.train, place.device)
+    arrays, names = _pack(real)
+    place.cache.save("statistics", name, arrays, {"taps": names, "data": data.name})
+    return real, False
+
+
+def _cached(cache: Cache, kind: str, name: str) -> Generator[Event, None, Entry | None]:
+    try:
+        return cache.load(kind, name)
+    except DamagedEntry as damage:
+        yield Notice("warning", f"{damage}, and will be computed anew")
+        return None
+
+
+def _pack(real: list[moments.Moments]) -> tuple[dict[str, Any], list[str]]:
+    arrays = {
+        f"{index}.{field}": getattr(tap, field).cpu().numpy()
+        for index, tap in enumerate(real)
+        for field in FIELDS
+        if getattr(tap, field) is not None
+    }
+    return arrays, [tap.name for tap in real]
+
+
+def _unpack(entry: Entry) -> list[moments.Moments]:
+    def field(index: int, name: str) -> Any:
+        array = entry.arrays.get(f"{index}.{name}")
+        return None if array is None else torch.from_numpy(array)
+
+    return [
+        moments.Moments(name, *(field(index, part) for part in FIELDS))
+        for index, name in enumerate(entry.info["taps"])
+    ]

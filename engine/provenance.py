@@ -1,0 +1,74 @@
+"""Where a number comes from: software, device, settings, data and weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import socket
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from engine import device as devices
+from engine.config import Config
+
+_PACKAGES = ("torch", "torchvision", "numpy")
+_ELSEWHERE = (("device",), ("data", "root"), ("backbone", "teacher"))
+
+
+def product_version() -> str:
+    """This product's version, or ``unknown`` where it runs without having been installed."""
+    try:
+        return metadata.version("cfm-tui")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Versions of all software that a number depends on."""
+    found = {name: metadata.version(name) for name in _PACKAGES}
+    return {"cfm-tui": product_version(), "python": platform.python_version(), **found}
+
+
+def host() -> dict[str, Any]:
+    """The machine."""
+    return {"name": socket.gethostname(), "system": platform.platform(), "cpus": os.cpu_count()}
+
+
+def config_tree(config: Config) -> dict[str, Any]:
+    """The configuration as nested JSON-serialisable data, under the names that its files use."""
+    return config.model_dump(mode="json", by_alias=True)
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of every setting that can change a result.
+
+    Which device, and where data and teacher lie, is left out: the last two have fingerprints.
+    """
+    tree = config_tree(config)
+    for *parents, name in _ELSEWHERE:
+        part = tree
+        for parent in parents:
+            part = part[parent]
+        del part[name]
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seeds(config: Config) -> dict[str, Any]:
+    """The seed of the run, and how many students it gives their own."""
+    return {"run": config.seed, "students": config.validate_.seeds}
+
+
+def circumstances(device: torch.device, command: Sequence[str]) -> dict[str, Any]:
+    """What a result owes to the way it was computed: `command`, versions, device and threads."""
+    return {
+        "command": list(command),
+        "versions": versions(),
+        "device": devices.describe(device),
+        "threads": torch.get_num_threads(),
+    }

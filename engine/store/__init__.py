@@ -1,0 +1,23 @@
+"""Everything that a run leaves on disk, and the only code that writes it.
+
+`run` is the owner's side, `reader` everybody else's; `cache` holds what runs share.
+"""
+
+from engine.store.cache import Cache, DamagedEntry, Entry
+from engine.store.reader import StoredRun, find, is_run, list_runs
+from engine.store.run import SCHEMA_VERSION, Run, new_name, open_run, runs_folder
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Cache",
+    "DamagedEntry",
+    "Entry",
+    "Run",
+    "StoredRun",
+    "find",
+    "is_run",
+    "list_runs",
+    "new_name",
+    "open_run",
+    "runs_folder",
+]

@@ -1,0 +1,94 @@
+"""Artefacts that runs share: squeezed teachers and real statistics, found by what determines them.
+
+A key is the SHA-256 of everything that an artefact follows from, never a file's name. An entry is one
+safetensors file that carries a digest of its content; one whose content does not fit is set aside.
+Folder: ``$CFM_CACHE``, else ``$XDG_CACHE_HOME/cfm-tui``, else ``~/.cache/cfm-tui``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.store import tensors
+from engine.store.files import guarded, make_folder, to_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the cache lies unless told otherwise."""
+    if environ.get("CFM_CACHE"):
+        return Path(environ["CFM_CACHE"]).expanduser()
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "cfm-tui"
+
+
+def key(**parts: Any) -> str:
+    """SHA-256 over named JSON-serialisable parts, as 64 hex digits."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class DamagedEntry(Exception):
+    """An entry's content is not what was written; it was set aside. The message says where."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cached artefact: named arrays, and facts about them."""
+
+    arrays: dict[str, NDArray[Any]]
+    info: dict[str, Any]
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]], info: str) -> str:
+    state = hashlib.sha256(info.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        state.update(to_json([name, array.dtype.str, list(array.shape)]).encode())
+        state.update(array.tobytes())
+    return state.hexdigest()
+
+
+class Cache:
+    """A folder of entries, ``KIND/KEY.safetensors``."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or default_folder()
+
+    def path(self, kind: str, key: str) -> Path:
+        """Where an entry lies, whether it exists or not."""
+        return self.folder / kind / f"{key}.safetensors"
+
+    def load(self, kind: str, key: str) -> Entry | None:
+        """An entry, or None where there is none.
+
+        Raises DamagedEntry, after setting the file aside, where its digest does not fit.
+        """
+        path = self.path(kind, key)
+        if not path.is_file():
+            return None
+        try:
+            arrays, facts = tensors.read(path)
+            if facts.get("digest") != _digest(arrays, facts.get("info", "")):
+                raise ValueError("its content is not what was written")
+            return Entry(arrays, json.loads(facts["info"]))
+        except (ValueError, KeyError) as error:
+            aside = path.with_suffix(".damaged")
+            with guarded(aside, 0):
+                os.replace(path, aside)
+            raise DamagedEntry(f"{path}: {error}; it was set aside as {aside.name}") from error
+
+    def save(self, kind: str, key: str, arrays: Mapping[str, NDArray[Any]], info: dict[str, Any]) -> None:
+        """Write an entry, replacing one of the same key. Raises UserError("disk")."""
+        text = to_json(info)
+        path = self.path(kind, key)
+        make_folder(path.parent)
+        tensors.write(path, arrays, {"digest": _digest(arrays, text), "info": text})
