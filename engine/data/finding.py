@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine import config
-from engine.data import folder
+from engine.data import cifar, folder, imagenet
 from engine.data.catalogue import KNOWN
 from engine.data.layout import Found, hint, refuse
 from engine.data.places import candidates, chosen_root
@@ -16,7 +16,10 @@ Layout = tuple[Callable[[Path], bool], Callable[[Path, bool], Found]]
 
 _TREE: Layout = (folder.matches, folder.read)
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
-    "cifar10": (_TREE,),
+    "cifar10": (*((version.matches, version.read) for version in cifar.CIFAR10), _TREE),
+    "cifar100": (*((version.matches, version.read) for version in cifar.CIFAR100), _TREE),
+    "tiny-imagenet": ((imagenet.matches, imagenet.read),),
+    "imagenet": ((imagenet.matches, imagenet.read),),
     "folder": (_TREE,),
 }
 
