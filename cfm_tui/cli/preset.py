@@ -1,0 +1,114 @@
+"""`cfm preset`: the experiments that ship, what each resolves to, and whether a file is one.
+
+Engine modules are imported inside the commands, so that `cfm --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="List, show and check presets and configuration files.")
+
+SCHEMA_VERSION = 1
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command("list")
+def list_presets(as_json: Json = False) -> None:
+    """List presets, protocols and methods, one line each."""
+    from engine import settings
+
+    kinds = {
+        "presets": [(name, settings.describe(name)) for name in settings.preset_names()],
+        "protocols": [(name, settings.describe(name, "protocols")) for name in settings.PROTOCOLS],
+        "methods": [(name, settings.describe(name, "methods")) for name in settings.method_names()],
+    }
+    if as_json:
+        _print_json(
+            {
+                kind: [{"name": name, "description": description} for name, description in entries]
+                for kind, entries in kinds.items()
+            }
+        )
+        return
+    for kind, entries in kinds.items():
+        typer.echo(f"{kind}:")
+        for name, description in entries:
+            typer.echo(f"  {name:<20} {description}")
+
+
+@app.command()
+def show(
+    name: Annotated[str | None, typer.Argument(help="Preset.", show_default="digits")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file instead of a preset.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in cfm run.")
+    ] = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Every value, and where it came from.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a preset as it is written, or with --resolved what it means."""
+    from engine import documents, settings
+
+    if not (resolved or as_json or config or sets):
+        typer.echo(documents.source_text(name or settings.DEFAULT_PRESET), nl=False)
+        return
+    answer = settings.resolve(preset=name, file=config, sets=sets or (), environ=os.environ)
+    if as_json:
+        tree = answer.config.model_dump(mode="json", by_alias=True)
+        _print_json({"preset": name, "config": tree, "origins": answer.origins})
+    else:
+        typer.echo(settings.to_yaml(answer.config, answer.origins), nl=False)
+
+
+@app.command()
+def validate(
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Presets or YAML files.", show_default="every preset")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check presets or YAML files, under every protocol unless they name one; exit code 2 if any fails."""
+    from engine import settings
+
+    results = [(target, _problem(target)) for target in targets or settings.preset_names()]
+    if as_json:
+        _print_json(
+            {
+                "results": [
+                    {"name": target, "valid": not problem, **({"error": problem} if problem else {})}
+                    for target, problem in results
+                ]
+            }
+        )
+    else:
+        for target, problem in results:
+            typer.echo(f"{target}: " + (f"{problem['message']}\n  {problem['hint']}" if problem else "valid"))
+    if any(problem for _, problem in results):
+        raise typer.Exit(2)
+
+
+def _problem(target: str) -> dict[str, str] | None:
+    from engine import settings
+    from engine.errors import UserError
+
+    is_file = target.endswith((".yaml", ".yml")) or Path(target).is_file()
+    source: dict[str, Any] = {"file": Path(target)} if is_file else {"preset": target}
+    try:
+        if settings.resolve(**source).origins["protocol"] == "default":
+            for protocol in settings.PROTOCOLS:
+                settings.resolve(**source, overrides={"protocol": protocol})
+    except UserError as error:
+        return {"kind": error.kind, "message": error.message, "hint": error.hint}
+    return None
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=False, indent=2))
