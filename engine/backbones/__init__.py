@@ -1,0 +1,20 @@
+"""Networks that images are distilled through and that students are: building, loading, folding.
+
+Not here: how a network is trained (`squeeze`, `validate`), where its features are read (`taps`).
+"""
+
+from engine.backbones.build import NAMES, build
+from engine.backbones.checkpoint import fingerprint, load_teacher
+from engine.backbones.convnet import ConvNet
+from engine.backbones.graph import batchnorm_names, conv_names, fold_batchnorm
+
+__all__ = [
+    "NAMES",
+    "ConvNet",
+    "batchnorm_names",
+    "build",
+    "conv_names",
+    "fingerprint",
+    "fold_batchnorm",
+    "load_teacher",
+]

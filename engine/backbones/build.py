@@ -1,0 +1,149 @@
+"""Backbones by name: ConvNet, and torchvision's classifiers with stems that suit small images.
+
+torchvision's networks halve an image five times, which leaves one pixel of 32. For images of up to
+64 px the first two halvings are dropped, so the map shrinks by 8 instead of 32, and nothing else changes:
+the first conv becomes 3×3 with stride 1 (ResNet, DenseNet: from 7×7; ConvNeXt: from 4×4 with stride 4, which
+is both halvings), and the second halving goes: a max-pool (ResNet, DenseNet, ShuffleNet) or the stride of the
+first strided stage (RegNet, MobileNet, EfficientNet). Parameter names stay torchvision's.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import nn
+
+from engine import config as settings
+from engine.backbones.convnet import ConvNet
+from engine.errors import UserError
+
+SMALL = 64  #: largest image, in pixels, for which a stem is adapted
+SPEC = "backbone_spec"  #: attribute of a built network that holds its `Spec`
+SMALLEST = 16  #: smallest image, in pixels, that torchvision's architectures are built for
+
+
+@dataclass(frozen=True)
+class _Stem:
+    """Where an architecture does its first two halvings."""
+
+    conv: str  #: the first conv
+    pool: str | None = None  #: the pool that halves next…
+    strided: tuple[str, ...] = ()  #: …or the convs (of all parallel branches) that do
+
+
+_STEMS = {
+    "resnet18": _Stem("conv1", pool="maxpool"),
+    "resnet50": _Stem("conv1", pool="maxpool"),
+    "resnet101": _Stem("conv1", pool="maxpool"),
+    "densenet121": _Stem("features.conv0", pool="features.pool0"),
+    "regnet_y_8gf": _Stem(
+        "stem.0",
+        strided=("trunk_output.block1.block1-0.proj.0", "trunk_output.block1.block1-0.f.b.0"),
+    ),
+    "convnext_tiny": _Stem("features.0.0"),
+    "mobilenet_v2": _Stem("features.0.0", strided=("features.2.conv.1.0",)),
+    "efficientnet_b0": _Stem("features.0.0", strided=("features.2.0.block.1.0",)),
+    "shufflenet_v2_x1_0": _Stem("conv1.0", pool="maxpool"),
+}
+
+NAMES: tuple[str, ...] = ("convnet", *_STEMS)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a network was built for; `build` leaves it on the network as the attribute `SPEC`."""
+
+    name: str
+    classes: int
+    channels: int
+    image_size: int
+
+    @property
+    def adapted(self) -> bool:
+        """Whether torchvision's stem was changed for small images."""
+        return self.name != "convnet" and self.image_size <= SMALL
+
+
+def build(
+    config: settings.Backbone,
+    *,
+    classes: int,
+    channels: int,
+    image_size: int,
+    name: str | None = None,
+) -> nn.Module:
+    """A new network that maps (M, channels, image_size, image_size) to logits (M, classes).
+
+    name: overrides ``config.name`` (students). Weights are drawn from torch's global generator.
+    Raises UserError("config") for an unknown name, or an image too small for the network.
+    """
+    spec = Spec(name or config.name, classes, channels, image_size)
+    if spec.name not in NAMES:
+        raise _unknown(spec.name)
+    model = _convnet(config, spec) if spec.name == "convnet" else _torchvision(spec)
+    setattr(model, SPEC, spec)
+    return model
+
+
+def _unknown(name: str) -> UserError:
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), NAMES, n=1, cutoff=0.5)
+    suggestion = f"Did you mean '{near[0]}'? " if near else ""
+    return UserError("config", f"unknown backbone '{name}'", f"{suggestion}Known: {', '.join(NAMES)}.")
+
+
+def _convnet(config: settings.Backbone, spec: Spec) -> nn.Module:
+    depth = config.depth or (3 if spec.image_size < 64 else 4)
+    if spec.image_size >> depth < 1:
+        raise UserError(
+            "config",
+            f"backbone.depth={depth} halves an image of {spec.image_size} px to nothing",
+            f"Use a depth of at most {spec.image_size.bit_length() - 1}, or larger images (data.image_size).",
+        )
+    return ConvNet(
+        classes=spec.classes,
+        channels=spec.channels,
+        image_size=spec.image_size,
+        depth=depth,
+        width=config.width,
+        norm=config.norm,
+    )
+
+
+def _torchvision(spec: Spec) -> nn.Module:
+    if spec.image_size < SMALLEST:
+        raise UserError(
+            "config",
+            f"backbone '{spec.name}' needs images of at least {SMALLEST} px, these have {spec.image_size} px",
+            f"Set data.image_size={SMALLEST} or more.",
+        )
+    model: nn.Module = torchvision.models.get_model(spec.name, weights=None, num_classes=spec.classes)
+    stem = _STEMS[spec.name]
+    first = model.get_submodule(stem.conv)
+    assert isinstance(first, nn.Conv2d)
+    if spec.adapted or spec.channels != first.in_channels:
+        model.set_submodule(stem.conv, _first_conv(first, spec))
+    if spec.adapted:
+        if stem.pool:
+            model.set_submodule(stem.pool, nn.Identity())
+        for name in stem.strided:
+            conv = model.get_submodule(name)
+            assert isinstance(conv, nn.Conv2d)
+            conv.stride = (1, 1)
+    return model
+
+
+def _first_conv(old: nn.Conv2d, spec: Spec) -> nn.Conv2d:
+    """The first conv again, for the spec's channels, 3×3 with stride 1 if the image is small."""
+    new = copy.deepcopy(old)
+    new.in_channels = spec.channels
+    if spec.adapted:
+        new.kernel_size, new.stride, new.padding = (3, 3), (1, 1), (1, 1)
+    new.weight = nn.Parameter(torch.empty(new.out_channels, new.in_channels, *new.kernel_size))
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    if new.bias is not None:
+        nn.init.zeros_(new.bias)
+    return new
