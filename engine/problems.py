@@ -45,7 +45,8 @@ def unknown(what: str, name: object, known: Iterable[str], where: str = "") -> U
     names = sorted(known)
     close = nearest(str(name), names)
     offer = f"Did you mean '{close}'? " if close else ""
-    message = f"unknown {what} {_show(name)}" + (f" ({where})" if where else "")
+    shown = f"'{name}'" if isinstance(name, str) and len(name) <= 60 else _show(name)
+    message = f"unknown {what} {shown}" + (f" ({where})" if where else "")
     return UserError("config", message, f"{offer}Known: {', '.join(names)}.")
 
 
