@@ -5,6 +5,8 @@ Legend: M images, D features, K classes, L taps.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -22,8 +24,10 @@ class Tapped:
 
     def __init__(self, model: nn.Module, taps: TapName, device: torch.device) -> None:
         self.taps = taps
-        foldable = taps == "conv-input"
-        network = backbones.fold_batchnorm(model) if foldable else backbones.frozen_copy(model)
+        if taps == "conv-input":
+            network = backbones.fold_batchnorm(model)
+        else:
+            network = copy.deepcopy(model).eval().requires_grad_(False)
         self.network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.names = names(model, taps)
         self._features: dict[str, Tensor] = {}

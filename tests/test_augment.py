@@ -1,0 +1,109 @@
+"""Views as matrices, against torchvision's own crops, flips and rolls."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as tv
+
+from engine import augment
+from engine.config import Views
+from engine.rng import generator
+
+SIZE = 16
+
+
+def images(count=5, channels=3):
+    return torch.rand(count, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def by_torchvision(drawn, m, image):
+    top, left, height, width = (int(v) for v in drawn.boxes_M4[m])
+    if height == width == SIZE:
+        view = tv.crop(image, top, left, height, width)
+    else:
+        view = tv.resized_crop(image, top, left, height, width, [SIZE, SIZE], antialias=False)
+    view = tv.horizontal_flip(view) if drawn.flip_M[m] else view
+    return torch.roll(view, tuple(int(v) for v in drawn.roll_M2[m]), dims=(-2, -1))
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        Views(crop_scale=(0.08, 1.0), flip=True, roll=4),
+        Views(crop_scale=(0.5, 1.0)),
+        Views(padding=4, flip=True),
+        Views(roll=3),
+        Views(),
+    ],
+)
+def test_views_equal_torchvision(views):
+    x = images(40)
+    drawn = augment.draw(views, SIZE, len(x), generator(0, "test"))
+    expected = torch.stack([by_torchvision(drawn, m, x[m]) for m in range(len(x))])
+    torch.testing.assert_close(augment.apply(drawn, x), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_no_views_change_nothing():
+    x = images()
+    drawn = augment.draw(Views(), SIZE, len(x), generator(0))
+    assert torch.equal(augment.apply(drawn, x), x)
+
+
+def test_one_shared_draw_serves_the_whole_batch():
+    x = images()
+    drawn = augment.draw(Views(crop_scale=(0.08, 1.0), flip=True, roll=4), SIZE, len(x), generator(1), shared=True)
+    assert len(drawn.boxes_M4) == 1
+    expected = torch.stack([by_torchvision(drawn, 0, image) for image in x])
+    torch.testing.assert_close(augment.apply(drawn, x), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_views_are_differentiable():
+    x = torch.rand(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    drawn = augment.draw(Views(crop_scale=(0.2, 0.9), flip=True, roll=2), 4, 2, generator(2))
+    assert torch.autograd.gradcheck(lambda x: augment.apply(drawn, x), (x,))
+
+
+def test_crops_follow_scale_and_aspect():
+    drawn = augment.draw(Views(crop_scale=(0.08, 1.0)), 224, 4000, generator(3))
+    top, left, height, width = drawn.boxes_M4.T
+    area = height * width / 224**2
+    assert area.min() >= 0.07
+    assert area.max() <= 1.0
+    assert 0.45 < area.mean() < 0.6
+    assert (np.minimum(top, left) >= 0).all()
+    assert (top + height).max() <= 224
+    assert (left + width).max() <= 224
+    whole = area == 1.0
+    ratio = (width / height)[~whole]
+    assert ratio.min() >= 0.7
+    assert ratio.max() <= 1.4
+
+
+def test_draws_are_a_function_of_their_key():
+    views = Views(crop_scale=(0.08, 1.0), flip=True, roll=4)
+    first = augment.draw(views, SIZE, 8, generator(7, "recover", 3, 11))
+    generator(7, "recover", 3, 10).random(100)
+    again = augment.draw(views, SIZE, 8, generator(7, "recover", 3, 11))
+    other = augment.draw(views, SIZE, 8, generator(7, "recover", 3, 12))
+    assert np.array_equal(first.boxes_M4, again.boxes_M4)
+    assert not np.array_equal(first.boxes_M4, other.boxes_M4)
+
+
+def test_cutmix_pastes_the_partner_inside_the_box_only():
+    x = images(6)
+    drawn = augment.draw_cutmix(SIZE, 6, generator(4))
+    mixed = augment.cutmix(drawn, x, x[torch.from_numpy(drawn.partner_M)])
+    assert sorted(drawn.partner_M) == list(range(6))
+    for m, (top, bottom, left, right) in enumerate(drawn.boxes_M4):
+        expected = x[m].clone()
+        expected[:, top:bottom, left:right] = x[drawn.partner_M[m], :, top:bottom, left:right]
+        assert torch.equal(mixed[m], expected)
+
+
+def test_cutmix_area_is_uniform_before_clipping():
+    drawn = augment.draw_cutmix(64, 4000, generator(5))
+    top, bottom, left, right = drawn.boxes_M4.T
+    inside = (top > 0) & (left > 0) & (bottom < 64) & (right < 64)
+    assert ((bottom - top) == (right - left))[inside].all()
+    share = ((bottom - top) * (right - left) / 64**2).mean()
+    assert 0.25 < share < 0.45  # E[1 − λ] = ½, less what the border cuts off
