@@ -10,7 +10,6 @@ first strided stage (RegNet, MobileNet, EfficientNet). Parameter names stay torc
 from __future__ import annotations
 
 import copy
-import difflib
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +19,7 @@ from torch import nn
 from engine import config as settings
 from engine.backbones.convnet import ConvNet
 from engine.errors import UserError
+from engine.problems import unknown
 
 SMALL = 64  #: largest image, in pixels, for which a stem is adapted
 SPEC = "backbone_spec"  #: attribute of a built network that holds its `Spec`
@@ -83,16 +83,10 @@ def build(
     """
     spec = Spec(name or config.name, classes, channels, image_size)
     if spec.name not in NAMES:
-        raise _unknown(spec.name)
+        raise unknown("backbone", spec.name, NAMES)
     model = _convnet(config, spec) if spec.name == "convnet" else _torchvision(spec)
     setattr(model, SPEC, spec)
     return model
-
-
-def _unknown(name: str) -> UserError:
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), NAMES, n=1, cutoff=0.5)
-    suggestion = f"Did you mean '{near[0]}'? " if near else ""
-    return UserError("config", f"unknown backbone '{name}'", f"{suggestion}Known: {', '.join(NAMES)}.")
 
 
 def _convnet(config: settings.Backbone, spec: Spec) -> nn.Module:
