@@ -24,10 +24,18 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
 }
 
 
-def locate(name: str, root: Path) -> tuple[Path, Layout] | None:
-    """Where the set `name` lies below `root`, and its layout; None if it is not there."""
+def locate(name: str, root: Path, by_name: bool = False) -> tuple[Path, Layout] | None:
+    """Where the set `name` lies below `root`, and its layout; None if it is not there.
+
+    by_name: a tree of class folders counts only in a folder with a name of this set; without, `root`
+    itself may be any such tree.
+    """
+    named = {Path(folder).name for folder in KNOWN[name].folders}
     for path in candidates(name, root):
         for layout in LAYOUTS[name]:
+            is_tree = layout[0] in (folder.matches, imagenet.matches)
+            if by_name and is_tree and path.resolve().name not in named:
+                continue
             if layout[0](path):
                 return path, layout
     return None

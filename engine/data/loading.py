@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def load(settings: config.Data, root: Path | None = None, progress: Progress | N
     if test is None:
         keep, held = stratified(train.labels_N, settings.holdout, classes)
         train, test = train.take(keep), train.take(held)
-    normalisation = _normalisation(settings, train)
+    normalisation = normalisation_of(settings, train.shape.channels, train.mean_std)
     return DataSet(
         settings.name,
         train.image_set(classes, normalisation),
@@ -111,14 +112,18 @@ def part(
     settings: config.Data, found: Found, pictures: Pictures, shape: Shape, progress: Progress | None
 ) -> Part:
     """One split, decoded if it is small, its unreadable files refused or left out as the settings say."""
-    bytes_needed = len(pictures) * shape.channels * shape.size**2
-    if settings.name == "imagenet" or bytes_needed > IN_MEMORY_BYTES:
+    if is_streamed(settings.name, len(pictures), shape):
         return _streamed(settings, found, pictures, shape, progress)
     entry = decoded(pictures, shape, progress)
     skipped = _allowed(settings, found, pictures, entry)
     assert entry.pixels is not None
     labels = pictures.labels_N[entry.kept]
     return InMemory(entry.pixels, labels, entry.sums_N2C, entry.digest, np.arange(len(labels)), skipped)
+
+
+def is_streamed(name: str, images: int, shape: Shape) -> bool:
+    """Whether a split of so many images stays in its files: ImageNet, and what is too large to hold."""
+    return name == "imagenet" or images * shape.channels * shape.size**2 > IN_MEMORY_BYTES
 
 
 def _streamed(
@@ -160,14 +165,13 @@ def _allowed(settings: config.Data, found: Found, pictures: Pictures, entry: Dec
     return tuple(name for _, name, _ in entry.bad)
 
 
-def _normalisation(settings: config.Data, train: Part) -> MeanStd:
+def normalisation_of(settings: config.Data, channels: int, measure: Callable[[], MeanStd]) -> MeanStd:
     """The settings' mean and std, else those known of the set, else the training split's own."""
     known = KNOWN[settings.name]
     mean, std = settings.mean or known.mean, settings.std or known.std
     if mean is None or std is None:
-        own_mean, own_std = train.mean_std()
+        own_mean, own_std = measure()
         mean, std = mean or own_mean, std or own_std
-    channels = train.shape.channels
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise UserError(

@@ -7,7 +7,6 @@ refuses every other, so a hostile file can at most give wrong pixels.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from engine.data.layout import refuse
 
 MOST_BYTES = 512 * 1024**2
+_PLAIN = object()  # stands for numpy.ndarray, so that a pickle cannot call it
 
 
 def _dtype(kind: str, align: object = False, copy: object = False) -> np.dtype[Any]:
@@ -32,9 +32,9 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _array(kind: type, shape: object, code: object) -> np.ndarray[Any, Any]:
+def _array(kind: object, shape: object, code: object) -> np.ndarray[Any, Any]:
     """The empty array that a pickle then fills."""
-    if kind is not np.ndarray or shape != (0,):
+    if kind is not _PLAIN or shape != (0,):
         raise pickle.UnpicklingError("only plain arrays are allowed")
     return np.ndarray((0,), np.uint8)
 
@@ -46,8 +46,8 @@ def _from_bytes(
     return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): np.ndarray,
+_ALLOWED: dict[tuple[str, str], object] = {
+    ("numpy", "ndarray"): _PLAIN,
     ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _encode,
     **{(f"{core}.multiarray", "_reconstruct"): _array for core in ("numpy.core", "numpy._core")},

@@ -1,0 +1,83 @@
+"""`cfm data`: list, check, get."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from picture_trees import make_tree
+from typer.testing import CliRunner
+
+from cfm_tui.cli.data import app
+from engine.errors import UserError
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def document(*arguments: object) -> dict[str, Any]:
+    found = json.loads(run(*arguments, "--json"))
+    assert found.pop("schema_version") == 1
+    return dict(found)
+
+
+def test_list_finds_sets_below_the_root_by_their_names(tmp_path: Path) -> None:
+    make_tree(tmp_path / "tiny-imagenet-200", {"train/n00000001": 1})
+    found = {entry["name"]: entry for entry in document("list", "--root", tmp_path)["sets"]}
+    assert found["tiny-imagenet"]["path"] == str(tmp_path / "tiny-imagenet-200")
+    assert not found["imagenet"]["found"]
+    assert found["digits"]["found"]
+    assert found["cifar100"]["downloadable"]
+    assert "`cfm data get cifar10`" in run("list", "--root", tmp_path)
+    inside = document("list", "--root", tmp_path / "tiny-imagenet-200")["sets"]
+    assert [entry["name"] for entry in inside if entry["path"]] == ["tiny-imagenet"]
+
+
+def test_check_tells_what_a_folder_holds_and_names_unreadable_files(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"train/a": 4, "train/b": 6, "test/a": 1, "test/b": 1})
+    (tmp_path / "train/b/5.png").write_bytes(b"")
+    found = document("check", "--root", tmp_path)
+    assert found["classes"] == 2
+    assert found["splits"]["train"] == {"images": 9, "per_class": {"min": 4, "max": 5}, "held_out": False}
+    assert found["splits"]["test"]["images"] == 2
+    assert found["resolutions"] == [{"width": 16, "height": 16, "images": 11}]
+    assert [(bad["split"], bad["file"]) for bad in found["unreadable"]] == [("train", "train/b/5.png")]
+    assert found["ok"] is False
+    assert found["mean"] == pytest.approx([0.5] * 3, abs=0.05)
+    assert "train/b/5.png: " in run("check", "--root", tmp_path)
+
+
+def test_check_takes_settings_and_tells_what_would_be_held_out(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"train/a": 10, "train/b": 10}, size=(32, 32))
+    found = document(
+        "check", "folder", "--root", tmp_path, "--set", "data.image_size=16", "--set", "data.holdout=0.2"
+    )
+    assert found["image_size"] == 16
+    assert found["splits"]["test"] == {"images": 4, "per_class": {"min": 2, "max": 2}, "held_out": True}
+
+
+def test_check_of_the_digits_needs_no_folder() -> None:
+    found = document("check")
+    assert (found["name"], found["classes"], found["image_size"]) == ("digits", 10, 16)
+    assert sum(split["images"] for split in found["splits"].values()) == 1797
+
+
+def test_an_unknown_set_offers_the_nearest() -> None:
+    with pytest.raises(UserError, match="cifar1") as caught:
+        run("check", "cifar1")
+    assert "cifar10" in caught.value.hint
+
+
+def test_get_of_what_comes_with_the_program_says_so() -> None:
+    assert "nothing to get" in run("get", "digits")
+
+
+def test_the_command_group_loads_no_torch() -> None:
+    code = "import cfm_tui.cli.data, sys; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

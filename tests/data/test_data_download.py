@@ -1,0 +1,211 @@
+"""Downloads against a server on the loopback that supports ranges and can hang up."""
+
+import hashlib
+import io
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.data import catalogue, download, unpack
+from engine.data.catalogue import Archive
+from engine.errors import UserError
+
+FOLDER = "cifar-10-batches-bin"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `body`; hangs up after `cut` bytes of it; `ranges` lists the Range headers it got."""
+
+    body = b""
+    cut: int | None = None
+    ranged = True
+    ranges: list[str | None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.ranges.append(asked)
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranged else 0
+        total = len(self.server.body)
+        if start and start >= total:
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        self.send_header("Content-Length", str(total - start))
+        self.end_headers()
+        self.wfile.write(self.server.body[start : self.server.cut])
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def packed(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def cifar() -> dict[str, bytes]:
+    rng = np.random.default_rng(0)
+    names = [*(f"data_batch_{index}.bin" for index in range(1, 6)), "test_batch.bin"]
+    return {f"{FOLDER}/{name}": b"\x01" + rng.bytes(3072) for name in names}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    running = Server(("127.0.0.1", 0), Handler)
+    running.ranges = []
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    offer(running, packed(cifar()), monkeypatch)
+    yield running
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+def offer(
+    server: Server, body: bytes, monkeypatch: pytest.MonkeyPatch, file: str = "cifar.tar.gz"
+) -> Archive:
+    """Make `body` the archive of cifar10."""
+    server.body = body
+    url = f"http://127.0.0.1:{server.server_address[1]}/{file}"
+    archive = Archive(url, hashlib.md5(body).hexdigest(), FOLDER, len(body))
+    known = replace(catalogue.KNOWN["cifar10"], archive=archive)
+    monkeypatch.setitem(catalogue.KNOWN, "cifar10", known)
+    return archive
+
+
+def test_a_set_is_fetched_verified_and_unpacked_once(server: Server, tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    path = download.get("cifar10", tmp_path / "root", lambda *call: calls.append(call))
+    assert path == tmp_path / "root" / FOLDER
+    assert {f"{FOLDER}/{file.name}": file.read_bytes() for file in path.iterdir()} == cifar()
+    assert calls[-1][0] in ("download", "unpack")
+    assert ("download", len(server.body), len(server.body)) in calls
+    assert not list((tmp_path / "root").glob("*.part"))
+    assert download.get("cifar10", tmp_path / "root") == path
+    assert len(server.ranges) == 1
+
+
+def test_a_cut_download_is_kept_and_resumed_from_where_it_was_cut(server: Server, tmp_path: Path) -> None:
+    server.cut = 5000
+    with pytest.raises(UserError, match="cut") as caught:
+        download.get("cifar10", tmp_path)
+    assert caught.value.kind == "network"
+    assert "again" in caught.value.hint
+    assert (tmp_path / "cifar.tar.gz.part").stat().st_size == 5000
+    assert not (tmp_path / FOLDER).exists()
+    server.cut = None
+    download.get("cifar10", tmp_path)
+    assert server.ranges == [None, "bytes=5000-"]
+
+
+def test_a_server_without_ranges_is_asked_for_the_whole(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "cifar.tar.gz.part").write_bytes(b"x" * 100)
+    server.ranged = False
+    assert download.get("cifar10", tmp_path).is_dir()
+
+
+def test_a_whole_part_needs_no_more_bytes(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "cifar.tar.gz.part").write_bytes(server.body)
+    assert download.get("cifar10", tmp_path).is_dir()
+
+
+def test_a_wrong_checksum_is_refused_and_the_file_dropped(server: Server, tmp_path: Path) -> None:
+    server.body = server.body[:-4] + b"evil"
+    with pytest.raises(UserError, match="MD5"):
+        download.get("cifar10", tmp_path)
+    assert [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_an_archive_put_there_by_hand_needs_no_network(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "cifar.tar.gz").write_bytes(server.body)
+    assert download.get("cifar10", tmp_path).is_dir()
+    assert server.ranges == []
+
+
+def test_without_a_network_the_message_says_what_to_fetch_and_where_to_put_it(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = offer(server, server.body, monkeypatch)
+    dead = replace(
+        catalogue.KNOWN["cifar10"], archive=replace(archive, url="http://127.0.0.1:9/cifar.tar.gz")
+    )
+    monkeypatch.setitem(catalogue.KNOWN, "cifar10", dead)
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/cifar\.tar\.gz") as caught:
+        download.get("cifar10", tmp_path)
+    assert caught.value.kind == "network"
+    assert f"put the file at {tmp_path / 'cifar.tar.gz'}" in caught.value.hint
+
+
+def test_imagenet_says_how_to_come_by_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        download.get("imagenet", tmp_path)
+    assert "licence" in caught.value.hint
+    assert str(tmp_path) in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", f"{FOLDER}/../../evil", "a\\evil", "C:evil"])
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_no_member_leaves_its_folder(tmp_path: Path, name: str, kind: str) -> None:
+    archive = tmp_path / "archive"
+    if kind == "tar":
+        archive.write_bytes(packed({f"{FOLDER}/good": b"x", name: b"x"}))
+    else:
+        with zipfile.ZipFile(archive, "w") as made:
+            made.writestr(f"{FOLDER}/good", b"x")
+            made.writestr(name, b"x")
+    refused(archive, tmp_path)
+
+
+def refused(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "to").mkdir(parents=True)
+    with pytest.raises(UserError, match="not unpacked"):
+        unpack.unpack(archive, tmp_path / "in" / "to", FOLDER)
+    assert list((tmp_path / "in").rglob("*")) == [tmp_path / "in" / "to"]
+    assert not list(tmp_path.glob("*evil*"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_only_plain_files_are_unpacked(tmp_path: Path, kind: bytes) -> None:
+    with tarfile.open(tmp_path / "archive", "w:gz") as tar:
+        member = tarfile.TarInfo(f"{FOLDER}/link")
+        member.type, member.linkname = kind, "/etc/passwd"
+        tar.addfile(member)
+    refused(tmp_path / "archive", tmp_path)
+
+
+def test_unpacking_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack, "MOST_BYTES", 1000)
+    (tmp_path / "archive").write_bytes(packed({f"{FOLDER}/zeros": bytes(2000)}))
+    refused(tmp_path / "archive", tmp_path)
+
+
+def test_the_number_of_files_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack, "MOST_FILES", 2)
+    (tmp_path / "archive").write_bytes(packed({f"{FOLDER}/{index}": b"" for index in range(3)}))
+    refused(tmp_path / "archive", tmp_path)
+
+
+def test_a_zip_is_unpacked_with_its_folders(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "archive", "w") as made:
+        made.mkdir(f"{FOLDER}/deep")
+        made.writestr(f"{FOLDER}/deep/file", b"x")
+    assert (unpack.unpack(tmp_path / "archive", tmp_path, FOLDER) / "deep" / "file").read_bytes() == b"x"
