@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 from engine import backbones, moments, rng, statistics
 from engine.config import Config
 from engine.data import DataSet
+from engine.errors import UserError
 from engine.events import Event, Notice
 from engine.squeeze import squeeze
 from engine.store import Cache, DamagedEntry, Entry
@@ -43,6 +45,18 @@ def new_network(config: Config, data: DataSet) -> nn.Module:
             channels=data.train.channels,
             image_size=data.train.size,
         )
+
+
+def require_teacher(config: Config) -> None:
+    """Raise UserError("teacher") where the configuration names a file that does not exist."""
+    source = config.backbone.teacher
+    if source is None or source.startswith("torchvision:") or Path(source).expanduser().is_file():
+        return
+    raise UserError(
+        "teacher",
+        f"teacher {source!r} is no file",
+        "give a checkpoint file, or torchvision:WEIGHTS, or leave it out to squeeze one",
+    )
 
 
 def given_teacher(config: Config, data: DataSet) -> nn.Module | None:

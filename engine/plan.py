@@ -66,6 +66,7 @@ def prepare(config: Config, progress: Callable[[int, int], None] | None = None) 
     progress(done, total): called while image files are read.
     """
     device = devices.choose(config.device)
+    artefacts.require_teacher(config)
     data = load(config.data, progress=progress)
     initial_indices(config, data.train)
     train = data.train

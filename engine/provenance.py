@@ -15,17 +15,10 @@ import torch
 
 from engine import device as devices
 from engine.config import Config
+from engine.version import product_version
 
 _PACKAGES = ("torch", "torchvision", "numpy")
 _ELSEWHERE = (("device",), ("data", "root"), ("backbone", "teacher"))
-
-
-def product_version() -> str:
-    """This product's version, or ``unknown`` where it runs without having been installed."""
-    try:
-        return metadata.version("cfm-tui")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def versions() -> dict[str, str]:

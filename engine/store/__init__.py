@@ -5,7 +5,7 @@
 
 from engine.store.cache import Cache, DamagedEntry, Entry
 from engine.store.reader import StoredRun, find, is_run, list_runs
-from engine.store.run import SCHEMA_VERSION, Run, new_name, open_run, runs_folder
+from engine.store.run import SCHEMA_VERSION, Run, fresh_folder, open_run, refuse_foreign, runs_folder
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -15,9 +15,10 @@ __all__ = [
     "Run",
     "StoredRun",
     "find",
+    "fresh_folder",
     "is_run",
     "list_runs",
-    "new_name",
     "open_run",
+    "refuse_foreign",
     "runs_folder",
 ]

@@ -39,9 +39,15 @@ def runs_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(environ.get("CFM_RUNS") or "runs")
 
 
-def new_name(preset: str, identity: str) -> str:
-    """A run's name: preset, UTC time and the first digits of its identity."""
-    return f"{preset}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{identity[:6]}"
+def fresh_folder(preset: str, identity: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """A folder for a new run, not yet made: preset, UTC time and the first digits of its identity."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    first = folder = runs_folder(environ) / f"{preset}-{stamp}-{identity[:6]}"
+    number = 2
+    while folder.exists():
+        folder = first.with_name(f"{first.name}-{number}")
+        number += 1
+    return folder
 
 
 class Run:
@@ -192,19 +198,27 @@ def open_run(folder: Path, manifest: dict[str, Any], config_yaml: str) -> Run:
         raise
 
 
-def _refuse_something_else(folder: Path, known: Path, identity: Mapping[str, Any]) -> None:
-    if known.exists():
-        there = read_json(known).get("identity", {})
-        changed = sorted(name for name in {*there, *identity} if there.get(name) != identity.get(name))
-        if changed:
-            raise UserError(
-                "usage",
-                f"{folder} holds another run: its {' and '.join(changed)} differ",
-                "choose another folder with --out",
-            )
-    elif folder.exists() and (not folder.is_dir() or _holds_foreign_files(folder)):
+def refuse_foreign(folder: Path) -> None:
+    """Raise UserError("usage") where `folder` holds something that is no run."""
+    if (folder / "manifest.json").is_file() or not folder.exists():
+        return
+    if not folder.is_dir() or _holds_foreign_files(folder):
         raise UserError(
             "usage", f"{folder} holds something that is no run", "choose another folder with --out"
+        )
+
+
+def _refuse_something_else(folder: Path, known: Path, identity: Mapping[str, Any]) -> None:
+    refuse_foreign(folder)
+    if not known.exists():
+        return
+    there = read_json(known).get("identity", {})
+    changed = sorted(name for name in {*there, *identity} if there.get(name) != identity.get(name))
+    if changed:
+        raise UserError(
+            "usage",
+            f"{folder} holds another run, with another {' and '.join(changed)}",
+            "choose another folder with --out",
         )
 
 

@@ -1,0 +1,128 @@
+"""The `cfm` command: its groups, and how every failure is reported.
+
+Nothing here or at the top of a command's module imports the engine's heavy parts, so that
+`cfm --help` stays quick.
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from cfm_tui.cli import preset, run, runs, score
+from cfm_tui.cli.common import print_json
+
+USAGE_ERROR = typer.BadParameter.__mro__[2]  # the base of everything that is wrong with a command line
+
+app = typer.Typer(
+    name="cfm",
+    help="Distil an image data set into a few images per class (CFM), and measure them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from engine.version import product_version
+
+        typer.echo(f"cfm-tui {product_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of a failure; works after any command.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("run")(run.run)
+app.command("runs")(runs.runs)
+app.command("show")(runs.show)
+app.command("score")(score.score)
+app.add_typer(preset.app, name="preset")
+
+
+class Terminated(SystemExit):
+    """SIGTERM came; an exception, so that whatever is open is closed on the way out."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated(143)
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    words = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(words, standalone_mode=False, prog_name="cfm") or 0
+        sys.stdout.flush()
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        code = _report(error, as_json="--json" in words)
+    sys.exit(code)
+
+
+def _report(error: BaseException, *, as_json: bool) -> int:
+    """Say what went wrong, once; returns the exit code."""
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be said
+        return 1
+    if isinstance(error, SystemExit) and not isinstance(error, Terminated):
+        return error.code if isinstance(error.code, int) else 1
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]  # noqa: T201
+        return 2
+    code, kind, message, hint = _explain(error)
+    if as_json:
+        print_json({"error": {"kind": kind, "message": message, "hint": hint}})
+    else:
+        print(f"cfm: {message}" + (f"\n→ {hint}" if hint else ""), file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _explain(error: BaseException) -> tuple[int, str, str, str]:
+    """Exit code, kind, message and hint."""
+    from engine.errors import UserError
+
+    if isinstance(error, UserError):
+        return 2, error.kind, error.message, error.hint
+    if isinstance(error, USAGE_ERROR):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "cfm"
+        return 2, "usage", error.format_message(), f"`{command} --help` says what can be given"  # type: ignore[attr-defined]
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return 130, "interrupted", "interrupted", ""
+    if isinstance(error, Terminated):
+        return 143, "terminated", "terminated", ""
+    text = str(error).splitlines()
+    what = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    return 1, "failed", f"failed: {what}", "run again with --debug for the traceback"
+
+
+def console() -> NoReturn:
+    """The `cfm-tui` command."""
+    print(  # noqa: T201
+        "cfm-tui: the console is not built yet\n→ use `cfm run`, `cfm runs` and `cfm show` instead",
+        file=sys.stderr,
+    )
+    sys.exit(2)

@@ -1,0 +1,77 @@
+"""`cfm score`: the objective's terms and spectra of any set of images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cfm_tui.cli.common import ConfigFile, DataRoot, Device, Json, Preset, Quiet, Sets, Teacher, print_json
+
+if TYPE_CHECKING:
+    from cfm_tui.progress import Display
+    from engine.config import Config
+
+
+def score(
+    images: Annotated[Path, typer.Argument(help="A folder of class folders, a run, or one picture.")],
+    teacher: Teacher = None,
+    dataset: Annotated[str | None, typer.Option(help="The real data set; see cfm data list.")] = None,
+    data_root: DataRoot = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="The class of one picture.", show_default="its folder")
+    ] = None,
+    device: Device = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score images against a data set: each filter and signal term, CE, and spectra, layer by layer.
+
+    Terms are unweighted and un-augmented, over the whole set at once. Without a teacher, one is squeezed.
+    """
+    from cfm_tui.progress import open_display
+    from engine import settings
+
+    given = {
+        "data.name": dataset,
+        "data.root": data_root,
+        "backbone.teacher": teacher,
+        "device": device,
+    }
+    resolved = settings.resolve(
+        preset=preset, file=config, sets=sets or (), overrides=given, environ=os.environ
+    )
+    with open_display(quiet) as display:
+        document = _score(resolved.config, images, class_name, display)
+    if as_json:
+        print_json(document)
+    else:
+        from cfm_tui.tables import score_table
+
+        typer.echo(score_table(document))
+
+
+def _score(config: Config, path: Path, class_name: str | None, display: Display) -> dict[str, Any]:
+    display.say("loading")
+    from engine import artefacts, backbones, scoring, store
+    from engine import device as devices
+    from engine.data import load
+
+    scoring.require_images(path)
+    artefacts.require_teacher(config)
+    place = artefacts.Place(devices.choose(config.device), store.Cache())
+    data = load(config.data, progress=display.reading)
+    images = scoring.read_images(path, data.train, class_name)
+    teacher = display.follow(scoring.teacher_of(config, data, place))
+    found = display.follow(scoring.score(config, data, teacher, images, place))
+    return {
+        "images": {"path": str(path), "count": len(images)},
+        "dataset": {"name": data.name, "fingerprint": data.fingerprint},
+        "teacher": {"architecture": config.backbone.name, "fingerprint": backbones.fingerprint(teacher)},
+        **found,
+    }

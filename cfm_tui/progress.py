@@ -1,0 +1,228 @@
+"""Live progress on stderr: a bar where somebody watches a terminal, plain lines otherwise.
+
+One `Tracker` reads the events of whatever is computed; the displays show what it knows.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from engine.events import (
+    EpochFinished,
+    Event,
+    Notice,
+    RecoverLayout,
+    RecoverProgress,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+T = TypeVar("T")
+LINE_SECONDS = 5.0
+SHORT = {"iterations": "it", "epochs": "epochs", "images": "images"}
+
+
+class Tracker:
+    """What a person wants to know of the stage at work, learnt from its events."""
+
+    def __init__(self) -> None:
+        self.stage = ""
+        self.unit = ""
+        self.total = 0
+        self.done = 0
+        self.rate = 0.0
+        self.detail = ""
+        self._terms: list[str] = []
+        self._began = 0.0
+
+    def hear(self, event: Event) -> None:
+        """Take in an event."""
+        if isinstance(event, StageStarted):
+            self.stage, self.total, self.unit = event.stage, event.total, event.unit
+            self.done, self.rate, self.detail = 0, 0.0, ""
+            self._began = time.monotonic()
+        elif isinstance(event, StageProgress):
+            self.done, self.rate = event.done, event.rate
+        elif isinstance(event, EpochFinished):
+            self.done += 1
+            self.rate = self.done / max(time.monotonic() - self._began, 1e-9)
+            self.detail = _epoch(event)
+        elif isinstance(event, RecoverLayout):
+            self._terms = event.terms
+        elif isinstance(event, RecoverProgress) and event.iterations:
+            self.done = (event.batch - 1) * event.total_iterations + event.iterations[-1] + 1
+            self.rate = event.rate
+            self.detail = self._batch(event)
+
+    def _batch(self, event: RecoverProgress) -> str:
+        values = (f"{name} {sum(taps):.3g}" for name, taps in zip(self._terms, event.terms[-1], strict=False))
+        where = f"batch {event.batch} of {event.batches}  β {event.beta:.4g}  CE {event.ce[-1]:.3g}"
+        return "  ".join([where, *values])
+
+    def pace(self) -> str:
+        """Rate and time left, as far as they are known."""
+        if self.rate <= 0:
+            return ""
+        left = max(self.total - self.done, 0) / self.rate
+        return f"{number(self.rate)} {SHORT.get(self.unit, self.unit)}/s, {duration(left)} left"
+
+    def line(self) -> str:
+        """All of it in one line."""
+        parts = [f"{self.stage}: {self.done} of {self.total} {self.unit}", self.pace(), self.detail]
+        return "  ".join(part for part in parts if part)
+
+
+def _epoch(event: EpochFinished) -> str:
+    measured = "" if event.accuracy is None else f"  {event.accuracy:.1f} %"
+    who = f"{event.architecture} ({event.source}"
+    who += ")" if event.source == "teacher" else f", seed {event.seed})"
+    return f"{who}  epoch {event.epoch} of {event.epochs}  loss {event.loss:.3g}{measured}"
+
+
+def finished(event: StageFinished, unit: str) -> str:
+    """A stage's last line."""
+    if event.reused:
+        return f"{event.stage}: nothing to do, its result is there"
+    pace = f" ({number(event.rate)} {SHORT.get(unit, unit)}/s)" if event.rate else ""
+    return f"{event.stage}: {duration(event.seconds)}{pace}"
+
+
+def number(value: float) -> str:
+    """A rate with three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+class Display:
+    """Plain lines: one when a stage begins or ends, one every few seconds between."""
+
+    def __init__(self, stream: Any = None, seconds: float = LINE_SECONDS) -> None:
+        self.tracker = Tracker()
+        self._stream = stream or sys.stderr
+        self._seconds = seconds
+        self._shown = time.monotonic()
+
+    def follow(self, work: Generator[Event, None, T]) -> T:
+        """Pull `work` to its end, showing its events; returns its artefact."""
+        try:
+            while True:
+                try:
+                    event = next(work)
+                except StopIteration as end:
+                    found: T = end.value
+                    return found
+                self.tracker.hear(event)
+                self.show(event)
+        finally:
+            work.close()
+
+    def show(self, event: Event) -> None:
+        """Show an event that the tracker has heard."""
+        if isinstance(event, Notice):
+            self.say(f"{event.level}: {event.message}")
+        elif isinstance(event, StageFinished):
+            self.say(finished(event, self.tracker.unit))
+        elif isinstance(event, StageStarted):
+            self.say(f"{event.stage}: {event.total} {event.unit}")
+        elif time.monotonic() - self._shown >= self._seconds:
+            self.say(self.tracker.line())
+
+    def reading(self, done: int, total: int) -> None:
+        """Image files are being read."""
+        if done == total or time.monotonic() - self._shown >= self._seconds:
+            self.say(f"reading: {done} of {total} images")
+
+    def say(self, text: str) -> None:
+        """Show a line. A reader that has gone away does not stop the work."""
+        self._shown = time.monotonic()
+        with suppress(OSError):
+            print(text, file=self._stream, flush=True)
+
+
+class Quiet(Display):
+    """Warnings and nothing else."""
+
+    def show(self, event: Event) -> None:
+        """Show a warning; leave out the rest."""
+        if isinstance(event, Notice) and event.level == "warning":
+            super().show(event)
+
+    def reading(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Only warnings pass."""
+        if text.startswith("warning: "):
+            super().say(text)
+
+
+class Live(Display):
+    """A bar at the bottom of a terminal, finished stages above it."""
+
+    def __init__(self, bar: Progress) -> None:
+        super().__init__()
+        self._bar = bar
+        self._task = bar.add_task("loading", total=None, detail="", pace="")
+
+    def show(self, event: Event) -> None:
+        """Update the bar; stages that ended, and notices, stay above it."""
+        tracker = self.tracker
+        if isinstance(event, (Notice, StageFinished)):
+            super().show(event)
+        self._bar.update(
+            self._task,
+            description=tracker.stage,
+            total=tracker.total or None,
+            completed=tracker.done,
+            detail=tracker.detail,
+            pace=tracker.pace(),
+        )
+
+    def reading(self, done: int, total: int) -> None:
+        """Image files are being read."""
+        self._bar.update(self._task, description="reading", total=total, completed=done)
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        with suppress(OSError):
+            self._bar.console.print(text, markup=False, highlight=False)
+
+
+@contextmanager
+def open_display(quiet: bool) -> Iterator[Display]:
+    """The display that fits stderr: a live bar on a terminal, else lines."""
+    if quiet:
+        yield Quiet()
+    elif not sys.stderr.isatty():
+        yield Display()
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        with bar:
+            yield Live(bar)

@@ -1,0 +1,80 @@
+"""Results as text for a terminal: aligned columns, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cfm_tui.progress import SHORT, duration, number
+from engine.events import STAGES
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells in columns, left-aligned."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    padded = ("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def spread(value: dict[str, Any] | None) -> str:
+    """A mean with its standard deviation and count."""
+    return "—" if value is None else f"{value['mean']:.2f} ± {value['std']:.2f} ({value['n']})"
+
+
+def results_table(results: dict[str, Any]) -> str:
+    """Accuracies, then what each stage took."""
+    rows = []
+    for name, found in results["summary"]["by_architecture"].items():
+        rows += [
+            ["distilled", spread(found["accuracy"]), f"{name}, last epoch, % (seeds)"],
+            ["random", spread(found["control"]), f"{name}, the control: real images, same labels and budget"],
+            ["best epoch", spread(found["accuracy_best"]), f"{name}, distilled; peeks at the test set"],
+        ]
+    teacher = results["teacher"]
+    rows.append(["teacher", f"{teacher['accuracy']:.2f}", teacher["architecture"]])
+    return aligned(rows) + "\n\n" + aligned([_timing(stage, results["timings"][stage]) for stage in STAGES])
+
+
+def _timing(stage: str, timing: dict[str, Any]) -> list[str]:
+    if timing["reused"]:
+        return [stage, "—", "nothing computed"]
+    unit = SHORT.get(timing["unit"], timing["unit"])
+    return [stage, duration(timing["seconds"]), f"{number(timing['rate'])} {unit}/s"]
+
+
+def runs_table(runs: Sequence[dict[str, Any]]) -> str:
+    """One line a run."""
+    rows = [["run", "state", "distilled", "random", "begun"]]
+    for run in runs:
+        state = " ".join(part for part in (run["state"], run["stage"]) if part)
+        rows.append(
+            [run["name"], state, spread(run["accuracy"]), spread(run["control"]), run["created"] or "—"]
+        )
+    return aligned(rows)
+
+
+def status_line(status: dict[str, Any]) -> str:
+    """A run's latest heartbeat in one line."""
+    if not status:
+        return "new"
+    parts = [status["state"], status.get("stage"), status.get("message")]
+    return " — ".join(part for part in parts if part) + f" ({status['time']})"
+
+
+def score_table(document: dict[str, Any]) -> str:
+    """Every term at every layer, with the ends of both spectra."""
+    layers = document["layers"]
+    terms = [f"{term['filter']}/{term['signal']}" for term in layers[0]["terms"]]
+    rows = [["layer", *terms, "λ real", "λ synthetic"]]
+    for layer in layers:
+        values = [f"{term['value']:.6g}" for term in layer["terms"]]
+        spectra = [_ends(layer[f"eigenvalues_{side}"]) for side in ("real", "synthetic")]
+        rows.append([layer["name"], *values, *spectra])
+    return (
+        f"CE {document['ce']:.6g}, β {document['beta']:g}, {document['images']['count']} images\n\n"
+        + aligned(rows)
+    )
+
+
+def _ends(eigenvalues: Sequence[float] | None) -> str:
+    return "—" if not eigenvalues else f"{eigenvalues[0]:.3g} … {eigenvalues[-1]:.3g}"

@@ -1,0 +1,131 @@
+"""The UniDD lens on any images: filter, signal and cross-entropy values and spectra, layer by layer.
+
+The whole set is looked at once, un-augmented; terms are unweighted (Eq. 1, 4, 20).
+Legend: M scored images, C channels, S side.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from engine import objective, statistics
+from engine.artefacts import Place, given_teacher, measured, squeezed
+from engine.config import Config
+from engine.data import DataSet, ImageSet
+from engine.data.decode import BadImage, opened, square
+from engine.data.layout import as_files, listing
+from engine.data.pictures import Entry, Files, entry, images_below, is_image, subfolders
+from engine.errors import UserError
+from engine.events import Event, Notice, StageStarted
+from engine.taps import Tapped
+
+
+def score(
+    config: Config, data: DataSet, teacher: nn.Module, images: ImageSet, place: Place
+) -> Generator[Event, None, dict[str, Any]]:
+    """Compare `images` with the training set through `teacher` and `config.objective`.
+
+    Returns what `objective.score` does. Raises UserError("numeric") where Ψ + βI is singular.
+    """
+    yield StageStarted("statistics", len(data.train), "images")
+    real, _ = yield from measured(config, data, teacher, place)
+    yield StageStarted("statistics", len(images), "images")
+    pooled = config.statistics.model_copy(update={"estimator": "pooled"})
+    whole = config.model_copy(update={"statistics": pooled})
+    network = Tapped(teacher, config.objective.taps, place.device)
+    synthetic, ce = yield from statistics.measure_set(whole, network, images, place.device)
+    return objective.score(config.objective, real, synthetic, ce)
+
+
+def teacher_of(config: Config, data: DataSet, place: Place) -> Generator[Event, None, nn.Module]:
+    """The given teacher, or one squeezed for the purpose, on the device. Raises UserError("teacher")."""
+    teacher = given_teacher(config, data)
+    if teacher is None:
+        yield Notice("info", "no teacher was given; one is squeezed")
+        yield StageStarted("squeeze", config.squeeze.epochs, "epochs")
+        teacher, _ = yield from squeezed(config, data, place)
+    return teacher.to(place.device)
+
+
+def read_images(path: Path, like: ImageSet, class_name: str | None = None) -> ImageSet:
+    """The pictures of a folder of class folders, of a run, or of one file, sized and normalised as `like`.
+
+    class_name: the class of a single file; None: the name of the folder that it lies in.
+    Raises UserError("data"): nothing there, a class that the data set has not, an unreadable picture.
+    """
+    if not path.exists():
+        raise UserError(
+            "data", f"{path} does not exist", "give a folder of class folders, a run, or a picture"
+        )
+    if path.is_file():
+        files = as_files(path.parent, _one_file(path, like.classes, class_name))
+    else:
+        files = _folders(path, like.classes)
+    pixels = np.stack([_picture(files, index, like) for index in range(len(files))])
+    return ImageSet.from_arrays(pixels, files.labels_N, like.classes, like.mean, like.std)
+
+
+def require_images(path: Path) -> None:
+    """Raise UserError("data") where there is nothing to score at all."""
+    if not path.exists():
+        advice = "give a folder of class folders, a run, or a picture"
+        raise UserError("data", f"{path} does not exist", advice)
+
+
+def _one_file(path: Path, classes: tuple[str, ...], class_name: str | None) -> list[list[Entry]]:
+    if not is_image(path.name):
+        raise UserError("data", f"{path} is no picture", "give a JPEG, PNG, BMP, GIF, WebP, PPM or TIFF file")
+    label = label_of(class_name or path.absolute().parent.name, classes)
+    if label is None:
+        raise UserError(
+            "data",
+            f"the class of {path} is not known",
+            f"say it with --class; the classes are {listing(classes)}",
+        )
+    groups: list[list[Entry]] = [[] for _ in classes]
+    groups[label].append(entry(path.parent, path.name))
+    return groups
+
+
+def _folders(path: Path, classes: tuple[str, ...]) -> Files:
+    folder = path / "images" if (path / "manifest.json").is_file() else path
+    groups: list[list[Entry]] = [[] for _ in classes]
+    found = subfolders(folder)
+    unknown = [name for name in found if label_of(name, classes) is None]
+    if unknown:
+        raise UserError(
+            "data",
+            f"{folder} has folders that are no class of the data set: {listing(unknown)}",
+            f"name them as the classes are named ({listing(classes)}), or by label from 0",
+        )
+    for name in found:
+        label = label_of(name, classes)
+        assert label is not None
+        groups[label] += images_below(folder, name)
+    if not any(groups):
+        raise UserError("data", f"no pictures in {folder}", "put the pictures of each class in CLASS/")
+    return as_files(folder, groups)
+
+
+def label_of(name: str, classes: tuple[str, ...]) -> int | None:
+    """The label of a folder: a class's name, or a label in digits, as in ``003`` or ``new003``."""
+    if name in classes:
+        return classes.index(name)
+    digits = re.fullmatch(r"(?:new|class_?)?(\d+)(?:_.*)?", name)
+    return int(digits[1]) if digits is not None and int(digits[1]) < len(classes) else None
+
+
+def _picture(files: Files, index: int, like: ImageSet) -> Any:
+    try:
+        with opened(files, index) as image:
+            return square(image, like.size, like.channels)
+    except BadImage as error:
+        raise UserError(
+            "data", f"{files.root / files.name(index)} cannot be read: {error}", "mend or remove it"
+        ) from error
