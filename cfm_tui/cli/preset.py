@@ -5,17 +5,15 @@ Engine modules are imported inside the commands, so that `cfm --help` stays quic
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="List, show and check presets and configuration files.")
+from cfm_tui.cli.common import ConfigFile, Json, Sets, print_json
 
-SCHEMA_VERSION = 1
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+app = typer.Typer(no_args_is_help=True, help="List, show and check presets and configuration files.")
 
 
 @app.command("list")
@@ -29,7 +27,7 @@ def list_presets(as_json: Json = False) -> None:
         "methods": [(name, settings.describe(name, "methods")) for name in settings.method_names()],
     }
     if as_json:
-        _print_json(
+        print_json(
             {
                 kind: [{"name": name, "description": description} for name, description in entries]
                 for kind, entries in kinds.items()
@@ -45,10 +43,8 @@ def list_presets(as_json: Json = False) -> None:
 @app.command()
 def show(
     name: Annotated[str | None, typer.Argument(help="Preset.", show_default="digits")] = None,
-    config: Annotated[Path | None, typer.Option(help="A YAML file instead of a preset.")] = None,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in cfm run.")
-    ] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Every value, and where it came from.")
     ] = False,
@@ -63,7 +59,8 @@ def show(
     answer = settings.resolve(preset=name, file=config, sets=sets or (), environ=os.environ)
     if as_json:
         tree = answer.config.model_dump(mode="json", by_alias=True)
-        _print_json({"preset": name, "config": tree, "origins": answer.origins})
+        shown = name if config or name else settings.DEFAULT_PRESET
+        print_json({"preset": shown, "config": tree, "origins": answer.origins})
     else:
         typer.echo(settings.to_yaml(answer.config, answer.origins), nl=False)
 
@@ -80,7 +77,7 @@ def validate(
 
     results = [(target, _problem(target)) for target in targets or settings.preset_names()]
     if as_json:
-        _print_json(
+        print_json(
             {
                 "results": [
                     {"name": target, "valid": not problem, **({"error": problem} if problem else {})}
@@ -108,7 +105,3 @@ def _problem(target: str) -> dict[str, str] | None:
     except UserError as error:
         return {"kind": error.kind, "message": error.message, "hint": error.hint}
     return None
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    typer.echo(json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=False, indent=2))
