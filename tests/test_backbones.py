@@ -267,10 +267,22 @@ def test_a_page_of_text_a_folder_and_nothing_are_refused(tmp_path: Path) -> None
     assert "does not exist" in refused(build(), tmp_path / "none.pth").message
 
 
+def test_a_file_that_may_not_be_read_is_told_from_a_damaged_one(tmp_path: Path, monkeypatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "private.pth"
+    path.touch()
+    monkeypatch.setattr(torch, "load", forbidden)
+    assert "permission denied" in refused(build(), path).message
+
+
 def test_another_number_of_classes_or_channels_is_said_in_words(tmp_path: Path) -> None:
     path = tmp_path / "hundred.pth"
     torch.save(build(classes=100).state_dict(), path)
-    assert "the teacher has 100 classes, the data set has 5" in refused(build(), path).message
+    error = refused(build(), path)
+    assert "the teacher has 100 classes, the data set has 5" in error.message
+    assert "trained on this data set" in error.hint
     torch.save(build(channels=1).state_dict(), path)
     assert "the teacher reads 1 channels, the images have 3" in refused(build(), path).message
     torch.save(build("resnet18", classes=100).state_dict(), path)

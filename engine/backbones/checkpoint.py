@@ -27,6 +27,10 @@ from engine.errors import UserError
 WRAPPERS = ("model", "state_dict", "net")  #: keys under which training scripts store a state dict
 PREFIX = re.compile(r"^(module\.|_orig_mod\.)+")  #: left by DataParallel and by torch.compile
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+OTHER_DATA = (
+    "Give a teacher that was trained on this data set, or none (backbone.teacher=null) to squeeze one."
+)
+OTHER_NETWORK = "Set backbone.name (ConvNet: also depth, width, norm) to the network that the teacher is."
 SHOWN = 5  #: names of each kind of difference in a message
 
 
@@ -65,6 +69,10 @@ def _read(path: Path) -> Any:
             return load_file(path)
         with warnings.catch_warnings(action="ignore"):  # about kinds of files that are refused just after
             return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise UserError(
+            "teacher", f"teacher '{path}' cannot be read: permission denied", "Change its permissions."
+        ) from error
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
@@ -125,12 +133,9 @@ def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> 
     if missing or unexpected or shapes:
         parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         differences = "; ".join(f"{len(names)} {what}: {_listed(names)}" for what, names in parts if names)
-        hint = "Set backbone.name (ConvNet: also depth, width, norm) and the data to those of the teacher."
-        raise UserError(
-            "teacher",
-            f"teacher '{source}' does not fit: {_headline(own, weights)}{differences}",
-            _convnet_hint(weights) or hint,
-        )
+        reason = _headline(own, weights)
+        hint = OTHER_DATA if reason else _convnet_hint(weights) or OTHER_NETWORK
+        raise UserError("teacher", f"teacher '{source}' does not fit: {reason}{differences}", hint)
     broken = [n for n, value in weights.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise UserError(
