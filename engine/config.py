@@ -109,6 +109,7 @@ class Statistics(Node):
 
     estimator: Literal["pooled", "batched"] = "pooled"
     batch: Positive = 128  #: images per pass; changes the result of `batched` alone
+    order: Literal["file", "mixed"] = "file"  #: seeded shuffle of the set; changes `batched` alone
 
 
 class Term(Node):

@@ -1,6 +1,6 @@
 """The real side: moments of every tap over the training set in one pass (Eq. 17, Algorithm 1 lines 1–4).
 
-No gradient, no augmentation, evaluation mode, file order. Legend: M images, K classes.
+No gradient, no augmentation, evaluation mode. Legend: M images, K classes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from engine.config import Config
 from engine.data import ImageSet
 from engine.events import Event, StageProgress
 from engine.moments import Accumulator, Moments
+from engine.rng import generator
 from engine.taps import Tapped, running_moments
 
 
@@ -36,11 +37,14 @@ def measure_set(
 ) -> Generator[Event, None, tuple[list[Moments], float]]:
     """Moments of each tap over any set of images, and the mean cross-entropy of its labels."""
     estimator = config.statistics.estimator
+    order_N = torch.arange(len(images))
+    if config.statistics.order == "mixed":
+        order_N = torch.from_numpy(generator(config.seed, "statistics").permutation(len(images)))
     accumulators = [Accumulator(name, len(images.classes), estimator) for name in network.names]
     ce = torch.zeros((), device=device)
     since, size = time.monotonic(), config.statistics.batch
     for start in range(0, len(images), size):
-        indices = torch.arange(start, min(start + size, len(images)))
+        indices = order_N[start : start + size]
         labels_M = images.labels_N[indices].to(device, non_blocking=True)
         with torch.no_grad():
             features, logits_MK = network(images.batch(indices, device))

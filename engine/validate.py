@@ -116,7 +116,8 @@ class Student:
             self._update_average(epoch)
             measured = None
             if self._measures(epoch):
-                measured = accuracy(self.average or self.model, test, self.device)
+                final = self.model if self.average is None else self.average.module
+                measured = accuracy(final, test, self.device)
                 curve.append((epoch + 1, measured))
             yield from log.add(epoch, loss, measured)
         best = max(value for _, value in curve)

@@ -201,3 +201,17 @@ def test_folding_keeps_the_features_of_the_taps(teacher, digits, cpu):
     torch.testing.assert_close(logits, teacher(x), rtol=1e-4, atol=1e-4)
     hook.remove()
     torch.testing.assert_close(features[2], plain["x"], rtol=1e-4, atol=1e-4)
+
+
+def test_mixed_order_keeps_the_variance_between_classes_in_batched_statistics(teacher, digits, cpu):
+    order = torch.argsort(digits.train.labels_N, stable=True).numpy()
+    images = digits.train.from_arrays(
+        digits.train.pixels(order), digits.train.labels_N[order], digits.train.classes, (0.5,), (0.5,)
+    )
+    trace = {}
+    for estimator, order in (("pooled", "file"), ("batched", "file"), ("batched", "mixed"), ("pooled", "mixed")):
+        config = small(statistics={"estimator": estimator, "order": order, "batch": 64})
+        _, real = drive(statistics.measure(config, teacher, images, cpu))
+        trace[estimator, order] = float(real[0].var_D.sum())
+    assert trace["pooled", "mixed"] == pytest.approx(trace["pooled", "file"], rel=1e-9)
+    assert trace["batched", "file"] < trace["batched", "mixed"] < trace["pooled", "file"]

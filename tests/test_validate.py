@@ -123,7 +123,7 @@ def test_averaged_weights_are_the_mean_of_the_last_epochs(teacher, control, digi
     torch.testing.assert_close(averaged, (seen[2] + seen[3]) / 2)
 
 
-def test_accuracy_counts_right_answers_and_restores_the_mode(teacher, digits, cpu):
+def test_accuracy_counts_right_answers_and_leaves_the_model_alone(teacher, digits, cpu):
     teacher.train()
     found = training.accuracy(teacher, digits.test, cpu)
     assert teacher.training
