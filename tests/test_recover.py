@@ -213,5 +213,5 @@ def test_mixed_order_keeps_the_variance_between_classes_in_batched_statistics(te
         config = small(statistics={"estimator": estimator, "order": order, "batch": 64})
         _, real = drive(statistics.measure(config, teacher, images, cpu))
         trace[estimator, order] = float(real[0].var_D.sum())
-    assert trace["pooled", "mixed"] == pytest.approx(trace["pooled", "file"], rel=1e-9)
+    assert trace["pooled", "mixed"] == pytest.approx(trace["pooled", "file"], rel=1e-6)
     assert trace["batched", "file"] < trace["batched", "mixed"] < trace["pooled", "file"]
