@@ -108,6 +108,10 @@ class _RidgeInverse(torch.autograd.Function):
 
 def build(name: FilterName, beta: float) -> Filter:
     """The filter of that name; `beta` is used by the ridge alone."""
-    if name == "ridge":
-        return Ridge(beta)
-    return {"identity": Identity, "lambda": Lambda, "diagonal": Diagonal}[name]()
+    known: dict[str, Filter] = {
+        "identity": Identity(),
+        "lambda": Lambda(),
+        "ridge": Ridge(beta),
+        "diagonal": Diagonal(),
+    }
+    return known[name]

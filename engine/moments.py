@@ -33,9 +33,7 @@ class Moments:
         """The same on another device, in another type."""
         cov_DD = None if self.cov_DD is None else self.cov_DD.to(device, dtype)
         flc_DK = None if self.flc_DK is None else self.flc_DK.to(device, dtype)
-        return Moments(
-            self.name, self.mean_D.to(device, dtype), self.var_D.to(device, dtype), cov_DD, flc_DK
-        )
+        return Moments(self.name, self.mean_D.to(device, dtype), self.var_D.to(device, dtype), cov_DD, flc_DK)
 
     def detach(self) -> Moments:
         """The same as constants."""
@@ -125,7 +123,8 @@ class Accumulator:
         """Take in the features of M images and their labels."""
         onehot_MK = F.one_hot(labels_M, self.classes)
         batch = of_batch(self.name, x_MDHW, onehot_MK)
-        assert batch.cov_DD is not None and batch.flc_DK is not None
+        assert batch.cov_DD is not None
+        assert batch.flc_DK is not None
         wide = torch.float32 if x_MDHW.device.type == "mps" else torch.float64
         images = len(labels_M)
         weight = images * x_MDHW.shape[2] * x_MDHW.shape[3] if self.estimator == "pooled" else 1.0

@@ -60,8 +60,7 @@ class Labeller:
     """The frozen teacher, ready to label views: BatchNorm folded, channels-last."""
 
     def __init__(self, teacher: nn.Module, device: torch.device, precision: torch.dtype) -> None:
-        network = backbones.fold_batchnorm(teacher)
-        self.network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = backbones.placed(backbones.fold_batchnorm(teacher), device)
         self.device = device
         self.precision = precision
 

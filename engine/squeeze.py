@@ -23,7 +23,7 @@ def squeeze(config: Config, data: DataSet, device: torch.device) -> Generator[Ev
         model = backbones.build(
             config.backbone, classes=len(train.classes), channels=train.channels, image_size=train.size
         )
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = backbones.placed(model, device)
     trainer = Trainer(model, settings.optimiser, settings.epochs)
     log = EpochLog("squeeze", config.backbone.name, "teacher", config.seed, settings.epochs)
     model.train()

@@ -28,7 +28,7 @@ class Tapped:
             network = backbones.fold_batchnorm(model)
         else:
             network = copy.deepcopy(model).eval().requires_grad_(False)
-        self.network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = backbones.placed(network, device)
         self.names = names(model, taps)
         self._features: dict[str, Tensor] = {}
         for name in self.names:

@@ -108,8 +108,7 @@ class EpochLog:
 @torch.no_grad()
 def accuracy(model: nn.Module, images: ImageSet, device: torch.device) -> float:
     """Top-1 accuracy in percent, of a copy in evaluation mode."""
-    folded = backbones.fold_batchnorm(model)
-    network = folded.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = backbones.placed(backbones.fold_batchnorm(model), device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for start in range(0, len(images), EVALUATION_BATCH):
         indices = torch.arange(start, min(start + EVALUATION_BATCH, len(images)))

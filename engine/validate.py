@@ -27,8 +27,9 @@ Source = Literal["distilled", "random"]
 
 @dataclass(frozen=True)
 class StudentResult:
-    """One student. last: accuracy (%) after the last epoch; best: of all measured, which peeks at the test set.
+    """One student.
 
+    last: accuracy (%) after the last epoch. best: of all measured, which peeks at the test set.
     curve: (epoch, accuracy) wherever it was measured; epochs count from 1.
     """
 
@@ -97,7 +98,7 @@ class Student:
                 image_size=images.size,
                 name=architecture,
             )
-        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = backbones.placed(model, device)
         self.average: AveragedModel | None = None
 
     def train(

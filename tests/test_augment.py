@@ -51,7 +51,9 @@ def test_no_views_change_nothing():
 
 def test_one_shared_draw_serves_the_whole_batch():
     x = images()
-    drawn = augment.draw(Views(crop_scale=(0.08, 1.0), flip=True, roll=4), SIZE, len(x), generator(1), shared=True)
+    drawn = augment.draw(
+        Views(crop_scale=(0.08, 1.0), flip=True, roll=4), SIZE, len(x), generator(1), shared=True
+    )
     assert len(drawn.boxes_M4) == 1
     expected = torch.stack([by_torchvision(drawn, 0, image) for image in x])
     torch.testing.assert_close(augment.apply(drawn, x), expected, atol=1e-6, rtol=1e-5)

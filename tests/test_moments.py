@@ -19,7 +19,10 @@ def numpy_moments(x_MDHW, labels_M, classes):
 def features():
     rng = np.random.default_rng(0)
     # Offsets a hundred times the spread: what a one-pass E[x²] − E[x]² in float32 would get wrong.
-    x = rng.normal(size=(90, 7, 3, 4)) * rng.uniform(0.01, 3.0, (1, 7, 1, 1)) + rng.normal(size=(1, 7, 1, 1)) * 100
+    x = (
+        rng.normal(size=(90, 7, 3, 4)) * rng.uniform(0.01, 3.0, (1, 7, 1, 1))
+        + rng.normal(size=(1, 7, 1, 1)) * 100
+    )
     return x, rng.integers(0, 5, 90)
 
 
@@ -96,7 +99,8 @@ def test_moving_statistics_weigh_every_batch_alike_and_give_the_newest_the_gradi
     rng = np.random.default_rng(5)
     onehot = torch.eye(2).double()
     batches = [
-        of_batch("tap", torch.tensor(rng.normal(size=(2, 3, 2, 2)), requires_grad=b == 2), onehot) for b in range(3)
+        of_batch("tap", torch.tensor(rng.normal(size=(2, 3, 2, 2)), requires_grad=b == 2), onehot)
+        for b in range(3)
     ]
     running = None
     for number, batch in enumerate(batches, start=1):

@@ -65,7 +65,9 @@ def test_matrix_form_agrees_with_the_response_of_the_spectrum(name):
     cov = random_moments(2).cov_DD
     values, vectors = torch.linalg.eigh(cov)
     spectral = filters.build(name, BETA)
-    torch.testing.assert_close(spectral.apply(cov), vectors @ torch.diag(spectral.response(values)) @ vectors.T)
+    torch.testing.assert_close(
+        spectral.apply(cov), vectors @ torch.diag(spectral.response(values)) @ vectors.T
+    )
 
 
 @pytest.mark.parametrize(("filter_name", "signal"), CASES)
@@ -138,7 +140,11 @@ def test_score_returns_spectra_and_unweighted_terms():
     )
     for (name, signal), term in zip(CASES, layer["terms"], strict=True):
         gap = numpy_side(name, signal, real, BETA) - numpy_side(name, signal, synthetic, BETA)
-        assert term == {"filter": name, "signal": signal, "value": pytest.approx(np.linalg.norm(gap), rel=1e-9)}
+        assert term == {
+            "filter": name,
+            "signal": signal,
+            "value": pytest.approx(np.linalg.norm(gap), rel=1e-9),
+        }
 
 
 def test_terms_of_one_filter_share_its_matrix(monkeypatch):

@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others(run, teache
     ("taps", "signal"), [("conv-input", "mean"), ("conv-output", "class"), ("conv-input", "class")]
 )
 def test_first_step_equals_a_plain_implementation(taps, signal, teacher, digits, cpu):
-    """Folded BatchNorm, cached real side and Cholesky change nothing: general inverses in float64 say the same."""
+    """Folding, the cached real side and Cholesky change nothing: float64 inverses say the same."""
     config = small(objective={"taps": taps, "signal": signal})
     events, _ = distil(config, teacher, digits, cpu)
     first = next(e for e in events if isinstance(e, RecoverProgress))
@@ -89,7 +89,9 @@ def test_first_step_equals_a_plain_implementation(taps, signal, teacher, digits,
     logits = teacher(augment.apply(view, start))
     for hook in hooks:
         hook.remove()
-    assert first.ce[0] == pytest.approx(torch.nn.functional.cross_entropy(logits, torch.arange(10)).item(), rel=1e-4)
+    assert first.ce[0] == pytest.approx(
+        torch.nn.functional.cross_entropy(logits, torch.arange(10)).item(), rel=1e-4
+    )
     for index, (name, moments) in enumerate(zip(wanted, real, strict=True)):
         x = found[name].detach().numpy()
         rows = x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
@@ -105,8 +107,14 @@ def test_first_step_equals_a_plain_implementation(taps, signal, teacher, digits,
 def test_moving_statistics_carry_over_batches(teacher, digits, cpu):
     with_emu, _ = distil(small(), teacher, digits, cpu)
     without, _ = distil(small(recover={"emu": False}), teacher, digits, cpu)
-    first = [next(e for e in events if isinstance(e, RecoverProgress) and e.batch == 1) for events in (with_emu, without)]
-    second = [next(e for e in events if isinstance(e, RecoverProgress) and e.batch == 2) for events in (with_emu, without)]
+    first = [
+        next(e for e in events if isinstance(e, RecoverProgress) and e.batch == 1)
+        for events in (with_emu, without)
+    ]
+    second = [
+        next(e for e in events if isinstance(e, RecoverProgress) and e.batch == 2)
+        for events in (with_emu, without)
+    ]
     assert first[0].terms == first[1].terms
     assert second[0].terms != second[1].terms
 
@@ -168,10 +176,14 @@ def test_nan_names_batch_iteration_and_place(teacher, digits, cpu, monkeypatch):
 def test_singular_synthetic_side_names_layer_batch_and_beta(teacher, digits, cpu, monkeypatch):
     def without_spread(*args, **kwargs):
         found = of_batch(*args, **kwargs)
-        return type(found)(found.name, found.mean_D, found.var_D, found.cov_DD * 0 - torch.eye(len(found.mean_D)))
+        return type(found)(
+            found.name, found.mean_D, found.var_D, found.cov_DD * 0 - torch.eye(len(found.mean_D))
+        )
 
     monkeypatch.setattr(recover, "of_batch", without_spread)
-    with pytest.raises(UserError, match=r"layer layers.conv.0 at batch 1, iteration 0 is singular at β = 0.1"):
+    with pytest.raises(
+        UserError, match=r"layer layers.conv.0 at batch 1, iteration 0 is singular at β = 0.1"
+    ):
         distil(small(), teacher, digits, cpu)
 
 
@@ -209,7 +221,12 @@ def test_mixed_order_keeps_the_variance_between_classes_in_batched_statistics(te
         digits.train.pixels(order), digits.train.labels_N[order], digits.train.classes, (0.5,), (0.5,)
     )
     trace = {}
-    for estimator, order in (("pooled", "file"), ("batched", "file"), ("batched", "mixed"), ("pooled", "mixed")):
+    for estimator, order in (
+        ("pooled", "file"),
+        ("batched", "file"),
+        ("batched", "mixed"),
+        ("pooled", "mixed"),
+    ):
         config = small(statistics={"estimator": estimator, "order": order, "batch": 64})
         _, real = drive(statistics.measure(config, teacher, images, cpu))
         trace[estimator, order] = float(real[0].var_D.sum())

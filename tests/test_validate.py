@@ -32,7 +32,9 @@ def test_results_carry_every_seed_with_last_and_best(teacher, control, digits, c
         assert result.last == result.curve[-1][1]
         assert result.best == max(value for _, value in result.curve)
     # The same images under another name give the same student: nothing depends on what ran before.
-    assert [r.curve for r in results if r.source == "random"] == [r.curve for r in results if r.source == "distilled"]
+    assert [r.curve for r in results if r.source == "random"] == [
+        r.curve for r in results if r.source == "distilled"
+    ]
     epochs = [e for e in events if isinstance(e, EpochFinished)]
     assert len(epochs) == 4 * 4
 
@@ -57,7 +59,10 @@ def test_stored_labels_depend_neither_on_batch_size_nor_on_order(teacher, contro
     views, label = relabel.FkdViews(config, control, cpu), relabel.Labeller(teacher, cpu, torch.float32)
     order = np.random.default_rng(0).permutation(20)
     torch.testing.assert_close(
-        label(views.batch(2, order)).half(), whole.logits_ENK[2][torch.from_numpy(order)], rtol=2e-3, atol=2e-3
+        label(views.batch(2, order)).half(),
+        whole.logits_ENK[2][torch.from_numpy(order)],
+        rtol=2e-3,
+        atol=2e-3,
     )
 
 

@@ -6,7 +6,7 @@ Not here: how a network is trained (`squeeze`, `validate`), where its features a
 from engine.backbones.build import NAMES, build
 from engine.backbones.checkpoint import fingerprint, load_teacher
 from engine.backbones.convnet import ConvNet
-from engine.backbones.graph import batchnorm_names, conv_names, fold_batchnorm
+from engine.backbones.graph import batchnorm_names, conv_names, fold_batchnorm, placed
 
 __all__ = [
     "NAMES",
@@ -17,4 +17,5 @@ __all__ = [
     "fingerprint",
     "fold_batchnorm",
     "load_teacher",
+    "placed",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 
+import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import SqueezeExcitation
@@ -49,6 +50,12 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
         folded.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm).requires_grad_(False))
         folded.set_submodule(norm_name, nn.Identity().eval())
     return folded
+
+
+def placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model` moved to `device`, its convolutions channels-last."""
+    moved: nn.Module = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
 
 
 def _trace(model: nn.Module) -> fx.Graph:
