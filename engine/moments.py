@@ -1,4 +1,4 @@
-"""Feature statistics of a tap: mean, FFC Ψ and FLC Φ (Eq. 16–18); real side streamed, synthetic side differentiable.
+"""Statistics of a tap: mean, FFC Ψ and FLC Φ (Eq. 16–18); real side streamed, synthetic differentiable.
 
 Ψ is the covariance over all positions of all images, biased (1/N). Φ is the mean over images of
 (spatial mean ⊗ one-hot label).
