@@ -90,7 +90,7 @@ def _epoch(event: EpochFinished) -> str:
 def finished(event: StageFinished, unit: str) -> str:
     """A stage's last line."""
     if event.reused:
-        return f"{event.stage}: nothing to do, its result is there"
+        return f"{event.stage}: nothing to do"
     pace = f" ({number(event.rate)} {SHORT.get(unit, unit)}/s)" if event.rate else ""
     return f"{event.stage}: {duration(event.seconds)}{pace}"
 

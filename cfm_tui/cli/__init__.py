@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cfm_tui.cli import preset, run, runs, score
+from cfm_tui.cli import data, doctor, preset, run, runs, score
 from cfm_tui.cli.common import print_json
 
 USAGE_ERROR = typer.BadParameter.__mro__[2]  # the base of everything that is wrong with a command line
@@ -55,7 +55,9 @@ app.command("run")(run.run)
 app.command("runs")(runs.runs)
 app.command("show")(runs.show)
 app.command("score")(score.score)
+app.command("doctor")(doctor.doctor)
 app.add_typer(preset.app, name="preset")
+app.add_typer(data.app, name="data")
 
 
 class Terminated(SystemExit):
@@ -74,6 +76,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(words, standalone_mode=False, prog_name="cfm") or 0
+        if code == 130:  # Typer's word for Ctrl-C
+            raise KeyboardInterrupt
         sys.stdout.flush()
     except BaseException as error:
         if debug:

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.store import cache
+
+ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(3, np.int64)}
+
+
+def test_an_entry_comes_back_bit_for_bit(tmp_path):
+    shared = cache.Cache(tmp_path)
+    name = cache.key(a=1)
+    assert shared.load("teachers", name) is None
+    shared.save("teachers", name, ARRAYS, {"taps": ["β"]})
+    entry = shared.load("teachers", name)
+    assert entry.info == {"taps": ["β"]}
+    for part, array in ARRAYS.items():
+        assert np.array_equal(entry.arrays[part], array)
+        assert entry.arrays[part].shape == array.shape
+
+
+def test_a_key_depends_on_every_part_and_on_nothing_else():
+    keys = [cache.key(a=1, b=2), cache.key(a=1, b=3), cache.key(a=1), cache.key(a=12), cache.key(a=[1, 2])]
+    assert len(set(keys)) == len(keys)
+    assert cache.key(a=1, b=2) == cache.key(b=2, a=1)
+
+
+def test_any_altered_byte_is_noticed_and_the_entry_set_aside(tmp_path):
+    shared = cache.Cache(tmp_path)
+    shared.save("teachers", "k", ARRAYS, {"taps": ["x"]})
+    path = shared.path("teachers", "k")
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        altered = bytearray(whole)
+        altered[place] ^= 4
+        path.write_bytes(altered)
+        entry = loaded_or_none(shared, "k")
+        if entry is None:
+            assert not path.exists()
+            assert path.with_suffix(".damaged").exists()
+        else:  # blanks that pad the header, the one thing that carries no meaning
+            assert entry.info == {"taps": ["x"]}
+            assert all(np.array_equal(entry.arrays[name], ARRAYS[name]) for name in ARRAYS)
+
+
+def loaded_or_none(shared, name):
+    try:
+        return shared.load("teachers", name)
+    except cache.DamagedEntry as damage:
+        assert str(shared.path("teachers", name)) in str(damage)  # noqa: PT017
+        return None
+
+
+@pytest.mark.parametrize(
+    ("environ", "folder"),
+    [
+        ({"CFM_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, Path("/a")),
+        ({"XDG_CACHE_HOME": "/b"}, Path("/b/cfm-tui")),
+        ({}, Path.home() / ".cache" / "cfm-tui"),
+    ],
+)
+def test_where_the_cache_lies(environ, folder):
+    assert cache.default_folder(environ) == folder
