@@ -10,16 +10,6 @@ from engine.config import Config
 from engine.data import DataSet, load
 
 
-def drive(stage):
-    """Pull a stage to its end: its events and its artefact."""
-    events = []
-    while True:
-        try:
-            events.append(next(stage))
-        except StopIteration as stop:
-            return events, stop.value
-
-
 @pytest.fixture(scope="session")
 def cpu() -> torch.device:
     return torch.device("cpu")
@@ -44,17 +34,3 @@ def teacher() -> torch.nn.Module:
                 module.running_var.uniform_(0.5, 2.0)
                 module.running_mean.normal_()
     return model.eval()
-
-
-def small(**changes) -> Config:
-    """A configuration that runs in well under a second a stage."""
-    base = {
-        "ipc": 2,
-        "backbone": {"width": 16},
-        "squeeze": {"epochs": 1},
-        "recover": {"iterations": 6, "lr": 0.1, "views": {"crop_scale": [0.5, 1.0], "roll": 2}},
-        "validate": {"epochs": 3, "seeds": 2, "batch": 8, "evaluate_from": 1.0},
-    }
-    for key, value in changes.items():
-        base[key] = {**base[key], **value} if isinstance(value, dict) and key in base else value
-    return Config.model_validate(base)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import drive, small
+from stages import drive, small
 
 from engine import augment, objective, recover, statistics
 from engine.errors import UserError

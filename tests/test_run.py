@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from commandline import call, call_json, check
-from conftest import drive, small
+from stages import drive, small
 
 from engine import artefacts, backbones, pipeline, plan, settings, store
 from engine.errors import UserError
