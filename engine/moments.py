@@ -122,13 +122,13 @@ class Accumulator:
     def update(self, x_MDHW: Tensor, labels_M: Tensor) -> None:
         """Take in the features of M images and their labels."""
         onehot_MK = F.one_hot(labels_M, self.classes)
-        batch = of_batch(self.name, x_MDHW, onehot_MK)
+        wide = torch.float32 if x_MDHW.device.type == "mps" else torch.float64
+        batch = of_batch(self.name, x_MDHW.to(wide), onehot_MK)
         assert batch.cov_DD is not None
         assert batch.flc_DK is not None
-        wide = torch.float32 if x_MDHW.device.type == "mps" else torch.float64
         images = len(labels_M)
         weight = images * x_MDHW.shape[2] * x_MDHW.shape[3] if self.estimator == "pooled" else 1.0
-        self._merge(batch.mean_D.to(wide), batch.cov_DD.to(wide), batch.flc_DK.to(wide), weight, images)
+        self._merge(batch.mean_D, batch.cov_DD, batch.flc_DK, weight, images)
 
     def _merge(self, mean_D: Tensor, cov_DD: Tensor, flc_DK: Tensor, weight: float, images: int) -> None:
         if self._sums is None:

@@ -81,19 +81,21 @@ def resolve(
     *,
     preset: str | None = None,
     file: Path | None = None,
+    base: str | None = DEFAULT_PRESET,
     sets: Sequence[str] = (),
     overrides: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Resolved:
     """One checked configuration out of all layers.
 
-    preset: a name; `digits` if neither it nor a file is given. file: a YAML file in a preset's grammar.
+    preset: a name. file: a YAML file in a preset's grammar. base: the preset where neither is given; None
+    starts from the defaults of `config`.
     sets: `key=value` with YAML values. overrides: dotted key → value of a dedicated flag, None meaning
     not given; they win over `sets`. environ: the process's environment, of which CFM_* is read.
     Raises UserError("config") naming the key, what is wrong, where it came from and how to mend it.
     """
     above = [*_environment(environ or {}), _flags(sets, overrides or {})]
-    documents = _documents(preset, file)
+    documents = _documents(preset if file or preset else base, file)
     protocol = _protocol([*(_Layer(each.label, each.values) for each in documents), *above])
     protocols = _protocol_layers(protocol)
     layers = list(protocols.values())
@@ -108,7 +110,7 @@ def resolve(
 
 def _documents(preset: str | None, file: Path | None) -> list[Document]:
     if file is None:
-        return with_bases(from_preset(preset or DEFAULT_PRESET))
+        return with_bases(from_preset(preset)) if preset is not None else []
     chain = with_bases(from_file(file))
     if preset is None:
         return chain

@@ -44,7 +44,7 @@ def score(
         "device": device,
     }
     resolved = settings.resolve(
-        preset=preset, file=config, sets=sets or (), overrides=given, environ=os.environ
+        preset=preset, file=config, base=None, sets=sets or (), overrides=given, environ=os.environ
     )
     with open_display(quiet) as display:
         document = _score(resolved.config, images, class_name, display)
