@@ -31,9 +31,13 @@ class Moments:
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Moments:
         """The same on another device, in another type."""
-        cov_DD = None if self.cov_DD is None else self.cov_DD.to(device, dtype)
-        flc_DK = None if self.flc_DK is None else self.flc_DK.to(device, dtype)
-        return Moments(self.name, self.mean_D.to(device, dtype), self.var_D.to(device, dtype), cov_DD, flc_DK)
+
+        def moved(x: Tensor) -> Tensor:
+            return x.cpu().to(dtype).to(device)  # by way of the CPU: not every device knows float64
+
+        cov_DD = None if self.cov_DD is None else moved(self.cov_DD)
+        flc_DK = None if self.flc_DK is None else moved(self.flc_DK)
+        return Moments(self.name, moved(self.mean_D), moved(self.var_D), cov_DD, flc_DK)
 
     def detach(self) -> Moments:
         """The same as constants."""
