@@ -144,10 +144,9 @@ class Pipeline:
             writer.close()
 
     def _sources(self) -> dict[Source, ImageSet]:
-        found = stored_images.read(self.run.images)
-        pixels = stored_images.to_bytes(found.images_NCHW)
         train = self.train
-        distilled = ImageSet.from_arrays(pixels, found.labels_N, train.classes, train.mean, train.std)
+        pixels_NCHW, labels_N = stored_images.read_pixels(self.run.images)
+        distilled = ImageSet.from_arrays(pixels_NCHW, labels_N, train.classes, train.mean, train.std)
         if not self.config.validate_.control:
             return {"distilled": distilled}
         return {"distilled": distilled, "random": control_set(self.config, train)}

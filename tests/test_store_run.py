@@ -43,6 +43,9 @@ def test_images_load_elsewhere_with_the_same_labels_and_pixels(tmp_path, channel
     assert found.batch_N.tolist() == [1] * 6 + [2] * 6
     assert found.beta_N.tolist() == pytest.approx([0.1] * 6 + [0.05] * 6)
     assert found.classes == classes
+    shown, same_labels = images.read_pixels(tmp_path / "images", chunk=5)
+    assert np.array_equal(shown, images.to_bytes(pixels))
+    assert np.array_equal(same_labels, labels)
     elsewhere = ImageFolder(str(tmp_path / "images"))
     order = np.argsort(labels, kind="stable")
     assert [label for _, label in elsewhere.samples] == labels[order].tolist()

@@ -147,12 +147,33 @@ def is_complete(folder: Path) -> bool:
 
 def read(folder: Path) -> Images:
     """The finished set in a run's ``images`` folder. Raises UserError("data")."""
-    path = folder / TENSORS
-    if not path.is_file():
-        raise UserError("data", f"{folder} holds no finished images", "let the run finish its recovery first")
+    path = _finished(folder)
     columns, facts = tensors.read(path)
     try:
         classes = tuple(json.loads(facts["classes"]))
         return Images(columns["images"], columns["labels"], columns["batch"], columns["beta"], classes)
     except (KeyError, ValueError) as error:
         raise tensors.damaged(path, error) from error
+
+
+def read_pixels(folder: Path, chunk: int = 1024) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The finished set as its PNG files hold it: (N, C, H, W) uint8, and labels (N,).
+
+    The float images pass by `chunk` at a time. Raises UserError("data").
+    """
+    path = _finished(folder)
+    with tensors.opened(path) as file:
+        floats = file.get_slice("images")
+        shape = floats.get_shape()
+        pixels_NCHW = np.empty(shape, np.uint8)
+        for start in range(0, shape[0], chunk):
+            stop = min(start + chunk, shape[0])
+            pixels_NCHW[start:stop] = to_bytes(floats[start:stop])
+        return pixels_NCHW, file.get_tensor("labels")
+
+
+def _finished(folder: Path) -> Path:
+    path = folder / TENSORS
+    if not path.is_file():
+        raise UserError("data", f"{folder} holds no finished images", "let the run finish its recovery first")
+    return path

@@ -167,7 +167,8 @@ class Run:
     def close(self, state: str, message: str = "") -> None:
         """Leave the folder: state is ``finished``, ``failed`` or ``interrupted``."""
         try:
-            self._status = {"state": state, "message": message} if message else {"state": state}
+            left = {"stage": self._status.get("stage"), "message": message} if state != "finished" else {}
+            self._status = {"state": state, **{name: value for name, value in left.items() if value}}
             self._write_status()
             if self._metrics is not None:
                 self._metrics.close()

@@ -6,7 +6,8 @@ Not here: what the arrays mean (see the neighbours).
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,15 +53,22 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, st
     files.write(path, header, *(array.reshape(-1).view(np.uint8).data for array in plain.values()))
 
 
-def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """All arrays of a file, and the facts in its header. Raises UserError("data") where it is damaged."""
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A file opened by safetensors, its arrays not read yet. Raises UserError("data") where it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+            yield file
+    except (SafetensorError, OSError, TypeError) as error:
         raise damaged(path, error) from error
+
+
+def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """All arrays of a file, and the facts in its header. Raises UserError("data") where it is damaged."""
+    with opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
 def damaged(path: Path, error: object) -> UserError:
