@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +21,9 @@ from engine.errors import UserError
 from engine.recover import initial_indices
 from engine.store import SCHEMA_VERSION, files
 from engine.store.lock import timestamp
+
+BLOCK = 4096  #: bytes that the smallest file takes on a disk
+RECORDS = 2**20  #: bytes for everything but images and labels
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,15 @@ class Plan:
         return (self.config.ipc * len(train.classes), train.channels, train.size, train.size)
 
     def bytes_needed(self) -> int:
-        """What the run will write, roughly: float images, PNG files no larger than raw, stored labels."""
-        images, *pixels = self.image_shape()
+        """What the run will write, at most: float images, PNG files, stored labels, and its records."""
+        images, channels, height, width = self.image_shape()
+        pixels = channels * height * width
         labels = 0
         if self.config.relabel.mode == "stored":
             epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
             sources = 2 if self.config.validate_.control else 1
             labels = 2 * epochs * images * len(self.data.train.classes) * sources
-        return 5 * images * int(np.prod(pixels)) + labels
+        return images * (4 * pixels + max(pixels, BLOCK)) + labels + RECORDS
 
 
 def prepare(config: Config, progress: Callable[[int, int], None] | None = None) -> Plan:

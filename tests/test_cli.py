@@ -136,6 +136,10 @@ def left_after(process, seconds):
         process.kill()
 
 
+def test_the_doctor_answers_in_its_shape(capsys):
+    assert call_json(capsys, "doctor", "doctor")["ok"]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_the_run_marked_and_free(tmp_path, number, code):
     out = tmp_path / "run"
@@ -154,7 +158,7 @@ def test_a_signal_leaves_the_run_marked_and_free(tmp_path, number, code):
         while "validate" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(number)
-        left_after(process, 30)
+        left_after(process, 120)
     assert process.returncode == code
     assert json.loads((out / "status.json").read_text())["state"] == "interrupted"
     assert (out / "images" / "distilled.safetensors").exists()

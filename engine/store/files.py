@@ -21,7 +21,15 @@ from typing import Any
 from engine.errors import UserError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_NO_WRITING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
+_NO_WRITING = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+}
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
