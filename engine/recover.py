@@ -30,21 +30,6 @@ CHUNK_ITERATIONS = 200
 Keep = Callable[[Tensor, Tensor, int, float], None]
 
 
-@dataclass(frozen=True)
-class Distilled:
-    """The product: images in [0, 1] (N, C, H, W) on the CPU, labels, and the batch and β of each."""
-
-    images_NCHW: Tensor
-    labels_N: Tensor
-    batch_N: Tensor
-    beta_N: Tensor
-
-    def image_set(self, like: ImageSet) -> ImageSet:
-        """The images as the 8-bit set that is written to disk and that students train on."""
-        pixels = (self.images_NCHW * 255.0).round().clamp(0, 255).to(torch.uint8)
-        return ImageSet.from_arrays(pixels, self.labels_N, like.classes, like.mean, like.std)
-
-
 def batches(config: Config, classes: int) -> list[tuple[int, np.ndarray]]:
     """Every recovery batch in order: its 0-based IPC round and the classes in it, one image each."""
     chunks = np.array_split(np.arange(classes), -(-classes // config.recover.classes_per_batch))
@@ -87,8 +72,8 @@ def recover(
     real: Sequence[Moments],
     train: ImageSet,
     device: torch.device,
-    keep: Keep | None = None,
-) -> Generator[Event, None, Distilled]:
+    keep: Keep,
+) -> Generator[Event, None, None]:
     """Distil `config.ipc` images per class out of `model` and the real statistics.
 
     real: moments of each tap in forward order. keep: is given each batch as soon as it is finished
@@ -106,25 +91,14 @@ def recover(
     yield RecoverLayout(network.names, terms, betas)
     starts = initial_indices(config, train)
     earlier: list[Moments] | None = None
-    images, labels = [], []
     for index, (ipc_round, classes) in enumerate(plan):
         batch = Batch(config, network, real, train, betas[index], index + 1, earlier)
         batch.start(starts[ipc_round][classes], classes)
         yield from batch.optimise(len(plan))
-        images.append(batch.pixels())
-        labels.append(batch.labels_M.cpu())
         if config.recover.emu:
             earlier = batch.statistics
-        if keep is not None:
-            keep(images[-1], labels[-1], index + 1, betas[index])
+        keep(batch.pixels(), batch.labels_M.cpu(), index + 1, betas[index])
         yield BatchRecovered(index + 1, len(plan), betas[index], len(classes))
-    sizes = torch.tensor([len(part) for part in labels])
-    return Distilled(
-        torch.cat(images),
-        torch.cat(labels),
-        torch.arange(1, len(plan) + 1).repeat_interleave(sizes),
-        torch.tensor(betas).repeat_interleave(sizes),
-    )
 
 
 class Batch:

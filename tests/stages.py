@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import torch
+
 from engine.config import Config
+from engine.recover import recover
 
 
 def drive(stage):
@@ -13,6 +18,19 @@ def drive(stage):
             events.append(next(stage))
         except StopIteration as stop:
             return events, stop.value
+
+
+def distil(config, model, real, train, device):
+    """Recovery pulled to its end: its events, and all that it handed over."""
+    parts = []
+
+    def keep(images_MCHW, labels_M, batch, beta):
+        count = len(labels_M)
+        parts.append((images_MCHW, labels_M, torch.full((count,), batch), torch.full((count,), beta)))
+
+    events, _ = drive(recover(config, model, real, train, device, keep))
+    fields = ("images_NCHW", "labels_N", "batch_N", "beta_N")
+    return events, SimpleNamespace(**dict(zip(fields, map(torch.cat, zip(*parts, strict=True)), strict=True)))
 
 
 def small(**changes) -> Config:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import stages
 import torch
 from stages import drive, small
 
@@ -14,7 +15,7 @@ from engine.taps import Tapped, names
 
 def distil(config, teacher, digits, cpu):
     _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
-    return drive(recover.recover(config, teacher, real, digits.train, cpu))
+    return stages.distil(config, teacher, real, digits.train, cpu)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +199,7 @@ def test_batchnorm_taps_match_running_statistics_without_a_pass(teacher, digits,
     assert events == []
     norm = teacher.get_submodule("layers.norm.1")
     assert torch.equal(real[1].var_D, norm.running_var.double())
-    _, distilled = drive(recover.recover(config, teacher, real, digits.train, cpu))
+    _, distilled = stages.distil(config, teacher, real, digits.train, cpu)
     assert distilled.images_NCHW.isfinite().all()
 
 

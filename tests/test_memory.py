@@ -1,0 +1,93 @@
+"""How much memory the long stages need: their peak is reached early and then stays.
+
+Each stage runs in a process of its own, as nothing else tells what PyTorch holds on the CPU: this file run
+as a program (``python test_memory.py STAGE``) prints the growth of the peak after the first few batches.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve()
+STATUS = Path("/proc/self/status")
+ALLOWED = 8  # MB; one batch's features or graph kept would be more, and there are many batches
+IMAGES = 5_000
+
+
+def peak() -> float:
+    """The most memory that this process has held so far, in MB."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def growth(events, settled) -> float:
+    """By how much the peak rises after the first event that is `settled`."""
+    first = None
+    for event in events:
+        if first is None and settled(event):
+            first = peak()
+    return peak() - first
+
+
+def scene():
+    """A small network and many small images."""
+    import numpy as np
+    import torch
+    from stages import small
+
+    from engine import backbones
+    from engine.data import ImageSet
+
+    torch.set_num_threads(1)
+    config = small(ipc=40, backbone={"width": 128}, recover={"iterations": 1}, statistics={"batch": 100})
+    store = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 16, 16), dtype=np.uint8)
+    classes = [str(k) for k in range(10)]
+    train = ImageSet.from_arrays(store, np.arange(IMAGES) % 10, classes, (0.5,) * 3, (0.25,) * 3)
+    model = backbones.build(config.backbone, classes=10, channels=3, image_size=16).eval()
+    return config, model, train, torch.device("cpu")
+
+
+def statistics() -> float:
+    from engine import statistics
+
+    config, model, train, cpu = scene()
+    return growth(statistics.measure(config, model, train, cpu), lambda event: event.done >= 500)
+
+
+def recover() -> float:
+    import torch
+
+    from engine import recover
+    from engine.events import BatchRecovered
+    from engine.moments import of_batch
+    from engine.taps import Tapped
+
+    config, model, train, cpu = scene()
+    network = Tapped(model, "conv-input", cpu)
+    with torch.no_grad():
+        features, _ = network(train.batch(range(10), cpu))
+    real = [of_batch(name, x, torch.eye(10)) for name, x in zip(network.names, features, strict=True)]
+    stage = recover.recover(config, model, real, train, cpu, keep=lambda *batch: None)
+    return growth(stage, lambda event: isinstance(event, BatchRecovered) and event.batch == 5)
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="the peak is read from /proc")
+@pytest.mark.parametrize("stage", ["statistics", "recover"])
+def test_peak_does_not_grow_with(stage):
+    done = subprocess.run(
+        [sys.executable, HERE, stage],
+        env=os.environ | {"PYTHONPATH": str(HERE.parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < ALLOWED
+
+
+if __name__ == "__main__":
+    print({"statistics": statistics, "recover": recover}[sys.argv[1]]())
