@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -207,8 +206,17 @@ class Batch:
                 f"the cross-entropy became {float(values[row, 0])} at {where}, at the network's output",
                 "lower recover.lr; earlier batches are kept",
             )
-        tap = int(bad[row, 1:].reshape(-1, len(self.network.names)).any(dim=0).nonzero()[0])
-        raise objective.singular(f"layer {self.network.names[tap]} at {where}", self.objective.beta)
+        bad_TL = bad[row, 1:].reshape(-1, len(self.network.names))
+        tap = int(bad_TL.any(dim=0).nonzero()[0])
+        layer = f"layer {self.network.names[tap]} at {where}"
+        for term, wrong in zip(self.objective.terms, bad_TL[:, tap].tolist(), strict=True):
+            if wrong and term.filter != "ridge":
+                raise UserError(
+                    "numeric",
+                    f"the term {term.filter}/{term.signal} of {layer} is not finite",
+                    "lower recover.lr; earlier batches are kept",
+                )
+        raise objective.singular(layer, self.objective.beta)
 
     def pixels(self) -> Tensor:
         """The images as they stand, in [0, 1], on the CPU."""

@@ -58,8 +58,12 @@ def features(weights, images):
     found, x = [], images
     for layer in range(3):
         found.append(x.numpy())
-        x = F.conv2d(x, weights[f"layers.conv.{layer}.weight"], weights[f"layers.conv.{layer}.bias"], padding=1)
-        norm = {k: weights[f"layers.norm.{layer}.{k}"] for k in ("running_mean", "running_var", "weight", "bias")}
+        x = F.conv2d(
+            x, weights[f"layers.conv.{layer}.weight"], weights[f"layers.conv.{layer}.bias"], padding=1
+        )
+        norm = {
+            k: weights[f"layers.norm.{layer}.{k}"] for k in ("running_mean", "running_var", "weight", "bias")
+        }
         x = F.batch_norm(x, norm["running_mean"], norm["running_var"], norm["weight"], norm["bias"])
         x = F.avg_pool2d(F.relu(x), 2)
     return found, (x.flatten(1) @ weights["classifier.weight"].T + weights["classifier.bias"]).numpy()
@@ -90,9 +94,13 @@ def independent(teacher, real_folder, scored_folder):
     layers = []
     for r, s in zip(real_taps, taps, strict=True):
         values = [
-            np.linalg.norm(side(f, g, r, real_labels, classes) - side(f, g, s, labels, classes)) for f, g in TERMS
+            np.linalg.norm(side(f, g, r, real_labels, classes) - side(f, g, s, labels, classes))
+            for f, g in TERMS
         ]
-        spectra = [np.linalg.eigvalsh(np.cov(x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1), bias=True)) for x in (r, s)]
+        spectra = [
+            np.linalg.eigvalsh(np.cov(x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1), bias=True))
+            for x in (r, s)
+        ]
         layers.append((values, *(spectrum[::-1] for spectrum in spectra)))
     return ce, layers
 
@@ -107,7 +115,9 @@ def by_product(teacher, root, scored_folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--per-class", type=int, default=100)
