@@ -90,7 +90,7 @@ def squeezed(config: Config, data: DataSet, place: Place) -> Generator[Event, No
         model = new_network(config, data)
         model.load_state_dict({part: torch.from_numpy(array) for part, array in entry.arrays.items()})
         return model.eval(), True
-    model = yield from squeeze(config, data, place.device)
+    model = yield from squeeze(config, new_network(config, data), data.train, place.device)
     model = model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     arrays = {part: value.numpy() for part, value in model.state_dict().items()}
     info = {"backbone": config.backbone.name, "data": data.name, "seed": config.seed}

@@ -79,44 +79,30 @@ def apply(drawn: Draw, x_MCHW: Tensor) -> Tensor:
 
     `drawn` holds one draw for each image, or a single one for all.
     """
-    assert x_MCHW.shape[-1] == x_MCHW.shape[-2] == drawn.size, "views are drawn for square images"
-    rows = _resampling(drawn.boxes_M4[:, 0], drawn.boxes_M4[:, 2], drawn.roll_M2[:, 0], None, drawn.size)
-    columns = _resampling(
-        drawn.boxes_M4[:, 1], drawn.boxes_M4[:, 3], drawn.roll_M2[:, 1], drawn.flip_M, drawn.size
+    size = drawn.size
+    assert x_MCHW.shape[-1] == x_MCHW.shape[-2] == size, "views are drawn for square images"
+    numbers_M7 = np.column_stack([drawn.boxes_M4, drawn.roll_M2, drawn.flip_M]).astype(np.float32)
+    top, left, height, width, down, right, flip = (
+        torch.from_numpy(numbers_M7).to(x_MCHW.device, non_blocking=True).unsqueeze(2).unbind(1)
     )
-    rows_M1HH, columns_M1WW = (
-        torch.from_numpy(part).to(x_MCHW.device, x_MCHW.dtype, non_blocking=True).unsqueeze(1)
-        for part in (rows, columns)
-    )
-    return rows_M1HH @ x_MCHW @ columns_M1WW.transpose(-1, -2)
+    output_H = torch.arange(size, device=x_MCHW.device, dtype=torch.float32)
+    rows_MH = (output_H - down) % size
+    columns_MW = (output_H - right) % size
+    columns_MW = torch.where(flip > 0, size - 1 - columns_MW, columns_MW)
+    rows_MHH = _resampling(rows_MH, top, height, output_H).to(x_MCHW.dtype)
+    columns_MWW = _resampling(columns_MW, left, width, output_H).to(x_MCHW.dtype)
+    return rows_MHH.unsqueeze(1) @ x_MCHW @ columns_MWW.transpose(1, 2).unsqueeze(1)
 
 
-def _resampling(
-    start_M: NDArray[np.int64],
-    extent_M: NDArray[np.int64],
-    roll_M: NDArray[np.int64],
-    flip_M: NDArray[np.bool_] | None,
-    size: int,
-) -> NDArray[np.float32]:
-    """Matrices (M, size, size) that resample [start, start + extent) to size pixels, bilinearly.
+def _resampling(output_MH: Tensor, start_M1: Tensor, extent_M1: Tensor, pixel_H: Tensor) -> Tensor:
+    """Matrices (M, H, H) that resample [start, start + extent) to H pixels, bilinearly.
 
-    Half-pixel centres, clamped at the crop's own edge (``interpolate(align_corners=False)``).
+    Half-pixel centres, clamped at the crop's own edge (``interpolate(align_corners=False)``): a pixel
+    weighs one less its distance from where an output pixel falls; outside the image there is none.
     """
-    output_MH = np.broadcast_to(np.arange(size), (len(start_M), size))
-    output_MH = (output_MH - roll_M[:, None]) % size
-    if flip_M is not None:
-        output_MH = np.where(flip_M[:, None], size - 1 - output_MH, output_MH)
-    source_MH = np.maximum((output_MH + 0.5) * extent_M[:, None] / size - 0.5, 0.0)
-    lower_MH = np.floor(source_MH).astype(np.int64)
-    upper_MH = np.minimum(lower_MH + 1, extent_M[:, None] - 1)
-    share_MH = source_MH - lower_MH
-    matrices = np.zeros((len(start_M), size, size), dtype=np.float32)
-    m_M1, h_1H = np.ogrid[: len(start_M), :size]
-    for index_MH, weight_MH in ((lower_MH, 1.0 - share_MH), (upper_MH, share_MH)):
-        pixel_MH = index_MH + start_M[:, None]
-        inside_MH = (pixel_MH >= 0) & (pixel_MH < size)
-        matrices[m_M1, h_1H, np.clip(pixel_MH, 0, size - 1)] += weight_MH * inside_MH
-    return matrices
+    source_MH = (output_MH + 0.5) * (extent_M1 / len(pixel_H)) - 0.5
+    source_MH = source_MH.clamp(min=0.0).minimum(extent_M1 - 1.0) + start_M1
+    return (1.0 - (source_MH.unsqueeze(2) - pixel_H).abs()).clamp(min=0.0)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Scale = tuple[Annotated[float, Field(gt=0.0, le=1.0)], Annotated[float, Field(gt=0.0, le=1.0)]]
 SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
@@ -179,7 +180,7 @@ class Recover(Node):
 
     iterations: Positive = 1000
     lr: Annotated[float, Field(gt=0)] = 0.25
-    betas: tuple[Fraction, Fraction] = (0.5, 0.9)  #: Adam's
+    betas: tuple[Decay, Decay] = (0.5, 0.9)  #: Adam's
     classes_per_batch: Positive = 200  #: a batch is one image of each of so many classes
     init: Literal["first", "random", "noise"] = "first"  #: b-th real image in file order, any, or N(0,1)
     emu: bool = True  #: moving statistics over batches (Eq. 18)
@@ -206,7 +207,7 @@ class Validate(Node):
     optimiser: Optimiser = Optimiser(name="adamw", lr=1e-3, weight_decay=1e-2)
     temperature: Annotated[float, Field(gt=0)] = 20.0
     views: Views = Views(crop_scale=(0.08, 1.0), flip=True)
-    cutmix: bool = True  #: CutMix with Beta(1, 1) over the batch
+    cutmix: bool = True  #: CutMix with λ ~ Beta(1, 1), a partner and a patch for each image
     evaluate_every: Positive = 10  #: epochs between measurements…
     evaluate_from: Fraction = 0.8  #: …after this share of all epochs
     average: Fraction = 0.0  #: share of last epochs whose weights are averaged for the result

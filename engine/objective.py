@@ -19,11 +19,18 @@ from engine.moments import Moments
 
 
 def resolved_terms(objective: config.Objective) -> tuple[config.Term, ...]:
-    """The terms with `chosen` replaced by the signal that the objective chooses."""
-    return tuple(
-        term.model_copy(update={"signal": objective.signal}) if term.signal == "chosen" else term
-        for term in objective.terms
-    )
+    """The terms with `chosen` replaced by the signal that the objective chooses.
+
+    A chosen term that says what another says already is left out: with the signal `none`, CFM is its
+    filter term alone (Table 5, first row).
+    """
+    found = [term for term in objective.terms if term.signal != "chosen"]
+    for term in objective.terms:
+        if term.signal == "chosen":
+            named = term.model_copy(update={"signal": objective.signal})
+            if not any((named.filter, named.signal) == (other.filter, other.signal) for other in found):
+                found.append(named)
+    return tuple(found)
 
 
 def needs_covariance(terms: Sequence[config.Term]) -> bool:
@@ -73,7 +80,8 @@ class Objective:
             if not all(bool(side.isfinite().all()) for side in tap):
                 raise singular(f"real tap {moments.name}", beta)
         device = real[0].mean_D.device
-        weights_TL = torch.tensor([[term.weight] * len(real) for term in self.terms], device=device)
+        weights_T1 = torch.tensor([term.weight for term in self.terms], device=device).reshape(-1, 1)
+        weights_TL = weights_T1.repeat(1, len(real))
         weights_TL[:, :1] *= objective.first_tap
         self._weights_TL = weights_TL
 
@@ -82,10 +90,10 @@ class Objective:
         columns = []
         for moments, real in zip(synthetic, self._real, strict=True):
             found = sides(self.terms, moments, self.beta)
-            columns.append(
-                torch.stack([torch.linalg.vector_norm(s - r) for s, r in zip(found, real, strict=True)])
-            )
-        return torch.stack(columns, dim=1)
+            columns += [torch.linalg.vector_norm(s - r) for s, r in zip(found, real, strict=True)]
+        if not columns:
+            return self._weights_TL.new_zeros(0, len(self._real))
+        return torch.stack(columns).reshape(len(self._real), -1).T
 
     def loss(self, values_TL: Tensor, ce: Tensor) -> Tensor:
         """Eq. 21: cross-entropy plus the weighted terms."""

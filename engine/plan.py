@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine import artefacts, backbones, provenance
+from engine import artefacts, backbones, provenance, taps
 from engine import device as devices
 from engine.config import Config
 from engine.data import DataSet, load
@@ -73,15 +73,17 @@ def prepare(config: Config, progress: Callable[[int, int], None] | None = None) 
     data = load(config.data, progress=progress)
     initial_indices(config, data.train)
     train = data.train
-    for name in (config.backbone.name, *config.validate_.students):
+    for index, name in enumerate((config.backbone.name, *config.validate_.students)):
         with torch.device("meta"):
-            backbones.build(
+            network = backbones.build(
                 config.backbone,
                 classes=len(train.classes),
                 channels=train.channels,
                 image_size=train.size,
                 name=name,
             )
+        if index == 0:
+            taps.names(network, config.objective.taps)
     return Plan(config, data, device, artefacts.given_teacher(config, data))
 
 

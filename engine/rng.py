@@ -27,13 +27,14 @@ def generator(seed: int, *key: int | str) -> np.random.Generator:
 
 @contextmanager
 def torch_seeded(seed: int, *key: int | str) -> Iterator[None]:
-    """Run a block with torch's global generators seeded by the key; they are restored afterwards.
+    """Run a block with torch's global generators seeded by the key.
 
-    For code of libraries that takes no generator: weight initialisation, dropout.
+    For code of libraries that takes no generator: weight initialisation, dropout. The CPU's generator
+    is restored afterwards; nothing reads what an accelerator's is left at.
     """
     import torch
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         state = np.random.SeedSequence(_entropy(seed, *key)).generate_state(1, np.uint64)
         torch.manual_seed(int(state[0]) & (2**63 - 1))
         yield

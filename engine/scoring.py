@@ -33,11 +33,11 @@ def score(
 
     Returns what `objective.score` does. Raises UserError("numeric") where Ψ + βI is singular.
     """
-    yield StageStarted("statistics", len(data.train), "images")
-    real, _ = yield from measured(config, data, teacher, place)
-    yield StageStarted("statistics", len(images), "images")
-    pooled = config.statistics.model_copy(update={"estimator": "pooled"})
+    pooled = config.statistics.model_copy(update={"estimator": "pooled", "order": "file"})
     whole = config.model_copy(update={"statistics": pooled})
+    yield StageStarted("statistics", len(data.train), "images")
+    real, _ = yield from measured(whole, data, teacher, place)
+    yield StageStarted("statistics", len(images), "images")
     network = Tapped(teacher, config.objective.taps, place.device)
     synthetic, ce = yield from statistics.measure_set(whole, network, images, place.device)
     return objective.score(config.objective, real, synthetic, ce)
@@ -59,10 +59,7 @@ def read_images(path: Path, like: ImageSet, class_name: str | None = None) -> Im
     class_name: the class of a single file; None: the name of the folder that it lies in.
     Raises UserError("data"): nothing there, a class that the data set has not, an unreadable picture.
     """
-    if not path.exists():
-        raise UserError(
-            "data", f"{path} does not exist", "give a folder of class folders, a run, or a picture"
-        )
+    require_images(path)
     if path.is_file():
         files = as_files(path.parent, _one_file(path, like.classes, class_name))
     else:

@@ -10,19 +10,17 @@ from torch import nn
 
 from engine import augment, backbones
 from engine.config import Config
-from engine.data import DataSet
+from engine.data import ImageSet
 from engine.events import Event
 from engine.rng import generator, torch_seeded
 from engine.training import EpochLog, Trainer, batches_of
 
 
-def squeeze(config: Config, data: DataSet, device: torch.device) -> Generator[Event, None, nn.Module]:
-    """Train `config.backbone` on the training images; returns it in evaluation mode."""
-    settings, train = config.squeeze, data.train
-    with torch_seeded(config.seed, "squeeze"):
-        model = backbones.build(
-            config.backbone, classes=len(train.classes), channels=train.channels, image_size=train.size
-        )
+def squeeze(
+    config: Config, model: nn.Module, train: ImageSet, device: torch.device
+) -> Generator[Event, None, nn.Module]:
+    """Train the untrained `model` on the training images; returns it in evaluation mode."""
+    settings = config.squeeze
     model = backbones.placed(model, device)
     trainer = Trainer(model, settings.optimiser, settings.epochs)
     log = EpochLog("squeeze", config.backbone.name, "teacher", config.seed, settings.epochs)

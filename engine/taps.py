@@ -6,12 +6,15 @@ Legend: M images, D features, K classes, L taps.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import backbones
 from engine.config import TapName
+from engine.errors import UserError
 from engine.moments import Moments
 
 
@@ -28,6 +31,8 @@ class Tapped:
             network = backbones.fold_batchnorm(model)
         else:
             network = copy.deepcopy(model).eval().requires_grad_(False)
+        if device.type == "cpu":
+            _ease_first_conv(network)
         self.network = backbones.placed(network, device)
         self.names = names(model, taps)
         self._features: dict[str, Tensor] = {}
@@ -55,9 +60,57 @@ class Tapped:
         return features, logits_MK
 
 
+class _PixelConv(nn.Module):
+    """A frozen conv whose gradient for its input is one product, spread over overlapping patches.
+
+    For images: the CPU's own kernel computes three channels as slowly as sixteen.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x_MCHW: Tensor) -> Tensor:
+        found: Tensor = _PixelGradient.apply(x_MCHW, self.conv)
+        return found
+
+
+class _PixelGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_MCHW: Tensor, conv: nn.Conv2d) -> Tensor:
+        ctx.conv, ctx.size = conv, x_MCHW.shape[2:]
+        return conv(x_MCHW)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        conv = ctx.conv
+        patches = conv.weight.flatten(1).T @ gradients[0].flatten(2)
+        return F.fold(patches, ctx.size, conv.kernel_size, conv.dilation, conv.padding, conv.stride), None
+
+
+def _ease_first_conv(network: nn.Module) -> None:
+    """Replace a first conv that sees small patches of few channels, in place, by a `_PixelConv`."""
+    name = backbones.conv_names(network)[0]
+    conv = network.get_submodule(name)
+    assert isinstance(conv, nn.Conv2d)
+    plain = conv.groups == 1 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    if plain and conv.weight[0].numel() <= conv.out_channels:  # patches take no more memory than the output
+        network.set_submodule(name, _PixelConv(conv))
+
+
 def names(model: nn.Module, taps: TapName) -> list[str]:
-    """The tap modules in forward order; shortcut convolutions are not taps."""
-    return backbones.batchnorm_names(model) if taps == "batchnorm" else backbones.conv_names(model)
+    """The tap modules in forward order; shortcut convolutions are not taps.
+
+    Raises UserError("config") where the network has none.
+    """
+    found = backbones.batchnorm_names(model) if taps == "batchnorm" else backbones.conv_names(model)
+    if not found:
+        raise UserError(
+            "config",
+            f"objective.taps = {taps}, but the backbone has no BatchNorm layer to read",
+            "set objective.taps=conv-input, or a backbone with BatchNorm (backbone.norm=batch)",
+        )
+    return found
 
 
 def running_moments(model: nn.Module) -> list[Moments]:

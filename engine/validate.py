@@ -130,15 +130,19 @@ class Student:
         settings = self.settings
         self.model.train()
         order_N = generator(self.config.seed, "order", self.seed, epoch).permutation(len(self.images))
-        replayed = epoch if stored is None else stored.epoch(epoch)
+        replayed, targets_NK = epoch, None
+        if stored is not None:
+            replayed = stored.epoch(epoch)
+            targets_NK = stored.logits_ENK[replayed].to(self.device, non_blocking=True)
         total = torch.zeros((), device=self.device)
         with torch_seeded(self.config.seed, "student", self.architecture, self.seed, epoch):
             for indices in batches_of(order_N, settings.batch):
                 x_MCHW = views.batch(replayed, indices)
-                if stored is None:
+                if targets_NK is None:
                     target_MK = label(x_MCHW)
                 else:
-                    target_MK = stored.logits_ENK[replayed][torch.from_numpy(indices)].to(self.device)
+                    where = torch.from_numpy(indices).to(self.device, non_blocking=True)
+                    target_MK = targets_NK.index_select(0, where)
                 with autocast(self.device, getattr(torch, settings.precision)):
                     logits_MK = self.model(x_MCHW)
                 loss = kd_loss(logits_MK, target_MK, settings.temperature)

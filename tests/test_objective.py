@@ -154,3 +154,16 @@ def test_terms_of_one_filter_share_its_matrix(monkeypatch):
     terms = objective_config(("ridge", "none"), ("ridge", "mean"), ("ridge", "class")).terms
     sides(terms, random_moments(15), BETA)
     assert len(calls) == 1
+
+
+def test_a_signal_of_none_leaves_the_filter_term_once():
+    settings = objective_config(("ridge", "none"), ("ridge", "chosen"), signal="none")
+    terms = Objective(settings, [random_moments(0)], BETA)
+    assert [(term.filter, term.signal) for term in terms.terms] == [("ridge", "none")]
+
+
+def test_without_terms_the_objective_is_the_cross_entropy():
+    terms = Objective(objective_config(), [random_moments(0), random_moments(1)], BETA)
+    values = terms.values([random_moments(2), random_moments(3)])
+    assert values.shape == (0, 2)
+    assert float(terms.loss(values, torch.tensor(1.5))) == 1.5

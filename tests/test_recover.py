@@ -6,7 +6,7 @@ import stages
 import torch
 from stages import drive, small
 
-from engine import augment, objective, recover, statistics
+from engine import augment, backbones, objective, recover, statistics
 from engine.errors import UserError
 from engine.events import BatchRecovered, RecoverLayout, RecoverProgress
 from engine.moments import of_batch
@@ -233,3 +233,17 @@ def test_mixed_order_keeps_the_variance_between_classes_in_batched_statistics(te
         trace[estimator, order] = float(real[0].var_D.sum())
     assert trace["pooled", "mixed"] == pytest.approx(trace["pooled", "file"], rel=1e-6)
     assert trace["batched", "file"] < trace["batched", "mixed"] < trace["pooled", "file"]
+
+
+def test_a_term_that_overflows_is_not_called_singular(teacher, digits, cpu):
+    config = small(objective={"terms": [{"filter": "lambda"}]}, recover={"lr": 1e30, "clamp": False})
+    with pytest.raises(UserError, match=r"batch 1, iteration \d+") as caught:
+        distil(config, teacher, digits, cpu)
+    assert "singular" not in str(caught.value)
+
+
+def test_taps_that_a_network_lacks_are_refused(cpu):
+    config = small(backbone={"norm": "instance"})
+    model = backbones.build(config.backbone, classes=10, channels=1, image_size=16)
+    with pytest.raises(UserError, match="no BatchNorm"):
+        names(model, "batchnorm")

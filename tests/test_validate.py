@@ -5,7 +5,7 @@ import pytest
 import torch
 from stages import drive, small
 
-from engine import recover, relabel, squeeze, training, validate
+from engine import artefacts, recover, relabel, squeeze, training, validate
 from engine.events import EpochFinished
 
 
@@ -151,7 +151,7 @@ def test_a_student_that_learns_approaches_its_teacher(digits, cpu):
         squeeze={"epochs": 6, "optimiser": {"lr": 0.05}},
         validate={"epochs": 6, "seeds": 1, "batch": 64, "views": {}, "cutmix": False, "temperature": 1.0},
     )
-    _, taught = drive(squeeze.squeeze(config, digits, cpu))
+    _, taught = drive(squeeze.squeeze(config, artefacts.new_network(config, digits), digits.train, cpu))
     _, (result,) = drive(validate.validate(config, taught, {"distilled": digits.train}, digits.test, cpu))
     reached = training.accuracy(taught, digits.test, cpu)
     assert reached > 90

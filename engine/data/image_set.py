@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,18 +26,25 @@ Array = np.ndarray[Any, Any]
 RESIDENT_BYTES = 2 * 1024**3  # a smaller set lives on the accelerator as a whole
 
 
-def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(tuple(values), dtype=like.dtype, device=like.device).view(-1, 1, 1)
+@lru_cache(maxsize=64)  # a copy to a device makes the host wait: once, not at every batch
+def _per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
+
+
+def _mean_std(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    return _per_channel(tuple(mean), x.dtype, x.device), _per_channel(tuple(std), x.dtype, x.device)
 
 
 def normalise(x_MCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Pixels in [0, 1] to the units that networks see: (x − mean) / std per channel."""
-    return (x_MCHW - _per_channel(mean, x_MCHW)) / _per_channel(std, x_MCHW)
+    mean_C11, std_C11 = _mean_std(x_MCHW, mean, std)
+    return (x_MCHW - mean_C11) / std_C11
 
 
 def denormalise(x_MCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """The inverse of `normalise`: back to pixels in [0, 1]."""
-    return x_MCHW * _per_channel(std, x_MCHW) + _per_channel(mean, x_MCHW)
+    mean_C11, std_C11 = _mean_std(x_MCHW, mean, std)
+    return x_MCHW * std_C11 + mean_C11
 
 
 def as_array(indices: Indices) -> Array:
