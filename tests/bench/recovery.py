@@ -1,0 +1,352 @@
+"""How fast recovery is beside a straightforward implementation of the same loss, in one run.
+
+    python tests/bench/recovery.py [--backbone convnet|resnet18] [--threads 2] [--alone] [--json]
+
+ours: `engine.recover.Batch`, as `cfm run --preset cifar10-10-convnet` drives it.
+plain: the loop as one writes it first; see `Plain`. Both start from the same images, follow the moving
+statistics of an earlier batch, and must give the same loss for the same view before they are timed.
+network: forward and backward of the plain network and cross-entropy alone, for reference.
+--alone also times the plain loop with one speed-up at a time.
+
+All contestants take turns within a round; figures are medians over rounds of the median iteration of a
+round. It needs quiet cores: beside other programs threads wait for each other, and the general solve on two
+threads does so most, which flatters ours; --threads 1 is the fair figure there. The teacher is random with
+BatchNorm statistics of its own, and the images are random and smooth: neither changes the time.
+
+Legend: M images, C channels, H, W, D features, K classes, N positions.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not burn a shared core
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tv
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from engine import augment, backbones, filters, recover, settings
+from engine import statistics as real_side
+from engine.config import Config
+from engine.data import ImageSet
+from engine.moments import Moments, of_batch
+from engine.rng import generator, torch_seeded
+from engine.taps import Tapped
+
+CPU = torch.device("cpu")
+SIZE, CLASSES, BETA, NUMBER = 32, 10, 0.1, 2
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+ALONE = {
+    "folded BatchNorm": {"fold": True},
+    "channels-last": {"channels_last": True},
+    "real side cached": {"cached": True},
+    "Cholesky": {"cholesky": True},
+    "own covariance gradient": {"gradient": True},
+    "views as matrices": {"matrices": True},
+    "fused Adam, values stay": {"lean_step": True},
+}
+View = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What every contestant is given."""
+
+    config: Config
+    model: nn.Module
+    train: ImageSet
+    real: list[Moments]
+    earlier: list[Moments]
+    start_MCHW: Tensor
+    labels_M: Tensor
+
+
+def pull(stage):
+    """A stage's artefact, its events ignored."""
+    while True:
+        try:
+            next(stage)
+        except StopIteration as stop:
+            return stop.value
+
+
+def smooth_images(count: int) -> ImageSet:
+    """Random images with the falling spectrum of photographs."""
+    rng = generator(0, "bench", "images")
+    scales = [rng.normal(size=(count, 3, side, side)).astype(np.float32) / side for side in (2, 4, 8, 16, 32)]
+    x = sum(F.interpolate(torch.from_numpy(s), SIZE, mode="bilinear").mul(8.0) for s in scales)
+    pixels = (torch.sigmoid(0.4 * x) * 255).to(torch.uint8)
+    labels = np.arange(count) % CLASSES
+    return ImageSet.from_arrays(pixels, labels, [str(k) for k in range(CLASSES)], MEAN, STD)
+
+
+def teacher(config: Config) -> nn.Module:
+    with torch_seeded(0, "bench", "teacher"):
+        model = backbones.build(config.backbone, classes=CLASSES, channels=3, image_size=SIZE)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 2.0)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, std=0.1)
+    return model.eval()
+
+
+def scene(backbone: str) -> Scene:
+    preset = "cifar10-10-convnet" if backbone == "convnet" else "cifar10-10"
+    config = settings.resolve(preset=preset, overrides={"backbone.name": backbone}).config
+    model, train = teacher(config), smooth_images(200)
+    real = [m.to(CPU) for m in pull(real_side.measure(config, model, train, CPU))]
+    before = smooth_images(200).batch(np.arange(100, 110), CPU)
+    network = Tapped(model, config.objective.taps, CPU)
+    with torch.no_grad():
+        features, _ = network(before)
+        onehot_MK = torch.eye(CLASSES)
+        earlier = [of_batch(n, x, onehot_MK).detach() for n, x in zip(network.names, features, strict=True)]
+    indices = np.arange(CLASSES)
+    return Scene(config, model, train, real, earlier, train.batch(indices, CPU), train.labels_N[indices])
+
+
+class Ours:
+    """One batch as `recover` optimises it."""
+
+    def __init__(self, scene: Scene) -> None:
+        network = Tapped(scene.model, scene.config.objective.taps, CPU)
+        self.batch = recover.Batch(
+            scene.config, network, scene.real, scene.train, BETA, NUMBER, scene.earlier
+        )
+        self.batch.start(np.arange(CLASSES), np.arange(CLASSES))
+        self.views = scene.config.recover.views
+        self.seed = scene.config.seed
+        self.count = 0
+        settings_ = scene.config.recover
+        self.adam = torch.optim.Adam(
+            [self.batch.images_MCHW], lr=settings_.lr, betas=settings_.betas, fused=True
+        )
+
+    def step(self) -> Tensor:
+        self.count += 1
+        return self.batch.step(self.adam, self.count - 1)
+
+    def first_loss(self) -> float:
+        """The loss of the first iteration, which then has been made."""
+        values = self.step()
+        return float(values[0] + 0.1 * values[1:].sum())
+
+    def first_view(self) -> View:
+        """What the first iteration sees, by torchvision."""
+        rng = generator(self.seed, "recover", NUMBER, 0)
+        drawn = augment.draw(self.views, SIZE, CLASSES, rng, shared=True)
+
+        def view(x_MCHW: Tensor) -> Tensor:
+            x_MCHW = tv.resized_crop(x_MCHW, *drawn.boxes_M4[0].tolist(), [SIZE, SIZE])
+            x_MCHW = tv.horizontal_flip(x_MCHW) if drawn.flip_M[0] else x_MCHW
+            return torch.roll(x_MCHW, drawn.roll_M2[0].tolist(), dims=(2, 3))
+
+        return view
+
+
+class Plain:
+    """The loop as one writes it first.
+
+    Hooks on the frozen evaluation-mode teacher as it is (frozen to be fair: gradients of weights that
+    nobody reads would make it slower), contiguous tensors, `torch.cov` and its gradient, a general
+    solve on the real and on the synthetic side in every iteration, torchvision's crop and flip, Adam as it
+    comes, and the loss written down in every iteration. Keywords switch on one speed-up each.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        *,
+        fold: bool = False,
+        channels_last: bool = False,
+        cached: bool = False,
+        cholesky: bool = False,
+        gradient: bool = False,
+        matrices: bool = False,
+        lean_step: bool = False,
+    ) -> None:
+        self.scene = scene
+        model = scene.model
+        self.network = backbones.fold_batchnorm(model) if fold else copy.deepcopy(model).requires_grad_(False)
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network.to(memory_format=self.format)
+        self.features: dict[str, Tensor] = {}
+        for name in backbones.conv_names(model):
+            self.network.get_submodule(name).register_forward_pre_hook(partial(self._keep, name))
+        self.inverse = filters.Ridge(BETA).apply if cholesky else self._general_inverse
+        self.moments = self._moments_by_engine if gradient else self._moments
+        self.cached = [self._side(m.mean_D, m.cov_DD) for m in scene.real] if cached else None
+        self.random_view = self._view_by_matrices if matrices else self._view_by_torchvision
+        self.crop = v2.RandomResizedCrop(SIZE, scale=scene.config.recover.views.crop_scale)
+        self.flip = v2.RandomHorizontalFlip()
+        self.images_MCHW = scene.start_MCHW.clone().requires_grad_()
+        lr, betas = scene.config.recover.lr, scene.config.recover.betas
+        self.adam = torch.optim.Adam([self.images_MCHW], lr=lr, betas=betas, fused=lean_step or None)
+        self.lean_step = lean_step
+        self.decay = torch.optim.lr_scheduler.CosineAnnealingLR(self.adam, scene.config.recover.iterations)
+        mean_C11, std_C11 = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+        self.lowest, self.highest = (0 - mean_C11) / std_C11, (1 - mean_C11) / std_C11
+        self.log: list[float] = []
+        self.count = 0
+
+    def _keep(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.features[name] = inputs[0]
+
+    def _general_inverse(self, cov_DD: Tensor) -> Tensor:
+        identity_DD = torch.eye(len(cov_DD))
+        return torch.linalg.solve(cov_DD + BETA * identity_DD, identity_DD)
+
+    def _moments(self, x_MDHW: Tensor) -> tuple[Tensor, Tensor]:
+        x_DN = x_MDHW.transpose(0, 1).reshape(x_MDHW.shape[1], -1)
+        return x_MDHW.mean(dim=(0, 2, 3)), torch.cov(x_DN, correction=0)
+
+    def _moments_by_engine(self, x_MDHW: Tensor) -> tuple[Tensor, Tensor]:
+        found = of_batch("tap", x_MDHW, torch.empty(0), labels=False)
+        return found.mean_D, found.cov_DD
+
+    def _side(self, mean_D: Tensor, cov_DD: Tensor) -> tuple[Tensor, Tensor]:
+        inverse_DD = self.inverse(cov_DD)
+        return inverse_DD, inverse_DD @ mean_D
+
+    def _view_by_torchvision(self, x_MCHW: Tensor) -> Tensor:
+        shifts = tuple(np.random.randint(0, 5, 2).tolist())
+        return torch.roll(self.flip(self.crop(x_MCHW)), shifts, dims=(2, 3))
+
+    def _view_by_matrices(self, x_MCHW: Tensor) -> Tensor:
+        rng = generator(0, "bench", self.count)
+        return augment.apply(augment.draw(self.scene.config.recover.views, SIZE, 1, rng), x_MCHW)
+
+    def loss(self, view: View) -> Tensor:
+        logits_MK = self.network(view(self.images_MCHW).contiguous(memory_format=self.format))
+        loss, new = F.cross_entropy(logits_MK, self.scene.labels_M), 1.0 / NUMBER
+        for index, (real, earlier) in enumerate(zip(self.scene.real, self.scene.earlier, strict=True)):
+            mean_D, cov_DD = self.moments(self.features[real.name])
+            mean_D = new * mean_D + (1 - new) * earlier.mean_D
+            cov_DD = new * cov_DD + (1 - new) * earlier.cov_DD
+            theirs = self.cached[index] if self.cached else self._side(real.mean_D, real.cov_DD)
+            for ours, wanted in zip(self._side(mean_D, cov_DD), theirs, strict=True):
+                loss = loss + 0.1 * torch.norm(ours - wanted)
+        return loss
+
+    def step(self) -> None:
+        self.count += 1
+        loss = self.loss(self.random_view)
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+        self.decay.step()
+        with torch.no_grad():
+            self.images_MCHW.clamp_(self.lowest, self.highest)
+        if not self.lean_step:
+            self.log.append(loss.item())
+
+
+class Network:
+    """Forward and backward of the plain network alone, down to the images."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.network = copy.deepcopy(scene.model).requires_grad_(False)
+        self.images_MCHW = scene.start_MCHW.clone().requires_grad_()
+        self.labels_M = scene.labels_M
+
+    def step(self) -> None:
+        self.images_MCHW.grad = None
+        F.cross_entropy(self.network(self.images_MCHW), self.labels_M).backward()
+
+
+def same_loss(scene: Scene) -> tuple[float, float]:
+    """The loss of ours and of plain, for the same images and view; AssertionError where they differ."""
+    ours = Ours(scene)
+    with torch.no_grad():
+        loss = Plain(scene).loss(ours.first_view())
+    pair = ours.first_loss(), float(loss)
+    assert abs(pair[0] - pair[1]) <= 1e-3 * abs(pair[1]), f"not the same loss: {pair}"
+    return pair
+
+
+def timed(step: Callable[[], object], iterations: int) -> float:
+    """Median milliseconds of an iteration."""
+    found = []
+    for _ in range(iterations):
+        since = time.perf_counter()
+        step()
+        found.append((time.perf_counter() - since) * 1e3)
+    return statistics.median(found)
+
+
+def measure(scene: Scene, rounds: int, iterations: int, alone: bool) -> dict[str, list[float]]:
+    """Milliseconds an iteration of each contestant in each round."""
+    contestants = {"ours": Ours(scene), "plain": Plain(scene), "network": Network(scene)}
+    if alone:
+        contestants |= {f"plain + {name}": Plain(scene, **switch) for name, switch in ALONE.items()}
+    for contestant in contestants.values():
+        timed(contestant.step, 3)
+    found: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, contestant in contestants.items():
+            found[name].append(timed(contestant.step, iterations))
+    return found
+
+
+def summary(found: dict[str, list[float]], loss: tuple[float, float]) -> dict[str, object]:
+    ratios = [plain / ours for plain, ours in zip(found["plain"], found["ours"], strict=True)]
+    return {
+        "loss": {"ours": loss[0], "plain": loss[1]},
+        "milliseconds": {name: statistics.median(values) for name, values in found.items()},
+        "speed_up": statistics.median(ratios),
+        "speed_up_by_round": ratios,
+    }
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", choices=["convnet", "resnet18"], default="convnet")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--iterations", type=int, help="of each contestant in a round (40; resnet18: 6)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--alone", action="store_true", help="also plain with one speed-up at a time")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    stage = scene(given.backbone)
+    loss = same_loss(stage)
+    iterations = given.iterations or (40 if given.backbone == "convnet" else 6)
+    result = summary(measure(stage, given.rounds, iterations, given.alone), loss)
+    if given.json:
+        print(json.dumps({"backbone": given.backbone, "threads": given.threads, **result}, indent=2))
+        return
+    print(f"{given.backbone}, {CLASSES} images of 3×{SIZE}×{SIZE}, {given.threads} threads")
+    print(f"loss for the same images and view: ours {loss[0]:.6g}, plain {loss[1]:.6g}")
+    plain = result["milliseconds"]["plain"]
+    for name, value in result["milliseconds"].items():
+        print(f"{name:32} {value:8.1f} ms   plain takes {plain / value:.2f} times as long")
+    each = ", ".join(f"{ratio:.2f}" for ratio in result["speed_up_by_round"])
+    print(f"plain / ours by round: {each}; median {result['speed_up']:.2f}")
+
+
+if __name__ == "__main__":
+    main()
