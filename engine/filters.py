@@ -96,14 +96,14 @@ class _RidgeInverse(torch.autograd.Function):
         shifted_DD.diagonal().add_(beta)
         factor_DD, info = torch.linalg.cholesky_ex(shifted_DD)
         inverse_DD = torch.cholesky_inverse(factor_DD)
-        inverse_DD = torch.where(info == 0, inverse_DD, torch.nan)
+        inverse_DD += torch.where(info == 0, 0.0, torch.nan)
         ctx.save_for_backward(inverse_DD)
         return inverse_DD
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
         (inverse_DD,) = ctx.saved_tensors
-        return -(inverse_DD @ gradients[0] @ inverse_DD), None
+        return (inverse_DD @ gradients[0] @ inverse_DD).neg_(), None
 
 
 def build(name: FilterName, beta: float) -> Filter:

@@ -65,8 +65,8 @@ class _Covariance(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Tensor:
         (centred_ND,) = ctx.saved_tensors
         mean_gradient_D, cov_gradient_DD = gradients
-        symmetric_DD = cov_gradient_DD + cov_gradient_DD.T
-        return torch.addmm(mean_gradient_D, centred_ND, symmetric_DD).div_(len(centred_ND))
+        symmetric_DD = (cov_gradient_DD + cov_gradient_DD.T) / len(centred_ND)
+        return torch.addmm(mean_gradient_D / len(centred_ND), centred_ND, symmetric_DD)
 
 
 def of_batch(

@@ -39,7 +39,7 @@ class ConvNet(nn.Module):
                 "norm": nn.ModuleList(_norm(norm, width) for _ in inputs),
             }
         )
-        self.activation = nn.ReLU()
+        self.activation = nn.ReLU(inplace=True)
         self.pool = nn.AvgPool2d(2)
         self.classifier = nn.Linear(width * side * side, classes)
 
