@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the processors; read when torch is loaded
+
 import pytest
 import torch
 
