@@ -4,12 +4,13 @@ A view of an image X is R·X·Wᵀ, where R resamples rows and W columns. Croppi
 resizing, mirroring, padding and cyclic shifts are all such matrices, so one differentiable and
 deterministic product serves recovery, students and teachers on every device.
 
-Legend: M images, C channels, H = W = size pixels.
+Legend: M images, C channels, H = W = size pixels, N images of a set, P patches.
 Source: RandomResizedCrop, RandomCrop and HorizontalFlip as in torchvision; CutMix (Yun et al. 2019).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,14 +121,26 @@ class MixDraw:
         return MixDraw(self.partner_M[indices], self.boxes_M4[indices])
 
 
-def draw_cutmix(size: int, count: int, rng: np.random.Generator) -> MixDraw:
-    """Partners from a permutation, patch area 1 − λ with λ ~ Beta(1, 1), centred anywhere."""
-    side_M = np.rint(size * np.sqrt(1.0 - rng.beta(1.0, 1.0, count))).astype(np.int64)
-    centre_M2 = rng.integers(0, size, (count, 2))
-    low_M2 = np.clip(centre_M2 - (side_M // 2)[:, None], 0, size)
-    high_M2 = np.clip(centre_M2 + (side_M // 2)[:, None], 0, size)
-    boxes_M4 = np.stack([low_M2[:, 0], high_M2[:, 0], low_M2[:, 1], high_M2[:, 1]], axis=1)
-    return MixDraw(rng.permutation(count), boxes_M4)
+def draw_cutmix(
+    size: int, batches: Sequence[NDArray[np.int64]], rng: np.random.Generator, *, shared: bool
+) -> MixDraw:
+    """CutMix for N images: patches of area 1 − λ with λ ~ Beta(1, 1), centred anywhere.
+
+    batches: the numbers of the images of each batch, together 0 … N − 1. shared: λ, patch and the choice
+    of partners are a batch's own; else each image has a λ and a patch, and a partner from the whole set.
+    """
+    count = sum(map(len, batches))
+    draws = len(batches) if shared else count
+    half_P1 = (size * np.sqrt(1.0 - rng.beta(1.0, 1.0, (draws, 1)))).astype(np.int64) // 2
+    centre_P2 = rng.integers(0, size, (draws, 2))
+    low_P2, high_P2 = (centre_P2 - half_P1).clip(0, size), (centre_P2 + half_P1).clip(0, size)
+    boxes_P4 = np.stack([low_P2, high_P2], axis=2).reshape(-1, 4)
+    if not shared:
+        return MixDraw(rng.permutation(count), boxes_P4)
+    partner_N, boxes_N4 = np.empty(count, dtype=np.int64), np.empty((count, 4), dtype=np.int64)
+    for batch, box_4 in zip(batches, boxes_P4, strict=True):
+        partner_N[batch], boxes_N4[batch] = rng.permutation(batch), box_4
+    return MixDraw(partner_N, boxes_N4)
 
 
 def cutmix(drawn: MixDraw, x_MCHW: Tensor, partner_MCHW: Tensor) -> Tensor:

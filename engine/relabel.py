@@ -1,7 +1,7 @@
 """FKD relabelling: the teacher's logits for replayable views of the distilled images.
 
-Views are a function of (seed, epoch) and of the image's number, so labels depend neither on the
-batch size nor on the order in which students see the images.
+Views are a function of (seed, epoch) and of the image's number, so labels do not depend on the order
+in which they are made; nor, unless CutMix is a batch's own, on the size of the students' batches.
 Legend: E stored epochs, N images, M images in a batch, C channels, H, W, K classes.
 Source: FKD (Shen and Xing 2022) as used by SRe²L; pruned stores as in LPLD.
 """
@@ -21,6 +21,7 @@ from engine.config import Config
 from engine.data import ImageSet
 from engine.events import Event, StageProgress
 from engine.rng import generator
+from engine.training import batches_of
 
 RELABEL_BATCH = 256
 
@@ -38,16 +39,22 @@ class FkdViews:
         self.stream = stream
         self._epoch = -1
 
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The numbers of the images of each of a student's batches, shuffled."""
+        order_N = generator(self.config.seed, "order", self.stream, epoch).permutation(len(self.images))
+        return batches_of(order_N, self.config.validate_.batch)
+
     def batch(self, epoch: int, indices_M: np.ndarray) -> Tensor:
         """Views (M, C, H, W) of the images with these numbers, normalised, channels-last."""
+        settings, size = self.config.validate_, self.images.size
         if epoch != self._epoch:
-            settings = self.config.validate_
             rng = generator(self.config.seed, "fkd", self.stream, epoch)
-            self._views = augment.draw(settings.views, self.images.size, len(self.images), rng)
-            self._mix = augment.draw_cutmix(self.images.size, len(self.images), rng)
+            self._views = augment.draw(settings.views, size, len(self.images), rng)
+            shared = settings.cutmix == "batch"
+            self._mix = augment.draw_cutmix(size, self.batches(epoch), rng, shared=shared)
             self._epoch = epoch
         x_MCHW = self._view(indices_M)
-        if self.config.validate_.cutmix:
+        if settings.cutmix != "none":
             mix = self._mix.take(indices_M)
             x_MCHW = augment.cutmix(mix, x_MCHW, self._view(mix.partner_M))
         return x_MCHW.contiguous(memory_format=torch.channels_last)

@@ -19,8 +19,8 @@ from engine.config import Config
 from engine.data import ImageSet
 from engine.events import Event
 from engine.relabel import FkdViews, Labeller, StoredLabels, autocast
-from engine.rng import generator, torch_seeded
-from engine.training import EpochLog, Trainer, accuracy, batches_of
+from engine.rng import torch_seeded
+from engine.training import EpochLog, Trainer, accuracy
 
 Source = Literal["distilled", "random"]
 
@@ -129,14 +129,13 @@ class Student:
     ) -> Tensor:
         settings = self.settings
         self.model.train()
-        order_N = generator(self.config.seed, "order", self.seed, epoch).permutation(len(self.images))
         replayed, targets_NK = epoch, None
         if stored is not None:
             replayed = stored.epoch(epoch)
             targets_NK = stored.logits_ENK[replayed].to(self.device, non_blocking=True)
         total = torch.zeros((), device=self.device)
         with torch_seeded(self.config.seed, "student", self.architecture, self.seed, epoch):
-            for indices in batches_of(order_N, settings.batch):
+            for indices in views.batches(replayed):
                 x_MCHW = views.batch(replayed, indices)
                 if targets_NK is None:
                     target_MK = label(x_MCHW)

@@ -91,9 +91,11 @@ def test_draws_are_a_function_of_their_key():
     assert not np.array_equal(first.boxes_M4, other.boxes_M4)
 
 
-def test_cutmix_pastes_the_partner_inside_the_box_only():
+@pytest.mark.parametrize("shared", [True, False])
+def test_cutmix_pastes_the_partner_inside_the_box_only(shared):
     x = images(6)
-    drawn = augment.draw_cutmix(SIZE, 6, generator(4))
+    batches = [np.array([4, 0, 2]), np.array([1, 5, 3])]
+    drawn = augment.draw_cutmix(SIZE, batches, generator(4), shared=shared)
     mixed = augment.cutmix(drawn, x, x[torch.from_numpy(drawn.partner_M)])
     assert sorted(drawn.partner_M) == list(range(6))
     for m, (top, bottom, left, right) in enumerate(drawn.boxes_M4):
@@ -102,8 +104,18 @@ def test_cutmix_pastes_the_partner_inside_the_box_only():
         assert torch.equal(mixed[m], expected)
 
 
+def test_a_batch_shares_its_patch_and_keeps_its_partners():
+    batches = [np.array([4, 0, 2]), np.array([1, 5, 3])]
+    drawn = augment.draw_cutmix(SIZE, batches, generator(6), shared=True)
+    for batch in batches:
+        assert set(drawn.partner_M[batch]) == set(batch)
+        assert len(np.unique(drawn.boxes_M4[batch], axis=0)) == 1
+    own = augment.draw_cutmix(SIZE, batches, generator(6), shared=False)
+    assert len(np.unique(own.boxes_M4, axis=0)) > 2
+
+
 def test_cutmix_area_is_uniform_before_clipping():
-    drawn = augment.draw_cutmix(64, 4000, generator(5))
+    drawn = augment.draw_cutmix(64, [np.arange(4000)], generator(5), shared=False)
     top, bottom, left, right = drawn.boxes_M4.T
     inside = (top > 0) & (left > 0) & (bottom < 64) & (right < 64)
     assert ((bottom - top) == (right - left))[inside].all()

@@ -89,7 +89,7 @@ def test_a_pruned_store_reuses_its_epochs(teacher, control, digits, cpu):
 
 
 def test_labels_are_the_teachers_logits_on_the_plain_view(teacher, control, cpu):
-    config = small(validate={"views": {}, "cutmix": False})
+    config = small(validate={"views": {}, "cutmix": "none"})
     _, stored = drive(relabel.relabel(config, teacher, control, cpu))
     expected = teacher(control.batch(range(20), cpu))
     torch.testing.assert_close(stored.logits_ENK[0].float(), expected, rtol=2e-3, atol=2e-3)
@@ -149,7 +149,7 @@ def test_a_student_that_learns_approaches_its_teacher(digits, cpu):
     """Trained on every real image under soft labels, a student agrees with a teacher that is worth it."""
     config = small(
         squeeze={"epochs": 6, "optimiser": {"lr": 0.05}},
-        validate={"epochs": 6, "seeds": 1, "batch": 64, "views": {}, "cutmix": False, "temperature": 1.0},
+        validate={"epochs": 6, "seeds": 1, "batch": 64, "views": {}, "cutmix": "none", "temperature": 1.0},
     )
     _, taught = drive(squeeze.squeeze(config, artefacts.new_network(config, digits), digits.train, cpu))
     _, (result,) = drive(validate.validate(config, taught, {"distilled": digits.train}, digits.test, cpu))
