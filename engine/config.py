@@ -207,7 +207,7 @@ class Validate(Node):
     optimiser: Optimiser = Optimiser(name="adamw", lr=1e-3, weight_decay=1e-2)
     temperature: Annotated[float, Field(gt=0)] = 20.0
     views: Views = Views(crop_scale=(0.08, 1.0), flip=True)
-    cutmix: Literal["none", "batch", "image"] = "batch"  #: CutMix: one λ and patch for a batch, or for an image
+    cutmix: Literal["none", "batch", "image"] = "batch"  #: CutMix: λ and patch of a batch or of an image
     evaluate_every: Positive = 10  #: epochs between measurements…
     evaluate_from: Fraction = 0.8  #: …after this share of all epochs
     average: Fraction = 0.0  #: share of last epochs whose weights are averaged for the result
