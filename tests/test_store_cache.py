@@ -1,8 +1,11 @@
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from engine.errors import UserError
 from engine.store import cache
 
 ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(3, np.int64)}
@@ -50,6 +53,24 @@ def loaded_or_none(shared, name):
     except cache.DamagedEntry as damage:
         assert str(shared.path("teachers", name)) in str(damage)  # noqa: PT017
         return None
+
+
+def test_a_cache_that_cannot_be_written_names_its_variable(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write") as caught:
+        cache.Cache(tmp_path / "file" / "below").save("teachers", "k", ARRAYS, {})
+    assert "CFM_CACHE" in caught.value.hint
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shared = cache.Cache(tmp_path / "full")
+    shared.save("teachers", "k", ARRAYS, {})
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(UserError, match="no room") as caught:
+        shared.save("teachers", "k", ARRAYS, {})
+    assert "CFM_CACHE" in caught.value.hint
+    assert "--out" not in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,18 @@ def test_images_load_elsewhere_with_the_same_labels_and_pixels(tmp_path, channel
         assert np.array_equal(shown, wanted)
 
 
+@pytest.mark.parametrize(("first", "count"), [(None, 12), (5, 5), (0, 0), (99, 12)])
+def test_the_first_images_alone_can_be_read(tmp_path, first, count):
+    pixels, labels = distilled()
+    writer = images.ImageWriter(tmp_path, pixels.shape, ("a", "b", "c"))
+    writer.add(pixels, labels, 1, 0.1)
+    writer.finish()
+    found = images.read(tmp_path, first)
+    assert np.array_equal(found.images_NCHW, pixels[:count])
+    assert np.array_equal(found.labels_N, labels[:count])
+    assert len(found.batch_N) == len(found.beta_N) == count
+
+
 def test_an_unfinished_set_keeps_its_batches_and_is_not_taken_for_finished(tmp_path):
     pixels, labels = distilled()
     writer = images.ImageWriter(tmp_path, pixels.shape, ("a", "b", "c"))
@@ -99,6 +111,25 @@ def test_a_run_records_events_metrics_and_a_heartbeat(tmp_path):
     status = json.loads((tmp_path / "r" / "status.json").read_text())
     assert status["state"] == "finished"
     assert status["pid"] == os.getpid()
+
+
+def test_a_recovery_that_begins_anew_begins_its_numbers_anew(tmp_path):
+    path = tmp_path / "r" / "metrics" / "recover.f32"
+    for begun, taps in enumerate((["conv0"], ["conv0", "conv1"])):
+        run = opened(tmp_path / "r")
+        for cut in range(2):
+            run.record(events.RecoverLayout(taps, ["ridge/none"], [0.1]))
+            count = 3 - cut
+            values = [[[float(begun)] * len(taps)]] * count
+            iterations = list(range(count))
+            run.record(events.RecoverProgress(1, 1, 0.1, iterations, 9, [0.5] * count, values, 7.0))
+        run.close("interrupted")
+        columns, rows = metrics.read(path)
+        assert len(columns) == 4 + len(taps)
+        assert rows[:, 1].tolist() == [0, 1]
+        assert rows[:, 4:].tolist() == [[begun] * len(taps)] * 2
+    told = [record.payload for record in journal.read(tmp_path / "r" / "journal.jsonl")]
+    assert told[-1]["rows"] == [0, 2]
 
 
 def test_the_heartbeat_says_what_is_being_done(tmp_path, monkeypatch):
@@ -164,6 +195,21 @@ def test_runs_are_found_by_path_and_by_name(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no run digit-1") as caught:
         store.find("digit-1")
     assert "digits-1" in caught.value.hint
+
+
+def test_runs_are_listed_by_when_they_were_begun_whatever_is_missing(tmp_path):
+    def listed():
+        return [run.name for run in store.list_runs(tmp_path)]
+
+    for name, created in (("c", "2024-01-02T00:00:00Z"), ("a", "2024-01-03T00:00:00Z"), ("b", None)):
+        manifest = {"identity": IDENTITY, **({"created": created} if created else {})}
+        store.open_run(tmp_path / name, manifest, "").close("finished")
+    os.utime(tmp_path / "b" / "manifest.json", (0, 0))
+    os.utime(tmp_path / "a" / "config.yaml", (0, 0))
+    assert listed() == ["b", "c", "a"]
+    (tmp_path / "c" / "config.yaml").unlink()
+    (tmp_path / "b" / "manifest.json").write_bytes(b"{")
+    assert listed() == ["c", "a", "b"]
 
 
 def test_fresh_folders_differ(tmp_path):

@@ -41,7 +41,8 @@ def _summary(run: StoredRun) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": run.name, "folder": str(run.folder), "state": "damaged", "created": None}
     entry |= {"stage": None, "accuracy": None, "control": None}
     try:
-        entry["created"] = run.manifest().get("created")
+        entry["created"] = run.created()
+        run.require_whole()
         status, results = run.status(), run.results()
         entry["state"] = status.get("state", "new")
         entry["stage"] = status.get("stage")
@@ -49,7 +50,7 @@ def _summary(run: StoredRun) -> dict[str, Any]:
             entry["accuracy"], entry["control"] = (
                 results["summary"][name] for name in ("accuracy", "control")
             )
-    except UserError:
+    except (UserError, KeyError, TypeError):
         entry["state"] = "damaged"
     return entry
 
@@ -82,7 +83,7 @@ def _show_images(run: StoredRun, count: int, columns: int) -> None:
     from cfm_tui.ascii_image import grid
     from engine.store.images import to_bytes
 
-    found = run.images()
+    found = run.images(first=count)
     labels = [
         f"{found.classes[label]} β {beta:.3g}"
         for label, beta in zip(found.labels_N, found.beta_N, strict=True)
@@ -90,8 +91,8 @@ def _show_images(run: StoredRun, count: int, columns: int) -> None:
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     true = os.environ.get("COLORTERM") in ("truecolor", "24bit")
     text = grid(
-        to_bytes(found.images_NCHW[:count]),
-        labels[:count],
+        to_bytes(found.images_NCHW),
+        labels,
         width=shutil.get_terminal_size().columns,
         columns=columns,
         mode="half" if colour else "ascii",

@@ -8,7 +8,6 @@ Legend: N images, C channels, S side.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -16,7 +15,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,14 +23,11 @@ import numpy as np
 from filelock import FileLock
 
 from engine.data.decode import Chunk
-from engine.errors import UserError
-from engine.store.cache import default_folder
-from engine.store.files import sync_folder, write_json
+from engine.store.cache import ELSEWHERE, default_folder
+from engine.store.files import guarded, sync_folder, write_json
 
 Array = np.ndarray[Any, Any]
-ADVICE = "set CFM_CACHE to a folder that can be written and has room"
 FORMAT = 1  # of an entry; another number never finds the old ones
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -87,9 +82,9 @@ def remembered(name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, An
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = compute()
-        with disk_errors(root, ADVICE):
+        with guarded(root, hint=ELSEWHERE):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, found)
+            write_json(path, found, ELSEWHERE)
     assert isinstance(found, dict)
     return found
 
@@ -110,7 +105,7 @@ def decoded(
     folder = root / "images" / name
     if (found := _read(folder)) is not None:
         return found
-    with disk_errors(root, ADVICE):
+    with guarded(root, hint=ELSEWHERE):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if (found := _read(folder)) is None:
@@ -118,17 +113,6 @@ def decoded(
                 found = _read(folder)
     assert found is not None
     return found
-
-
-@contextmanager
-def disk_errors(folder: Path, hint: str) -> Iterator[None]:
-    """A full, read-only or forbidden disk under `folder` becomes UserError("disk") with `hint`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _REFUSED:
-            raise
-        raise UserError("disk", f"cannot write to {folder}: {error.strerror}", hint) from error
 
 
 def _write(
@@ -149,7 +133,7 @@ def _write(
         with open(draft / "sums.npy", "wb") as file:
             np.save(file, sums)
             _flush(file)
-        write_json(draft / "about.json", about)
+        write_json(draft / "about.json", about, ELSEWHERE)
         os.rename(draft, folder)
         sync_folder(folder.parent)
     except BaseException:

@@ -15,21 +15,19 @@ from typing import Literal, NoReturn
 
 from filelock import FileLock, Timeout
 
-from engine.data.cache import disk_errors
 from engine.data.catalogue import KNOWN, Archive
 from engine.data.finding import locate
 from engine.data.layout import refuse
 from engine.data.places import data_root
-from engine.data.unpack import unpack
+from engine.data.unpack import ELSEWHERE, unpack
 from engine.errors import UserError
-from engine.store.files import free_bytes
+from engine.store.files import free_bytes, guarded
 
 Phase = Literal["download", "unpack"]
 Progress = Callable[[Phase, int, int], None]
 BLOCK = 256 * 1024
 _CUT = (http.client.HTTPException, urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError)
 PATIENCE = 30.0  # seconds without a byte
-ROOM = "free some space there, or choose another folder with --root"
 
 
 def get(name: str, root: Path | None = None, progress: Progress | None = None) -> Path:
@@ -46,7 +44,7 @@ def get(name: str, root: Path | None = None, progress: Progress | None = None) -
     if known.archive is None:
         refuse(f"{name} cannot be downloaded", known.note.format(root=root))
     archive = known.archive
-    with disk_errors(root, ROOM):
+    with guarded(root, hint=ELSEWHERE):
         root.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(root / f".{archive.file}.lock", timeout=0):
@@ -118,7 +116,8 @@ def _receive(
     length = response.headers.get("Content-Length") or ""
     total = start + int(length) if length.isdecimal() else 0
     if total - start > free_bytes(part.parent):
-        raise UserError("disk", f"{archive.file} needs {total - start:,} more bytes in {part.parent}", ROOM)
+        message = f"{archive.file} needs {total - start:,} more bytes in {part.parent}"
+        raise UserError("disk", message, f"free some space there, or {ELSEWHERE}")
     done = start
     with open(part, "ab" if start else "wb") as file:
         while block := response.read(BLOCK):

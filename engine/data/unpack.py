@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from engine.data.cache import disk_errors
 from engine.data.layout import refuse
-from engine.store.files import sync_folder
+from engine.store.files import guarded, sync_folder
 
+ELSEWHERE = "choose another folder with --root"  #: how to write the data elsewhere
 MOST_BYTES = 2 * 1024**3
 MOST_FILES = 250_000
 BLOCK = 1024**2
@@ -34,7 +34,7 @@ def unpack(archive: Path, into: Path, top: str, progress: Callable[[int, int], N
     target, draft = into / top, into / f".{top}.unpacking"
     if target.exists():
         refuse(f"{target} is in the way, and is no data set in a known layout", "move it away and run again")
-    with disk_errors(into, "free some space there, or choose another folder with --root"):
+    with guarded(into, hint=ELSEWHERE):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         try:

@@ -21,6 +21,8 @@ from engine.store.files import guarded, make_folder, to_json
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+ELSEWHERE = "set CFM_CACHE to a folder that can be written and has room"  #: how to keep the cache elsewhere
+
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where the cache lies unless told otherwise."""
@@ -82,7 +84,7 @@ class Cache:
             return Entry(arrays, json.loads(facts["info"]))
         except (ValueError, KeyError) as error:
             aside = path.with_suffix(".damaged")
-            with guarded(aside, 0):
+            with guarded(aside, hint=ELSEWHERE):
                 os.replace(path, aside)
             raise DamagedEntry(f"{path}: {error}; it was set aside as {aside.name}") from error
 
@@ -90,5 +92,5 @@ class Cache:
         """Write an entry, replacing one of the same key. Raises UserError("disk")."""
         text = to_json(info)
         path = self.path(kind, key)
-        make_folder(path.parent)
-        tensors.write(path, arrays, {"digest": _digest(arrays, text), "info": text})
+        make_folder(path.parent, ELSEWHERE)
+        tensors.write(path, arrays, {"digest": _digest(arrays, text), "info": text}, ELSEWHERE)

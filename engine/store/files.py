@@ -20,6 +20,7 @@ from typing import Any
 
 from engine.errors import UserError
 
+OUT = "choose another folder with --out"  #: how to write a run elsewhere
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NO_WRITING = {
     errno.ENOENT,
@@ -51,44 +52,42 @@ def _finite(value: Any) -> Any:
 
 
 @contextmanager
-def guarded(path: Path, needed: int) -> Iterator[None]:
+def guarded(path: Path, needed: int | None = None, hint: str = OUT) -> Iterator[None]:
     """Turn what the operating system refuses into a UserError("disk") that names `path`.
 
-    needed: bytes that the block writes there.
+    needed: bytes that the block writes there, where that is known. hint: how to write elsewhere.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
+            wanted = f"{needed:,} bytes are needed, " if needed else ""
             raise UserError(
                 "disk",
-                f"no room left for {path}: {needed:,} bytes are needed, {free_bytes(path):,} are free",
-                "free some space there, or put the run on another disk with --out",
+                f"no room left for {path}: {wanted}{free_bytes(path):,} are free",
+                f"free some space there, or {hint}",
             ) from error
         if error.errno in _NO_WRITING:
-            raise UserError(
-                "disk",
-                f"cannot write {path}: {os.strerror(error.errno or 0)}",
-                "choose a folder that you may write to, with --out",
-            ) from error
+            reason = os.strerror(error.errno or 0)
+            raise UserError("disk", f"cannot write {path}: {reason}", hint) from error
         raise
 
 
 def free_bytes(path: Path) -> int:
     """Bytes that a user may still write on the disk that holds `path`, which need not exist yet."""
     place = path.absolute()
-    while not place.exists():
+    while not os.path.exists(place):
         place = place.parent
     usage = shutil.disk_usage(place)
     return usage.free if usage.total else sys.maxsize  # some network systems do not tell
 
 
-def make_folder(path: Path) -> None:
-    """Create `path` and its parents; each new entry is synced into its parent."""
+def make_folder(path: Path, hint: str = OUT) -> None:
+    """Create `path` and its parents; each new entry is synced into its parent. Raises UserError("disk")."""
     if path.is_dir():
         return
-    make_folder(path.parent)
-    with guarded(path, 4096):
+    make_folder(path.parent, hint)
+    with guarded(path, 4096, hint):
         path.mkdir(exist_ok=True)
     sync_folder(path.parent)
 
@@ -110,10 +109,10 @@ def write_all(handle: int, data: bytes | memoryview) -> None:
         rest = rest[os.write(handle, rest) :]
 
 
-def write(path: Path, *parts: bytes | memoryview) -> None:
-    """Replace the file `path` by `parts`, atomically and durably. Raises UserError("disk")."""
+def write(path: Path, *parts: bytes | memoryview, hint: str = OUT) -> None:
+    """Replace the file `path` by `parts`, atomically and durably. Raises UserError("disk") with `hint`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with guarded(path, sum(memoryview(part).nbytes for part in parts)):
+    with guarded(path, sum(memoryview(part).nbytes for part in parts), hint):
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             try:
@@ -130,9 +129,9 @@ def write(path: Path, *parts: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace the file `path` by `value` as indented JSON."""
-    write(path, (to_json(value, indent=2) + "\n").encode())
+def write_json(path: Path, value: Any, hint: str = OUT) -> None:
+    """Replace the file `path` by `value` as indented JSON. Raises UserError("disk") with `hint`."""
+    write(path, (to_json(value, indent=2) + "\n").encode(), hint=hint)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -143,6 +142,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(
             "disk", f"{path} does not exist", "is this a run folder? `cfm runs` lists them"
         ) from None
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UserError("disk", f"cannot read {path}: {reason}", "see to it that you may read it") from error
     except ValueError as error:
         raise UserError("disk", f"{path} is damaged: {error}", "restore it, or start the run anew") from error
     if not isinstance(value, dict):
@@ -181,7 +183,7 @@ class Appender:
 
     def sync(self) -> None:
         """Make durable what was appended so far."""
-        with guarded(self.path, 0):
+        with guarded(self.path):
             os.fsync(self._handle)
 
     def close(self) -> None:
@@ -189,7 +191,7 @@ class Appender:
         if self._handle >= 0:
             handle, self._handle = self._handle, -1
             try:
-                with guarded(self.path, 0):
+                with guarded(self.path):
                     os.fsync(handle)
             finally:
                 os.close(handle)

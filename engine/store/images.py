@@ -115,7 +115,7 @@ class ImageWriter:
         }
         for name, values in columns.items():
             self._put(name, np.ascontiguousarray(values, _DTYPES[name]))
-        with guarded(self._partial, 0):
+        with guarded(self._partial):
             os.fsync(self._handle)
         self.added += count
 
@@ -129,7 +129,7 @@ class ImageWriter:
         """Give the complete set its final name."""
         assert self.added == self.shape[0]
         self.close()
-        with guarded(self.folder / TENSORS, 0):
+        with guarded(self.folder / TENSORS):
             os.replace(self._partial, self.folder / TENSORS)
         sync_folder(self.folder)
 
@@ -145,15 +145,18 @@ def is_complete(folder: Path) -> bool:
     return (folder / TENSORS).is_file()
 
 
-def read(folder: Path) -> Images:
-    """The finished set in a run's ``images`` folder. Raises UserError("data")."""
+def read(folder: Path, first: int | None = None) -> Images:
+    """The finished set in a run's ``images`` folder, or only its `first` images. Raises UserError("data")."""
     path = _finished(folder)
-    columns, facts = tensors.read(path)
+    with tensors.opened(path) as file:
+        count = len(file.get_tensor("labels")[:first])
+        columns = {name: file.get_slice(name)[:count] for name in _DTYPES}
+        facts = file.metadata() or {}
     try:
         classes = tuple(json.loads(facts["classes"]))
-        return Images(columns["images"], columns["labels"], columns["batch"], columns["beta"], classes)
     except (KeyError, ValueError) as error:
         raise tensors.damaged(path, error) from error
+    return Images(columns["images"], columns["labels"], columns["batch"], columns["beta"], classes)
 
 
 def read_pixels(folder: Path, chunk: int = 1024) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

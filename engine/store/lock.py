@@ -30,7 +30,7 @@ class Owner:
         self._described = folder / "owner.json"
         self._lock = FileLock(folder / "lock", timeout=0, thread_local=False)
         try:
-            with guarded(folder / "lock", 0):
+            with guarded(folder / "lock"):
                 self._lock.acquire()
         except Timeout:
             raise UserError(

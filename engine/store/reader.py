@@ -10,6 +10,7 @@ from typing import Any
 from engine.errors import UserError
 from engine.store import images, journal
 from engine.store.files import read_json
+from engine.store.lock import timestamp
 from engine.store.run import runs_folder
 
 
@@ -27,6 +28,22 @@ class StoredRun:
     def manifest(self) -> dict[str, Any]:
         """Identity and circumstances. Raises UserError("disk")."""
         return read_json(self.folder / "manifest.json")
+
+    def created(self) -> str:
+        """When the run was begun, UTC in ISO 8601; where its manifest is damaged, when that was written."""
+        path = self.folder / "manifest.json"
+        try:
+            told = read_json(path).get("created")
+        except UserError:
+            told = None
+        return told if isinstance(told, str) else timestamp(path.stat().st_mtime)
+
+    def require_whole(self) -> None:
+        """Raise UserError("disk") where a file that every run begins with is absent or damaged."""
+        self.manifest()
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            raise UserError("disk", f"{path} does not exist", "restore it, or start the run anew")
 
     def status(self) -> dict[str, Any]:
         """The latest heartbeat; empty before the first."""
@@ -46,9 +63,9 @@ class StoredRun:
         """Whether the distilled images are complete."""
         return images.is_complete(self.folder / "images")
 
-    def images(self) -> images.Images:
-        """The distilled images. Raises UserError("data") before they are complete."""
-        return images.read(self.folder / "images")
+    def images(self, first: int | None = None) -> images.Images:
+        """The distilled images, or the `first` of them. Raises UserError("data") before all are there."""
+        return images.read(self.folder / "images", first)
 
 
 def is_run(folder: Path) -> bool:
@@ -75,4 +92,4 @@ def list_runs(folder: Path | None = None) -> list[StoredRun]:
     if not place.is_dir():
         return []
     runs = [StoredRun(entry) for entry in place.iterdir() if is_run(entry)]
-    return sorted(runs, key=lambda run: (run.folder / "config.yaml").stat().st_mtime)
+    return sorted(runs, key=lambda run: (run.created(), run.name))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import UserError
 from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress, StageFinished, to_payload
 from engine.store import tensors
-from engine.store.files import make_folder, read_json, write, write_json
+from engine.store.files import guarded, make_folder, read_json, write, write_json
 from engine.store.images import ImageWriter
 from engine.store.journal import Journal
 from engine.store.lock import Owner, timestamp
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 HEARTBEAT_SECONDS = 1.0
 _IN_METRICS = ("iterations", "ce", "terms")
-_IN_STATUS = {"done", "rate", "batch", "batches", "beta", "architecture", "source", "seed", "epoch", "epochs"}
+_IN_STATUS = ("batch", "batches", "beta", "rate", "done", "architecture", "source", "seed", "epoch", "epochs")
 
 
 def runs_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -85,11 +85,11 @@ class Run:
         """Write an event to the journal, its per-iteration numbers to the metrics, and the heartbeat.
 
         The journal has a `RecoverProgress` without those numbers, and with the `rows` of the metrics
-        that hold them (first, and one past the last).
+        that hold them (first, and one past the last), in the table that the latest `RecoverLayout` began.
         """
         payload = to_payload(event)
         if isinstance(event, RecoverLayout):
-            self._open_metrics(event)
+            self._begin_metrics(event)
         if isinstance(event, RecoverProgress):
             for field in _IN_METRICS:
                 del payload[field]
@@ -99,11 +99,17 @@ class Run:
             self._journal.sync()
         self._heartbeat(event.kind, payload)
 
-    def _open_metrics(self, layout: RecoverLayout) -> None:
-        make_folder(self.folder / "metrics")
+    def _begin_metrics(self, layout: RecoverLayout) -> None:
+        """A table without rows: recovery begins with its first iteration, whatever was cut before."""
+        if self._metrics is not None:
+            self._metrics.close()
+        path = self.folder / "metrics" / "recover.f32"
+        make_folder(path.parent)
+        with guarded(path):
+            path.unlink(missing_ok=True)
         columns = ["batch", "iteration", "beta", "ce"]
         columns += [f"{term} @ {tap}" for term in layout.terms for tap in layout.taps]
-        self._metrics = Metrics(self.folder / "metrics" / "recover.f32", columns)
+        self._metrics = Metrics(path, columns)
 
     def _append_metrics(self, event: RecoverProgress) -> list[int]:
         assert self._metrics is not None, "RecoverLayout comes before RecoverProgress"
@@ -120,19 +126,7 @@ class Run:
         if kind == "StageStarted":
             self._status = {"state": "running", "stage": payload["stage"], "total": payload["total"]}
             self._status["unit"] = payload["unit"]
-        shown = (
-            "batch",
-            "batches",
-            "beta",
-            "rate",
-            "done",
-            "architecture",
-            "source",
-            "seed",
-            "epoch",
-            "epochs",
-        )
-        self._status.update({name: payload[name] for name in shown if name in payload})
+        self._status.update({name: payload[name] for name in _IN_STATUS if name in payload})
         if kind == "StageStarted" or time.monotonic() - self._beaten >= HEARTBEAT_SECONDS:
             self._write_status()
 

@@ -42,15 +42,17 @@ def layout(
     return header, {name: begin + start for name, start in starts.items()}, begin + offset
 
 
-def write(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> None:
-    """Replace the file `path` by these arrays, atomically. Raises UserError("disk")."""
+def write(
+    path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str], hint: str = files.OUT
+) -> None:
+    """Replace the file `path` by these arrays, atomically. Raises UserError("disk") with `hint`."""
     import numpy as np
 
     # Largest items first: readers want every array aligned to its item size.
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     plain = {name: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for name, array in ordered}
     header, _, _ = layout({name: (array.dtype.str, array.shape) for name, array in plain.items()}, facts)
-    files.write(path, header, *(array.reshape(-1).view(np.uint8).data for array in plain.values()))
+    files.write(path, header, *(array.reshape(-1).view(np.uint8).data for array in plain.values()), hint=hint)
 
 
 @contextmanager

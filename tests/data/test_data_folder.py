@@ -1,6 +1,7 @@
 """A folder of pictures: order, splits, sizes, and everything that can be wrong with it."""
 
 import errno
+import os
 import shutil
 import struct
 import zlib
@@ -244,12 +245,27 @@ def test_a_full_disk_is_reported_and_leaves_nothing_behind(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cache_module, "_flush", full)
-    with pytest.raises(UserError, match="No space left") as caught:
+    with pytest.raises(UserError, match="no room left") as caught:
         load(tmp_path / "set")
     assert caught.value.kind == "disk"
     assert "CFM_CACHE" in caught.value.hint
     assert not [path for path in (cache / "images").iterdir() if path.is_dir()]
     monkeypatch.undo()
+
+
+def test_a_cache_that_fills_up_with_the_last_file_names_its_variable(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree(tmp_path / "set", COUNTS)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)  # what JSON documents are written with
+    with pytest.raises(UserError, match="no room left") as caught:
+        load(tmp_path / "set")
+    assert "CFM_CACHE" in caught.value.hint
+    assert "--out" not in caught.value.hint
 
 
 def test_progress_counts_up_to_all_pictures(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""`cfm runs` and `cfm show` on runs made by hand: whole, damaged, and large."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from commandline import call, call_json
+
+from engine import store
+
+
+@pytest.fixture(autouse=True)
+def runs(monkeypatch, tmp_path):
+    monkeypatch.setenv("CFM_RUNS", str(tmp_path))
+    return tmp_path
+
+
+def made(folder):
+    run = store.open_run(folder, {"identity": {}, "created": "2024-01-01T00:00:00Z"}, "seed: 0\n")
+    run.close("interrupted")
+    return run
+
+
+def without_config(folder):
+    (folder / "config.yaml").unlink()
+
+
+def torn_manifest(folder):
+    (folder / "manifest.json").write_bytes(b"{")
+
+
+def folder_for_status(folder):
+    (folder / "status.json").unlink()
+    (folder / "status.json").mkdir()
+
+
+def empty_results(folder):
+    (folder / "results.json").write_text("{}")
+
+
+@pytest.mark.parametrize("damage", [without_config, torn_manifest, folder_for_status, empty_results])
+def test_a_damaged_run_is_told_and_hides_no_other(capsys, runs, damage):
+    made(runs / "whole")
+    made(runs / "torn")
+    damage(runs / "torn")
+    listed = {run["name"]: run for run in call_json(capsys, "runs", "runs")["runs"]}
+    assert listed["whole"]["state"] == "interrupted"
+    assert listed["torn"]["state"] == "damaged"
+    assert "damaged" in call(capsys, "runs")[0]
+
+
+def test_showing_one_image_reads_one_image(capsys, runs):
+    pixels = np.zeros((40, 3, 192, 192), np.float32)
+    writer = made(runs / "large").image_writer(pixels.shape, ("a",))
+    writer.add(pixels, np.zeros(40, np.int64), 1, 0.1)
+    writer.finish()
+    call(capsys, "show", "large", "--thumbnails", "1")
+    tracemalloc.start()
+    try:
+        out, _ = call(capsys, "show", "large", "--thumbnails", "1")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert out.count("a β 0.1") == 1
+    assert peak < pixels.nbytes / 2
