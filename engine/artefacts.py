@@ -24,7 +24,7 @@ from engine.squeeze import squeeze
 from engine.store import Cache, DamagedEntry, Entry
 from engine.store.cache import key
 
-FORMAT = 1  #: raised when an artefact's making or layout changes
+FORMAT = 2  #: raised when an artefact's making, layout or key changes
 FIELDS = ("mean_D", "var_D", "cov_DD", "flc_DK")
 
 
@@ -99,9 +99,10 @@ def squeezed(config: Config, data: DataSet, place: Place) -> Generator[Event, No
 
 
 def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
-    """The cache key of the real statistics."""
+    """The cache key of the real statistics. The seed is part of it where it orders the images."""
     return key(
         format=FORMAT,
+        seed=config.seed if config.statistics.order == "mixed" else None,
         data=data.fingerprint,
         teacher=backbones.fingerprint(teacher),
         taps=config.objective.taps,
