@@ -85,7 +85,9 @@ def _imports(problems: list[Problem]) -> bool:
 def _devices(problems: list[Problem]) -> list[dict[str, Any]]:
     import torch
 
-    threads, cpus = torch.get_num_threads(), _cpus()
+    from engine import device
+
+    threads, cpus = torch.get_num_threads(), device.cpus()
     if threads > cpus:
         message = f"torch uses {threads} threads on {cpus} processors"
         problems.append(Problem("warning", message, f"Set OMP_NUM_THREADS={cpus}."))
@@ -105,13 +107,6 @@ def _devices(problems: list[Problem]) -> list[dict[str, Any]]:
     if torch.backends.mps.is_available():
         devices.append({"name": "mps", "model": platform.processor()})
     return devices
-
-
-def _cpus() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _folders(problems: list[Problem]) -> dict[str, dict[str, Any]]:

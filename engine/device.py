@@ -1,6 +1,8 @@
-"""Which device computes."""
+"""Which device computes, and on how many processors."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -8,21 +10,15 @@ from engine.errors import UserError
 
 
 def choose(name: str) -> torch.device:
-    """The device of a name: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
+    """The device of a name that `config` takes: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
 
-    Raises UserError("config") for a name that means nothing or a device that is not there.
+    Raises UserError("config") for a device that is not there.
     """
-    if name == "auto":
-        return torch.device(_best())
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UserError("config", f"device: {name!r} is no device", "use auto, cpu, cuda, cuda:N or mps")
-    if not _present(device):
+    kind, _, number = (_best() if name == "auto" else name).partition(":")
+    index = int(number) if number else None
+    if not _present(kind, index or 0):
         raise UserError("config", f"device: {name} is not there", f"use --device {_best()}, or auto")
-    return device
+    return torch.device(kind) if index is None else torch.device(kind, index)
 
 
 def _best() -> str:
@@ -31,10 +27,10 @@ def _best() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _present(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    return device.type == "cpu" or torch.backends.mps.is_available()
+def _present(kind: str, index: int) -> bool:
+    if kind == "cuda":
+        return torch.cuda.is_available() and index < torch.cuda.device_count()
+    return kind == "cpu" or torch.backends.mps.is_available()
 
 
 def describe(device: torch.device) -> str:
@@ -42,3 +38,10 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device)
+
+
+def cpus() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

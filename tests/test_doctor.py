@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from cfm_tui import checkup
 from cfm_tui.cli.doctor import doctor
+from engine import device
 
 APP = typer.Typer()
 APP.command()(doctor)
@@ -30,7 +31,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"CFM_{name}", str(tmp_path / name.lower()))
     monkeypatch.setenv("TERM", "xterm-256color")
     room(monkeypatch, 2**40)
-    monkeypatch.setattr(checkup, "_cpus", lambda: 1024)
+    monkeypatch.setattr(device, "cpus", lambda: 1024)
     monkeypatch.setattr(checkup, "NVIDIA", tmp_path / "no-driver")
     return tmp_path
 
@@ -110,7 +111,7 @@ def test_settings_in_the_environment_that_no_run_would_take_are_told(monkeypatch
 
 
 def test_more_threads_than_processors_is_a_warning(monkeypatch) -> None:
-    monkeypatch.setattr(checkup, "_cpus", lambda: 0)
+    monkeypatch.setattr(device, "cpus", lambda: 0)
     assert examined("OMP_NUM_THREADS")[0] == 0
 
 

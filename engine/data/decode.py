@@ -7,7 +7,6 @@ side to S and cropping the centre.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from engine import device as devices
 from engine.data.pictures import Pictures
 
 Array = np.ndarray[Any, Any]
@@ -39,13 +39,6 @@ class Chunk:
     kept: list[int] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
     resolutions: Counter[tuple[int, int]] = field(default_factory=Counter)
-
-
-def workers() -> int:
-    """Threads for decoding: the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def opened(pictures: Pictures, index: int) -> Image.Image:
@@ -113,7 +106,7 @@ def chunks(pictures: Pictures, size: int, channels: int, progress: Progress | No
             return str(error)
 
     total = len(pictures)
-    with ThreadPoolExecutor(workers()) as pool:
+    with ThreadPoolExecutor(devices.cpus()) as pool:
         for start in range(0, total, CHUNK):
             stop = min(start + CHUNK, total)
             yield _gather(start, list(pool.map(one, range(start, stop))), size, channels)
@@ -149,7 +142,7 @@ def headers(pictures: Pictures, progress: Progress | None = None) -> tuple[Count
     sizes: Counter[tuple[int, int]] = Counter()
     grey = True
     total = len(pictures)
-    with ThreadPoolExecutor(workers()) as pool:
+    with ThreadPoolExecutor(devices.cpus()) as pool:
         for start in range(0, total, CHUNK):
             stop = min(start + CHUNK, total)
             for found in pool.map(one, range(start, stop)):

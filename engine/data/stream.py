@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from engine import augment
+from engine import device as devices
 from engine.data.cache import Shape
-from engine.data.decode import BadImage, frame_box, opened, square, workers
+from engine.data.decode import BadImage, frame_box, opened, square
 from engine.data.image_set import ImageSet, Indices, as_array, normalise, transfer
 from engine.data.pictures import Pictures
 from engine.errors import UserError
@@ -72,7 +73,7 @@ class StreamedImages(ImageSet):
 
     def _decode(self, indices: Array, boxes_M4: Array | None) -> Tensor:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(workers())
+            self._pool = ThreadPoolExecutor(devices.cpus())
         boxes = [None] * len(indices) if boxes_M4 is None else np.broadcast_to(boxes_M4, (len(indices), 4))
         images = list(self._pool.map(self._one, self._picked[indices].tolist(), boxes))
         empty = np.zeros((0, self.channels, self.size, self.size), dtype=np.uint8)

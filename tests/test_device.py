@@ -1,0 +1,26 @@
+"""Which device a name gives."""
+
+import pytest
+import torch
+
+from engine import device
+from engine.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1", "cuda:200", "cuda:99999999999999999999", "mps"])
+def test_an_absent_device_is_told(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match=f"{name} is not there") as caught:
+        device.choose(name)
+    assert "--device cpu" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["cuda:2", "cuda:200", "cuda:99999999999999999999"])
+def test_a_number_beyond_the_last_device_is_told(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="is not there"):
+        device.choose(name)
+    assert device.choose("auto") == device.choose("cuda") == torch.device("cuda")
+    assert device.choose("cuda:01") == torch.device("cuda:1")
