@@ -42,9 +42,7 @@ __all__ = [
     "ENVIRONMENT_NAMES",
     "PROTOCOLS",
     "Resolved",
-    "canonical",
     "describe",
-    "differences",
     "flat",
     "method_names",
     "preset_names",
@@ -308,14 +306,3 @@ def to_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
         line = "  " * len(parents) + f"{name}: {yaml_file.inline(value)}"
         lines.append(f"{line:<48}  # {origins[path]}" if origins else line)
     return "\n".join(lines) + "\n"
-
-
-def canonical(config: Config) -> str:
-    """One text per configuration, for hashing: compact JSON with sorted keys."""
-    return json.dumps(config.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
-
-
-def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted key → (value in a, value in b), for the keys whose values differ."""
-    ours, theirs = flat(a), flat(b)
-    return {key: (ours[key], theirs[key]) for key in ours if ours[key] != theirs[key]}

@@ -5,7 +5,7 @@ from subprocess import run
 import pytest
 
 from engine import settings
-from engine.config import BackboneName, Config, Term
+from engine.config import BackboneName, Term
 from engine.errors import UserError
 from engine.settings import resolve
 
@@ -210,14 +210,6 @@ def test_names_that_do_not_exist(tmp_path: Path) -> None:
     assert "none.yaml" in refusal(file=tmp_path / "none.yaml").message
     extending = write(tmp_path, "c.yaml", "extends: digits\n")
     assert "digits" in refusal(preset="digits", file=extending).message
-
-
-def test_differences_and_canonical_form() -> None:
-    a, b = resolve().config, resolve(sets=["recover.lr=0.5", "seed=3"]).config
-    assert settings.differences(a, b) == {"seed": (0, 3), "recover.lr": (0.25, 0.5)}
-    assert settings.differences(a, a) == {}
-    assert settings.canonical(a) == settings.canonical(Config.model_validate_json(settings.canonical(a)))
-    assert settings.canonical(a) != settings.canonical(b)
 
 
 def test_settings_need_no_torch() -> None:

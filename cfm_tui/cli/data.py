@@ -5,7 +5,6 @@ Engine modules are imported inside the commands, so that `cfm --help` stays quic
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cfm_tui.cli.common import Json, print_json
+
 if TYPE_CHECKING:
     from engine import config
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch and check image sets.")
 
-SCHEMA_VERSION = 1
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Root = Annotated[
     Path | None,
     typer.Option(
@@ -57,7 +56,7 @@ def list_sets(root: Root = None, as_json: Json = False) -> None:
             }
         )
     if as_json:
-        _print_json({"root": str(folder), "sets": sets})
+        print_json({"root": str(folder), "sets": sets})
         return
     typer.echo(f"data root: {folder}")
     for entry in sets:
@@ -91,7 +90,7 @@ def get(
         with _progress({"download": "bytes", "unpack": "files"}) as report:
             path = download.get(name, root, report)
     if as_json:
-        _print_json({"name": name, "path": str(path) if path else None})
+        print_json({"name": name, "path": str(path) if path else None})
     else:
         typer.echo(f"{name} is at {path}" if path else f"{name} comes with the program; nothing to get")
 
@@ -116,7 +115,7 @@ def check(
     with _progress({"read": "files"}) as report:
         found = checking.check(settings, progress=lambda done, total: report("read", done, total))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for line in _lines(found):
         typer.echo(line)
@@ -204,7 +203,3 @@ def _line_printer(units: dict[str, str]) -> Callable[[str, int, int], None]:
             typer.echo(f"{phase}: {done:,}{of} {units[phase]}", err=True)
 
     return report
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    typer.echo(json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=False, indent=2))
