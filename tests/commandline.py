@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import jsonschema
@@ -15,7 +17,11 @@ from cfm_tui.cli import main
 
 REPOSITORY = Path(cfm_tui.__file__).parents[1]
 SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
-PROGRAM = "from cfm_tui.cli import main; main()"
+#: SIGINT as from a terminal: a shell's background job, and all that it starts, would ignore it.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from cfm_tui.cli import main; main()"
+)
 
 
 def call(capsys, *words, code=0):
@@ -46,3 +52,16 @@ def start(*words, **options):
     """Start `cfm WORDS` as a process of its own."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", PROGRAM, *words], cwd=REPOSITORY, **{**pipes, **options})
+
+
+@contextmanager
+def started(*words, seconds=120, **options):
+    """`start`, with a process that is killed after so many seconds, or when the block is left."""
+    with start(*words, **options) as process:
+        watchdog = threading.Timer(seconds, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()

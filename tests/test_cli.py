@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from commandline import REPOSITORY, call, call_json, start
+from commandline import REPOSITORY, call, call_json, start, started
 
 from cfm_tui import cli
 from engine.errors import UserError
@@ -129,15 +129,17 @@ def test_listings(capsys, monkeypatch, tmp_path):
     ]
 
 
-def left_after(process, seconds):
-    try:
-        process.communicate(timeout=seconds)
-    finally:
-        process.kill()
-
-
 def test_the_doctor_answers_in_its_shape(capsys):
     assert call_json(capsys, "doctor", "doctor")["ok"]
+
+
+def test_a_process_of_a_test_is_never_left_behind(tmp_path):
+    words = ["run", "--preset", "smoke", "--out", str(tmp_path / "run")]
+    with pytest.raises(AssertionError), started(*words) as left:
+        raise AssertionError
+    with started(*words, seconds=0.1) as late:
+        late.communicate()
+    assert [process.returncode for process in (left, late)] == [-signal.SIGKILL] * 2
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -154,11 +156,10 @@ def test_a_signal_leaves_the_run_marked_and_free(tmp_path, number, code):
         "--out",
         str(out),
     ]
-    with start(*words, env={"CFM_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}) as process:
-        while "validate" not in process.stderr.readline():
-            assert process.poll() is None
+    with started(*words, env={"CFM_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}) as process:
+        assert any("validate" in line for line in process.stderr)
         process.send_signal(number)
-        left_after(process, 120)
+        process.communicate()
     assert process.returncode == code
     assert json.loads((out / "status.json").read_text())["state"] == "interrupted"
     assert (out / "images" / "distilled.safetensors").exists()
