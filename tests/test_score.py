@@ -138,6 +138,19 @@ def test_one_picture_and_its_class(capsys, world, tmp_path):
     assert told["ce"] == inside["ce"]
 
 
+def test_a_run_is_scored_by_its_name(capsys, world, tmp_path, monkeypatch):
+    root = world[0]
+    monkeypatch.setenv("CFM_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "manifest.json").write_text("{}")
+    (tmp_path / "runs" / "mine" / "images").symlink_to(root / "synthetic")
+    named = call_json(capsys, "score", *words(root, "mine"))
+    assert named["layers"] == call_json(capsys, "score", *words(root, root / "synthetic"))["layers"]
+    assert named["images"] == {"path": str(tmp_path / "runs" / "mine"), "count": 6}
+    error = call_json(capsys, "error", *words(root, "yours"), code=2)["error"]
+    assert "yours does not exist" in error["message"]
+
+
 def test_the_table_has_a_line_for_each_layer(capsys, world):
     root = world[0]
     out, err = call(capsys, *words(root, root / "synthetic"))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def score(
-    images: Annotated[Path, typer.Argument(help="A folder of class folders, a run, or one picture.")],
+    images: Annotated[Path, typer.Argument(help="A folder of class folders, a run or its name, a picture.")],
     teacher: Teacher = None,
     dataset: Annotated[str | None, typer.Option(help="The real data set; see cfm data list.")] = None,
     data_root: DataRoot = None,
@@ -62,6 +62,7 @@ def _score(config: Config, path: Path, class_name: str | None, display: Display)
     from engine import device as devices
     from engine.data import load
 
+    path = _named(path)
     scoring.require_images(path)
     artefacts.require_teacher(config)
     place = artefacts.Place(devices.choose(config.device), store.Cache())
@@ -75,3 +76,11 @@ def _score(config: Config, path: Path, class_name: str | None, display: Display)
         "teacher": {"architecture": config.backbone.name, "fingerprint": backbones.fingerprint(teacher)},
         **found,
     }
+
+
+def _named(path: Path) -> Path:
+    """A path that is there as it stands, else the run of that name."""
+    from engine import store
+
+    run = store.runs_folder() / path
+    return run if not path.exists() and store.is_run(run) else path
