@@ -165,7 +165,7 @@ def test_flags_that_were_not_given_say_nothing() -> None:
         ("protocol=papr", ["protocol", "papr"], "paper"),
         ("recover.lr=-1", ["recover.lr", "-1", "greater than 0", "flag"], "recover.lr"),
         ("ipc=0", ["ipc", "0", "at least 1"], "ipc"),
-        ("recover.betas=[0.5, 2]", ["recover.betas[1]", "2", "at most 1"], "recover.betas"),
+        ("recover.betas=[0.5, 2]", ["recover.betas[1]", "2", "less than 1"], "recover.betas"),
         ("recover.lr=.inf", ["recover.lr", "finite"], ""),
         ("ipc=true", ["ipc", "true", "whole number"], ""),
         ("ipc='10'", ["ipc", "whole number"], ""),
