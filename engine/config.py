@@ -17,6 +17,7 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Scale = tuple[Annotated[float, Field(gt=0.0, le=1.0)], Annotated[float, Field(gt=0.0, le=1.0)]]
 SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
+Precision = Literal["float32", "bfloat16"]
 TapName = Literal["conv-input", "conv-output", "batchnorm"]
 BackboneName = Literal[
     "convnet",
@@ -187,6 +188,7 @@ class Recover(Node):
     clamp: bool = True  #: keep pixels valid after each step
     views: Views = Views(crop_scale=(0.08, 1.0), flip=True, roll=4)
     shared_view: bool = True  #: one draw for the whole batch, or one per image
+    precision: Precision = "float32"  #: of the network; statistics are float32 whatever it is
 
 
 class Relabel(Node):
@@ -211,7 +213,7 @@ class Validate(Node):
     evaluate_every: Positive = 10  #: epochs between measurements…
     evaluate_from: Fraction = 0.8  #: …after this share of all epochs
     average: Fraction = 0.0  #: share of last epochs whose weights are averaged for the result
-    precision: Literal["float32", "bfloat16"] = "float32"  #: of the forward passes (autocast)
+    precision: Precision = "float32"  #: of the forward passes (autocast)
 
 
 class Config(Node):

@@ -45,3 +45,8 @@ def cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Mixed precision for forward passes; does nothing for float32."""
+    return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)

@@ -80,7 +80,8 @@ def recover(
     values, then one event a batch. Raises UserError("numeric") naming batch, iteration and layer
     where a loss is not finite; nothing of that batch is kept.
     """
-    network = Tapped(model, config.objective.taps, device)
+    precision = getattr(torch, config.recover.precision)
+    network = Tapped(model, config.objective.taps, device, precision)
     real = [moments.to(device) for moments in real]
     plan = batches(config, len(train.classes))
     betas = schedules.betas_of_batches(

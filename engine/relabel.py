@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from engine import augment, backbones
 from engine.config import Config
 from engine.data import ImageSet
+from engine.device import autocast
 from engine.events import Event, StageProgress
 from engine.rng import generator
 from engine.training import batches_of
@@ -77,11 +78,6 @@ class Labeller:
         with autocast(self.device, self.precision):
             logits_MK: Tensor = self.network(x_MCHW)
         return logits_MK.float()
-
-
-def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """Mixed precision for forward passes; does nothing for float32."""
-    return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
 
 
 @dataclass(frozen=True)

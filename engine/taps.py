@@ -6,6 +6,7 @@ Legend: M images, D features, K classes, L taps.
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from engine import backbones
 from engine.config import TapName
+from engine.device import autocast
 from engine.errors import UserError
 from engine.moments import Moments
 
@@ -22,10 +24,13 @@ class Tapped:
     """A frozen backbone that returns its taps' features beside its logits.
 
     The network is a private copy in evaluation mode: no weight gradients, channels-last, and with
-    BatchNorm folded into the convolutions where no tap stands between the two.
+    BatchNorm folded into the convolutions where no tap stands between the two. A precision
+    of bfloat16 is that of convolutions and linear layers, and so of the features, but for the pixels.
     """
 
-    def __init__(self, model: nn.Module, taps: TapName, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, taps: TapName, device: torch.device, precision: torch.dtype = torch.float32
+    ) -> None:
         self.taps = taps
         if taps == "conv-input":
             network = backbones.fold_batchnorm(model)
@@ -34,6 +39,10 @@ class Tapped:
         if device.type == "cpu":
             _ease_first_conv(network)
         self.network = backbones.placed(network, device)
+        for module in self.network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(precision)  # once, not at every step
+        self.autocast = partial(autocast, device, precision)
         self.names = names(model, taps)
         self._features: dict[str, Tensor] = {}
         for name in self.names:
@@ -54,7 +63,8 @@ class Tapped:
     def __call__(self, x_MCHW: Tensor) -> tuple[list[Tensor], Tensor]:
         """Features of each tap (M, D, H, W), in forward order, and logits (M, K)."""
         self._features.clear()
-        logits_MK: Tensor = self.network(x_MCHW.contiguous(memory_format=torch.channels_last))
+        with self.autocast():
+            logits_MK: Tensor = self.network(x_MCHW.contiguous(memory_format=torch.channels_last))
         features = [self._features[name] for name in self.names]
         self._features.clear()
         return features, logits_MK

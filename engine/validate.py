@@ -17,8 +17,9 @@ from torch.optim.swa_utils import AveragedModel
 from engine import backbones
 from engine.config import Config
 from engine.data import ImageSet
+from engine.device import autocast
 from engine.events import Event
-from engine.relabel import FkdViews, Labeller, StoredLabels, autocast
+from engine.relabel import FkdViews, Labeller, StoredLabels
 from engine.rng import torch_seeded
 from engine.training import EpochLog, Trainer, accuracy
 
