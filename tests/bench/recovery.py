@@ -3,6 +3,7 @@
     python tests/bench/recovery.py [--backbone convnet|resnet18] [--threads 2] [--alone] [--json]
 
 ours: `engine.recover.Batch`, as `cfm run --preset cifar10-10-convnet` drives it.
+ours, bfloat16: the same with `recover.precision=bfloat16`; fast where the processor or card knows the type.
 plain: the loop as one writes it first; see `Plain`. Both start from the same images, follow the moving
 statistics of an earlier batch, and must give the same loss for the same view before they are timed.
 network: forward and backward of the plain network and cross-entropy alone, for reference.
@@ -17,10 +18,6 @@ Legend: M images, C channels, H, W, D features, K classes, N positions.
 """
 
 from __future__ import annotations
-
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not burn a shared core
 
 import argparse
 import copy
@@ -127,8 +124,8 @@ def scene(backbone: str) -> Scene:
 class Ours:
     """One batch as `recover` optimises it."""
 
-    def __init__(self, scene: Scene) -> None:
-        network = Tapped(scene.model, scene.config.objective.taps, CPU)
+    def __init__(self, scene: Scene, precision: torch.dtype = torch.float32) -> None:
+        network = Tapped(scene.model, scene.config.objective.taps, CPU, precision)
         self.batch = recover.Batch(
             scene.config, network, scene.real, scene.train, BETA, NUMBER, scene.earlier
         )
@@ -295,7 +292,12 @@ def timed(step: Callable[[], object], iterations: int) -> float:
 
 def measure(scene: Scene, rounds: int, iterations: int, alone: bool) -> dict[str, list[float]]:
     """Milliseconds an iteration of each contestant in each round."""
-    contestants = {"ours": Ours(scene), "plain": Plain(scene), "network": Network(scene)}
+    contestants = {
+        "ours": Ours(scene),
+        "ours, bfloat16": Ours(scene, torch.bfloat16),
+        "plain": Plain(scene),
+        "network": Network(scene),
+    }
     if alone:
         contestants |= {f"plain + {name}": Plain(scene, **switch) for name, switch in ALONE.items()}
     for contestant in contestants.values():
