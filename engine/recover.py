@@ -217,6 +217,12 @@ class Batch:
                     f"the term {term.filter}/{term.signal} of {layer} is not finite",
                     "lower recover.lr; earlier batches are kept",
                 )
+        if not self.config.recover.clamp:  # unbounded pixels may have run away before any inverse failed
+            raise UserError(
+                "numeric",
+                f"the ridge terms of {layer} are not finite: the images ran away, or Ψ + βI is singular",
+                "set recover.clamp=true, lower recover.lr, or raise objective.beta; earlier batches are kept",
+            )
         raise objective.singular(layer, self.objective.beta)
 
     def pixels(self) -> Tensor:

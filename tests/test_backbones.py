@@ -267,6 +267,17 @@ def test_a_page_of_text_a_folder_and_nothing_are_refused(tmp_path: Path) -> None
     assert "does not exist" in refused(build(), tmp_path / "none.pth").message
 
 
+@pytest.mark.parametrize(
+    "text", ["root:x:0:0:root:/root:/bin/bash\n", "12\n", "0", "(lp0\n.", "}q.", "\n", "c"]
+)
+def test_text_that_happens_to_mean_something_to_a_reader_of_pickles_is_refused(
+    tmp_path: Path, text: str
+) -> None:
+    page = tmp_path / "page.pth"
+    page.write_text(text)
+    assert refused(build(), page).kind == "teacher"
+
+
 def test_a_file_that_may_not_be_read_is_told_from_a_damaged_one(tmp_path: Path, monkeypatch) -> None:
     def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")

@@ -240,6 +240,9 @@ def test_a_term_that_overflows_is_not_called_singular(teacher, digits, cpu):
     with pytest.raises(UserError, match=r"batch 1, iteration \d+") as caught:
         distil(config, teacher, digits, cpu)
     assert "singular" not in str(caught.value)
+    ridge = small(recover={"lr": 1e30, "clamp": False})
+    with pytest.raises(UserError, match=r"ran away, or Ψ \+ βI is singular"):
+        distil(ridge, teacher, digits, cpu)
 
 
 def test_taps_that_a_network_lacks_are_refused(cpu):
