@@ -139,7 +139,7 @@ class BetaSchedule(Node):
     kind: Literal["cosine", "linear", "constant"] = "cosine"
     origin: Literal[0, 1] = 0  #: 1: b = 1…B, ends at 0 (the paper); 0: starts at β (released code)
     per: Literal["round", "batch"] = "round"  #: batches of one IPC round share β, or each has its own
-    minimum: Annotated[float, Field(ge=0)] = 0.0  #: floor of β_b (Algorithm 1's β_min)
+    beta_min: Annotated[float, Field(ge=0)] = 0.0  #: floor of β_b (Algorithm 1's β_min)
 
 
 class Objective(Node):
@@ -171,7 +171,7 @@ class Objective(Node):
                     f" {term.filter} with signal {signal}; use diagonal with none, identity with mean,"
                     f" or taps conv-input"
                 )
-            if term.filter == "ridge" and max(self.beta, self.schedule.minimum) == 0:
+            if term.filter == "ridge" and max(self.beta, self.schedule.beta_min) == 0:
                 raise ValueError("beta = 0 leaves the ridge filter without a ridge; give a positive beta")
         return self
 

@@ -105,7 +105,7 @@ def singular(where: str, beta: float) -> UserError:
     return UserError(
         "numeric",
         f"Ψ + βI of {where} is singular at β = {beta:.3g}",
-        "raise objective.beta, or give the schedule a floor with objective.schedule.minimum",
+        "raise objective.beta, or give the schedule a floor with objective.schedule.beta_min",
     )
 
 

@@ -14,7 +14,7 @@ def beta_at(schedule: BetaSchedule, beta: float, step: int, steps: int) -> float
     """β_b for 0-based step of `steps`; a step is an IPC round or a batch (`schedule.per`).
 
     cosine: β·(1 + cos(π·t/steps))/2 with t = step + origin (Eq. 19); linear: β·(1 − t/steps);
-    constant: β. Never below `schedule.minimum`.
+    constant: β. Never below `schedule.beta_min`.
     """
     assert 0 <= step < steps
     share = (step + schedule.origin) / steps
@@ -23,7 +23,7 @@ def beta_at(schedule: BetaSchedule, beta: float, step: int, steps: int) -> float
         "linear": 1.0 - share,
         "constant": 1.0,
     }[schedule.kind]
-    return max(beta * factor, schedule.minimum)
+    return max(beta * factor, schedule.beta_min)
 
 
 def betas_of_batches(schedule: BetaSchedule, beta: float, ipc: int, batches: int) -> list[float]:

@@ -1,6 +1,6 @@
 """The real side: moments of every tap over the training set in one pass (Eq. 17, Algorithm 1 lines 1–4).
 
-No gradient, no augmentation, evaluation mode. Legend: M images, K classes.
+No gradient, no augmentation, evaluation mode, full float32. Legend: M images, K classes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def measure_set(
     for start in range(0, len(images), size):
         indices = order_N[start : start + size]
         labels_M = images.labels_N[indices].to(device, non_blocking=True)
-        with torch.no_grad():
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             features, logits_MK = network(images.batch(indices, device))
             ce += nn.functional.cross_entropy(logits_MK.float(), labels_M, reduction="sum")
         for accumulator, x_MDHW in zip(accumulators, features, strict=True):

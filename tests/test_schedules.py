@@ -25,7 +25,7 @@ def test_released_code_counts_from_zero_and_batches_of_a_round_share_beta():
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "constant"])
 def test_beta_never_falls_below_its_minimum_and_never_rises(kind):
-    betas = betas_of_batches(BetaSchedule(kind=kind, origin=1, minimum=0.02), 0.1, 50, 50)
+    betas = betas_of_batches(BetaSchedule(kind=kind, origin=1, beta_min=0.02), 0.1, 50, 50)
     assert min(betas) >= 0.02
     assert betas == sorted(betas, reverse=True)
     assert (betas[-1] == 0.1) is (kind == "constant")
