@@ -89,6 +89,9 @@ def recover(
     )
     terms = [f"{term.filter}/{term.signal}" for term in objective.resolved_terms(config.objective)]
     yield RecoverLayout(network.names, terms, betas)
+    objective.Objective(
+        config.objective, real, min(betas)
+    )  # a real side without inverse is known before hours of work
     starts = initial_indices(config, train)
     earlier: list[Moments] | None = None
     for index, (ipc_round, classes) in enumerate(plan):

@@ -250,3 +250,15 @@ def test_taps_that_a_network_lacks_are_refused(cpu):
     model = backbones.build(config.backbone, classes=10, channels=1, image_size=16)
     with pytest.raises(UserError, match="no BatchNorm"):
         names(model, "batchnorm")
+
+
+def test_a_schedule_that_ends_where_there_is_no_inverse_is_refused_before_the_first_batch(
+    teacher, digits, cpu
+):
+    config = small(objective={"taps": "conv-output", "schedule": {"origin": 1, "per": "batch"}})
+    _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
+    assert torch.linalg.matrix_rank(real[0].cov_DD) <= 9  # sixteen channels out of nine pixels
+    stage = recover.recover(config, teacher, real, digits.train, cpu, keep=lambda *batch: None)
+    assert next(stage).kind == "RecoverLayout"
+    with pytest.raises(UserError, match=r"real tap layers.conv.0 is singular at β = 0"):
+        next(stage)
