@@ -223,6 +223,7 @@ class Config(Node):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     ipc: Positive = 10  #: images per class
     device: str = "auto"  #: auto, cpu, cuda, cuda:N or mps
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0  #: between checkpoints; 0: wherever possible
     data: Data = Data()
     backbone: Backbone = Backbone()
     squeeze: Squeeze = Squeeze()

@@ -6,6 +6,7 @@ is pausing. Every event is plain data and JSON-serialisable by ``to_payload``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -25,11 +26,12 @@ class Event:
 
 @dataclass(frozen=True)
 class StageStarted(Event):
-    """A stage begins: `total` units of `unit` (epochs, images, iterations) lie ahead."""
+    """A stage begins: `total` units of `unit` (epochs, images…), `done` of which are there already."""
 
     stage: Stage
     total: int
     unit: str
+    done: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,15 @@ class RecoverProgress(Event):
 
 @dataclass(frozen=True)
 class RecoverLayout(Event):
-    """Said once before recovery: what the numbers of `RecoverProgress` stand for."""
+    """Said before recovery: what the numbers of `RecoverProgress` stand for.
+
+    done: iterations of all batches that were finished before the recovery was cut; the rest follows.
+    """
 
     taps: list[str]
     terms: list[str]
     betas: list[float]
+    done: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,30 @@ class BatchRecovered(Event):
 
 
 @dataclass(frozen=True)
+class Checkpointed(Event):
+    """The stage's state is on disk: its `number`, how many `bytes`, and what it took to write them."""
+
+    stage: Stage
+    number: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Paused(Event):
+    """Nothing is computed until somebody says so. by: who asked."""
+
+    by: str
+
+
+@dataclass(frozen=True)
+class Continued(Event):
+    """A pause is over. by: who asked."""
+
+    by: str
+
+
+@dataclass(frozen=True)
 class Notice(Event):
     """Something a person should know; the stage goes on."""
 
@@ -116,3 +146,9 @@ class Notice(Event):
 def to_payload(event: Event) -> dict[str, Any]:
     """The event's fields as JSON-serialisable data."""
     return asdict(event)
+
+
+def from_payload(kind: str, payload: Mapping[str, Any]) -> Event | None:
+    """The event that `to_payload` was given; None for a kind that this version does not know."""
+    known = {event.__name__: event for event in Event.__subclasses__()}
+    return known[kind](**payload) if kind in known else None

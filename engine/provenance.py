@@ -18,7 +18,7 @@ from engine.config import Config
 from engine.version import product_version
 
 _PACKAGES = ("torch", "torchvision", "numpy")
-_ELSEWHERE = (("device",), ("data", "root"), ("backbone", "teacher"))
+_ELSEWHERE = (("device",), ("checkpoint_seconds",), ("data", "root"), ("backbone", "teacher"))
 
 
 def versions() -> dict[str, str]:
@@ -40,7 +40,8 @@ def config_tree(config: Config) -> dict[str, Any]:
 def config_hash(config: Config) -> str:
     """SHA-256 of every setting that can change a result.
 
-    Which device, and where data and teacher lie, is left out: the last two have fingerprints.
+    Which device, how often a checkpoint is written, and where data and teacher lie, is left out: the
+    last two have fingerprints.
     """
     tree = config_tree(config)
     for *parents, name in _ELSEWHERE:

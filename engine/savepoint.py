@@ -1,0 +1,100 @@
+"""Where a stage can be left and taken up again: what it must remember, and how often it offers to.
+
+A stage yields a `SavePoint` about once a second; whoever drives may take its state there, stop, wait,
+or pass on. A stage that is given that state later goes on as if nothing had happened, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.events import Event, Stage
+
+OFFER_SECONDS = 1.0  #: how often a stage offers a save point, at least
+
+
+@dataclass(frozen=True)
+class State:
+    """What a stage needs to go on. arrays: tensors by name; facts: JSON-serialisable."""
+
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SavePoint(Event):
+    """The stage can be left here; everything it told so far has been yielded.
+
+    capture: gives the state, to be called before the stage is pulled again; raises UserError("numeric")
+    where it is not worth keeping. always: a point that is saved whenever it is reached, such as a
+    batch's end.
+    """
+
+    stage: Stage
+    capture: Callable[[], State]
+    always: bool = False
+
+
+class Pace:
+    """Says when so many seconds have passed since it last said so."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = min(seconds, OFFER_SECONDS)
+        self._since = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time; if so, the seconds are counted anew."""
+        now = time.monotonic()
+        if now - self._since < self.seconds:
+            return False
+        self._since = now
+        return True
+
+
+def under(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, each name behind ``prefix.``."""
+    return {f"{prefix}.{name}": value for name, value in arrays.items()}
+
+
+def part(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name begins with ``prefix.``, under the rest of their names."""
+    return {
+        name.removeprefix(f"{prefix}."): value
+        for name, value in arrays.items()
+        if name.startswith(f"{prefix}.")
+    }
+
+
+def optimiser_arrays(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers of each weight, as ``NUMBER.NAME``."""
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+    return {
+        f"{number}.{name}": value
+        for number, weight in enumerate(weights)
+        for name, value in optimiser.state[weight].items()
+        if isinstance(value, Tensor)
+    }
+
+
+@torch.no_grad()
+def restore_optimiser(optimiser: torch.optim.Optimizer, arrays: Mapping[str, Tensor]) -> None:
+    """Give a new optimiser what `optimiser_arrays` told of another, in the memory layout of its weights."""
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+    for number, weight in enumerate(weights):
+        for name, value in part(str(number), arrays).items():
+            like = weight if value.shape == weight.shape else value
+            device = weight.device if name != "step" else _step_device(optimiser, weight)
+            kept = torch.empty_like(like, dtype=value.dtype, device=device)
+            optimiser.state[weight][name] = kept.copy_(value)
+
+
+def _step_device(optimiser: torch.optim.Optimizer, weight: Tensor) -> torch.device:
+    """Fused optimisers count their steps beside the weights, others on the CPU."""
+    fused = any(group.get("fused") or group.get("capturable") for group in optimiser.param_groups)
+    return weight.device if fused else torch.device("cpu")
