@@ -129,6 +129,13 @@ def write(path: Path, *parts: bytes | memoryview, hint: str = OUT) -> None:
     sync_folder(path.parent)
 
 
+def remove(path: Path) -> None:
+    """Take a file away, durably; one that is not there is no matter. Raises UserError("disk")."""
+    with guarded(path):
+        path.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
 def write_json(path: Path, value: Any, hint: str = OUT) -> None:
     """Replace the file `path` by `value` as indented JSON. Raises UserError("disk") with `hint`."""
     write(path, (to_json(value, indent=2) + "\n").encode(), hint=hint)
