@@ -1,12 +1,11 @@
 import errno
-import json
 import os
 
 import numpy as np
 import pytest
 
 from engine.errors import UserError
-from engine.store import files, journal, metrics, tensors
+from engine.store import files, tensors
 
 CALLS = ("open", "write", "fsync", "replace")
 
@@ -65,84 +64,6 @@ def test_damaged_json_is_named(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError, match=r"a\.json is damaged"):
         files.read_json(tmp_path / "a.json")
-
-
-def written(path, count=5):
-    """A journal of `count` events, and the offset at which each line ends."""
-    ends = []
-    writer = journal.Journal(path)
-    for number in range(count):
-        writer.append("Notice", {"level": "info", "message": f'β_{number} ,"crc32":"'})
-        ends.append(path.stat().st_size)
-    writer.close()
-    return ends
-
-
-def test_a_torn_journal_keeps_what_was_whole_at_every_byte_of_two_records(tmp_path):
-    path = tmp_path / "journal.jsonl"
-    ends = written(path)
-    whole = path.read_bytes()
-    for size in range(ends[2], len(whole) + 1):
-        path.write_bytes(whole[:size])
-        kept = sum(end <= size for end in ends)
-        assert [record.seq for record in journal.read(path)] == list(range(1, kept + 1))
-        writer = journal.Journal(path)
-        writer.append("Notice", {"message": "after"})
-        writer.close()
-        found = list(journal.read(path))
-        assert [record.seq for record in found] == list(range(1, kept + 2))
-        assert found[-1].payload == {"message": "after"}
-        assert len(path.read_bytes().splitlines()) == kept + 1
-
-
-def test_an_altered_line_is_not_believed(tmp_path):
-    path = tmp_path / "journal.jsonl"
-    ends = written(path)
-    text = bytearray(path.read_bytes())
-    text[ends[1] + 20] ^= 1
-    path.write_bytes(text)
-    assert [record.seq for record in journal.read(path)] == [1, 2, 4, 5]
-
-
-def test_a_failed_append_leaves_the_journal_whole(tmp_path, monkeypatch):
-    path = tmp_path / "journal.jsonl"
-    writer = journal.Journal(path)
-    writer.append("Notice", {"message": "first"})
-    real = os.write
-
-    def half(handle, data):
-        if len(data) > 40:
-            return real(handle, data[:40])
-        raise OSError(errno.ENOSPC, "full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", half)
-        with pytest.raises(UserError, match="no room"):
-            writer.append("Notice", {"message": "second " * 20})
-    writer.append("Notice", {"message": "third"})
-    writer.close()
-    assert [record.payload["message"] for record in journal.read(path)] == ["first", "third"]
-
-
-def test_metrics_come_back_and_a_torn_row_is_cut(tmp_path):
-    path = tmp_path / "m.f32"
-    rows = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
-    table = metrics.Metrics(path, ["a", "b", "c"])
-    table.append(rows[:2])
-    table.append(rows[2:])
-    table.close()
-    columns, found = metrics.read(path)
-    assert columns == ["a", "b", "c"]
-    assert np.array_equal(found, rows)
-    assert json.loads(path.read_bytes().split(b"\n")[0])["dtype"] == "<f4"
-    del found
-    os.truncate(path, path.stat().st_size - 5)
-    assert np.array_equal(metrics.read(path)[1], rows[:4])
-    table = metrics.Metrics(path, columns)
-    assert table.rows == 4
-    table.append(rows[4:])
-    table.close()
-    assert np.array_equal(metrics.read(path)[1], rows)
 
 
 def test_arrays_come_back_bit_for_bit_in_any_reader(tmp_path):

@@ -2,7 +2,8 @@
 
 A line is ``{"seq": …, "time": …, "kind": …, "payload": {…}, "crc32": "…"}``; the checksum covers the
 bytes of the line before ``,"crc32"``. Sequence numbers count from 1 without gaps. A process that dies
-while writing leaves a torn last line: readers pass over it, the next writer cuts it off.
+while writing leaves a torn last line: readers pass over it, the next writer cuts it off. Whatever else
+does not fit is damage: it is passed over, stays where it is, and is told.
 """
 
 from __future__ import annotations
@@ -41,38 +42,106 @@ def _decode(line: bytes) -> Record | None:
     body, seal, rest = line.rpartition(_SEAL)
     if not seal or rest != f'{zlib.crc32(body):08x}"}}\n'.encode():
         return None
-    fields = json.loads(body + b"}")
-    return Record(fields["seq"], fields["time"], fields["kind"], fields["payload"])
+    try:
+        fields = json.loads(body + b"}")
+        record = Record(fields["seq"], fields["time"], fields["kind"], fields["payload"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    plain = isinstance(record.seq, int) and isinstance(record.kind, str) and isinstance(record.payload, dict)
+    return record if plain else None
+
+
+class Reading:
+    """A journal read from its beginning; `more` may be asked again after the file has grown.
+
+    seq: of the last record that stands. damage: what was wrong before it, by file and line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seq = 0
+        self.damage: list[str] = []
+        self._after = (0, 0)  # where the last record that stands ends: bytes, lines
+        self._doubted: list[
+            tuple[int, bool, str]
+        ] = []  # lines behind it: their ends, whether torn, what is wrong
+
+    def more(self) -> Iterator[Record]:
+        """The records behind those that were given before, oldest first."""
+        end, number = self._after
+        self._doubted = []
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(end)
+            for line in file:
+                end, number = end + len(line), number + 1
+                record = _decode(line)
+                if record is None:
+                    self._doubted.append((end, True, f"line {number} is not what was written"))
+                elif record.seq <= self.seq:
+                    told = f"line {number} has number {record.seq} after number {self.seq}"
+                    self._doubted.append((end, False, told))
+                else:
+                    self._stands(record, end, number)
+                    yield record
+
+    def _stands(self, record: Record, end: int, number: int) -> None:
+        self.damage += [f"{self.path}: {told}" for _, _, told in self._doubted]
+        self._doubted = []
+        first, last = self.seq + 1, record.seq - 1
+        if first <= last:
+            missing = f"record {first} is" if first == last else f"records {first} to {last} are"
+            self.damage.append(f"{self.path}: {missing} missing before line {number}")
+        self.seq = record.seq
+        self._after = (end, number)
+
+    def torn(self) -> str | None:
+        """What to say of a torn tail, the last line where that is not whole; None where there is none."""
+        if not self._doubted or not self._doubted[-1][1]:
+            return None
+        size = self._doubted[-1][0] - self.kept()
+        return f"{self.path}: torn while it was written: its last {size:,} bytes, after number {self.seq}"
+
+    def kept(self) -> int:
+        """Bytes of the file without its torn tail."""
+        ends = [self._after[0], *(end for end, _, _ in self._doubted)]
+        return ends[-2] if self._doubted and self._doubted[-1][1] else ends[-1]
+
+    def all_damage(self) -> list[str]:
+        """All that is wrong with what was read so far, a torn tail included and named as such."""
+        torn = self.torn()
+        behind = self._doubted if torn is None else self._doubted[:-1]
+        told = [f"{self.path}: {what}" for _, _, what in behind]
+        return [*self.damage, *told, *([] if torn is None else [torn])]
 
 
 def read(path: Path) -> Iterator[Record]:
-    """The records that stand whole in a journal, oldest first; lines that do not are passed over."""
-    for record, _ in _scan(path):
-        if record is not None:
-            yield record
+    """The records that stand in a journal, oldest first; lines that do not are passed over."""
+    return Reading(path).more()
 
 
-def _scan(path: Path) -> Iterator[tuple[Record | None, int]]:
-    """Each line's record (None: not whole) with the offset at which the line ends."""
-    if not path.exists():
-        return
-    end = 0
-    with path.open("rb") as file:
-        for line in file:
-            end += len(line)
-            yield _decode(line), end
+def damage(path: Path) -> list[str]:
+    """What is wrong with a journal, by line; a torn tail is named as such. Empty where all is well."""
+    reading = Reading(path)
+    for _ in reading.more():
+        pass
+    return reading.all_damage()
 
 
 class Journal:
-    """The writer of a journal; there is one at a time, the run's owner."""
+    """The writer of a journal; there is one at a time, the run's owner.
+
+    notices: what was found wrong with it on opening; a torn tail was cut off.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.seq = 0
-        whole = 0
-        for record, end in _scan(path):
-            if record is not None:
-                self.seq, whole = record.seq, end
-        self._file = Appender(path, whole)
+        reading = Reading(path)
+        for _ in reading.more():
+            pass
+        self.seq = reading.seq
+        self.notices = reading.all_damage()
+        self._file = Appender(path, reading.kept())
 
     def append(self, kind: str, payload: dict[str, Any]) -> Record:
         """Write one event and hand it to the operating system. Raises UserError("disk")."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from engine.errors import UserError
-from engine.store.files import guarded, write_json
+from engine.store.files import guarded, read_json, remove, write_json
+from engine.store.process import alive, this_process
+
+LOCK, OWNER = "lock", "owner.json"
+PATIENCE = 2.0  #: seconds to wait for an owner to say who it is
+_POLL = 0.02
 
 
 def timestamp(seconds: float | None = None) -> str:
@@ -27,29 +30,51 @@ class Owner:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._described = folder / "owner.json"
-        self._lock = FileLock(folder / "lock", timeout=0, thread_local=False)
+        self._described = folder / OWNER
+        self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
+        self._acquire(folder)
         try:
-            with guarded(folder / "lock"):
-                self._lock.acquire()
-        except Timeout:
+            write_json(self._described, {**this_process(), "since": timestamp()})
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _acquire(self, folder: Path) -> None:
+        """Take the lock; the owner that has it may need a moment to describe itself, or to let go."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with guarded(folder / LOCK):
+                    self._lock.acquire()
+                return
+            except Timeout:
+                owner = owner_of(folder)
+                late = time.monotonic() >= deadline
+                if owner is None and not late:
+                    time.sleep(_POLL)
+                    continue
+            who = "another process"
+            if owner is not None:
+                who = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
             raise UserError(
                 "disk",
-                f"{folder} is being written by {self._who()}",
+                f"{folder} is being written by {who}",
                 "wait for it or stop it, or choose another folder with --out",
-            ) from None
-        write_json(self._described, {"pid": os.getpid(), "host": socket.gethostname(), "since": timestamp()})
-
-    def _who(self) -> str:
-        try:
-            owner = json.loads(self._described.read_text())
-            return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "another process"
+            )
 
     def release(self) -> None:
         """Let the run go; releasing twice is allowed."""
         if self._lock.is_locked:
             with suppress(OSError):
-                self._described.unlink()
+                remove(self._described)
             self._lock.release()
+
+
+def owner_of(folder: Path) -> dict[str, Any] | None:
+    """Who described itself as the run's owner: pid, host, started, since. None where nobody that may live."""
+    try:
+        owner = read_json(folder / OWNER)
+        who = {name: owner[name] for name in ("pid", "host", "started", "since")}
+    except (UserError, KeyError):
+        return None
+    return None if alive(who) is False else who

@@ -1,19 +1,23 @@
 """Per-iteration numbers: rows of float32 of one width behind a JSON header.
 
-The header is the first line, padded with blanks to a multiple of 64 bytes:
-``{"format": "cfm-metrics", "version": 1, "dtype": "<f4", "columns": […]}``. Rows follow without
-separators, so a reader maps the file into memory; a torn last row is passed over, and cut by the next
-writer.
+The header is the first line, padded with blanks to a multiple of 64 bytes: ``{"format": "cfm-metrics",
+"version": 1, "dtype": "<f4", "columns": […], "crc32": "…"}``, the checksum being that of the bytes before
+``,"crc32"``. Rows follow without separators, so a reader maps the file into memory; a torn last row is
+passed over. The journal says of each chunk of rows where it lies and what its checksum is; a chunk
+replaces what earlier ones said of its first row and all behind it.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import UserError
 from engine.store.files import Appender, to_json, write
+from engine.store.journal import Record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +27,64 @@ _FORMAT = "cfm-metrics"
 _ALIGNMENT = 64
 
 
+class Chunk(NamedTuple):
+    """Rows `first` up to, but without, `end`, and the CRC-32 of their bytes as eight hex digits."""
+
+    first: int
+    end: int
+    crc32: str
+
+
+def chunk_of(record: Record) -> Chunk | None:
+    """The rows that a record of the journal speaks of, if it does."""
+    rows, crc32 = record.payload.get("rows"), record.payload.get("crc32")
+    if record.kind != "RecoverProgress" or not isinstance(rows, list) or not isinstance(crc32, str):
+        return None
+    if len(rows) != 2 or not all(isinstance(row, int) for row in rows) or not 0 <= rows[0] <= rows[1]:
+        return None
+    return Chunk(rows[0], rows[1], crc32)
+
+
+def chunks(records: Iterable[Record]) -> list[Chunk]:
+    """The chunks that hold after all of these records, in the order of their rows."""
+    found: list[Chunk] = []
+    for record in records:
+        chunk = chunk_of(record)
+        if chunk is not None:
+            while found and found[-1].end > chunk.first:
+                found.pop()
+            found.append(chunk)
+    return found
+
+
+def checksum(rows: NDArray[np.float32]) -> str:
+    """The CRC-32 of the rows' bytes."""
+    import numpy as np
+
+    return f"{zlib.crc32(np.ascontiguousarray(rows, '<f4').tobytes()):08x}"
+
+
+def fits(table: NDArray[np.float32], chunk: Chunk) -> bool:
+    """Whether a chunk's rows are all there as they were written."""
+    return len(table) >= chunk.end and checksum(table[chunk.first : chunk.end]) == chunk.crc32
+
+
+def faults(table: NDArray[np.float32], held: Sequence[Chunk], rows: int) -> list[tuple[int, int]]:
+    """Which of the first `rows` rows are not vouched for by these chunks: first, and one past the last."""
+    wrong, last = [], 0
+    for chunk in held:
+        first, end = min(chunk.first, rows), min(chunk.end, rows)
+        if last < first:
+            wrong.append((last, first))
+        if first < end and (end < chunk.end or not fits(table, chunk)):
+            wrong.append((first, end))
+        last = end
+    return [*wrong, (last, rows)] if last < rows else wrong
+
+
 def _header(columns: list[str]) -> bytes:
-    text = to_json({"format": _FORMAT, "version": 1, "dtype": "<f4", "columns": columns}).encode()
+    text = to_json({"format": _FORMAT, "version": 1, "dtype": "<f4", "columns": columns}).encode()[:-1]
+    text += f',"crc32":"{zlib.crc32(text):08x}"}}'.encode()
     return text + b" " * (-(len(text) + 1) % _ALIGNMENT) + b"\n"
 
 
@@ -34,53 +94,105 @@ def _read_header(path: Path) -> tuple[list[str], int]:
         line = file.readline()
     try:
         header: dict[str, Any] = json.loads(line)
-        if header["format"] != _FORMAT or header["version"] != 1:
-            raise KeyError("format")
-        return list(header["columns"]), len(line)
-    except (ValueError, KeyError, TypeError):
+        columns = [str(name) for name in header["columns"]]
+        if line != _header(columns) or not columns:
+            raise ValueError
+        return columns, len(line)
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError("disk", f"{path} is damaged: its header cannot be read", "restore the file") from None
 
 
 def read(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     """Column names and the rows, shape (rows, columns), mapped into memory and not to be written.
 
-    Raises UserError("disk") where the header cannot be read.
+    Raises UserError("disk") where the header cannot be read. The rows are as they lie there; the journal
+    tells whether they are as they were written.
+    """
+    columns, start = _read_header(path)
+    return columns, _map(path, start, len(columns))
+
+
+def read_rows(path: Path, chunk: Chunk) -> tuple[list[str], NDArray[np.float32]] | None:
+    """Column names and one chunk's rows; None where they are not, or no longer, as the journal says.
+
+    The rows are a copy, so they may be read while the owner of the run cuts the table.
     """
     import numpy as np
 
-    columns, start = _read_header(path)
-    rows = (path.stat().st_size - start) // (4 * len(columns))
+    try:
+        columns, start = _read_header(path)
+        width = 4 * len(columns)
+        with path.open("rb") as file:
+            file.seek(start + chunk.first * width)
+            data = file.read((chunk.end - chunk.first) * width)
+    except (UserError, OSError):
+        return None
+    if len(data) % width or f"{zlib.crc32(data):08x}" != chunk.crc32:
+        return None
+    rows = np.frombuffer(data, "<f4").reshape(-1, len(columns))
+    return (columns, rows) if len(rows) == chunk.end - chunk.first else None
+
+
+def _map(path: Path, start: int, columns: int) -> NDArray[np.float32]:
+    import numpy as np
+
+    rows = max(0, path.stat().st_size - start) // (4 * columns)
     if not rows:
-        return columns, np.empty((0, len(columns)), np.float32)
-    return columns, np.memmap(path, "<f4", mode="r", offset=start, shape=(rows, len(columns)))
+        return np.empty((0, columns), np.float32)
+    return np.memmap(path, "<f4", mode="r", offset=start, shape=(rows, columns))
 
 
 class Metrics:
-    """The writer of one table of numbers. Opening an existing table goes on after its last whole row.
+    """The writer of one table of numbers.
 
-    columns: names, in order; an existing table must have the same.
+    columns: names, in order. rows: how many there are to be, the rest is cut off; 0 begins anew.
+    held: what the journal says of the table. Rows that are missing, or not what the journal says,
+    become NaN, and `notices` tells which.
     """
 
-    def __init__(self, path: Path, columns: list[str]) -> None:
+    def __init__(self, path: Path, columns: list[str], rows: int = 0, held: Sequence[Chunk] = ()) -> None:
         assert columns
-        self.columns = columns
-        if not path.exists():
-            write(path, _header(columns))
-        known, start = _read_header(path)
-        assert known == columns, f"{path} has the columns {known}"
-        self._width = 4 * len(columns)
-        self.rows = (path.stat().st_size - start) // self._width
-        self._file = Appender(path, start + self.rows * self._width)
+        self.columns, self.rows = columns, rows
+        self.notices: list[str] = []
+        header = _header(columns)
+        if not rows or not path.exists() or not self._stands(path, header, held):
+            self._begin(path, header, held)
+        self._file = Appender(path, len(header) + rows * 4 * len(columns))
 
-    def append(self, values: ArrayLike) -> None:
-        """Add rows, shape (rows, columns). Raises UserError("disk")."""
+    def _stands(self, path: Path, header: bytes, held: Sequence[Chunk]) -> bool:
+        with path.open("rb") as file:
+            if file.read(len(header)) != header:
+                self.notices.append(f"{path}: its header was damaged; the table is written anew")
+                return False
+        return not faults(_map(path, len(header), len(self.columns)), held, self.rows)
+
+    def _begin(self, path: Path, header: bytes, held: Sequence[Chunk]) -> None:
+        """Write the table anew, with those of its rows that can be vouched for."""
+        import numpy as np
+
+        table = np.full((self.rows, len(self.columns)), np.nan, "<f4")
+        if self.rows:
+            there = _map(path, len(header), len(self.columns)) if path.exists() else table[:0]
+            wrong = faults(there, held, self.rows)
+            count = min(len(there), self.rows)
+            table[:count] = there[:count]
+            for first, end in wrong:
+                new = not np.isnan(table[first:end]).all() or len(there) < end
+                table[first:end] = np.nan
+                if new:
+                    self.notices.append(f"{path}: rows {first} to {end - 1} were damaged; they are NaN now")
+        write(path, header, table.tobytes())
+
+    def append(self, values: ArrayLike) -> Chunk:
+        """Add rows, shape (rows, columns), and say where they lie. Raises UserError("disk")."""
         import numpy as np
 
         block = np.ascontiguousarray(values, "<f4")
         assert block.ndim == 2
         assert block.shape[1] == len(self.columns)
         self._file.append(block.tobytes())
-        self.rows += len(block)
+        first, self.rows = self.rows, self.rows + len(block)
+        return Chunk(first, self.rows, checksum(block))
 
     def sync(self) -> None:
         """Make durable what was appended so far."""
