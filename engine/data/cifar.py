@@ -16,11 +16,12 @@ import numpy as np
 
 from engine.data import pickles
 from engine.data.catalogue import CIFAR10_CLASSES
-from engine.data.layout import Found, refuse
+from engine.data.layout import Found, refuse, text
 from engine.data.pictures import Records, entry
 
 Array = np.ndarray[Any, Any]
 SIDE = 32
+MOST_NAME = 60  # characters of a class name
 PIXELS = 3 * SIDE * SIDE
 
 
@@ -84,12 +85,16 @@ class Version:
         if not (path / self.names).is_file():
             refuse(f"{path} lacks {self.names}, the class names", "unpack the whole archive there")
         if self.label_bytes:
-            names = (path / self.names).read_text(encoding="utf-8").split()
+            names = text(path / self.names).split()
         else:
-            names = [str(name) for name in pickles.read(path / self.names).get(self.keys[0], [])]
-        if len(names) != self.classes:
+            names = pickles.read(path / self.names).get(self.keys[0], [])
+        plain = isinstance(names, list) and all(
+            isinstance(name, str) and name.isprintable() and len(name) <= MOST_NAME for name in names
+        )
+        if not plain or len(names) != self.classes:
             refuse(
-                f"{path / self.names} has {len(names)} class names, not {self.classes}", "get a clean copy"
+                f"{path / self.names} has no list of {self.classes} class names",
+                "get a clean copy of the archive",
             )
         return tuple(names)
 
@@ -104,7 +109,11 @@ def _pickled(path: Path, label_key: str) -> tuple[Array, Array]:
     pixels, labels = content.get("data"), content.get(label_key)
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (PIXELS,):
         refuse(f"{path} has no uint8 array `data` of {PIXELS} columns", "get a clean copy of the archive")
-    if not isinstance(labels, list) or len(labels) != len(pixels) or not all(type(y) is int for y in labels):
+    if (
+        not isinstance(labels, list)
+        or len(labels) != len(pixels)
+        or not all(type(y) is int and 0 <= y < 256 for y in labels)
+    ):
         refuse(f"{path} has no list `{label_key}` of one number an image", "get a clean copy of the archive")
     return pixels, np.array(labels, dtype=np.int64)
 

@@ -7,9 +7,12 @@ side to S and cropping the centre.
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +26,11 @@ Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]
 
 MAX_PIXELS = 64_000_000  # a picture that declares more is taken for a decompression bomb
+LARGE_PIXELS = 8_000_000  # pictures with more are decoded one at a time, so that memory does not multiply
 CHUNK = 512
 GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16B", "I;16L", "I"})
+_alone = threading.Lock()
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's bound is wider
 
 
 class BadImage(Exception):
@@ -84,11 +90,13 @@ def square(
 
     Raises BadImage.
     """
+    large = image.size[0] * image.size[1] > LARGE_PIXELS
     try:
-        plain = _in_mode(image, channels)
-        box = frame_box(*plain.size) if box is None else box
-        if plain.size != (size, size) or box != (0, 0, size, size):
-            plain = plain.resize((size, size), Image.Resampling.BILINEAR, box=box)
+        with _alone if large else nullcontext():
+            plain = _in_mode(image, channels)
+            box = frame_box(*plain.size) if box is None else box
+            if plain.size != (size, size) or box != (0, 0, size, size):
+                plain = plain.resize((size, size), Image.Resampling.BILINEAR, box=box)
         array = np.asarray(plain)
     except Exception as error:
         raise BadImage(_reason(error)) from error

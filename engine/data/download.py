@@ -28,6 +28,7 @@ Progress = Callable[[Phase, int, int], None]
 BLOCK = 256 * 1024
 _CUT = (http.client.HTTPException, urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError)
 PATIENCE = 30.0  # seconds without a byte
+SLACK = 1.1  # an archive may be larger than what is known of it by this factor
 
 
 def get(name: str, root: Path | None = None, progress: Progress | None = None) -> Path:
@@ -86,6 +87,7 @@ def fetch(archive: Archive, part: Path, progress: Callable[[int, int], None] | N
     except _CUT as error:
         _unreachable(archive, part, str(getattr(error, "reason", None) or error), error)
     try:
+        _require_size(part.stat().st_size, archive)
         _verify(part, archive, "run the same command again to fetch it anew")
     except UserError:
         part.unlink()
@@ -114,13 +116,14 @@ def _receive(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     length = response.headers.get("Content-Length") or ""
-    total = start + int(length) if length.isdecimal() else 0
+    total = start + int(length[:18]) if length.isdecimal() else 0
+    _require_size(total, archive)
     if total - start > free_bytes(part.parent):
         message = f"{archive.file} needs {total - start:,} more bytes in {part.parent}"
         raise UserError("disk", message, f"free some space there, or {ELSEWHERE}")
     done = start
     with open(part, "ab" if start else "wb") as file:
-        while block := response.read(BLOCK):
+        while done <= archive.bytes * SLACK and (block := response.read(BLOCK)):
             file.write(block)
             done += len(block)
             if progress is not None:
@@ -141,6 +144,15 @@ def _unreachable(archive: Archive, part: Path, reason: str, error: Exception) ->
         message += f"; {kept:,} bytes are kept in {part}"
         by_hand = f"run the same command again to go on from there, or {by_hand}"
     raise UserError("network", message, by_hand) from error
+
+
+def _require_size(found: int, archive: Archive) -> None:
+    if found > archive.bytes * SLACK:
+        raise UserError(
+            "network",
+            f"{archive.url} sends more than the {archive.bytes:,} bytes that it should",
+            "is a portal or proxy in between? fetch it by another network",
+        )
 
 
 def _verify(path: Path, archive: Archive, advice: str) -> None:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from engine.data import folder
-from engine.data.layout import Found, as_files, listing, refuse, require_images, require_same
+from engine.data.layout import Found, as_files, listing, refuse, require_images, require_same, text
 from engine.data.pictures import Entry, Files, entry, natural, subfolders
 
 TABLES = ("val_annotations.txt", "LOC_val_solution.csv")
@@ -38,7 +38,7 @@ def read(path: Path, want_test: bool) -> Found:
 def _classes(path: Path) -> list[str]:
     found = subfolders(path / "train")
     table = path / "wnids.txt"
-    listed = sorted(set(table.read_text(encoding="utf-8").split())) if table.is_file() else found
+    listed = sorted(set(text(table).split())) if table.is_file() else found
     if not found:
         refuse(f"{path / 'train'} has no class folders", "put the pictures of each class in train/WNID/")
     absent, foreign = sorted(set(listed) - set(found)), sorted(set(found) - set(listed))
@@ -92,11 +92,11 @@ def _listed(path: Path, name: str, classes: list[str], table: Path) -> Files:
 def _parse(table: Path) -> dict[str, str]:
     """File name → class id. Lines without a class id (a header) are passed over."""
     labels = {}
-    for line in table.read_text(encoding="utf-8").splitlines():
+    for line in text(table).splitlines():
         fields = re.split(r"[\t, ]+", line.strip())
         if len(fields) >= 2 and re.fullmatch(r"n[0-9]{8}", fields[1]):
             file = fields[0] if "." in fields[0] else f"{fields[0]}.JPEG"
-            if "/" in file or "\\" in file or file.startswith(".."):
+            if "/" in file or "\\" in file or file.startswith("..") or not file.isprintable():
                 refuse(f"{table} names {file!r}, which is no plain file name", "get a clean copy of it")
             labels[file] = fields[1]
     if not labels:

@@ -13,6 +13,8 @@ from engine.data.catalogue import KNOWN
 from engine.data.pictures import Entry, Files, Pictures
 from engine.errors import UserError
 
+MOST_TEXT = 64 * 1024**2  # bytes of a table of names
+
 
 @dataclass(frozen=True)
 class Found:
@@ -68,6 +70,19 @@ def require_same(train: Sequence[str], test: Sequence[str], where: Path) -> None
         f"the training and test classes in {where} differ; {'; '.join(parts)}",
         "give every class a folder of pictures in both splits, or set data.test=holdout to use train alone",
     )
+
+
+def text(path: Path) -> str:
+    """A table or list of names that comes with a set. Raises UserError("data") where it is none."""
+    advice = "get a clean copy of it"
+    with open(path, "rb") as file:
+        found = file.read(MOST_TEXT + 1)
+    if len(found) > MOST_TEXT:
+        refuse(f"{path} is larger than {MOST_TEXT:,} bytes", advice)
+    try:
+        return found.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        refuse(f"{path} is no UTF-8 text", advice)
 
 
 def listing(names: Sequence[str], most: int = 5) -> str:

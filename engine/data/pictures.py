@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ from PIL import Image
 Array = np.ndarray[Any, Any]
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+MOST_BYTES = 512 * 1024**2  # of one file
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 
 
@@ -81,8 +83,14 @@ class Files:
         return self.entries[index].name
 
     def open(self, index: int) -> Image.Image:
-        """Reads the header only."""
-        return Image.open(self.root / self.entries[index].name, formats=FORMATS)
+        """Reads the header only; some formats' whole file."""
+        path = self.root / self.entries[index].name
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("no plain file")
+        if status.st_size > MOST_BYTES:
+            raise OSError(f"{status.st_size:,} bytes, more than {MOST_BYTES:,}")
+        return Image.open(path, formats=FORMATS)
 
     def stamp(self) -> str:
         """See `Pictures`."""

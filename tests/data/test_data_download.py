@@ -6,6 +6,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +27,7 @@ class Server(ThreadingHTTPServer):
     body = b""
     cut: int | None = None
     ranged = True
+    declared = True
     ranges: list[str | None]
 
 
@@ -43,9 +45,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-        self.send_header("Content-Length", str(total - start))
+        if self.server.declared:
+            self.send_header("Content-Length", str(total - start))
         self.end_headers()
-        self.wfile.write(self.server.body[start : self.server.cut])
+        with suppress(ConnectionError):
+            self.wfile.write(self.server.body[start : self.server.cut])
 
     def log_message(self, *args: object) -> None:
         pass
@@ -133,6 +137,38 @@ def test_a_wrong_checksum_is_refused_and_the_file_dropped(server: Server, tmp_pa
     with pytest.raises(UserError, match="MD5"):
         download.get("cifar10", tmp_path)
     assert [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_download_without_end_is_cut_off(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: bool
+) -> None:
+    monkeypatch.setattr(download, "BLOCK", 1000)
+    server.declared = declared
+    archive = offer(server, server.body, monkeypatch)
+    server.body += bytes(5 * archive.bytes)
+    sizes: list[int] = []
+    with pytest.raises(UserError, match="sends more than") as caught:
+        download.get("cifar10", tmp_path, lambda phase, done, total: sizes.append(done))
+    assert caught.value.kind == "network"
+    assert max(sizes, default=0) < 1.2 * archive.bytes
+    assert [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_what_fails_the_checksum_is_never_unpacked(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object) -> None:
+        raise AssertionError("unpacked before it was verified")
+
+    monkeypatch.setattr(download, "unpack", opened)
+    (tmp_path / "cifar.tar.gz").write_bytes(server.body[:-4] + b"evil")
+    with pytest.raises(UserError, match="MD5"):
+        download.get("cifar10", tmp_path)
+    (tmp_path / "cifar.tar.gz").unlink()
+    server.body = server.body[:-4] + b"evil"
+    with pytest.raises(UserError, match="MD5"):
+        download.get("cifar10", tmp_path)
 
 
 def test_an_archive_put_there_by_hand_needs_no_network(server: Server, tmp_path: Path) -> None:
