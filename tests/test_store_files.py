@@ -1,47 +1,32 @@
 import errno
-import os
+import hashlib
+import json
 
-import numpy as np
 import pytest
+from faulty_disk import FaultyDisk, each_failure
 
 from engine.errors import UserError
-from engine.store import files, tensors
-
-CALLS = ("open", "write", "fsync", "replace")
+from engine.store import files
 
 
-def failing(monkeypatch, call, number, code=errno.EIO):
-    """Let the `number`-th use of an operating system's call fail."""
-    real, used = getattr(os, call), 0
-
-    def wrapper(*args, **kwargs):
-        nonlocal used
-        used += 1
-        if used == number:
-            raise OSError(code, os.strerror(code))
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(os, call, wrapper)
-
-
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_file_is_old_or_new_whatever_fails(tmp_path, monkeypatch, call, number):
+def test_a_file_is_old_or_new_whatever_fails(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    path.write_bytes(b"old")
-    failing(monkeypatch, call, number)
-    try:
-        files.write(path, b"ne", b"w")
-        wanted = {b"new"}
-    except OSError:
-        wanted = {b"old", b"new"}
-    monkeypatch.undo()
-    assert path.read_bytes() in wanted
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+    def prepare():
+        path.write_bytes(b"old")
+        return path
+
+    outcomes = set()
+    for _, error in each_failure(monkeypatch, prepare, lambda path: files.write(path, b"ne", b"w")):
+        content = path.read_bytes()
+        outcomes.add((content, error is None))
+        assert error is None or (isinstance(error, UserError) and error.kind == "disk")
+        assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert outcomes == {(b"old", False), (b"new", False), (b"new", True)}
 
 
 def test_a_full_disk_is_told_with_place_and_bytes(tmp_path, monkeypatch):
-    failing(monkeypatch, "write", 1, errno.ENOSPC)
+    monkeypatch.setattr(files, "disk", FaultyDisk(1, errno.ENOSPC, ("write",)))
     with pytest.raises(UserError, match=r"no room left for .*file: 1,234 bytes are needed") as caught:
         files.write(tmp_path / "file", b"x" * 1234)
     assert caught.value.kind == "disk"
@@ -54,42 +39,145 @@ def test_a_place_that_may_not_be_written_is_told(tmp_path):
         files.make_folder(tmp_path / "file" / "below")
 
 
+def test_folders_are_made_with_their_parents_and_each_holder_is_synced_once(tmp_path, monkeypatch):
+    disk = FaultyDisk()
+    monkeypatch.setattr(files, "disk", disk)
+    places = [tmp_path / "a" / "b" / name for name in "cdef"]
+    files.make_folders(*places)
+    assert all(place.is_dir() for place in places)
+    assert disk.calls["mkdir"] == 6
+    assert disk.calls["fsync"] == 3
+
+
+@pytest.mark.parametrize(("code", "told"), [(errno.EIO, True), (errno.EINVAL, False)])
+def test_a_folder_that_cannot_be_synced_is_told_unless_its_system_never_does(
+    tmp_path, monkeypatch, code, told
+):
+    monkeypatch.setattr(files, "disk", FaultyDisk(2, code, ("fsync",)))
+    if told:
+        with pytest.raises(UserError, match="cannot write"):
+            files.write(tmp_path / "file", b"x")
+    else:
+        files.write(tmp_path / "file", b"x")
+    assert (tmp_path / "file").read_bytes() == b"x"
+
+
+def test_what_dead_writers_left_is_swept_and_nothing_else(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    class Dying(FaultyDisk):
+        def replace(self, old, new):
+            raise Killed
+
+        def unlink(self, path):
+            raise OSError
+
+    monkeypatch.setattr(files, "disk", Dying())
+    with pytest.raises(Killed):
+        files.write(tmp_path / "file", b"x")
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1
+    files.write(tmp_path / "file", b"y")
+    files.sweep(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+VALUES = [{"x": 1}, {"a": "β\n", "b": {"c": [], "d": ',\n  "sha256": "'}}, {"b": {"sha256": "0"}}]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_sealed_json_comes_back_and_its_seal_is_what_is_promised(tmp_path, value):
+    path = tmp_path / "a.json"
+    files.write_json(path, value)
+    assert files.read_json(path) == value
+    told = json.loads(path.read_text())
+    assert list(told)[-1] == "sha256"
+    before = path.read_bytes().rpartition(b',\n  "sha256"')[0]
+    assert told["sha256"] == hashlib.sha256(before).hexdigest()
+
+
 def test_json_has_no_nan(tmp_path):
     files.write_json(tmp_path / "a.json", {"x": [float("nan"), 1.5, (float("inf"),)]})
     assert files.read_json(tmp_path / "a.json") == {"x": [None, 1.5, [None]]}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00"])
-def test_damaged_json_is_named(tmp_path, text):
+def test_any_altered_lost_or_added_byte_of_sealed_json_is_noticed(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"name": "x", "values": [1, 2.5, None]})
+    whole = path.read_bytes()
+    altered = [
+        whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :] for at in range(len(whole)) for bit in (1, 32)
+    ]
+    shorter = [whole[:at] for at in range(len(whole))]
+    longer = [whole + b" ", whole + whole, b" " + whole]
+    for content in altered + shorter + longer:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.json is damaged"):
+            files.read_json(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00", '{"x": 1}'])
+def test_json_without_a_seal_is_damaged(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError, match=r"a\.json is damaged"):
         files.read_json(tmp_path / "a.json")
 
 
-def test_arrays_come_back_bit_for_bit_in_any_reader(tmp_path):
-    import safetensors.numpy
+class Filling(files.Disk):
+    """Takes 10 bytes and is full then; may refuse to cut as well."""
 
-    rng = np.random.default_rng(0)
-    arrays = {
-        "odd": rng.standard_normal((3, 5)).astype(np.float32).T,
-        "count": np.array(7, np.int64),
-        "half": rng.standard_normal((2, 1, 3)).astype(np.float16),
-        "bytes": np.arange(3, dtype=np.uint8),
-        "none": np.empty((0, 4), np.float64),
-    }
-    tensors.write(tmp_path / "a.safetensors", arrays, {"fact": "β"})
-    found, facts = tensors.read(tmp_path / "a.safetensors")
-    assert facts == {"fact": "β"}
-    for reading in (found, safetensors.numpy.load_file(tmp_path / "a.safetensors")):
-        assert reading.keys() == arrays.keys()
-        for name, array in arrays.items():
-            assert reading[name].dtype == array.dtype
-            assert np.array_equal(reading[name], array)
+    def __init__(self, cuts):
+        self.cuts = cuts
+        self.room = 10
+
+    def write(self, handle, data, at):
+        if not self.room:
+            raise OSError(errno.ENOSPC, "full")
+        taken = super().write(handle, data[: self.room], at)
+        self.room -= taken
+        return taken
+
+    def truncate(self, handle, size):
+        if not self.cuts:
+            raise OSError(errno.EIO, "no")
+        super().truncate(handle, size)
 
 
-def test_damaged_arrays_are_named(tmp_path):
-    path = tmp_path / "a.safetensors"
-    tensors.write(path, {"x": np.zeros(4, np.float32)}, {})
-    os.truncate(path, path.stat().st_size - 1)
-    with pytest.raises(UserError, match=r"a\.safetensors is damaged"):
-        tensors.read(path)
+@pytest.mark.parametrize("cuts", [True, False])
+def test_an_append_that_failed_leaves_nothing_behind(tmp_path, monkeypatch, cuts):
+    path = tmp_path / "file"
+    appender = files.Appender(path)
+    appender.append(b"one\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "disk", Filling(cuts))
+        with pytest.raises(UserError, match="no room"):
+            appender.append(b"a long line that does not fit\n")
+    assert (path.read_bytes() == b"one\n") == cuts
+    appender.append(b"two\n")
+    appender.close()
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_an_appender_keeps_what_it_is_told_to(tmp_path):
+    path = tmp_path / "file"
+    for size, kept in ((None, b""), (6, b"abcdef"), (3, b"abc")):
+        appender = files.Appender(path, size)
+        assert path.read_bytes() == kept
+        appender.append(b"abcdefgh"[len(kept) :])
+        appender.close()
+        appender.close()
+
+
+def test_slots_claim_their_room_at_once_and_give_it_back_if_there_is_too_little(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    slots = files.Slots(path, 100_000, anew=True)
+    assert path.stat().st_blocks * 512 >= 100_000
+    slots.put(99_997, b"end")
+    slots.close()
+    files.Slots(path, 100_000, anew=False).close()
+    assert path.read_bytes() == bytes(99_997) + b"end"
+    monkeypatch.setattr(files, "disk", FaultyDisk(1, errno.ENOSPC, ("allocate",)))
+    with pytest.raises(UserError, match="200,000 bytes are needed"):
+        files.Slots(path, 200_000, anew=True)
+    assert not path.exists()

@@ -16,6 +16,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,8 +24,9 @@ import numpy as np
 from filelock import FileLock
 
 from engine.data.decode import Chunk
+from engine.errors import UserError
 from engine.store.cache import ELSEWHERE, default_folder
-from engine.store.files import guarded, sync_folder, write_json
+from engine.store.files import guarded, make_folder, read_json, rename, write, write_json
 
 Array = np.ndarray[Any, Any]
 FORMAT = 1  # of an entry; another number never finds the old ones
@@ -79,14 +81,12 @@ def remembered(name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, An
     root = default_folder()
     path = root / "images" / f"{name}.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except UserError:
         found = compute()
-        with guarded(root, hint=ELSEWHERE):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, found, ELSEWHERE)
-    assert isinstance(found, dict)
-    return found
+        make_folder(path.parent, ELSEWHERE)
+        write_json(path, found, ELSEWHERE)
+        return found
 
 
 def decoded(
@@ -106,7 +106,7 @@ def decoded(
     if (found := _read(folder)) is not None:
         return found
     with guarded(root, hint=ELSEWHERE):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent, ELSEWHERE)
         with FileLock(folder.with_suffix(".lock")):
             if (found := _read(folder)) is None:
                 _write(folder, shape, produce, title, keep_pixels)
@@ -130,12 +130,11 @@ def _write(
         with open(draft / "pixels.u8", "wb") as file:
             sums, about = _drain(produce(), shape, title, file if keep_pixels else None)
             _flush(file)
-        with open(draft / "sums.npy", "wb") as file:
-            np.save(file, sums)
-            _flush(file)
+        table = BytesIO()
+        np.save(table, sums)
+        write(draft / "sums.npy", table.getbuffer(), hint=ELSEWHERE)
         write_json(draft / "about.json", about, ELSEWHERE)
-        os.rename(draft, folder)
-        sync_folder(folder.parent)
+        rename(draft, folder, ELSEWHERE)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -177,7 +176,7 @@ def _flush(file: IO[Any]) -> None:
 def _read(folder: Path) -> Decoded | None:
     """The entry, or None if there is none or its files do not fit each other."""
     try:
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        about = read_json(folder / "about.json")
         shape = Shape(about["channels"], about["size"])
         count = about["images"]
         sums_N2C = np.load(folder / "sums.npy")

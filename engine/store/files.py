@@ -1,19 +1,23 @@
-"""How a file of a run reaches the disk: whole or not at all.
+"""How a file of a run reaches the disk, and how damage to it is noticed.
 
 A file is written under a temporary name, synced, renamed over the old one, and its folder synced, so
-that whoever looks finds the old content or the new one. Source: DESIGN "A run on disk".
+that whoever looks finds the old content or the new one. Files that grow are appended to (`Appender`) or
+filled in place (`Slots`). JSON is sealed: its last key is the digest of everything before it. All of
+it goes through `disk`, which a test may replace. Source: DESIGN "A run on disk".
 Not here: what the files mean (see the neighbours).
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,72 @@ _NO_WRITING = {
     errno.ENOTDIR,
     errno.EEXIST,
     errno.ENAMETOOLONG,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EFBIG,
 }
+_NO_SYNC = {
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EBADF,
+    errno.EISDIR,
+}
+_AT_ONCE = 2**30  #: bytes given to the system in one call; some refuse more than 2 GiB
+_SEAL = b',\n  "sha256": "'
+_END = b'"\n}\n'
+
+
+class Disk:
+    """Every call by which the store changes a disk; a test may let them fail or watch them."""
+
+    def open(self, path: Path, flags: int) -> int:
+        """A handle, for writing, or (a folder) for syncing."""
+        return os.open(path, flags | os.O_CLOEXEC, 0o666)
+
+    def write(self, handle: int, data: memoryview, at: int) -> int:
+        """Write at an offset; returns how many bytes were taken."""
+        return os.pwrite(handle, data, at)
+
+    def allocate(self, handle: int, size: int) -> None:
+        """Make a file `size` bytes long, with room for all of them where the system can promise it."""
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(handle, 0, size)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL):
+                    raise
+        os.ftruncate(handle, size)
+
+    def truncate(self, handle: int, size: int) -> None:
+        """Cut a file."""
+        os.ftruncate(handle, size)
+
+    def fsync(self, handle: int) -> None:
+        """Wait until a file's content, or a folder's names, are durable."""
+        os.fsync(handle)
+
+    def close(self, handle: int) -> None:
+        """Give a handle back."""
+        os.close(handle)
+
+    def replace(self, old: Path, new: Path) -> None:
+        """Rename a file, over another if there is one."""
+        os.replace(old, new)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def mkdir(self, path: Path) -> None:
+        """Create a folder."""
+        os.mkdir(path)
+
+
+disk = Disk()  #: what all modules of the store write through
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
@@ -83,80 +152,141 @@ def free_bytes(path: Path) -> int:
 
 
 def make_folder(path: Path, hint: str = OUT) -> None:
-    """Create `path` and its parents; each new entry is synced into its parent. Raises UserError("disk")."""
-    if path.is_dir():
-        return
-    make_folder(path.parent, hint)
-    with guarded(path, 4096, hint):
-        path.mkdir(exist_ok=True)
-    sync_folder(path.parent)
+    """Create `path` and its parents, durably; one that is there is left. Raises UserError("disk")."""
+    make_folders(path, hint=hint)
 
 
-def sync_folder(path: Path) -> None:
+def make_folders(*paths: Path, hint: str = OUT) -> None:
+    """Create several folders, each with its parents; every folder that holds one is synced once.
+
+    A folder that is there is synced into its parent all the same: who made it may have died before.
+    """
+    for parent in {path.parent: None for path in paths}:
+        if not parent.is_dir():
+            make_folders(parent, hint=hint)
+        for path in paths:
+            if path.parent == parent and not path.is_dir():
+                with guarded(path, 4096, hint), suppress(FileExistsError):
+                    disk.mkdir(path)
+                if not path.is_dir():
+                    raise UserError("disk", f"cannot write {path}: it is a file", hint)
+        sync_folder(parent, hint)
+
+
+def sync_folder(path: Path, hint: str = OUT) -> None:
     """Make the names in a folder durable. Systems that cannot sync a folder are left at that."""
-    with suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
+    with guarded(path, hint=hint):
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            handle = disk.open(path, os.O_RDONLY)
+            try:
+                disk.fsync(handle)
+            finally:
+                disk.close(handle)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
 
 
-def write_all(handle: int, data: bytes | memoryview) -> None:
-    """Write every byte of `data` to a file descriptor."""
+def rename(old: Path, new: Path, hint: str = OUT) -> None:
+    """Rename a file durably, over another if there is one. Raises UserError("disk")."""
+    with guarded(new, hint=hint):
+        disk.replace(old, new)
+    sync_folder(new.parent, hint)
+
+
+def set_aside(path: Path, hint: str = OUT) -> Path:
+    """Rename a damaged file, unless it is gone by now, to ``NAME.damaged``; returns that path."""
+    aside = path.with_name(f"{path.name}.damaged")
+    with guarded(aside, hint=hint), suppress(FileNotFoundError):
+        disk.replace(path, aside)
+    sync_folder(path.parent, hint)
+    return aside
+
+
+def remove(path: Path, hint: str = OUT, *, sync_name: bool = True) -> None:
+    """Take a file away, durably; one that is not there is no matter. Raises UserError("disk").
+
+    sync_name: False where it may come back after a power loss.
+    """
+    with guarded(path, hint=hint), suppress(FileNotFoundError):
+        disk.unlink(path)
+        if sync_name:
+            sync_folder(path.parent, hint)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that died left in `folder`. Only for a folder with one writer: the caller."""
+    for leftover in folder.glob(".*.tmp"):
+        remove(leftover, sync_name=False)
+
+
+def _put(handle: int, data: bytes | memoryview, at: int) -> int:
+    """Write every byte of `data` from the offset `at`; returns the offset after it."""
     rest = memoryview(data).cast("B")
     while rest:
-        rest = rest[os.write(handle, rest) :]
+        taken = disk.write(handle, rest[:_AT_ONCE], at)
+        rest, at = rest[taken:], at + taken
+    return at
 
 
-def write(path: Path, *parts: bytes | memoryview, hint: str = OUT) -> None:
-    """Replace the file `path` by `parts`, atomically and durably. Raises UserError("disk") with `hint`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write(path: Path, *parts: bytes | memoryview, hint: str = OUT, sync_name: bool = True) -> None:
+    """Replace the file `path` by `parts`, atomically and durably. Raises UserError("disk") with `hint`.
+
+    sync_name: False leaves it to the caller to sync the folder, once after many files.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.tmp")
     with guarded(path, sum(memoryview(part).nbytes for part in parts), hint):
         try:
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            handle = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             try:
+                at = 0
                 for part in parts:
-                    write_all(handle, part)
-                os.fsync(handle)
+                    at = _put(handle, part, at)
+                disk.fsync(handle)
             finally:
-                os.close(handle)
-            os.replace(temporary, path)
+                disk.close(handle)
+            disk.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
-                temporary.unlink()
+                disk.unlink(temporary)
             raise
-    sync_folder(path.parent)
+    if sync_name:
+        sync_folder(path.parent, hint)
 
 
-def remove(path: Path) -> None:
-    """Take a file away, durably; one that is not there is no matter. Raises UserError("disk")."""
-    with guarded(path):
-        path.unlink(missing_ok=True)
-    sync_folder(path.parent)
+def write_json(path: Path, value: Mapping[str, Any], hint: str = OUT) -> None:
+    """Replace the file `path` by an object as sealed, indented JSON. Raises UserError("disk") with `hint`.
 
-
-def write_json(path: Path, value: Any, hint: str = OUT) -> None:
-    """Replace the file `path` by `value` as indented JSON. Raises UserError("disk") with `hint`."""
-    write(path, (to_json(value, indent=2) + "\n").encode(), hint=hint)
+    Its last key is ``sha256``: the digest of the file's bytes before that key's comma.
+    """
+    assert value
+    assert "sha256" not in value
+    body = to_json(value, indent=2).encode().removesuffix(b"\n}")
+    write(path, body, _SEAL, hashlib.sha256(body).hexdigest().encode(), _END, hint=hint)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError("disk") where the file is absent or damaged."""
+    """The object in a sealed JSON file, without its digest. Raises UserError("disk"): absent or damaged."""
     try:
-        value = json.loads(path.read_bytes())
+        body, seal, rest = path.read_bytes().rpartition(_SEAL)
+        if not seal or rest != hashlib.sha256(body).hexdigest().encode() + _END:
+            raise ValueError("its content is not what was written")
+        value: dict[str, Any] = json.loads(body + b"\n}")
     except FileNotFoundError:
         raise UserError(
             "disk", f"{path} does not exist", "is this a run folder? `cfm runs` lists them"
         ) from None
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise UserError("disk", f"cannot read {path}: {reason}", "see to it that you may read it") from error
+        raise unreadable(path, error) from error
     except ValueError as error:
         raise UserError("disk", f"{path} is damaged: {error}", "restore it, or start the run anew") from error
-    if not isinstance(value, dict):
-        raise UserError("disk", f"{path} is damaged: it holds no object", "restore it, or start the run anew")
     return value
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """The report that the system refuses to read a file."""
+    reason = os.strerror(error.errno or 0)
+    return UserError("disk", f"cannot read {path}: {reason}", "see to it that you may read it")
 
 
 class Appender:
@@ -167,22 +297,27 @@ class Appender:
 
     def __init__(self, path: Path, size: int | None = None) -> None:
         self.path = path
-        created = not path.exists()
+        self._torn = False
         with guarded(path, 4096):
-            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        self.size = os.fstat(self._handle).st_size
-        if size is not None and size < self.size:
-            self._cut(size)
-        if created:
-            sync_folder(path.parent)
+            self._handle = disk.open(path, os.O_WRONLY | os.O_CREAT)
+            try:
+                self.size = os.fstat(self._handle).st_size
+                if size is not None and size < self.size:
+                    self._cut(size)
+                sync_folder(path.parent)
+            except BaseException:
+                disk.close(self._handle)
+                raise
 
     def append(self, data: bytes) -> None:
         """Add `data` at the end. Raises UserError("disk") and leaves the file as it was."""
         with guarded(self.path, len(data)):
+            if self._torn:
+                self._cut(self.size)
             try:
-                os.lseek(self._handle, self.size, os.SEEK_SET)
-                write_all(self._handle, data)
+                _put(self._handle, data, self.size)
             except BaseException:
+                self._torn = True
                 with suppress(OSError):
                     self._cut(self.size)
                 raise
@@ -191,18 +326,62 @@ class Appender:
     def sync(self) -> None:
         """Make durable what was appended so far."""
         with guarded(self.path):
-            os.fsync(self._handle)
+            disk.fsync(self._handle)
 
     def close(self) -> None:
         """Sync and close; closing twice is allowed."""
         if self._handle >= 0:
             handle, self._handle = self._handle, -1
-            try:
-                with guarded(self.path):
-                    os.fsync(handle)
-            finally:
-                os.close(handle)
+            with guarded(self.path):
+                try:
+                    disk.fsync(handle)
+                finally:
+                    disk.close(handle)
 
     def _cut(self, size: int) -> None:
-        os.ftruncate(self._handle, size)
-        self.size = size
+        disk.truncate(self._handle, size)
+        self.size, self._torn = size, False
+
+
+class Slots:
+    """A file of known size that is filled in place.
+
+    size: its bytes; anew: make it, with room for all of them, discarding what was there; otherwise it
+    is opened as it is. Raises UserError("disk") with the bytes that are needed.
+    """
+
+    def __init__(self, path: Path, size: int, *, anew: bool) -> None:
+        self.path = path
+        self._handle = -1
+        with guarded(path, size):
+            self._handle = disk.open(path, os.O_RDWR | (os.O_CREAT | os.O_TRUNC if anew else 0))
+            if anew:
+                self._claim(size)
+
+    def _claim(self, size: int) -> None:
+        try:
+            disk.allocate(self._handle, size)
+            sync_folder(self.path.parent)
+        except BaseException:
+            self.close()
+            with suppress(OSError):
+                disk.unlink(self.path)  # others need what room it got
+            raise
+
+    def put(self, at: int, data: bytes | memoryview) -> None:
+        """Write `data` at an offset. Raises UserError("disk"); what was there before may be torn then."""
+        with guarded(self.path, memoryview(data).nbytes):
+            _put(self._handle, data, at)
+
+    def sync(self) -> None:
+        """Make durable what was put so far; nothing where it is closed."""
+        if self._handle >= 0:
+            with guarded(self.path):
+                disk.fsync(self._handle)
+
+    def close(self) -> None:
+        """Close without syncing; closing twice is allowed."""
+        if self._handle >= 0:
+            handle, self._handle = self._handle, -1
+            with guarded(self.path):
+                disk.close(handle)

@@ -1,7 +1,6 @@
 """A folder of pictures: order, splits, sizes, and everything that can be wrong with it."""
 
 import errno
-import os
 import shutil
 import struct
 import zlib
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from faulty_disk import FaultyDisk
 from picture_trees import make_tree
 from PIL import Image
 
@@ -18,6 +18,7 @@ from engine.config import Data
 from engine.data import cache as cache_module
 from engine.data.pictures import Files
 from engine.errors import UserError
+from engine.store import files
 
 COUNTS = {"train/cat": 12, "train/ant": 5, "test/ant": 3, "test/cat": 2}
 
@@ -257,11 +258,8 @@ def test_a_cache_that_fills_up_with_the_last_file_names_its_variable(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_tree(tmp_path / "set", COUNTS)
-
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "write", full)  # what JSON documents are written with
+    disk = FaultyDisk(2, errno.ENOSPC, ("write",))  # the first writes the sums, the second the last file
+    monkeypatch.setattr(files, "disk", disk)
     with pytest.raises(UserError, match="no room left") as caught:
         load(tmp_path / "set")
     assert "CFM_CACHE" in caught.value.hint
