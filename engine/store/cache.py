@@ -1,7 +1,7 @@
 """Artefacts that runs share: squeezed teachers and real statistics, found by what determines them.
 
 A key is the SHA-256 of everything that an artefact follows from, never a file's name. An entry is one
-safetensors file that carries a digest of its content; one whose content does not fit is set aside.
+sealed safetensors file that knows its key; one whose content does not fit is set aside.
 Folder: ``$CFM_CACHE``, else ``$XDG_CACHE_HOME/cfm-tui``, else ``~/.cache/cfm-tui``.
 """
 
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import UserError
 from engine.store import tensors
-from engine.store.files import guarded, make_folder, to_json
+from engine.store.files import make_folder, set_aside, to_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,15 +51,6 @@ class Entry:
     info: dict[str, Any]
 
 
-def _digest(arrays: Mapping[str, NDArray[Any]], info: str) -> str:
-    state = hashlib.sha256(info.encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        state.update(to_json([name, array.dtype.str, list(array.shape)]).encode())
-        state.update(array.tobytes())
-    return state.hexdigest()
-
-
 class Cache:
     """A folder of entries, ``KIND/KEY.safetensors``."""
 
@@ -72,25 +64,24 @@ class Cache:
     def load(self, kind: str, key: str) -> Entry | None:
         """An entry, or None where there is none.
 
-        Raises DamagedEntry, after setting the file aside, where its digest does not fit.
+        Raises DamagedEntry, after setting the file aside, where its content does not fit.
         """
         path = self.path(kind, key)
         if not path.is_file():
             return None
         try:
             arrays, facts = tensors.read(path)
-            if facts.get("digest") != _digest(arrays, facts.get("info", "")):
-                raise ValueError("its content is not what was written")
+            if facts.get("entry") != f"{kind}/{key}":
+                raise tensors.damaged(path, "it is another entry")
             return Entry(arrays, json.loads(facts["info"]))
-        except (ValueError, KeyError) as error:
-            aside = path.with_suffix(".damaged")
-            with guarded(aside, hint=ELSEWHERE):
-                os.replace(path, aside)
-            raise DamagedEntry(f"{path}: {error}; it was set aside as {aside.name}") from error
+        except UserError as error:
+            if error.kind != "data":
+                raise
+            aside = set_aside(path, ELSEWHERE)
+            raise DamagedEntry(f"{error.message}; it was set aside as {aside.name}") from error
 
     def save(self, kind: str, key: str, arrays: Mapping[str, NDArray[Any]], info: dict[str, Any]) -> None:
         """Write an entry, replacing one of the same key. Raises UserError("disk")."""
-        text = to_json(info)
         path = self.path(kind, key)
         make_folder(path.parent, ELSEWHERE)
-        tensors.write(path, arrays, {"digest": _digest(arrays, text), "info": text}, ELSEWHERE)
+        tensors.write(path, arrays, {"entry": f"{kind}/{key}", "info": to_json(info)}, ELSEWHERE)

@@ -3,30 +3,32 @@
 Legend: N images of the whole set, M images of one recovery batch, C channels, H, W.
 ``images/CLASS/NNNN.png`` loads in any tool; sorting the class folders gives the labels back.
 ``images/distilled.safetensors`` holds images (N, C, H, W) float32 in [0, 1] pixel space, labels (N,),
-batch (N,) counted from 1, and beta (N,). It grows under the name ``distilled.safetensors.partial``
-and is renamed when the last image is in, so its name says that the set is complete.
+batch (N,) counted from 1, beta (N,), and the digest of each PNG file, png_sha256 (N, 32). It is a table
+of `rows`, an image each: until the last one is in, its name ends in ``.partial``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.errors import UserError
-from engine.store import tensors
-from engine.store.files import guarded, make_folder, sync_folder, to_json, write, write_all
+from engine.store import files, tensors
+from engine.store.rows import Columns, Rows, RowWriter, partial
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TENSORS = "distilled.safetensors"
+HINT = "restore it, or delete it and resume: the images are recovered again"
 _DTYPES = {"labels": "<i8", "batch": "<i8", "images": "<f4", "beta": "<f4"}
+_PNG = "png_sha256"
 
 
 @dataclass(frozen=True)
@@ -66,32 +68,41 @@ def png(pixels_CHW: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def _digest(data: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+
+
 class ImageWriter:
     """Writes a set of known size batch by batch; what was added stays if a later batch fails.
 
-    shape: (N, C, H, W) of the whole set. Creating one discards an unfinished set in the same folder.
-    Raises UserError("disk"): the room for all float images is claimed at once.
+    shape: (N, C, H, W) of the whole set. done: images of an unfinished set in the same folder that are
+    kept; the rest of it is discarded. Kept float images are verified; a PNG file that does not fit its
+    float image is written again and named in `mended`.
+    Raises UserError("disk"): the room for all float images is claimed at once. Raises UserError("data")
+    where a kept image is damaged.
     """
 
-    def __init__(self, folder: Path, shape: tuple[int, int, int, int], classes: tuple[str, ...]) -> None:
+    def __init__(
+        self, folder: Path, shape: tuple[int, int, int, int], classes: tuple[str, ...], done: int = 0
+    ) -> None:
         self.folder, self.shape = folder, shape
         self.added = 0
+        self.mended: list[str] = []
         self._counts = [0] * len(classes)
         self._class_folders = [folder / name for name in class_folders(classes)]
-        for place in (folder, *self._class_folders):
-            make_folder(place)
-        self._partial = folder / f"{TENSORS}.partial"
-        shapes = {name: (dtype, shape if name == "images" else shape[:1]) for name, dtype in _DTYPES.items()}
-        header, self._starts, size = tensors.layout(
-            shapes, {"format": "cfm-distilled", "version": "1", "classes": to_json(list(classes))}
-        )
-        with guarded(self._partial, size):
-            self._handle = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._handle, 0, size)
-            else:
-                os.ftruncate(self._handle, size)
-            write_all(self._handle, header)
+        files.make_folders(folder, *self._class_folders)
+        self._changed: list[tuple[int, Columns]] = []
+        shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+            name: (dtype, shape if name == "images" else shape[:1]) for name, dtype in _DTYPES.items()
+        }
+        shapes[_PNG] = ("|u1", (shape[0], 32))
+        facts = {"format": "cfm-distilled", "version": "1", "classes": files.to_json(list(classes))}
+        path = folder / TENSORS
+        self._rows = RowWriter(path, shapes, facts, done, noun="image", hint=HINT, seen=self._keep)
+        for row, columns in self._changed:
+            self._rows.put(row, columns)
+        for place, count in zip(self._class_folders, self._counts, strict=True):
+            _discard(place, count)
 
     def add(
         self,
@@ -104,40 +115,78 @@ class ImageWriter:
         count = len(images_MCHW)
         assert images_MCHW.shape[1:] == self.shape[1:]
         assert self.added + count <= self.shape[0]
-        for pixels_CHW, label in zip(to_bytes(images_MCHW), labels_M, strict=True):
-            self._counts[label] += 1
-            write(self._class_folders[label] / f"{self._counts[label] - 1:04d}.png", png(pixels_CHW))
-        columns = {
+        paths, counts = self._paths(labels_M)
+        contents = [png(pixels_CHW) for pixels_CHW in to_bytes(images_MCHW)]
+        columns: Columns = {
             "images": images_MCHW,
             "labels": labels_M,
             "batch": np.full(count, batch),
             "beta": np.full(count, beta),
+            _PNG: np.array([_digest(content) for content in contents], np.uint8).reshape(count, 32),
         }
-        for name, values in columns.items():
-            self._put(name, np.ascontiguousarray(values, _DTYPES[name]))
-        with guarded(self._partial):
-            os.fsync(self._handle)
-        self.added += count
+        self._rows.put(self.added, columns)
+        for path, content in zip(paths, contents, strict=True):
+            files.write(path, content, sync_name=False)
+        for place in {path.parent: None for path in paths}:
+            files.sync_folder(place)
+        self.sync()
+        self.added, self._counts = self.added + count, counts
 
-    def _put(self, name: str, values: NDArray[Any]) -> None:
-        row = values[:1].nbytes
-        with guarded(self._partial, values.nbytes):
-            os.lseek(self._handle, self._starts[name] + self.added * row, os.SEEK_SET)
-            write_all(self._handle, values.tobytes())
+    def sync(self) -> None:
+        """Make durable what was added so far."""
+        self._rows.sync()
 
     def finish(self) -> None:
-        """Give the complete set its final name."""
+        """Give the complete set its final name, durably."""
         assert self.added == self.shape[0]
-        self.close()
-        with guarded(self.folder / TENSORS):
-            os.replace(self._partial, self.folder / TENSORS)
-        sync_folder(self.folder)
+        self._rows.finish()
 
     def close(self) -> None:
         """Close the file; an unfinished set stays under its partial name. Closing twice is allowed."""
-        if self._handle >= 0:
-            handle, self._handle = self._handle, -1
-            os.close(handle)
+        self._rows.close()
+
+    def _paths(self, labels_M: NDArray[np.int64]) -> tuple[list[Path], list[int]]:
+        """The PNG file of each image, and how many images each class has then."""
+        counts, paths = list(self._counts), []
+        for label in labels_M:
+            paths.append(_png_path(self._class_folders[label], counts[label]))
+            counts[label] += 1
+        return paths, counts
+
+    def _keep(self, first: int, columns: Columns) -> None:
+        """Count kept images, and mend their PNG files."""
+        paths, self._counts = self._paths(columns["labels"])
+        self.added = first + len(paths)
+        for index, path in enumerate(paths):
+            if _fits(path, columns[_PNG][index]):
+                continue
+            content = png(to_bytes(columns["images"][index]))
+            files.write(path, content)
+            self.mended.append(str(path.relative_to(self.folder)))
+            if not np.array_equal(_digest(content), columns[_PNG][index]):  # another encoder by now
+                row = {name: values[index : index + 1].copy() for name, values in columns.items()}
+                row[_PNG][0] = _digest(content)
+                self._changed.append((first + index, row))
+
+
+def _png_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:04d}.png"
+
+
+def _fits(path: Path, digest: NDArray[np.uint8]) -> bool:
+    """Whether a PNG file is there and holds what was written."""
+    try:
+        return np.array_equal(_digest(path.read_bytes()), digest)
+    except OSError:
+        return False
+
+
+def _discard(folder: Path, first: int) -> None:
+    """Remove PNG files from number `first` on, and what writers that died left."""
+    files.sweep(folder)
+    for path in folder.glob("*.png"):
+        if path.stem.isdecimal() and int(path.stem) >= first:
+            files.remove(path, sync_name=False)
 
 
 def is_complete(folder: Path) -> bool:
@@ -146,37 +195,80 @@ def is_complete(folder: Path) -> bool:
 
 
 def read(folder: Path, first: int | None = None) -> Images:
-    """The finished set in a run's ``images`` folder, or only its `first` images. Raises UserError("data")."""
-    path = _finished(folder)
-    with tensors.opened(path) as file:
-        count = len(file.get_tensor("labels")[:first])
-        columns = {name: file.get_slice(name)[:count] for name in _DTYPES}
-        facts = file.metadata() or {}
-    try:
-        classes = tuple(json.loads(facts["classes"]))
-    except (KeyError, ValueError) as error:
-        raise tensors.damaged(path, error) from error
-    return Images(columns["images"], columns["labels"], columns["batch"], columns["beta"], classes)
+    """The finished set in a run's ``images`` folder, or only its `first` images, verified.
 
-
-def read_pixels(folder: Path, chunk: int = 1024) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The finished set as its PNG files hold it: (N, C, H, W) uint8, and labels (N,).
-
-    The float images pass by `chunk` at a time. Raises UserError("data").
+    Raises UserError("data") that names the file and the image that is damaged.
     """
-    path = _finished(folder)
-    with tensors.opened(path) as file:
-        floats = file.get_slice("images")
-        shape = floats.get_shape()
-        pixels_NCHW = np.empty(shape, np.uint8)
-        for start in range(0, shape[0], chunk):
-            stop = min(start + chunk, shape[0])
-            pixels_NCHW[start:stop] = to_bytes(floats[start:stop])
-        return pixels_NCHW, file.get_tensor("labels")
+    rows = _finished(folder)
+    columns = rows.read(0, rows.count if first is None else min(first, rows.count))
+    return Images(columns["images"], columns["labels"], columns["batch"], columns["beta"], _classes(rows))
 
 
-def _finished(folder: Path) -> Path:
+def read_pixels(folder: Path, chunk: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The finished set as its PNG files hold it: (N, C, H, W) uint8, and labels (N,); verified.
+
+    The float images pass by `chunk` at a time. Raises UserError("data") as `read` does.
+    """
+    rows = _finished(folder)
+    pixels_NCHW = np.empty(rows.shape("images"), np.uint8)
+    labels_N = np.empty(rows.count, np.int64)
+
+    def keep(first: int, columns: Columns) -> None:
+        end = first + len(columns["labels"])
+        pixels_NCHW[first:end] = to_bytes(columns["images"])
+        labels_N[first:end] = columns["labels"]
+
+    rows.walk(rows.count, keep, chunk)
+    return pixels_NCHW, labels_N
+
+
+def check(folder: Path, done: int = 0) -> list[str]:
+    """What is damaged in a run's ``images`` folder, a message each; nothing is mended.
+
+    done: how many images of an unfinished set are to be there.
+    """
+    path = folder / TENSORS
+    if not path.is_file():
+        if not done:
+            return []
+        path = partial(path)
+    try:
+        rows = Rows(path, "image", HINT)
+        places = [folder / name for name in class_folders(_classes(rows))]
+    except UserError as error:
+        return [error.message]
+    count = min(done, rows.count) if path.suffix == ".partial" else rows.count
+    found = [rows.damage(row).message for row in rows.wrong(count)]
+    return found if found else _check_files(rows, count, places)
+
+
+def _check_files(rows: Rows, count: int, places: list[Path]) -> list[str]:
+    """PNG files that do not fit their float images."""
+    found: list[str] = []
+    counts = [0] * len(places)
+
+    def look(_: int, columns: Columns) -> None:
+        for label, digest in zip(columns["labels"], columns[_PNG], strict=True):
+            path = _png_path(places[label], counts[label])
+            counts[label] += 1
+            if not path.is_file():
+                found.append(f"{path} does not exist")
+            elif not _fits(path, digest):
+                found.append(f"{path} is damaged: its content is not what was written")
+
+    rows.walk(count, look)
+    return found
+
+
+def _finished(folder: Path) -> Rows:
     path = folder / TENSORS
     if not path.is_file():
         raise UserError("data", f"{folder} holds no finished images", "let the run finish its recovery first")
-    return path
+    return Rows(path, "image", HINT)
+
+
+def _classes(rows: Rows) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads(rows.facts["classes"]))
+    except (KeyError, ValueError) as error:
+        raise tensors.damaged(rows.path, error, HINT) from error
