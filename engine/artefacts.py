@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,12 +19,12 @@ from engine.config import Config
 from engine.data import DataSet
 from engine.errors import UserError
 from engine.events import Event, Notice
+from engine.savepoint import State
 from engine.squeeze import squeeze
 from engine.store import Cache, DamagedEntry, Entry
 from engine.store.cache import key
 
 FORMAT = 2  #: raised when an artefact's making, layout or key changes
-FIELDS = ("mean_D", "var_D", "cov_DD", "flc_DK")
 
 
 @dataclass(frozen=True)
@@ -82,15 +81,20 @@ def teacher_key(config: Config, data: DataSet) -> str:
     )
 
 
-def squeezed(config: Config, data: DataSet, place: Place) -> Generator[Event, None, tuple[nn.Module, bool]]:
-    """The squeezed teacher on the CPU, and whether the cache had it."""
+def squeezed(
+    config: Config, data: DataSet, place: Place, saved: State | None = None
+) -> Generator[Event, None, tuple[nn.Module, bool]]:
+    """The squeezed teacher on the CPU, and whether the cache had it.
+
+    saved: where a squeeze that was cut goes on, if the cache has none.
+    """
     name = teacher_key(config, data)
     entry = yield from _cached(place.cache, "teachers", name)
     if entry is not None:
         model = new_network(config, data)
         model.load_state_dict({part: torch.from_numpy(array) for part, array in entry.arrays.items()})
         return model.eval(), True
-    model = yield from squeeze(config, new_network(config, data), data.train, place.device)
+    model = yield from squeeze(config, new_network(config, data), data.train, place.device, saved)
     model = model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     arrays = {part: value.numpy() for part, value in model.state_dict().items()}
     info = {"backbone": config.backbone.name, "data": data.name, "seed": config.seed}
@@ -111,16 +115,20 @@ def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
 
 
 def measured(
-    config: Config, data: DataSet, teacher: nn.Module, place: Place
+    config: Config, data: DataSet, teacher: nn.Module, place: Place, saved: State | None = None
 ) -> Generator[Event, None, tuple[list[moments.Moments], bool]]:
-    """The real moments of every tap, and whether the cache had them."""
+    """The real moments of every tap, and whether the cache had them.
+
+    saved: where a measurement that was cut goes on, if the cache has none.
+    """
     name = statistics_key(config, data, teacher)
     entry = yield from _cached(place.cache, "statistics", name)
     if entry is not None:
-        return _unpack(entry), True
-    real = yield from statistics.measure(config, teacher, data.train, place.device)
-    arrays, names = _pack(real)
-    place.cache.save("statistics", name, arrays, {"taps": names, "data": data.name})
+        arrays = {part: torch.from_numpy(array) for part, array in entry.arrays.items()}
+        return moments.unpack(arrays, entry.info["taps"]), True
+    real = yield from statistics.measure(config, teacher, data.train, place.device, saved)
+    packed = {part: value.cpu().numpy() for part, value in moments.pack(real).items()}
+    place.cache.save("statistics", name, packed, {"taps": [tap.name for tap in real], "data": data.name})
     return real, False
 
 
@@ -130,24 +138,3 @@ def _cached(cache: Cache, kind: str, name: str) -> Generator[Event, None, Entry 
     except DamagedEntry as damage:
         yield Notice("warning", f"{damage}, and will be computed anew")
         return None
-
-
-def _pack(real: list[moments.Moments]) -> tuple[dict[str, Any], list[str]]:
-    arrays = {
-        f"{index}.{field}": getattr(tap, field).cpu().numpy()
-        for index, tap in enumerate(real)
-        for field in FIELDS
-        if getattr(tap, field) is not None
-    }
-    return arrays, [tap.name for tap in real]
-
-
-def _unpack(entry: Entry) -> list[moments.Moments]:
-    def field(index: int, name: str) -> Any:
-        array = entry.arrays.get(f"{index}.{name}")
-        return None if array is None else torch.from_numpy(array)
-
-    return [
-        moments.Moments(name, *(field(index, part) for part in FIELDS))
-        for index, name in enumerate(entry.info["taps"])
-    ]

@@ -7,12 +7,17 @@ Legend: M images, D features, H, W positions, K classes, N = M·H·W positions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from engine.errors import UserError
+
+FIELDS = ("mean_D", "var_D", "cov_DD", "flc_DK")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,35 @@ class Moments:
         cov_DD = None if self.cov_DD is None else self.cov_DD.detach()
         flc_DK = None if self.flc_DK is None else self.flc_DK.detach()
         return Moments(self.name, self.mean_D.detach(), self.var_D.detach(), cov_DD, flc_DK)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are there, by name."""
+        return {name: getattr(self, name) for name in FIELDS if getattr(self, name) is not None}
+
+    def measured(self) -> list[Tensor]:
+        """The tensors that say everything: Ψ holds its diagonal."""
+        found = [self.mean_D, self.var_D if self.cov_DD is None else self.cov_DD]
+        return found if self.flc_DK is None else [*found, self.flc_DK]
+
+
+def pack(taps: Sequence[Moments]) -> dict[str, Tensor]:
+    """The moments of several taps as tensors named ``TAP'S NUMBER.FIELD``."""
+    return {f"{tap}.{name}": value for tap, own in enumerate(taps) for name, value in own.tensors().items()}
+
+
+def unpack(arrays: Mapping[str, Tensor], names: Sequence[str]) -> list[Moments]:
+    """The moments that `pack` was given, of taps with these names."""
+    return [
+        Moments(name, *(arrays.get(f"{tap}.{field}") for field in FIELDS))  # type: ignore[arg-type]
+        for tap, name in enumerate(names)
+    ]
+
+
+def require_finite(taps: Sequence[Moments], what: str, hint: str) -> None:
+    """Raise UserError("numeric") naming the first tap of which a value is not finite."""
+    for own in taps:
+        if not all(bool(value.isfinite().all()) for value in own.tensors().values()):
+            raise UserError("numeric", f"{what} of layer {own.name} are not finite", hint)
 
 
 def positions(x_MDHW: Tensor) -> Tensor:
@@ -149,6 +183,16 @@ class Accumulator:
         self._sums = (old_mean_D + share * gap_D, cov_DD, flc_DK)
         self.weight += weight
         self.images += images
+
+    def sums(self) -> dict[str, Tensor]:
+        """What was taken in so far, for `go_on`, which also needs `weight` and `images`."""
+        assert self._sums is not None, "no batch was taken in"
+        return dict(zip(("mean_D", "cov_DD", "flc_DK"), self._sums, strict=True))
+
+    def go_on(self, sums: Mapping[str, Tensor], weight: float, images: int) -> None:
+        """Stand where another accumulator stood when it told these."""
+        self._sums = (sums["mean_D"], sums["cov_DD"], sums["flc_DK"])
+        self.weight, self.images = weight, images
 
     def result(self) -> Moments:
         """The moments so far; at least one batch must have been taken in."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine import config, filters
 from engine.errors import UserError
-from engine.moments import Moments
+from engine.moments import Moments, require_finite
 
 
 def resolved_terms(objective: config.Objective) -> tuple[config.Term, ...]:
@@ -66,10 +66,11 @@ def sides(terms: Sequence[config.Term], moments: Moments, beta: float) -> list[T
 class Objective:
     """The objective of one recovery batch: the real side of every term is computed once, here.
 
-    Raises UserError("numeric") where Ψ + βI of a real tap is singular.
+    Raises UserError("numeric") where a real statistic is not finite, or Ψ + βI of a real tap is singular.
     """
 
     def __init__(self, objective: config.Objective, real: Sequence[Moments], beta: float) -> None:
+        require_finite(real, "the real statistics", "use another teacher, or measure them again")
         self.beta = beta
         self.ce_weight = objective.ce
         self.terms = resolved_terms(objective)

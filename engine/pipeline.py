@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
 from engine import artefacts, backbones, provenance, results
@@ -27,6 +27,7 @@ from engine.plan import Plan
 from engine.recover import batches, control_set, recover
 from engine.relabel import StoredLabels, relabel
 from engine.results import Results
+from engine.savepoint import SavePoint
 from engine.store import Cache, Run
 from engine.store import images as stored_images
 from engine.store.lock import timestamp
@@ -39,7 +40,7 @@ T = TypeVar("T")
 def run(plan: Plan, run: Run, cache: Cache, command: Sequence[str] = ()) -> Generator[Event, None, Results]:
     """All five stages. Every event is in the journal before it is yielded.
 
-    The run is closed however this ends: finished, failed (its message in the status), or interrupted.
+    The run is closed however this ends: finished, failed (its message in the status), or stopped.
     Raises UserError; what earlier stages left stays.
     """
     pipeline = Pipeline(plan, run, cache, command)
@@ -52,6 +53,8 @@ def run(plan: Plan, run: Run, cache: Cache, command: Sequence[str] = ()) -> Gene
                 run.close("finished")
                 found: Results = end.value
                 return found
+            if isinstance(event, SavePoint):
+                continue
             run.record(event)
             yield event
     except Exception as error:
@@ -59,7 +62,7 @@ def run(plan: Plan, run: Run, cache: Cache, command: Sequence[str] = ()) -> Gene
             run.close("failed", str(error))
         raise
     except BaseException:
-        run.close("interrupted")
+        run.close("stopped")
         raise
     finally:
         work.close()
@@ -167,15 +170,20 @@ class Pipeline:
         labels: dict[Source, StoredLabels] = {}
         reused, epochs = True, 0
         for source, images in sources.items():
-            logits_ENK = self.run.load_labels(source)
+            logits_ENK = _load_labels(self.run, source)
             if logits_ENK is None:
                 reused = False
-                work = relabel(self.config, teacher, images, self.device)
-                labels[source] = yield from _counted_on(work, epochs)
-                self.run.save_labels(source, labels[source].logits_ENK.numpy())
-            else:
-                labels[source] = StoredLabels(torch.from_numpy(logits_ENK))
-            epochs += len(labels[source].logits_ENK)
+                kept: list[np.ndarray] = []
+
+                def keep(_: int, logits_NK: Tensor, kept: list[np.ndarray] = kept) -> None:
+                    kept.append(logits_NK.numpy())
+
+                work = relabel(self.config, teacher, images, self.device, keep, source)
+                yield from _counted_on(work, epochs)
+                logits_ENK = np.stack(kept)
+                _save_labels(self.run, source, logits_ENK)
+            labels[source] = StoredLabels(len(logits_ENK), logits_ENK.__getitem__)
+            epochs += len(logits_ENK)
         return labels, reused
 
     def _students(
@@ -262,3 +270,19 @@ def _counted_on(work: Generator[Event, None, T], done: int) -> Generator[Event, 
             found: T = end.value
             return found
         yield replace(event, done=event.done + done) if isinstance(event, StageProgress) else event
+
+
+def _load_labels(run: Run, source: Source) -> Any:
+    """A source's stored logits (E, N, K), or None."""
+    from numpy import stack
+
+    stored = run.labels(source)
+    return None if stored is None else stack([stored.epoch(epoch) for epoch in range(stored.epochs)])
+
+
+def _save_labels(run: Run, source: Source, logits_ENK: Any) -> None:
+    """Store a source's logits."""
+    writer = run.label_writer(source, logits_ENK.shape)
+    for epoch, logits_NK in enumerate(logits_ENK):
+        writer.put(epoch, logits_NK)
+    writer.finish()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -19,12 +21,24 @@ from engine.config import Config
 from engine.data import ImageSet, denormalise, normalise
 from engine.errors import UserError
 from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress
-from engine.moments import Moments, moving, of_batch
+from engine.moments import Moments, moving, of_batch, pack, unpack
 from engine.rng import generator
+from engine.savepoint import (
+    Pace,
+    SavePoint,
+    State,
+    captured,
+    optimiser_arrays,
+    own,
+    part,
+    restore_optimiser,
+    under,
+)
 from engine.taps import Tapped
 
-CHUNK_SECONDS = 1.0  # how long values may stay on the device before a person sees them
 CHUNK_ITERATIONS = 200
+KEPT = "earlier batches are kept"
+HINT = f"lower recover.lr; {KEPT}"
 
 Keep = Callable[[Tensor, Tensor, int, float], None]
 
@@ -72,36 +86,51 @@ def recover(
     train: ImageSet,
     device: torch.device,
     keep: Keep,
-) -> Generator[Event, None, None]:
+    saved: State | None = None,
+) -> Generator[Event, None, list[Moments] | None]:
     """Distil `config.ipc` images per class out of `model` and the real statistics.
 
     real: moments of each tap in forward order. keep: is given each batch as soon as it is finished
-    (images in [0, 1] and labels on the CPU, its number from 1, β). Yields a layout, then chunks of
-    values, then one event a batch. Raises UserError("numeric") naming batch, iteration and layer
-    where a loss is not finite; nothing of that batch is kept.
+    (images in [0, 1] and labels on the CPU, its number from 1, β). saved: goes on from another call's save
+    point. Yields a layout, then chunks of values, then one event a batch; returns the moving statistics of
+    all batches, if there are any. Raises UserError("numeric") naming batch, iteration and layer where a
+    loss, a statistic or an image is not finite; nothing of that batch is kept.
     """
-    precision = getattr(torch, config.recover.precision)
-    network = Tapped(model, config.objective.taps, device, precision)
+    goal, plan = config.objective, batches(config, len(train.classes))
+    network = Tapped(model, goal.taps, device, getattr(torch, config.recover.precision))
     real = [moments.to(device) for moments in real]
-    plan = batches(config, len(train.classes))
-    betas = schedules.betas_of_batches(
-        config.objective.schedule, config.objective.beta, config.ipc, len(plan)
-    )
-    terms = [f"{term.filter}/{term.signal}" for term in objective.resolved_terms(config.objective)]
-    yield RecoverLayout(network.names, terms, betas)
-    objective.Objective(
-        config.objective, real, min(betas)
-    )  # a real side without inverse is known before hours of work
+    betas = schedules.betas_of_batches(goal.schedule, goal.beta, config.ipc, len(plan))
+    terms = [f"{term.filter}/{term.signal}" for term in objective.resolved_terms(goal)]
+    at = {"batch": 1, "iteration": 0} if saved is None else saved.facts
+    done = (at["batch"] - 1) * config.recover.iterations + at["iteration"]
+    yield RecoverLayout(network.names, terms, betas, done)
+    objective.Objective(goal, real, min(betas))  # a missing inverse is known before hours of work
     starts = initial_indices(config, train)
-    earlier: list[Moments] | None = None
-    for index, (ipc_round, classes) in enumerate(plan):
-        batch = Batch(config, network, real, train, betas[index], index + 1, earlier)
-        batch.start(starts[ipc_round][classes], classes)
-        yield from batch.optimise(len(plan))
+    earlier = None if saved is None else _earlier(saved, network.names, device)
+    pace = Pace(config.checkpoint_seconds)
+    for number, (ipc_round, classes) in list(enumerate(plan, start=1))[at["batch"] - 1 :]:
+        batch = Batch(config, network, real, train, betas[number - 1], number, earlier)
+        batch.start(starts[ipc_round][classes], classes, saved)
+        yield from batch.optimise(len(plan), pace)
         if config.recover.emu:
             earlier = batch.statistics
-        keep(batch.pixels(), batch.labels_M.cpu(), index + 1, betas[index])
-        yield BatchRecovered(index + 1, len(plan), betas[index], len(classes))
+        keep(batch.pixels(), batch.labels_M.cpu(), number, batch.objective.beta)
+        yield BatchRecovered(number, len(plan), batch.objective.beta, len(classes))
+        yield SavePoint("recover", partial(_between, number + 1, earlier), always=True)
+        saved = None
+    return None if earlier is None else [moments.to(torch.device("cpu")) for moments in earlier]
+
+
+def _between(number: int, earlier: list[Moments] | None) -> State:
+    """The state before batch `number` is begun."""
+    arrays = {} if earlier is None else under("earlier", pack(earlier))
+    return captured(arrays, f"the batches before {number}", HINT, batch=number, iteration=0)
+
+
+def _earlier(saved: State, names: Sequence[str], device: torch.device) -> list[Moments] | None:
+    """The moving statistics of the batches before."""
+    arrays = {name: own(value, device) for name, value in part("earlier", saved.arrays).items()}
+    return unpack(arrays, names) if arrays else None
 
 
 class Batch:
@@ -123,40 +152,62 @@ class Batch:
         self.number = number
         self.earlier = earlier
         self.statistics: list[Moments] = []
+        self.iteration = 0
         self.device = real[0].mean_D.device
         self.objective = objective.Objective(config.objective, real, beta)
 
-    def start(self, indices_M: np.ndarray, classes_M: np.ndarray) -> None:
-        """Place the images: real ones, or Gaussian noise in normalised space."""
-        self.labels_M = torch.from_numpy(classes_M).to(self.device)
-        self.onehot_MK = F.one_hot(self.labels_M, len(self.train.classes)).float()
-        if self.config.recover.init == "noise":
+    def start(self, indices_M: np.ndarray, classes_M: np.ndarray, saved: State | None = None) -> None:
+        """Place the images: real ones, or Gaussian noise in normalised space, or as they were saved."""
+        if saved is not None and saved.facts["iteration"]:
+            self.iteration = int(saved.facts["iteration"])
+            images = saved.arrays["images"]
+        elif self.config.recover.init == "noise":
             shape = (len(classes_M), self.train.channels, self.train.size, self.train.size)
             noise = generator(self.config.seed, "noise", self.number).standard_normal(shape, dtype=np.float32)
-            images = torch.from_numpy(noise).to(self.device)
+            images = torch.from_numpy(noise)
         else:
             images = self.train.batch(indices_M, self.device)
-        self.images_MCHW = images.requires_grad_()
+        settings = self.config.recover
+        self.labels_M = torch.from_numpy(classes_M).to(self.device)
+        self.onehot_MK = F.one_hot(self.labels_M, len(self.train.classes)).float()
+        self.images_MCHW = own(images, self.device).requires_grad_()
+        self.adam = torch.optim.Adam([self.images_MCHW], lr=settings.lr, betas=settings.betas, fused=True)
+        if saved is not None:
+            restore_optimiser(self.adam, part("optimiser", saved.arrays))
         one = torch.ones((), device=self.device).expand(1, self.train.channels, 1, 1)
         self.lowest, self.highest = (normalise(v, self.train.mean, self.train.std) for v in (0 * one, one))
 
-    def optimise(self, batches: int) -> Generator[Event, None, None]:
-        """All iterations; values leave the device in chunks, as events."""
-        settings = self.config.recover
-        adam = torch.optim.Adam([self.images_MCHW], lr=settings.lr, betas=settings.betas, fused=True)
+    def optimise(self, batches: int, pace: Pace) -> Generator[Event, None, None]:
+        """All iterations that are left; values leave the device in chunks, as events, with a save point."""
+        settings, group = self.config.recover, self.adam.param_groups[0]
         chunk: list[Tensor] = []
         since = time.monotonic()
-        for iteration in range(settings.iterations):
-            adam.param_groups[0]["lr"] = schedules.cosine_to_zero(settings.lr, iteration, settings.iterations)
-            chunk.append(self.step(adam, iteration))
-            last = iteration == settings.iterations - 1
-            seconds = time.monotonic() - since
-            if last or seconds >= CHUNK_SECONDS or len(chunk) == CHUNK_ITERATIONS:
-                yield self._progress(torch.stack(chunk), iteration + 1 - len(chunk), batches, since)
+        while self.iteration < settings.iterations:
+            group["lr"] = schedules.cosine_to_zero(settings.lr, self.iteration, settings.iterations)
+            chunk.append(self.step(self.adam, self.iteration))
+            self.iteration += 1
+            due, last = pace.due(), self.iteration == settings.iterations
+            if due or last or len(chunk) == CHUNK_ITERATIONS:
+                yield from self._tell(torch.stack(chunk), batches, since)
                 chunk, since = [], time.monotonic()
+            if due and not last:
+                yield SavePoint("recover", self.state)
+
+    def state(self) -> State:
+        """The state between two iterations. Raises UserError("numeric") where an image is not finite."""
+        self._require_images()
+        where = f"batch {self.number}, iteration {self.iteration}"
+        arrays = {"images": self.images_MCHW, **under("optimiser", optimiser_arrays(self.adam))}
+        if self.earlier is not None:
+            arrays |= under("earlier", pack(self.earlier))
+        return captured(arrays, where, HINT, batch=self.number, iteration=self.iteration)
 
     def step(self, adam: torch.optim.Optimizer, iteration: int) -> Tensor:
-        """One iteration; returns CE and every term at every tap, shape (1 + T·L,), on the device."""
+        """One iteration; returns numbers on the device, shape (1 + T·L + 1 + S·L,).
+
+        They are CE, every term at every tap, and sums of absolute values that tell what was not finite before
+        the step: of the images, and of S statistics of every tap.
+        """
         settings = self.config.recover
         rng = generator(self.config.seed, "recover", self.number, iteration)
         drawn = augment.draw(
@@ -173,6 +224,8 @@ class Batch:
             synthetic = [moving(batch, earlier, self.number) for batch, earlier in pairs]
         values_TL = terms.values(synthetic)
         ce = objective.cross_entropy(logits_MK, self.labels_M)
+        watched = [self.images_MCHW.detach(), *(x for s in synthetic for x in s.detach().measured())]
+        sums = torch._foreach_norm(watched, 1)
         adam.zero_grad()
         terms.loss(values_TL, ce).backward()  # type: ignore[no-untyped-call]
         adam.step()
@@ -181,54 +234,81 @@ class Batch:
                 self.images_MCHW.clamp_(self.lowest, self.highest)
         if iteration == settings.iterations - 1:
             self.statistics = [moments.detach() for moments in synthetic]
-        return torch.cat([ce.detach().reshape(1), values_TL.detach().flatten()])
+        return torch.cat([ce.detach().reshape(1), values_TL.detach().flatten(), torch.stack(sums)])
 
-    def _progress(self, chunk: Tensor, first: int, batches: int, since: float) -> RecoverProgress:
+    def _tell(self, chunk: Tensor, batches: int, since: float) -> Generator[Event, None, None]:
+        """A chunk's iterations up to the first with a number that is not finite, which is then refused."""
         values = chunk.cpu()
-        self._check_finite(values, first)
-        count, taps = len(values), len(self.network.names)
-        return RecoverProgress(
-            batch=self.number,
-            batches=batches,
-            beta=self.objective.beta,
-            iterations=list(range(first, first + count)),
-            total_iterations=self.config.recover.iterations,
-            ce=values[:, 0].tolist(),
-            terms=values[:, 1:].reshape(count, -1, taps).tolist(),
-            rate=count / max(time.monotonic() - since, 1e-9),
-        )
-
-    def _check_finite(self, values: Tensor, first: int) -> None:
         bad = ~values.isfinite()
-        if not bool(bad.any()):
-            return
-        row = int(bad.any(dim=1).nonzero()[0])
-        where = f"batch {self.number}, iteration {first + row}"
-        if bad[row, 0]:
+        count, taps = len(values), len(self.network.names)
+        first, terms = self.iteration - count, len(self.objective.terms) * taps
+        good = int(bad.any(dim=1).nonzero()[0]) if bool(bad.any()) else count
+        if good:
+            yield RecoverProgress(
+                batch=self.number,
+                batches=batches,
+                beta=self.objective.beta,
+                iterations=list(range(first, first + good)),
+                total_iterations=self.config.recover.iterations,
+                ce=values[:good, 0].tolist(),
+                terms=values[:good, 1 : 1 + terms].reshape(good, -1, taps).tolist(),
+                rate=count / max(time.monotonic() - since, 1e-9),
+            )
+        if good < count:
+            self._explain(bad[good], first + good)
+        self._require_images()
+
+    def _explain(self, bad: Tensor, iteration: int) -> NoReturn:
+        """Raise UserError("numeric") saying which of an iteration's numbers were not finite."""
+        taps = len(self.network.names)
+        split = 1 + len(self.objective.terms) * taps
+        bad_TL, bad_LS = bad[1:split].reshape(-1, taps), bad[split + 1 :].reshape(taps, -1)
+        where = f"batch {self.number}, iteration {iteration}"
+        if bad[split]:
+            raise self._bad_images(iteration)
+        if bool(bad_LS.any()):
+            layer = self.network.names[int(bad_LS.any(dim=1).nonzero()[0])]
             raise UserError(
                 "numeric",
-                f"the cross-entropy became {float(values[row, 0])} at {where}, at the network's output",
-                "lower recover.lr; earlier batches are kept",
+                f"the statistics of layer {layer} at {where} are not finite",
+                HINT if self.config.recover.clamp else f"set recover.clamp=true, or {HINT}",
             )
-        bad_TL = bad[row, 1:].reshape(-1, len(self.network.names))
+        if bad[0]:
+            raise UserError(
+                "numeric", f"the cross-entropy is not finite at {where}, at the network's output", HINT
+            )
+        raise self._bad_term(bad_TL, where)
+
+    def _bad_term(self, bad_TL: Tensor, where: str) -> UserError:
+        """The report of a term that is not finite though the statistics are."""
         tap = int(bad_TL.any(dim=0).nonzero()[0])
         layer = f"layer {self.network.names[tap]} at {where}"
         for term, wrong in zip(self.objective.terms, bad_TL[:, tap].tolist(), strict=True):
             if wrong and term.filter != "ridge":
-                raise UserError(
-                    "numeric",
-                    f"the term {term.filter}/{term.signal} of {layer} is not finite",
-                    "lower recover.lr; earlier batches are kept",
+                return UserError(
+                    "numeric", f"the term {term.filter}/{term.signal} of {layer} is not finite", HINT
                 )
         if not self.config.recover.clamp:  # unbounded pixels may have run away before any inverse failed
-            raise UserError(
+            return UserError(
                 "numeric",
                 f"the ridge terms of {layer} are not finite: the images ran away, or Ψ + βI is singular",
-                "set recover.clamp=true, lower recover.lr, or raise objective.beta; earlier batches are kept",
+                f"set recover.clamp=true, lower recover.lr, or raise objective.beta; {KEPT}",
             )
-        raise objective.singular(layer, self.objective.beta)
+        return objective.singular(layer, self.objective.beta)
+
+    def _require_images(self) -> None:
+        if not bool(self.images_MCHW.isfinite().all()):
+            raise self._bad_images(self.iteration)
+
+    def _bad_images(self, iteration: int) -> UserError:
+        """The report of images that are not finite before this iteration."""
+        when = f"after batch {self.number}, iteration {iteration - 1}"
+        if iteration == 0:
+            when = f"before batch {self.number}, iteration 0"
+        return UserError("numeric", f"the images are not finite {when}", HINT)
 
     def pixels(self) -> Tensor:
-        """The images as they stand, in [0, 1], on the CPU."""
+        """The images as they stand, in [0, 1], on the CPU. Raises UserError("numeric"): not finite."""
+        self._require_images()
         images = denormalise(self.images_MCHW.detach(), self.train.mean, self.train.std)
         return images.clamp(0, 1).cpu()

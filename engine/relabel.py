@@ -9,19 +9,23 @@ Source: FKD (Shen and Xing 2022) as used by SRe²L; pruned stores as in LPLD.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine import augment, backbones
 from engine.config import Config
 from engine.data import ImageSet
 from engine.device import autocast
+from engine.errors import UserError
 from engine.events import Event, StageProgress
 from engine.rng import generator
+from engine.savepoint import Pace, SavePoint, State
 from engine.training import batches_of
 
 RELABEL_BATCH = 256
@@ -82,28 +86,67 @@ class Labeller:
 
 @dataclass(frozen=True)
 class StoredLabels:
-    """Logits (E, N, K) in float16 for E epochs of views; later epochs reuse them in turn."""
+    """Logits for so many epochs of views, read one epoch at a time; later epochs reuse them in turn.
 
-    logits_ENK: Tensor
+    read: the float16 logits (N, K) of a stored epoch, counted from 0.
+    """
+
+    epochs: int
+    read: Callable[[int], NDArray[np.float16]]
 
     def epoch(self, epoch: int) -> int:
         """The stored epoch that a student's 0-based epoch replays."""
-        return epoch % len(self.logits_ENK)
+        return epoch % self.epochs
+
+    def logits(self, epoch: int) -> Tensor:
+        """The logits (N, K) of the stored epoch with this number."""
+        return torch.from_numpy(np.require(self.read(epoch), requirements="W"))
 
 
 def relabel(
-    config: Config, teacher: nn.Module, images: ImageSet, device: torch.device
-) -> Generator[Event, None, StoredLabels]:
-    """Label every view of `relabel.stored_epochs` epochs (all of them if None) once."""
+    config: Config,
+    teacher: nn.Module,
+    images: ImageSet,
+    device: torch.device,
+    keep: Callable[[int, Tensor], None],
+    source: str,
+    first: int = 0,
+) -> Generator[Event, None, None]:
+    """Label every view of `relabel.stored_epochs` epochs (all of them if None) once.
+
+    keep: is given each epoch's number from 0 and its float16 logits (N, K) on the CPU. source: whose
+    images they are. first: the first epoch that is not kept already; an epoch that was cut is done again.
+    Raises UserError("numeric") naming an image whose logits are not finite.
+    """
     epochs = config.relabel.stored_epochs or config.validate_.epochs
     label = Labeller(teacher, device, getattr(torch, config.validate_.precision))
     views = FkdViews(config, images, device)
-    logits_ENK = torch.empty((epochs, len(images), len(images.classes)), dtype=torch.float16)
-    since = time.monotonic()
-    for epoch in range(epochs):
+    pace, since = Pace(config.checkpoint_seconds), time.monotonic()
+    for epoch in range(first, epochs):
+        logits_NK = torch.empty((len(images), len(images.classes)), dtype=torch.float16)
         for start in range(0, len(images), RELABEL_BATCH):
             indices = np.arange(start, min(start + RELABEL_BATCH, len(images)))
-            logits_ENK[epoch, start : start + len(indices)] = label(views.batch(epoch, indices)).half().cpu()
+            logits_NK[start : start + len(indices)] = label(views.batch(epoch, indices)).half().cpu()
+            if indices[-1] + 1 < len(images) and pace.due():
+                yield SavePoint("relabel", partial(_state, source, epoch))
+        _require_finite(logits_NK, source, epoch)
+        keep(epoch, logits_NK)
         done = epoch + 1
-        yield StageProgress("relabel", done, done / max(time.monotonic() - since, 1e-9))
-    return StoredLabels(logits_ENK)
+        yield StageProgress("relabel", done, (done - first) / max(time.monotonic() - since, 1e-9))
+        if pace.due():
+            yield SavePoint("relabel", partial(_state, source, done))
+
+
+def _state(source: str, epochs: int) -> State:
+    return State(facts={"source": source, "epochs": epochs})
+
+
+def _require_finite(logits_NK: Tensor, source: str, epoch: int) -> None:
+    bad_N = ~logits_NK.isfinite().all(dim=1)
+    if bool(bad_N.any()):
+        image = int(bad_N.nonzero()[0])
+        raise UserError(
+            "numeric",
+            f"the teacher's logits for {source} image {image} in epoch {epoch + 1} do not fit float16",
+            "use another teacher, or set relabel.mode=online",
+        )

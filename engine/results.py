@@ -41,7 +41,10 @@ def summary(students: Sequence[StudentResult]) -> dict[str, Any]:
 
 
 def student(result: StudentResult) -> dict[str, Any]:
-    """One student's accuracies in percent; `curve` holds (epoch, accuracy) pairs."""
+    """One student's accuracies in percent; `curve` holds (epoch, accuracy) pairs.
+
+    `weights` is the SHA-256 of the final network.
+    """
     return {
         "architecture": result.architecture,
         "seed": result.seed,
@@ -49,6 +52,7 @@ def student(result: StudentResult) -> dict[str, Any]:
         "last": result.last,
         "best": result.best,
         "curve": [list(point) for point in result.curve],
+        "weights": result.weights,
     }
 
 

@@ -36,5 +36,10 @@ def torch_seeded(seed: int, *key: int | str) -> Iterator[None]:
 
     with torch.random.fork_rng(devices=[]):
         state = np.random.SeedSequence(_entropy(seed, *key)).generate_state(1, np.uint64)
-        torch.manual_seed(int(state[0]) & (2**63 - 1))
+        number = int(state[0]) & (2**63 - 1)
+        torch.default_generator.manual_seed(number)  # torch.manual_seed is slow: it notes who called it
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed_all(number)
+        if torch.backends.mps.is_available():
+            torch.mps.manual_seed(number)
         yield

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.errors import UserError
 from engine.events import Event, Stage
 
 OFFER_SECONDS = 1.0  #: how often a stage offers a save point, at least
@@ -21,7 +22,11 @@ OFFER_SECONDS = 1.0  #: how often a stage offers a save point, at least
 
 @dataclass(frozen=True)
 class State:
-    """What a stage needs to go on. arrays: tensors by name; facts: JSON-serialisable."""
+    """What a stage needs to go on.
+
+    arrays: tensors by name, on the CPU and contiguous; they may be the stage's own, so they are to be
+    written or copied before the stage is pulled again. facts: JSON-serialisable.
+    """
 
     arrays: dict[str, Tensor] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +74,35 @@ def part(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in arrays.items()
         if name.startswith(f"{prefix}.")
     }
+
+
+def require_finite(arrays: Mapping[str, Tensor], where: str, hint: str) -> None:
+    """Raise UserError("numeric") naming the first array with a value that is not finite, and `where`.
+
+    What an optimiser remembers may overflow: such a weight then stands still, and does no harm.
+    """
+    for name, value in arrays.items():
+        bad = value.isnan() if name.startswith("optimiser.") else ~value.isfinite()
+        if bool(bad.any()):
+            what = "the loss" if name == "total" else name
+            raise UserError("numeric", f"{what} of {where} is not finite", hint)
+
+
+def on_cpu(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The arrays as a state holds them."""
+    return {name: value.detach().cpu().contiguous() for name, value in arrays.items()}
+
+
+def captured(arrays: Mapping[str, Tensor], where: str, hint: str, **facts: Any) -> State:
+    """The state of these arrays and facts. Raises UserError("numeric") as `require_finite` does."""
+    state = State(on_cpu(arrays), facts)
+    require_finite(state.arrays, where, hint)
+    return state
+
+
+def own(value: Tensor, device: torch.device) -> Tensor:
+    """A contiguous copy in memory that torch allocated: alignment may decide how a sum is rounded."""
+    return torch.empty(value.shape, dtype=value.dtype, device=device).copy_(value)
 
 
 def optimiser_arrays(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -4,40 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from engine import augment, backbones
 from engine.config import Config
 from engine.data import ImageSet
 from engine.events import Event
-from engine.rng import generator, torch_seeded
+from engine.rng import generator
+from engine.savepoint import Pace, State, captured
 from engine.training import EpochLog, Trainer, batches_of
 
 
 def squeeze(
-    config: Config, model: nn.Module, train: ImageSet, device: torch.device
+    config: Config, model: nn.Module, train: ImageSet, device: torch.device, saved: State | None = None
 ) -> Generator[Event, None, nn.Module]:
-    """Train the untrained `model` on the training images; returns it in evaluation mode."""
+    """Train the untrained `model` on the training images; returns it in evaluation mode.
+
+    saved: goes on from where another call offered a save point. Raises UserError("numeric") naming the
+    epoch whose loss is not finite.
+    """
     settings = config.squeeze
-    model = backbones.placed(model, device)
+    model = backbones.placed(model, device).train()
     trainer = Trainer(model, settings.optimiser, settings.epochs)
     log = EpochLog("squeeze", config.backbone.name, "teacher", config.seed, settings.epochs)
-    model.train()
-    for epoch in range(settings.epochs):
-        trainer.begin(epoch)
+    pace = Pace(config.checkpoint_seconds)
+    if saved is not None:
+        trainer.go_on(saved)
+
+    def loss_of(indices: np.ndarray) -> Tensor:
+        x_MCHW = train.batch(indices, device, drawn.take(indices))
+        labels_M = train.labels_N[torch.from_numpy(indices)].to(device, non_blocking=True)
+        logits_MK = model(x_MCHW.contiguous(memory_format=torch.channels_last))
+        return F.cross_entropy(logits_MK, labels_M)
+
+    def capture() -> State:
+        place = {"epoch": trainer.epoch, "batch": trainer.batch}
+        return captured(trainer.arrays(), log.where(trainer), log.hint, **place)
+
+    while trainer.epoch < settings.epochs:
+        epoch = trainer.epoch
         rng = generator(config.seed, "squeeze", epoch)
-        order_N = rng.permutation(len(train))
+        batches = batches_of(rng.permutation(len(train)), settings.batch)
         drawn = augment.draw(settings.views, train.size, len(train), rng)
-        total = torch.zeros((), device=device)
-        with torch_seeded(config.seed, "squeeze", epoch):
-            for indices in batches_of(order_N, settings.batch):
-                x_MCHW = train.batch(indices, device, drawn.take(indices))
-                labels_M = train.labels_N[torch.from_numpy(indices)].to(device, non_blocking=True)
-                logits_MK = model(x_MCHW.contiguous(memory_format=torch.channels_last))
-                loss = F.cross_entropy(logits_MK, labels_M)
-                trainer.step(loss)
-                total += loss.detach() * len(indices)
-        yield from log.add(epoch, total / len(train))
+        for _ in trainer.steps(batches, loss_of, config.seed, "squeeze"):
+            if pace.due():
+                yield from log.save_point(capture)
+        yield from log.add(epoch, trainer.end_epoch(len(train)))
+        if pace.due():
+            yield from log.save_point(capture)
+    log.require_finite(model)
     return model.eval()

@@ -7,43 +7,62 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.config import Config
 from engine.data import ImageSet
 from engine.events import Event, StageProgress
-from engine.moments import Accumulator, Moments
+from engine.moments import Accumulator, Moments, require_finite
 from engine.rng import generator
+from engine.savepoint import Pace, SavePoint, State, on_cpu, own, part, under
 from engine.taps import Tapped, running_moments
+
+HINT = "use another teacher: this one's features overflow, or are no numbers"
 
 
 def measure(
-    config: Config, model: nn.Module, images: ImageSet, device: torch.device
+    config: Config, model: nn.Module, images: ImageSet, device: torch.device, saved: State | None = None
 ) -> Generator[Event, None, list[Moments]]:
     """Moments of each tap in forward order, float64 on the CPU.
 
     BatchNorm taps need no pass: their real side is the running mean and variance.
+    Raises UserError("numeric") naming a layer whose moments are not finite.
     """
     if config.objective.taps == "batchnorm":
-        return [moments.to(torch.device("cpu"), torch.float64) for moments in running_moments(model)]
-    moments, _ = yield from measure_set(config, Tapped(model, config.objective.taps, device), images, device)
-    return moments
+        found = [moments.to(torch.device("cpu"), torch.float64) for moments in running_moments(model)]
+        require_finite(found, "the running statistics", HINT)
+        return found
+    network = Tapped(model, config.objective.taps, device)
+    found, _ = yield from measure_set(config, network, images, device, saved)
+    return found
 
 
 def measure_set(
-    config: Config, network: Tapped, images: ImageSet, device: torch.device
+    config: Config,
+    network: Tapped,
+    images: ImageSet,
+    device: torch.device,
+    saved: State | None = None,
 ) -> Generator[Event, None, tuple[list[Moments], float]]:
-    """Moments of each tap over any set of images, and the mean cross-entropy of its labels."""
+    """Moments of each tap over any set of images, and the mean cross-entropy of its labels.
+
+    saved: goes on from where another call offered a save point. Raises UserError("numeric") naming a layer.
+    """
     estimator = config.statistics.estimator
     order_N = torch.arange(len(images))
     if config.statistics.order == "mixed":
         order_N = torch.from_numpy(generator(config.seed, "statistics").permutation(len(images)))
     accumulators = [Accumulator(name, len(images.classes), estimator) for name in network.names]
-    ce = torch.zeros((), device=device)
+    ce, first = torch.zeros((), device=device), 0
+    if saved is not None:
+        ce, first = own(saved.arrays["ce"], device), int(saved.facts["done"])
+        _go_on(accumulators, saved, device)
+    pace = Pace(config.checkpoint_seconds)
     since, size = time.monotonic(), config.statistics.batch
-    for start in range(0, len(images), size):
+    for start in range(first, len(images), size):
         indices = order_N[start : start + size]
         labels_M = images.labels_N[indices].to(device, non_blocking=True)
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -52,7 +71,25 @@ def measure_set(
         for accumulator, x_MDHW in zip(accumulators, features, strict=True):
             accumulator.update(x_MDHW, labels_M)
         done = start + len(indices)
-        yield StageProgress("statistics", done, done / max(time.monotonic() - since, 1e-9))
+        yield StageProgress("statistics", done, (done - first) / max(time.monotonic() - since, 1e-9))
+        if pace.due():
+            yield SavePoint("statistics", partial(_state, accumulators, ce, done))
     cpu = torch.device("cpu")
-    wide = torch.float64
-    return [part.result().to(cpu, wide) for part in accumulators], float(ce) / max(len(images), 1)
+    found = [each.result().to(cpu, torch.float64) for each in accumulators]
+    require_finite(found, f"the statistics over {len(images)} images", HINT)
+    return found, float(ce) / max(len(images), 1)
+
+
+def _state(accumulators: list[Accumulator], ce: Tensor, done: int) -> State:
+    require_finite([each.result() for each in accumulators], f"the statistics over {done} images", HINT)
+    arrays = {"ce": ce}
+    for tap, each in enumerate(accumulators):
+        arrays |= under(str(tap), each.sums())
+    weights = [each.weight for each in accumulators]
+    return State(on_cpu(arrays), {"done": done, "weights": weights})
+
+
+def _go_on(accumulators: list[Accumulator], saved: State, device: torch.device) -> None:
+    for tap, (each, weight) in enumerate(zip(accumulators, saved.facts["weights"], strict=True)):
+        sums = {name: own(value, device) for name, value in part(str(tap), saved.arrays).items()}
+        each.go_on(sums, float(weight), int(saved.facts["done"]))

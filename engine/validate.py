@@ -5,10 +5,11 @@ Legend: M images in a batch, N images in a set, K classes. Source: UniDD Table 1
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from engine.device import autocast
 from engine.events import Event
 from engine.relabel import FkdViews, Labeller, StoredLabels
 from engine.rng import torch_seeded
+from engine.savepoint import Pace, State, captured, part, under
 from engine.training import EpochLog, Trainer, accuracy
 
 Source = Literal["distilled", "random"]
@@ -31,7 +33,8 @@ class StudentResult:
     """One student.
 
     last: accuracy (%) after the last epoch. best: of all measured, which peeks at the test set.
-    curve: (epoch, accuracy) wherever it was measured; epochs count from 1.
+    curve: (epoch, accuracy) wherever it was measured; epochs count from 1. weights: SHA-256 of the final
+    network, the averaged one where weights are averaged.
     """
 
     architecture: str
@@ -40,6 +43,7 @@ class StudentResult:
     last: float
     best: float
     curve: list[tuple[int, float]]
+    weights: str
 
 
 def validate(
@@ -49,17 +53,36 @@ def validate(
     test: ImageSet,
     device: torch.device,
     labels: Mapping[Source, StoredLabels] | None = None,
+    saved: State | None = None,
 ) -> Generator[Event, None, list[StudentResult]]:
-    """Train every student of every seed on every source; labels come online unless given."""
+    """Train every student of every seed on every source; labels come online unless given.
+
+    saved: goes on from where another call offered a save point. Raises UserError("numeric") naming the
+    student and the epoch whose loss is not finite.
+    """
     label = Labeller(teacher, device, getattr(torch, config.validate_.precision))
-    results = []
-    for architecture in config.validate_.students or (config.backbone.name,):
-        for seed in range(config.validate_.seeds):
-            for source, images in sources.items():
-                student = Student(config, architecture, seed, source, images, device)
-                stored = None if labels is None else labels[source]
-                results.append((yield from student.train(label, stored, test)))
+    students = [
+        (architecture, seed, source)
+        for architecture in config.validate_.students or (config.backbone.name,)
+        for seed in range(config.validate_.seeds)
+        for source in sources
+    ]
+    results = [] if saved is None else [_result(fields) for fields in saved.facts["finished"]]
+    for architecture, seed, source in students[len(results) :]:
+        student = Student(config, architecture, seed, source, sources[source], device)
+        stored = None if labels is None else labels[source]
+        results.append((yield from student.train(label, stored, test, results, saved)))
+        saved = None
     return results
+
+
+def _result(fields: Mapping[str, Any]) -> StudentResult:
+    """A student's result out of a state's facts, where tuples are lists."""
+    return StudentResult(**{**fields, "curve": _points(fields["curve"])})
+
+
+def _points(curve: Sequence[Sequence[Any]]) -> list[tuple[int, float]]:
+    return [(int(epoch), float(accuracy)) for epoch, accuracy in curve]
 
 
 def kd_loss(student_MK: Tensor, teacher_MK: Tensor, temperature: float) -> Tensor:
@@ -103,52 +126,84 @@ class Student:
         self.average: AveragedModel | None = None
 
     def train(
-        self, label: Labeller, stored: StoredLabels | None, test: ImageSet
+        self,
+        label: Labeller,
+        stored: StoredLabels | None,
+        test: ImageSet,
+        finished: Sequence[StudentResult] = (),
+        saved: State | None = None,
     ) -> Generator[Event, None, StudentResult]:
-        """All epochs, measuring after some and always after the last."""
-        epochs = self.settings.epochs
+        """All epochs, measuring after some and always after the last; `finished` students are saved too."""
+        epochs, pace = self.settings.epochs, Pace(self.config.checkpoint_seconds)
         trainer = Trainer(self.model, self.settings.optimiser, epochs)
         log = EpochLog("validate", self.architecture, self.source, self.seed, epochs)
         # Stored labels belong to stream 0; online every student draws views of its own.
         views = FkdViews(self.config, self.images, self.device, 0 if stored else self.seed + 1)
-        curve: list[tuple[int, float]] = []
-        for epoch in range(epochs):
-            trainer.begin(epoch)
-            loss = self._epoch(epoch, trainer, views, label, stored)
+        curve = [] if saved is None else self._go_on(trainer, saved)
+
+        def capture() -> State:
+            place = {"epoch": trainer.epoch, "batch": trainer.batch, "curve": list(curve)}
+            place["finished"] = [asdict(result) for result in finished]
+            average = {} if self.average is None else under("average", self.average.state_dict())
+            return captured({**trainer.arrays(), **average}, log.where(trainer), log.hint, **place)
+
+        while trainer.epoch < epochs:
+            epoch = trainer.epoch
+            for _ in self.epoch(trainer, views, label, stored):
+                if pace.due():
+                    yield from log.save_point(capture)
+            loss = trainer.end_epoch(len(self.images))
             self._update_average(epoch)
             measured = None
             if self._measures(epoch):
-                final = self.model if self.average is None else self.average.module
-                measured = accuracy(final, test, self.device)
+                measured = accuracy(self._final(), test, self.device)
                 curve.append((epoch + 1, measured))
             yield from log.add(epoch, loss, measured)
-        best = max(value for _, value in curve)
-        return StudentResult(self.architecture, self.seed, self.source, curve[-1][1], best, curve)
+            if pace.due():
+                yield from log.save_point(capture)
+        log.require_finite(self._final())
+        return self._measured(curve)
 
-    def _epoch(
-        self, epoch: int, trainer: Trainer, views: FkdViews, label: Labeller, stored: StoredLabels | None
-    ) -> Tensor:
-        settings = self.settings
+    def epoch(
+        self, trainer: Trainer, views: FkdViews, label: Labeller, stored: StoredLabels | None
+    ) -> Iterator[None]:
+        """What is left of the trainer's epoch, halting after each batch but the last."""
+        settings, targets_NK = self.settings, None
+        precision = getattr(torch, settings.precision)
         self.model.train()
-        replayed, targets_NK = epoch, None
+        replayed = trainer.epoch if stored is None else stored.epoch(trainer.epoch)
         if stored is not None:
-            replayed = stored.epoch(epoch)
-            targets_NK = stored.logits_ENK[replayed].to(self.device, non_blocking=True)
-        total = torch.zeros((), device=self.device)
-        with torch_seeded(self.config.seed, "student", self.architecture, self.seed, epoch):
-            for indices in views.batches(replayed):
-                x_MCHW = views.batch(replayed, indices)
-                if targets_NK is None:
-                    target_MK = label(x_MCHW)
-                else:
-                    where = torch.from_numpy(indices).to(self.device, non_blocking=True)
-                    target_MK = targets_NK.index_select(0, where)
-                with autocast(self.device, getattr(torch, settings.precision)):
-                    logits_MK = self.model(x_MCHW)
-                loss = kd_loss(logits_MK, target_MK, settings.temperature)
-                trainer.step(loss)
-                total += loss.detach() * len(indices)
-        return total / len(self.images)
+            targets_NK = stored.logits(replayed).to(self.device, non_blocking=True)
+
+        def loss_of(indices: np.ndarray) -> Tensor:
+            x_MCHW = views.batch(replayed, indices)
+            if targets_NK is None:
+                target_MK = label(x_MCHW)
+            else:
+                where = torch.from_numpy(indices).to(self.device, non_blocking=True)
+                target_MK = targets_NK.index_select(0, where)
+            with autocast(self.device, precision):
+                logits_MK = self.model(x_MCHW)
+            return kd_loss(logits_MK, target_MK, settings.temperature)
+
+        key = ("student", self.architecture, self.seed)
+        return trainer.steps(views.batches(replayed), loss_of, self.config.seed, *key)
+
+    def _final(self) -> nn.Module:
+        return self.model if self.average is None else self.average.module
+
+    def _measured(self, curve: list[tuple[int, float]]) -> StudentResult:
+        best = max(value for _, value in curve)
+        weights = backbones.fingerprint(self._final())
+        return StudentResult(self.architecture, self.seed, self.source, curve[-1][1], best, curve, weights)
+
+    def _go_on(self, trainer: Trainer, saved: State) -> list[tuple[int, float]]:
+        trainer.go_on(saved)
+        average = part("average", saved.arrays)
+        if average:
+            self.average = AveragedModel(self.model, use_buffers=True)
+            self.average.load_state_dict(average)
+        return _points(saved.facts["curve"])
 
     def _measures(self, epoch: int) -> bool:
         done = epoch + 1

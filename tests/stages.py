@@ -8,16 +8,22 @@ import torch
 
 from engine.config import Config
 from engine.recover import recover
+from engine.relabel import StoredLabels, relabel
+from engine.savepoint import SavePoint
 
 
-def drive(stage):
-    """Pull a stage to its end: its events and its artefact."""
+def drive(stage, at_save_point=lambda event, events: None):
+    """Pull a stage to its end: its events but for save points, which are shown, and its artefact."""
     events = []
     while True:
         try:
-            events.append(next(stage))
+            event = next(stage)
         except StopIteration as stop:
             return events, stop.value
+        if isinstance(event, SavePoint):
+            at_save_point(event, events)
+        else:
+            events.append(event)
 
 
 def distil(config, model, real, train, device):
@@ -31,6 +37,14 @@ def distil(config, model, real, train, device):
     events, _ = drive(recover(config, model, real, train, device, keep))
     fields = ("images_NCHW", "labels_N", "batch_N", "beta_N")
     return events, SimpleNamespace(**dict(zip(fields, map(torch.cat, zip(*parts, strict=True)), strict=True)))
+
+
+def label(config, teacher, images, device):
+    """Relabelling pulled to its end: the stored labels, and all of them as one array (E, N, K)."""
+    kept = []
+    drive(relabel(config, teacher, images, device, lambda _, logits_NK: kept.append(logits_NK), "distilled"))
+    logits_ENK = torch.stack(kept)
+    return StoredLabels(len(kept), logits_ENK.numpy().__getitem__), logits_ENK
 
 
 def small(**changes) -> Config:

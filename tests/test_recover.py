@@ -241,6 +241,9 @@ def test_a_term_that_overflows_is_not_called_singular(teacher, digits, cpu):
         distil(config, teacher, digits, cpu)
     assert "singular" not in str(caught.value)
     ridge = small(recover={"lr": 1e30, "clamp": False})
+    with pytest.raises(UserError, match=r"statistics of layer layers.conv.0 at batch 1, iteration 1 are not"):
+        distil(ridge, teacher, digits, cpu)
+    ridge = small(objective={"taps": "conv-output"}, recover={"lr": 1e8, "clamp": False})
     with pytest.raises(UserError, match=r"ran away, or Ψ \+ βI is singular"):
         distil(ridge, teacher, digits, cpu)
 

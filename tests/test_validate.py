@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import stages
 import torch
 from stages import drive, small
 
@@ -50,17 +51,17 @@ def test_students_differ_between_seeds_and_repeat_exactly(teacher, control, digi
 
 def test_stored_labels_depend_neither_on_batch_size_nor_on_order(teacher, control, cpu, monkeypatch):
     config = small(relabel={"mode": "stored"})
-    _, whole = drive(relabel.relabel(config, teacher, control, cpu))
+    _, whole = stages.label(config, teacher, control, cpu)
     monkeypatch.setattr(relabel, "RELABEL_BATCH", 7)
-    _, parts = drive(relabel.relabel(config, teacher, control, cpu))
-    assert whole.logits_ENK.dtype == torch.float16
-    assert whole.logits_ENK.shape == (3, 20, 10)
-    torch.testing.assert_close(whole.logits_ENK, parts.logits_ENK, rtol=2e-3, atol=2e-3)
+    _, parts = stages.label(config, teacher, control, cpu)
+    assert whole.dtype == torch.float16
+    assert whole.shape == (3, 20, 10)
+    torch.testing.assert_close(whole, parts, rtol=2e-3, atol=2e-3)
     views, label = relabel.FkdViews(config, control, cpu), relabel.Labeller(teacher, cpu, torch.float32)
     order = np.random.default_rng(0).permutation(20)
     torch.testing.assert_close(
         label(views.batch(2, order)).half(),
-        whole.logits_ENK[2][torch.from_numpy(order)],
+        whole[2][torch.from_numpy(order)],
         rtol=2e-3,
         atol=2e-3,
     )
@@ -68,21 +69,20 @@ def test_stored_labels_depend_neither_on_batch_size_nor_on_order(teacher, contro
 
 def test_stored_and_online_labels_train_the_same_student(teacher, control, digits, cpu):
     config = small(validate={"seeds": 1})
-    _, stored = drive(relabel.relabel(config, teacher, control, cpu))
+    stored, _ = stages.label(config, teacher, control, cpu)
     by_store, _ = train(config, teacher, control, digits, cpu, {"random": stored})
     online = validate.Student(config, "convnet", 0, "random", control, cpu)
     views, label = relabel.FkdViews(config, control, cpu), relabel.Labeller(teacher, cpu, torch.float32)
     trainer = training.Trainer(online.model, config.validate_.optimiser, 3)
-    for epoch, expected in enumerate(by_store):
-        trainer.begin(epoch)
-        loss = online._epoch(epoch, trainer, views, label, None)
-        assert float(loss) == pytest.approx(expected.loss, rel=0.02)
+    for expected in by_store:
+        assert list(online.epoch(trainer, views, label, None)) == [None] * (len(views.batches(0)) - 1)
+        assert float(trainer.end_epoch(len(control))) == pytest.approx(expected.loss, rel=0.02)
 
 
 def test_a_pruned_store_reuses_its_epochs(teacher, control, digits, cpu):
     config = small(relabel={"mode": "stored", "stored_epochs": 2})
-    _, stored = drive(relabel.relabel(config, teacher, control, cpu))
-    assert len(stored.logits_ENK) == 2
+    stored, _ = stages.label(config, teacher, control, cpu)
+    assert stored.epochs == 2
     assert [stored.epoch(e) for e in range(5)] == [0, 1, 0, 1, 0]
     _, results = train(config, teacher, control, digits, cpu, {"random": stored})
     assert len(results) == 2
@@ -90,9 +90,9 @@ def test_a_pruned_store_reuses_its_epochs(teacher, control, digits, cpu):
 
 def test_labels_are_the_teachers_logits_on_the_plain_view(teacher, control, cpu):
     config = small(validate={"views": {}, "cutmix": "none"})
-    _, stored = drive(relabel.relabel(config, teacher, control, cpu))
+    _, logits_ENK = stages.label(config, teacher, control, cpu)
     expected = teacher(control.batch(range(20), cpu))
-    torch.testing.assert_close(stored.logits_ENK[0].float(), expected, rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(logits_ENK[0].float(), expected, rtol=2e-3, atol=2e-3)
 
 
 def test_kd_loss_is_kl_without_the_temperature_factor():

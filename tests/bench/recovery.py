@@ -145,7 +145,8 @@ class Ours:
     def first_loss(self) -> float:
         """The loss of the first iteration, which then has been made."""
         values = self.step()
-        return float(values[0] + 0.1 * values[1:].sum())
+        terms = values[1 : 1 + len(self.batch.objective.terms) * len(self.batch.network.names)]
+        return float(values[0] + 0.1 * terms.sum())
 
     def first_view(self) -> View:
         """What the first iteration sees, by torchvision."""
