@@ -66,6 +66,8 @@ def test_an_unfinished_set_keeps_its_batches_and_is_not_taken_for_finished(tmp_p
     writer.add(pixels[:6], labels[:6], 1, 0.1)
     writer.close()
     assert len(list(tmp_path.glob("*/*.png"))) == 6
+    assert images.is_begun(tmp_path)
+    assert not images.is_complete(tmp_path)
     with pytest.raises(UserError, match="no finished images"):
         images.read(tmp_path)
 
@@ -214,14 +216,17 @@ def test_a_batch_is_there_or_not_whatever_fails(tmp_path, monkeypatch):
     assert number > 60
 
 
-def test_a_batch_costs_one_sync_a_file_and_one_a_folder(tmp_path, monkeypatch):
+def test_a_batch_costs_one_sync_a_file_and_each_folder_one_at_the_end(tmp_path, monkeypatch):
     disk = FaultyDisk()
     monkeypatch.setattr(files, "disk", disk)
     pixels, labels = distilled()
     writer = images.ImageWriter(tmp_path, pixels.shape, CLASSES)
     before = disk.calls["fsync"]
     writer.add(pixels, labels, 1, 0.1)
-    assert disk.calls["fsync"] - before == 12 + 3 + 1
+    assert disk.calls["fsync"] - before == 12 + 1
+    writer.finish()
+    assert disk.calls["fsync"] - before == 12 + 1 + 3 + 2
+    writer.sync()
     writer.close()
 
 

@@ -22,12 +22,14 @@ def written(folder, done=0, upto=4):
 def test_labels_taken_up_after_any_epoch_come_back_bit_for_bit(tmp_path, done):
     written(tmp_path, upto=min(done + 1, 3) if done < 4 else 3)
     assert labels.open_labels(tmp_path, "distilled") is None
+    assert labels.is_begun(tmp_path, "distilled")
     written(tmp_path, done=min(done, 3))
     stored = labels.open_labels(tmp_path, "distilled")
     assert (stored.epochs, stored.shape) == (4, SHAPE)
     assert np.array_equal([stored.epoch(index) for index in range(4)], LOGITS)
     assert stored.epoch(0).dtype == np.float16
     assert stored.check() == []
+    assert not labels.is_begun(tmp_path, "distilled")
     assert labels.open_labels(tmp_path, "random") is None
 
 

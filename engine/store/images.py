@@ -111,7 +111,10 @@ class ImageWriter:
         batch: int,
         beta: float,
     ) -> None:
-        """Add one recovery batch, durably. Raises UserError("disk")."""
+        """Add one recovery batch, durably. Raises UserError("disk").
+
+        The names of PNG files are synced when the set is finished; one that is lost before is mended.
+        """
         count = len(images_MCHW)
         assert images_MCHW.shape[1:] == self.shape[1:]
         assert self.added + count <= self.shape[0]
@@ -127,8 +130,6 @@ class ImageWriter:
         self._rows.put(self.added, columns)
         for path, content in zip(paths, contents, strict=True):
             files.write(path, content, sync_name=False)
-        for place in {path.parent: None for path in paths}:
-            files.sync_folder(place)
         self.sync()
         self.added, self._counts = self.added + count, counts
 
@@ -139,6 +140,8 @@ class ImageWriter:
     def finish(self) -> None:
         """Give the complete set its final name, durably."""
         assert self.added == self.shape[0]
+        for place in self._class_folders:
+            files.sync_folder(place)
         self._rows.finish()
 
     def close(self) -> None:
@@ -161,7 +164,7 @@ class ImageWriter:
             if _fits(path, columns[_PNG][index]):
                 continue
             content = png(to_bytes(columns["images"][index]))
-            files.write(path, content)
+            files.write(path, content, sync_name=False)
             self.mended.append(str(path.relative_to(self.folder)))
             if not np.array_equal(_digest(content), columns[_PNG][index]):  # another encoder by now
                 row = {name: values[index : index + 1].copy() for name, values in columns.items()}
@@ -192,6 +195,11 @@ def _discard(folder: Path, first: int) -> None:
 def is_complete(folder: Path) -> bool:
     """Whether the folder holds a finished set."""
     return (folder / TENSORS).is_file()
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether the folder holds an unfinished set, which a writer can take up."""
+    return partial(folder / TENSORS).is_file()
 
 
 def read(folder: Path, first: int | None = None) -> Images:

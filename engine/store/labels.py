@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.store import files
-from engine.store.rows import Rows, RowWriter
+from engine.store.rows import Rows, RowWriter, partial
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,6 +81,11 @@ class Labels:
     def check(self) -> list[str]:
         """A message for each damaged epoch."""
         return [self._rows.damage(epoch).message for epoch in self._rows.wrong()]
+
+
+def is_begun(folder: Path, source: str) -> bool:
+    """Whether a source has unfinished labels, which a writer can take up."""
+    return partial(label_path(folder, source)).is_file()
 
 
 def open_labels(folder: Path, source: str) -> Labels | None:
