@@ -161,7 +161,7 @@ def test_a_signal_leaves_the_run_marked_and_free(tmp_path, number, code):
         process.send_signal(number)
         process.communicate()
     assert process.returncode == code
-    assert json.loads((out / "status.json").read_text())["state"] == "interrupted"
+    assert json.loads((out / "status.json").read_text())["state"] == "stopped"
     assert (out / "images" / "distilled.safetensors").exists()
     assert not (out / "owner.json").exists()
 

@@ -102,7 +102,7 @@ def test_a_run_cut_in_any_stage_goes_on_in_its_folder(tmp_path, stage):
     while not ((event := next(work)).kind == "StageStarted" and event.stage == stage):
         pass
     work.close()
-    assert store.StoredRun(tmp_path / "cut").status()["state"] == "interrupted"
+    assert store.StoredRun(tmp_path / "cut").status()["state"] == "stopped"
     _, results = drive(begun(config, tmp_path / "cut"))
     assert without_circumstances(results) == without_circumstances(whole)
     assert results["timings"]["recover"]["reused"] == (stage in ("relabel", "validate"))

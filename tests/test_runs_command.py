@@ -17,7 +17,7 @@ def runs(monkeypatch, tmp_path):
 
 def made(folder):
     run = store.open_run(folder, {"identity": {}, "created": "2024-01-01T00:00:00Z"}, "seed: 0\n")
-    run.close("interrupted")
+    run.close("stopped")
     return run
 
 
@@ -44,7 +44,7 @@ def test_a_damaged_run_is_told_and_hides_no_other(capsys, runs, damage):
     made(runs / "torn")
     damage(runs / "torn")
     listed = {run["name"]: run for run in call_json(capsys, "runs", "runs")["runs"]}
-    assert listed["whole"]["state"] == "interrupted"
+    assert listed["whole"]["state"] == "stopped"
     assert listed["torn"]["state"] == "damaged"
     assert "damaged" in call(capsys, "runs")[0]
 

@@ -1,92 +1,24 @@
 import json
 import os
-import re
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
-from torchvision.datasets import ImageFolder
+from faulty_disk import each_failure
+from recorded import CLASSES, IDENTITY, layout, logits, opened, pixels, progress, record_recovery
 
 from engine import events, store
 from engine.errors import UserError
-from engine.store import images, journal, lock, metrics
-
-IDENTITY = {"config": "c" * 64, "data": "d" * 64, "teacher": "squeezed"}
+from engine.store import control, files, heartbeat, images, journal, metrics
 
 
-def opened(folder, **changes):
-    manifest = {"name": "x", "identity": {**IDENTITY, **changes}}
-    return store.open_run(folder, manifest, "seed: 0\n")
+@pytest.fixture(autouse=True)
+def no_thread(monkeypatch):
+    monkeypatch.setattr(heartbeat, "THREAD", False)
 
 
-def distilled(count=12, channels=3, size=8):
-    rng = np.random.default_rng(0)
-    pixels = rng.uniform(-0.1, 1.1, (count, channels, size, size)).astype(np.float32)
-    return pixels, np.arange(count, dtype=np.int64) % 3
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("classes", [("ant", "bee", "cat"), ("10", "9", "a/b")])
-def test_images_load_elsewhere_with_the_same_labels_and_pixels(tmp_path, channels, classes):
-    pixels, labels = distilled(channels=channels)
-    writer = images.ImageWriter(tmp_path / "images", pixels.shape, classes)
-    writer.add(pixels[:6], labels[:6], 1, 0.1)
-    assert not images.is_complete(tmp_path / "images")
-    writer.add(pixels[6:], labels[6:], 2, 0.05)
-    writer.finish()
-    found = images.read(tmp_path / "images")
-    assert np.array_equal(found.images_NCHW, pixels)
-    assert np.array_equal(found.labels_N, labels)
-    assert found.batch_N.tolist() == [1] * 6 + [2] * 6
-    assert found.beta_N.tolist() == pytest.approx([0.1] * 6 + [0.05] * 6)
-    assert found.classes == classes
-    shown, same_labels = images.read_pixels(tmp_path / "images", chunk=5)
-    assert np.array_equal(shown, images.to_bytes(pixels))
-    assert np.array_equal(same_labels, labels)
-    elsewhere = ImageFolder(str(tmp_path / "images"))
-    order = np.argsort(labels, kind="stable")
-    assert [label for _, label in elsewhere.samples] == labels[order].tolist()
-    for (path, _), wanted in zip(elsewhere.samples, images.to_bytes(pixels)[order], strict=True):
-        with Image.open(path) as image:
-            shown = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
-        assert np.array_equal(shown, wanted)
-
-
-@pytest.mark.parametrize(("first", "count"), [(None, 12), (5, 5), (0, 0), (99, 12)])
-def test_the_first_images_alone_can_be_read(tmp_path, first, count):
-    pixels, labels = distilled()
-    writer = images.ImageWriter(tmp_path, pixels.shape, ("a", "b", "c"))
-    writer.add(pixels, labels, 1, 0.1)
-    writer.finish()
-    found = images.read(tmp_path, first)
-    assert np.array_equal(found.images_NCHW, pixels[:count])
-    assert np.array_equal(found.labels_N, labels[:count])
-    assert len(found.batch_N) == len(found.beta_N) == count
-
-
-def test_an_unfinished_set_keeps_its_batches_and_is_not_taken_for_finished(tmp_path):
-    pixels, labels = distilled()
-    writer = images.ImageWriter(tmp_path, pixels.shape, ("a", "b", "c"))
-    writer.add(pixels[:6], labels[:6], 1, 0.1)
-    writer.close()
-    assert len(list(tmp_path.glob("*/*.png"))) == 6
-    with pytest.raises(UserError, match="no finished images"):
-        images.read(tmp_path)
-
-
-def test_a_full_disk_is_met_before_the_first_image(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(UserError, match=r"[\d,]+ bytes are needed") as caught:
-        images.ImageWriter(tmp_path, (1000, 3, 32, 32), ("a",))
-    assert caught.value.kind == "disk"
-    needed = int(re.search(r"([\d,]+) bytes", caught.value.message)[1].replace(",", ""))
-    assert 1000 * 3 * 32 * 32 * 4 < needed < 1000 * 3 * 32 * 32 * 4 + 25_000
+def table(folder):
+    return metrics.read(folder / "metrics" / "recover.f32")
 
 
 def test_a_run_records_events_metrics_and_a_heartbeat(tmp_path):
@@ -98,59 +30,239 @@ def test_a_run_records_events_metrics_and_a_heartbeat(tmp_path):
         run.record(events.RecoverProgress(1, 1, 0.1, [start, start + 1], 4, [0.5, 0.25], values, 7.0))
     run.record(events.BatchRecovered(1, 1, 0.1, 10))
     run.close("finished")
+    run.close("failed")  # twice is once
     records = list(journal.read(tmp_path / "r" / "journal.jsonl"))
     assert [record.kind for record in records][:3] == ["StageStarted", "RecoverLayout", "RecoverProgress"]
-    assert [record.payload["rows"] for record in records if record.kind == "RecoverProgress"] == [
-        [0, 2],
-        [2, 4],
-    ]
-    columns, rows = metrics.read(tmp_path / "r" / "metrics" / "recover.f32")
+    told = [record.payload for record in records if record.kind == "RecoverProgress"]
+    assert [payload["rows"] for payload in told] == [[0, 2], [2, 4]]
+    columns, rows = table(tmp_path / "r")
     assert columns == ["batch", "iteration", "beta", "ce", "ridge/none @ conv0", "ridge/none @ conv1"]
     assert rows[2].tolist() == pytest.approx([1, 2, 0.1, 0.5, 3, 2])
     assert np.isnan(rows[1, 5])
+    assert [payload["crc32"] for payload in told] == [metrics.checksum(rows[:2]), metrics.checksum(rows[2:])]
     status = json.loads((tmp_path / "r" / "status.json").read_text())
     assert status["state"] == "finished"
     assert status["pid"] == os.getpid()
 
 
 def test_a_recovery_that_begins_anew_begins_its_numbers_anew(tmp_path):
-    path = tmp_path / "r" / "metrics" / "recover.f32"
-    for begun, taps in enumerate((["conv0"], ["conv0", "conv1"])):
+    for taps in (1, 2):
         run = opened(tmp_path / "r")
         for cut in range(2):
-            run.record(events.RecoverLayout(taps, ["ridge/none"], [0.1]))
-            count = 3 - cut
-            values = [[[float(begun)] * len(taps)]] * count
-            iterations = list(range(count))
-            run.record(events.RecoverProgress(1, 1, 0.1, iterations, 9, [0.5] * count, values, 7.0))
-        run.close("interrupted")
-        columns, rows = metrics.read(path)
-        assert len(columns) == 4 + len(taps)
+            run.record(layout(taps=taps))
+            run.record(progress(1, 0, 3 - cut, taps=taps))
+        run.close("stopped")
+        columns, rows = table(tmp_path / "r")
+        assert len(columns) == 4 + taps
         assert rows[:, 1].tolist() == [0, 1]
-        assert rows[:, 4:].tolist() == [[begun] * len(taps)] * 2
-    told = [record.payload for record in journal.read(tmp_path / "r" / "journal.jsonl")]
-    assert told[-1]["rows"] == [0, 2]
+        assert not np.isnan(rows).any()
 
 
-def test_the_heartbeat_says_what_is_being_done(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.store.run.HEARTBEAT_SECONDS", 0.0)
+def test_a_recovery_that_goes_on_keeps_the_numbers_before_it(tmp_path):
     run = opened(tmp_path / "r")
-    run.record(events.StageStarted("recover", 4, "iterations"))
-    run.record(events.RecoverLayout(["conv0"], ["ridge/none"], [0.1]))
-    run.record(events.RecoverProgress(1, 2, 0.1, [0], 2, [0.5], [[[1.0]]], 7.0))
-    status = store.StoredRun(tmp_path / "r").status()
-    wanted = {"state": "running", "stage": "recover", "batch": 1, "batches": 2, "beta": 0.1, "rate": 7.0}
-    assert wanted.items() <= status.items()
-    run.close("interrupted")
+    record_recovery(run)
+    run.close("stopped")
+    whole = table(tmp_path / "r")[1].copy()
+    run = opened(tmp_path / "r")
+    run.record(layout(done=6))
+    run.record(progress(2, 2))
+    assert run.notices() == []
+    assert np.array_equal(table(tmp_path / "r")[1], whole)
+    run.close("stopped")
+    damaged = bytearray((tmp_path / "r" / "metrics" / "recover.f32").read_bytes())
+    damaged[-whole.nbytes] ^= 1
+    (tmp_path / "r" / "metrics" / "recover.f32").write_bytes(damaged)
+    run = opened(tmp_path / "r")
+    run.record(layout(done=6))
+    run.record(progress(2, 2))
+    (told,) = run.notices()
+    assert "rows 0 to 1 were damaged" in told
+    assert run.notices() == []
+    found = table(tmp_path / "r")[1]
+    assert np.isnan(found[:2]).all()
+    assert np.array_equal(found[2:], whole[2:])
+    run.close("finished")
+
+
+def test_the_heartbeat_says_what_is_being_done(tmp_path):
+    run = opened(tmp_path / "r")
+    stored = store.StoredRun(tmp_path / "r")
+    assert stored.status()["state"] == "running"
+    run.record(events.StageStarted("recover", 8, "iterations", 4))
+    assert {"stage": "recover", "total": 8, "done": 4}.items() <= stored.status().items()
+    run.record(layout())
+    run.record(progress(1, 0))
+    run.state("paused")
+    wanted = {"state": "paused", "stage": "recover", "batch": 1, "batches": 2, "beta": 0.5, "rate": 7.0}
+    assert {**wanted, "done": 2, "iteration": 2}.items() <= stored.status().items()
+    run.record(events.StageStarted("relabel", 3, "epochs"))
+    assert stored.status()["state"] == "paused"
+    assert "batch" not in stored.status()
+    run.close("failed", "why")
+    assert {"state": "failed", "stage": "relabel", "message": "why"}.items() <= stored.status().items()
+
+
+def test_a_checkpoint_makes_all_else_durable_first(tmp_path, monkeypatch):
+    run = opened(tmp_path / "r")
+    record_recovery(run)
+    run.image_writer((4, 1, 4, 4), CLASSES)
+    synced, real = [], files.disk.fsync
+    names = {os.stat(path).st_ino: path.name for path in (tmp_path / "r").rglob("*") if path.is_file()}
+
+    def fsync(handle):
+        synced.append(names.get(os.fstat(handle).st_ino, "other"))
+        real(handle)
+
+    monkeypatch.setattr(files.disk, "fsync", fsync)
+    number, size, seconds = run.checkpoint("recover", {"x": np.ones(3)}, {"batch": 2})
+    wanted = ["recover.f32", "journal.jsonl", "distilled.safetensors.partial"]
+    assert [name for name in synced if name != "other"] == wanted
+    assert synced[: len(wanted)] == wanted
+    assert number == 1
+    assert size == sum(path.stat().st_size for path in (tmp_path / "r" / "checkpoints").glob("recover-*"))
+    assert seconds > 0
+    run.close("stopped")
+
+
+def test_states_come_back_and_damaged_ones_are_told(tmp_path):
+    run = opened(tmp_path / "r")
+    assert run.saved("recover") is None
+    for batch in (1, 2):
+        run.checkpoint("recover", {"x": np.full(3, batch)}, {"batch": batch})
+    newest = sorted((tmp_path / "r" / "checkpoints").glob("recover-*"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    found = run.saved("recover")
+    assert found.facts == {"batch": 1}
+    assert found.arrays["x"].tolist() == [1, 1, 1]
+    assert newest.name in run.notices()[0]
+    run.forget("recover")
+    assert run.saved("recover") is None
+    run.close("stopped")
+
+
+def test_images_and_labels_are_closed_with_the_run_and_taken_up(tmp_path):
+    run = opened(tmp_path / "r")
+    writer = run.image_writer((4, 1, 4, 4), CLASSES)
+    writer.add(pixels()[:2], np.array([0, 1]), 1, 0.5)
+    run.close("stopped")
+    png = next((tmp_path / "r" / "images").glob("ant/*.png"))
+    png.write_bytes(b"")
+    run = opened(tmp_path / "r")
+    writer = run.image_writer((4, 1, 4, 4), CLASSES, 2)
+    assert png.name in run.notices()[0]
+    writer.add(pixels()[2:], np.array([0, 1]), 2, 0.25)
+    writer.finish()
+    run.checkpoint("relabel", {}, {})  # a finished set needs nothing any more
+    assert np.array_equal(images.read(run.images).images_NCHW, pixels())
+    writer = run.label_writer("random", (3, 4, 2))
+    for epoch, logits_NK in enumerate(logits()):
+        writer.put(epoch, logits_NK)
+    assert run.labels("random") is None
+    writer.finish()
+    stored = run.labels("random")
+    assert all(np.array_equal(stored.epoch(epoch), logits()[epoch]) for epoch in range(stored.epochs))
+    assert run.moving() is None
+    run.save_moving({"x": np.arange(3)})
+    assert run.moving()["x"].tolist() == [0, 1, 2]
+    run.close("finished")
+
+
+def test_requests_reach_the_owner_at_its_pace(tmp_path, monkeypatch):
+    control_folder = tmp_path / "r"
+    opened(control_folder).close("stopped")
+    control.request(control_folder, "stop")
+    run = opened(control_folder)
+    control.request(control_folder, "pause")
+    assert [request.command for request in run.requests()] == ["pause"]
+    control.request(control_folder, "continue")
+    assert run.requests() == []
+    monkeypatch.setattr("engine.store.run.POLL_SECONDS", 0.0)
+    assert [request.command for request in run.requests()] == ["continue"]
+    (control_folder / "control" / "1.stop").write_text("{}")
+    assert run.requests() == []
+    assert "1.stop is damaged" in run.notices()[0]
+    run.close("stopped")
 
 
 def test_the_same_run_is_taken_up_and_another_refused(tmp_path):
-    opened(tmp_path / "r").close("interrupted")
+    opened(tmp_path / "r").close("stopped")
     opened(tmp_path / "r").close("finished")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir()}
+    manifest = store.StoredRun(tmp_path / "r").manifest()
+    assert len(manifest["sessions"]) == 2
+    wanted = {"pid": os.getpid(), "threads": 1, "device": {"name": "cpu"}, "versions": {"torch": "2"}}
+    assert all(wanted.items() <= session.items() for session in manifest["sessions"])
+    before = {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir() if path.is_file()}
     with pytest.raises(UserError, match="another run, with another config and data"):
         opened(tmp_path / "r", config="e" * 64, data="f" * 64)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir() if path.is_file()} == before
+
+
+def test_settings_are_adopted_where_the_caller_says_so(tmp_path):
+    opened(tmp_path / "r").close("stopped")
+    run = opened(tmp_path / "r", lambda stored: stored.state() == "never", "seed: 1\n", config="e" * 64)
+    run.close("stopped")
+    stored = store.StoredRun(tmp_path / "r")
+    assert stored.config_yaml() == "seed: 0\n"
+    assert stored.manifest()["identity"] == IDENTITY
+    run = opened(tmp_path / "r", lambda stored: True, "seed: 1\n", config="e" * 64)
+    run.close("stopped")
+    assert stored.config_yaml() == "seed: 1\n"
+    assert stored.manifest()["identity"] == {**IDENTITY, "config": "e" * 64}
+    assert "next" not in json.loads((tmp_path / "r" / "manifest.json").read_text())
+
+
+def test_settings_are_the_old_or_the_new_ones_whatever_fails(tmp_path, monkeypatch):
+    made, seen = iter(range(1000)), set()
+    opened(tmp_path / "r").close("stopped")
+
+    def prepare():
+        return shutil.copytree(tmp_path / "r", tmp_path / str(next(made)))
+
+    def adopt(folder):
+        opened(folder, lambda stored: True, "seed: 1\n", config="e" * 64).close("stopped")
+
+    for folder, _ in each_failure(monkeypatch, prepare, adopt):
+        stored = store.StoredRun(folder)
+        seen.add((stored.config_yaml(), stored.manifest()["identity"]["config"][0]))
+        run = opened(folder, lambda stored: False)
+        assert run.manifest["identity"] == stored.manifest()["identity"]
+        run.close("stopped")
+    assert seen == {("seed: 0\n", "c"), ("seed: 1\n", "e")}
+
+
+def test_a_run_that_is_given_on_is_as_it_was_found(tmp_path):
+    stored = store.StoredRun(tmp_path / "r")
+    opened(tmp_path / "r").release()
+    assert stored.state() == "new"
+    assert stored.owner() is None
+    for state in ("failed", "finished"):
+        opened(tmp_path / "r").close(state, "why")
+        run = opened(tmp_path / "r")
+        assert stored.state() == "running"
+        run.release()
+        assert stored.state() == state
+    assert "message" not in stored.status()
+
+
+def test_a_damaged_status_hinders_nothing(tmp_path):
+    opened(tmp_path / "r").close("stopped")
+    (tmp_path / "r" / "status.json").write_text("{")
+    run = opened(tmp_path / "r")
+    assert "status.json is damaged" in run.notices()[0]
+    run.close("finished")
+
+
+def test_a_run_that_cannot_be_closed_is_let_go(tmp_path, monkeypatch):
+    run = opened(tmp_path / "r")
+
+    def refuse(*_):
+        raise OSError(28, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.disk, "write", refuse)
+        with pytest.raises(UserError, match="no room"):
+            run.close("failed")
+    opened(tmp_path / "r").close("finished")
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
@@ -162,54 +274,11 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-OWNER = """
-import sys
-from pathlib import Path
-from engine.store.lock import Owner
-owner = Owner(Path(sys.argv[1]))
-print("mine", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_second_owner_is_told_who_has_the_run(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(store.__file__).parents[2],
-    ) as other:
-        assert other.stdout.readline() == "mine\n"
-        with pytest.raises(UserError, match=rf"process {other.pid} on \S+ since \d{{4}}-\d\d-\d\dT"):
-            lock.Owner(tmp_path)
-        other.kill()
-    lock.Owner(tmp_path).release()  # a dead owner's lock is free
-
-
-def test_runs_are_found_by_path_and_by_name(tmp_path, monkeypatch):
-    monkeypatch.setenv("CFM_RUNS", str(tmp_path))
-    opened(tmp_path / "digits-1").close("finished")
-    assert store.find(str(tmp_path / "digits-1")).name == store.find("digits-1").name == "digits-1"
-    assert [run.name for run in store.list_runs()] == ["digits-1"]
-    with pytest.raises(UserError, match="no run digit-1") as caught:
-        store.find("digit-1")
-    assert "digits-1" in caught.value.hint
-
-
-def test_runs_are_listed_by_when_they_were_begun_whatever_is_missing(tmp_path):
-    def listed():
-        return [run.name for run in store.list_runs(tmp_path)]
-
-    for name, created in (("c", "2024-01-02T00:00:00Z"), ("a", "2024-01-03T00:00:00Z"), ("b", None)):
-        manifest = {"identity": IDENTITY, **({"created": created} if created else {})}
-        store.open_run(tmp_path / name, manifest, "").close("finished")
-    os.utime(tmp_path / "b" / "manifest.json", (0, 0))
-    os.utime(tmp_path / "a" / "config.yaml", (0, 0))
-    assert listed() == ["b", "c", "a"]
-    (tmp_path / "c" / "config.yaml").unlink()
-    (tmp_path / "b" / "manifest.json").write_bytes(b"{")
-    assert listed() == ["c", "a", "b"]
+def test_a_folder_is_taken_up_whatever_failed_while_it_was_made(tmp_path, monkeypatch):
+    made = iter(range(1000))
+    for folder, error in each_failure(monkeypatch, lambda: tmp_path / str(next(made)), opened):
+        opened(folder).close("finished") if error else None
+        assert store.StoredRun(folder).config_yaml() == "seed: 0\n"
 
 
 def test_fresh_folders_differ(tmp_path):
@@ -219,3 +288,13 @@ def test_fresh_folders_differ(tmp_path):
         folder.mkdir()
         assert folder.name.startswith("digits-")
         assert "-abcdef" in folder.name
+
+
+def test_the_log_is_written_on_at_its_end(tmp_path):
+    opened(tmp_path / "r").close("stopped")
+    stored = store.StoredRun(tmp_path / "r")
+    assert stored.log() == ""
+    for word in (b"a\n", b"\xff\n"):
+        with store.open_log(tmp_path / "r") as log:
+            log.write(word)
+    assert stored.log() == "a\n�\n"

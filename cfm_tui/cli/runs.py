@@ -44,7 +44,7 @@ def _summary(run: StoredRun) -> dict[str, Any]:
         entry["created"] = run.created()
         run.require_whole()
         status, results = run.status(), run.results()
-        entry["state"] = status.get("state", "new")
+        entry["state"] = run.state()
         entry["stage"] = status.get("stage")
         if results is not None:
             entry["accuracy"], entry["control"] = (

@@ -4,8 +4,10 @@
 """
 
 from engine.store.cache import Cache, DamagedEntry, Entry
-from engine.store.reader import StoredRun, find, is_run, list_runs
-from engine.store.run import SCHEMA_VERSION, Run, fresh_folder, open_run, refuse_foreign, runs_folder
+from engine.store.check import check, foreign
+from engine.store.folders import fresh_folder, is_run, open_log, refuse_foreign, runs_folder
+from engine.store.reader import StoredRun, find, list_runs
+from engine.store.run import SCHEMA_VERSION, Run, open_run
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -14,10 +16,13 @@ __all__ = [
     "Entry",
     "Run",
     "StoredRun",
+    "check",
     "find",
+    "foreign",
     "fresh_folder",
     "is_run",
     "list_runs",
+    "open_log",
     "open_run",
     "refuse_foreign",
     "runs_folder",

@@ -14,6 +14,7 @@ from engine.store.process import this_process
 
 CHANGED_SECONDS = 1.0  #: at most once in so many seconds where something changed
 SILENT_SECONDS = 15.0  #: at least once in so many seconds, whatever the owner does
+OF_BEAT = ("time", "pid", "host", "started")  #: what every beat adds to the status
 THREAD = True  #: off: the heartbeat is written only where that is asked for, by the caller's thread
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "cfm-metrics"
 _ALIGNMENT = 64
+_LARGEST = 2**20  # rows of a chunk, far more than are ever written at once
 
 
 class Chunk(NamedTuple):
@@ -40,9 +41,9 @@ def chunk_of(record: Record) -> Chunk | None:
     rows, crc32 = record.payload.get("rows"), record.payload.get("crc32")
     if record.kind != "RecoverProgress" or not isinstance(rows, list) or not isinstance(crc32, str):
         return None
-    if len(rows) != 2 or not all(isinstance(row, int) for row in rows) or not 0 <= rows[0] <= rows[1]:
+    if len(rows) != 2 or not all(isinstance(row, int) for row in rows):
         return None
-    return Chunk(rows[0], rows[1], crc32)
+    return Chunk(rows[0], rows[1], crc32) if 0 <= rows[0] <= rows[1] <= rows[0] + _LARGEST else None
 
 
 def chunks(records: Iterable[Record]) -> list[Chunk]:

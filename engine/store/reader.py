@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.errors import UserError
-from engine.store import images, journal
-from engine.store.files import read_json
-from engine.store.lock import timestamp
-from engine.store.run import runs_folder
+from engine.events import STAGES, Event, Stage
+from engine.store import folders, images, journal
+from engine.store.files import read_json, unreadable
+from engine.store.lock import owner_of, timestamp
+from engine.store.numbers import Replay
+from engine.store.process import alive
+
+State = Literal["new", "running", "paused", "stopped", "failed", "finished", "lost", "damaged"]
+LOST_SECONDS = 120.0  #: how old the heartbeat of a run on another host may be
 
 
 @dataclass(frozen=True)
@@ -27,11 +35,30 @@ class StoredRun:
 
     def manifest(self) -> dict[str, Any]:
         """Identity and circumstances. Raises UserError("disk")."""
-        return read_json(self.folder / "manifest.json")
+        found = read_json(self.folder / folders.MANIFEST)
+        following = found.pop("next", None)  # told before the configuration is replaced
+        if following is not None and following["config_sha256"] == _digest(self.folder / folders.CONFIG):
+            found |= following
+        return found
+
+    def config_yaml(self) -> str:
+        """The configuration's text, as it was written. Raises UserError("disk")."""
+        path = self.folder / folders.CONFIG
+        wanted = self.manifest().get("config_sha256")
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise UserError("disk", f"{path} does not exist", "restore it, or start the run anew") from None
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if hashlib.sha256(content).hexdigest() != wanted:
+            hint = "restore it, or start the run anew; settings are changed with `cfm resume --set`"
+            raise UserError("disk", f"{path} is damaged: its content is not what was written", hint)
+        return content.decode()
 
     def created(self) -> str:
         """When the run was begun, UTC in ISO 8601; where its manifest is damaged, when that was written."""
-        path = self.folder / "manifest.json"
+        path = self.folder / folders.MANIFEST
         try:
             told = read_json(path).get("created")
         except UserError:
@@ -40,56 +67,113 @@ class StoredRun:
 
     def require_whole(self) -> None:
         """Raise UserError("disk") where a file that every run begins with is absent or damaged."""
-        self.manifest()
-        path = self.folder / "config.yaml"
-        if not path.is_file():
-            raise UserError("disk", f"{path} does not exist", "restore it, or start the run anew")
+        self.config_yaml()
 
     def status(self) -> dict[str, Any]:
-        """The latest heartbeat; empty before the first."""
-        path = self.folder / "status.json"
+        """The latest heartbeat; empty before the first. Raises UserError("disk")."""
+        path = self.folder / folders.STATUS
         return read_json(path) if path.exists() else {}
 
+    def state(self) -> State:
+        """What the run is doing; ``lost`` where it says that it is at work, but nobody is any more."""
+        try:
+            self.require_whole()
+            status = self.status()
+        except UserError:
+            return "damaged"
+        state: State = status.get("state", "new")
+        return "lost" if state in ("running", "paused") and not _beats(status) else state
+
+    def owner(self) -> dict[str, Any] | None:
+        """The process that has the run: pid, host, started, since. None where nobody has."""
+        return owner_of(self.folder)
+
     def results(self) -> dict[str, Any] | None:
-        """The finished run's numbers, or None before its end."""
-        path = self.folder / "results.json"
+        """The finished run's numbers, or None before its end. Raises UserError("disk")."""
+        path = self.folder / folders.RESULTS
         return read_json(path) if path.exists() else None
 
-    def events(self) -> Iterator[journal.Record]:
-        """The journal, oldest first."""
-        return journal.read(self.folder / "journal.jsonl")
+    def events(self) -> Iterator[Event]:
+        """All that was recorded, oldest first; numbers that are damaged or were replaced are NaN."""
+        return self.follow(lambda: True)
+
+    def follow(self, stop: Callable[[], bool], poll: float = 0.5) -> Iterator[Event]:
+        """The same, and what is recorded from now on, looked for every `poll` seconds until `stop` says so.
+
+        What was recorded before `stop` said so is given in full.
+        """
+        reading = journal.Reading(self.folder / folders.JOURNAL)
+        replay = Replay(self.folder / folders.METRICS)
+        while True:
+            last = stop()
+            for record in reading.more():
+                event = replay.event(record)
+                if event is not None:
+                    yield event
+            if last:
+                return
+            time.sleep(poll)
+
+    def begun(self) -> set[Stage]:
+        """The stages that have begun, by the journal."""
+        told = journal.read(self.folder / folders.JOURNAL)
+        begun = {record.payload.get("stage") for record in told if record.kind == "StageStarted"}
+        return {stage for stage in STAGES if stage in begun}
+
+    def damage(self) -> list[str]:
+        """What is wrong with the journal, by line. `check` looks at every file."""
+        return journal.damage(self.folder / folders.JOURNAL)
+
+    def log(self) -> str:
+        """What a detached run printed; empty where there is none."""
+        path = self.folder / folders.LOG
+        return path.read_text("utf-8", "replace") if path.is_file() else ""
 
     def has_images(self) -> bool:
         """Whether the distilled images are complete."""
-        return images.is_complete(self.folder / "images")
+        return images.is_complete(self.folder / folders.IMAGES)
 
     def images(self, first: int | None = None) -> images.Images:
         """The distilled images, or the `first` of them. Raises UserError("data") before all are there."""
-        return images.read(self.folder / "images", first)
+        return images.read(self.folder / folders.IMAGES, first)
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's."""
-    return (folder / "manifest.json").is_file()
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _beats(status: dict[str, Any]) -> bool:
+    living = alive(status)
+    if living is not None:
+        return living
+    try:
+        age = time.time() - datetime.fromisoformat(status["time"]).timestamp()
+    except (KeyError, ValueError, TypeError):
+        return False
+    return age <= LOST_SECONDS
 
 
 def find(name: str) -> StoredRun:
     """A run by path, or by its name in the runs folder. Raises UserError("usage") with what is near."""
-    for folder in (Path(name), runs_folder() / name):
-        if is_run(folder):
+    place = folders.runs_folder()
+    for folder in (Path(name), place / name):
+        if folders.is_run(folder):
             return StoredRun(folder)
     import difflib
 
     known = [run.name for run in list_runs()]
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"`cfm runs` lists the runs in {runs_folder()}"
+    hint = f"did you mean {near[0]}?" if near else f"`cfm runs` lists the runs in {place}"
     raise UserError("usage", f"there is no run {name}", hint)
 
 
 def list_runs(folder: Path | None = None) -> list[StoredRun]:
     """All runs in a folder (default: the runs folder), oldest first."""
-    place = folder or runs_folder()
+    place = folder or folders.runs_folder()
     if not place.is_dir():
         return []
-    runs = [StoredRun(entry) for entry in place.iterdir() if is_run(entry)]
+    runs = [StoredRun(entry) for entry in place.iterdir() if folders.is_run(entry)]
     return sorted(runs, key=lambda run: (run.created(), run.name))

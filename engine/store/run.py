@@ -1,53 +1,51 @@
-"""A run's folder, as its owner writes it and as others read it.
+"""A run's folder, as its owner writes it.
 
     runs/NAME/
-      config.yaml  manifest.json  journal.jsonl  metrics/  status.json  images/  labels/  results.json
+      config.yaml  manifest.json  journal.jsonl  metrics/  status.json  checkpoints/  images/  labels/
+      moving.safetensors  results.json  control/
 
-Source: DESIGN "A run on disk". Not here: what a run does (see `pipeline`).
+Source: DESIGN "A run on disk". Not here: how others read it (see `reader`), what a run does (see `pipeline`).
 """
 
 from __future__ import annotations
 
-import os
-import socket
+import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import UserError
 from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress, StageFinished, to_payload
-from engine.store import tensors
-from engine.store.files import guarded, make_folder, read_json, write, write_json
+from engine.store import checkpoints, folders, tensors
+from engine.store.checkpoints import Saved
+from engine.store.control import Inbox, Request
+from engine.store.files import make_folder, remove, sweep, write, write_json
+from engine.store.heartbeat import OF_BEAT, Heartbeat
 from engine.store.images import ImageWriter
 from engine.store.journal import Journal
+from engine.store.labels import Labels, LabelWriter, open_labels
 from engine.store.lock import Owner, timestamp
-from engine.store.metrics import Metrics
+from engine.store.numbers import Numbers
+from engine.store.process import this_process
+from engine.store.reader import StoredRun
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
-HEARTBEAT_SECONDS = 1.0
-_IN_METRICS = ("iterations", "ce", "terms")
+POLL_SECONDS = 0.5  #: how often, at most, the folder is looked into for requests
 _IN_STATUS = ("batch", "batches", "beta", "rate", "done", "architecture", "source", "seed", "epoch", "epochs")
+_OF_SESSION = ("versions", "device", "threads")
 
 
-def runs_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where runs are made and looked for by name: ``$CFM_RUNS``, else ``runs`` in the current folder."""
-    return Path(environ.get("CFM_RUNS") or "runs")
+class Written(NamedTuple):
+    """A checkpoint that is on disk."""
 
-
-def fresh_folder(preset: str, identity: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """A folder for a new run, not yet made: preset, UTC time and the first digits of its identity."""
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    first = folder = runs_folder(environ) / f"{preset}-{stamp}-{identity[:6]}"
-    number = 2
-    while folder.exists():
-        folder = first.with_name(f"{first.name}-{number}")
-        number += 1
-    return folder
+    number: int
+    bytes: int
+    seconds: float
 
 
 class Run:
@@ -60,163 +58,243 @@ class Run:
         self.folder = folder
         self.manifest = manifest
         self._owner = owner
-        self._journal = Journal(folder / "journal.jsonl")
-        self._metrics: Metrics | None = None
-        self._status: dict[str, Any] = {"state": "running"}
-        self._beaten = 0.0
+        self._writers: list[ImageWriter | LabelWriter] = []
+        self._asked = 0.0
+        self._inbox = Inbox(folder)
+        self._numbers = Numbers(folder / folders.METRICS, folder / folders.JOURNAL)
+        self._journal = Journal(folder / folders.JOURNAL)
+        self._told = list(self._journal.notices)
+        self._before = self._status_before()
+        self._left = False
+        self._heartbeat = Heartbeat(folder / folders.STATUS, {"state": "running"})
+
+    def _status_before(self) -> dict[str, Any]:
+        try:
+            found = StoredRun(self.folder).status()
+        except UserError as error:
+            self._told.append(f"{error.message}; it is written anew")
+            return {}
+        return {name: value for name, value in found.items() if name not in OF_BEAT}
 
     @property
     def images(self) -> Path:
         """The folder of distilled images."""
-        return self.folder / "images"
-
-    @property
-    def labels(self) -> Path:
-        """The folder of stored soft labels."""
-        return self.folder / "labels"
+        return self.folder / folders.IMAGES
 
     @property
     def results(self) -> dict[str, Any] | None:
         """The numbers of a run that was finished before; None otherwise."""
-        path = self.folder / "results.json"
-        return read_json(path) if path.exists() else None
+        return StoredRun(self.folder).results()
+
+    # --- events -----------------------------------------------------------------------------------
 
     def record(self, event: Event) -> None:
-        """Write an event to the journal, its per-iteration numbers to the metrics, and the heartbeat.
-
-        The journal has a `RecoverProgress` without those numbers, and with the `rows` of the metrics
-        that hold them (first, and one past the last), in the table that the latest `RecoverLayout` began.
-        """
-        payload = to_payload(event)
+        """Write an event to the journal, its per-iteration numbers to the metrics, and the heartbeat."""
         if isinstance(event, RecoverLayout):
-            self._begin_metrics(event)
-        if isinstance(event, RecoverProgress):
-            for field in _IN_METRICS:
-                del payload[field]
-            payload["rows"] = self._append_metrics(event)
+            self._numbers.begin(event)
+        payload = self._numbers.take(event) if isinstance(event, RecoverProgress) else to_payload(event)
         self._journal.append(event.kind, payload)
         if isinstance(event, (StageFinished, BatchRecovered)):
+            self._numbers.sync()
             self._journal.sync()
-        self._heartbeat(event.kind, payload)
+        self._beat(event.kind, payload)
 
-    def _begin_metrics(self, layout: RecoverLayout) -> None:
-        """A table without rows: recovery begins with its first iteration, whatever was cut before."""
-        if self._metrics is not None:
-            self._metrics.close()
-        path = self.folder / "metrics" / "recover.f32"
-        make_folder(path.parent)
-        with guarded(path):
-            path.unlink(missing_ok=True)
-        columns = ["batch", "iteration", "beta", "ce"]
-        columns += [f"{term} @ {tap}" for term in layout.terms for tap in layout.taps]
-        self._metrics = Metrics(path, columns)
-
-    def _append_metrics(self, event: RecoverProgress) -> list[int]:
-        assert self._metrics is not None, "RecoverLayout comes before RecoverProgress"
-        first = self._metrics.rows
-        rows = [
-            [event.batch, iteration, event.beta, ce, *(value for term in terms for value in term)]
-            for iteration, ce, terms in zip(event.iterations, event.ce, event.terms, strict=True)
-        ]
-        if rows:
-            self._metrics.append(rows)
-        return [first, self._metrics.rows]
-
-    def _heartbeat(self, kind: str, payload: dict[str, Any]) -> None:
+    def _beat(self, kind: str, payload: Mapping[str, Any]) -> None:
+        facts = {name: payload[name] for name in _IN_STATUS if name in payload}
         if kind == "StageStarted":
-            self._status = {"state": "running", "stage": payload["stage"], "total": payload["total"]}
-            self._status["unit"] = payload["unit"]
-        self._status.update({name: payload[name] for name in _IN_STATUS if name in payload})
-        if kind == "StageStarted" or time.monotonic() - self._beaten >= HEARTBEAT_SECONDS:
-            self._write_status()
+            facts |= {name: payload[name] for name in ("stage", "total", "unit")}
+            self._heartbeat.write({"state": self._heartbeat.status()["state"], **facts})
+            return
+        if kind == "RecoverProgress":
+            facts["done"] = payload["rows"][1]
+            facts["iteration"] = facts["done"] - (payload["batch"] - 1) * payload["total_iterations"]
+        self._heartbeat.update(**facts)
 
-    def _write_status(self) -> None:
-        self._beaten = time.monotonic()
-        beat = {"time": timestamp(), "pid": os.getpid(), "host": socket.gethostname()}
-        write_json(self.folder / "status.json", {**self._status, **beat})
+    def state(self, name: str) -> None:
+        """Say at once that the run is ``running`` or ``paused``."""
+        self._heartbeat.write({**self._heartbeat.status(), "state": name})
 
-    def save_labels(self, source: str, logits_ENK: NDArray[np.float16]) -> None:
-        """Write a source's stored soft labels: logits of E epochs, N images, K classes."""
-        make_folder(self.labels)
-        tensors.write(self.labels / f"{source}.safetensors", {"logits": logits_ENK}, {"format": "cfm-labels"})
+    def notices(self) -> list[str]:
+        """What was found damaged, or was mended, since the last call; to be told to the user."""
+        found = [*self._told, *self._numbers.notices, *self._inbox.notices]
+        for told in (self._told, self._numbers.notices, self._inbox.notices):
+            told.clear()
+        return found
 
-    def load_labels(self, source: str) -> NDArray[np.float16] | None:
-        """A source's stored soft labels, or None where there are none. Raises UserError("data")."""
-        path = self.labels / f"{source}.safetensors"
-        return tensors.read(path)[0]["logits"] if path.exists() else None
+    def requests(self) -> list[Request]:
+        """What others ask through the run's folder, oldest first; looked for twice a second at most."""
+        now = time.monotonic()
+        if now - self._asked < POLL_SECONDS:
+            return []
+        self._asked = now
+        return self._inbox.take()
 
-    def image_writer(self, shape: tuple[int, int, int, int], classes: tuple[str, ...]) -> ImageWriter:
-        """A writer for the set of distilled images, shape (N, C, H, W)."""
-        return ImageWriter(self.images, shape, classes)
+    # --- what a stage leaves ----------------------------------------------------------------------
+
+    def checkpoint(self, stage: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Written:
+        """Make durable all that was written so far, then the stage's state. Raises UserError("disk")."""
+        began = time.perf_counter()
+        self._numbers.sync()
+        self._journal.sync()
+        for writer in self._writers:
+            writer.sync()
+        number, size = checkpoints.write(self.folder / folders.CHECKPOINTS, stage, arrays, facts)
+        return Written(number, size, time.perf_counter() - began)
+
+    def saved(self, stage: str) -> Saved | None:
+        """The stage's newest whole checkpoint, if any; damaged ones are set aside, with a notice."""
+        found, damage = checkpoints.newest(self.folder / folders.CHECKPOINTS, stage)
+        self._told += damage
+        return found
+
+    def forget(self, stage: str) -> None:
+        """Remove the stage's checkpoints: what it made is durable elsewhere."""
+        checkpoints.forget(self.folder / folders.CHECKPOINTS, stage)
+
+    def image_writer(
+        self, shape: tuple[int, int, int, int], classes: tuple[str, ...], done: int = 0
+    ) -> ImageWriter:
+        """A writer for the set of distilled images, shape (N, C, H, W), `done` of which are kept."""
+        self._close_writers()
+        writer = ImageWriter(self.images, shape, classes, done)
+        self._writers.append(writer)
+        self._told += [f"{name} was damaged; it is written again" for name in writer.mended]
+        return writer
+
+    def label_writer(self, source: str, shape: tuple[int, int, int], done: int = 0) -> LabelWriter:
+        """A writer for a source's soft labels, shape (E, N, K), `done` epochs of which are kept."""
+        self._close_writers()
+        writer = LabelWriter(self.folder / folders.LABELS, source, shape, done)
+        self._writers.append(writer)
+        return writer
+
+    def _close_writers(self) -> None:
+        while self._writers:
+            self._writers.pop().close()
+
+    def labels(self, source: str) -> Labels | None:
+        """A source's stored soft labels, or None where they are not complete. Raises UserError("data")."""
+        return open_labels(self.folder / folders.LABELS, source)
+
+    def save_moving(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write the moving statistics with which recovery ended."""
+        tensors.write(self.folder / folders.MOVING, arrays, {"format": "cfm-moving"})
+
+    def moving(self) -> dict[str, NDArray[Any]] | None:
+        """The moving statistics with which recovery ended, if any. Raises UserError("data")."""
+        path = self.folder / folders.MOVING
+        return tensors.read(path)[0] if path.is_file() else None
+
+    def save_results(self, results: dict[str, Any]) -> None:
+        """Write the finished run's numbers."""
+        write_json(self.folder / folders.RESULTS, results)
+
+    # --- identity ---------------------------------------------------------------------------------
 
     def add_to_manifest(self, **facts: Any) -> None:
         """Note what became known after the run began, such as a squeezed teacher's fingerprint."""
         self.manifest = {**self.manifest, **facts}
-        write_json(self.folder / "manifest.json", self.manifest)
+        write_json(self.folder / folders.MANIFEST, self.manifest)
 
-    def save_results(self, results: dict[str, Any]) -> None:
-        """Write the finished run's numbers."""
-        write_json(self.folder / "results.json", results)
+    def adopt(self, config_yaml: str, identity: Mapping[str, Any]) -> None:
+        """Go on with other settings. Whoever reads the manifest meanwhile is told what fits `config.yaml`."""
+        following = {"identity": dict(identity), "config_sha256": _sha256(config_yaml)}
+        write_json(self.folder / folders.MANIFEST, {**self.manifest, "next": following})
+        write(self.folder / folders.CONFIG, config_yaml.encode())
+        self.add_to_manifest(**following)
+
+    # --- leaving ----------------------------------------------------------------------------------
 
     def close(self, state: str, message: str = "") -> None:
-        """Leave the folder: state is ``finished``, ``failed`` or ``interrupted``."""
-        try:
-            left = {"stage": self._status.get("stage"), "message": message} if state != "finished" else {}
-            self._status = {"state": state, **{name: value for name, value in left.items() if value}}
-            self._write_status()
-            if self._metrics is not None:
-                self._metrics.close()
-            self._journal.close()
-        finally:
-            self._owner.release()
+        """Leave the folder: state is ``finished``, ``failed`` or ``stopped``. Closing twice is allowed."""
+        stage = self._heartbeat.status().get("stage") if state != "finished" else None
+        left = {"state": state, "stage": stage, "message": message if state != "finished" else ""}
+        self._leave({name: value for name, value in left.items() if value})
+
+    def release(self) -> None:
+        """Leave the folder to another process, in the state in which it was taken."""
+        self._leave(self._before)
+
+    def _leave(self, status: dict[str, Any]) -> None:
+        if self._left:
+            return
+        self._left = True
+        with ExitStack() as last_first:
+            last_first.callback(self._owner.release)
+            last_first.callback(self._last_beat, status)
+            last_first.callback(self._journal.close)
+            last_first.callback(self._numbers.close)
+            last_first.callback(self._close_writers)
+
+    def _last_beat(self, status: dict[str, Any]) -> None:
+        self._heartbeat.stop()
+        if status:
+            self._heartbeat.write(status)
+        else:
+            remove(self.folder / folders.STATUS)
 
 
-def open_run(folder: Path, manifest: dict[str, Any], config_yaml: str) -> Run:
-    """Make the folder of a run, or take up one of the same identity.
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
-    manifest: its ``identity`` is what two runs must share to be the same run.
+
+def open_run(
+    folder: Path,
+    manifest: dict[str, Any],
+    config_yaml: str,
+    changed: Callable[[StoredRun], bool] | None = None,
+) -> Run:
+    """Make the folder of a run, or take up the one that is there.
+
+    manifest: its ``identity`` is what two runs must share to be the same run; its ``versions``,
+    ``device`` and ``threads`` are noted for each session. changed: looks at the run that is there and
+    raises UserError to refuse it, or returns whether it goes on with the settings given here; by
+    default a run of another identity is refused.
     Raises UserError("usage") where the folder holds something else, UserError("disk") where another
     process has it or it cannot be written.
     """
-    known = folder / "manifest.json"
-    _refuse_something_else(folder, known, manifest["identity"])
+    judge = changed or (lambda stored: _refuse_another(stored, manifest["identity"]))
+    folders.refuse_foreign(folder)
+    if folders.is_run(folder):
+        judge(StoredRun(folder))
     make_folder(folder)
-    owner = Owner(folder)
-    try:
-        _refuse_something_else(folder, known, manifest["identity"])
-        if not known.exists():
-            write(folder / "config.yaml", config_yaml.encode())
-            write_json(known, manifest)
-        return Run(folder, read_json(known), owner)
-    except BaseException:
-        owner.release()
-        raise
+    with ExitStack() as left:
+        owner = Owner(folder)
+        left.callback(owner.release)
+        sweep(folder)
+        folders.refuse_foreign(folder)
+        there = folders.is_run(folder)
+        adopting = there and judge(StoredRun(folder))
+        known = _taken_up(StoredRun(folder)) if there else _begun(folder, manifest, config_yaml)
+        session = {name: manifest[name] for name in _OF_SESSION if name in manifest}
+        session |= {"time": timestamp(), **this_process()}
+        known["sessions"] = [*known.get("sessions", ()), session]
+        write_json(folder / folders.MANIFEST, known)
+        run = Run(folder, known, owner)
+        left.callback(run.release)
+        if adopting:
+            run.adopt(config_yaml, manifest["identity"])
+        left.pop_all()
+        return run
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Raise UserError("usage") where `folder` holds something that is no run."""
-    if (folder / "manifest.json").is_file() or not folder.exists():
-        return
-    if not folder.is_dir() or _holds_foreign_files(folder):
-        raise UserError(
-            "usage", f"{folder} holds something that is no run", "choose another folder with --out"
-        )
+def _begun(folder: Path, manifest: Mapping[str, Any], config_yaml: str) -> dict[str, Any]:
+    write(folder / folders.CONFIG, config_yaml.encode())
+    return {**manifest, "config_sha256": _sha256(config_yaml)}
 
 
-def _refuse_something_else(folder: Path, known: Path, identity: Mapping[str, Any]) -> None:
-    refuse_foreign(folder)
-    if not known.exists():
-        return
-    there = read_json(known).get("identity", {})
-    changed = sorted(name for name in {*there, *identity} if there.get(name) != identity.get(name))
-    if changed:
+def _taken_up(stored: StoredRun) -> dict[str, Any]:
+    stored.config_yaml()  # refused where it is damaged
+    return stored.manifest()
+
+
+def _refuse_another(stored: StoredRun, identity: Mapping[str, Any]) -> bool:
+    there = stored.manifest().get("identity", {})
+    differing = sorted(name for name in {*there, *identity} if there.get(name) != identity.get(name))
+    if differing:
         raise UserError(
             "usage",
-            f"{folder} holds another run, with another {' and '.join(changed)}",
+            f"{stored.folder} holds another run, with another {' and '.join(differing)}",
             "choose another folder with --out",
         )
-
-
-def _holds_foreign_files(folder: Path) -> bool:
-    ours = {"lock", "owner.json", "config.yaml"}
-    return any(entry.name not in ours and not entry.name.endswith(".tmp") for entry in folder.iterdir())
+    return False

@@ -1,0 +1,150 @@
+"""Every file of a run held against the digest with which it was written; nothing is changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.errors import UserError
+from engine.store import checkpoints, control, folders, images, journal, labels, metrics, rows, tensors
+from engine.store.files import read_json
+from engine.store.lock import LOCK, OWNER
+from engine.store.reader import StoredRun
+
+_SEALED = (folders.STATUS, folders.RESULTS, OWNER)
+_PLAIN = (folders.MANIFEST, folders.CONFIG, folders.JOURNAL, folders.MOVING, folders.LOG, LOCK)
+_FOLDERS = (folders.IMAGES, folders.LABELS, folders.CHECKPOINTS, control.FOLDER)
+_ASIDE = (".damaged", ".tmp")
+
+
+def check(folder: Path) -> list[str]:
+    """What is damaged in a run's folder: a message for each place, with the file and what is wrong.
+
+    The end of a journal that was torn when its process died is among them, and rows of numbers that
+    the journal does not vouch for. ``log.txt`` is free text and passed over. While the run is at work,
+    files that are just being written may be told too.
+    """
+    found: list[str] = []
+    for look in (_manifest_and_config, _json, _journal_and_metrics, _images, _labels, _checkpoints, _moving):
+        found += _told(look, folder)
+    return list(dict.fromkeys(found))
+
+
+def foreign(folder: Path) -> list[Path]:
+    """Files in a run's folder that are not of this run."""
+    known = {folder / name for name in (*_SEALED, *_PLAIN, folders.METRICS)}
+    return [
+        path
+        for path in _files(folder)
+        if path not in known
+        and path.suffix not in _ASIDE
+        and path.relative_to(folder).parts[0] not in _FOLDERS
+    ]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder):
+        yield from (Path(place) / name for name in sorted(names))
+
+
+def _told(look: Callable[[Path], list[str]], folder: Path) -> list[str]:
+    """What a look at some files tells, or why it could not be had."""
+    try:
+        return look(folder)
+    except UserError as error:
+        return [error.message]
+    except OSError as error:
+        return [f"cannot read {error.filename or folder}: {error.strerror}"]
+
+
+def _manifest_and_config(folder: Path) -> list[str]:
+    StoredRun(folder).config_yaml()
+    return []
+
+
+def _json(folder: Path) -> list[str]:
+    found = []
+    for path in (*(folder / name for name in _SEALED), *sorted((folder / control.FOLDER).glob("[0-9]*"))):
+        try:
+            if path.exists():
+                read_json(path)
+        except UserError as error:
+            found.append(error.message)
+    return found
+
+
+def _journal_and_metrics(folder: Path) -> list[str]:
+    path, table = folder / folders.JOURNAL, folder / folders.METRICS
+    reading = journal.Reading(path)
+    held = metrics.chunks(reading.more())
+    if not path.exists():
+        return [f"{path} does not exist"]
+    found = reading.all_damage()
+    if not held and not table.exists():
+        return found
+    if not table.exists():
+        return [*found, f"{table} does not exist"]
+    try:
+        wrong = metrics.faults(metrics.read(table)[1], held, held[-1].end if held else 0)
+    except UserError as error:
+        return [*found, error.message]
+    return [*found, *(f"{table}: rows {first} to {end - 1} are damaged" for first, end in wrong)]
+
+
+def _images(folder: Path) -> list[str]:
+    return images.check(folder / folders.IMAGES, _images_kept(folder))
+
+
+def _images_kept(folder: Path) -> int:
+    """How many distilled images a recovery that was cut has left, by the journal."""
+    batches: dict[int, int] = {}
+    iterations = 0
+    for record in journal.read(folder / folders.JOURNAL):
+        told: dict[str, Any] = record.payload
+        if record.kind == "RecoverProgress":
+            iterations = told["total_iterations"]
+        elif record.kind == "RecoverLayout":
+            kept = told["done"] // iterations if iterations else 0
+            batches = {batch: count for batch, count in batches.items() if batch <= kept}
+        elif record.kind == "BatchRecovered":
+            batches[told["batch"]] = told["images"]
+    return sum(batches.values())
+
+
+def _labels(folder: Path) -> list[str]:
+    found = []
+    for path in sorted((folder / folders.LABELS).glob("*.safetensors")):
+        try:
+            found += labels.Labels(path).check()
+        except UserError as error:
+            found.append(error.message)
+    return found + _labels_begun(folder)
+
+
+def _labels_begun(folder: Path) -> list[str]:
+    """The epochs of unfinished labels that the newest checkpoint speaks of."""
+    place = folder / folders.CHECKPOINTS
+    for number, path in reversed(checkpoints.paths(place, "relabel")):
+        try:
+            facts = checkpoints.read(path, number).facts
+        except UserError:  # told with the checkpoints
+            continue
+        begun = rows.partial(labels.label_path(folder / folders.LABELS, facts["source"]))
+        if not begun.is_file():
+            return []
+        table = rows.Rows(begun, "epoch", labels.HINT)
+        return [table.damage(epoch).message for epoch in table.wrong(facts["epochs"])]
+    return []
+
+
+def _checkpoints(folder: Path) -> list[str]:
+    return checkpoints.check(folder / folders.CHECKPOINTS)
+
+
+def _moving(folder: Path) -> list[str]:
+    path = folder / folders.MOVING
+    if path.is_file():
+        tensors.read(path)
+    return []
