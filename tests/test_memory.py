@@ -55,7 +55,9 @@ def statistics() -> float:
     from engine import statistics
 
     config, model, train, cpu = scene(size=16, width=128)
-    return growth(statistics.measure(config, model, train, cpu), lambda event: getattr(event, "done", 0) >= 1000)
+    return growth(
+        statistics.measure(config, model, train, cpu), lambda event: getattr(event, "done", 0) >= 1000
+    )
 
 
 def recover() -> float:
