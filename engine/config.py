@@ -9,9 +9,22 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Positive = Annotated[int, Field(ge=1)]
+LONGEST = 255  #: bytes of one name in a path, on all common file systems
+
+
+def _possible(path: str) -> str:
+    if "\0" in path or any(len(name.encode()) > LONGEST for name in path.split("/")) or len(path) > 4000:
+        raise ValueError("no file can have this name")
+    if path.startswith("~") and path.split("/")[0] != "~":
+        raise ValueError("only ~/ stands for a home folder, your own; write another's out")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_possible)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Pixels = Annotated[int, Field(ge=0, le=4096)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Scale = tuple[Annotated[float, Field(gt=0.0, le=1.0)], Annotated[float, Field(gt=0.0, le=1.0)]]
@@ -43,8 +56,8 @@ class Data(Node):
     """Which images, and how they are read."""
 
     name: Literal["digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder"] = "digits"
-    root: str | None = None  #: folder that holds the data set; None: the user's data folder
-    image_size: Annotated[int, Field(ge=16)] | None = None  #: pixels; None: the set's own size
+    root: PathText | None = None  #: folder that holds the data set; None: the user's data folder
+    image_size: Annotated[int, Field(ge=16, le=4096)] | None = None  #: pixels; None: the set's own size
     mean: tuple[float, ...] | None = None  #: per channel in [0, 1]; None: the set's own
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None  #: per channel; None: the set's own
     test: Literal["test", "holdout"] = "test"  #: measure on the test split, or on held-out training images
@@ -66,9 +79,9 @@ class Backbone(Node):
 
     name: BackboneName = "convnet"
     depth: Annotated[int, Field(ge=1, le=8)] | None = None  #: ConvNet blocks; None: 3 to 63 px, 4 from 64 px
-    width: Positive = 128  #: ConvNet channels
+    width: Annotated[int, Field(ge=1, le=65536)] = 128  #: ConvNet channels
     norm: Literal["batch", "instance"] = "batch"  #: ConvNet normalisation
-    teacher: str | None = None  #: checkpoint file, or torchvision:WEIGHTS; None: squeeze one
+    teacher: PathText | None = None  #: checkpoint file, or torchvision:WEIGHTS; None: squeeze one
 
 
 class Optimiser(Node):
@@ -86,9 +99,9 @@ class Views(Node):
     """Random views of an image: crop, flip, roll (augmentation)."""
 
     crop_scale: Scale | None = None  #: RandomResizedCrop area range; None: no resized crop
-    padding: Annotated[int, Field(ge=0)] = 0  #: RandomCrop with so many pixels of black border
+    padding: Pixels = 0  #: RandomCrop with so many pixels of black border
     flip: bool = False  #: mirror left-right with probability 1/2
-    roll: Annotated[int, Field(ge=0)] = 0  #: cyclic shift by 0…roll pixels along both axes
+    roll: Pixels = 0  #: cyclic shift by 0…roll pixels along both axes
 
     @model_validator(mode="after")
     def _low_before_high(self) -> Views:
@@ -223,7 +236,9 @@ class Config(Node):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     ipc: Positive = 10  #: images per class
     device: str = "auto"  #: auto, cpu, cuda, cuda:N or mps
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0  #: between checkpoints; 0: wherever possible
+    checkpoint_seconds: Annotated[float, Field(ge=0, le=1e6)] = (
+        60.0  #: between checkpoints; 0: wherever possible
+    )
     data: Data = Data()
     backbone: Backbone = Backbone()
     squeeze: Squeeze = Squeeze()

@@ -18,7 +18,7 @@ from typing import Any, get_args
 from engine import yaml_file
 from engine.config import Config
 from engine.errors import UserError
-from engine.problems import unknown
+from engine.problems import show, unknown
 
 PROTOCOLS: tuple[str, ...] = get_args(Config.model_fields["protocol"].annotation)
 _SECTION_HINT = "Write `protocols: {paper: {validate: {batch: 64}}}`."
@@ -78,16 +78,16 @@ def _document(values: Mapping[str, Any], label: str, path: Path | None = None) -
     sections = rest.pop("protocols", {})
     if extends is not None and not isinstance(extends, str):
         raise UserError(
-            "config", f"extends = {extends!r} must be one name ({label})", "Name a preset or file."
+            "config", f"extends = {show(extends)} must be one name ({label})", "Name a preset or file."
         )
     if not isinstance(sections, dict):
-        raise UserError("config", f"protocols = {sections!r} must be a section ({label})", _SECTION_HINT)
+        raise UserError("config", f"protocols = {show(sections)} must be a section ({label})", _SECTION_HINT)
     for name, section in sections.items():
         if name not in PROTOCOLS:
             raise unknown("protocol", name, PROTOCOLS, f"protocols of {label}")
         if not isinstance(section, dict):
             raise UserError(
-                "config", f"protocols.{name} = {section!r} must be a section ({label})", _SECTION_HINT
+                "config", f"protocols.{name} = {show(section)} must be a section ({label})", _SECTION_HINT
             )
         if "protocol" in section:
             raise UserError("config", f"protocols.{name}.protocol cannot be set ({label})", "Leave it out.")

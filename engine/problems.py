@@ -45,7 +45,7 @@ def unknown(what: str, name: object, known: Iterable[str], where: str = "") -> U
     names = sorted(known)
     close = nearest(str(name), names)
     offer = f"Did you mean '{close}'? " if close else ""
-    shown = f"'{name}'" if isinstance(name, str) and len(name) <= 60 else _show(name)
+    shown = f"'{name}'" if isinstance(name, str) and len(name) <= 60 else show(name)
     message = f"unknown {what} {shown}" + (f" ({where})" if where else "")
     return UserError("config", message, f"{offer}Known: {', '.join(names)}.")
 
@@ -78,13 +78,13 @@ def _sentence(detail: Any, model: type[BaseModel], origins: Mapping[str, str]) -
         return f"{key} is missing{came}", ""
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
-        return f"{key} = {_show(value)} is out of range: it must be {words} {context[name]:g}{came}", (
+        return f"{key} = {show(value)} is out of range: it must be {words} {context[name]:g}{came}", (
             f"Set {key} to a value {words} {context[name]:g}."
         )
     if kind == "literal_error":
         return _not_one_of(key, value, context, came)
     if kind == "finite_number":
-        return f"{key} = {_show(value)} must be a finite number{came}", ""
+        return f"{key} = {show(value)} must be a finite number{came}", ""
     if kind in ("too_long", "too_short"):
         bound = context.get("max_length", context.get("min_length"))
         return f"{key} has {context['actual_length']} entries instead of {bound}{came}", ""
@@ -93,7 +93,7 @@ def _sentence(detail: Any, model: type[BaseModel], origins: Mapping[str, str]) -
     wanted = _KINDS.get(kind.split("_")[0])
     if wanted is None:
         return f"{key or 'the configuration'}: {detail['msg']}{came}", ""
-    return f"{key or 'the configuration'} = {_show(value)} must be {wanted[0]}{came}", wanted[1]
+    return f"{key or 'the configuration'} = {show(value)} must be {wanted[0]}{came}", wanted[1]
 
 
 def _unknown_key(loc: tuple[int | str, ...], model: type[BaseModel], came: str) -> tuple[str, str]:
@@ -112,7 +112,7 @@ def _unknown_key(loc: tuple[int | str, ...], model: type[BaseModel], came: str) 
 def _not_one_of(key: str, value: object, context: Mapping[str, Any], came: str) -> tuple[str, str]:
     close = nearest(str(value), re.findall(r"'([^']*)'", context["expected"]))
     hint = f"Did you mean {key}={close}?" if close else ""
-    return f"{key} = {_show(value)} must be one of {context['expected']}{came}", hint
+    return f"{key} = {show(value)} must be one of {context['expected']}{came}", hint
 
 
 def dotted(loc: Iterable[int | str]) -> str:
@@ -161,7 +161,8 @@ def _origin(loc: tuple[int | str, ...], origins: Mapping[str, str]) -> str | Non
     return None
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
+    """`value` on one line, shortened, as messages quote it."""
     try:
         text = yaml_file.inline(value)
     except yaml.YAMLError:

@@ -180,7 +180,7 @@ def _flags(sets: Sequence[str], overrides: Mapping[str, object]) -> _Layer:
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not all(key.split(".")):
-            raise UserError("config", f"--set {text!r} is not key=value", "Write --set recover.lr=0.1.")
+            raise UserError("config", f"--set {text[:60]!r} is not key=value", "Write --set recover.lr=0.1.")
         _merge(values, _normal(_nest(key, yaml_file.parse(value, f"--set {key}"))), "flag", {})
     for key, given in overrides.items():
         if given is not None:
@@ -274,8 +274,25 @@ def _merge(
             said[path] = label
             _merge(tree[key], value, label, said, path + ".")
         else:
+            _require_text(path, value, label)
             tree[key] = copy.deepcopy(value)
             said[path] = label
+
+
+def _require_text(path: str, value: object, label: str) -> None:
+    """Refuse what no file could hold: text that came from bytes which are not UTF-8."""
+    for text in (path, *(value if isinstance(value, list) else [value])):
+        if (
+            isinstance(text, str)
+            and not text.isascii()
+            and any("\ud800" <= each <= "\udfff" for each in text)
+        ):
+            key = path if path.isprintable() else ascii(path)
+            raise UserError(
+                "config",
+                f"{key} = {text[:60]!a} is no UTF-8 text (from {label})",
+                "Rename what it names, or write it in UTF-8.",
+            )
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ Not here: what the keys mean (see `settings`).
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +25,7 @@ from yaml.serializer import Serializer
 
 from engine.errors import UserError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000
 MAX_DEPTH = 16
 MAX_DIGITS = 40  #: of one whole number
 _TAG = "tag:yaml.org,2002:"
@@ -87,6 +88,13 @@ class _Loader(Reader, Scanner, Parser, Composer, SafeConstructor, _Core):
             values[key] = self.construct_object(value_node, deep=True)
         return values
 
+    def words(self, node: Any) -> str:
+        """Text; an escape such as `\\ud800` is not half a character."""
+        text = str(self.construct_scalar(node))
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            _refuse("half a character (a surrogate) stands in the text", node.start_mark)
+        return text
+
     def plain_sequence(self, node: Any) -> list[Any]:
         """A list of plain data."""
         return [self.construct_object(child, deep=True) for child in node.value]
@@ -112,7 +120,7 @@ class _Loader(Reader, Scanner, Parser, Composer, SafeConstructor, _Core):
 _Loader.yaml_constructors = {  # nothing else is ever built
     _TAG + "null": SafeConstructor.construct_yaml_null,
     _TAG + "bool": SafeConstructor.construct_yaml_bool,
-    _TAG + "str": SafeConstructor.construct_yaml_str,
+    _TAG + "str": _Loader.words,
     _TAG + "int": _Loader.number,
     _TAG + "float": _Loader.real,
     _TAG + "seq": _Loader.plain_sequence,
@@ -152,6 +160,8 @@ def parse(text: str, where: str) -> Any:
 
     where: how messages name the text. Raises UserError("config") with the line of what is wrong.
     """
+    if len(text) > MAX_BYTES:
+        raise UserError("config", f"{where} is larger than {MAX_BYTES} bytes", "Is it the right text?")
     try:
         loader = _Loader(text)
         return loader.get_single_data()
@@ -162,6 +172,9 @@ def parse(text: str, where: str) -> Any:
         raise UserError(
             "config", f"{where}{line}: {problem}", "Mend the YAML there; indentation and quotes matter."
         ) from None
+    except (ValueError, OverflowError):
+        line = f" line {loader.line + 1}"
+        raise UserError("config", f"{where}{line}: an escape stands for no character", "Mend it.") from None
     except yaml.YAMLError as error:
         problem = str(getattr(error, "reason", error))
         raise UserError("config", f"{where}: {problem}", "Write it as plain UTF-8 text.") from None
@@ -172,8 +185,8 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises UserError("config") if it is missing, unreadable, too large, no YAML or no mapping.
     """
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):
+        found = "is a folder" if os.path.isdir(path) else "does not exist, or is no plain file"
         raise UserError("config", f"{path} {found}", "Give the path of a YAML file.")
     try:
         with path.open("rb") as file:

@@ -1,3 +1,5 @@
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -65,8 +67,23 @@ def test_plain_words_mean_what_they_seem_to(text: str, value: object) -> None:
         ("a: [1\nb: 2\n", "line 2"),
         ("a: 1\n---\nb: 2\n", "line 2"),
         ("a: " + "9" * 100, "whole number"),
-        ("a: " + "[" * 500_000, "nested"),
+        ("a: " + "[" * 90_000, "nested"),
         ("a: \x00", "special characters"),
+        ('a: "\\ud800"', "line 1: half a character"),
+        ('"\\ud800": 1', "line 1: half a character"),
+        ('a: 1\nb: "\\UFFFFFFFF"', "line 2: an escape"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n", "line 1: anchors"),
+        ("a: &a {b: *a}\n", "anchors"),
+        ("? [[[[[[[[[[[[[[[[[[a]]]]]]]]]]]]]]]]]]\n: 1\n", "nested"),
+        ("- " * 5_000, "nested"),
+        ("? " * 5_000, "nested"),
+        ("a: " + "{b: " * 20 + "1" + "}" * 20, "nested"),
+        ("a: !!binary aGk=\n", "tag"),
+        ("a: !!python/name:os.system\n", "tag"),
+        ("!!omap [a: 1]\n", "tag"),
+        ("!mine {a: 1}\n", "tag"),
+        ("%TAG ! tag:yaml.org,2002:python/\n---\n!name:os.system\n", "tag"),
+        ("a: 1" + "\n" * yaml_file.MAX_BYTES, "larger"),
     ],
 )
 def test_what_is_no_plain_data_is_refused_with_its_line(text: str, words: str) -> None:
@@ -75,6 +92,27 @@ def test_what_is_no_plain_data_is_refused_with_its_line(text: str, words: str) -
     assert caught.value.kind == "config"
     assert "here" in caught.value.message
     assert words in caught.value.message
+
+
+def test_a_merge_key_is_a_key_like_any_other() -> None:
+    assert yaml_file.parse("<<: {a: 1}\na: 2", "here") == {"<<": {"a": 1}, "a": 2}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + "1," * 49_000 + "]",
+        "- 1\n" * 24_000,
+        "\n".join(f"k{n}: 1" for n in range(11_000)),
+        "#\n" * 49_000,
+    ],
+    ids=["list", "lines", "keys", "comments"],
+)
+def test_the_longest_text_is_read_in_seconds(text: str) -> None:
+    assert yaml_file.MAX_BYTES * 0.9 < len(text) <= yaml_file.MAX_BYTES
+    since = time.process_time()
+    yaml_file.parse(text, "here")
+    assert time.process_time() - since < 6
 
 
 def test_files(tmp_path: Path) -> None:
@@ -100,3 +138,15 @@ def test_files(tmp_path: Path) -> None:
     path.unlink()
     path.mkdir()
     assert "folder" in message()
+    path.rmdir()
+    os.mkfifo(path)  # would be waited for
+    assert "no plain file" in message()
+    path.unlink()
+    path.write_text("a: 1\n", encoding="utf-16")
+    assert "line 1: not UTF-8" in message()
+    path.write_bytes(bytes(range(256)))
+    assert "not UTF-8" in message()
+    path = tmp_path / ("x" * 5000)
+    assert "does not exist" in message()
+    path = tmp_path / "nul\0"
+    assert "does not exist" in message()

@@ -39,7 +39,7 @@ def get(name: str, root: Path | None = None, progress: Progress | None = None) -
     Raises UserError: "network", "disk", or "data" for a set that no program may fetch.
     """
     known = KNOWN[name]
-    root = (root or data_root()).expanduser()
+    root = Path(os.path.expanduser(root or data_root()))
     if known.folders and (place := locate(name, root, by_name=True)) is not None:
         return place[0]
     if known.archive is None:

@@ -171,7 +171,6 @@ MODES += [
     ("CMYK", "TIFF"),
     ("I", "TIFF"),
     ("F", "TIFF"),
-   
     ("YCbCr", "TIFF"),
     ("I;16", "TIFF"),
 ]
