@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,27 @@ from engine.store.lock import LOCK, OWNER
 from engine.store.reader import StoredRun
 
 _SEALED = (folders.STATUS, folders.RESULTS, OWNER)
-_PLAIN = (folders.MANIFEST, folders.CONFIG, folders.JOURNAL, folders.MOVING, folders.LOG, LOCK)
-_FOLDERS = (folders.IMAGES, folders.LABELS, folders.CHECKPOINTS, control.FOLDER)
-_ASIDE = (".damaged", ".tmp")
+_PLAIN = (
+    folders.MANIFEST,
+    folders.CONFIG,
+    folders.JOURNAL,
+    folders.METRICS,
+    folders.MOVING,
+    folders.LOG,
+    LOCK,
+)
+_NAMES = re.compile(
+    "|".join(
+        (
+            *(re.escape(name) for name in (*_SEALED, *_PLAIN)),
+            rf"{folders.IMAGES}/({re.escape(images.TENSORS)}(\.partial)?|[^/]+/[0-9]{{4,}}\.png)",
+            rf"{folders.LABELS}/[^/]+\.safetensors(\.partial)?",
+            rf"{folders.CHECKPOINTS}/([a-z]+-[0-9]{{6,}}\.safetensors|last\.json)",
+            rf"{control.FOLDER}/[0-9]+\.[a-z]+",
+        )
+    )
+)
+_ASIDE = (".damaged", ".tmp")  # set aside, or left by a writer that died
 
 
 def check(folder: Path) -> list[str]:
@@ -34,13 +53,10 @@ def check(folder: Path) -> list[str]:
 
 def foreign(folder: Path) -> list[Path]:
     """Files in a run's folder that are not of this run."""
-    known = {folder / name for name in (*_SEALED, *_PLAIN, folders.METRICS)}
     return [
         path
         for path in _files(folder)
-        if path not in known
-        and path.suffix not in _ASIDE
-        and path.relative_to(folder).parts[0] not in _FOLDERS
+        if path.suffix not in _ASIDE and not _NAMES.fullmatch(path.relative_to(folder).as_posix())
     ]
 
 
