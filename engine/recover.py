@@ -308,7 +308,6 @@ class Batch:
         return UserError("numeric", f"the images are not finite {when}", HINT)
 
     def pixels(self) -> Tensor:
-        """The images as they stand, in [0, 1], on the CPU. Raises UserError("numeric"): not finite."""
-        self._require_images()
+        """The images as they stand, in [0, 1], on the CPU."""
         images = denormalise(self.images_MCHW.detach(), self.train.mean, self.train.std)
         return images.clamp(0, 1).cpu()

@@ -13,7 +13,7 @@ from engine import artefacts, backbones, recover, relabel, squeeze, statistics, 
 from engine.events import EpochFinished, RecoverLayout, RecoverProgress, StageProgress
 from engine.moments import pack
 from engine.savepoint import State
-from engine.training import EpochLog
+from engine.training import EpochLog, Trainer
 
 
 @pytest.fixture
@@ -276,6 +276,20 @@ def test_students_carry_the_fingerprint_of_their_final_network(teacher, control,
     _, result = drive(student.train(label, None, digits.test))
     assert result.weights == backbones.fingerprint(student.average.module)
     assert result.weights != backbones.fingerprint(student.model)
+
+
+def test_libraries_draw_anew_in_every_batch_and_epoch():
+    trainer = Trainer(torch.nn.Linear(1, 1), small().squeeze.optimiser, 2)
+    drawn = []
+
+    def loss_of(indices):
+        drawn.append(float(torch.rand(())))
+        return trainer.model(torch.ones(1, 1)).sum()
+
+    for _ in range(2):
+        list(trainer.steps(np.arange(6).reshape(3, 2), loss_of, 0, "test"))
+        trainer.end_epoch(6)
+    assert len(set(drawn)) == 6
 
 
 def test_what_waits_is_told_before_a_save_point():
