@@ -12,9 +12,11 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.events import (
+    Continued,
     EpochFinished,
     Event,
     Notice,
+    Paused,
     RecoverLayout,
     RecoverProgress,
     StageFinished,
@@ -41,19 +43,20 @@ class Tracker:
         self.rate = 0.0
         self.detail = ""
         self._terms: list[str] = []
+        self._before = 0
         self._began = 0.0
 
     def hear(self, event: Event) -> None:
         """Take in an event."""
         if isinstance(event, StageStarted):
             self.stage, self.total, self.unit = event.stage, event.total, event.unit
-            self.done, self.rate, self.detail = 0, 0.0, ""
-            self._began = time.monotonic()
+            self.done, self.rate, self.detail = event.done, 0.0, ""
+            self._before, self._began = event.done, time.monotonic()
         elif isinstance(event, StageProgress):
             self.done, self.rate = event.done, event.rate
         elif isinstance(event, EpochFinished):
             self.done += 1
-            self.rate = self.done / max(time.monotonic() - self._began, 1e-9)
+            self.rate = (self.done - self._before) / max(time.monotonic() - self._began, 1e-9)
             self.detail = _epoch(event)
         elif isinstance(event, RecoverLayout):
             self._terms = event.terms
@@ -127,19 +130,26 @@ class Display:
                 except StopIteration as end:
                     found: T = end.value
                     return found
-                self.tracker.hear(event)
-                self.show(event)
+                self.hear(event)
         finally:
             work.close()
+
+    def hear(self, event: Event) -> None:
+        """Take in an event and show it."""
+        self.tracker.hear(event)
+        self.show(event)
 
     def show(self, event: Event) -> None:
         """Show an event that the tracker has heard."""
         if isinstance(event, Notice):
             self.say(f"{event.level}: {event.message}")
+        elif isinstance(event, (Paused, Continued)):
+            self.say(f"{type(event).__name__.lower()} by {event.by}")
         elif isinstance(event, StageFinished):
             self.say(finished(event, self.tracker.unit))
         elif isinstance(event, StageStarted):
-            self.say(f"{event.stage}: {event.total} {event.unit}")
+            first = f", {event.done} of them done before" if event.done else ""
+            self.say(f"{event.stage}: {event.total} {event.unit}{first}")
         elif time.monotonic() - self._shown >= self._seconds:
             self.say(self.tracker.line())
 
@@ -183,7 +193,7 @@ class Live(Display):
     def show(self, event: Event) -> None:
         """Update the bar; stages that ended, and notices, stay above it."""
         tracker = self.tracker
-        if isinstance(event, (Notice, StageFinished)):
+        if isinstance(event, (Notice, Paused, Continued, StageFinished)):
             super().show(event)
         self._bar.update(
             self._task,

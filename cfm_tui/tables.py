@@ -53,12 +53,20 @@ def runs_table(runs: Sequence[dict[str, Any]]) -> str:
     return aligned(rows)
 
 
-def status_line(status: dict[str, Any]) -> str:
-    """A run's latest heartbeat in one line."""
+def status_line(status: dict[str, Any], state: str) -> str:
+    """A run's state and its latest heartbeat in one line."""
     if not status:
-        return "new"
-    parts = [status["state"], status.get("stage"), status.get("message")]
+        return state
+    parts = [state, status.get("stage"), _place(status), status.get("message")]
     return " — ".join(part for part in parts if part) + f" ({status['time']})"
+
+
+def _place(status: dict[str, Any]) -> str | None:
+    if "batch" in status:
+        return f"batch {status['batch']} of {status['batches']}, β {status['beta']:.4g}"
+    if "epoch" in status:
+        return f"{status['architecture']}, epoch {status['epoch']} of {status['epochs']}"
+    return None
 
 
 def score_table(document: dict[str, Any]) -> str:

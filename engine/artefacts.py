@@ -24,7 +24,7 @@ from engine.squeeze import squeeze
 from engine.store import Cache, DamagedEntry, Entry
 from engine.store.cache import key
 
-FORMAT = 2  #: raised when an artefact's making, layout or key changes
+FORMAT = 3  #: raised when an artefact's making, layout or key changes
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The one exception that a person is meant to read.
+"""The exceptions that a person is meant to read.
 
 Everything that a user can get wrong ends here: what is wrong, where, and how to mend it.
 A programmer's broken promise is an ``assert`` instead.
@@ -24,3 +24,15 @@ class UserError(ValueError):
         self.kind = kind
         self.message = message
         self.hint = hint
+
+
+class Stopped(Exception):
+    """A run was left because somebody asked for it; its state is on disk.
+
+    by: who asked: a signal's name, or a user with host and process. folder: the run's.
+    """
+
+    def __init__(self, by: str, folder: object) -> None:
+        super().__init__(f"{folder} was stopped by {by}")
+        self.by = by
+        self.hint = f"`cfm resume {folder}` goes on with it"

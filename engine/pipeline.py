@@ -1,33 +1,36 @@
 """The five stages in order: squeeze → statistics → recover → relabel → validate.
 
 `run` yields the events of all stages, each written to the run's journal before anybody sees it, and
-returns the results. A stage whose artefact is there already is not computed again.
+returns the results. A stage whose artefact is there already is not computed again; one that was cut
+goes on from its last checkpoint.
 Legend: M images in a batch, C channels, H, W, E epochs, N images, K classes.
-Not here: what is checked before a run begins (see `plan`).
+Not here: what is checked before a run begins (see `plan`), what is done at save points (`steering`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import numpy as np
+import torch
 from torch import Tensor, nn
 
-from engine import artefacts, backbones, provenance, results
+from engine import artefacts, backbones, moments, provenance, results
 from engine.artefacts import Place
 from engine.data import ImageSet
-from engine.errors import UserError
+from engine.errors import Stopped, UserError
 from engine.events import STAGES, Event, Notice, Stage, StageFinished, StageProgress, StageStarted
 from engine.moments import Moments
 from engine.plan import Plan
 from engine.recover import batches, control_set, recover
 from engine.relabel import StoredLabels, relabel
 from engine.results import Results
-from engine.savepoint import SavePoint
+from engine.resume import inexact
+from engine.savepoint import SavePoint, State
+from engine.steering import Control, Steering
 from engine.store import Cache, Run
 from engine.store import images as stored_images
 from engine.store.lock import timestamp
@@ -37,33 +40,43 @@ from engine.validate import Source, StudentResult, validate
 T = TypeVar("T")
 
 
-def run(plan: Plan, run: Run, cache: Cache, command: Sequence[str] = ()) -> Generator[Event, None, Results]:
+def run(
+    plan: Plan, run: Run, cache: Cache, command: Sequence[str] = (), control: Control | None = None
+) -> Generator[Event, None, Results]:
     """All five stages. Every event is in the journal before it is yielded.
 
+    control: through which this process may ask for a checkpoint, a pause, or an end.
     The run is closed however this ends: finished, failed (its message in the status), or stopped.
-    Raises UserError; what earlier stages left stays.
+    Raises UserError, or Stopped where that was asked; what was saved stays.
     """
-    pipeline = Pipeline(plan, run, cache, command)
-    work = pipeline.stages()
+    steering = Steering(run, control or Control(), plan.config.checkpoint_seconds)
+    work = steering.steer(Pipeline(plan, run, cache, command).stages())
+    try:
+        found = yield from _recorded(run, work)
+        run.close("finished")
+    except Exception as error:
+        state = "stopped" if isinstance(error, Stopped) else "failed"
+        with suppress(UserError):  # a full disk: what stopped the run is worth more than saying so twice
+            run.close(state, str(error))
+        raise
+    except BaseException:
+        run.close("stopped")
+        raise
+    return found
+
+
+def _recorded(run: Run, work: Generator[Event, None, T]) -> Generator[Event, None, T]:
+    """The same events, each in the journal; what the run's files have to say comes between them."""
     try:
         while True:
             try:
                 event = next(work)
             except StopIteration as end:
-                run.close("finished")
-                found: Results = end.value
+                found: T = end.value
                 return found
-            if isinstance(event, SavePoint):
-                continue
-            run.record(event)
-            yield event
-    except Exception as error:
-        with suppress(UserError):  # a full disk: what stopped the run is worth more than saying so twice
-            run.close("failed", str(error))
-        raise
-    except BaseException:
-        run.close("stopped")
-        raise
+            for told in (*(Notice("warning", message) for message in run.notices()), event):
+                run.record(told)
+                yield told
     finally:
         work.close()
 
@@ -86,6 +99,7 @@ class Pipeline:
         if self.run.results is not None:
             return (yield from self._finished_before(self.run.results))
         yield from self._say_what_was_skipped()
+        yield from self._say_what_is_inexact()
         teacher = yield from self._teacher()
         if not stored_images.is_complete(self.run.images):
             real = yield from self._statistics(teacher)
@@ -98,6 +112,7 @@ class Pipeline:
         students = yield from self._students(teacher, sources, labels)
         document = self._results(teacher, students)
         self.run.save_results(document)
+        self.run.forget("validate")
         return document
 
     def _finished_before(self, document: Results) -> Generator[Event, None, Results]:
@@ -112,39 +127,92 @@ class Pipeline:
                 names = ", ".join(images.skipped[:3]) + (", …" if len(images.skipped) > 3 else "")
                 yield Notice("warning", f"{len(images.skipped)} unreadable {split} images left out: {names}")
 
+    def _say_what_is_inexact(self) -> Generator[Event, None, None]:
+        if why := inexact(self.run.manifest["sessions"]):
+            yield Notice("warning", f"no longer bit for bit what one session would give: {why}")
+
     # --- one stage each ---------------------------------------------------------------------------
 
     def _teacher(self) -> Generator[Event, None, nn.Module]:
         teacher, self.teacher_source = self.plan.teacher, str(self.config.backbone.teacher)
         if teacher is None:
             self.teacher_source = "squeezed"
-            work = artefacts.squeezed(self.config, self.plan.data, self.place)
-            teacher = yield from self._timed("squeeze", self.config.squeeze.epochs, "epochs", work)
+            epochs = self.config.squeeze.epochs
+            teacher = yield from self._timed(
+                "squeeze",
+                epochs,
+                "epochs",
+                lambda saved: artefacts.squeezed(self.config, self.plan.data, self.place, saved),
+                lambda facts: facts["epoch"],
+            )
         else:
             yield from self._skip("squeeze")
         teacher = teacher.to(self.device)
-        self.teacher_accuracy = accuracy(teacher, self.plan.data.test, self.device)
-        self.run.add_to_manifest(teacher=backbones.fingerprint(teacher))
+        self._know(teacher)
         return teacher
 
+    def _know(self, teacher: nn.Module) -> None:
+        """Note who the teacher is, or see that it is still the one that the run began with."""
+        known, fingerprint = self.run.manifest.get("teacher"), backbones.fingerprint(teacher)
+        if known is None:
+            known = {
+                "fingerprint": fingerprint,
+                "accuracy": accuracy(teacher, self.plan.data.test, self.device),
+            }
+            self.run.add_to_manifest(teacher=known)
+        elif known["fingerprint"] != fingerprint:
+            raise UserError(
+                "teacher",
+                f"the teacher that {self.run.folder} was begun with is no longer in the cache, and one "
+                "squeezed anew here has other weights",
+                "bring the cache back, resume where the teacher was squeezed, or begin anew elsewhere",
+            )
+        self.teacher: dict[str, Any] = known
+
     def _statistics(self, teacher: nn.Module) -> Generator[Event, None, list[Moments]]:
-        work = artefacts.measured(self.config, self.plan.data, teacher, self.place)
-        return (yield from self._timed("statistics", len(self.train), "images", work))
+        return (
+            yield from self._timed(
+                "statistics",
+                len(self.train),
+                "images",
+                lambda saved: artefacts.measured(self.config, self.plan.data, teacher, self.place, saved),
+                lambda facts: facts["done"],
+            )
+        )
 
     def _recover(self, teacher: nn.Module, real: list[Moments]) -> Generator[Event, None, None]:
-        writer = self.run.image_writer(self.plan.image_shape(), self.train.classes)
+        plan, iterations = batches(self.config, len(self.train.classes)), self.config.recover.iterations
+        yield from self._timed(
+            "recover",
+            len(plan) * iterations,
+            "iterations",
+            lambda saved: self._images(teacher, real, saved),
+            lambda facts: (facts["batch"] - 1) * iterations + facts["iteration"],
+        )
+
+    def _images(
+        self, teacher: nn.Module, real: list[Moments], saved: State | None
+    ) -> Generator[Event, None, tuple[None, bool]]:
+        """Recovery, its images written batch by batch."""
+        shape, classes = self.plan.image_shape(), self.train.classes
+        plan = batches(self.config, len(classes))
+        done = 0 if saved is None else sum(len(part) for _, part in plan[: saved.facts["batch"] - 1])
+        try:
+            writer = self.run.image_writer(shape, classes, done)
+        except UserError as damage:
+            if not done or damage.kind != "data":
+                raise
+            yield Notice("warning", f"{damage}; recovery begins anew")
+            saved, writer = None, self.run.image_writer(shape, classes)
 
         def keep(images_MCHW: Tensor, labels_M: Tensor, batch: int, beta: float) -> None:
             writer.add(images_MCHW.numpy(), labels_M.numpy(), batch, beta)
 
-        count = len(batches(self.config, len(self.train.classes)))
-        work = recover(self.config, teacher, real, self.train, self.device, keep)
-        try:
-            total = count * self.config.recover.iterations
-            yield from self._timed("recover", total, "iterations", _computed(work))
-            writer.finish()
-        finally:
-            writer.close()
+        moving = yield from recover(self.config, teacher, real, self.train, self.device, keep, saved)
+        if moving is not None:
+            self.run.save_moving({name: value.numpy() for name, value in moments.pack(moving).items()})
+        writer.finish()
+        return None, False
 
     def _sources(self) -> dict[Source, ImageSet]:
         train = self.train
@@ -161,29 +229,41 @@ class Pipeline:
             yield from self._skip("relabel")
             return None
         epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
-        work = self._store_labels(teacher, sources)
-        return (yield from self._timed("relabel", epochs * len(sources), "epochs", work))
+        names = list(sources)
+        return (
+            yield from self._timed(
+                "relabel",
+                epochs * len(sources),
+                "epochs",
+                lambda saved: self._store_labels(teacher, sources, epochs, saved),
+                lambda facts: names.index(facts["source"]) * epochs + facts["epochs"],
+            )
+        )
 
     def _store_labels(
-        self, teacher: nn.Module, sources: dict[Source, ImageSet]
+        self, teacher: nn.Module, sources: dict[Source, ImageSet], epochs: int, saved: State | None
     ) -> Generator[Event, None, tuple[dict[Source, StoredLabels], bool]]:
         labels: dict[Source, StoredLabels] = {}
-        reused, epochs = True, 0
-        for source, images in sources.items():
-            logits_ENK = _load_labels(self.run, source)
-            if logits_ENK is None:
+        reused = True
+        for number, (source, images) in enumerate(sources.items()):
+            if self.run.labels(source) is None:
                 reused = False
-                kept: list[np.ndarray] = []
-
-                def keep(_: int, logits_NK: Tensor, kept: list[np.ndarray] = kept) -> None:
-                    kept.append(logits_NK.numpy())
-
-                work = relabel(self.config, teacher, images, self.device, keep, source)
-                yield from _counted_on(work, epochs)
-                logits_ENK = np.stack(kept)
-                _save_labels(self.run, source, logits_ENK)
-            labels[source] = StoredLabels(len(logits_ENK), logits_ENK.__getitem__)
-            epochs += len(logits_ENK)
+                first = saved.facts["epochs"] if saved and saved.facts["source"] == source else 0
+                shape = (epochs, len(images), len(images.classes))
+                try:
+                    writer = self.run.label_writer(source, shape, first)
+                except UserError as damage:
+                    if not first or damage.kind != "data":
+                        raise
+                    yield Notice("warning", f"{damage}; its labels are made anew")
+                    first, writer = 0, self.run.label_writer(source, shape)
+                keep = _keeping(writer)
+                work = relabel(self.config, teacher, images, self.device, keep, source, first)
+                yield from _counted_on(work, number * epochs)
+                writer.finish()
+            stored = self.run.labels(source)
+            assert stored is not None
+            labels[source] = StoredLabels(stored.epochs, stored.epoch)
         return labels, reused
 
     def _students(
@@ -194,33 +274,63 @@ class Pipeline:
     ) -> Generator[Event, None, list[StudentResult]]:
         settings = self.config.validate_
         total = settings.epochs * settings.seeds * len(sources) * max(1, len(settings.students))
-        work = validate(self.config, teacher, sources, self.plan.data.test, self.device, labels)
-        return (yield from self._timed("validate", total, "epochs", _computed(work)))
+        test = self.plan.data.test
+        return (
+            yield from self._timed(
+                "validate",
+                total,
+                "epochs",
+                lambda saved: _computed(
+                    validate(self.config, teacher, sources, test, self.device, labels, saved)
+                ),
+                lambda facts: len(facts["finished"]) * settings.epochs + facts["epoch"],
+            )
+        )
 
     # --- around the stages ------------------------------------------------------------------------
 
     def _timed(
-        self, stage: Stage, total: int, unit: str, work: Generator[Event, None, tuple[T, bool]]
+        self,
+        stage: Stage,
+        total: int,
+        unit: str,
+        begin: Callable[[State | None], Generator[Event, None, tuple[T, bool]]],
+        count: Callable[[dict[str, Any]], int],
     ) -> Generator[Event, None, T]:
-        """Run a stage; only the time that it works counts. `work` returns its artefact and `reused`."""
-        yield StageStarted(stage, total, unit)
-        seconds = 0.0
+        """Run a stage from its beginning or its last checkpoint; only the time that it works counts.
+
+        begin: starts it, given its state; returns its artefact and whether that was there already.
+        count: how many units lie behind a state, told by its facts.
+        """
+        saved = self._saved(stage)
+        done, seconds = (0, 0.0) if saved is None else (count(saved.facts), saved.facts["seconds"])
+        yield StageStarted(stage, total, unit, done)
+        if saved is not None:
+            yield Notice("info", f"{stage} goes on from its checkpoint: {done} of {total} {unit} are there")
+        work = begin(saved)
         try:
             while True:
                 began = time.perf_counter()
                 try:
                     event = next(work)
                 except StopIteration as end:
-                    found: tuple[T, bool] = end.value
+                    artefact, reused = end.value
                     break
                 finally:
                     seconds += time.perf_counter() - began
-                yield event
+                yield _with_seconds(event, seconds) if isinstance(event, SavePoint) else event
         finally:
             work.close()
-        artefact, reused = found
+        if stage != "validate":  # the students are on disk with the results
+            self.run.forget(stage)
         yield from self._finish(stage, seconds, 0 if reused else total, unit, reused)
-        return artefact
+        return artefact  # type: ignore[no-any-return]
+
+    def _saved(self, stage: Stage) -> State | None:
+        found = self.run.saved(stage)
+        if found is None:
+            return None
+        return State({name: torch.from_numpy(array) for name, array in found.arrays.items()}, found.facts)
 
     def _skip(self, stage: Stage) -> Generator[Event, None, None]:
         yield from self._finish(stage, 0.0, 0, "", True)
@@ -233,15 +343,14 @@ class Pipeline:
         yield StageFinished(stage, seconds, rate, reused)
 
     def _results(self, teacher: nn.Module, students: list[StudentResult]) -> Results:
-        fingerprint = backbones.fingerprint(teacher)
+        sessions = self.run.manifest["sessions"]
         return results.document(
             run=self.run.folder.resolve().name,
             students=students,
             teacher={
-                "accuracy": self.teacher_accuracy,
+                **self.teacher,
                 "architecture": self.config.backbone.name,
                 "source": self.teacher_source,
-                "fingerprint": fingerprint,
             },
             timings=self.timings,
             provenance={
@@ -249,11 +358,27 @@ class Pipeline:
                 "config_hash": provenance.config_hash(self.config),
                 "data": {"name": self.plan.data.name, "fingerprint": self.plan.data.fingerprint},
                 "measured_on": {"split": self.config.data.test, "images": len(self.plan.data.test)},
-                "teacher_fingerprint": fingerprint,
+                "teacher_fingerprint": self.teacher["fingerprint"],
                 "seeds": provenance.seeds(self.config),
+                "sessions": len(sessions),
+                "bit_exact": inexact(sessions) is None,
                 "finished": timestamp(),
             },
         )
+
+
+def _with_seconds(point: SavePoint, seconds: float) -> SavePoint:
+    """The same save point, its state knowing how long the stage has worked."""
+
+    def capture() -> State:
+        state = point.capture()
+        return State(state.arrays, {**state.facts, "seconds": seconds})
+
+    return replace(point, capture=capture)
+
+
+def _keeping(writer: Any) -> Callable[[int, Tensor], None]:
+    return lambda epoch, logits_NK: writer.put(epoch, logits_NK.numpy())
 
 
 def _computed(work: Generator[Event, None, T]) -> Generator[Event, None, tuple[T, bool]]:
@@ -270,19 +395,3 @@ def _counted_on(work: Generator[Event, None, T], done: int) -> Generator[Event, 
             found: T = end.value
             return found
         yield replace(event, done=event.done + done) if isinstance(event, StageProgress) else event
-
-
-def _load_labels(run: Run, source: Source) -> Any:
-    """A source's stored logits (E, N, K), or None."""
-    from numpy import stack
-
-    stored = run.labels(source)
-    return None if stored is None else stack([stored.epoch(epoch) for epoch in range(stored.epochs)])
-
-
-def _save_labels(run: Run, source: Source, logits_ENK: Any) -> None:
-    """Store a source's logits."""
-    writer = run.label_writer(source, logits_ENK.shape)
-    for epoch, logits_NK in enumerate(logits_ENK):
-        writer.put(epoch, logits_NK)
-    writer.finish()

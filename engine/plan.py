@@ -16,14 +16,16 @@ from torch import nn
 from engine import artefacts, backbones, provenance, taps
 from engine import device as devices
 from engine.config import Config
-from engine.data import DataSet, load
+from engine.data import DataSet, ImageSet, load
 from engine.errors import UserError
 from engine.recover import initial_indices
 from engine.store import SCHEMA_VERSION, files
 from engine.store.lock import timestamp
 
 BLOCK = 4096  #: bytes that the smallest file takes on a disk
-RECORDS = 2**20  #: bytes for everything but images and labels
+RECORDS = 2**20  #: bytes for everything but images, labels and checkpoints
+DIGESTS = 128  #: bytes beside each image or epoch of labels
+CHECKPOINTS = 3  #: of a stage, on disk while one is being written
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,37 @@ class Plan:
         return (self.config.ipc * len(train.classes), train.channels, train.size, train.size)
 
     def bytes_needed(self) -> int:
-        """What the run will write, at most: float images, PNG files, stored labels, and its records."""
+        """What the run will write, at most: float images, PNG files, stored labels, checkpoints, records."""
         images, channels, height, width = self.image_shape()
-        pixels = channels * height * width
+        pixels, classes = channels * height * width, len(self.data.train.classes)
         labels = 0
         if self.config.relabel.mode == "stored":
             epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
             sources = 2 if self.config.validate_.control else 1
-            labels = 2 * epochs * images * len(self.data.train.classes) * sources
-        return images * (4 * pixels + max(pixels, BLOCK)) + labels + RECORDS
+            labels = (2 * images * classes + DIGESTS) * epochs * sources
+        recovery = 3 * 4 * pixels * min(classes, self.config.recover.classes_per_batch)  # Adam has two more
+        training = 4 * max(_bytes(network) for network in networks(self.config, self.data.train))
+        saved = CHECKPOINTS * max(recovery, training)
+        return images * (4 * pixels + max(pixels, BLOCK) + DIGESTS) + labels + saved + RECORDS
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(value.numel() * value.element_size() for value in network.state_dict().values())
+
+
+def networks(config: Config, train: ImageSet) -> list[nn.Module]:
+    """The backbone and every student, without weights in memory. Raises UserError: one that does not fit."""
+    with torch.device("meta"):
+        return [
+            backbones.build(
+                config.backbone,
+                classes=len(train.classes),
+                channels=train.channels,
+                image_size=train.size,
+                name=name,
+            )
+            for name in (config.backbone.name, *config.validate_.students)
+        ]
 
 
 def prepare(config: Config, progress: Callable[[int, int], None] | None = None) -> Plan:
@@ -72,18 +96,7 @@ def prepare(config: Config, progress: Callable[[int, int], None] | None = None) 
     artefacts.require_teacher(config)
     data = load(config.data, progress=progress)
     initial_indices(config, data.train)
-    train = data.train
-    for index, name in enumerate((config.backbone.name, *config.validate_.students)):
-        with torch.device("meta"):
-            network = backbones.build(
-                config.backbone,
-                classes=len(train.classes),
-                channels=train.channels,
-                image_size=train.size,
-                name=name,
-            )
-        if index == 0:
-            taps.names(network, config.objective.taps)
+    taps.names(networks(config, data.train)[0], config.objective.taps)
     return Plan(config, data, device, artefacts.given_teacher(config, data))
 
 

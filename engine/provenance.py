@@ -18,7 +18,8 @@ from engine.config import Config
 from engine.version import product_version
 
 _PACKAGES = ("torch", "torchvision", "numpy")
-_ELSEWHERE = (("device",), ("checkpoint_seconds",), ("data", "root"), ("backbone", "teacher"))
+#: Settings that say where and how a run is computed; none of them changes what comes out.
+ELSEWHERE = ("device", "checkpoint_seconds", "data.root", "backbone.teacher")
 
 
 def versions() -> dict[str, str]:
@@ -44,7 +45,7 @@ def config_hash(config: Config) -> str:
     last two have fingerprints.
     """
     tree = config_tree(config)
-    for *parents, name in _ELSEWHERE:
+    for *parents, name in (key.split(".") for key in ELSEWHERE):
         part = tree
         for parent in parents:
             part = part[parent]

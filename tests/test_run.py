@@ -55,7 +55,7 @@ def test_a_run_from_the_command_line(capsys, tmp_path):
     assert "# preset smoke" in (folder / "config.yaml").read_text()
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["identity"]["config"] == first["provenance"]["config_hash"]
-    assert manifest["teacher"] == first["provenance"]["teacher_fingerprint"]
+    assert manifest["teacher"]["fingerprint"] == first["provenance"]["teacher_fingerprint"]
     assert manifest["origins"]["squeeze.epochs"] == "preset smoke"
     kinds = [record.kind for record in journal.read(folder / "journal.jsonl")]
     assert kinds.count("StageFinished") == 5

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cfm_tui.cli import data, doctor, preset, run, runs, score
+from cfm_tui.cli import data, doctor, preset, run, runs, score, steer
 from cfm_tui.cli.common import print_json
 
 USAGE_ERROR = typer.BadParameter.__mro__[2]  # the base of everything that is wrong with a command line
@@ -52,8 +52,15 @@ def _root(
 
 
 app.command("run")(run.run)
+app.command("resume")(run.resume)
 app.command("runs")(runs.runs)
 app.command("show")(runs.show)
+app.command("watch")(steer.watch)
+app.command("pause")(steer.pause)
+app.command("continue")(steer.go_on)
+app.command("stop")(steer.stop)
+app.command("checkpoint")(steer.checkpoint)
+app.command("check")(steer.check)
 app.command("score")(score.score)
 app.command("doctor")(doctor.doctor)
 app.add_typer(preset.app, name="preset")
@@ -106,7 +113,7 @@ def _report(error: BaseException, *, as_json: bool) -> int:
 
 def _explain(error: BaseException) -> tuple[int, str, str, str]:
     """Exit code, kind, message and hint."""
-    from engine.errors import UserError
+    from engine.errors import Stopped, UserError
 
     if isinstance(error, UserError):
         return 2, error.kind, error.message, error.hint
@@ -114,6 +121,10 @@ def _explain(error: BaseException) -> tuple[int, str, str, str]:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "cfm"
         return 2, "usage", error.format_message(), f"`{command} --help` says what can be given"  # type: ignore[attr-defined]
+    if isinstance(error, Stopped):
+        terminated = error.by in ("SIGTERM", "SIGHUP")
+        code, kind = (143, "terminated") if terminated else (130, "interrupted")
+        return code, kind, str(error), error.hint
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return 130, "interrupted", "interrupted", ""
     if isinstance(error, Terminated):

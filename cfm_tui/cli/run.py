@@ -1,4 +1,4 @@
-"""`cfm run`: one experiment from its data to its numbers."""
+"""`cfm run` and `cfm resume`: one experiment from its data, or from where it was left, to its numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from cfm_tui.cli.common import ConfigFile, DataRoot, Device, Json, Preset, Quiet
 
 if TYPE_CHECKING:
     from cfm_tui.progress import Display
+    from engine.plan import Plan
     from engine.settings import Resolved
+    from engine.store import Run
+
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Go on in a process of its own that outlives this terminal.")
+]
+JOIN_SECONDS = 0.2  # how often the main thread looks at the clock while the engine works
 
 
 def run(
@@ -26,14 +33,15 @@ def run(
         Path | None, typer.Option(help="The run's folder.", show_default="a new one in runs/")
     ] = None,
     device: Device = None,
+    detach: Detach = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Distil a data set and measure what the images are worth: squeeze, recover, relabel, validate.
 
-    Without arguments: the embedded digits, in about a minute or two.
+    Without arguments: the embedded digits, in about a minute or two. With --out of a run that was
+    cut, goes on with it.
     """
-    from cfm_tui.progress import open_display
     from engine import settings
 
     given = {"data.root": data_root, "backbone.teacher": teacher, "device": device}
@@ -41,32 +49,78 @@ def run(
         preset=preset, file=config, sets=sets or (), overrides=given, environ=os.environ
     )
     name = config.stem if config is not None else preset or settings.DEFAULT_PRESET
+    _begin(resolved, out, name, detach=detach, as_json=as_json, quiet=quiet)
+
+
+def resume(
+    run: Annotated[str, typer.Argument(help="A run's folder, or its name.")],
+    sets: Sets = None,
+    data_root: DataRoot = None,
+    teacher: Teacher = None,
+    device: Device = None,
+    detach: Detach = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run from its last save point, with the settings that it was begun with.
+
+    A setting may be changed as long as the stages that read it have left nothing yet.
+    """
+    from engine import store
+    from engine.resume import stored_config
+
+    stored = store.find(run)
+    given = {"data.root": data_root, "backbone.teacher": teacher, "device": device}
+    resolved = stored_config(stored, sets or (), given)
+    _begin(resolved, stored.folder, stored.name, detach=detach, as_json=as_json, quiet=quiet)
+
+
+def _begin(
+    resolved: Resolved, folder: Path | None, name: str, *, detach: bool, as_json: bool, quiet: bool
+) -> None:
+    from cfm_tui.progress import open_display
+
     with open_display(quiet) as display:
-        results, folder = _compute(resolved, name, out, display)
-    if as_json:
-        print_json({**results, "folder": str(folder)})
+        display.say("loading")
+        from engine import launch
+
+        command = ["cfm", *sys.argv[1:]]
+        plan, owned = launch.begin(resolved, folder, name, command, display.reading)
+        results = None if detach else _compute(plan, owned, command, display)
+    if results is None:
+        owned.release()
+        _detach(owned.folder, as_json)
+    elif as_json:
+        print_json({**results, "folder": str(owned.folder)})
     else:
         from cfm_tui.tables import results_table
 
-        typer.echo(results_table(results) + f"\n\n{folder}")
+        typer.echo(results_table(results) + f"\n\n{owned.folder}")
 
 
-def _compute(
-    resolved: Resolved, name: str, out: Path | None, display: Display
-) -> tuple[dict[str, Any], Path]:
-    display.say("loading")
-    from engine import pipeline, settings, store
-    from engine import plan as plans
+def _compute(plan: Plan, owned: Run, command: list[str], display: Display) -> dict[str, Any]:
+    """The run's results; signals steer it meanwhile, which is why it has a thread of its own."""
+    from cfm_tui import signals
+    from engine import pipeline, store
+    from engine.steering import Control
+    from engine.thread import Engine
 
-    if out is not None:
-        store.refuse_foreign(out)
-    plan = plans.prepare(resolved.config, display.reading)
-    folder = out or store.fresh_folder(name, plan.identity()["config"])
-    plans.check_room(plan, folder)
-    command = ["cfm", *sys.argv[1:]]
-    owned = store.open_run(
-        folder,
-        plans.manifest(plan, folder.name, resolved.origins, command),
-        settings.to_yaml(resolved.config, resolved.origins),
-    )
-    return display.follow(pipeline.run(plan, owned, store.Cache(), command)), folder
+    control = Control()
+    work = pipeline.run(plan, owned, store.Cache(), command, control)
+    engine = Engine(work, display.hear)
+    with signals.handled(control, display.say) as came:
+        engine.start()
+        while engine.is_alive():
+            engine.join(JOIN_SECONDS)
+            came.check()
+    return engine.result()
+
+
+def _detach(folder: Path, as_json: bool) -> None:
+    from cfm_tui.detach import detached
+
+    pid = detached(folder)
+    if as_json:
+        print_json({"folder": str(folder), "pid": pid})
+    else:
+        typer.echo(f"{folder}\n→ `cfm watch {folder}` follows it; `cfm stop {folder}` stops it")

@@ -33,6 +33,10 @@ def runs(
         from cfm_tui.tables import runs_table
 
         typer.echo(runs_table(found) if found else f"no runs in {place}")
+        for lost in (entry for entry in found if entry["state"] == "lost"):
+            typer.echo(
+                f"→ the process of {lost['name']} is gone: `cfm resume {lost['folder']}` goes on with it"
+            )
 
 
 def _summary(run: StoredRun) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def show(
         return
     from cfm_tui.tables import results_table, status_line
 
-    typer.echo(f"{found.name}: {status_line(found.status())}\n")
+    typer.echo(f"{found.name}: {status_line(found.status(), found.state())}\n")
     typer.echo(results_table(results) if results is not None else "no results yet")
     if thumbnails and found.has_images():
         _show_images(found, thumbnails, width)

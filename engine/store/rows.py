@@ -149,6 +149,8 @@ class RowWriter:
         self._parts = header.parts
         self._partial = partial(path)
         if done:
+            if not self._partial.is_file():
+                raise tensors.damaged(self._partial, "it is gone", hint)
             kept = Rows(self._partial, noun, hint)
             if kept.header.raw != raw:
                 raise tensors.damaged(self._partial, "it holds something else", hint)

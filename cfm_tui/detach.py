@@ -1,0 +1,37 @@
+"""A run handed to a process of its own, in a session of its own: it outlives the terminal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from engine.errors import UserError
+from engine.store import StoredRun, open_log
+
+POLL_SECONDS = 0.1
+LAST_LINES = 5  # of the log, where the process did not come up
+
+
+def detached(folder: Path) -> int:
+    """Start `cfm resume FOLDER` with its output in the run's log; returns its process number.
+
+    Waits until that process owns the run. Raises UserError("usage") with the end of its log where it
+    ends before that.
+    """
+    words = [sys.executable, "-m", "cfm_tui", "resume", str(folder.absolute())]
+    with open_log(folder) as log:
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    stored = StoredRun(folder)
+    while process.poll() is None:
+        owner = stored.owner()
+        if owner is not None and owner.get("pid") == process.pid:
+            return process.pid
+        time.sleep(POLL_SECONDS)
+    if stored.state() == "finished":
+        return process.pid
+    last = " / ".join(stored.log().splitlines()[-LAST_LINES:])
+    raise UserError("usage", f"the detached run ended at once: {last}", f"`cfm resume {folder}` says more")

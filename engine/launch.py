@@ -1,0 +1,63 @@
+"""From settings to a run that can be pulled: checked, given a folder, owned by this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine import plan as plans
+from engine import resume, settings, store
+from engine.config import Config
+from engine.plan import Plan
+from engine.settings import Resolved
+from engine.store import Run
+
+
+def begin(
+    resolved: Resolved,
+    folder: Path | None,
+    name: str,
+    command: Sequence[str] = (),
+    reading: Callable[[int, int], None] | None = None,
+) -> tuple[Plan, Run]:
+    """An experiment that was found possible, and its run: a new one, or the one that is in `folder`.
+
+    name: what a new folder's name begins with. reading(done, total): called while images are read.
+    Raises UserError: what `plan.prepare` finds; a folder that holds something else, or a run with
+    other settings, or one that another process has; a disk without room.
+    """
+    if folder is not None:
+        store.refuse_foreign(folder)
+    config = anchored(resolved.config)
+    plan = plans.prepare(config, reading)
+    folder = folder or store.fresh_folder(name, plan.identity()["config"])
+    if not store.is_run(folder):
+        plans.check_room(plan, folder)
+    return plan, opened(plan, folder, resolved.origins, command)
+
+
+def opened(plan: Plan, folder: Path, origins: dict[str, str], command: Sequence[str] = ()) -> Run:
+    """The run of a plan in `folder`, owned by this process: a new one, or the one that is there.
+
+    origins: by dotted key, the layer that set it. Raises UserError as `begin` does.
+    """
+    return store.open_run(
+        folder,
+        plans.manifest(plan, folder.name, origins, command),
+        settings.to_yaml(plan.config, origins),
+        lambda stored: resume.refuse_changes(plan, stored),
+    )
+
+
+def anchored(config: Config) -> Config:
+    """The same, its folders and files named so that they are found from any folder."""
+    root, teacher = config.data.root, config.backbone.teacher
+    changes: dict[str, Any] = {}
+    if root is not None:
+        data = config.data.model_copy(update={"root": str(Path(root).expanduser().absolute())})
+        changes["data"] = data
+    if teacher is not None and not teacher.startswith("torchvision:"):
+        path = str(Path(teacher).expanduser().absolute())
+        changes["backbone"] = config.backbone.model_copy(update={"teacher": path})
+    return config.model_copy(update=changes)
