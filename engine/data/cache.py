@@ -180,13 +180,13 @@ def _read(folder: Path) -> Decoded | None:
         shape = Shape(about["channels"], about["size"])
         count = about["images"]
         sums_N2C = np.load(folder / "sums.npy")
-        if len(sums_N2C) != count:
+        if sums_N2C.shape != (count, 2, shape.channels):
             return None
         size = (count if about["pixels"] else 0, shape.channels, shape.size, shape.size)
         if (folder / "pixels.u8").stat().st_size != math.prod(size):
             return None
         pixels = _mapped(folder / "pixels.u8", size)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError):
         return None
     bad = tuple((int(index), str(name), str(why)) for index, name, why in about["bad"])
     kept = np.setdiff1d(np.arange(count + len(bad)), [index for index, _, _ in bad])

@@ -122,6 +122,22 @@ def test_a_damaged_cache_entry_is_made_anew(tmp_path: Path, cache: Path) -> None
     for pixels in cache.glob("images/*/pixels.u8"):
         pixels.write_bytes(b"cut")
     assert load(tmp_path / "set").fingerprint == before
+    lies = {"descr": "<i8", "fortran_order": False, "shape": (10**14, 2, 3)}
+    for content in (
+        b"",
+        b"\x93NUMPY",
+        _npy(lies),
+        _npy({**lies, "descr": "|O"}),
+        _npy({**lies, "shape": (17,)}),
+    ):
+        for sums in cache.glob("images/*/sums.npy"):
+            sums.write_bytes(content)
+        assert load(tmp_path / "set").fingerprint == before
+
+
+def _npy(header: dict[str, object]) -> bytes:
+    text = repr(header).encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(17 * 8)
 
 
 def test_resizing_brings_the_short_side_to_size_and_crops_the_centre(tmp_path: Path) -> None:
