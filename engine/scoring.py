@@ -6,6 +6,7 @@ Legend: M scored images, C channels, S side.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator
 from pathlib import Path
@@ -70,9 +71,11 @@ def read_images(path: Path, like: ImageSet, class_name: str | None = None) -> Im
 
 def require_images(path: Path) -> None:
     """Raise UserError("data") where there is nothing to score at all."""
-    if not path.exists():
-        advice = "give a folder of class folders, a run, or a picture"
+    advice = "give a folder of class folders, a run, or a picture"
+    if not os.path.exists(path):
         raise UserError("data", f"{path} does not exist", advice)
+    if not path.is_file() and not path.is_dir():
+        raise UserError("data", f"{path} is neither a file nor a folder", advice)
 
 
 def _one_file(path: Path, classes: tuple[str, ...], class_name: str | None) -> list[list[Entry]]:

@@ -36,9 +36,9 @@ def list_sets(root: Root = None, as_json: Json = False) -> None:
     """List the known sets, and where each was found."""
     from engine.data.catalogue import KNOWN
     from engine.data.finding import locate
-    from engine.data.places import data_root
+    from engine.data.places import data_root, expanded
 
-    folder = (root or data_root()).expanduser()
+    folder = expanded(root or data_root())
     sets = []
     for name, known in KNOWN.items():
         place = locate(name, folder, by_name=True) if known.folders else None
@@ -139,7 +139,7 @@ def _settings(name: str | None, root: Path | None, sets: list[str]) -> config.Da
     from engine import settings
     from engine.config import Data
 
-    resolved = settings.resolve(sets=sets, environ=os.environ)
+    resolved = settings.resolve(sets=sets, overrides={"data.root": root}, environ=os.environ)
     data = {
         key.removeprefix("data."): value
         for key, value in settings.flat(resolved.config).items()
@@ -147,7 +147,7 @@ def _settings(name: str | None, root: Path | None, sets: list[str]) -> config.Da
     }
     name = name or data.get("name") or ("folder" if root else "digits")
     _known(name)
-    return Data.model_validate({**data, "name": name, **({"root": str(root)} if root else {})})
+    return Data.model_validate({**data, "name": name})
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:

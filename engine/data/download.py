@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from engine.data.catalogue import KNOWN, Archive
 from engine.data.finding import locate
 from engine.data.layout import refuse
-from engine.data.places import data_root
+from engine.data.places import data_root, expanded
 from engine.data.unpack import ELSEWHERE, unpack
 from engine.errors import UserError
 from engine.store.files import free_bytes, guarded
@@ -39,7 +39,7 @@ def get(name: str, root: Path | None = None, progress: Progress | None = None) -
     Raises UserError: "network", "disk", or "data" for a set that no program may fetch.
     """
     known = KNOWN[name]
-    root = Path(os.path.expanduser(root or data_root()))
+    root = expanded(root or data_root())
     if known.folders and (place := locate(name, root, by_name=True)) is not None:
         return place[0]
     if known.archive is None:

@@ -75,9 +75,19 @@ def test_an_unknown_set_offers_the_nearest() -> None:
 
 
 def test_get_of_what_comes_with_the_program_says_so() -> None:
-    assert "nothing to get" in run("get", "digits")
+    assert "nothing to get" in run("get", "cifar10")
 
 
 def test_the_command_group_loads_no_torch() -> None:
     code = "import cfm_tui.cli.data, sys; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("root", ["~nobody-of-this-name/x", "x" * 5000, "x\udcff"])
+@pytest.mark.parametrize("words", [("list",), ("check", "cifar10"), ("get", "cifar10")])
+def test_a_root_that_cannot_be_is_refused(words: tuple[str, ...], root: str, tmp_path: Path) -> None:
+    if words[0] != "check" and not root.startswith(("~", "x" * 300)):
+        pytest.skip("a folder may have any bytes in its name")
+    with pytest.raises(UserError) as caught:
+        run(*words, "--root", root)
+    assert caught.value.hint

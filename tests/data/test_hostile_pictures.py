@@ -234,3 +234,10 @@ def test_a_table_of_pictures_that_is_no_text_is_refused(
     monkeypatch.setattr(layout, "MOST_TEXT", 1)
     with pytest.raises(UserError, match="larger than"):
         engine.data.load(Data(name="imagenet", root=str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "x" * 5000, "nowhere.png"])
+def test_what_is_neither_file_nor_folder_is_not_scored(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"neither|does not exist"):
+        scoring.require_images(tmp_path / name)
