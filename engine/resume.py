@@ -31,7 +31,7 @@ def differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
-    """Whether settings were changed, all of which only matter for stages that have left nothing yet.
+    """Whether settings were changed that may be: where the run is computed, or what no stage has read yet.
 
     Raises UserError("usage") where the folder's run is another one: with the settings that differ,
     or for other images, or another teacher.
@@ -41,9 +41,9 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
         raise _another(stored, "with other images: those of this run have changed", "")
     if there.get("teacher") != now["teacher"]:
         raise _another(stored, "with another teacher", "give the teacher that it began with, or ")
-    if there.get("config") == now["config"]:
-        return False
     before, after = settings.flat(stored_config(stored).config), settings.flat(plan.config)
+    if there.get("config") == now["config"]:
+        return before != after
     changed = differences(before, after)
     begun = max((STAGES.index(stage) for stage in stored.begun()), default=-1)
     late = [key for key in changed if STAGES.index(first_read(key)) <= begun]
@@ -63,9 +63,16 @@ def stored_config(
 
     Raises UserError: the folder's configuration is damaged, or a change is not possible.
     """
-    stored.config_yaml()
+    stored.config_yaml()  # refused where it is damaged
     path = stored.folder / "config.yaml"
-    return settings.resolve(file=path, base=None, sets=sets, overrides=overrides)
+    before = settings.flat(settings.resolve(file=path, base=None).config)
+    resolved = settings.resolve(file=path, base=None, sets=sets, overrides=overrides)
+    known, after = stored.manifest().get("origins", {}), settings.flat(resolved.config)
+    origins = {
+        key: known.get(key, origin) if before[key] == after[key] else origin
+        for key, origin in resolved.origins.items()
+    }
+    return settings.Resolved(resolved.config, origins)
 
 
 def first_read(key: str) -> Stage:

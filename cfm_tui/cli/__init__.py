@@ -103,12 +103,18 @@ def _report(error: BaseException, *, as_json: bool) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]  # noqa: T201
         return 2
-    code, kind, message, hint = _explain(error)
+    code, kind, *said = _explain(error)
+    message, hint = (_printable(text) for text in said)
     if as_json:
         print_json({"error": {"kind": kind, "message": message, "hint": hint}})
     else:
         print(f"cfm: {message}" + (f"\n→ {hint}" if hint else ""), file=sys.stderr)  # noqa: T201
     return code
+
+
+def _printable(text: str) -> str:
+    """The same without characters by which a foreign file's name could steer the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 def _explain(error: BaseException) -> tuple[int, str, str, str]:
@@ -129,6 +135,9 @@ def _explain(error: BaseException) -> tuple[int, str, str, str]:
         return 130, "interrupted", "interrupted", ""
     if isinstance(error, Terminated):
         return 143, "terminated", "terminated", ""
+    if isinstance(error, OSError) and error.filename is not None:
+        what = f"{os.fspath(error.filename)!r:.200}: {error.strerror}"
+        return 2, "disk", what, "run again with --debug for the traceback"
     text = str(error).splitlines()
     what = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
     return 1, "failed", f"failed: {what}", "run again with --debug for the traceback"

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 POLL_SECONDS = 0.5  #: how often, at most, the folder is looked into for requests
 _IN_STATUS = ("batch", "batches", "beta", "rate", "done", "architecture", "source", "seed", "epoch", "epochs")
+_OF_SETTINGS = ("identity", "origins")
 _OF_SESSION = ("versions", "device", "threads")
 
 
@@ -196,9 +197,12 @@ class Run:
         self.manifest = {**self.manifest, **facts}
         write_json(self.folder / folders.MANIFEST, self.manifest)
 
-    def adopt(self, config_yaml: str, identity: Mapping[str, Any]) -> None:
-        """Go on with other settings. Whoever reads the manifest meanwhile is told what fits `config.yaml`."""
-        following = {"identity": dict(identity), "config_sha256": _sha256(config_yaml)}
+    def adopt(self, config_yaml: str, **facts: Any) -> None:
+        """Go on with other settings; facts: what the manifest then says of them, such as the identity.
+
+        Whoever reads the manifest meanwhile is told what fits `config.yaml`.
+        """
+        following = {**facts, "config_sha256": _sha256(config_yaml)}
         write_json(self.folder / folders.MANIFEST, {**self.manifest, "next": following})
         write(self.folder / folders.CONFIG, config_yaml.encode())
         self.add_to_manifest(**following)
@@ -273,7 +277,7 @@ def open_run(
         run = Run(folder, known, owner)
         left.callback(run.release)
         if adopting:
-            run.adopt(config_yaml, manifest["identity"])
+            run.adopt(config_yaml, **{name: manifest[name] for name in _OF_SETTINGS if name in manifest})
         left.pop_all()
         return run
 
