@@ -5,7 +5,7 @@ import time
 import pytest
 
 from engine.store import control, heartbeat
-from engine.store.files import read_json
+from engine.store.json_file import read_json
 
 
 def test_requests_are_taken_in_order_and_once(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from engine import store
 from engine.errors import UserError
 from engine.store import lock, process
-from engine.store.files import read_json, write_json
+from engine.store.json_file import read_json, write_json
 
 REPOSITORY = Path(store.__file__).parents[2]
 OWNER = """

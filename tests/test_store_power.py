@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from lossy_disk import LossyDisk, PowerLoss
 
-from engine.store import checkpoints, files, images, labels
+from engine.store import checkpoints, files, images, json_file, labels
 
 SHAPE = (6, 1, 2, 2)
 IMAGES = np.random.default_rng(0).random(SHAPE).astype(np.float32)
@@ -37,7 +37,7 @@ def work(folder, told):
             saved(folder, "relabel", epoch + 1, told)
         writer.finish()
         told["labels"] = True
-    files.write_json(folder / "results.json", {"done": True})
+    json_file.write_json(folder / "results.json", {"done": True})
     told["results"] = True
 
 
@@ -86,5 +86,5 @@ def test_nothing_that_was_reported_is_lost_and_the_rest_is_made_again(tmp_path, 
         assert np.array_equal(images.read(folder / "images").images_NCHW, IMAGES)
         stored = labels.open_labels(folder / "labels", "x")
         assert np.array_equal([stored.epoch(epoch) for epoch in range(3)], LOGITS)
-        assert files.read_json(folder / "results.json") == {"done": True}
+        assert json_file.read_json(folder / "results.json") == {"done": True}
     assert number > 100

@@ -12,7 +12,7 @@ from recorded import layout, opened, progress, record_recovery
 from engine import events, store
 from engine.errors import UserError
 from engine.store import heartbeat, process
-from engine.store.files import write_json
+from engine.store.json_file import write_json
 from engine.store.lock import timestamp
 
 

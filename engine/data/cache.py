@@ -26,7 +26,8 @@ from filelock import FileLock
 from engine.data.decode import Chunk
 from engine.errors import UserError
 from engine.store.cache import ELSEWHERE, default_folder
-from engine.store.files import guarded, make_folder, read_json, rename, write, write_json
+from engine.store.files import guarded, make_folder, rename, write
+from engine.store.json_file import read_json, write_json
 
 Array = np.ndarray[Any, Any]
 FORMAT = 1  # of an entry; another number never finds the old ones

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
 from engine.store import tensors
-from engine.store.files import make_folder, set_aside, to_json
+from engine.store.files import make_folder, set_aside
+from engine.store.json_file import from_json, to_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +74,7 @@ class Cache:
             arrays, facts = tensors.read(path)
             if facts.get("entry") != f"{kind}/{key}":
                 raise tensors.damaged(path, "it is another entry")
-            return Entry(arrays, json.loads(facts["info"]))
+            return Entry(arrays, from_json(facts["info"]))
         except UserError as error:
             if error.kind != "data":
                 raise

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.store import checkpoints, control, folders, images, journal, labels, metrics, rows, tensors
-from engine.store.files import read_json
+from engine.store.json_file import read_json
 from engine.store.lock import LOCK, OWNER
 from engine.store.reader import StoredRun
 

@@ -7,7 +7,6 @@ One that is damaged is renamed ``*.damaged``, and the one before it is used.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
-from engine.store import files, tensors
+from engine.store import files, json_file, tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +44,7 @@ def write(
     files.make_folder(folder)
     number = last_number(folder) + 1
     path = folder / f"{stage}-{number:06d}.safetensors"
-    told = {"format": "cfm-checkpoint", "version": "1", "name": path.stem, "facts": files.to_json(facts)}
+    told = {"format": "cfm-checkpoint", "version": "1", "name": path.stem, "facts": json_file.to_json(facts)}
     size = tensors.write(path, arrays, told)
     for _, old in paths(folder, stage)[:-KEPT]:
         files.remove(old, sync_name=False)
@@ -78,7 +77,7 @@ def read(path: Path, number: int) -> Saved:
     try:
         if told["name"] != path.stem:
             raise ValueError(f"it is {told['name']}")
-        return Saved(number, arrays, json.loads(told["facts"]))
+        return Saved(number, arrays, json_file.from_json(told["facts"]))
     except (KeyError, ValueError) as error:
         raise tensors.damaged(path, error) from error
 
@@ -87,7 +86,7 @@ def forget(folder: Path, stage: str) -> None:
     """Remove a stage's checkpoints, as when it is finished; numbers count on. Raises UserError("disk")."""
     known = paths(folder, stage)
     if known:
-        files.write_json(folder / _LAST, {"number": last_number(folder)})
+        json_file.write_json(folder / _LAST, {"number": last_number(folder)})
     for _, path in known:
         files.remove(path, sync_name=False)
     if known:
@@ -115,7 +114,7 @@ def check(folder: Path) -> list[str]:
             found.append(error.message)
     if (folder / _LAST).is_file():
         try:
-            files.read_json(folder / _LAST)
+            json_file.read_json(folder / _LAST)
         except UserError as error:
             found.append(error.message)
     return found
@@ -127,7 +126,7 @@ def _remembered(folder: Path) -> tuple[int, str]:
     if not path.is_file():
         return 0, ""
     try:
-        return int(files.read_json(path)["number"]), ""
+        return int(json_file.read_json(path)["number"]), ""
     except UserError as error:
         aside = files.set_aside(path)
         return 0, f"{error.message}; it was set aside as {aside.name}"

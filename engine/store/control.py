@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from engine.errors import UserError
-from engine.store.files import make_folder, read_json, remove, write_json
+from engine.store.files import make_folder, remove
+from engine.store.json_file import read_json, write_json
 from engine.store.lock import timestamp
 
 Command = Literal["pause", "continue", "stop", "checkpoint"]

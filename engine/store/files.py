@@ -2,25 +2,20 @@
 
 A file is written under a temporary name, synced, renamed over the old one, and its folder synced, so
 that whoever looks finds the old content or the new one. Files that grow are appended to (`Appender`) or
-filled in place (`Slots`). JSON is sealed: its last key is the digest of everything before it. All of
-it goes through `disk`, which a test may replace. Source: DESIGN "A run on disk".
-Not here: what the files mean (see the neighbours).
+filled in place (`Slots`). All of it goes through `disk`, which a test may replace.
+Source: DESIGN "A run on disk". Not here: what the files mean (see the neighbours).
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
-import math
 import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from engine.errors import UserError
 
@@ -48,8 +43,6 @@ _NO_SYNC = {
     errno.EISDIR,
 }
 _AT_ONCE = 2**30  #: bytes given to the system in one call; some refuse more than 2 GiB
-_SEAL = b',\n  "sha256": "'
-_END = b'"\n}\n'
 
 
 class Disk:
@@ -100,24 +93,6 @@ class Disk:
 
 
 disk = Disk()  #: what all modules of the store write through
-
-
-def to_json(value: Any, *, indent: int | None = None) -> str:
-    """`value` as JSON; numbers that JSON cannot hold (NaN, infinities) become null."""
-    separators = (",", ":") if indent is None else None
-    return json.dumps(
-        _finite(value), indent=indent, separators=separators, ensure_ascii=False, allow_nan=False
-    )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
 
 
 @contextmanager
@@ -252,35 +227,6 @@ def write(path: Path, *parts: bytes | memoryview, hint: str = OUT, sync_name: bo
             raise
     if sync_name:
         sync_folder(path.parent, hint)
-
-
-def write_json(path: Path, value: Mapping[str, Any], hint: str = OUT) -> None:
-    """Replace the file `path` by an object as sealed, indented JSON. Raises UserError("disk") with `hint`.
-
-    Its last key is ``sha256``: the digest of the file's bytes before that key's comma.
-    """
-    assert value
-    assert "sha256" not in value
-    body = to_json(value, indent=2).encode().removesuffix(b"\n}")
-    write(path, body, _SEAL, hashlib.sha256(body).hexdigest().encode(), _END, hint=hint)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a sealed JSON file, without its digest. Raises UserError("disk"): absent or damaged."""
-    try:
-        body, seal, rest = path.read_bytes().rpartition(_SEAL)
-        if not seal or rest != hashlib.sha256(body).hexdigest().encode() + _END:
-            raise ValueError("its content is not what was written")
-        value: dict[str, Any] = json.loads(body + b"\n}")
-    except FileNotFoundError:
-        raise UserError(
-            "disk", f"{path} does not exist", "is this a run folder? `cfm runs` lists them"
-        ) from None
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except ValueError as error:
-        raise UserError("disk", f"{path} is damaged: {error}", "restore it, or start the run anew") from error
-    return value
 
 
 def unreadable(path: Path, error: OSError) -> UserError:

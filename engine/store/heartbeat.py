@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.store.files import write_json
+from engine.store.json_file import write_json
 from engine.store.lock import timestamp
 from engine.store.process import this_process
 

@@ -10,7 +10,6 @@ of `rows`, an image each: until the last one is in, its name ends in ``.partial`
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.errors import UserError
-from engine.store import files, tensors
+from engine.store import files, json_file, tensors
 from engine.store.rows import Columns, Rows, RowWriter, partial
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class ImageWriter:
             name: (dtype, shape if name == "images" else shape[:1]) for name, dtype in _DTYPES.items()
         }
         shapes[_PNG] = ("|u1", (shape[0], 32))
-        facts = {"format": "cfm-distilled", "version": "1", "classes": files.to_json(list(classes))}
+        facts = {"format": "cfm-distilled", "version": "1", "classes": json_file.to_json(list(classes))}
         path = folder / TENSORS
         self._rows = RowWriter(path, shapes, facts, done, noun="image", hint=HINT, seen=self._keep)
         for row, columns in self._changed:
@@ -277,6 +276,6 @@ def _finished(folder: Path) -> Rows:
 
 def _classes(rows: Rows) -> tuple[str, ...]:
     try:
-        return tuple(json.loads(rows.facts["classes"]))
+        return tuple(json_file.from_json(rows.facts["classes"]))
     except (KeyError, ValueError) as error:
         raise tensors.damaged(rows.path, error, HINT) from error

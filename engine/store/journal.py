@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.store.files import Appender, to_json
+from engine.store.files import Appender
+from engine.store.json_file import to_json
 
 _SEAL = b',"crc32":"'
 

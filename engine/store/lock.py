@@ -10,7 +10,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from engine.errors import UserError
-from engine.store.files import guarded, read_json, remove, write_json
+from engine.store.files import guarded, remove
+from engine.store.json_file import read_json, write_json
 from engine.store.process import alive, this_process
 
 LOCK, OWNER = "lock", "owner.json"

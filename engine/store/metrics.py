@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import UserError
-from engine.store.files import Appender, to_json, write
+from engine.store.files import Appender, write
 from engine.store.journal import Record
+from engine.store.json_file import to_json
 
 if TYPE_CHECKING:
     import numpy as np

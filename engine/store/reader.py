@@ -13,7 +13,8 @@ from typing import Any, Literal
 from engine.errors import UserError
 from engine.events import STAGES, Event, Stage
 from engine.store import folders, images, journal
-from engine.store.files import read_json, unreadable
+from engine.store.files import unreadable
+from engine.store.json_file import read_json
 from engine.store.lock import owner_of, timestamp
 from engine.store.numbers import Replay
 from engine.store.process import alive

@@ -21,10 +21,11 @@ from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress,
 from engine.store import checkpoints, folders, tensors
 from engine.store.checkpoints import Saved
 from engine.store.control import Inbox, Request
-from engine.store.files import make_folder, remove, sweep, write, write_json
+from engine.store.files import make_folder, remove, sweep, write
 from engine.store.heartbeat import OF_BEAT, Heartbeat
 from engine.store.images import ImageWriter
 from engine.store.journal import Journal
+from engine.store.json_file import write_json
 from engine.store.labels import Labels, LabelWriter, open_labels
 from engine.store.lock import Owner, timestamp
 from engine.store.numbers import Numbers

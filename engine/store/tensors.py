@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from engine.errors import UserError
-from engine.store import files
+from engine.store import files, json_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +66,7 @@ def layout(shapes: Shapes, facts: Mapping[str, str], sealed: Sealed) -> bytes:
         end = offset + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         fields[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
-    text = files.to_json(fields).encode()
+    text = json_file.to_json(fields).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
 
