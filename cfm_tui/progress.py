@@ -224,15 +224,18 @@ def open_display(quiet: bool) -> Iterator[Display]:
     else:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.table import Column
 
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[pace]}"),
-            TextColumn("{task.fields[detail]}", markup=False),
+            TextColumn("{task.fields[detail]}", markup=False, table_column=rest),
             console=Console(stderr=True),
             transient=True,
+            expand=True,
         )
         with bar:
             yield Live(bar)

@@ -9,27 +9,26 @@ Not here: what is checked before a run begins (see `plan`), what is done at save
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from engine import artefacts, backbones, moments, provenance, results
 from engine.artefacts import Place
 from engine.data import ImageSet
 from engine.errors import Stopped, UserError
-from engine.events import STAGES, Event, Notice, Stage, StageFinished, StageProgress, StageStarted
+from engine.events import STAGES, Event, Notice, StageProgress
 from engine.moments import Moments
 from engine.plan import Plan
 from engine.recover import batches, control_set, recover
 from engine.relabel import StoredLabels, relabel
 from engine.results import Results
 from engine.resume import inexact
-from engine.savepoint import SavePoint, State
+from engine.savepoint import State
+from engine.stagework import StageWork
 from engine.steering import Control, Steering
 from engine.store import Cache, Run
 from engine.store import images as stored_images
@@ -92,7 +91,7 @@ class Pipeline:
         self.place = Place(plan.device, cache)
         self.run = run
         self.command = command
-        self.timings: dict[str, Any] = {}
+        self.work = StageWork(run)
 
     def stages(self) -> Generator[Event, None, Results]:
         """Squeeze, statistics, recover, relabel, validate; returns the document of results."""
@@ -105,8 +104,8 @@ class Pipeline:
             real = yield from self._statistics(teacher)
             yield from self._recover(teacher, real)
         else:
-            yield from self._skip("statistics")
-            yield from self._skip("recover")
+            yield from self.work.skip("statistics")
+            yield from self.work.skip("recover")
         sources = self._sources()
         labels = yield from self._labels(teacher, sources)
         students = yield from self._students(teacher, sources, labels)
@@ -118,7 +117,7 @@ class Pipeline:
     def _finished_before(self, document: Results) -> Generator[Event, None, Results]:
         yield Notice("info", f"{self.run.folder} is finished; these are its results")
         for stage in STAGES:
-            yield from self._skip(stage)
+            yield from self.work.skip(stage)
         return document
 
     def _say_what_was_skipped(self) -> Generator[Event, None, None]:
@@ -138,7 +137,7 @@ class Pipeline:
         if teacher is None:
             self.teacher_source = "squeezed"
             epochs = self.config.squeeze.epochs
-            teacher = yield from self._timed(
+            teacher = yield from self.work.timed(
                 "squeeze",
                 epochs,
                 "epochs",
@@ -146,7 +145,7 @@ class Pipeline:
                 lambda facts: facts["epoch"],
             )
         else:
-            yield from self._skip("squeeze")
+            yield from self.work.skip("squeeze")
         teacher = teacher.to(self.device)
         self._know(teacher)
         return teacher
@@ -171,7 +170,7 @@ class Pipeline:
 
     def _statistics(self, teacher: nn.Module) -> Generator[Event, None, list[Moments]]:
         return (
-            yield from self._timed(
+            yield from self.work.timed(
                 "statistics",
                 len(self.train),
                 "images",
@@ -182,7 +181,7 @@ class Pipeline:
 
     def _recover(self, teacher: nn.Module, real: list[Moments]) -> Generator[Event, None, None]:
         plan, iterations = batches(self.config, len(self.train.classes)), self.config.recover.iterations
-        yield from self._timed(
+        yield from self.work.timed(
             "recover",
             len(plan) * iterations,
             "iterations",
@@ -226,12 +225,12 @@ class Pipeline:
         self, teacher: nn.Module, sources: dict[Source, ImageSet]
     ) -> Generator[Event, None, dict[Source, StoredLabels] | None]:
         if self.config.relabel.mode == "online":
-            yield from self._skip("relabel")
+            yield from self.work.skip("relabel")
             return None
         epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
         names = list(sources)
         return (
-            yield from self._timed(
+            yield from self.work.timed(
                 "relabel",
                 epochs * len(sources),
                 "epochs",
@@ -276,7 +275,7 @@ class Pipeline:
         total = settings.epochs * settings.seeds * len(sources) * max(1, len(settings.students))
         test = self.plan.data.test
         return (
-            yield from self._timed(
+            yield from self.work.timed(
                 "validate",
                 total,
                 "epochs",
@@ -286,61 +285,6 @@ class Pipeline:
                 lambda facts: len(facts["finished"]) * settings.epochs + facts["epoch"],
             )
         )
-
-    # --- around the stages ------------------------------------------------------------------------
-
-    def _timed(
-        self,
-        stage: Stage,
-        total: int,
-        unit: str,
-        begin: Callable[[State | None], Generator[Event, None, tuple[T, bool]]],
-        count: Callable[[dict[str, Any]], int],
-    ) -> Generator[Event, None, T]:
-        """Run a stage from its beginning or its last checkpoint; only the time that it works counts.
-
-        begin: starts it, given its state; returns its artefact and whether that was there already.
-        count: how many units lie behind a state, told by its facts.
-        """
-        saved = self._saved(stage)
-        done, seconds = (0, 0.0) if saved is None else (count(saved.facts), saved.facts["seconds"])
-        yield StageStarted(stage, total, unit, done)
-        if saved is not None:
-            yield Notice("info", f"{stage} goes on from its checkpoint: {done} of {total} {unit} are there")
-        work = begin(saved)
-        try:
-            while True:
-                began = time.perf_counter()
-                try:
-                    event = next(work)
-                except StopIteration as end:
-                    artefact, reused = end.value
-                    break
-                finally:
-                    seconds += time.perf_counter() - began
-                yield _with_seconds(event, seconds) if isinstance(event, SavePoint) else event
-        finally:
-            work.close()
-        if stage != "validate":  # the students are on disk with the results
-            self.run.forget(stage)
-        yield from self._finish(stage, seconds, 0 if reused else total, unit, reused)
-        return artefact  # type: ignore[no-any-return]
-
-    def _saved(self, stage: Stage) -> State | None:
-        found = self.run.saved(stage)
-        if found is None:
-            return None
-        return State({name: torch.from_numpy(array) for name, array in found.arrays.items()}, found.facts)
-
-    def _skip(self, stage: Stage) -> Generator[Event, None, None]:
-        yield from self._finish(stage, 0.0, 0, "", True)
-
-    def _finish(
-        self, stage: Stage, seconds: float, done: int, unit: str, reused: bool
-    ) -> Generator[Event, None, None]:
-        rate = done / max(seconds, 1e-9)
-        self.timings[stage] = {"seconds": seconds, "rate": rate, "unit": unit, "reused": reused}
-        yield StageFinished(stage, seconds, rate, reused)
 
     def _results(self, teacher: nn.Module, students: list[StudentResult]) -> Results:
         sessions = self.run.manifest["sessions"]
@@ -352,7 +296,7 @@ class Pipeline:
                 "architecture": self.config.backbone.name,
                 "source": self.teacher_source,
             },
-            timings=self.timings,
+            timings=self.work.timings,
             provenance={
                 **provenance.circumstances(self.device, self.command),
                 "config_hash": provenance.config_hash(self.config),
@@ -365,16 +309,6 @@ class Pipeline:
                 "finished": timestamp(),
             },
         )
-
-
-def _with_seconds(point: SavePoint, seconds: float) -> SavePoint:
-    """The same save point, its state knowing how long the stage has worked."""
-
-    def capture() -> State:
-        state = point.capture()
-        return State(state.arrays, {**state.facts, "seconds": seconds})
-
-    return replace(point, capture=capture)
 
 
 def _keeping(writer: Any) -> Callable[[int, Tensor], None]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import UserError
 from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress, StageFinished, to_payload
-from engine.store import checkpoints, folders, tensors
+from engine.store import checkpoints, folders, journal, tensors
 from engine.store.checkpoints import Saved
 from engine.store.control import Inbox, Request
 from engine.store.files import make_folder, remove, sweep, write
@@ -130,6 +130,19 @@ class Run:
             return []
         self._asked = now
         return self._inbox.take()
+
+    def spent(self) -> dict[str, dict[str, Any]]:
+        """What each stage that this run computed took, by its journal: seconds, rate, and unit."""
+        units: dict[str, str] = {}
+        found: dict[str, dict[str, Any]] = {}
+        for record in journal.read(self.folder / folders.JOURNAL):
+            told = record.payload
+            if record.kind == "StageStarted":
+                units[told["stage"]] = told["unit"]
+            elif record.kind == "StageFinished" and not told["reused"]:
+                unit = units.get(told["stage"], "")
+                found[told["stage"]] = {"seconds": told["seconds"], "rate": told["rate"], "unit": unit}
+        return found
 
     # --- what a stage leaves ----------------------------------------------------------------------
 

@@ -1,0 +1,97 @@
+"""What all stages share: each is begun anew or from its last checkpoint, timed, and told of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+
+from engine.events import Event, Notice, Stage, StageFinished, StageStarted
+from engine.savepoint import SavePoint, State
+from engine.store import Run
+
+T = TypeVar("T")
+
+
+class StageWork:
+    """The stages of one run as they are worked through.
+
+    timings: by stage, what all sessions of the run spent on it: seconds, rate in units a second, unit, and
+    whether it was reused, computed by none of them.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.timings: dict[str, Any] = {}
+        self._run = run
+        self._before = run.spent()
+
+    def timed(
+        self,
+        stage: Stage,
+        total: int,
+        unit: str,
+        begin: Callable[[State | None], Generator[Event, None, tuple[T, bool]]],
+        count: Callable[[dict[str, Any]], int],
+    ) -> Generator[Event, None, T]:
+        """Run a stage from its beginning or its last checkpoint; only the time that it works counts.
+
+        begin: starts it, given its state; returns its artefact and whether that was there already.
+        count: how many units lie behind a state, told by its facts.
+        """
+        saved = self._saved(stage)
+        done, seconds = (0, 0.0) if saved is None else (count(saved.facts), saved.facts["seconds"])
+        yield StageStarted(stage, total, unit, done)
+        if saved is not None:
+            yield Notice("info", f"{stage} goes on from its checkpoint: {done} of {total} {unit} are there")
+        work = begin(saved)
+        try:
+            while True:
+                began = time.perf_counter()
+                try:
+                    event = next(work)
+                except StopIteration as end:
+                    artefact, reused = end.value
+                    break
+                finally:
+                    seconds += time.perf_counter() - began
+                yield _with_seconds(event, seconds) if isinstance(event, SavePoint) else event
+        finally:
+            work.close()
+        if stage != "validate":  # the students are on disk with the results
+            self._run.forget(stage)
+        yield from self._finish(stage, seconds, 0 if reused else total, unit, reused)
+        return artefact  # type: ignore[no-any-return]
+
+    def _saved(self, stage: Stage) -> State | None:
+        found = self._run.saved(stage)
+        if found is None:
+            return None
+        return State({name: torch.from_numpy(array) for name, array in found.arrays.items()}, found.facts)
+
+    def skip(self, stage: Stage) -> Generator[Event, None, None]:
+        """Tell that a stage had nothing to do."""
+        yield from self._finish(stage, 0.0, 0, "", True)
+
+    def _finish(
+        self, stage: Stage, seconds: float, done: int, unit: str, reused: bool
+    ) -> Generator[Event, None, None]:
+        rate = done / max(seconds, 1e-9)
+        spent = {"seconds": seconds, "rate": rate, "unit": unit}
+        if reused and stage in self._before:  # computed by an earlier session of this run
+            self.timings[stage] = {**self._before[stage], "reused": False}
+        else:
+            self.timings[stage] = {**spent, "reused": reused}
+        yield StageFinished(stage, seconds, rate, reused)
+
+
+def _with_seconds(point: SavePoint, seconds: float) -> SavePoint:
+    """The same save point, its state knowing how long the stage has worked."""
+
+    def capture() -> State:
+        state = point.capture()
+        return State(state.arrays, {**state.facts, "seconds": seconds})
+
+    return replace(point, capture=capture)
