@@ -11,6 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from bar import FULL
+from processes import Nursery
+from smallest import Case, Undisturbed
 
 PROPERTY = "fault"
 SHOWN = 5  # cases that did not hold, in a test's own words
@@ -54,6 +57,25 @@ def quick_folder(tmp_path):
         return
     with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
         yield Path(place)
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory):
+    """A process that has loaded everything and bears `cfm` processes in no time."""
+    with Nursery(tmp_path_factory.mktemp("nursery")) as ready:
+        yield ready
+
+
+@pytest.fixture(scope="session")
+def undisturbed(nursery, tmp_path_factory):
+    """A run of `smallest` that nothing happens to: what the others are held against."""
+    return Undisturbed(nursery, tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture
+def case(nursery, undisturbed, tmp_path, quick_folder):
+    """A run of its own; on a disk where all cases are tried, else in memory where there is some."""
+    return Case(nursery, tmp_path if FULL else quick_folder, undisturbed)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -1,0 +1,173 @@
+"""`cfm` commands as processes of their own, to be killed, signalled and cut off from their terminals.
+
+By default they are born of a process that has already loaded everything, which saves the seconds that
+loading takes; with CFM_FAULTS=all each is started as a user starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bar import FULL
+from commandline import REPOSITORY
+
+#: SIGINT as from a terminal: a shell's background job, and all that it starts, would ignore it.
+HEAD = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for number, path in enumerate({paths}):
+    fd = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(fd, number)
+    os.close(fd)
+"""
+TERMINAL = """
+import os
+os.setsid()
+fd = os.open({path!r}, os.O_RDWR)
+for number in range(3):
+    os.dup2(fd, number)
+os.close(fd)
+"""
+TAIL = "\nfrom cfm_tui.cli import main\nmain()"
+NURSERY = """
+import json, os, sys
+import cfm_tui.cli, cfm_tui.detach, cfm_tui.progress, cfm_tui.signals, cfm_tui.tables
+import engine.launch, engine.pipeline, engine.thread, rich.progress, sklearn.datasets
+os.write(1, b"[]\\n")
+for line in sys.stdin:
+    order = json.loads(line)
+    if "wait" in order:
+        pid, status = os.waitpid(order["wait"], os.WNOHANG)
+        found = os.waitstatus_to_exitcode(status) if pid else None
+    else:
+        found = os.fork()
+    if found == 0 and "code" in order:
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        sys.argv = ["cfm", *order["words"]]
+        exec(order["code"], {})
+    os.write(1, json.dumps([found]).encode() + b"\\n")
+"""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment without its settings, on one processor, and what is to be changed of it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CFM_")}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **changes}
+
+
+class Process:
+    """A started `cfm` command; what it prints is kept in files."""
+
+    def __init__(self, pid: int, poll, out: Path, err: Path) -> None:
+        self.pid = pid
+        self._poll = poll
+        self._out = out
+        self._err = err
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, negative where a signal killed it; None while it lives."""
+        if self.returncode is None:
+            self.returncode = self._poll()
+        return self.returncode
+
+    def wait(self, seconds: float = 120.0) -> int:
+        """Its exit code, once it has ended."""
+        until(lambda: self.poll() is not None, seconds, self.said)
+        return self.returncode  # type: ignore[return-value]
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send(signal.SIGKILL)
+
+    def out(self) -> str:
+        """What it printed on stdout, so far."""
+        return self._out.read_text() if self._out.is_file() else ""
+
+    def err(self) -> str:
+        """What it printed on stderr, so far."""
+        return self._err.read_text() if self._err.is_file() else ""
+
+    def said(self) -> str:
+        """All of it, for a message."""
+        return f"stdout: {self.out()}\nstderr: {self.err()}"
+
+
+class Nursery:
+    """Bears `cfm` processes; those that are left at the end are killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._born: list[Process] = []
+        self._mother: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Nursery:
+        if not FULL:
+            words = [sys.executable, "-c", NURSERY]
+            self._mother = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=REPOSITORY,
+                env=environment(),
+            )
+            self._mother.stdout.readline()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._born:
+            process.kill()
+        if self._mother is not None:
+            self._mother.kill()
+            self._mother.communicate()
+
+    def cfm(self, *words: object, code: str = "", terminal: str = "", out=None, err=None, **changes: str):
+        """Start `cfm WORDS`.
+
+        code: Python, executed before it. terminal: the name of one to live in. out, err: other places for
+        what it prints, such as pipes. changes: of its environment.
+        """
+        number = len(self._born)
+        out, err = out or self._folder / f"{number}.out", err or self._folder / f"{number}.err"
+        head = HEAD.format(paths=[os.devnull, str(out), str(err)])
+        code = head + (TERMINAL.format(path=terminal) if terminal else "") + code + TAIL
+        told = [str(word) for word in words]
+        begin = self._fork if self._mother is not None else _started
+        process = Process(*begin(code, told, environment(**changes)), Path(out), Path(err))
+        self._born.append(process)
+        return process
+
+    def _fork(self, code: str, words: list[str], env: dict[str, str]):
+        pid = self._ask({"code": code, "words": words, "environment": env})
+        return pid, lambda: self._ask({"wait": pid})
+
+    def _ask(self, order: dict[str, object]):
+        self._mother.stdin.write(json.dumps(order) + "\n")
+        self._mother.stdin.flush()
+        return json.loads(self._mother.stdout.readline())[0]
+
+
+def _started(code: str, words: list[str], env: dict[str, str]):
+    process = subprocess.Popen([sys.executable, "-c", code, *words], cwd=REPOSITORY, env=env)
+    return process.pid, process.poll
+
+
+def until(true, seconds: float = 60.0, said=lambda: "", every: float = 0.005) -> None:
+    """Wait until something holds. Fails with what is `said` where it does not come to that."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, said()
+        time.sleep(every)
