@@ -12,12 +12,14 @@ from engine.errors import UserError
 def choose(name: str) -> torch.device:
     """The device of a name that `config` takes: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
 
+    From then on cuDNN computes in a fixed order: a resumed run is to equal an uninterrupted one.
     Raises UserError("config") for a device that is not there.
     """
     kind, _, number = (_best() if name == "auto" else name).partition(":")
     index = int(number) if number else None
     if not _present(kind, index or 0):
         raise UserError("config", f"device: {name} is not there", f"use --device {_best()}, or auto")
+    torch.backends.cudnn.deterministic = True
     return torch.device(kind) if index is None else torch.device(kind, index)
 
 

@@ -24,3 +24,9 @@ def test_a_number_beyond_the_last_device_is_told(monkeypatch, name):
         device.choose(name)
     assert device.choose("auto") == device.choose("cuda") == torch.device("cuda")
     assert device.choose("cuda:01") == torch.device("cuda:1")
+
+
+def test_convolutions_are_summed_in_a_fixed_order(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    device.choose("cpu")
+    assert torch.backends.cudnn.deterministic
