@@ -18,8 +18,8 @@ def how_many(few: int, full: int) -> int:
 
 
 def chosen(cases: Iterable[T], few: int, seed: int = 0) -> list[T]:
-    """The cases that are tried, in their order: all of them, or some by chance."""
+    """The cases that are tried, in their order: all of them, or some by chance, the last one included."""
     known = list(cases)
     count = min(how_many(few, len(known)), len(known))
-    places = sorted(random.Random(seed).sample(range(len(known)), count))
-    return [known[place] for place in places]
+    places = sorted(random.Random(seed).sample(range(len(known) - 1), max(count - 1, 0)))
+    return [known[place] for place in (*places, len(known) - 1)]

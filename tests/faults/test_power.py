@@ -1,0 +1,200 @@
+"""Every call by which a whole run changes the disk fails, or is the last one made, or lies."""
+
+import os
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+import tiny
+from cases import chosen
+from cut import amiss, differing, emptied, lost, pulled, taken_up
+from faulty_disk import CALLS, FaultyDisk
+from lossy_disk import LossyDisk, PowerLoss
+
+from engine import store
+from engine.errors import UserError
+from engine.store import files, heartbeat, images
+from engine.store.rows import Rows, partial
+
+PARTS = 8  # tests that share the calls, so that several processes can
+OPEN_FILES = Path("/proc/self/fd").is_dir()
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Calls are counted: the heartbeat's come when they like."""
+    monkeypatch.setattr(heartbeat, "THREAD", False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The outcome of a run that nothing happens to, and how many calls it makes."""
+    folder, disk = tmp_path_factory.mktemp("whole"), FaultyDisk()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heartbeat, "THREAD", False)
+        patch.setattr(files, "disk", disk)
+        told = pulled(folder)
+    assert told.error is None
+    return tiny.outcome(folder), sum(disk.calls.values())
+
+
+def numbers(calls, part, few):
+    """The calls of one part that are tried; the last part ends with a run that is not touched."""
+    return chosen(range(part + 1, calls + 2, PARTS), few, seed=part)
+
+
+def on(monkeypatch, disk, folder, events=None):
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "disk", disk)
+        return pulled(folder, events)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_call_that_fails(quick_folder, monkeypatch, tally, whole, part):
+    outcome, calls = whole
+    for number in numbers(calls, part, few=2):
+        folder = emptied(quick_folder / "case")
+        disk = FaultyDisk(number)
+        told = on(monkeypatch, disk, folder)
+        why = "" if disk.failed == (number <= calls) else "other calls than in the whole run"
+        if told.error is None:  # what only tidies up may fail
+            why = why or amiss(folder, told, outcome)
+        elif not isinstance(told.error, UserError) or told.error.kind != "disk":
+            why = why or f"it ended with {told.error!r}"
+        again, used = taken_up(monkeypatch, folder)
+        why = why or amiss(folder, again, outcome) or lost(told, again, used)
+        tally("a failing call", not why, f"call {number}: {why}")
+    tally.done()
+
+
+class Torn(LossyDisk):
+    """What was not synced may be there in part: the beginning of what was appended, some sectors."""
+
+    SECTOR = 512
+
+    def __init__(self, root, number=0):
+        self._held = {}  # a handle of each file, by its inode
+        super().__init__(root, number)
+
+    def leave_both(self, worst, mixed, seed):
+        """What is left at worst in one folder, and by chance in another."""
+        pins, self._pins = self._pins, []
+        self.leave(worst)
+        self._pins, self._chance = pins, random.Random(seed)
+        self.leave(mixed, seed)
+
+    def _pin(self, path):
+        inode = os.stat(path).st_ino
+        if inode not in self._held:
+            self._held[inode] = super()._pin(path)
+        return self._held[inode]
+
+    def _read(self, inode, otherwise):
+        rng, now = self._chance, Path(f"/proc/self/fd/{self._held[inode]}").read_bytes()
+        if now.startswith(otherwise):
+            return now[: rng.randint(len(otherwise), len(now))]
+        if len(now) != len(otherwise):
+            return now
+        parts = range(0, len(now), self.SECTOR)
+        return b"".join(rng.choice((now, otherwise))[at : at + self.SECTOR] for at in parts)
+
+
+def broken_promise(folder, told):
+    """What power loss has done to files that are replaced whole, or to images that were reported."""
+    run = folder / "run"
+    allowed = ("torn while it was written", "metrics/recover.f32: rows", ".png")
+    wrong = [line for line in store.check(run) if not any(part in line for part in allowed)]
+    for path in (folder / "cache").rglob("*.safetensors"):
+        try:
+            store.Cache(folder / "cache").load(path.parent.name, path.stem)
+        except store.DamagedEntry as damage:
+            wrong.append(str(damage))
+    place = run / "images" / images.TENSORS
+    if told.images and not place.is_file():
+        place = partial(place)
+    if told.images:
+        wrong += [f"image {row} is lost" for row in Rows(place).wrong(told.images)]
+    if "validate" in told.finished and told.error is None and not (run / "results.json").is_file():
+        wrong.append("the results are lost")
+    return "; ".join(wrong)
+
+
+@pytest.mark.skipif(not OPEN_FILES, reason="open files are looked up in /proc/self/fd")
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_power_loss(quick_folder, monkeypatch, tally, whole, part):
+    outcome, calls = whole
+    for number in numbers(calls, part, few=1):
+        root = emptied(quick_folder / "case")
+        disk = Torn(root, number)
+        told = on(monkeypatch, disk, root)
+        assert disk.lost == (number <= calls)
+        assert not disk.lost or isinstance(told.error, PowerLoss)
+        left = {name: emptied(quick_folder / name) for name in ("worst", "mixed")}
+        disk.leave_both(left["worst"], left["mixed"], 1000 + number)
+        for name, folder in left.items():
+            why = broken_promise(folder, told)
+            again, used = taken_up(monkeypatch, folder)
+            again.events = [each for each in again.events if not harmless(each)]
+            why = why or amiss(folder, again, outcome) or lost(told, again, used)
+            tally(f"power loss ({name})", not why, f"call {number}, {name}: {why}")
+    tally.done()
+
+
+def harmless(event):
+    """A warning of what may be left by a power loss: what was cut off, or is made good."""
+    known = ("torn while it was written", "it is written again")
+    return event.kind == "Notice" and any(part in event.message for part in known)
+
+
+class LyingDisk(FaultyDisk):
+    """Says that its `number`-th call was done, and does not do it."""
+
+    said = ""
+
+    def lies(self, name):
+        self.calls[name] += 1
+        if sum(self.calls.values()) != self.number:
+            return False
+        self.said = name
+        return True
+
+
+def _lying(name):
+    def call(self, *args):
+        if not self.lies(name) or name == "close":
+            return getattr(files.Disk, name)(self, *args)
+        if name == "open":  # all that is written there is gone
+            handle, path = tempfile.mkstemp()
+            os.unlink(path)
+            return handle
+        return len(args[1]) if name == "write" else None
+
+    return call
+
+
+for _name in CALLS:
+    setattr(LyingDisk, _name, _lying(_name))
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_call_that_was_not_done(quick_folder, monkeypatch, tally, whole, part):
+    outcome, calls = whole
+    for number in numbers(calls, part, few=1):
+        folder = emptied(quick_folder / "case")
+        disk = LyingDisk(number)
+        told = on(monkeypatch, disk, folder)
+        why = silent(folder, told, outcome) or silent(folder, pulled(folder), outcome)
+        tally("a call that was not done", not why, f"call {number} ({disk.said}): {why}")
+    tally.done()
+
+
+def silent(folder, told, outcome):
+    """Why a run is neither the same nor known to be damaged; empty where it is one of both."""
+    if isinstance(told.error, UserError):
+        return ""
+    if told.error is not None:
+        return f"it ended with {told.error!r}"
+    names = differing(folder, outcome)
+    named = [*told.warnings, *store.check(folder / "run")]
+    return f"other outcome without a word: {names}" if names and not named else ""
