@@ -96,9 +96,11 @@ def gone_on(folder, told, before, whole, torn):
         return "other records were appended"
     if any("torn while it was written" in warning for warning in told.warnings) != torn:
         return f"warned: {told.warnings}"
-    if names := [name for name in differing(folder, whole) if name != NUMBERS or not unvouched(told)]:
-        return f"other outcome: {names}, {told.warnings}"
-    return "; ".join(store.check(folder / "run"))
+    names, damage = differing(folder, whole), store.check(folder / "run")
+    if unvouched(told):
+        names = [name for name in names if name != NUMBERS]
+        damage = [line for line in damage if NUMBERS not in line]
+    return f"other outcome: {names}, {told.warnings}" if names else "; ".join(damage)
 
 
 def unvouched(told):
