@@ -68,11 +68,24 @@ app.add_typer(data.app, name="data")
 
 
 class Terminated(SystemExit):
-    """SIGTERM came; an exception, so that whatever is open is closed on the way out."""
+    """SIGTERM or SIGHUP came; an exception, so that whatever is open is closed on the way out."""
 
 
 def _terminate(*_: object) -> NoReturn:
     raise Terminated(143)
+
+
+def _pass_over(*_: object) -> None:
+    """There is nothing to save yet."""
+
+
+def _listen() -> None:
+    """What signals mean until a run is at work (see `signals`), and to every other command."""
+    meant = {"SIGTERM": _terminate, "SIGHUP": _terminate, "SIGUSR1": _pass_over, "SIGUSR2": _pass_over}
+    for name, handler in meant.items():
+        number = getattr(signal, name, None)  # not every system has all
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, handler)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -80,7 +93,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    signal.signal(signal.SIGTERM, _terminate)
+    _listen()
     try:
         code = app(words, standalone_mode=False, prog_name="cfm") or 0
         if code == 130:  # Typer's word for Ctrl-C

@@ -86,9 +86,11 @@ def _begin(
 
         command = ["cfm", *sys.argv[1:]]
         plan, owned = launch.begin(resolved, folder, name, command, display.reading)
-        results = None if detach else _compute(plan, owned, command, display)
+        try:
+            results = None if detach else _compute(plan, owned, command, display)
+        finally:
+            owned.release()  # where the run did not come to be pulled
     if results is None:
-        owned.release()
         _detach(owned.folder, as_json)
     elif as_json:
         print_json({**results, "folder": str(owned.folder)})
