@@ -121,3 +121,13 @@ def emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+def rest(folder: Path, events: int) -> Path:
+    """What lies in a folder when the process that computes a run there dies after so many events."""
+    work = tiny.begun(folder / "at work")
+    for _ in range(events):
+        next(work)
+    shutil.copytree(folder / "at work", folder / "left")
+    work.close()
+    return folder / "left"

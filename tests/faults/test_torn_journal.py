@@ -11,7 +11,6 @@ from engine import store
 from engine.events import STAGES
 from engine.store import heartbeat, journal
 
-
 NUMBERS = "metrics/recover.f32"
 
 
