@@ -46,9 +46,12 @@ class Told:
         return sum(each.images for each in self.events if each.kind == "BatchRecovered")
 
 
-def pulled(folder: Path, events: int | None = None, plan=None) -> Told:
-    """Begin the run in a folder, or take it up, and pull so many of its events; all unless told."""
-    told = Told()
+def pulled(folder: Path, events: int | None = None, plan=None, told: Told | None = None) -> Told:
+    """Begin the run in a folder, or take it up, and pull so many of its events; all unless told.
+
+    told: gets what is said, so that others can look meanwhile.
+    """
+    told = Told() if told is None else told
     try:
         work = tiny.begun(folder, plan)
         while events is None or len(told.events) < events:

@@ -1,14 +1,17 @@
 """Every call by which a whole run changes the disk fails, or is the last one made, or lies."""
 
+import hashlib
 import os
 import random
+import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import tiny
 from cases import chosen
-from cut import amiss, differing, emptied, lost, pulled, taken_up
+from cut import Told, amiss, differing, emptied, lost, pulled, taken_up
 from faulty_disk import CALLS, FaultyDisk
 from lossy_disk import LossyDisk, PowerLoss
 
@@ -69,20 +72,32 @@ def test_a_call_that_fails(quick_folder, monkeypatch, tally, whole, part):
 
 
 class Torn(LossyDisk):
-    """What was not synced may be there in part: the beginning of what was appended, some sectors."""
+    """What was not synced may be there in part: the beginning of what was appended, some sectors.
+
+    lost(number) is called before each call: it may look what would be left if the power were lost there.
+    """
 
     SECTOR = 512
 
-    def __init__(self, root, number=0):
+    def __init__(self, root, lost):
         self._held = {}  # a handle of each file, by its inode
-        super().__init__(root, number)
+        self._look = lost
+        super().__init__(root)
+
+    def count(self):
+        super().count()
+        self._look(self.made)
 
     def leave_both(self, worst, mixed, seed):
         """What is left at worst in one folder, and by chance in another."""
-        pins, self._pins = self._pins, []
-        self.leave(worst)
-        self._pins, self._chance = pins, random.Random(seed)
-        self.leave(mixed, seed)
+        inode, self._chance = os.stat(self.root).st_ino, random.Random(seed)
+        self._build(inode, self.root, worst, None)
+        self._build(inode, self.root, mixed, self._chance)
+
+    def let_go(self):
+        """Close what was kept open."""
+        for handle in self._pins:
+            os.close(handle)
 
     def _pin(self, path):
         inode = os.stat(path).st_ino
@@ -103,6 +118,8 @@ class Torn(LossyDisk):
 def broken_promise(folder, told):
     """What power loss has done to files that are replaced whole, or to images that were reported."""
     run = folder / "run"
+    if not store.is_run(run):
+        return "the run is lost" if told.events else ""
     allowed = ("torn while it was written", "metrics/recover.f32: rows", ".png")
     wrong = [line for line in store.check(run) if not any(part in line for part in allowed)]
     for path in (folder / "cache").rglob("*.safetensors"):
@@ -115,30 +132,80 @@ def broken_promise(folder, told):
         place = partial(place)
     if told.images:
         wrong += [f"image {row} is lost" for row in Rows(place).wrong(told.images)]
-    if "validate" in told.finished and told.error is None and not (run / "results.json").is_file():
+    if (
+        "validate" in told.finished
+        and isinstance(told.error, StopIteration)
+        and not (run / "results.json").is_file()
+    ):
         wrong.append("the results are lost")
     return "; ".join(wrong)
+
+
+@dataclass
+class Lost:
+    """A power loss before a call: what was told until then, and what is left."""
+
+    number: int
+    told: Told
+    left: dict[str, Path]
+
+
+def losses(monkeypatch, place, wanted):
+    """What power losses before each of the wanted calls of one run leave, and after it."""
+    found, told, root = [], Told(), emptied(place / "case")
+
+    def lost(number):
+        if number in wanted:
+            left = {name: emptied(place / f"{number}-{name}") for name in ("worst", "mixed")}
+            disk.leave_both(left["worst"], left["mixed"], 1000 + number)
+            found.append(Lost(number, Told([*told.events], told.error or PowerLoss()), left))
+
+    disk = Torn(root, lost)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "disk", disk)
+        pulled(root, told=told)
+    assert told.error is None, repr(told.error)
+    told.error = StopIteration()
+    lost(disk.made + 1)
+    disk.let_go()
+    return found
 
 
 @pytest.mark.skipif(not OPEN_FILES, reason="open files are looked up in /proc/self/fd")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_power_loss(quick_folder, monkeypatch, tally, whole, part):
     outcome, calls = whole
-    for number in numbers(calls, part, few=1):
-        root = emptied(quick_folder / "case")
-        disk = Torn(root, number)
-        told = on(monkeypatch, disk, root)
-        assert disk.lost == (number <= calls)
-        assert not disk.lost or isinstance(told.error, PowerLoss)
-        left = {name: emptied(quick_folder / name) for name in ("worst", "mixed")}
-        disk.leave_both(left["worst"], left["mixed"], 1000 + number)
-        for name, folder in left.items():
-            why = broken_promise(folder, told)
-            again, used = taken_up(monkeypatch, folder)
-            again.events = [each for each in again.events if not harmless(each)]
-            why = why or amiss(folder, again, outcome) or lost(told, again, used)
-            tally(f"power loss ({name})", not why, f"call {number}, {name}: {why}")
+    known = {}
+    wanted = numbers(calls, part, few=1)
+    cases = losses(monkeypatch, quick_folder, wanted)
+    assert [case.number for case in cases] == wanted
+    for case in cases:
+        for name, folder in case.left.items():
+            same = (content(folder), repr(case.told))
+            if same not in known:
+                known[same] = not_gone_on(monkeypatch, folder, case.told, outcome)
+            why = known[same]
+            tally(f"power loss ({name})", not why, f"call {case.number}, {name}: {why}")
+            shutil.rmtree(folder)
     tally.done()
+
+
+def content(folder):
+    """The digest of all names and files: what was found for one folder holds for an equal one."""
+    state = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        state.update(f"{path.relative_to(folder)}\0".encode())
+        if path.is_file():
+            state.update(hashlib.sha256(path.read_bytes()).digest())
+    return state.hexdigest()
+
+
+def not_gone_on(monkeypatch, folder, told, outcome):
+    """What is wrong with what a power loss has left, or with how the run goes on; empty for nothing."""
+    why = broken_promise(folder, told)
+    again, used = taken_up(monkeypatch, folder)
+    again.events = [each for each in again.events if not harmless(each)]
+    return why or amiss(folder, again, outcome) or lost(told, again, used)
 
 
 def harmless(event):
