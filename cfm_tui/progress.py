@@ -237,5 +237,9 @@ def open_display(quiet: bool) -> Iterator[Display]:
             transient=True,
             expand=True,
         )
-        with bar:
+        bar.start()
+        try:
             yield Live(bar)
+        finally:
+            with suppress(OSError):  # the terminal may be gone
+                bar.stop()

@@ -109,7 +109,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 def _report(error: BaseException, *, as_json: bool) -> int:
     """Say what went wrong, once; returns the exit code."""
     if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be said
+        _fall_silent()
         return 1
     if isinstance(error, SystemExit) and not isinstance(error, Terminated):
         return error.code if isinstance(error.code, int) else 1
@@ -118,11 +118,21 @@ def _report(error: BaseException, *, as_json: bool) -> int:
         return 2
     code, kind, *said = _explain(error)
     message, hint = (_printable(text) for text in said)
-    if as_json:
-        print_json({"error": {"kind": kind, "message": message, "hint": hint}})
-    else:
-        print(f"cfm: {message}" + (f"\n→ {hint}" if hint else ""), file=sys.stderr)  # noqa: T201
+    try:
+        if as_json:
+            print_json({"error": {"kind": kind, "message": message, "hint": hint}})
+        else:
+            print(f"cfm: {message}" + (f"\n→ {hint}" if hint else ""), file=sys.stderr)  # noqa: T201
+    except OSError:  # the terminal is gone
+        _fall_silent()
     return code
+
+
+def _fall_silent() -> None:
+    """Nobody reads any more: what is still to be written goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
 
 
 def _printable(text: str) -> str:

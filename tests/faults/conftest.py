@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,22 @@ class Tally:
 @pytest.fixture
 def tally(request) -> Tally:
     return Tally(request.node.user_properties)
+
+
+@pytest.fixture
+def counted(tally):
+    """`with counted(fault):` counts a case, as held where the block comes to its end."""
+
+    @contextmanager
+    def block(fault):
+        held = False
+        try:
+            yield
+            held = True
+        finally:
+            tally(fault, held)
+
+    return block
 
 
 @pytest.fixture

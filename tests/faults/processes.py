@@ -35,10 +35,28 @@ for number in range(3):
 os.close(fd)
 """
 TAIL = "\nfrom cfm_tui.cli import main\nmain()"
+#: Its children end as an interpreter does, but for taking apart what was loaded: that takes a second.
 NURSERY = """
-import json, os, sys
+import atexit, gc, json, os, sys, threading, traceback
+def live(code):
+    try:
+        exec(code, {})
+        left = 0
+    except SystemExit as end:
+        left = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        left = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        left = 120
+    os._exit(left)
 import cfm_tui.cli, cfm_tui.detach, cfm_tui.progress, cfm_tui.signals, cfm_tui.tables
 import engine.launch, engine.pipeline, engine.thread, rich.progress, sklearn.datasets
+gc.freeze()
 os.write(1, b"[]\\n")
 for line in sys.stdin:
     order = json.loads(line)
@@ -51,7 +69,7 @@ for line in sys.stdin:
         os.environ.clear()
         os.environ.update(order["environment"])
         sys.argv = ["cfm", *order["words"]]
-        exec(order["code"], {})
+        live(order["code"])
     os.write(1, json.dumps([found]).encode() + b"\\n")
 """
 

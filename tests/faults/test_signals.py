@@ -41,27 +41,6 @@ CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
 SECONDS = 60.0  # within which a run has to be gone
 
 
-@pytest.fixture
-def counted(tally):
-    """Counts a test's case as held where the block comes to its end."""
-    return Counted(tally)
-
-
-class Counted:
-    def __init__(self, tally):
-        self._tally = tally
-
-    def __call__(self, fault):
-        self._fault = fault
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        self._tally(self._fault, kind is None)
-
-
 def grid(few, *axes):
     """All combinations, or a few of them by chance."""
     every = [[]]
