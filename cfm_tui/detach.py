@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import UserError
@@ -17,19 +18,20 @@ LAST_LINES = 5  # of the log, where the process did not come up
 def detached(folder: Path) -> int:
     """Start `cfm resume FOLDER` with its output in the run's log; returns its process number.
 
-    Waits until that process owns the run. Raises UserError("usage") with the end of its log where it
+    Waits until that process is at work on the run. Raises UserError("usage") with the end of its log where it
     ends before that.
     """
-    words = [sys.executable, "-m", "cfm_tui", "resume", str(folder.absolute())]
+    # -P: what lies in the current folder is no part of the program
+    words = [sys.executable, "-P", "-m", "cfm_tui", "resume", str(folder.absolute())]
     with open_log(folder) as log:
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     stored = StoredRun(folder)
     while process.poll() is None:
-        owner = stored.owner()
-        if owner is not None and owner.get("pid") == process.pid:
-            return process.pid
+        with suppress(UserError):  # being written
+            if stored.status().get("pid") == process.pid:
+                return process.pid
         time.sleep(POLL_SECONDS)
     if stored.state() == "finished":
         return process.pid

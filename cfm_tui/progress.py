@@ -43,20 +43,17 @@ class Tracker:
         self.rate = 0.0
         self.detail = ""
         self._terms: list[str] = []
-        self._before = 0
-        self._began = 0.0
 
     def hear(self, event: Event) -> None:
         """Take in an event."""
         if isinstance(event, StageStarted):
             self.stage, self.total, self.unit = event.stage, event.total, event.unit
             self.done, self.rate, self.detail = event.done, 0.0, ""
-            self._before, self._began = event.done, time.monotonic()
         elif isinstance(event, StageProgress):
             self.done, self.rate = event.done, event.rate
         elif isinstance(event, EpochFinished):
             self.done += 1
-            self.rate = (self.done - self._before) / max(time.monotonic() - self._began, 1e-9)
+            self.rate = event.rate
             self.detail = _epoch(event)
         elif isinstance(event, RecoverLayout):
             self._terms = event.terms

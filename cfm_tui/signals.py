@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -28,27 +28,32 @@ class Signals:
         self._control = control
         self._say = say
         self._leave = leave
-        self._came: str | None = None
-        self._since = 0.0
+        self._came: list[str] = []
+        self._said = 0
 
     def handle(self, number: int, _: FrameType | None = None) -> None:
-        """A signal came."""
+        """A signal came. Nothing is printed here: whoever reads may have stopped reading."""
         name = signal.Signals(number).name
         if name in _CHECKPOINT:
             self._control.ask("checkpoint", name)
             return
-        if name == self._came == "SIGINT":
+        if name == "SIGINT" and name in self._came:
             self._leave(CODES[name])
-        if self._came is None or CODES[name] > CODES[self._came]:
-            self._came, self._since = name, time.monotonic()
+        if name not in self._came:
+            self._came.append(name)
             self._control.ask("stop", name)
+            if name != "SIGINT":
+                grace = threading.Timer(GRACE_SECONDS, self._leave, [CODES[name]])
+                grace.daemon = True
+                grace.start()
+
+    def tell(self) -> None:
+        """Tell the person at the terminal of signals that came since the last call."""
+        while self._said < len(self._came):
+            name = self._came[self._said]
+            self._said += 1
             again = "; once more leaves at once" if name == "SIGINT" else ""
             self._say(f"{name}: stopping at the next save point{again}")
-
-    def check(self) -> None:
-        """Leave where a signal that does not wait has waited long enough."""
-        if self._came in ("SIGTERM", "SIGHUP") and time.monotonic() - self._since >= GRACE_SECONDS:
-            self._leave(CODES[self._came])
 
 
 @contextmanager

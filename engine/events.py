@@ -57,7 +57,8 @@ class StageFinished(Event):
 class EpochFinished(Event):
     """One epoch of squeezing or of a student's training.
 
-    source: ``teacher``, ``distilled`` or ``random``; accuracy in percent where it was measured.
+    source: ``teacher``, ``distilled`` or ``random``; accuracy in percent where it was measured; rate is
+    epochs per second of late.
     """
 
     stage: Stage
@@ -68,6 +69,7 @@ class EpochFinished(Event):
     epochs: int
     loss: float
     accuracy: float | None = None
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def run(
         run.close("finished")
     except Exception as error:
         state = "stopped" if isinstance(error, Stopped) else "failed"
-        with suppress(UserError):  # a full disk: what stopped the run is worth more than saying so twice
+        with suppress(UserError, OSError):  # a full disk: what stopped the run is worth more
             run.close(state, str(error))
         raise
     except BaseException:
@@ -169,15 +169,20 @@ class Pipeline:
         self.teacher: dict[str, Any] = known
 
     def _statistics(self, teacher: nn.Module) -> Generator[Event, None, list[Moments]]:
-        return (
-            yield from self.work.timed(
-                "statistics",
-                len(self.train),
-                "images",
-                lambda saved: artefacts.measured(self.config, self.plan.data, teacher, self.place, saved),
-                lambda facts: facts["done"],
-            )
+        real = yield from self.work.timed(
+            "statistics",
+            len(self.train),
+            "images",
+            lambda saved: artefacts.measured(self.config, self.plan.data, teacher, self.place, saved),
+            lambda facts: facts["done"],
         )
+        fingerprint = provenance.fingerprint(moments.pack(real))
+        if self.run.manifest.setdefault("statistics", fingerprint) != fingerprint:
+            other = "the real statistics are not those that the run began with, which left the cache"
+            yield Notice("warning", f"no longer bit for bit what one session would give: {other}")
+            self.run.manifest["inexact"] = other
+        self.run.add_to_manifest(statistics=fingerprint)
+        return real
 
     def _recover(self, teacher: nn.Module, real: list[Moments]) -> Generator[Event, None, None]:
         plan, iterations = batches(self.config, len(self.train.classes)), self.config.recover.iterations
@@ -196,13 +201,10 @@ class Pipeline:
         shape, classes = self.plan.image_shape(), self.train.classes
         plan = batches(self.config, len(classes))
         done = 0 if saved is None else sum(len(part) for _, part in plan[: saved.facts["batch"] - 1])
-        try:
-            writer = self.run.image_writer(shape, classes, done)
-        except UserError as damage:
-            if not done or damage.kind != "data":
-                raise
-            yield Notice("warning", f"{damage}; recovery begins anew")
-            saved, writer = None, self.run.image_writer(shape, classes)
+        if done and not stored_images.is_begun(self.run.images):
+            yield Notice("warning", f"the images in {self.run.images} are gone; recovery begins anew")
+            saved, done = None, 0
+        writer = self.run.image_writer(shape, classes, done)
 
         def keep(images_MCHW: Tensor, labels_M: Tensor, batch: int, beta: float) -> None:
             writer.add(images_MCHW.numpy(), labels_M.numpy(), batch, beta)
@@ -305,7 +307,7 @@ class Pipeline:
                 "teacher_fingerprint": self.teacher["fingerprint"],
                 "seeds": provenance.seeds(self.config),
                 "sessions": len(sessions),
-                "bit_exact": inexact(sessions) is None,
+                "bit_exact": inexact(sessions) is None and "inexact" not in self.run.manifest,
                 "finished": timestamp(),
             },
         )

@@ -7,11 +7,12 @@ import json
 import os
 import platform
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from engine import device as devices
 from engine.config import Config
@@ -52,6 +53,16 @@ def config_hash(config: Config) -> str:
         del part[name]
     text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over names, types, shapes and bytes of tensors, on any device."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        plain = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def seeds(config: Config) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
-    """Whether settings were changed that may be: where the run is computed, or what no stage has read yet.
+    """Whether other settings are to be adopted: of where the run is computed, or that no stage read yet.
 
     Raises UserError("usage") where the folder's run is another one: with the settings that differ,
     or for other images, or another teacher.
@@ -47,7 +47,7 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
     changed = differences(before, after)
     begun = max((STAGES.index(stage) for stage in stored.begun()), default=-1)
     late = [key for key in changed if STAGES.index(first_read(key)) <= begun]
-    if late or not changed:
+    if late:
         shown = [f"{key} is {before.get(key)} there and {after.get(key)} here" for key in late[:_SHOWN]]
         more = f"; and {len(late) - _SHOWN} more" if len(late) > _SHOWN else ""
         raise _another(

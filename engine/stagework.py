@@ -72,7 +72,8 @@ class StageWork:
         return State({name: torch.from_numpy(array) for name, array in found.arrays.items()}, found.facts)
 
     def skip(self, stage: Stage) -> Generator[Event, None, None]:
-        """Tell that a stage had nothing to do."""
+        """Tell that a stage had nothing to do; what was saved of it is of no use any more."""
+        self._run.forget(stage)
         yield from self._finish(stage, 0.0, 0, "", True)
 
     def _finish(

@@ -97,8 +97,8 @@ class Steering:
     def _checkpoint(self, point: SavePoint) -> Checkpointed:
         began = time.perf_counter()
         state = point.capture()
-        arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in state.arrays.items()}
-        number, size, _ = self._run.checkpoint(point.stage, arrays, state.facts)
+        arrays = {name: value.numpy() for name, value in state.arrays.items()}
+        number, size = self._run.checkpoint(point.stage, arrays, state.facts)
         self._cost = time.perf_counter() - began
         self._saved, self._save = time.monotonic(), False
         return Checkpointed(point.stage, number, size, self._cost)
@@ -109,6 +109,7 @@ class Steering:
         while self._pause is not None and self._stop is None:
             time.sleep(WAIT_SECONDS)
             self._listen()
+            self._save = False  # it was saved when it was paused
         self._run.state("running")
         if self._stop is None:
             yield Continued(self._continue)

@@ -152,6 +152,7 @@ class EpochLog:
 
     def _flush(self) -> Iterator[EpochFinished]:
         losses = torch.stack([loss for _, loss, _ in self._waiting]).tolist()
+        rate = len(losses) / max(time.monotonic() - self._since, 1e-9)
         for (number, _, measured), value in zip(self._waiting, losses, strict=True):
             if not np.isfinite(value):
                 raise UserError(
@@ -169,6 +170,7 @@ class EpochLog:
                 self.epochs,
                 value,
                 measured,
+                rate,
             )
         self._waiting, self._since = [], time.monotonic()
 

@@ -56,7 +56,7 @@ def said(events):
         if isinstance(event, RecoverProgress):
             each = zip(event.iterations, event.ce, event.terms, strict=True)
             lines += [(event.batch, event.beta, *values) for values in each]
-        elif isinstance(event, StageProgress):
+        elif isinstance(event, (EpochFinished, StageProgress)):
             lines.append(replace(event, rate=0.0))
         elif not isinstance(event, RecoverLayout):
             lines.append(event)

@@ -1,6 +1,8 @@
 """A run that is steered from outside, taken up again, and refused where it is another one."""
 
+import json
 import time
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -116,7 +118,7 @@ def test_slow_checkpoints_are_written_less_often(tmp_path):
 
         def checkpoint(self, *_):
             clock[0] += 0.5
-            return 1, 1, 0.5
+            return 1, 1
 
     clock = [0.0]
 
@@ -235,3 +237,50 @@ def test_folders_and_files_are_found_from_anywhere(tmp_path, monkeypatch):
     assert anchored.backbone.teacher == str(tmp_path / "t.pth")
     published = tiny.plan(backbone={"width": 4, "teacher": "torchvision:X"}).config
     assert launch.anchored(published).backbone.teacher == "torchvision:X"
+
+
+def test_statistics_that_came_back_otherwise_are_told(tmp_path, monkeypatch):
+    cut_in(tmp_path, "recover")
+    (entry,) = (tmp_path / "cache" / "statistics").iterdir()
+    entry.unlink()
+    real = pipeline.artefacts.statistics.measure
+
+    def rounded(*args):
+        found = yield from real(*args)
+        return [replace(moments, mean_D=moments.mean_D * (1 + 1e-7)) for moments in found]
+
+    monkeypatch.setattr(pipeline.artefacts.statistics, "measure", rounded)
+    events = tiny.finish(tiny.begun(tmp_path))
+    warned = [event.message for event in events if event.kind == "Notice" and event.level == "warning"]
+    assert len(warned) == 1
+    assert "real statistics" in warned[0]
+    assert StoredRun(tmp_path / "run").results()["provenance"]["bit_exact"] is False
+
+
+def test_a_run_of_a_version_without_some_setting_goes_on(tmp_path, whole, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.provenance.config_hash", lambda config: "0" * 64)
+        cut_in(tmp_path, "recover")
+    tiny.finish(tiny.begun(tmp_path))
+    assert tiny.outcome(tmp_path) == whole
+
+
+def test_damaged_images_of_earlier_batches_are_named_and_kept(tmp_path):
+    work = tiny.begun(tmp_path)
+    for event in work:
+        if event.kind == "Checkpointed" and event.stage == "recover" and event.number > 9:
+            break
+    work.close()
+    path = tmp_path / "run" / "images" / "distilled.safetensors.partial"
+    content = bytearray(path.read_bytes())
+    header = int.from_bytes(content[:8], "little")
+    labels = json.loads(content[8 : 8 + header])["labels"]["data_offsets"][0]
+    content[8 + header + labels] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="image 0 is not what was written") as refused:
+        tiny.finish(tiny.begun(tmp_path))
+    assert "delete it" in refused.value.hint
+    assert path.read_bytes() == content
+    path.unlink()
+    events = tiny.finish(tiny.begun(tmp_path))
+    assert any("begins anew" in event.message for event in events if event.kind == "Notice")

@@ -105,7 +105,7 @@ def ended():
         told = {
             "pid": other.pid,
             "host": socket.gethostname(),
-            "started": psutil.Process(other.pid).create_time(),
+            "started": process.started(other.pid),
         }
     return told
 
@@ -123,7 +123,7 @@ def test_a_process_is_known_by_host_pid_and_when_it_was_started():
 def test_a_process_that_ended_and_was_not_reaped_is_dead():
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         told = {**process.this_process(), "pid": other.pid}
-        told["started"] = psutil.Process(other.pid).create_time()
+        told["started"] = process.started(other.pid)
         assert process.alive(told) is True
         other.kill()
         until = time.monotonic() + 10

@@ -5,7 +5,6 @@ import threading
 import time
 
 import numpy as np
-import psutil
 import pytest
 from recorded import layout, opened, progress, record_recovery
 
@@ -40,7 +39,7 @@ def test_a_run_says_what_it_is_doing(tmp_path):
 
 def ended():
     with subprocess.Popen([sys.executable, "-c", ""]) as other:
-        told = {"pid": other.pid, "started": psutil.Process(other.pid).create_time()}
+        told = {"pid": other.pid, "started": process.started(other.pid)}
     return told
 
 

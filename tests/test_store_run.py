@@ -114,13 +114,12 @@ def test_a_checkpoint_makes_all_else_durable_first(tmp_path, monkeypatch):
         real(handle)
 
     monkeypatch.setattr(files.disk, "fsync", fsync)
-    number, size, seconds = run.checkpoint("recover", {"x": np.ones(3)}, {"batch": 2})
+    number, size = run.checkpoint("recover", {"x": np.ones(3)}, {"batch": 2})
     wanted = ["recover.f32", "journal.jsonl", "distilled.safetensors.partial"]
     assert [name for name in synced if name != "other"] == wanted
     assert synced[: len(wanted)] == wanted
     assert number == 1
     assert size == sum(path.stat().st_size for path in (tmp_path / "r" / "checkpoints").glob("recover-*"))
-    assert seconds > 0
     run.close("stopped")
 
 

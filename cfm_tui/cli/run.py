@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Detach = Annotated[
     bool, typer.Option("--detach", help="Go on in a process of its own that outlives this terminal.")
 ]
-JOIN_SECONDS = 0.2  # how often the main thread looks at the clock while the engine works
+JOIN_SECONDS = 0.2  # how often the main thread tells of signals while the engine works
 
 
 def run(
@@ -114,7 +114,7 @@ def _compute(plan: Plan, owned: Run, command: list[str], display: Display) -> di
         engine.start()
         while engine.is_alive():
             engine.join(JOIN_SECONDS)
-            came.check()
+            came.tell()
     return engine.result()
 
 

@@ -42,7 +42,7 @@ def checkpoint(run: RunName, wait: Wait = 60.0) -> None:
 
 
 def _ask(name: str, command: Command, wait: float, *states: str) -> None:
-    """Leave a request and wait until it is taken and, where given, the run is in one of the states."""
+    """Leave a request and wait until the run is in one of the states, or else has written a checkpoint."""
     from engine import store
     from engine.errors import UserError
     from engine.store import control
@@ -50,17 +50,20 @@ def _ask(name: str, command: Command, wait: float, *states: str) -> None:
     found = store.find(name)
     if (state := found.state()) not in AT_WORK:
         raise UserError("usage", f"{found.folder} is {state}, so it cannot be asked", _way_on(found, state))
+    before = found.checkpoints()
     request = control.request(found.folder, command)
     until = time.monotonic() + wait
     while time.monotonic() < until:
         state = found.state()
-        if not request.exists() and (not states or state in states):
+        done = state in states if states else state == "paused" or found.checkpoints() > before
+        if done and not request.exists():
             typer.echo(f"{found.folder}: {command} done; {_place(found)}")
             return
         if state not in AT_WORK:
             raise UserError("usage", f"{found.folder} is {state} now", _way_on(found, state))
         time.sleep(POLL_SECONDS)
     typer.echo(f"{found.folder}: asked to {command}; it has not come to a save point in {wait:g} s")
+    raise typer.Exit(1)
 
 
 def _place(found: StoredRun) -> str:

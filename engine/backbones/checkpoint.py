@@ -6,7 +6,6 @@ only where what they say of their sizes can be true.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import pickle
@@ -23,6 +22,7 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from engine import provenance
 from engine.backbones.build import SMALL, SPEC, Spec
 from engine.errors import UserError
 
@@ -55,11 +55,7 @@ def load_teacher(model: nn.Module, source: str) -> None:
 
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 (hex) over names, types, shapes and bytes of all parameters and buffers, on any device."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return provenance.fingerprint(model.state_dict())
 
 
 def _read(path: Path) -> Any:

@@ -62,7 +62,9 @@ class Inbox:
         self.notices: list[str] = []
         self._seen: set[str] = set()
         for _, path in self._waiting():
-            remove(path)
+            self._seen.add(path.name)  # one that cannot be removed is not obeyed either
+            with suppress(UserError):
+                remove(path)
 
     def take(self) -> list[Request]:
         """What was asked since the last call, oldest first; each request is given once."""

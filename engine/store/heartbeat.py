@@ -27,7 +27,8 @@ class Heartbeat:
     def __init__(self, path: Path, status: dict[str, Any]) -> None:
         self.path = path
         self._process = this_process()
-        self._lock = threading.Lock()  # held while the status is changed or written
+        self._lock = threading.Lock()  # held while the status is changed
+        self._writing = threading.Lock()  # held while it is written, which may take long
         self._status = dict(status)
         self._changed = False
         self._ended = threading.Event()
@@ -46,7 +47,7 @@ class Heartbeat:
         """Replace the whole status, at once. Raises UserError("disk")."""
         with self._lock:
             self._status = dict(status)
-            self._write()
+        self._write()
 
     def status(self) -> dict[str, Any]:
         """What is told now."""
@@ -60,13 +61,15 @@ class Heartbeat:
             self._thread.join()
 
     def _write(self) -> None:
-        write_json(self.path, {**self._status, "time": timestamp(), **self._process})
-        self._changed = False
-        self._beaten = time.monotonic()
+        with self._writing:
+            with self._lock:
+                told, self._changed = dict(self._status), False
+            write_json(self.path, {**told, "time": timestamp(), **self._process})
+            self._beaten = time.monotonic()
 
     def _beat(self) -> None:
         while not self._ended.wait(CHANGED_SECONDS):
             # A disk that is full, or gone for a while, is met by the owner where it matters.
-            with self._lock, suppress(Exception):
+            with suppress(Exception):
                 if self._changed or time.monotonic() - self._beaten >= SILENT_SECONDS:
                     self._write()

@@ -5,6 +5,7 @@ A document's last key is ``sha256``: the digest of the file's bytes before that 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -56,7 +57,7 @@ def write_json(path: Path, value: Mapping[str, Any], hint: str = OUT) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a sealed JSON file, without its digest. Raises UserError("disk"): absent or damaged."""
     try:
-        body, seal, rest = path.read_bytes().rpartition(_SEAL)
+        body, seal, rest = _content(path).rpartition(_SEAL)
         if not seal or rest != hashlib.sha256(body).hexdigest().encode() + _END:
             raise ValueError("its content is not what was written")
         value: dict[str, Any] = from_json(body + b"\n}")
@@ -69,3 +70,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError("disk", f"{path} is damaged: {error}", "restore it, or start the run anew") from error
     return value
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return path.read_bytes()  # replaced meanwhile, on a disk of another host

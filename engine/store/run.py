@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
 from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress, StageFinished, to_payload
@@ -40,14 +40,6 @@ POLL_SECONDS = 0.5  #: how often, at most, the folder is looked into for request
 _IN_STATUS = ("batch", "batches", "beta", "rate", "done", "architecture", "source", "seed", "epoch", "epochs")
 _OF_SETTINGS = ("identity", "origins")
 _OF_SESSION = ("versions", "device", "threads")
-
-
-class Written(NamedTuple):
-    """A checkpoint that is on disk."""
-
-    number: int
-    bytes: int
-    seconds: float
 
 
 class Run:
@@ -146,15 +138,18 @@ class Run:
 
     # --- what a stage leaves ----------------------------------------------------------------------
 
-    def checkpoint(self, stage: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Written:
-        """Make durable all that was written so far, then the stage's state. Raises UserError("disk")."""
-        began = time.perf_counter()
+    def checkpoint(
+        self, stage: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+    ) -> tuple[int, int]:
+        """Make durable all that was written so far, then the stage's state.
+
+        Returns the checkpoint's number and its bytes. Raises UserError("disk").
+        """
         self._numbers.sync()
         self._journal.sync()
         for writer in self._writers:
             writer.sync()
-        number, size = checkpoints.write(self.folder / folders.CHECKPOINTS, stage, arrays, facts)
-        return Written(number, size, time.perf_counter() - began)
+        return checkpoints.write(self.folder / folders.CHECKPOINTS, stage, arrays, facts)
 
     def saved(self, stage: str) -> Saved | None:
         """The stage's newest whole checkpoint, if any; damaged ones are set aside, with a notice."""
