@@ -107,7 +107,7 @@ class Case:
     def require_whole(self) -> None:
         """The run is finished, its files are what was written, and its outcome is the undisturbed one's."""
         expected = self.undisturbed.expected
-        assert self.stored.state() == "finished"
+        assert self.stored.state() == "finished", self.stored.status()
         assert check(self.run) == []
         assert not (self.run / "owner.json").exists()
         lines = (self.run / "journal.jsonl").read_bytes().count(b"\n")

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment goes on from its last save point, bit for bit; so do runs killed again."""
+"""A run that is killed at any moment, once or again, goes on from its last save point, bit for bit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def killed_once(case, rng, stage):
 
 
 def killed_again(case, rng):
-    """Resume, and kill it while it opens the run, or in a stage that is left; False where it was finished first."""
+    """Resume, and kill it while it opens the run or in a stage that is left; False if it ended first."""
     process, now = case.resume(), case.stage()
     left = STAGES[STAGES.index(now) :] if now in STAGES else STAGES
     stage = str(rng.choice(["opening", *left]))
@@ -61,7 +61,7 @@ def killed_again(case, rng):
 
 
 def require_readable(case):
-    """What a kill leaves: everything whole but what was being written, and somebody to say that it is lost."""
+    """What a kill leaves: a run told as lost, all of it whole but what was being written."""
     assert case.stored.state() == "lost"
     damage = case.stored.damage()
     assert len(damage) <= 1

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 from bar import FULL
-from commandline import REPOSITORY, call, call_json
+from commandline import REPOSITORY, call
 from processes import environment, until
 from test_signals import IGNORED, require_stopped
 
