@@ -132,18 +132,13 @@ class Nursery:
         self._mother: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Nursery:
-        if not FULL:
-            words = [sys.executable, "-c", NURSERY]
-            self._mother = subprocess.Popen(
-                words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                cwd=REPOSITORY,
-                env=environment(),
-            )
-            self._mother.stdout.readline()
         return self
+
+    def _bear(self) -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        mother = subprocess.Popen([sys.executable, "-c", NURSERY], cwd=REPOSITORY, env=environment(), **pipes)
+        mother.stdout.readline()
+        return mother
 
     def __exit__(self, *_: object) -> None:
         for process in self._born:
@@ -152,18 +147,21 @@ class Nursery:
             self._mother.kill()
             self._mother.communicate()
 
-    def cfm(self, *words: object, code: str = "", terminal: str = "", out=None, err=None, **changes: str):
+    def cfm(
+        self, *words, code="", terminal="", out=None, err=None, born: bool = not FULL, **changes: str
+    ) -> Process:
         """Start `cfm WORDS`.
 
         code: Python, executed before it. terminal: the name of one to live in. out, err: other places for
-        what it prints, such as pipes. changes: of its environment.
+        what it prints, such as pipes. born: of the process that has loaded everything; else it is started
+        as a user starts it. changes: of its environment.
         """
         number = len(self._born)
         out, err = out or self._folder / f"{number}.out", err or self._folder / f"{number}.err"
         head = HEAD.format(paths=[os.devnull, str(out), str(err)])
         code = head + (TERMINAL.format(path=terminal) if terminal else "") + code + TAIL
         told = [str(word) for word in words]
-        begin = self._fork if self._mother is not None else _started
+        begin = self._fork if born else _started
         process = Process(*begin(code, told, environment(**changes)), Path(out), Path(err))
         self._born.append(process)
         return process
@@ -173,6 +171,7 @@ class Nursery:
         return pid, lambda: self._ask({"wait": pid})
 
     def _ask(self, order: dict[str, object]):
+        self._mother = self._mother or self._bear()
         self._mother.stdin.write(json.dumps(order) + "\n")
         self._mother.stdin.flush()
         return json.loads(self._mother.stdout.readline())[0]

@@ -47,12 +47,12 @@ sys.exit(code)
 """
 
 
-def raced(case, number, code):
+def raced(case, number, code, **options):
     """Let the processes race; returns the one that has the run, still at work, and the others."""
     place = case.folder / f"race{number}"
     place.mkdir()
     code = (TOGETHER + code).format(place=str(place), run=str(case.run))
-    racing = [case.start("--json", code=code) for _ in range(PROCESSES)]
+    racing = [case.start("--json", code=code, **options) for _ in range(PROCESSES)]
     said = lambda: "\n".join(process.said() for process in racing)  # noqa: E731
     until(lambda: len(list(place.glob("ready.*"))) == PROCESSES, 600, said, every=0.05)
     (place / "begin").touch()
@@ -87,7 +87,7 @@ def test_twenty_race_to_open_a_run(case, counted):
     left_behind(case, 0)
     for number in rounds:
         with counted(f"two owners: {PROCESSES} open one run"):
-            winner, others = raced(case, number, OPENING)
+            winner, others = raced(case, number, OPENING, born=True)
             for loser in others:
                 require_told(loser, winner)
             assert winner.wait() == 0, winner.said()
