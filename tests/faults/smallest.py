@@ -24,6 +24,20 @@ SETTINGS = {
     "validate.epochs": 8,
     "validate.seeds": 1,
 }
+#: Every save point takes a moment longer, so that there is time to ask; no bit depends on it.
+SLOW = """
+import time
+from engine import steering
+def at(self, point, original=steering.Steering._at):
+    time.sleep({seconds})
+    yield from original(self, point)
+steering.Steering._at = at
+"""
+
+
+def slow(seconds: float = 0.02) -> str:
+    """Code that makes a run slower by so much at every save point."""
+    return SLOW.format(seconds=seconds)
 
 
 class Case:

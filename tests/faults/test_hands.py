@@ -12,25 +12,17 @@ import pytest
 from bar import FULL
 from commandline import call, call_json
 from processes import until
+from smallest import slow
 
 from engine.events import STAGES
 from engine.store import control, folders
 
-#: Every save point takes a moment longer, so that there is time to ask.
-SLOW = """
-import time
-from engine import steering
-def at(self, point, original=steering.Steering._at):
-    time.sleep(0.02)
-    yield from original(self, point)
-steering.Steering._at = at
-"""
 THREADS = "\nimport torch\ntorch.set_num_threads({count})\n"
 
 
 def killed(case, stage):
     """A run that was killed in a stage."""
-    process = case.start(code=SLOW)
+    process = case.start(code=slow())
     case.at(stage, process)
     time.sleep(0.1)
     process.kill()
@@ -44,7 +36,7 @@ def journal_size(case):
 @pytest.mark.parametrize("stage", STAGES if FULL else ["recover"])
 def test_pause_continue_checkpoint_stop(case, counted, capsys, stage):
     with counted("remote hands"):
-        process = case.start(code=SLOW)
+        process = case.start(code=slow(0.1 if stage == "validate" else 0.02))
         case.at(stage, process)
         assert "pause done; paused" in call(capsys, "pause", case.run)[0]
         assert case.stored.state() == "paused"
@@ -66,7 +58,7 @@ def test_pause_continue_checkpoint_stop(case, counted, capsys, stage):
 
 def test_a_paused_run_can_be_stopped_and_saved(case, counted, capsys):
     with counted("remote hands"):
-        process = case.start(code=SLOW)
+        process = case.start(code=slow())
         case.at("squeeze", process)
         call(capsys, "pause", case.run)
         assert "stop done; stopped" in call(capsys, "stop", case.run)[0]
@@ -76,7 +68,7 @@ def test_a_paused_run_can_be_stopped_and_saved(case, counted, capsys):
 
 def test_a_signal_reaches_a_paused_run(case, counted, capsys):
     with counted("remote hands"):
-        process = case.start(code=SLOW)
+        process = case.start(code=slow())
         case.at("validate", process)
         call(capsys, "pause", case.run)
         process.send(signal.SIGTERM)
@@ -108,7 +100,7 @@ def test_a_run_that_is_lost_is_told_with_the_command_that_resumes_it(case, count
 @pytest.mark.parametrize("end", ["finished", "stopped", "lost"])
 def test_watching_follows_to_the_end(case, counted, end):
     with counted(f"watched until {end}"):
-        process = case.start(code=SLOW)
+        process = case.start(code=slow())
         until(case.stored.owner, said=process.said)
         watching = case.nursery.cfm("watch", case.run)
         until(lambda: "squeeze: " in watching.err(), said=watching.said)
@@ -131,7 +123,7 @@ def test_watching_follows_to_the_end(case, counted, end):
 
 def test_leaving_a_watcher_does_not_touch_the_run(case, counted):
     with counted("watcher left"):
-        process = case.start(code=SLOW)
+        process = case.start(code=slow())
         case.at("squeeze", process)
         watching = case.nursery.cfm("watch", case.run)
         until(lambda: "squeeze: " in watching.err(), said=watching.said)

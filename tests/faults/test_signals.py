@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from bar import FULL, cases
 from processes import until
+from smallest import slow
 
 from engine.events import STAGES
 from engine.store import checkpoints
@@ -50,9 +51,9 @@ def grid(few, *axes):
     return [every[i] for i in np.random.default_rng(5).permutation(len(every))[: len(chosen)]]
 
 
-def in_stage(case, stage, **options):
-    """A run that is at work in a stage, and the seconds that it may be left there."""
-    process = case.start(**options)
+def in_stage(case, stage, code=""):
+    """A run that is at work in a stage."""
+    process = case.start(code=code + slow())
     case.at(stage, process)
     time.sleep(0.3 * case.undisturbed.seconds[stage])
     return process
@@ -83,7 +84,7 @@ def test_a_signal_stops_a_run_at_its_next_save_point(case, counted, name, stage)
 @pytest.mark.parametrize(("name", "stage"), grid(1, ("SIGUSR1", "SIGUSR2"), STAGES))
 def test_a_warning_writes_a_checkpoint_and_the_run_goes_on(case, counted, name, stage):
     with counted(f"{name}"):
-        process = case.start(code=UNASKED)
+        process = case.start(code=UNASKED + slow())
         case.at(stage, process)
         process.send(signal.Signals[name])
         assert process.wait() == 0, process.said()

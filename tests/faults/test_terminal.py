@@ -15,6 +15,7 @@ import pytest
 from bar import FULL
 from commandline import REPOSITORY, call
 from processes import environment, until
+from smallest import slow
 from test_signals import IGNORED, require_stopped
 
 
@@ -96,7 +97,7 @@ def test_a_run_that_nobody_reads_any_more_goes_on(case, counted, tmp_path, broke
 def test_a_run_whose_terminal_is_closed_stops_with_a_checkpoint(case, counted):
     with counted("terminal gone, foreground: stopped"):
         terminal = Terminal()
-        process = case.start(terminal=terminal.name)
+        process = case.start(terminal=terminal.name, code=slow())
         case.at("recover", process)
         terminal.close()
         require_stopped(case, process, "SIGHUP", 143)
