@@ -71,12 +71,13 @@ class Terminated(SystemExit):
     """SIGTERM or SIGHUP came; an exception, so that whatever is open is closed on the way out."""
 
 
-def _terminate(*_: object) -> NoReturn:
+def _terminate(number: int, _: object = None) -> NoReturn:
+    signal.signal(number, _pass_over)  # a terminal that is closed may say so twice
     raise Terminated(143)
 
 
 def _pass_over(*_: object) -> None:
-    """There is nothing to save yet."""
+    """There is nothing to save yet, or it is being left already."""
 
 
 def _listen() -> None:

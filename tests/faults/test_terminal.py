@@ -135,7 +135,7 @@ def test_a_run_in_a_session_that_is_killed_stops_with_a_checkpoint(case, counted
 def test_a_watcher_whose_terminal_is_closed_leaves_the_run_alone(case, counted):
     with counted("terminal gone, watching: the run goes on"):
         terminal = Terminal()
-        process = case.start()
+        process = case.start(code=slow(0.1 if FULL else 0.02))
         case.at("squeeze", process)
         watching = case.nursery.cfm("watch", case.run, terminal=terminal.name)
         until(lambda: b"squeeze" in terminal.shown, said=lambda: str(terminal.shown))
