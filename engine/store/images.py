@@ -98,10 +98,14 @@ class ImageWriter:
         facts = {"format": "cfm-distilled", "version": "1", "classes": json_file.to_json(list(classes))}
         path = folder / TENSORS
         self._rows = RowWriter(path, shapes, facts, done, noun="image", hint=HINT, seen=self._keep)
-        for row, columns in self._changed:
-            self._rows.put(row, columns)
-        for place, count in zip(self._class_folders, self._counts, strict=True):
-            _discard(place, count)
+        try:
+            for row, columns in self._changed:
+                self._rows.put(row, columns)
+            for place, count in zip(self._class_folders, self._counts, strict=True):
+                _discard(place, count)
+        except BaseException:
+            self._rows.close()
+            raise
 
     def add(
         self,

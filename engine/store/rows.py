@@ -159,7 +159,11 @@ class RowWriter:
             files.remove(path, sync_name=False)  # synced with the name of the new one
         self._file = files.Slots(self._partial, header.end, anew=not done)
         if not done:
-            self._file.put(0, raw)
+            try:
+                self._file.put(0, raw)
+            except BaseException:
+                self._file.close()
+                raise
 
     def put(self, first: int, columns: Mapping[str, NDArray[Any]]) -> None:
         """Write rows from number `first` on, at most one past those that are there; not durable yet.

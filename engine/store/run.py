@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,12 @@ class Run:
         self._told = list(self._journal.notices)
         self._before = self._status_before()
         self._left = False
-        self._heartbeat = Heartbeat(folder / folders.STATUS, {"state": "running"})
+        try:
+            self._heartbeat = Heartbeat(folder / folders.STATUS, {"state": "running"})
+        except BaseException:
+            with suppress(UserError):
+                self._journal.close()
+            raise
 
     def _status_before(self) -> dict[str, Any]:
         try:

@@ -134,3 +134,16 @@ def rest(folder: Path, events: int) -> Path:
     shutil.copytree(folder / "at work", folder / "left")
     work.close()
     return folder / "left"
+
+
+def left_open(folder: Path) -> str:
+    """Files below a folder that this process still has open; empty for none, or where it cannot be seen."""
+    found = []
+    for handle in Path("/proc/self/fd").glob("*"):
+        try:
+            path = handle.readlink()
+        except OSError:  # the handle with which these are listed
+            continue
+        if path.is_relative_to(folder):
+            found.append(str(path.relative_to(folder)))
+    return f"still open: {', '.join(found)}" if found else ""

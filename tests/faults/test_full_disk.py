@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 from cases import chosen
-from cut import amiss, emptied, lost, pulled, taken_up
+from cut import amiss, emptied, left_open, lost, pulled, taken_up
 from faulty_disk import FaultyDisk
 
 from engine.errors import UserError
@@ -66,6 +66,7 @@ def test_every_piece_that_finds_no_room(quick_folder, monkeypatch, tally, whole,
             patch.setattr(files, "disk", FullDisk(number, errno.ENOSPC, ROOM))
             told = pulled(folder)
         why = wrongly_stopped(told)
+        why = why or left_open(folder)
         again, used = taken_up(monkeypatch, folder)
         why = why or amiss(folder, again, outcome) or lost(told, again, used)
         tally("a full disk (no room from the Nth piece on)", not why, f"piece {number}: {why}")

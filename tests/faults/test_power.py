@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 from cases import chosen
-from cut import Told, amiss, differing, emptied, lost, pulled, taken_up
+from cut import Told, amiss, differing, emptied, left_open, lost, pulled, taken_up
 from faulty_disk import CALLS, FaultyDisk
 from lossy_disk import LossyDisk, PowerLoss
 
@@ -65,6 +65,7 @@ def test_a_call_that_fails(quick_folder, monkeypatch, tally, whole, part):
             why = why or amiss(folder, told, outcome)
         elif not isinstance(told.error, UserError) or told.error.kind != "disk":
             why = why or f"it ended with {told.error!r}"
+        why = why or left_open(folder)
         again, used = taken_up(monkeypatch, folder)
         why = why or amiss(folder, again, outcome) or lost(told, again, used)
         tally("a failing call", not why, f"call {number}: {why}")
