@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -82,6 +82,7 @@ def _pass_over(*_: object) -> None:
 
 def _listen() -> None:
     """What signals mean until a run is at work (see `signals`), and to every other command."""
+    meant: dict[str, Callable[[int, object], None]]
     meant = {"SIGTERM": _terminate, "SIGHUP": _terminate, "SIGUSR1": _pass_over, "SIGUSR2": _pass_over}
     for name, handler in meant.items():
         number = getattr(signal, name, None)  # not every system has all
