@@ -71,20 +71,20 @@ class Terminated(SystemExit):
     """SIGTERM or SIGHUP came; an exception, so that whatever is open is closed on the way out."""
 
 
-def _terminate(number: int, _: object = None) -> NoReturn:
+def _terminate(number: int, _: object) -> NoReturn:
     signal.signal(number, _pass_over)  # a terminal that is closed may say so twice
     raise Terminated(143)
 
 
-def _pass_over(*_: object) -> None:
+def _pass_over(_: int, __: object) -> None:
     """There is nothing to save yet, or it is being left already."""
 
 
 def _listen() -> None:
     """What signals mean until a run is at work (see `signals`), and to every other command."""
     meant: dict[str, Callable[[int, object], None]]
-    meant = {"SIGTERM": _terminate, "SIGHUP": _terminate, "SIGUSR1": _pass_over, "SIGUSR2": _pass_over}
-    for name, handler in meant.items():
+    meant: dict[str, Callable[[int, object], None]] = {"SIGTERM": _terminate, "SIGHUP": _terminate}
+    for name, handler in (meant | {"SIGUSR1": _pass_over, "SIGUSR2": _pass_over}).items():
         number = getattr(signal, name, None)  # not every system has all
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, handler)
