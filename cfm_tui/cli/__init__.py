@@ -82,7 +82,6 @@ def _pass_over(_: int, __: object) -> None:
 
 def _listen() -> None:
     """What signals mean until a run is at work (see `signals`), and to every other command."""
-    meant: dict[str, Callable[[int, object], None]]
     meant: dict[str, Callable[[int, object], None]] = {"SIGTERM": _terminate, "SIGHUP": _terminate}
     for name, handler in (meant | {"SIGUSR1": _pass_over, "SIGUSR2": _pass_over}).items():
         number = getattr(signal, name, None)  # not every system has all
