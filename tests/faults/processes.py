@@ -17,17 +17,19 @@ from pathlib import Path
 from bar import FULL
 from commandline import REPOSITORY
 
-#: SIGINT as from a terminal: a shell's background job, and all that it starts, would ignore it.
+#: Signals as from a terminal: a shell's background job, or nohup, and all that it starts, ignores some.
 HEAD = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 for number, path in enumerate({paths}):
     fd = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(fd, number)
     os.close(fd)
 """
 TERMINAL = """
-import os
+import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.setsid()
 fd = os.open({path!r}, os.O_RDWR)
 for number in range(3):
