@@ -2,7 +2,7 @@
 
 f(Ψ) = U f(Λ) Uᵀ for Ψ = U Λ Uᵀ; each filter here reaches it without an eigendecomposition.
 Legend: D feature dimension. Source: UniDD Eq. 2, 4, 20 and Table 1.
-Not here: how correlations are estimated (see `moments`).
+Not here: f(λ) of single eigenvalues (see `responses`), how correlations are estimated (see `moments`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.config import FilterName
+from engine.responses import response
 
 
 class Filter(Protocol):
@@ -32,7 +33,7 @@ class Identity:
 
     def response(self, eigenvalues_D: Tensor) -> Tensor:
         """1 for every eigenvalue."""
-        return torch.ones_like(eigenvalues_D)
+        return response("identity", eigenvalues_D, 0.0)
 
     def apply(self, cov_DD: Tensor) -> Tensor:
         """The identity matrix."""
@@ -45,7 +46,7 @@ class Lambda:
 
     def response(self, eigenvalues_D: Tensor) -> Tensor:
         """The eigenvalues themselves."""
-        return eigenvalues_D
+        return response("lambda", eigenvalues_D, 0.0)
 
     def apply(self, cov_DD: Tensor) -> Tensor:
         """Ψ itself."""
@@ -58,7 +59,7 @@ class Diagonal:
 
     def response(self, eigenvalues_D: Tensor) -> Tensor:
         """λ: what the filter does to a Ψ that is diagonal already."""
-        return eigenvalues_D
+        return response("diagonal", eigenvalues_D, 0.0)
 
     def apply(self, cov_DD: Tensor) -> Tensor:
         """The diagonal, shape (D,)."""
@@ -76,7 +77,7 @@ class Ridge:
 
     def response(self, eigenvalues_D: Tensor) -> Tensor:
         """1/(λ + β)."""
-        return 1.0 / (eigenvalues_D + self.beta)
+        return response("ridge", eigenvalues_D, self.beta)
 
     def apply(self, cov_DD: Tensor) -> Tensor:
         """(Ψ + βI)⁻¹. NaN throughout where Ψ + βI is singular, so that nothing false goes on.
