@@ -115,13 +115,40 @@ def test_a_later_record_replaces_all_rows_from_its_first_on():
     assert metrics.chunks(Record(1, 0.0, "RecoverProgress", payload) for payload in odd) == []
 
 
-def test_one_chunk_is_read_or_refused(tmp_path):
+def test_chunks_are_read_together_and_refused_one_by_one(tmp_path):
     path = tmp_path / "m.f32"
     chunks = written(path)
-    columns, rows = metrics.read_rows(path, chunks[1])
-    assert columns == COLUMNS
-    assert np.array_equal(rows, ROWS[2:6])
-    assert metrics.read_rows(path, chunks[1]._replace(end=5)) is None
-    assert metrics.read_rows(tmp_path / "none", chunks[1]) is None
+
+    def read(*held, columns=COLUMNS, where=path):
+        table = metrics.TableReader(where)
+        try:
+            return table.rows(list(held), columns)
+        finally:
+            table.close()
+
+    assert np.array_equal(read(chunks[1]), ROWS[2:6])
+    assert np.array_equal(read(*chunks), ROWS)
+    found = read(chunks[0], chunks[1]._replace(crc32="0" * 8), chunks[2])
+    assert np.isnan(found[2:6]).all()
+    assert np.array_equal(found[:2], ROWS[:2])
+    assert np.array_equal(found[6:], ROWS[6:])
+    assert np.isnan(read(chunks[1]._replace(end=5))).all()
+    assert np.isnan(read(chunks[1], columns=COLUMNS[::-1])).all()
+    assert np.isnan(read(chunks[1], where=tmp_path / "none")).all()
     os.truncate(path, path.stat().st_size - 1)
-    assert metrics.read_rows(path, chunks[2]) is None
+    found = read(*chunks)
+    assert np.array_equal(found[:6], ROWS[:6])
+    assert np.isnan(found[6:]).all()
+
+
+def test_a_table_that_is_replaced_is_read_after_it_was_closed(tmp_path):
+    path = tmp_path / "m.f32"
+    chunks = written(path)
+    table = metrics.TableReader(path)
+    table.rows(chunks, COLUMNS)
+    other = metrics.Metrics(path, COLUMNS)
+    chunk = other.append(-ROWS[:1])
+    other.close()
+    table.close()
+    assert np.array_equal(table.rows([chunk], COLUMNS), -ROWS[:1])
+    table.close()

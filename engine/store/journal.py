@@ -12,18 +12,18 @@ import json
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.store.files import Appender
 from engine.store.json_file import to_json
 
 _SEAL = b',"crc32":"'
+_SEALED = len(_SEAL) + len('00000000"}\n')  # bytes behind a line's body
+_DECODER = json.JSONDecoder()
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One event as it was written down. time: seconds since 1970 (UTC)."""
 
     seq: int
@@ -40,11 +40,11 @@ def _encode(record: Record) -> bytes:
 
 
 def _decode(line: bytes) -> Record | None:
-    body, seal, rest = line.rpartition(_SEAL)
-    if not seal or rest != f'{zlib.crc32(body):08x}"}}\n'.encode():
+    body = line[:-_SEALED]
+    if line[-_SEALED:] != b'%b%08x"}\n' % (_SEAL, zlib.crc32(body)):
         return None
     try:
-        fields = json.loads(body + b"}")
+        fields, _ = _DECODER.raw_decode(body.decode() + "}")
         record = Record(fields["seq"], fields["time"], fields["kind"], fields["payload"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -84,18 +84,19 @@ class Reading:
                     told = f"line {number} has number {record.seq} after number {self.seq}"
                     self._doubted.append((end, False, told))
                 else:
-                    self._stands(record, end, number)
+                    if self._doubted or record.seq != self.seq + 1:
+                        self._tell_what_is_wrong(record, number)
+                    self.seq, self._after = record.seq, (end, number)
                     yield record
 
-    def _stands(self, record: Record, end: int, number: int) -> None:
+    def _tell_what_is_wrong(self, record: Record, number: int) -> None:
+        """Note the damage before a record that stands."""
         self.damage += [f"{self.path}: {told}" for _, _, told in self._doubted]
         self._doubted = []
         first, last = self.seq + 1, record.seq - 1
         if first <= last:
             missing = f"record {first} is" if first == last else f"records {first} to {last} are"
             self.damage.append(f"{self.path}: {missing} missing before line {number}")
-        self.seq = record.seq
-        self._after = (end, number)
 
     def torn(self) -> str | None:
         """What to say of a torn tail, the last line where that is not whole; None where there is none."""

@@ -13,7 +13,7 @@ import json
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import UserError
 from engine.store.files import Appender, write
@@ -39,12 +39,15 @@ class Chunk(NamedTuple):
 
 def chunk_of(record: Record) -> Chunk | None:
     """The rows that a record of the journal speaks of, if it does."""
+    if record.kind != "RecoverProgress":
+        return None
     rows, crc32 = record.payload.get("rows"), record.payload.get("crc32")
-    if record.kind != "RecoverProgress" or not isinstance(rows, list) or not isinstance(crc32, str):
+    if not isinstance(rows, list) or len(rows) != 2 or not isinstance(crc32, str):
         return None
-    if len(rows) != 2 or not all(isinstance(row, int) for row in rows):
+    first, end = rows
+    if not isinstance(first, int) or not isinstance(end, int):
         return None
-    return Chunk(rows[0], rows[1], crc32) if 0 <= rows[0] <= rows[1] <= rows[0] + _LARGEST else None
+    return Chunk(first, end, crc32) if 0 <= first <= end <= first + _LARGEST else None
 
 
 def chunks(records: Iterable[Record]) -> list[Chunk]:
@@ -114,25 +117,54 @@ def read(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     return columns, _map(path, start, len(columns))
 
 
-def read_rows(path: Path, chunk: Chunk) -> tuple[list[str], NDArray[np.float32]] | None:
-    """Column names and one chunk's rows; None where they are not, or no longer, as the journal says.
+class TableReader:
+    """Reads rows while the owner of the run may add to them, cut them, or replace the table.
 
-    The rows are a copy, so they may be read while the owner of the run cuts the table.
+    The file is opened when rows are asked for, and again after `close`.
     """
-    import numpy as np
 
-    try:
-        columns, start = _read_header(path)
-        width = 4 * len(columns)
-        with path.open("rb") as file:
-            file.seek(start + chunk.first * width)
-            data = file.read((chunk.end - chunk.first) * width)
-    except (UserError, OSError):
-        return None
-    if len(data) % width or f"{zlib.crc32(data):08x}" != chunk.crc32:
-        return None
-    rows = np.frombuffer(data, "<f4").reshape(-1, len(columns))
-    return (columns, rows) if len(rows) == chunk.end - chunk.first else None
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+        self._columns: list[str] = []
+        self._start = 0
+
+    def rows(self, held: Sequence[Chunk], columns: list[str]) -> NDArray[np.float32]:
+        """The rows of chunks that follow each other, (rows, columns), by one read; each chunk is verified.
+
+        A chunk that is not, or no longer, as the journal says, is NaN; so is all of a table that has
+        other columns.
+        """
+        import numpy as np
+
+        first, width = held[0].first, 4 * len(columns)
+        values = np.empty((held[-1].end - first, len(columns)), "<f4")
+        content = values.reshape(-1).view(np.uint8).data
+        there = self._fill(content, first * width, columns)
+        for begin, end, crc32 in held:
+            begin, end = begin - first, end - first
+            if end * width > there or f"{zlib.crc32(content[begin * width : end * width]):08x}" != crc32:
+                values[begin:end] = np.nan
+        return values
+
+    def _fill(self, content: memoryview, at: int, columns: list[str]) -> int:
+        """Read into `content` from an offset behind the header; returns how many bytes were there."""
+        try:
+            if self._file is None:
+                self._columns, self._start = _read_header(self.path)
+                self._file = self.path.open("rb")
+            if self._columns != columns:
+                return 0
+            self._file.seek(self._start + at)
+            return self._file.readinto(content)  # type: ignore[attr-defined, no-any-return]
+        except (UserError, OSError):
+            return 0
+
+    def close(self) -> None:
+        """Let go of the file; closing twice is allowed."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def _map(path: Path, start: int, columns: int) -> NDArray[np.float32]:

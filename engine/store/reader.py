@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import UserError
-from engine.events import STAGES, Event, Stage
+from engine.events import STAGES, Event, RecoverLayout, Stage
 from engine.store import checkpoints, folders, images, journal
 from engine.store.files import unreadable
 from engine.store.json_file import read_json
 from engine.store.lock import owner_of, timestamp
-from engine.store.numbers import Replay
 from engine.store.process import alive
+from engine.store.tail import Rows, Tail
 
 State = Literal["new", "running", "paused", "stopped", "failed", "finished", "lost", "damaged"]
+_PIECE_SECONDS = 0.1  # how long the record is read before what it told is passed on
 LOST_SECONDS = 120.0  #: how old the heartbeat of a run on another host may be
 
 
@@ -94,6 +95,10 @@ class StoredRun:
         path = self.folder / folders.RESULTS
         return read_json(path) if path.exists() else None
 
+    def tail(self) -> Tail:
+        """The record, read piece by piece as it grows."""
+        return Tail(self.folder)
+
     def events(self) -> Iterator[Event]:
         """All that was recorded, oldest first; numbers that are damaged or were replaced are NaN."""
         return self.follow(lambda: True)
@@ -103,13 +108,15 @@ class StoredRun:
 
         What was recorded before `stop` said so is given in full.
         """
-        reading = journal.Reading(self.folder / folders.JOURNAL)
-        replay = Replay(self.folder / folders.METRICS)
+        tail = Tail(self.folder, together=False)
+        layout = tail.layout
         while True:
             last = stop()
-            for record in reading.more():
-                event = replay.event(record)
-                if event is not None:
+            tail.behind = True
+            while tail.behind:
+                for told in tail.more(_PIECE_SECONDS):
+                    event = told.event(layout) if isinstance(told, Rows) else told.event
+                    layout = event if isinstance(event, RecoverLayout) else layout
                     yield event
             if last:
                 return
