@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from cfm_tui.cli import console as consoles
 from cfm_tui.cli import data, doctor, preset, run, runs, score, steer
 from cfm_tui.cli.common import print_json
 
@@ -55,6 +56,7 @@ app.command("run")(run.run)
 app.command("resume")(run.resume)
 app.command("runs")(runs.runs)
 app.command("show")(runs.show)
+app.command("attach")(consoles.attach)
 app.command("watch")(steer.watch)
 app.command("pause")(steer.pause)
 app.command("continue")(steer.go_on)
@@ -65,6 +67,11 @@ app.command("score")(score.score)
 app.command("doctor")(doctor.doctor)
 app.add_typer(preset.app, name="preset")
 app.add_typer(data.app, name="data")
+
+console_app = typer.Typer(
+    name="cfm-tui", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+console_app.command()(consoles.console)
 
 
 class Terminated(SystemExit):
@@ -89,14 +96,14 @@ def _listen() -> None:
             signal.signal(number, handler)
 
 
-def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit."""
+def main(args: Sequence[str] | None = None, program: typer.Typer = app, name: str = "cfm") -> NoReturn:
+    """Run a command line and exit."""
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     _listen()
     try:
-        code = app(words, standalone_mode=False, prog_name="cfm") or 0
+        code = program(words, standalone_mode=False, prog_name=name) or 0
         if code == 130:  # Typer's word for Ctrl-C
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -169,8 +176,4 @@ def _explain(error: BaseException) -> tuple[int, str, str, str]:
 
 def console() -> NoReturn:
     """The `cfm-tui` command."""
-    print(  # noqa: T201
-        "cfm-tui: the console is not built yet\n→ use `cfm run`, `cfm runs` and `cfm show` instead",
-        file=sys.stderr,
-    )
-    sys.exit(2)
+    main(program=console_app, name="cfm-tui")

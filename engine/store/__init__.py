@@ -5,6 +5,7 @@
 
 from engine.store.cache import Cache, DamagedEntry, Entry
 from engine.store.check import check, foreign
+from engine.store.deletion import delete
 from engine.store.folders import fresh_folder, is_run, open_log, refuse_foreign, runs_folder
 from engine.store.reader import StoredRun, find, list_runs
 from engine.store.run import SCHEMA_VERSION, Run, open_run
@@ -17,6 +18,7 @@ __all__ = [
     "Run",
     "StoredRun",
     "check",
+    "delete",
     "find",
     "foreign",
     "fresh_folder",

@@ -1,0 +1,1 @@
+"""The interactive console: configure, launch, watch and steer runs in a terminal."""

@@ -1,0 +1,304 @@
+"""The console as a Textual application: pages over each other, one timer, one run of its own at most."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from cfm_tui.console import export, themes
+from cfm_tui.console.driver import TerminalDriver
+from cfm_tui.console.governor import Governor
+from cfm_tui.console.host import CompareRuns, Configure, Launch, OpenGallery, OpenRun
+from cfm_tui.console.preferences import Preferences
+from cfm_tui.console.screens.base import Page
+from cfm_tui.console.screens.dialogs import Choice, Reading, keys
+from cfm_tui.console.screens.runs import RunsPage
+from cfm_tui.console.session import Session, handed_over
+from cfm_tui.terminal import Terminal
+from engine.errors import UserError
+
+AT_ONCE = 50.0  #: seconds after which SIGTERM is obeyed though no save point was reached
+
+
+class ConsoleApp(App[str]):
+    """Its result is what is printed once the terminal is free again.
+
+    runs: the folder whose runs are listed. read_only: nothing is launched, steered or deleted.
+    """
+
+    CSS_PATH = "app.tcss"
+    TITLE = "cfm-tui"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q", "quit", "quit", id="app.quit", tooltip="Leave; asks where a run is at work here"),
+        Binding("question_mark", "help", "keys", id="app.help", tooltip="The keys that work here"),
+        Binding(
+            "ctrl+p", "command_palette", "palette", show=False, id="app.palette", tooltip="Find any command"
+        ),
+        Binding("escape", "back", "back", show=False, id="app.back", tooltip="To the page before"),
+        Binding("r", "runs", "runs", show=False, id="app.runs", tooltip="All runs"),
+        Binding("n", "configure", "new", show=False, id="app.new", tooltip="Configure a new run"),
+        Binding(
+            "e",
+            "export",
+            "export",
+            show=False,
+            id="app.export",
+            tooltip="Save what is on screen, or a chart's data",
+        ),
+        Binding(
+            "t", "traceback", "error", show=False, id="app.traceback", tooltip="The last error's traceback"
+        ),
+    ]
+
+    def __init__(
+        self, preferences: Preferences, terminal: Terminal, runs: Path, *, read_only: bool = False
+    ) -> None:
+        super().__init__(driver_class=TerminalDriver if sys.__stdin__ is not None else None)
+        self.preferences, self.terminal, self.runs, self.read_only = preferences, terminal, runs, read_only
+        self.image_mode = preferences.images
+        self.session: Session | None = None
+        self.opening: Launch | Configure | OpenRun | None = None
+        self._governor = Governor()
+        self._trouble: tuple[str, str, str] | None = None
+        self._lost = False
+        self.animation_level = "none"
+
+    def on_mount(self) -> None:
+        """Themes, keys, the first page, the timer."""
+        for theme in themes.THEMES:
+            self.register_theme(theme)
+        self.theme = self.preferences.theme or themes.fitting(self.terminal.colours)
+        self.set_keymap(self.preferences.keys)
+        self.push_screen(RunsPage())
+        if self.opening is not None:
+            self.post_message(self.opening)
+        self.set_interval(1 / self.preferences.fps, self._tick)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGHUP, signal.SIGTERM):
+                signal.signal(number, self._signalled)
+
+    # --- the timer --------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        driver = self._driver
+        if isinstance(driver, TerminalDriver) and driver.gone():
+            self._leave_terminal("SIGHUP")
+        self._look_after_session()
+        written = getattr(driver, "written", 0)
+        if self._governor.may_draw(written, self.session is not None and self.session.live):
+            self.draw()
+
+    def draw(self) -> None:
+        """Let the visible page show what is new."""
+        page = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, Page)), None)
+        if page is not None and page.is_mounted:
+            page.tick()
+
+    def _look_after_session(self) -> None:
+        session = self.session
+        if session is None or session.live:
+            return
+        self.session = None
+        failure = session.failure()
+        if failure is not None:
+            self._trouble = failure
+            self.notify(
+                f"{failure[0]}\n→ {failure[1]}  (t: traceback)", severity="error", timeout=30, markup=False
+            )
+
+    # --- leaving ----------------------------------------------------------------------------------
+
+    async def action_quit(self) -> None:
+        """Leave at once where nothing is at work here; ask otherwise."""
+        if self.session is None or not self.session.live:
+            self.exit()
+            return
+        answers = [
+            ("stop", "stop: write a checkpoint and end; `cfm resume` goes on later"),
+            ("detach", "detach: a process of its own goes on, this terminal is free"),
+            ("remain", "remain here"),
+        ]
+        self.push_screen(Choice("A run is at work here.", answers), self._leave)
+
+    def action_detach(self) -> None:
+        """Hand the run to a process of its own and leave."""
+        self._leave("detach")
+
+    def _leave(self, answer: str | None) -> None:
+        session = self.session
+        if answer not in ("stop", "detach"):
+            return
+        if session is None or not session.live:
+            self.exit()
+            return
+        self.notify("leaving at the next save point")
+        session.ask("stop", "the console") if answer == "stop" else None
+        work = self._stopped if answer == "stop" else self._detached
+        threading.Thread(target=work, args=(session,), name="leaving", daemon=True).start()
+
+    def _stopped(self, session: Session) -> None:
+        session.wait()
+        self.call_from_thread(self.exit, f"{session.folder}\n→ `cfm resume {session.folder}` goes on with it")
+
+    def _detached(self, session: Session) -> None:
+        try:
+            pid = handed_over(session, "the console", lambda _: None)
+        except UserError as error:
+            self.call_from_thread(self.exit, f"{error.message}\n→ {error.hint}")
+            return
+        folder = session.folder
+        said = f"{folder}\n→ `cfm attach {folder}` follows it; `cfm stop {folder}` stops it"
+        self.call_from_thread(self.exit, said if pid is not None else str(folder or ""))
+
+    def _signalled(self, number: int, _: object) -> None:
+        self._leave_terminal(signal.Signals(number).name)
+
+    def _leave_terminal(self, why: str) -> None:
+        """The terminal is gone, or the process is to end: on a thread, since nobody may draw any more."""
+        if not self._lost:
+            self._lost = True
+            threading.Thread(target=self._rescue, args=(why,), name="rescue", daemon=True).start()
+
+    def _rescue(self, why: str) -> None:
+        """SIGHUP hands the run over; SIGTERM stops it, and waits no longer than schedulers do."""
+        session = self.session
+        if session is not None and session.live:
+            if why == "SIGHUP":
+                with suppress(UserError):  # it stays on disk as it was saved; nobody is left to be told
+                    handed_over(session, why, lambda _: None)
+            else:
+                session.ask("stop", why)
+                session.wait(AT_ONCE)
+        os._exit(143)
+
+    # --- pages ------------------------------------------------------------------------------------
+
+    def show(self, page: Page) -> None:
+        """Show a page over the ones that are there."""
+        self.push_screen(page)
+
+    async def action_back(self) -> None:
+        """To the page before; the list of runs is the first."""
+        if len(self.screen_stack) > 2:
+            self.pop_screen()
+
+    def action_runs(self) -> None:
+        """To the list of runs."""
+        while len(self.screen_stack) > 2:
+            self.pop_screen()
+
+    def action_configure(self) -> None:
+        """To a new experiment."""
+        self.post_message(Configure())
+
+    def on_configure(self, message: Configure) -> None:
+        """Show the form of a new experiment."""
+        if self.refused("configure"):
+            return
+        from cfm_tui.console.screens.configure import ConfigurePage
+
+        self.show(ConfigurePage(message.preset))
+
+    def on_open_run(self, message: OpenRun) -> None:
+        """Show a run's monitor."""
+        from cfm_tui.console.screens.monitor import MonitorPage
+
+        self.show(MonitorPage(message.folder))
+
+    def on_open_gallery(self, message: OpenGallery) -> None:
+        """Show a run's images."""
+        from cfm_tui.console.screens.gallery import GalleryPage
+
+        self.show(GalleryPage(message.folder))
+
+    def on_compare_runs(self, message: CompareRuns) -> None:
+        """Show several runs beside each other."""
+        from cfm_tui.console.screens.compare import ComparePage
+
+        self.show(ComparePage(message.folders))
+
+    def on_launch(self, message: Launch) -> None:
+        """Begin a run here and show its monitor."""
+        if self.refused("launch"):
+            return
+        if self.session is not None and self.session.live:
+            self.notify("a run is at work here already; detach or stop it first", severity="error")
+            return
+        from cfm_tui.console.screens.monitor import MonitorPage
+
+        self.session = Session(message.resolved, message.name, message.folder)
+        self.action_runs()
+        self.show(MonitorPage(message.folder, self.session))
+
+    def refused(self, what: str) -> bool:
+        """Whether this console only looks on, which is then said."""
+        if self.read_only:
+            self.notify(f"read-only: cannot {what}", severity="warning")
+        return self.read_only
+
+    # --- everywhere -------------------------------------------------------------------------------
+
+    def action_help(self) -> None:
+        """The keys that work here."""
+        self.push_screen(Reading("Keys that work here", keys(self.screen)))
+
+    def action_traceback(self) -> None:
+        """The traceback of what went wrong last."""
+        if self._trouble is None:
+            self.notify("nothing has gone wrong here")
+        else:
+            self.push_screen(Reading(self._trouble[0], self._trouble[2]))
+
+    def trouble(self, error: BaseException) -> None:
+        """Say what went wrong in place; `t` shows its traceback."""
+        import traceback
+
+        message, hint = (error.message, error.hint) if isinstance(error, UserError) else (repr(error), "")
+        self._trouble = message, hint, "".join(traceback.format_exception(error))
+        self.notify(f"{message}\n→ {hint}" if hint else message, severity="error", timeout=15, markup=False)
+
+    def action_export(self) -> None:
+        """Ask in which form, and save it."""
+        answers = [("txt", "text of the screen"), ("svg", "picture of the screen (SVG)")]
+        if callable(getattr(self.screen, "csv", None)):
+            answers.append(("csv", "data of the chart (CSV)"))
+        self.push_screen(Choice("Save which?", answers), self._export)
+
+    def _export(self, form: str | None) -> None:
+        if form is None:
+            return
+        if form == "csv":
+            name, text = "chart", str(cast(Any, self.screen).csv())
+        else:
+            name, text = "screen", export.screen_text(self) if form == "txt" else self.export_screenshot()
+        try:
+            self.notify(f"saved {export.save(name, form, text)}", timeout=10, markup=False)
+        except UserError as error:
+            self.trouble(error)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Everything that a key does here, and the themes."""
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if binding.id and not binding.id.startswith("page.panel"):
+                yield SystemCommand(
+                    binding.description.capitalize(),
+                    active.tooltip or binding.description,
+                    partial(self.run_action, binding.action, active.node),
+                )
+        for name in themes.NAMES:
+            yield SystemCommand(
+                f"Theme {name}", "Change the colours", lambda name=name: setattr(self, "theme", name)
+            )

@@ -1,0 +1,76 @@
+"""The terminal, as the console uses it: counts what it sends, and notices that the terminal is gone.
+
+Textual's own driver neither ends on the end of its input nor survives a terminal that takes no more.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+from textual.drivers.linux_driver import LinuxDriver
+
+_screen: IO[str] | None = None  # where the console draws while the process's own output goes elsewhere
+
+
+class TerminalDriver(LinuxDriver):
+    """written: bytes sent so far."""
+
+    written = 0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if _screen is not None:
+            self._file = _screen  # type: ignore[assignment]
+
+    def write(self, data: str) -> None:
+        """Send, unless the thread that writes ended with the terminal: nobody would take it."""
+        self.written += len(data.encode("utf-8", "replace"))
+        if self._writer_thread is not None and self._writer_thread.is_alive():
+            super().write(data)
+
+    def close(self) -> None:
+        """Wait for what is still to be sent, unless it cannot be."""
+        if self._writer_thread is not None and self._writer_thread.is_alive():
+            super().close()
+
+    def gone(self) -> bool:
+        """Whether the terminal was closed, or its input ended."""
+        if self._writer_thread is not None and not self._writer_thread.is_alive():
+            return True
+        poll = select.poll()
+        poll.register(self.fileno, 0)  # what is always told: that it was hung up, or is no file any more
+        return any(told & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, told in poll.poll(0))
+
+    def _run_input_thread(self) -> None:
+        """An error while reading means that the terminal is gone, which `gone` tells."""
+        with suppress(OSError):
+            self.run_input_thread()
+
+
+@contextmanager
+def own_output() -> Iterator[IO[bytes]]:
+    """Keep what libraries print off the screen while the block runs: it goes to the file that is given."""
+    global _screen
+    with tempfile.TemporaryFile() as elsewhere:
+        kept = {number: os.dup(number) for number in (1, 2)}
+        screen = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number in kept:
+            os.dup2(elsewhere.fileno(), number)
+        _screen = screen
+        try:
+            yield elsewhere
+        finally:
+            _screen = None
+            for number, former in kept.items():
+                os.dup2(former, number)
+                os.close(former)
+            with suppress(OSError):  # the terminal is gone
+                screen.close()

@@ -1,0 +1,32 @@
+"""What is on screen, or in a chart, as files in the current folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from textual.app import App
+from textual.geometry import Size
+
+from engine.store import files
+
+
+def screen_text(app: App[Any]) -> str:
+    """The visible screen as lines of text, without styles."""
+    screen = app.screen
+    width, height = screen.size
+    strips = screen._compositor.render_strips(Size(width, height))
+    return "\n".join(strip.text.rstrip() for strip in strips) + "\n"
+
+
+def save(name: str, suffix: str, text: str) -> Path:
+    """Write a text beside where the program was started; returns where. Raises UserError("disk")."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = Path(f"cfm-{name}-{stamp}.{suffix}").absolute()
+    number = 2
+    while path.exists():
+        path = path.with_name(f"cfm-{name}-{stamp}-{number}.{suffix}")
+        number += 1
+    files.write(path, text.encode(), hint="start the console in a folder that can be written")
+    return path

@@ -1,0 +1,98 @@
+"""The runs of a folder, as a list that is looked through every second or so without reading much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import store
+from engine.errors import UserError
+from engine.store import StoredRun
+
+_LIVE = ("running", "paused")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the list says of a run. Accuracies in percent; done: share of its stage in [0, 1]."""
+
+    folder: Path
+    name: str
+    state: str
+    stage: str
+    done: float | None
+    beta: float | None
+    last: float | None
+    best: float | None
+    control: float | None
+    begun: str
+
+
+class Listing:
+    """The rows of a folder's runs; only runs whose files changed, or that are at work, are read again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[Path, tuple[Any, Row]] = {}
+
+    def rows(self) -> list[Row]:
+        """All of them, oldest first. Raises UserError("disk") where the folder cannot be read."""
+        try:
+            found = (
+                [entry for entry in self.folder.iterdir() if store.is_run(entry)]
+                if self.folder.is_dir()
+                else []
+            )
+        except OSError as error:
+            raise UserError(
+                "disk", f"{self.folder}: {error.strerror}", "choose another with CFM_RUNS"
+            ) from error
+        self._known = {folder: self._row(folder) for folder in found}
+        return sorted((row for _, row in self._known.values()), key=lambda row: (row.begun, row.name))
+
+    def _row(self, folder: Path) -> tuple[Any, Row]:
+        stamp = tuple(_stamp(folder / name) for name in ("status.json", "results.json", "manifest.json"))
+        known = self._known.get(folder)
+        if known is not None and known[0] == stamp and known[1].state not in _LIVE:
+            return known
+        return stamp, read(StoredRun(folder))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def read(run: StoredRun) -> Row:
+    """A run's row, as far as its files can be read."""
+    state, begun = "damaged", ""
+    status: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    try:
+        begun = run.created()
+        state, status, results = run.state(), run.status(), run.results()
+        summary = {} if results is None else results["summary"]
+    except (UserError, OSError, KeyError, TypeError):
+        state = "damaged"
+    total, done = status.get("total"), status.get("done", status.get("epoch"))
+    return Row(
+        folder=run.folder,
+        name=run.name,
+        state=state,
+        stage=str(status.get("stage") or ""),
+        done=done / total if isinstance(total, int) and isinstance(done, int) and total else None,
+        beta=status.get("beta"),
+        last=_mean(summary, "accuracy", status.get("accuracy")),
+        best=_mean(summary, "accuracy_best"),
+        control=_mean(summary, "control"),
+        begun=begun,
+    )
+
+
+def _mean(summary: dict[str, Any], name: str, otherwise: float | None = None) -> float | None:
+    found = summary.get(name)
+    return found["mean"] if isinstance(found, dict) else otherwise
