@@ -1,5 +1,8 @@
 """The YAML documents that settings are made of: presets, protocols, methods, and a person's own files.
 
+A person's own presets are the files NAME.yaml in ``$CFM_PRESETS``, else ``$XDG_CONFIG_HOME/cfm-tui/presets``,
+else ``~/.config/cfm-tui/presets``; none may have the name of one that ships.
+
 A document holds keys of `Config`, and may say `description:`, `extends:` (a preset; in a file also
 another file) and `protocols:` (what holds under one protocol only).
 Not here: in which order documents count (see `settings`).
@@ -8,8 +11,10 @@ Not here: in which order documents count (see `settings`).
 from __future__ import annotations
 
 import copy
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -21,6 +26,7 @@ from engine.errors import UserError
 from engine.problems import show, unknown
 
 PROTOCOLS: tuple[str, ...] = get_args(Config.model_fields["protocol"].annotation)
+_NAME = re.compile(r"\w([\w .+-]{0,98}\w)?")  #: of an own preset; a leading underscore makes it a base
 _SECTION_HINT = "Write `protocols: {paper: {validate: {batch: 64}}}`."
 
 
@@ -34,6 +40,17 @@ class Document:
     extends: str | None = None
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     path: Path | None = None  #: None: ships with the package
+    preset: bool = False  #: shipped or own, but not just a file
+
+
+@dataclass(frozen=True)
+class OwnPreset:
+    """A preset of the user's own. problem: why it cannot be used, or empty."""
+
+    name: str
+    path: Path
+    description: str
+    problem: str = ""
 
 
 def preset_names() -> list[str]:
@@ -46,16 +63,79 @@ def method_names() -> list[str]:
     return _names("methods")
 
 
+def presets_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the user's own presets lie."""
+    if own := environ.get("CFM_PRESETS"):
+        return Path(os.path.expanduser(own))
+    base = environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(os.path.expanduser(base)) / "cfm-tui" / "presets"
+
+
+def own_presets() -> list[OwnPreset]:
+    """The user's own presets, without their bases; those that cannot be used say why."""
+    found = []
+    for name in _own_names():
+        if not name.startswith("_"):
+            try:
+                document = from_preset(name)
+                found.append(OwnPreset(name, _own_path(name), document.description))
+            except UserError as error:
+                found.append(OwnPreset(name, _own_path(name), "", error.message))
+    return found
+
+
 def describe(name: str, kind: str = "") -> str:
     """The one-line description of a preset, or with kind `methods` or `protocols` of one of those."""
-    return str(shipped(kind, name).get("description", ""))
+    return from_preset(name).description if not kind else str(shipped(kind, name).get("description", ""))
 
 
 def source_text(name: str) -> str:
-    """A shipped preset's file as it is written. Raises UserError("config") for an unknown name."""
-    if name not in _names(""):
-        raise unknown("preset", name, preset_names())
+    """A preset's file as it is written. Raises UserError("config") for an unknown name."""
+    document = from_preset(name)
+    if document.path is not None:
+        return document.path.read_text(encoding="utf-8-sig")
     return files("presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def save_preset(name: str, text: str, *, replace: bool = False) -> Path:
+    """Write a preset of the user's own; returns its file. replace: where there is one of that name.
+
+    Raises UserError: "usage" for a name that cannot be used or is taken, "config" for a text that is no
+    preset, "disk" where it cannot be written.
+    """
+    from engine.store import files as store
+
+    path = presets_folder() / f"{name}.yaml"
+    if not _NAME.fullmatch(name) or name.startswith("_") or name.endswith((".yaml", ".yml")):
+        raise UserError(
+            "usage", f"{name[:100]!r} cannot name a preset", "use letters, digits, - and ., without .yaml"
+        )
+    if name in _names(""):
+        raise UserError("usage", f"a preset {name} ships with the program", "choose another name")
+    if path.exists() and not replace:
+        raise UserError(
+            "usage", f"there is a preset {name} already: {path}", "choose another name, or replace it"
+        )
+    values = yaml_file.parse(text, f"preset {name}")
+    if not isinstance(values, dict):
+        raise UserError("config", f"preset {name} holds no keys", "Write `key: value` lines.")
+    with_bases(_own_document(name, values))
+    hint = "set CFM_PRESETS to a folder that can be written"
+    store.make_folder(path.parent, hint)
+    store.write(path, text.encode(), hint=hint)
+    return path
+
+
+def _own_names() -> list[str]:
+    try:
+        names = [entry[:-5] for entry in os.listdir(presets_folder()) if entry.endswith(".yaml")]
+    except OSError:
+        return []
+    return sorted(name for name in names if _NAME.fullmatch(name))
+
+
+def _own_path(name: str) -> Path:
+    return presets_folder() / f"{name}.yaml"
 
 
 def _names(kind: str) -> list[str]:
@@ -95,10 +175,28 @@ def _document(values: Mapping[str, Any], label: str, path: Path | None = None) -
 
 
 def from_preset(name: str, where: str = "") -> Document:
-    """The preset, or base of presets, of that name. where: what asked for it, for the message."""
+    """The preset, or base of presets, of that name. where: what asked for it, for the message.
+
+    Raises UserError("config"): unknown, or both shipped and the user's own.
+    """
+    own = _own_names()
     if name not in _names(""):
-        raise unknown("preset", name, preset_names(), where)
-    return _document(shipped("", name), f"preset {name}")
+        if name not in own:
+            shown = [*preset_names(), *(each for each in own if not each.startswith("_"))]
+            raise unknown("preset", name, shown, where)
+        return _own_document(name, yaml_file.read(_own_path(name)))
+    if name in own:
+        raise UserError(
+            "config",
+            f"preset {name} ships with the program, and {_own_path(name)} has the same name",
+            "Rename your file.",
+        )
+    return replace(_document(shipped("", name), f"preset {name}"), preset=True)
+
+
+def _own_document(name: str, values: Mapping[str, Any]) -> Document:
+    path = _own_path(name).resolve()
+    return replace(_document(values, f"own preset {name}", path), preset=True)
 
 
 def from_protocol(name: str) -> Document:

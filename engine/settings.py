@@ -9,12 +9,12 @@ Not here: reading YAML (see `yaml_file`), what values are right (see `config`).
 
 from __future__ import annotations
 
-import copy
 import difflib
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ from engine.documents import (
     from_preset,
     from_protocol,
     method_names,
+    own_presets,
     preset_names,
-    shipped,
+    save_preset,
     with_bases,
 )
 from engine.errors import UserError
+from engine.layers import Layer, merge, named, nest, normal, with_method
 from engine.problems import explain, leaves, unknown
 
 __all__ = [
@@ -42,11 +44,17 @@ __all__ = [
     "ENVIRONMENT_NAMES",
     "PROTOCOLS",
     "Resolved",
+    "as_preset",
+    "as_sets",
+    "changes",
+    "command_line",
     "describe",
     "flat",
     "method_names",
+    "own_presets",
     "preset_names",
     "resolve",
+    "save_preset",
     "to_yaml",
 ]
 
@@ -61,15 +69,6 @@ class Resolved:
 
     config: Config
     origins: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """What one source says: nested keys, and its name in messages and origins."""
-
-    label: str
-    values: dict[str, Any]
-    protocol: bool = False  #: part of a protocol: stays when a method is named above
 
 
 # --- layers --------------------------------------------------------------------------------------
@@ -94,16 +93,16 @@ def resolve(
     """
     above = [*_environment(environ or {}), _flags(sets, overrides or {})]
     documents = _documents(preset if file or preset else base, file)
-    protocol = _protocol([*(_Layer(each.label, each.values) for each in documents), *above])
+    protocol = _protocol([*(Layer(each.label, each.values) for each in documents), *above])
     protocols = _protocol_layers(protocol)
     layers = list(protocols.values())
     for document in documents:
-        layers.append(_Layer(document.label, document.values))
+        layers.append(Layer(document.label, document.values))
         for name in protocols:
             if name in document.sections:
                 label = f"{document.label}, protocol {name}"
-                layers.append(_Layer(label, document.sections[name], protocol=True))
-    return _build(_with_method([_named(layer) for layer in [*layers, *above]]))
+                layers.append(Layer(label, document.sections[name], protocol=True))
+    return _build(with_method([named(layer) for layer in [*layers, *above]]))
 
 
 def _documents(preset: str | None, file: Path | None) -> list[Document]:
@@ -112,7 +111,7 @@ def _documents(preset: str | None, file: Path | None) -> list[Document]:
     chain = with_bases(from_file(file))
     if preset is None:
         return chain
-    if chain[0].path is None:
+    if any(document.preset for document in chain):
         raise UserError(
             "config",
             f"{file} extends a preset, and '{preset}' is asked for as well",
@@ -121,7 +120,7 @@ def _documents(preset: str | None, file: Path | None) -> list[Document]:
     return with_bases(from_preset(preset)) + chain
 
 
-def _protocol(layers: Sequence[_Layer]) -> str:
+def _protocol(layers: Sequence[Layer]) -> str:
     """The protocol in force: what the highest layer that names one says."""
     for layer in reversed(layers):
         if "protocol" in layer.values:
@@ -132,24 +131,24 @@ def _protocol(layers: Sequence[_Layer]) -> str:
     return str(Config.model_fields["protocol"].default)
 
 
-def _protocol_layers(name: str) -> dict[str, _Layer]:
+def _protocol_layers(name: str) -> dict[str, Layer]:
     """Protocol name → layer, base first."""
-    chain: dict[str, _Layer] = {}
+    chain: dict[str, Layer] = {}
     following: str | None = name
     while following is not None:
         document = from_protocol(following)
-        chain = {following: _Layer(document.label, document.values, protocol=True), **chain}
+        chain = {following: Layer(document.label, document.values, protocol=True), **chain}
         following = document.extends
     return chain
 
 
-def _environment(environ: Mapping[str, str]) -> list[_Layer]:
+def _environment(environ: Mapping[str, str]) -> list[Layer]:
     """One layer for each CFM_* variable that is a setting: CFM_OBJECTIVE__BETA is objective.beta."""
     layers = []
     for variable in sorted(name for name in environ if name.startswith("CFM_")):
         text = environ[variable]
         if variable in ENVIRONMENT_NAMES:
-            layers.append(_Layer(f"environment {variable}", _nest(ENVIRONMENT_NAMES[variable], text)))
+            layers.append(Layer(f"environment {variable}", nest(ENVIRONMENT_NAMES[variable], text)))
             continue
         path = variable[4:].lower().replace("__", ".")
         top = path.split(".")[0]
@@ -157,7 +156,7 @@ def _environment(environ: Mapping[str, str]) -> list[_Layer]:
             _refuse_misspelt(variable)
             continue  # the program's own variables (CFM_CACHE, …) are no settings
         value = yaml_file.parse(text, f"environment {variable}")
-        layers.append(_Layer(f"environment {variable}", _nest(path, value)))
+        layers.append(Layer(f"environment {variable}", nest(path, value)))
     return layers
 
 
@@ -174,82 +173,29 @@ def _refuse_misspelt(variable: str) -> None:
         raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {close[0]}?")
 
 
-def _flags(sets: Sequence[str], overrides: Mapping[str, object]) -> _Layer:
+def _flags(sets: Sequence[str], overrides: Mapping[str, object]) -> Layer:
     values: dict[str, Any] = {}
     for text in sets:
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not all(key.split(".")):
             raise UserError("config", f"--set {text[:60]!r} is not key=value", "Write --set recover.lr=0.1.")
-        _merge(values, _normal(_nest(key, yaml_file.parse(value, f"--set {key}"))), "flag", {})
+        merge(values, normal(nest(key, yaml_file.parse(value, f"--set {key}"))), "flag", {})
     for key, given in overrides.items():
         if given is not None:
             plain = os.fspath(given) if isinstance(given, os.PathLike) else given
-            _merge(values, _normal(_nest(key, plain)), "flag", {})
-    return _Layer("flag", values)
-
-
-def _nest(key: str, value: Any) -> dict[str, Any]:
-    parts = key.split(".")
-    if len(parts) > yaml_file.MAX_DEPTH:
-        raise unknown("key", key, leaves(Config))
-    nested = copy.deepcopy(value)
-    for part in reversed(parts):
-        nested = {part: nested}
-    return dict(nested)
-
-
-# --- methods -------------------------------------------------------------------------------------
-
-
-def _normal(values: dict[str, Any]) -> dict[str, Any]:
-    """`objective: NAME` written out as `objective: {method: NAME}`."""
-    if isinstance(values.get("objective"), str):
-        return {**values, "objective": {"method": values["objective"]}}
-    return values
-
-
-def _named(layer: _Layer) -> _Layer:
-    return replace(layer, values=_normal(layer.values))
-
-
-def _method(layer: _Layer) -> str | None:
-    objective = layer.values.get("objective")
-    name = objective.get("method") if isinstance(objective, dict) else None
-    return name if isinstance(name, str) else None
-
-
-def _with_method(layers: list[_Layer]) -> list[_Layer]:
-    """Put the file of the method that the highest layer names right below that layer."""
-    naming = [index for index, layer in enumerate(layers) if _method(layer) is not None]
-    if not naming:
-        return layers
-    top = naming[-1]
-    name = str(_method(layers[top]))
-    if name not in method_names():
-        raise unknown("method", name, method_names(), f"objective.method, from {layers[top].label}")
-    below = [_without_objective(layer) if _drops(layer) else layer for layer in layers[:top]]
-    method = shipped("methods", name)
-    values = {key: method[key] for key in method if key not in ("description", "formula", "source")}
-    return [*below, _Layer(f"method {name}", values), *layers[top:]]
-
-
-def _drops(layer: _Layer) -> bool:
-    return not layer.protocol or _method(layer) is not None
-
-
-def _without_objective(layer: _Layer) -> _Layer:
-    return replace(layer, values={key: value for key, value in layer.values.items() if key != "objective"})
+            merge(values, normal(nest(key, plain)), "flag", {})
+    return Layer("flag", values)
 
 
 # --- merging -------------------------------------------------------------------------------------
 
 
-def _build(layers: Sequence[_Layer]) -> Resolved:
+def _build(layers: Sequence[Layer]) -> Resolved:
     tree = Config().model_dump(mode="json", by_alias=True)
     said: dict[str, str] = {}
     for layer in layers:
-        _merge(tree, layer.values, layer.label, said)
+        merge(tree, layer.values, layer.label, said)
     try:
         config = Config.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
@@ -259,40 +205,6 @@ def _build(layers: Sequence[_Layer]) -> Resolved:
             "config", f"a value is no plain data: {error}", "Use numbers, text and lists."
         ) from None
     return Resolved(config, {key: said.get(key, "default") for key in leaves(Config)})
-
-
-def _merge(
-    tree: dict[str, Any], values: Mapping[str, Any], label: str, said: dict[str, str], at: str = ""
-) -> None:
-    """Lay `values` over `tree` in place; lists are replaced whole. `said` learns who set what."""
-    for key, value in values.items():
-        path = f"{at}{key}"
-        if isinstance(value, dict) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value, label, said, path + ".")
-        elif isinstance(value, dict) and value:
-            tree[key] = {}
-            said[path] = label
-            _merge(tree[key], value, label, said, path + ".")
-        else:
-            _require_text(path, value, label)
-            tree[key] = copy.deepcopy(value)
-            said[path] = label
-
-
-def _require_text(path: str, value: object, label: str) -> None:
-    """Refuse what no file could hold: text that came from bytes which are not UTF-8."""
-    for text in (path, *(value if isinstance(value, list) else [value])):
-        if (
-            isinstance(text, str)
-            and not text.isascii()
-            and any("\ud800" <= each <= "\udfff" for each in text)
-        ):
-            key = path if path.isprintable() else ascii(path)
-            raise UserError(
-                "config",
-                f"{key} = {text[:60]!a} is no UTF-8 text (from {label})",
-                "Rename what it names, or write it in UTF-8.",
-            )
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -312,9 +224,14 @@ def flat(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
     """YAML that loads again as an equal configuration; with `origins`, each line says its layer."""
+    return _sections(flat(config), origins)
+
+
+def _sections(values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> str:
+    """Dotted keys, in the order of the tree, as nested YAML."""
     lines: list[str] = []
     section: list[str] = []
-    for path, value in flat(config).items():
+    for path, value in values.items():
         *parents, name = path.split(".")
         for depth, parent in enumerate(parents):
             if section[: depth + 1] != parents[: depth + 1]:
@@ -322,4 +239,48 @@ def to_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
         section = parents
         line = "  " * len(parents) + f"{name}: {yaml_file.inline(value)}"
         lines.append(f"{line:<48}  # {origins[path]}" if origins else line)
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)
+
+
+def changes(
+    preset: str | None, config: Config, environ: Mapping[str, str] | None = None
+) -> dict[str, object]:
+    """What must be set beside a preset to arrive at `config`: dotted key → value, in the tree's order.
+
+    preset: None for the defaults of `config`. environ: what holds besides, as in `resolve`. Of what another
+    protocol or method brings along, only what differs from it is named. Raises UserError as `resolve` does.
+    """
+    wanted = flat(config)
+    left = flat(resolve(preset=preset, base=None, environ=environ).config)
+    first = {key: wanted[key] for key in ("protocol", "objective.method") if wanted[key] != left[key]}
+    if first:
+        try:
+            left = flat(resolve(preset=preset, base=None, overrides=first, environ=environ).config)
+        except UserError:  # what it brings along does not fit the preset's own
+            left = {}
+    return {key: wanted[key] for key in wanted if key in first or key not in left or wanted[key] != left[key]}
+
+
+def as_sets(changed: Mapping[str, object]) -> list[str]:
+    """Dotted keys and values as `resolve` and ``--set`` take them: key=value."""
+    return [f"{key}={yaml_file.inline(value)}" for key, value in changed.items()]
+
+
+def command_line(preset: str, sets: Sequence[str]) -> str:
+    """The ``cfm run`` command of a preset and ``key=value`` texts, quoted for a shell."""
+    return shlex.join(
+        ["cfm", "run", "--preset", preset, *(word for text in sets for word in ("--set", text))]
+    )
+
+
+def as_preset(name: str, preset: str, config: Config, description: str = "") -> str:
+    """The text of a preset `name` that means `config` and extends `preset`, for `save_preset`.
+
+    One that replaces itself extends what it extended before.
+    """
+    base: str | None = preset
+    if preset == name:
+        base = from_preset(preset).extends
+        base = None if base is None or base.endswith((".yaml", ".yml")) else base
+    said = {"description": description, "extends": base}
+    return _sections({key: value for key, value in said.items() if value} | changes(base, config))

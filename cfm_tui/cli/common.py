@@ -12,7 +12,7 @@ SCHEMA_VERSION = 1
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Preset = Annotated[str | None, typer.Option(help="An experiment that ships; see cfm preset list.")]
+Preset = Annotated[str | None, typer.Option(help="An experiment that ships, or yours; see cfm preset list.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A YAML file in a preset's grammar.")]
 Sets = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""`cfm preset`: the experiments that ship, what each resolves to, and whether a file is one.
+"""`cfm preset`: the experiments that ship and one's own, what each means, and whether a file is one.
 
 Engine modules are imported inside the commands, so that `cfm --help` stays quick.
 """
@@ -7,37 +7,52 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cfm_tui.cli.common import ConfigFile, Json, Sets, print_json
+
+if TYPE_CHECKING:
+    from engine.documents import OwnPreset
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check presets and configuration files.")
 
 
 @app.command("list")
 def list_presets(as_json: Json = False) -> None:
-    """List presets, protocols and methods, one line each."""
+    """List presets, your own, protocols and methods, one line each."""
     from engine import settings
+    from engine.documents import presets_folder
 
     kinds = {
         "presets": [(name, settings.describe(name)) for name in settings.preset_names()],
         "protocols": [(name, settings.describe(name, "protocols")) for name in settings.PROTOCOLS],
         "methods": [(name, settings.describe(name, "methods")) for name in settings.method_names()],
     }
+    own = settings.own_presets()
     if as_json:
-        print_json(
-            {
-                kind: [{"name": name, "description": description} for name, description in entries]
-                for kind, entries in kinds.items()
-            }
-        )
+        document: dict[str, Any] = {
+            kind: [{"name": name, "description": description} for name, description in entries]
+            for kind, entries in kinds.items()
+        }
+        document["own"] = [_told(preset) for preset in own]
+        print_json(document)
         return
     for kind, entries in kinds.items():
+        if kind == "protocols" and own:
+            typer.echo(f"your presets, in {presets_folder()}:")
+            for preset in own:
+                unusable = f"cannot be used: {preset.problem}" if preset.problem else ""
+                typer.echo(f"  {preset.name:<20} {unusable or preset.description}")
         typer.echo(f"{kind}:")
         for name, description in entries:
             typer.echo(f"  {name:<20} {description}")
+
+
+def _told(preset: OwnPreset) -> dict[str, str]:
+    told = {"name": preset.name, "description": preset.description, "path": str(preset.path)}
+    return {**told, "problem": preset.problem} if preset.problem else told
 
 
 @app.command()
@@ -75,7 +90,8 @@ def validate(
     """Check presets or YAML files, under every protocol unless they name one; exit code 2 if any fails."""
     from engine import settings
 
-    results = [(target, _problem(target)) for target in targets or settings.preset_names()]
+    known = [*settings.preset_names(), *(preset.name for preset in settings.own_presets())]
+    results = [(target, _problem(target)) for target in targets or known]
     if as_json:
         print_json(
             {
