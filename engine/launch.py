@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine import pipeline, resume, settings, store
 from engine import plan as plans
-from engine import resume, settings, store
 from engine.config import Config
+from engine.events import Event
 from engine.plan import Plan
+from engine.results import Results
 from engine.settings import Resolved
-from engine.store import Run
+from engine.steering import Control
+from engine.store import Cache, Run
 
 
 def begin(
@@ -35,6 +38,29 @@ def begin(
     if not store.is_run(folder):
         plans.check_room(plan, folder)
     return plan, opened(plan, folder, resolved.origins, command)
+
+
+def experiment(
+    resolved: Resolved,
+    folder: Path | None,
+    name: str,
+    command: Sequence[str] = (),
+    control: Control | None = None,
+    reading: Callable[[int, int], None] | None = None,
+    opened: Callable[[Path], None] | None = None,
+) -> Generator[Event, None, Results]:
+    """A whole experiment: `begin`, then `pipeline.run`; nothing is done before the first event is pulled.
+
+    opened(folder): called once the run's folder exists and is this process's. The run is left to others
+    however this ends. Raises what those two do.
+    """
+    plan, run = begin(resolved, folder, name, command, reading)
+    try:
+        if opened is not None:
+            opened(run.folder)
+        return (yield from pipeline.run(plan, run, Cache(), command, control))
+    finally:
+        run.release()  # where it did not come to be pulled
 
 
 def opened(plan: Plan, folder: Path, origins: dict[str, str], command: Sequence[str] = ()) -> Run:
