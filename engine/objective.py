@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine import config, filters
@@ -146,8 +148,35 @@ def spectrum(moments: Moments) -> list[float] | None:
     """Eigenvalues of Ψ, largest first; None where Ψ was not measured."""
     if moments.cov_DD is None:
         return None
-    eigenvalues: list[float] = torch.linalg.eigvalsh(moments.cov_DD).flip(0).tolist()
+    eigenvalues: list[float] = torch.linalg.eigvalsh(moments.cov_DD.cpu()).flip(0).tolist()
     return eigenvalues
+
+
+class Spectra:
+    """Eigenvalues of Ψ beside those of Ψ_s; the real ones are computed when first asked for."""
+
+    def __init__(self, real: Sequence[Moments]) -> None:
+        self._taps = real
+        self._real: list[NDArray[np.float32] | None] | None = None
+
+    def beside(
+        self, synthetic: Sequence[Moments]
+    ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Both by tap, largest first; taps where one of them is not measured are left out."""
+        if self._real is None:
+            self._real = [_eigenvalues(tap) for tap in self._taps]
+        pairs = zip(synthetic, self._real, strict=True)
+        found = {tap.name: (real_D, _eigenvalues(tap)) for tap, real_D in pairs if real_D is not None}
+        return {name: (real_D, own_D) for name, (real_D, own_D) in found.items() if own_D is not None}
+
+
+def _eigenvalues(tap: Moments) -> NDArray[np.float32] | None:
+    """The spectrum; None where Ψ was not measured, or no spectrum can be found."""
+    try:
+        found = spectrum(tap)
+    except RuntimeError:  # the values are not finite, or too far apart
+        return None
+    return None if found is None else np.array(found, np.float32)
 
 
 def cross_entropy(logits_MK: Tensor, labels_M: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from engine.data import ImageSet, denormalise, normalise
 from engine.errors import UserError
 from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress
 from engine.moments import Moments, moving, of_batch, pack, unpack
+from engine.objective import Spectra
 from engine.rng import generator
 from engine.savepoint import (
     Pace,
@@ -34,6 +35,7 @@ from engine.savepoint import (
     restore_optimiser,
     under,
 )
+from engine.store import glimpse
 from engine.taps import Tapped
 
 CHUNK_ITERATIONS = 200
@@ -107,16 +109,17 @@ def recover(
     objective.Objective(goal, real, min(betas))  # a missing inverse is known before hours of work
     starts = initial_indices(config, train)
     earlier = None if saved is None else _earlier(saved, network.names, device)
-    pace = Pace(config.checkpoint_seconds)
+    pace, spectra = Pace(config.checkpoint_seconds), Spectra(real)
     for number, (ipc_round, classes) in list(enumerate(plan, start=1))[at["batch"] - 1 :]:
         batch = Batch(config, network, real, train, betas[number - 1], number, earlier)
         batch.start(starts[ipc_round][classes], classes, saved)
-        yield from batch.optimise(len(plan), pace)
+        yield from batch.optimise(len(plan), pace, spectra)
         if config.recover.emu:
             earlier = batch.statistics
         keep(batch.pixels(), batch.labels_M.cpu(), number, batch.objective.beta)
         yield BatchRecovered(number, len(plan), batch.objective.beta, len(classes))
-        yield SavePoint("recover", partial(_between, number + 1, earlier), always=True)
+        look = partial(batch.look, spectra) if number == len(plan) else None
+        yield SavePoint("recover", partial(_between, number + 1, earlier), always=True, look=look)
         saved = None
     return None if earlier is None else [moments.to(torch.device("cpu")) for moments in earlier]
 
@@ -177,21 +180,21 @@ class Batch:
         one = torch.ones((), device=self.device).expand(1, self.train.channels, 1, 1)
         self.lowest, self.highest = (normalise(v, self.train.mean, self.train.std) for v in (0 * one, one))
 
-    def optimise(self, batches: int, pace: Pace) -> Generator[Event, None, None]:
+    def optimise(self, batches: int, pace: Pace, spectra: Spectra) -> Generator[Event, None, None]:
         """All iterations that are left; values leave the device in chunks, as events, with a save point."""
         settings, group = self.config.recover, self.adam.param_groups[0]
         chunk: list[Tensor] = []
         since = time.monotonic()
         while self.iteration < settings.iterations:
             group["lr"] = schedules.cosine_to_zero(settings.lr, self.iteration, settings.iterations)
-            chunk.append(self.step(self.adam, self.iteration))
+            due, last = pace.due(), self.iteration == settings.iterations - 1
+            chunk.append(self.step(self.adam, self.iteration, keep=due or last))
             self.iteration += 1
-            due, last = pace.due(), self.iteration == settings.iterations
             if due or last or len(chunk) == CHUNK_ITERATIONS:
                 yield from self._tell(torch.stack(chunk), batches, since)
                 chunk, since = [], time.monotonic()
             if due and not last:
-                yield SavePoint("recover", self.state)
+                yield SavePoint("recover", self.state, look=partial(self.look, spectra))
 
     def state(self) -> State:
         """The state between two iterations. Raises UserError("numeric") where an image is not finite."""
@@ -202,11 +205,26 @@ class Batch:
             arrays |= under("earlier", pack(self.earlier))
         return captured(arrays, where, HINT, batch=self.number, iteration=self.iteration)
 
-    def step(self, adam: torch.optim.Optimizer, iteration: int) -> Tensor:
+    def look(self, spectra: Spectra) -> glimpse.Glimpse:
+        """What the batch looks like now, after an iteration that kept its statistics."""
+        x_MCHW = self._shown()[: glimpse.MOST_IMAGES]
+        if x_MCHW.shape[-1] > glimpse.MOST_PIXELS:
+            x_MCHW = F.adaptive_avg_pool2d(x_MCHW, glimpse.MOST_PIXELS)
+        return glimpse.Glimpse(
+            self.number,
+            self.iteration,
+            self.objective.beta,
+            x_MCHW.mul(255).round().byte().cpu().numpy(),
+            self.labels_M[: glimpse.MOST_IMAGES].cpu().numpy(),
+            spectra.beside(self.statistics),
+            time.time(),
+        )
+
+    def step(self, adam: torch.optim.Optimizer, iteration: int, *, keep: bool = False) -> Tensor:
         """One iteration; returns numbers on the device, shape (1 + T·L + 1 + S·L,).
 
         They are CE, every term at every tap, and sums of absolute values that tell what was not finite before
-        the step: of the images, and of S statistics of every tap.
+        the step: of the images, and of S statistics of every tap. keep: the statistics stay in `statistics`.
         """
         settings = self.config.recover
         rng = generator(self.config.seed, "recover", self.number, iteration)
@@ -232,7 +250,7 @@ class Batch:
         if settings.clamp:
             with torch.no_grad():
                 self.images_MCHW.clamp_(self.lowest, self.highest)
-        if iteration == settings.iterations - 1:
+        if keep:
             self.statistics = [moments.detach() for moments in synthetic]
         return torch.cat([ce.detach().reshape(1), values_TL.detach().flatten(), torch.stack(sums)])
 
@@ -309,5 +327,8 @@ class Batch:
 
     def pixels(self) -> Tensor:
         """The images as they stand, in [0, 1], on the CPU."""
-        images = denormalise(self.images_MCHW.detach(), self.train.mean, self.train.std)
-        return images.clamp(0, 1).cpu()
+        return self._shown().cpu()
+
+    def _shown(self) -> Tensor:
+        """The images as they stand, in [0, 1], on their device."""
+        return denormalise(self.images_MCHW.detach(), self.train.mean, self.train.std).clamp(0, 1)

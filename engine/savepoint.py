@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.errors import UserError
 from engine.events import Event, Stage
+from engine.store.glimpse import Glimpse
 
 OFFER_SECONDS = 1.0  #: how often a stage offers a save point, at least
 
@@ -37,13 +38,15 @@ class SavePoint(Event):
     """The stage can be left here; everything it told so far has been yielded.
 
     capture: gives the state, to be called before the stage is pulled again; raises UserError("numeric")
-    where it is not worth keeping. always: a point that is saved whenever it is reached, such as a
-    batch's end.
+    where it is not worth keeping. always: a point that is saved, and looked at, whenever it is reached,
+    such as a batch's end. look: gives what a person may see of the work, to be called before the stage is
+    pulled again; it may take as long as an iteration.
     """
 
     stage: Stage
     capture: Callable[[], State]
     always: bool = False
+    look: Callable[[], Glimpse] | None = None
 
 
 class Pace:

@@ -5,12 +5,14 @@ Only at save points: between two of them a stage is never disturbed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Generator
+from contextlib import suppress
 from typing import TypeVar
 
-from engine.errors import Stopped
+from engine.errors import Stopped, UserError
 from engine.events import Checkpointed, Continued, Event, Paused
 from engine.savepoint import SavePoint
 from engine.store import Run
@@ -18,6 +20,8 @@ from engine.store.control import Command
 
 T = TypeVar("T")
 SHARE = 0.01  #: of the run's time, at most, that is spent on checkpoints written unasked
+LOOK_SECONDS = 2.0  #: between two glimpses, at least
+LOOK_SHARE = 0.005  #: of the run's time, at most, that is spent on them
 WAIT_SECONDS = 0.1  #: how often a paused run looks whether it may go on
 
 
@@ -39,8 +43,8 @@ class Control:
 class Steering:
     """Drives a run's stages from save point to save point.
 
-    seconds: between checkpoints written unasked; 0 for one at every save point, whatever it costs.
-    Otherwise they are written less often where they would take more than 1 % of the time.
+    seconds: between checkpoints written unasked; 0 for one, and a glimpse, at every save point, whatever it
+    costs. Otherwise they are written less often where they would take more than 1 % of the time.
     """
 
     def __init__(self, run: Run, control: Control, seconds: float) -> None:
@@ -49,6 +53,8 @@ class Steering:
         self._seconds = seconds
         self._saved = time.monotonic()
         self._cost = 0.0
+        self._looked = -math.inf
+        self._look_cost = 0.0
         self._save = False
         self._pause: str | None = None
         self._continue = ""
@@ -75,6 +81,7 @@ class Steering:
         wanted = self._save or self._pause is not None or self._stop is not None
         if wanted or point.always or self._due():
             yield self._checkpoint(point)
+        self._look(point)
         if self._pause is not None and self._stop is None:
             yield from self._wait(self._pause)
         if self._stop is not None:
@@ -102,6 +109,17 @@ class Steering:
         self._cost = time.perf_counter() - began
         self._saved, self._save = time.monotonic(), False
         return Checkpointed(point.stage, number, size, self._cost)
+
+    def _look(self, point: SavePoint) -> None:
+        """Let others see the work, now and then. A disk that refuses is met where it matters."""
+        rest = self._seconds and max(LOOK_SECONDS, self._look_cost / LOOK_SHARE)
+        if point.look is None or not (point.always or time.monotonic() - self._looked >= rest):
+            return
+        began = time.perf_counter()
+        with suppress(UserError, OSError):
+            self._run.save_glimpse(point.look())
+        self._look_cost = time.perf_counter() - began
+        self._looked = time.monotonic()
 
     def _wait(self, by: str) -> Generator[Event, None, None]:
         yield Paused(by)

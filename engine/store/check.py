@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from engine.store import checkpoints, control, folders, images, journal, labels, metrics, rows, tensors
+from engine.store import (
+    checkpoints,
+    control,
+    folders,
+    glimpse,
+    images,
+    journal,
+    labels,
+    metrics,
+    rows,
+    tensors,
+)
 from engine.store.json_file import read_json
 from engine.store.lock import LOCK, OWNER
 from engine.store.reader import StoredRun
@@ -21,6 +32,7 @@ _PLAIN = (
     folders.JOURNAL,
     folders.METRICS,
     folders.MOVING,
+    folders.GLIMPSE,
     folders.LOG,
     LOCK,
 )
@@ -46,7 +58,16 @@ def check(folder: Path) -> list[str]:
     files that are just being written may be told too.
     """
     found: list[str] = []
-    for look in (_manifest_and_config, _json, _journal_and_metrics, _images, _labels, _checkpoints, _moving):
+    for look in (
+        _manifest_and_config,
+        _json,
+        _journal_and_metrics,
+        _images,
+        _labels,
+        _checkpoints,
+        _moving,
+        _glimpse,
+    ):
         found += _told(look, folder)
     return list(dict.fromkeys(found))
 
@@ -163,4 +184,11 @@ def _moving(folder: Path) -> list[str]:
     path = folder / folders.MOVING
     if path.is_file():
         tensors.read(path)
+    return []
+
+
+def _glimpse(folder: Path) -> list[str]:
+    path = folder / folders.GLIMPSE
+    if path.is_file():
+        glimpse.read(path)
     return []

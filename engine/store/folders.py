@@ -15,6 +15,7 @@ from engine.store.lock import LOCK, OWNER
 
 CONFIG, MANIFEST, STATUS, RESULTS = "config.yaml", "manifest.json", "status.json", "results.json"
 JOURNAL, METRICS, MOVING, LOG = "journal.jsonl", "metrics/recover.f32", "moving.safetensors", "log.txt"
+GLIMPSE = "glimpse.safetensors"
 IMAGES, LABELS, CHECKPOINTS = "images", "labels", "checkpoints"
 _BEFORE_MANIFEST = {LOCK, OWNER, CONFIG, CONTROL, LOG}  # what a run may leave that ended while it was made
 

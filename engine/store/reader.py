@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from engine.errors import UserError
 from engine.events import STAGES, Event, RecoverLayout, Stage
-from engine.store import checkpoints, folders, images, journal
+from engine.store import checkpoints, folders, glimpse, images, journal
 from engine.store.files import unreadable
 from engine.store.json_file import read_json
 from engine.store.lock import owner_of, timestamp
@@ -136,6 +136,10 @@ class StoredRun:
     def damage(self) -> list[str]:
         """What is wrong with the journal, by line. `check` looks at every file."""
         return journal.damage(self.folder / folders.JOURNAL)
+
+    def glimpse(self) -> glimpse.Glimpse | None:
+        """What recovery looked like lately, or at its end; None where that is absent or damaged."""
+        return glimpse.latest(self.folder / folders.GLIMPSE)
 
     def log(self) -> str:
         """What a detached run printed; empty where there is none."""

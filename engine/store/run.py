@@ -2,7 +2,7 @@
 
     runs/NAME/
       config.yaml  manifest.json  journal.jsonl  metrics/  status.json  checkpoints/  images/  labels/
-      moving.safetensors  results.json  control/
+      moving.safetensors  glimpse.safetensors  results.json  control/
 
 Source: DESIGN "A run on disk". Not here: how others read it (see `reader`), what a run does (see `pipeline`).
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
 from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress, StageFinished, to_payload
-from engine.store import checkpoints, folders, journal, tensors
+from engine.store import checkpoints, folders, glimpse, journal, tensors
 from engine.store.checkpoints import Saved
 from engine.store.control import Inbox, Request
 from engine.store.files import make_folder, remove, sweep, write
@@ -199,6 +199,10 @@ class Run:
         """The moving statistics with which recovery ended, if any. Raises UserError("data")."""
         path = self.folder / folders.MOVING
         return tensors.read(path)[0] if path.is_file() else None
+
+    def save_glimpse(self, seen: glimpse.Glimpse) -> None:
+        """Replace what others see of the recovery that is at work. Raises UserError("disk")."""
+        glimpse.write(self.folder / folders.GLIMPSE, seen)
 
     def save_results(self, results: dict[str, Any]) -> None:
         """Write the finished run's numbers."""

@@ -91,18 +91,23 @@ def parse(raw: bytes) -> Header:
 
 
 def write(
-    path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str], hint: str = files.OUT
+    path: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    facts: Mapping[str, str],
+    hint: str = files.OUT,
+    *,
+    sync_name: bool = True,
 ) -> int:
     """Replace the file `path` by these arrays, atomically and sealed; returns its bytes.
 
-    facts: kept in the header as text. Raises UserError("disk") with `hint`.
+    facts: kept in the header as text. sync_name: as in `files.write`. Raises UserError("disk") with `hint`.
     """
     # Largest items first: readers want every array aligned to its item size.
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     plain = {name: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for name, array in ordered}
     header = layout({name: (array.dtype.str, array.shape) for name, array in plain.items()}, facts, "file")
     contents = [as_bytes(array) for array in plain.values()]
-    files.write(path, seal(header, *contents), *contents, hint=hint)
+    files.write(path, seal(header, *contents), *contents, hint=hint, sync_name=sync_name)
     return len(header) + sum(content.nbytes for content in contents)
 
 

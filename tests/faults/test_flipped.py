@@ -79,10 +79,10 @@ def unwritten(path, at):
 
 
 def unread(run, name):
-    """Whether nobody needs a file any more: who had the run before, a checkpoint that has a newer one."""
+    """Whether no resume needs a file: who had the run before, what it looked like, an older checkpoint."""
     stage, _, number = name.removeprefix("checkpoints/").removesuffix(".safetensors").partition("-")
     known = [count for count, _ in checkpoints.paths(run / "checkpoints", stage)]
-    return name == "owner.json" or (name.startswith("checkpoints/") and int(number or 0) in known[:-1])
+    return name in ("owner.json", "glimpse.safetensors") or (name.startswith("checkpoints/") and int(number or 0) in known[:-1])
 
 
 def cfm(capsys, *words):
