@@ -81,6 +81,16 @@ class Rows:
             raise self.damage(wrong[0])
         return columns
 
+    def column(self, name: str, first: int, count: int) -> NDArray[Any]:
+        """One column of `count` rows, not verified. Raises UserError where it cannot be read."""
+        assert 0 <= first <= first + count <= self.count
+        return self._column(self.header.parts[name], first, count)
+
+    def written(self, first: int = 0) -> int:
+        """How many rows are there, without a gap; rows before `first` are known to be."""
+        there = self.column(DIGEST, first, self.count - first).any(axis=1)
+        return first + (len(there) if there.all() else int(there.argmin()))
+
     def walk(self, count: int, seen: Seen, chunk: int | None = None) -> None:
         """Show the first `count` rows to `seen`, `chunk` at a time. Raises as `read` does."""
         step = chunk or self.chunk
