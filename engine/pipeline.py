@@ -206,8 +206,10 @@ class Pipeline:
             saved, done = None, 0
         writer = self.run.image_writer(shape, classes, done)
 
-        def keep(images_MCHW: Tensor, labels_M: Tensor, batch: int, beta: float) -> None:
-            writer.add(images_MCHW.numpy(), labels_M.numpy(), batch, beta)
+        def keep(
+            images_MCHW: Tensor, labels_M: Tensor, batch: int, beta: float, confidence_M: Tensor
+        ) -> None:
+            writer.add(images_MCHW.numpy(), labels_M.numpy(), batch, beta, confidence_M.numpy())
 
         moving = yield from recover(self.config, teacher, real, self.train, self.device, keep, saved)
         if moving is not None:

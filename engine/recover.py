@@ -42,7 +42,7 @@ CHUNK_ITERATIONS = 200
 KEPT = "earlier batches are kept"
 HINT = f"lower recover.lr; {KEPT}"
 
-Keep = Callable[[Tensor, Tensor, int, float], None]
+Keep = Callable[[Tensor, Tensor, int, float, Tensor], None]
 
 
 def batches(config: Config, classes: int) -> list[tuple[int, np.ndarray]]:
@@ -93,7 +93,8 @@ def recover(
     """Distil `config.ipc` images per class out of `model` and the real statistics.
 
     real: moments of each tap in forward order. keep: is given each batch as soon as it is finished
-    (images in [0, 1] and labels on the CPU, its number from 1, β). saved: goes on from another call's save
+    (images in [0, 1] and labels, its number from 1, β, the teacher's probability of each image's class; all
+    tensors on the CPU). saved: goes on from another call's save
     point. Yields a layout, then chunks of values, then one event a batch; returns the moving statistics of
     all batches, if there are any. Raises UserError("numeric") naming batch, iteration and layer where a
     loss, a statistic or an image is not finite; nothing of that batch is kept.
@@ -116,7 +117,7 @@ def recover(
         yield from batch.optimise(len(plan), pace, spectra)
         if config.recover.emu:
             earlier = batch.statistics
-        keep(batch.pixels(), batch.labels_M.cpu(), number, batch.objective.beta)
+        keep(batch.pixels(), batch.labels_M.cpu(), number, batch.objective.beta, batch.confidence())
         yield BatchRecovered(number, len(plan), batch.objective.beta, len(classes))
         look = partial(batch.look, spectra) if number == len(plan) else None
         yield SavePoint("recover", partial(_between, number + 1, earlier), always=True, look=look)
@@ -328,6 +329,13 @@ class Batch:
     def pixels(self) -> Tensor:
         """The images as they stand, in [0, 1], on the CPU."""
         return self._shown().cpu()
+
+    @torch.no_grad()
+    def confidence(self) -> Tensor:
+        """The teacher's probability of each image's own class, shape (M,), on the CPU; no view is drawn."""
+        _, logits_MK = self.network(normalise(self._shown(), self.train.mean, self.train.std))
+        found_M1 = logits_MK.float().softmax(dim=1).gather(1, self.labels_M.unsqueeze(1))
+        return found_M1.squeeze(1).cpu()
 
     def _shown(self) -> Tensor:
         """The images as they stand, in [0, 1], on their device."""

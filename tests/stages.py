@@ -30,12 +30,12 @@ def distil(config, model, real, train, device):
     """Recovery pulled to its end: its events, and all that it handed over."""
     parts = []
 
-    def keep(images_MCHW, labels_M, batch, beta):
-        count = len(labels_M)
-        parts.append((images_MCHW, labels_M, torch.full((count,), batch), torch.full((count,), beta)))
+    def keep(images_MCHW, labels_M, batch, beta, confidence_M):
+        told = (torch.full((len(labels_M),), value) for value in (batch, beta))
+        parts.append((images_MCHW, labels_M, *told, confidence_M))
 
     events, _ = drive(recover(config, model, real, train, device, keep))
-    fields = ("images_NCHW", "labels_N", "batch_N", "beta_N")
+    fields = ("images_NCHW", "labels_N", "batch_N", "beta_N", "confidence_N")
     return events, SimpleNamespace(**dict(zip(fields, map(torch.cat, zip(*parts, strict=True)), strict=True)))
 
 

@@ -48,7 +48,7 @@ class Recovery:
         config = small(**changes)
         self.stage = recover.recover(config, teacher, real, digits.train, cpu, self.keep)
 
-    def keep(self, images_MCHW, labels_M, batch, beta):
+    def keep(self, images_MCHW, labels_M, batch, beta, confidence_M):
         assert images_MCHW.isfinite().all()
         self.kept[batch] = images_MCHW
 

@@ -7,6 +7,7 @@ import torch
 from stages import drive, small
 
 from engine import augment, backbones, objective, recover, statistics
+from engine.data import normalise
 from engine.errors import UserError
 from engine.events import BatchRecovered, RecoverLayout, RecoverProgress
 from engine.moments import of_batch
@@ -35,6 +36,17 @@ def test_artefact_has_one_image_per_class_and_round(run):
     assert distilled.beta_N[0].item() == pytest.approx(layout.betas[0])
     assert distilled.beta_N[-1].item() == pytest.approx(layout.betas[1])
     assert [e.batch for e in events if isinstance(e, BatchRecovered)] == [1, 2]
+
+
+def test_the_teacher_says_how_sure_it_is_of_each_image_as_it_is(run, teacher, digits):
+    """Expected: the plain teacher's softmax."""
+    _, _, distilled = run
+    train = digits.train
+    with torch.no_grad():
+        logits_NK = teacher(normalise(distilled.images_NCHW, train.mean, train.std))
+    wanted_N = logits_NK.softmax(dim=1)[torch.arange(len(logits_NK)), distilled.labels_N]
+    assert torch.allclose(distilled.confidence_N, wanted_N, atol=1e-4)
+    assert distilled.confidence_N.std() > 0
 
 
 def test_every_iteration_of_every_batch_is_reported_once(run):

@@ -163,8 +163,9 @@ def test_recover(teacher, digits, cpu, changes):
     _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
     parts = {}
 
-    def keep(images_MCHW, labels_M, batch, beta):
-        parts[batch] = {"images": images_MCHW.clone(), "labels": labels_M, "beta": torch.tensor(beta)}
+    def keep(images_MCHW, labels_M, batch, beta, confidence_M):
+        told = {"labels": labels_M, "beta": torch.tensor(beta), "confidence": confidence_M}
+        parts[batch] = {"images": images_MCHW.clone(), **told}
 
     def begin(saved, config=config):
         return recover.recover(config, teacher, real, digits.train, cpu, keep, saved)

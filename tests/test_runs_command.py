@@ -52,7 +52,7 @@ def test_a_damaged_run_is_told_and_hides_no_other(capsys, runs, damage):
 def test_showing_one_image_reads_one_image(capsys, runs):
     pixels = np.zeros((40, 3, 192, 192), np.float32)
     writer = made(runs / "large").image_writer(pixels.shape, ("a",))
-    writer.add(pixels, np.zeros(40, np.int64), 1, 0.1)
+    writer.add(pixels, np.zeros(40, np.int64), 1, 0.1, np.ones(40))
     writer.finish()
     call(capsys, "show", "large", "--thumbnails", "1")
     tracemalloc.start()

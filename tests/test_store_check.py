@@ -22,7 +22,7 @@ def whole_run(folder):
     record_recovery(run)
     writer = run.image_writer((4, 1, 4, 4), CLASSES)
     for batch in (1, 2):
-        writer.add(pixels()[2 * batch - 2 : 2 * batch], np.array([0, 1]), batch, 0.5)
+        writer.add(pixels()[2 * batch - 2 : 2 * batch], np.array([0, 1]), batch, 0.5, np.ones(2))
         run.checkpoint("recover", {"x": np.arange(3.0)}, {"batch": batch})
     writer.finish()
     run.save_moving({"x": np.arange(3)})
@@ -45,7 +45,7 @@ def cut_recovery(folder):
     run = opened(folder)
     writer = run.image_writer((4, 1, 4, 4), CLASSES)
     record_recovery(run)
-    writer.add(pixels()[:2], np.array([0, 1]), 1, 0.5)
+    writer.add(pixels()[:2], np.array([0, 1]), 1, 0.5, np.ones(2))
     run.record(layout(done=6))
     run.record(progress(2, 2))
     run.checkpoint("recover", {"x": np.arange(3.0)}, {"batch": 2})

@@ -13,6 +13,7 @@ from engine.store import files, images
 from engine.store.rows import Rows, partial
 
 CLASSES = ("a", "b", "c")
+CONFIDENCE = np.linspace(0, 1, 12, dtype=np.float32)
 
 
 def distilled(count=12, channels=3, size=8):
@@ -26,15 +27,16 @@ def distilled(count=12, channels=3, size=8):
 def test_images_load_elsewhere_with_the_same_labels_and_pixels(tmp_path, channels, classes):
     pixels, labels = distilled(channels=channels)
     writer = images.ImageWriter(tmp_path / "images", pixels.shape, classes)
-    writer.add(pixels[:6], labels[:6], 1, 0.1)
+    writer.add(pixels[:6], labels[:6], 1, 0.1, CONFIDENCE[:6])
     assert not images.is_complete(tmp_path / "images")
-    writer.add(pixels[6:], labels[6:], 2, 0.05)
+    writer.add(pixels[6:], labels[6:], 2, 0.05, CONFIDENCE[6:])
     writer.finish()
     found = images.read(tmp_path / "images")
     assert np.array_equal(found.images_NCHW, pixels)
     assert np.array_equal(found.labels_N, labels)
     assert found.batch_N.tolist() == [1] * 6 + [2] * 6
     assert found.beta_N.tolist() == pytest.approx([0.1] * 6 + [0.05] * 6)
+    assert np.array_equal(found.confidence_N, CONFIDENCE)
     assert found.classes == classes
     shown, same_labels = images.read_pixels(tmp_path / "images", chunk=5)
     assert np.array_equal(shown, images.to_bytes(pixels))
@@ -52,7 +54,7 @@ def test_images_load_elsewhere_with_the_same_labels_and_pixels(tmp_path, channel
 def test_the_first_images_alone_can_be_read(tmp_path, first, count):
     pixels, labels = distilled()
     writer = images.ImageWriter(tmp_path, pixels.shape, ("a", "b", "c"))
-    writer.add(pixels, labels, 1, 0.1)
+    writer.add(pixels, labels, 1, 0.1, CONFIDENCE)
     writer.finish()
     found = images.read(tmp_path, first)
     assert np.array_equal(found.images_NCHW, pixels[:count])
@@ -63,7 +65,7 @@ def test_the_first_images_alone_can_be_read(tmp_path, first, count):
 def test_an_unfinished_set_keeps_its_batches_and_is_not_taken_for_finished(tmp_path):
     pixels, labels = distilled()
     writer = images.ImageWriter(tmp_path, pixels.shape, ("a", "b", "c"))
-    writer.add(pixels[:6], labels[:6], 1, 0.1)
+    writer.add(pixels[:6], labels[:6], 1, 0.1, CONFIDENCE[:6])
     writer.close()
     assert len(list(tmp_path.glob("*/*.png"))) == 6
     assert images.is_begun(tmp_path)
@@ -86,7 +88,9 @@ def add(writer, batches, strange=()):
     pixels, labels = distilled()
     for batch in batches:
         rows = slice(3 * batch - 3, 3 * batch)
-        writer.add(pixels[rows] * (0.5 if batch in strange else 1.0), labels[rows], batch, 0.1)
+        writer.add(
+            pixels[rows] * (0.5 if batch in strange else 1.0), labels[rows], batch, 0.1, CONFIDENCE[rows]
+        )
 
 
 def written(folder, batches=(1, 2, 3, 4), done=0):
@@ -166,7 +170,7 @@ def test_a_float_image_that_is_damaged_is_named_and_not_taken_up(tmp_path):
 
 def test_any_altered_byte_of_a_finished_set_is_noticed_by_all_readers_that_use_it(tmp_path):
     writer = images.ImageWriter(tmp_path, (2, 1, 2, 2), ("a", "b"))
-    writer.add(np.zeros((2, 1, 2, 2), np.float32), np.array([0, 1]), 1, 0.5)
+    writer.add(np.zeros((2, 1, 2, 2), np.float32), np.array([0, 1]), 1, 0.5, CONFIDENCE[:2])
     writer.finish()
     assert images.check(tmp_path) == []
     for path in (tmp_path / images.TENSORS, tmp_path / "a" / "0000.png"):
@@ -222,7 +226,7 @@ def test_a_batch_costs_one_sync_a_file_and_each_folder_one_at_the_end(tmp_path, 
     pixels, labels = distilled()
     writer = images.ImageWriter(tmp_path, pixels.shape, CLASSES)
     before = disk.calls["fsync"]
-    writer.add(pixels, labels, 1, 0.1)
+    writer.add(pixels, labels, 1, 0.1, CONFIDENCE)
     assert disk.calls["fsync"] - before == 12 + 1
     writer.finish()
     assert disk.calls["fsync"] - before == 12 + 1 + 3 + 2

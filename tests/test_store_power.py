@@ -12,6 +12,7 @@ from engine.store import checkpoints, files, images, json_file, labels
 SHAPE = (6, 1, 2, 2)
 IMAGES = np.random.default_rng(0).random(SHAPE).astype(np.float32)
 LABELS = np.arange(6) % 2
+CONFIDENCE = np.linspace(0, 1, 6, dtype=np.float32)
 LOGITS = np.random.default_rng(0).standard_normal((3, 6, 2)).astype(np.float16)
 
 
@@ -23,7 +24,7 @@ def work(folder, told):
         writer = images.ImageWriter(folder / "images", SHAPE, ("a", "b"), 2 * done)
         for batch in range(done, 3):
             rows = slice(2 * batch, 2 * batch + 2)
-            writer.add(IMAGES[rows], LABELS[rows], batch + 1, 0.1)
+            writer.add(IMAGES[rows], LABELS[rows], batch + 1, 0.1, CONFIDENCE[rows])
             saved(folder, "recover", batch + 1, told)
         writer.finish()
         told["images"] = True

@@ -3,8 +3,8 @@
 Legend: N images of the whole set, M images of one recovery batch, C channels, H, W.
 ``images/CLASS/NNNN.png`` loads in any tool; sorting the class folders gives the labels back.
 ``images/distilled.safetensors`` holds images (N, C, H, W) float32 in [0, 1] pixel space, labels (N,),
-batch (N,) counted from 1, beta (N,), and the digest of each PNG file, png_sha256 (N, 32). It is a table
-of `rows`, an image each: until the last one is in, its name ends in ``.partial``.
+batch (N,) counted from 1, beta (N,), confidence (N,), and the digest of each PNG file, png_sha256 (N, 32). It
+is a table of `rows`, an image each: until the last one is in, its name ends in ``.partial``.
 """
 
 from __future__ import annotations
@@ -26,18 +26,22 @@ if TYPE_CHECKING:
 
 TENSORS = "distilled.safetensors"
 HINT = "restore it, or delete it and resume: the images are recovered again"
-_DTYPES = {"labels": "<i8", "batch": "<i8", "images": "<f4", "beta": "<f4"}
+_DTYPES = {"labels": "<i8", "batch": "<i8", "images": "<f4", "beta": "<f4", "confidence": "<f4"}
 _PNG = "png_sha256"
 
 
 @dataclass(frozen=True)
 class Images:
-    """Distilled images with their provenance; arrays as in the safetensors file."""
+    """Distilled images with their provenance; arrays as in the safetensors file.
+
+    confidence_N: the teacher's probability of the image's own class, for the image as it is.
+    """
 
     images_NCHW: NDArray[np.float32]
     labels_N: NDArray[np.int64]
     batch_N: NDArray[np.int64]
     beta_N: NDArray[np.float32]
+    confidence_N: NDArray[np.float32]
     classes: tuple[str, ...]
 
 
@@ -113,6 +117,7 @@ class ImageWriter:
         labels_M: NDArray[np.int64],
         batch: int,
         beta: float,
+        confidence_M: NDArray[np.float32],
     ) -> None:
         """Add one recovery batch, durably. Raises UserError("disk").
 
@@ -128,6 +133,7 @@ class ImageWriter:
             "labels": labels_M,
             "batch": np.full(count, batch),
             "beta": np.full(count, beta),
+            "confidence": confidence_M,
             _PNG: np.array([_digest(content) for content in contents], np.uint8).reshape(count, 32),
         }
         self._rows.put(self.added, columns)
@@ -212,7 +218,14 @@ def read(folder: Path, first: int | None = None) -> Images:
     """
     rows = _finished(folder)
     columns = rows.read(0, rows.count if first is None else min(first, rows.count))
-    return Images(columns["images"], columns["labels"], columns["batch"], columns["beta"], _classes(rows))
+    return Images(
+        columns["images"],
+        columns["labels"],
+        columns["batch"],
+        columns["beta"],
+        columns["confidence"],
+        _classes(rows),
+    )
 
 
 def read_pixels(folder: Path, chunk: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
