@@ -102,6 +102,18 @@ def test_the_heartbeat_says_what_is_being_done(tmp_path):
     assert {"state": "failed", "stage": "relabel", "message": "why"}.items() <= stored.status().items()
 
 
+def test_the_heartbeat_tells_the_latest_measured_accuracy(tmp_path):
+    run, stored = opened(tmp_path / "r"), store.StoredRun(tmp_path / "r")
+
+    def told(epoch, accuracy):
+        run.record(events.EpochFinished("validate", "convnet", "random", 0, epoch, 9, 0.5, accuracy))
+        run.state("running")
+        return stored.status().get("accuracy")
+
+    assert [told(1, None), told(2, 25.0), told(3, None), told(4, 0.0)] == [None, 25.0, 25.0, 0.0]
+    run.close("stopped")
+
+
 def test_a_checkpoint_makes_all_else_durable_first(tmp_path, monkeypatch):
     run = opened(tmp_path / "r")
     record_recovery(run)

@@ -100,6 +100,8 @@ class Run:
 
     def _beat(self, kind: str, payload: Mapping[str, Any]) -> None:
         facts = {name: payload[name] for name in _IN_STATUS if name in payload}
+        if payload.get("accuracy") is not None:
+            facts["accuracy"] = payload["accuracy"]  # the latest that was measured
         if kind == "StageStarted":
             facts |= {name: payload[name] for name in ("stage", "total", "unit")}
             self._heartbeat.write({"state": self._heartbeat.status()["state"], **facts})
