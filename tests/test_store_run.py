@@ -154,14 +154,14 @@ def test_states_come_back_and_damaged_ones_are_told(tmp_path):
 def test_images_and_labels_are_closed_with_the_run_and_taken_up(tmp_path):
     run = opened(tmp_path / "r")
     writer = run.image_writer((4, 1, 4, 4), CLASSES)
-    writer.add(pixels()[:2], np.array([0, 1]), 1, 0.5)
+    writer.add(pixels()[:2], np.array([0, 1]), 1, 0.5, np.ones(2))
     run.close("stopped")
     png = next((tmp_path / "r" / "images").glob("ant/*.png"))
     png.write_bytes(b"")
     run = opened(tmp_path / "r")
     writer = run.image_writer((4, 1, 4, 4), CLASSES, 2)
     assert png.name in run.notices()[0]
-    writer.add(pixels()[2:], np.array([0, 1]), 2, 0.25)
+    writer.add(pixels()[2:], np.array([0, 1]), 2, 0.25, np.ones(2))
     writer.finish()
     run.checkpoint("relabel", {}, {})  # a finished set needs nothing any more
     assert np.array_equal(images.read(run.images).images_NCHW, pixels())
