@@ -82,11 +82,10 @@ def _open(
     from cfm_tui import terminal
     from cfm_tui.console.app import ConsoleApp
     from cfm_tui.console.driver import own_output
-    from engine import store
 
     shown = terminal.detect(os.environ, sys.stdout.encoding)
     wanted = _preferences(fps, images, theme)
-    app = ConsoleApp(wanted, shown, folder or store.runs_folder(), read_only=read_only)
+    app = ConsoleApp(wanted, shown, folder, read_only=read_only)
     app.opening = first
     with own_output():
         left = app.run()

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -24,9 +24,11 @@ from cfm_tui.console.preferences import Preferences
 from cfm_tui.console.screens.base import Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, keys
 from cfm_tui.console.screens.runs import RunsPage
-from cfm_tui.console.session import Session, handed_over
 from cfm_tui.terminal import Terminal
 from engine.errors import UserError
+
+if TYPE_CHECKING:
+    from cfm_tui.console.session import Session
 
 AT_ONCE = 50.0  #: seconds after which SIGTERM is obeyed though no save point was reached
 
@@ -34,7 +36,8 @@ AT_ONCE = 50.0  #: seconds after which SIGTERM is obeyed though no save point wa
 class ConsoleApp(App[str]):
     """Its result is what is printed once the terminal is free again.
 
-    runs: the folder whose runs are listed. read_only: nothing is launched, steered or deleted.
+    runs: the folder whose runs are listed; None for the usual one. read_only: nothing is launched,
+    steered or deleted.
     """
 
     CSS_PATH = "app.tcss"
@@ -63,7 +66,7 @@ class ConsoleApp(App[str]):
     ]
 
     def __init__(
-        self, preferences: Preferences, terminal: Terminal, runs: Path, *, read_only: bool = False
+        self, preferences: Preferences, terminal: Terminal, runs: Path | None, *, read_only: bool = False
     ) -> None:
         super().__init__(driver_class=TerminalDriver if sys.__stdin__ is not None else None)
         self.preferences, self.terminal, self.runs, self.read_only = preferences, terminal, runs, read_only
@@ -153,6 +156,8 @@ class ConsoleApp(App[str]):
         self.call_from_thread(self.exit, f"{session.folder}\n→ `cfm resume {session.folder}` goes on with it")
 
     def _detached(self, session: Session) -> None:
+        from cfm_tui.console.session import handed_over
+
         try:
             pid = handed_over(session, "the console", lambda _: None)
         except UserError as error:
@@ -173,6 +178,8 @@ class ConsoleApp(App[str]):
 
     def _rescue(self, why: str) -> None:
         """SIGHUP hands the run over; SIGTERM stops it, and waits no longer than schedulers do."""
+        from cfm_tui.console.session import handed_over
+
         session = self.session
         if session is not None and session.live:
             if why == "SIGHUP":
@@ -237,6 +244,7 @@ class ConsoleApp(App[str]):
             self.notify("a run is at work here already; detach or stop it first", severity="error")
             return
         from cfm_tui.console.screens.monitor import MonitorPage
+        from cfm_tui.console.session import Session
 
         self.session = Session(message.resolved, message.name, message.folder)
         self.action_runs()

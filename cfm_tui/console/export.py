@@ -9,8 +9,6 @@ from typing import Any
 from textual.app import App
 from textual.geometry import Size
 
-from engine.store import files
-
 
 def screen_text(app: App[Any]) -> str:
     """The visible screen as lines of text, without styles."""
@@ -22,6 +20,8 @@ def screen_text(app: App[Any]) -> str:
 
 def save(name: str, suffix: str, text: str) -> Path:
     """Write a text beside where the program was started; returns where. Raises UserError("disk")."""
+    from engine.store import files
+
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = Path(f"cfm-{name}-{stamp}.{suffix}").absolute()
     number = 2

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from textual.message import Message
 
-from cfm_tui.console.preferences import ImageMode
-from cfm_tui.console.session import Session
-from cfm_tui.terminal import Terminal
-from engine.settings import Resolved
+if TYPE_CHECKING:  # the first screen is drawn before these are loaded
+    from cfm_tui.console.preferences import ImageMode
+    from cfm_tui.console.session import Session
+    from cfm_tui.terminal import Terminal
+    from engine.settings import Resolved
 
 
 class Host(Protocol):
     """The application, as pages and widgets know it.
 
-    runs: the folder whose runs are listed. session: the run that is computed in this process, if any.
+    runs: the folder whose runs are listed; None until it is known. session: the run that is computed in
+    this process, if any.
     """
 
     terminal: Terminal
     image_mode: ImageMode
-    runs: Path
+    runs: Path | None
     read_only: bool
     session: Session | None
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from engine import yaml_file
 from engine.errors import UserError
 
 ImageMode = Literal["auto", "ascii", "half", "off"]
@@ -51,6 +50,8 @@ def read(file: Path, themes: Sequence[str], actions: Callable[[], Sequence[str]]
     """
     if not file.exists():
         return Preferences()
+    from engine import yaml_file
+
     values = yaml_file.read(file)
     settings = list(Preferences.__dataclass_fields__)
     for name in values:

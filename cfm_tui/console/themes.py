@@ -74,6 +74,12 @@ THEMES = (
         panel="ansi_default",
         boost="ansi_default",
         variables={
+            "ansi-background": "ansi_default",
+            "ansi-foreground": "ansi_default",
+            "input-selection-background": "ansi_default",
+            "input-selection-foreground": "ansi_default",
+            "screen-selection-background": "ansi_default",
+            "screen-selection-foreground": "ansi_default",
             "border-blurred": "ansi_default",
             "block-cursor-foreground": "ansi_default",
             "block-cursor-background": "ansi_default",

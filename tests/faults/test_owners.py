@@ -8,6 +8,7 @@ import socket
 
 import pytest
 from bar import FULL, cases
+from filelock import FileLock
 from processes import until
 
 PROCESSES = 20
@@ -97,9 +98,13 @@ def test_twenty_race_to_open_a_run(case, counted):
 
 @pytest.mark.skipif(not FULL, reason="it takes minutes; CFM_FAULTS=all tries it")
 @pytest.mark.parametrize("number", range(3))
-def test_twenty_commands_race_for_one_run(case, counted, number):
-    """The run is new, was killed, or was stopped; who has it comes to its end."""
-    with counted(f"two owners: {PROCESSES} commands for one run"):
+def test_twenty_commands_race_for_one_run(case, counted, number, tmp_path_factory):
+    """The run is new, was killed, or was stopped; who has it comes to its end.
+
+    One race at a time, whatever else is tried beside it: twenty whole commands need about 10 GB.
+    """
+    alone = FileLock(tmp_path_factory.getbasetemp().parent / "race.lock")
+    with alone, counted(f"two owners: {PROCESSES} commands for one run"):
         fresh = number % 3 == 0
         if not fresh:
             left_behind(case, number % 3 - 1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
@@ -19,7 +20,8 @@ from cfm_tui.console.screens.base import Dialog
 class Choice(Dialog):
     """One of several answers, by arrows and Enter or by the answer's first letter.
 
-    answers: what is dismissed with, and its text, which begins with a letter of its own. Escape: None.
+    answers: what is dismissed with, and its text, which begins with a letter of its own, not j or k.
+    Escape: None.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -41,11 +43,12 @@ class Choice(Dialog):
         """Enter, or a click."""
         self.dismiss(event.option.id)
 
-    def on_key(self, event: object) -> None:
+    def on_key(self, event: events.Key) -> None:
         """An answer's first letter."""
-        key = getattr(event, "character", None)
+        key = event.character
         found = [name for name, text in self._answers if key and text[0].lower() == key.lower()]
         if found:
+            event.stop()
             self.dismiss(found[0])
 
     def action_move(self, step: int) -> None:

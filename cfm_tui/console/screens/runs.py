@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
@@ -14,10 +15,12 @@ from textual.widget import Widget
 from textual.widgets import DataTable, Input, Static
 
 from cfm_tui.console.host import CompareRuns, Launch, OpenGallery, OpenRun
-from cfm_tui.console.listing import Listing, Row
 from cfm_tui.console.screens.base import Page, Panel, Table
 from cfm_tui.console.screens.dialogs import Choice
 from engine.errors import UserError
+
+if TYPE_CHECKING:  # the page is drawn before it is known what is to be listed
+    from cfm_tui.console.listing import Listing, Row
 
 LOOK_SECONDS = 2.0  #: between looks at the runs' folder
 COLUMNS = ("run", "state", "done", "β", "last", "best", "random", "begun")
@@ -69,8 +72,17 @@ class RunsPage(Page):
         """Columns, and the first look."""
         super().on_mount()
         self.query_one("#table", Table).add_columns(*COLUMNS)
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        from cfm_tui.console.listing import Listing
+        from engine.store import runs_folder
+
+        self.host.runs = self.host.runs or runs_folder()
         self._listing = Listing(self.host.runs)
         self.look()
+        if not self.host.read_only:  # what a launch needs takes seconds to load
+            threading.Thread(target=_load, name="loading", daemon=True).start()
 
     def on_screen_resume(self) -> None:
         """What changed while another page was seen."""
@@ -79,7 +91,7 @@ class RunsPage(Page):
 
     def tick(self) -> None:
         """Look through the folder every few ticks."""
-        if time.monotonic() - self._looked >= LOOK_SECONDS:
+        if self._listing is not None and time.monotonic() - self._looked >= LOOK_SECONDS:
             self.look()
 
     def look(self) -> None:
@@ -258,7 +270,7 @@ class RunsPage(Page):
         if row.state in ("running", "paused"):
             self.notify(f"{row.name} is {row.state}; stop it first", severity="warning")
             return
-        answers = [("keep", "keep it"), ("delete", "delete the folder and all in it")]
+        answers = [("keep", "no, keep it"), ("delete", "delete the folder and all in it")]
         self.app.push_screen(
             Choice(f"Delete {row.folder}?", answers), lambda answer: self._delete(row, answer)
         )
@@ -274,6 +286,10 @@ class RunsPage(Page):
             self.host.trouble(error)
         self._marked.discard(row.folder)
         self.look()
+
+
+def _load() -> None:
+    import engine.launch  # noqa: F401
 
 
 _STYLES = {"failed": "bold", "lost": "bold", "damaged": "bold", "running": "bold", "finished": "dim"}
