@@ -1,17 +1,23 @@
-"""Images as text: brightness in plain ASCII, or colour in half blocks.
+"""Images as text: brightness in plain ASCII, or colour in half blocks; as ANSI text or as styled cells.
 
-Legend: C channels (1 or 3), H, W pixels; R, T rows and columns of the text's own pixels; N images.
+Legend: C channels (1 or 3), H, W pixels; R, T rows and columns of the text's own pixels; N images; L lines.
 Pixels are averaged over areas in linear light, as an eye does from afar.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.cells import set_cell_size
+from rich.color import Color
+from rich.segment import Segment
+from rich.style import Style
 
 Floats = NDArray[np.float64]
 Mode = Literal["ascii", "half"]
@@ -25,6 +31,97 @@ GREYS = np.arange(8, 239, 10)  # xterm's greys, numbers 232…255
 RESET = "\x1b[0m"
 
 
+@dataclass(frozen=True)
+class Cells:
+    """An image as lines of characters. In colour: for each cell the colours of its upper and lower half.
+
+    A colour is its number among xterm's 256, or 0xRRGGBB; which of both was said when it was made.
+    """
+
+    lines: list[str]
+    upper_LT: list[list[int]] | None = None
+    lower_LT: list[list[int]] | None = None
+    colours: Colours = "true"
+
+    def ansi(self) -> str:
+        """Text with escape sequences, lines joined by newlines; no colour goes on behind a line."""
+        if self.upper_LT is None:
+            return "\n".join(self.lines)
+        lines = []
+        for runs in self._runs():
+            parts = (f"\x1b[38;{self._code(pair[0])};48;{self._code(pair[1])}m{text}" for text, pair in runs)
+            lines.append("".join(parts) + RESET)
+        return "\n".join(lines)
+
+    def segments(self) -> list[list[Segment]]:
+        """Rich's segments, line by line."""
+        if self.upper_LT is None:
+            return [[Segment(line)] for line in self.lines]
+        return [[Segment(text, _style(*pair, self.colours)) for text, pair in runs] for runs in self._runs()]
+
+    def _runs(self) -> list[list[tuple[str, tuple[int, int]]]]:
+        """Lines of neighbours with the same colours."""
+        assert self.upper_LT is not None
+        assert self.lower_LT is not None
+        result = []
+        for upper, lower in zip(self.upper_LT, self.lower_LT, strict=True):
+            result.append(
+                [("▀" * len(list(same)), pair) for pair, same in groupby(zip(upper, lower, strict=True))]
+            )
+        return result
+
+    def _code(self, colour: int) -> str:
+        if self.colours == 256:
+            return f"5;{colour}"
+        return f"2;{colour >> 16};{colour >> 8 & 255};{colour & 255}"
+
+
+@lru_cache(16384)
+def _style(upper: int, lower: int, colours: Colours) -> Style:
+    return Style(color=_colour(upper, colours), bgcolor=_colour(lower, colours))
+
+
+@lru_cache(16384)
+def _colour(colour: int, colours: Colours) -> Color:
+    if colours == 256:
+        return Color.from_ansi(colour)
+    return Color.from_rgb(colour >> 16, colour >> 8 & 255, colour & 255)
+
+
+def line_count(shape: Sequence[int], columns: int) -> int:
+    """Lines that an image of that shape (C, H, W) takes, `columns` cells wide."""
+    return max(1, round(columns * shape[1] / shape[2] / CELL_HEIGHT))
+
+
+def cells(
+    image_CHW: NDArray[np.uint8],
+    columns: int,
+    *,
+    mode: Mode = "ascii",
+    colours: Colours = "true",
+    ramp: str = RAMP,
+) -> Cells:
+    """One image, `columns` cells wide, in its proportions.
+
+    mode: ``ascii`` writes brightness by `ramp`, stretched so that every image uses all of it;
+    ``half`` writes ``▀`` with two colours per cell, as they are, from xterm's 256 or in 24 bits.
+    """
+    assert image_CHW.dtype == np.uint8, image_CHW.dtype
+    assert image_CHW.ndim == 3, image_CHW.shape
+    channels = len(image_CHW)
+    assert channels in (1, 3), image_CHW.shape
+    assert columns >= 1, columns
+    lines = line_count(image_CHW.shape, columns)
+    linear_CHW = _to_linear(image_CHW / 255.0)
+    if mode == "ascii":
+        grey_HW = linear_CHW[0] if channels == 1 else np.tensordot(LUMINANCE, linear_CHW, 1)
+        return Cells(_ramp_lines(_stretched(_to_srgb(_resized(grey_HW, lines, columns))), ramp))
+    small_CRT = _to_srgb(_resized(linear_CHW, CELL_HEIGHT * lines, columns))
+    rgb_RT3 = np.broadcast_to(small_CRT, (3, *small_CRT.shape[1:])).transpose(1, 2, 0)
+    numbers_RT = _numbers(np.rint(255 * rgb_RT3).astype(int), colours)
+    return Cells(["▀" * columns] * lines, numbers_RT[::2].tolist(), numbers_RT[1::2].tolist(), colours)
+
+
 def render(
     image_CHW: NDArray[np.uint8],
     columns: int,
@@ -33,24 +130,8 @@ def render(
     colours: Colours = "true",
     ramp: str = RAMP,
 ) -> str:
-    """One image as lines of `columns` cells each, joined by newlines, in the image's proportions.
-
-    mode: ``ascii`` writes brightness by `ramp`, stretched so that every image uses all of it;
-    ``half`` writes ``▀`` with two colours per cell, as they are, from xterm's 256 or in 24 bits.
-    """
-    assert image_CHW.dtype == np.uint8, image_CHW.dtype
-    assert image_CHW.ndim == 3, image_CHW.shape
-    channels, height, width = image_CHW.shape
-    assert channels in (1, 3), image_CHW.shape
-    assert columns >= 1, columns
-    lines = max(1, round(columns * height / width / CELL_HEIGHT))
-    linear_CHW = _to_linear(image_CHW / 255.0)
-    if mode == "ascii":
-        grey_HW = linear_CHW[0] if channels == 1 else np.tensordot(LUMINANCE, linear_CHW, 1)
-        return _ramp_text(_stretched(_to_srgb(_resized(grey_HW, lines, columns))), ramp)
-    small_CRT = _to_srgb(_resized(linear_CHW, CELL_HEIGHT * lines, columns))
-    rgb_RT3 = np.broadcast_to(small_CRT, (3, *small_CRT.shape[1:])).transpose(1, 2, 0)
-    return _half_block_text(np.rint(255 * rgb_RT3).astype(int), colours)
+    """The same as `cells`, as text: lines joined by newlines, in colour with escape sequences."""
+    return cells(image_CHW, columns, mode=mode, colours=colours, ramp=ramp).ansi()
 
 
 def grid(
@@ -72,7 +153,7 @@ def grid(
     assert len(images_NCHW) == len(labels), (len(images_NCHW), len(labels))
     columns = min(columns, width)
     blocks = [
-        [_label(label, columns), *render(image, columns, mode=mode, colours=colours, ramp=ramp).split("\n")]
+        [label_of(label, columns), *render(image, columns, mode=mode, colours=colours, ramp=ramp).split("\n")]
         for image, label in zip(images_NCHW, labels, strict=True)
     ]
     per_row = max(1, (width + gap) // (columns + gap))
@@ -80,7 +161,8 @@ def grid(
     return "\n\n".join(_side_by_side(row, columns, gap) for row in rows)
 
 
-def _label(label: str, columns: int) -> str:
+def label_of(label: str, columns: int) -> str:
+    """A label as exactly so many cells, without anything that a terminal would act on."""
     visible = "".join(character if character.isprintable() else "?" for character in label)
     return set_cell_size(visible, columns)
 
@@ -119,35 +201,17 @@ def _stretched(grey: Floats) -> Floats:
     return grey if high - low < 1 / 255 else (grey - low) / (high - low)
 
 
-def _ramp_text(grey_RT: Floats, ramp: str) -> str:
+def _ramp_lines(grey_RT: Floats, ramp: str) -> list[str]:
     steps = np.clip((grey_RT * len(ramp)).astype(int), 0, len(ramp) - 1)
-    return "\n".join("".join(ramp[step] for step in row) for row in steps)
+    return ["".join(ramp[step] for step in row) for row in steps]
 
 
-def _half_block_text(rgb_RT3: NDArray[Any], colours: Colours) -> str:
-    """Lines of ▀ whose foreground is the upper pixel and whose background the lower."""
-    codes = _true_codes(rgb_RT3) if colours == "true" else _xterm_codes(rgb_RT3)
-    return "\n".join(_half_block_line(*pair) for pair in zip(codes[::2], codes[1::2], strict=True))
-
-
-def _half_block_line(upper: list[str], lower: list[str]) -> str:
-    text, last = "", None
-    for pair in zip(upper, lower, strict=True):
-        if pair != last:
-            text += f"\x1b[38;{pair[0]};48;{pair[1]}m"
-        text, last = text + "▀", pair
-    return text + RESET
-
-
-def _true_codes(rgb_RT3: NDArray[Any]) -> list[list[str]]:
-    return [[f"2;{r};{g};{b}" for r, g, b in row] for row in rgb_RT3]
-
-
-def _xterm_codes(rgb_RT3: NDArray[Any]) -> list[list[str]]:
-    """The nearest of xterm's colour cube and greys."""
+def _numbers(rgb_RT3: NDArray[Any], colours: Colours) -> NDArray[Any]:
+    """0xRRGGBB, or the nearest of xterm's colour cube and greys."""
+    if colours == "true":
+        return np.asarray(rgb_RT3 @ np.array([1 << 16, 1 << 8, 1]))
     steps_RT3 = np.abs(rgb_RT3[..., None] - CUBE).argmin(-1)
     grey_RT = np.abs(rgb_RT3.mean(-1)[..., None] - GREYS).argmin(-1)
     far_cube = ((rgb_RT3 - CUBE[steps_RT3]) ** 2).sum(-1)
     far_grey = ((rgb_RT3 - GREYS[grey_RT][..., None]) ** 2).sum(-1)
-    numbers = np.where(far_grey < far_cube, 232 + grey_RT, 16 + steps_RT3 @ np.array([36, 6, 1]))
-    return [[f"5;{number}" for number in row] for row in numbers]
+    return np.asarray(np.where(far_grey < far_cube, 232 + grey_RT, 16 + steps_RT3 @ np.array([36, 6, 1])))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cfm_tui import ascii_image
 from cfm_tui.ascii_image import RAMP, grid, render
 
 GOLDEN = Path(__file__).parent / "golden" / "ascii_image"
@@ -132,3 +133,23 @@ def test_a_grid_takes_images_of_different_shapes_none_at_all_and_hostile_labels(
     assert "猫科动物" in lines[0]
     assert "们" not in lines[0]
     assert len(lines) == 1 + 18
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("mode", "colours"), [("ascii", 256), ("half", 256), ("half", "true")])
+def test_styled_cells_show_what_the_text_shows(channels, mode, colours) -> None:
+    made = ascii_image.cells(disc(channels), 12, mode=mode, colours=colours)
+    lines = []
+    for line in made.segments():
+        text = ""
+        for part in line:
+            text += part.text if mode == "ascii" else _ansi(part.style, colours) + part.text
+        lines.append(text + ("\x1b[0m" if mode == "half" else ""))
+    assert "\n".join(lines) == made.ansi() == render(disc(channels), 12, mode=mode, colours=colours)
+
+
+def _ansi(style, colours) -> str:
+    if colours == 256:
+        return f"\x1b[38;5;{style.color.number};48;5;{style.bgcolor.number}m"
+    upper, lower = style.color.triplet, style.bgcolor.triplet
+    return "\x1b[38;2;{};{};{};48;2;{};{};{}m".format(*upper, *lower)
