@@ -246,6 +246,39 @@ def read_pixels(folder: Path, chunk: int | None = None) -> tuple[NDArray[np.uint
     return pixels_NCHW, labels_N
 
 
+class Reader:
+    """A set image by image, finished or not: what each one is at once, its pixels when they are asked for.
+
+    classes: names. total: how many images there are to be. count: how many there are; labels_N, batch_N,
+    beta_N, confidence_N (NaN: unknown) are theirs, not verified. path: the file that is read.
+    Raises UserError("data") or ("disk") where there is no set yet, or it cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / TENSORS
+        self._rows = Rows(path if path.is_file() else partial(path), "image", HINT)
+        self.path, self.total = self._rows.path, self._rows.count
+        self.classes = _classes(self._rows)
+        self.count = 0
+        self.look()
+
+    def look(self) -> bool:
+        """Whether there are other images than at the last look. Raises as the beginning does."""
+        before, self.count = self.count, self._rows.written()
+        if self.count == before and before:
+            return False
+        columns = {name: self._rows.column(name, 0, self.count) for name in ("labels", "batch", "beta")}
+        self.labels_N, self.batch_N, self.beta_N = columns.values()
+        self.confidence_N = np.full(self.count, np.nan, np.float32)
+        if "confidence" in self._rows.header.parts:  # older sets have none
+            self.confidence_N = self._rows.column("confidence", 0, self.count)
+        return self.count != before
+
+    def pixels(self, number: int) -> NDArray[np.uint8]:
+        """One image, (C, H, W). Raises UserError("data") where it is damaged, ("disk") where it is gone."""
+        return to_bytes(self._rows.read(number, 1)["images"][0])
+
+
 def check(folder: Path, done: int = 0) -> list[str]:
     """What is damaged in a run's ``images`` folder, a message each; nothing is mended.
 

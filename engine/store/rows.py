@@ -86,10 +86,10 @@ class Rows:
         assert 0 <= first <= first + count <= self.count
         return self._column(self.header.parts[name], first, count)
 
-    def written(self, first: int = 0) -> int:
-        """How many rows are there, without a gap; rows before `first` are known to be."""
-        there = self.column(DIGEST, first, self.count - first).any(axis=1)
-        return first + (len(there) if there.all() else int(there.argmin()))
+    def written(self) -> int:
+        """How many rows are there, from the first one without a gap."""
+        gaps = np.flatnonzero(~self.column(DIGEST, 0, self.count).any(axis=1))
+        return int(gaps[0]) if len(gaps) else self.count
 
     def walk(self, count: int, seen: Seen, chunk: int | None = None) -> None:
         """Show the first `count` rows to `seen`, `chunk` at a time. Raises as `read` does."""
