@@ -91,15 +91,25 @@ def squeezed(
     name = teacher_key(config, data)
     entry = yield from _cached(place.cache, "teachers", name)
     if entry is not None:
-        model = new_network(config, data)
-        model.load_state_dict({part: torch.from_numpy(array) for part, array in entry.arrays.items()})
-        return model.eval(), True
+        return _teacher(config, data, entry), True
     model = yield from squeeze(config, new_network(config, data), data.train, place.device, saved)
     model = model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     arrays = {part: value.numpy() for part, value in model.state_dict().items()}
     info = {"backbone": config.backbone.name, "data": data.name, "seed": config.seed}
     place.cache.save("teachers", name, arrays, info)
     return model, False
+
+
+def cached_teacher(config: Config, data: DataSet, cache: Cache) -> nn.Module | None:
+    """The squeezed teacher on the CPU, if the cache has it."""
+    entry = _entry(cache, "teachers", teacher_key(config, data))
+    return None if entry is None else _teacher(config, data, entry)
+
+
+def _teacher(config: Config, data: DataSet, entry: Entry) -> nn.Module:
+    model = new_network(config, data)
+    model.load_state_dict({part: torch.from_numpy(array) for part, array in entry.arrays.items()})
+    return model.eval()
 
 
 def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
@@ -124,12 +134,31 @@ def measured(
     name = statistics_key(config, data, teacher)
     entry = yield from _cached(place.cache, "statistics", name)
     if entry is not None:
-        arrays = {part: torch.from_numpy(array) for part, array in entry.arrays.items()}
-        return moments.unpack(arrays, entry.info["taps"]), True
+        return _moments(entry), True
     real = yield from statistics.measure(config, teacher, data.train, place.device, saved)
     packed = {part: value.cpu().numpy() for part, value in moments.pack(real).items()}
     place.cache.save("statistics", name, packed, {"taps": [tap.name for tap in real], "data": data.name})
     return real, False
+
+
+def cached_statistics(
+    config: Config, data: DataSet, teacher: nn.Module, cache: Cache
+) -> list[moments.Moments] | None:
+    """The real moments of every tap, if the cache has them."""
+    entry = _entry(cache, "statistics", statistics_key(config, data, teacher))
+    return None if entry is None else _moments(entry)
+
+
+def _moments(entry: Entry) -> list[moments.Moments]:
+    arrays = {part: torch.from_numpy(array) for part, array in entry.arrays.items()}
+    return moments.unpack(arrays, entry.info["taps"])
+
+
+def _entry(cache: Cache, kind: str, name: str) -> Entry | None:
+    try:
+        return cache.load(kind, name)
+    except DamagedEntry:
+        return None
 
 
 def _cached(cache: Cache, kind: str, name: str) -> Generator[Event, None, Entry | None]:

@@ -6,11 +6,14 @@ There is no random state to save: any iteration of any stage can be replayed alo
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+
+_SEEDING = threading.RLock()  # two runs of one process take turns at torch's global generators
 
 
 def _entropy(seed: int, *key: int | str) -> list[int]:
@@ -30,11 +33,11 @@ def torch_seeded(seed: int, *key: int | str) -> Iterator[None]:
     """Run a block with torch's global generators seeded by the key.
 
     For code of libraries that takes no generator: weight initialisation, dropout. The CPU's generator
-    is restored afterwards; nothing reads what an accelerator's is left at.
+    is restored afterwards; nothing reads what an accelerator's is left at. Other threads wait meanwhile.
     """
     import torch
 
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         state = np.random.SeedSequence(_entropy(seed, *key)).generate_state(1, np.uint64)
         number = int(state[0]) & (2**63 - 1)
         torch.default_generator.manual_seed(number)  # torch.manual_seed is slow: it notes who called it

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from engine import backbones
-from engine.config import Config
+from engine.config import Config, Validate
 from engine.data import ImageSet
 from engine.device import autocast
 from engine.events import Event
@@ -83,6 +83,13 @@ def _result(fields: Mapping[str, Any]) -> StudentResult:
 
 def _points(curve: Sequence[Sequence[Any]]) -> list[tuple[int, float]]:
     return [(int(epoch), float(accuracy)) for epoch, accuracy in curve]
+
+
+def measures(settings: Validate, epoch: int) -> bool:
+    """Whether students are measured after this 0-based epoch."""
+    done = epoch + 1
+    due = done >= settings.evaluate_from * settings.epochs
+    return done == settings.epochs or (due and done % settings.evaluate_every == 0)
 
 
 def kd_loss(student_MK: Tensor, teacher_MK: Tensor, temperature: float) -> Tensor:
@@ -155,7 +162,7 @@ class Student:
             loss = trainer.end_epoch(len(self.images))
             self._update_average(epoch)
             measured = None
-            if self._measures(epoch):
+            if measures(self.settings, epoch):
                 measured = accuracy(self._final(), test, self.device)
                 curve.append((epoch + 1, measured))
             yield from log.add(epoch, loss, measured)
@@ -204,11 +211,6 @@ class Student:
             self.average = AveragedModel(self.model, use_buffers=True)
             self.average.load_state_dict(average)
         return _points(saved.facts["curve"])
-
-    def _measures(self, epoch: int) -> bool:
-        done = epoch + 1
-        due = done >= self.settings.evaluate_from * self.settings.epochs
-        return done == self.settings.epochs or (due and done % self.settings.evaluate_every == 0)
 
     def _update_average(self, epoch: int) -> None:
         share = self.settings.average

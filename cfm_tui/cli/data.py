@@ -34,27 +34,24 @@ Root = Annotated[
 @app.command("list")
 def list_sets(root: Root = None, as_json: Json = False) -> None:
     """List the known sets, and where each was found."""
-    from engine.data.catalogue import KNOWN
-    from engine.data.finding import locate
+    from engine import outlook
     from engine.data.places import data_root, expanded
 
     folder = expanded(root or data_root())
-    sets = []
-    for name, known in KNOWN.items():
-        place = locate(name, folder, by_name=True) if known.folders else None
-        sets.append(
-            {
-                "name": name,
-                "title": known.title,
-                "classes": known.classes,
-                "images": known.images,
-                "found": name == "digits" or place is not None,
-                "path": str(place[0]) if place else None,
-                "downloadable": known.archive is not None,
-                "url": known.archive.url if known.archive else None,
-                "note": known.note.format(root=folder),
-            }
-        )
+    sets = [
+        {
+            "name": known.name,
+            "title": known.title,
+            "classes": known.classes,
+            "images": known.images,
+            "found": known.found,
+            "path": str(known.path) if known.path else None,
+            "downloadable": known.url is not None,
+            "url": known.url,
+            "note": known.note,
+        }
+        for known in outlook.sets(folder)
+    ]
     if as_json:
         print_json({"root": str(folder), "sets": sets})
         return

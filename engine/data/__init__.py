@@ -1,9 +1,21 @@
 """Labelled real images: found on disk, decoded once, served in batches.
 
-`load` gives both splits of a set; `ImageSet` is what stages read.
+`load` gives both splits of a set; `ImageSet` is what stages read. They load torch when they are first asked
+for; finding sets needs none.
 """
 
-from engine.data.image_set import DataSet, ImageSet, denormalise, normalise
-from engine.data.loading import load
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.data.image_set import DataSet, ImageSet, denormalise, normalise
+    from engine.data.loading import load
 
 __all__ = ["DataSet", "ImageSet", "denormalise", "load", "normalise"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    module = "loading" if name == "load" else "image_set"
+    return getattr(import_module(f"{__name__}.{module}"), name)
