@@ -80,11 +80,9 @@ class StoredRun:
         """What the run is doing; ``lost`` where it says that it is at work, but nobody is any more."""
         try:
             self.require_whole()
-            status = self.status()
+            return state_by(self.status())
         except UserError:
             return "damaged"
-        state: State = status.get("state", "new")
-        return "lost" if state in ("running", "paused") and not _beats(status) else state
 
     def owner(self) -> dict[str, Any] | None:
         """The process that has the run: pid, host, started, since. None where nobody has."""
@@ -153,6 +151,12 @@ class StoredRun:
     def images(self, first: int | None = None) -> images.Images:
         """The distilled images, or the `first` of them. Raises UserError("data") before all are there."""
         return images.read(self.folder / folders.IMAGES, first)
+
+
+def state_by(status: dict[str, Any]) -> State:
+    """What a run is doing, by its heartbeat and by whether its process lives."""
+    state: State = status.get("state", "new")
+    return "lost" if state in ("running", "paused") and not _beats(status) else state
 
 
 def _digest(path: Path) -> str | None:

@@ -82,9 +82,9 @@ class Tail:
         self._numbers = folder / folders.METRICS
         self._most = MOST_ROWS if together else 0
 
-    def damage(self) -> list[str]:
-        """What is wrong with the journal so far, a torn tail included."""
-        return self._reading.all_damage()
+    def damage(self, *, torn: bool = True) -> list[str]:
+        """What is wrong with the journal so far. torn: also its end, which may just be being written."""
+        return self._reading.all_damage() if torn else list(self._reading.damage)
 
     def more(self, seconds: float = math.inf) -> list[Told | Rows]:
         """What was recorded since the last call, oldest first; stops after about so many seconds."""

@@ -22,6 +22,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from cfm_tui.console.model import RunModel
 from engine import events, store
 from engine.store import folders, journal, metrics, numbers
 
@@ -63,12 +64,12 @@ class Recorder:
         self.run.close("stopped")
 
 
-def opened(folder: Path) -> store.tail.Tail:
+def opened(folder: Path) -> RunModel:
     """The record read to its end."""
-    reader = store.StoredRun(folder).tail()
-    while reader.behind:
-        reader.more(0.05)
-    return reader
+    model = RunModel(store.StoredRun(folder))
+    while model.behind:
+        model.read(0.05)
+    return model
 
 
 def memory() -> int:
@@ -83,13 +84,13 @@ def measure(folder: Path, together: int) -> dict[str, float]:
     seconds, processor = [], []
     for _ in range(3):
         began, worked = time.perf_counter(), time.process_time()
-        reader = opened(folder)
+        model = opened(folder)
         seconds.append(time.perf_counter() - began)
         processor.append(time.process_time() - worked)
     before = memory()
     for number in range(batches + 1, batches + batches // 2 + 1):
         recorder.batch(number, together)
-        reader.more(0.05)
+        model.read(0.05)
     recorder.close()
     grown = memory() - before
     return {

@@ -1,0 +1,308 @@
+"""A run as screens show it, folded out of its record; the same for one at work here, elsewhere, or finished.
+
+Its memory does not grow with the run's length. Nothing here draws, and nothing waits.
+Legend: T terms, L taps.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from cfm_tui.curves import Curves
+from cfm_tui.progress import duration, finished
+from engine import events
+from engine.errors import UserError
+from engine.events import STAGES, Event, Stage
+from engine.store import StoredRun, folders
+from engine.store.glimpse import Glimpse
+from engine.store.numbers import FIXED, columns
+from engine.store.process import alive
+from engine.store.reader import State, state_by
+from engine.store.tail import Rows, Tail
+
+LOOK_SECONDS = 0.5  #: between two looks at what is not the record
+LIVE = ("running", "paused")
+_LINES = 1000
+_MEASURED = 1000  # accuracies that are kept of a training
+_BUCKETS = 512  # of a training's losses
+_STEADY = 0.8  # how much of the pace is what it was before
+_CE = FIXED.index("ce")
+
+StageState = Literal["waiting", "running", "done", "reused"]
+TrainingKey = tuple[Stage, str, str, int]  #: stage, architecture, source, seed
+
+
+@dataclass
+class StageView:
+    """What is known of a stage: units done, their rate (a second, of late), and seconds that it worked.
+
+    While it runs, `seconds` is what passed by the record, pauses included. reused: its artefact was there.
+    """
+
+    state: StageState = "waiting"
+    total: int = 0
+    done: int = 0
+    unit: str = ""
+    rate: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class Training:
+    """One teacher's or student's training. loss: one column, a row an epoch from 0. accuracy: epoch (from 1)
+    and percent, thinned out where there are many; last and best of them, None before the first.
+    """
+
+    epochs: int
+    epoch: int = 0
+    loss: Curves = field(default_factory=lambda: Curves(1, _BUCKETS))
+    accuracy: list[tuple[int, float]] = field(default_factory=list)
+    last: float | None = None
+    best: float | None = None
+
+    def hear(self, event: events.EpochFinished) -> None:
+        """Take in an epoch; one that was told before is replaced, with all behind it."""
+        self.epoch, self.epochs = event.epoch, event.epochs
+        self.loss.add(event.epoch - 1, np.array([[event.loss]], np.float32))
+        if event.accuracy is None:
+            return
+        while self.accuracy and self.accuracy[-1][0] >= event.epoch:
+            self.accuracy.pop()
+        if len(self.accuracy) >= _MEASURED:
+            del self.accuracy[1::2]
+        self.accuracy.append((event.epoch, event.accuracy))
+        self.last = event.accuracy
+        self.best = event.accuracy if self.best is None else max(self.best, event.accuracy)
+
+
+class LogLine(NamedTuple):
+    """What happened. time: seconds since 1970 (UTC). level: ``info`` or ``warning``."""
+
+    time: float
+    level: str
+    text: str
+
+
+class RunModel:
+    """Reads a run a little at a time, and knows what was read.
+
+    state, status: as `StoredRun` tells them. stages: all five. stage: the one at work, or at which the run
+    was left. layout, curves: recovery's columns and their course, from its first numbers on. batch (from 1),
+    batches, iteration (done, of this batch), iterations, beta, ce, values_TL: the latest; 0 or None before.
+    rate: of the stage at work. log: the latest lines. memory_bytes: of the process at work, 0 where that is
+    not here. damage: why files cannot be used, empty where all can. behind: the record goes on.
+    """
+
+    def __init__(self, run: StoredRun) -> None:
+        self.run = run
+        self.state: State = "new"
+        self.status: dict[str, Any] = {}
+        self.stages: dict[Stage, StageView] = {stage: StageView() for stage in STAGES}
+        self.stage: Stage | None = None
+        self.layout: events.RecoverLayout | None = None
+        self.curves: Curves | None = None
+        self.batch = self.batches = self.iteration = self.iterations = 0
+        self.beta: float | None = None
+        self.ce: float | None = None
+        self.values_TL: NDArray[np.float32] | None = None
+        self.rate = 0.0
+        self.trainings: dict[TrainingKey, Training] = {}
+        self.log: deque[LogLine] = deque(maxlen=_LINES)
+        self.glimpse: Glimpse | None = None
+        self.results: dict[str, Any] | None = None
+        self.memory_bytes = 0
+        self.damage = ""
+        self._tail: Tail = run.tail()
+        self._looked = -LOOK_SECONDS
+        self._stamps: dict[str, object] = {}
+        self._broken = ""  # why what every run begins with cannot be used
+        self._pace = 0.0
+        self._computed: dict[Stage, events.StageFinished] = {}
+        self._since = (0.0, 0.0)  # when the stage at work began, and the seconds that it had worked before
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is more of the record than was read."""
+        return self._tail.behind
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the stage at work takes yet, by its pace; None where that is not known."""
+        if self.state not in LIVE or self.stage is None or self._pace <= 0:
+            return None
+        view = self.stages[self.stage]
+        return max(view.total - view.done, 0) / self._pace
+
+    def read(self, seconds: float = 0.05) -> bool:
+        """Read on for about so many seconds at most; whether anything changed."""
+        changed = self._look()
+        for told in self._tail.more(seconds):
+            changed = True
+            if isinstance(told, Rows):
+                self._numbers(told)
+            else:
+                self._hear(told.time, told.event)
+        return changed
+
+    # --- files beside the record ------------------------------------------------------------------
+
+    def _look(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return False
+        self._looked = now
+        changed = self._look_at_status()
+        if self._changed(folders.GLIMPSE):
+            self.glimpse, changed = self.run.glimpse(), True
+        if self._changed(folders.RESULTS):
+            self.results, changed = self._read_results(), True
+        self.memory_bytes = self._memory()
+        return changed
+
+    def _look_at_status(self) -> bool:
+        changed = self._changed(folders.MANIFEST, folders.CONFIG, folders.STATUS)
+        before = self.state, self.damage
+        if changed:
+            try:
+                self.run.require_whole()
+                self.status, self._broken = self.run.status(), ""
+            except UserError as error:
+                self._broken = error.message
+        self.state = "damaged" if self._broken else state_by(self.status)
+        told = self._tail.damage(torn=self.state not in LIVE)
+        self.damage = self._broken or (told[0] if told else "")
+        return changed or (self.state, self.damage) != before
+
+    def _changed(self, *names: str) -> bool:
+        """Whether one of these files is another than at the last look."""
+        found = False
+        for name in names:
+            stamp = _stamp(self.run.folder / name)
+            found = found or self._stamps.get(name) != stamp
+            self._stamps[name] = stamp
+        return found
+
+    def _read_results(self) -> dict[str, Any] | None:
+        try:
+            return self.run.results()
+        except UserError as error:
+            self.log.append(LogLine(time.time(), "warning", error.message))
+            return None
+
+    def _memory(self) -> int:
+        if self.state not in LIVE or not alive(self.status):
+            return 0
+        try:
+            return int(psutil.Process(int(self.status["pid"])).memory_info().rss)
+        except (psutil.Error, KeyError, ValueError, TypeError):
+            return 0
+
+    # --- the record -------------------------------------------------------------------------------
+
+    def _numbers(self, told: Rows) -> None:
+        if not len(told.values_RP) or self.curves is None or self.layout is None:
+            return
+        self.curves.add(told.first, told.values_RP)
+        last = told.values_RP[-1]
+        self.batch, self.batches, self.iterations = told.batch, told.batches, told.total_iterations
+        done = told.first + len(told.values_RP)
+        self.iteration = done - (told.batch - 1) * told.total_iterations
+        self.beta, self.ce = told.beta, float(last[_CE])
+        self.values_TL = last[len(FIXED) :].reshape(len(self.layout.terms), len(self.layout.taps)).copy()
+        self._progress("recover", told.time, done, told.rate)
+
+    def _hear(self, moment: float, event: Event) -> None:
+        if isinstance(event, events.StageStarted):
+            self._begin(moment, event)
+        elif isinstance(event, events.StageProgress):
+            self._progress(event.stage, moment, event.done, event.rate)
+        elif isinstance(event, events.EpochFinished):
+            self._epoch(moment, event)
+        elif isinstance(event, events.RecoverLayout):
+            self._lay_out(event)
+        elif isinstance(event, events.StageFinished):
+            self._end(event)
+        level, text = _line(event, self.stages)
+        if text:
+            self.log.append(LogLine(moment, level, text))
+
+    def _begin(self, moment: float, event: events.StageStarted) -> None:
+        before = self.stages[event.stage]
+        self._since = moment, before.seconds if event.done else 0.0
+        self.stages[event.stage] = StageView(
+            "running", event.total, event.done, event.unit, 0.0, self._since[1]
+        )
+        self.stage, self.rate, self._pace = event.stage, 0.0, 0.0
+
+    def _progress(self, stage: Stage, moment: float, done: int, rate: float) -> None:
+        view = self.stages[stage]
+        view.done, view.rate = min(done, view.total), rate
+        view.seconds = self._since[1] + moment - self._since[0]
+        if rate > 0:
+            self.rate = rate
+            self._pace = _STEADY * self._pace + (1 - _STEADY) * rate if self._pace else rate
+
+    def _epoch(self, moment: float, event: events.EpochFinished) -> None:
+        key = (event.stage, event.architecture, event.source, event.seed)
+        self.trainings.setdefault(key, Training(event.epochs)).hear(event)
+        self._progress(event.stage, moment, self.stages[event.stage].done + 1, event.rate)
+
+    def _lay_out(self, event: events.RecoverLayout) -> None:
+        width = len(columns(event))
+        if self.curves is None or self.layout is None or columns(self.layout) != columns(event):
+            self.curves = Curves(width)
+        elif event.done < self.curves.rows:
+            self.curves.add(event.done, np.empty((0, width), np.float32))  # what follows is computed again
+        self.layout = event
+        if self.beta is None and event.betas:
+            self.beta = event.betas[0]
+
+    def _end(self, event: events.StageFinished) -> None:
+        if self.stage == event.stage:
+            self.stage, self.rate, self._pace = None, 0.0, 0.0
+        if not event.reused:
+            self._computed[event.stage] = event
+        spent = self._computed.get(event.stage, event)  # by whichever session of this run
+        view = self.stages[event.stage]
+        view.state = "reused" if spent.reused else "done"
+        view.done, view.rate, view.seconds = view.total, spent.rate, spent.seconds
+
+
+def _stamp(path: Path) -> object:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:
+    """Level and text of the log's line for an event; no text where it is not worth one."""
+    if isinstance(event, events.Notice):
+        return event.level, event.message
+    text = ""
+    if isinstance(event, events.StageStarted):
+        first = f", {event.done:,} of them done before" if event.done else ""
+        text = f"{event.stage}: {event.total:,} {event.unit}{first}"
+    elif isinstance(event, events.StageFinished):
+        text = finished(event, stages[event.stage].unit)
+    elif isinstance(event, events.BatchRecovered):
+        text = f"batch {event.batch} of {event.batches}: {event.images} images at β {event.beta:.4g}"
+    elif isinstance(event, events.Checkpointed):
+        text = f"checkpoint {event.number}: {event.bytes / 1e6:.1f} MB in {duration(event.seconds)}"
+    elif isinstance(event, (events.Paused, events.Continued)):
+        text = f"{event.kind.lower()} by {event.by}"
+    elif isinstance(event, events.EpochFinished) and event.epoch == event.epochs:
+        measured = "" if event.accuracy is None else f", {event.accuracy:.1f} %"
+        who = event.source if event.source == "teacher" else f"{event.source}, seed {event.seed}"
+        text = f"{event.architecture} ({who}): {event.epochs} epochs{measured}"
+    return "info", text
