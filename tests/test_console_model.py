@@ -177,6 +177,23 @@ def test_damage_is_told_and_gone_when_it_is_mended(tmp_path):
     assert "line 3 is not what was written" in model.damage
 
 
+def test_a_record_that_cannot_be_read_is_told(tmp_path):
+    run = opened(tmp_path / "r")
+    record_recovery(run)
+    run.close("stopped")
+    path = tmp_path / "r" / "journal.jsonl"
+    path.rename(tmp_path / "kept")
+    path.mkdir()
+    model = RunModel(store.StoredRun(tmp_path / "r"))
+    assert model.read()
+    assert "cannot read" in model.damage
+    assert not model.behind
+    path.rmdir()
+    (tmp_path / "kept").rename(path)
+    read(model)
+    assert (model.damage, model.curves.rows) == ("", 8)
+
+
 def test_what_is_computed_again_is_forgotten_first(tmp_path):
     run = opened(tmp_path / "r")
     record_recovery(run)

@@ -5,7 +5,8 @@ import pytest
 from recorded import layout, opened, progress, record_recovery
 
 from engine import events, store
-from engine.store import folders, heartbeat, tail
+from engine.errors import UserError
+from engine.store import folders, heartbeat, journal, tail
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +147,31 @@ def test_a_table_that_is_written_anew_while_it_is_read_is_read(tmp_path, monkeyp
     found += piece
     run.close("stopped")
     assert np.array_equal(table(found)[:4], WANTED[:4])
+
+
+def test_a_disk_that_refuses_is_told_after_what_it_gave_and_nothing_is_lost(tmp_path, monkeypatch):
+    run = opened(tmp_path / "r")
+    record_recovery(run)
+    run.close("stopped")
+    whole = kinds(store.StoredRun(tmp_path / "r").tail().more())
+    reader, real, calls = store.StoredRun(tmp_path / "r").tail(), journal._decode, []
+
+    def decode(line):
+        calls.append(line)
+        if len(calls) == 5:
+            raise OSError(5, "Input/output error")
+        return real(line)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_decode", decode)
+        found = reader.more()
+        assert kinds(found) == ["StageStarted", "RecoverLayout", "Rows"]
+        assert reader.behind
+        calls.clear()
+        calls.extend("....")
+        with pytest.raises(UserError, match="cannot read .*journal.jsonl"):
+            reader.more()
+    assert kinds(found + reader.more()) == whole
 
 
 def test_a_run_without_a_record_has_nothing_to_read(tmp_path):

@@ -145,13 +145,17 @@ class RunModel:
     def read(self, seconds: float = 0.05) -> bool:
         """Read on for about so many seconds at most; whether anything changed."""
         changed = self._look()
-        for told in self._tail.more(seconds):
-            changed = True
+        try:
+            found = self._tail.more(seconds)
+        except UserError as error:
+            changed, self.damage = changed or self.damage != error.message, error.message
+            return changed
+        for told in found:
             if isinstance(told, Rows):
                 self._numbers(told)
             else:
                 self._hear(told.time, told.event)
-        return changed
+        return changed or bool(found)
 
     # --- files beside the record ------------------------------------------------------------------
 
@@ -194,8 +198,8 @@ class RunModel:
     def _read_results(self) -> dict[str, Any] | None:
         try:
             return self.run.results()
-        except UserError as error:
-            self.log.append(LogLine(time.time(), "warning", error.message))
+        except (UserError, OSError) as error:
+            self.log.append(LogLine(time.time(), "warning", str(error)))
             return None
 
     def _memory(self) -> int:

@@ -72,6 +72,6 @@ def read(path: Path) -> Glimpse:
 def latest(path: Path) -> Glimpse | None:
     """The same; None where there is none, or none that can be used."""
     try:
-        return read(path) if path.is_file() else None
+        return read(path)
     except UserError:
         return None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.events import Event, RecoverLayout, RecoverProgress, from_payload
 from engine.store import folders, journal, metrics
+from engine.store.files import unreadable
 from engine.store.journal import Record
 from engine.store.metrics import Chunk
 from engine.store.numbers import FIXED, columns
@@ -79,6 +80,7 @@ class Tail:
         self.layout = RecoverLayout([], [], [])
         self.behind = True
         self._reading = journal.Reading(folder / folders.JOURNAL)
+        self._refused: OSError | None = None
         self._numbers = folder / folders.METRICS
         self._most = MOST_ROWS if together else 0
 
@@ -87,8 +89,17 @@ class Tail:
         return self._reading.all_damage() if torn else list(self._reading.damage)
 
     def more(self, seconds: float = math.inf) -> list[Told | Rows]:
-        """What was recorded since the last call, oldest first; stops after about so many seconds."""
-        return list(self._more(time.monotonic() + seconds))
+        """What was recorded since the last call, oldest first; stops after about so many seconds.
+
+        Raises UserError("disk") where the system refuses to read; what it gave before comes first.
+        """
+        found = list(self._more(time.monotonic() + seconds))
+        if self._refused is not None:
+            error, self._refused = self._refused, None
+            if not found:
+                raise unreadable(self._reading.path, error) from error
+            self.behind = True
+        return found
 
     def _more(self, until: float) -> Iterator[Told | Rows]:
         table = metrics.TableReader(self._numbers)
@@ -96,7 +107,7 @@ class Tail:
         waiting: list[Chunk] = []
         self.behind = False
         try:
-            for record in self._reading.more():
+            for record in self._records():
                 chunk = metrics.chunk_of(record)
                 if last is not None and not (chunk and self._goes_with(last, waiting, record, chunk)):
                     yield from self._rows(table, last, waiting)
@@ -115,6 +126,12 @@ class Tail:
                 yield from self._rows(table, last, waiting)
         finally:
             table.close()
+
+    def _records(self) -> Iterator[Record]:
+        try:
+            yield from self._reading.more()
+        except OSError as error:
+            self._refused = error
 
     def _goes_with(self, last: Record, waiting: list[Chunk], record: Record, chunk: Chunk) -> bool:
         """Whether a record's rows continue those that wait, within the same batch."""
