@@ -98,10 +98,10 @@ def before(original, number, work):
     """A method before whose call number `number` (from 0) some work is done on its object."""
     calls = itertools.count()
 
-    def call(batch, *args):
+    def call(batch, *args, **options):
         if next(calls) == number:
             work(batch)
-        return original(batch, *args)
+        return original(batch, *args, **options)
 
     return call
 
@@ -110,8 +110,8 @@ def after(original, number, work):
     """A method whose call number `number` (from 0) is followed by some work on its object."""
     calls = itertools.count()
 
-    def call(batch, *args):
-        found = original(batch, *args)
+    def call(batch, *args, **options):
+        found = original(batch, *args, **options)
         if next(calls) == number:
             work(batch)
         return found
