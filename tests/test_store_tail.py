@@ -169,7 +169,7 @@ def test_a_disk_that_refuses_is_told_after_what_it_gave_and_nothing_is_lost(tmp_
         assert reader.behind
         calls.clear()
         calls.extend("....")
-        with pytest.raises(UserError, match="cannot read .*journal.jsonl"):
+        with pytest.raises(UserError, match=r"cannot read .*journal\.jsonl"):
             reader.more()
     assert kinds(found + reader.more()) == whole
 
