@@ -249,8 +249,9 @@ def read_pixels(folder: Path, chunk: int | None = None) -> tuple[NDArray[np.uint
 class Reader:
     """A set image by image, finished or not: what each one is at once, its pixels when they are asked for.
 
-    classes: names. total: how many images there are to be. count: how many there are; labels_N, batch_N,
-    beta_N, confidence_N (NaN: unknown) are theirs, not verified. path: the file that is read.
+    classes: names. shape: of an image, (C, H, W). total: how many images there are to be. count: how many
+    there are; labels_N, batch_N, beta_N, confidence_N (NaN: unknown) are theirs, not verified. path: the file
+    that is read.
     Raises UserError("data") or ("disk") where there is no set yet, or it cannot be read.
     """
 
@@ -258,6 +259,7 @@ class Reader:
         path = folder / TENSORS
         self._rows = Rows(path if path.is_file() else partial(path), "image", HINT)
         self.path, self.total = self._rows.path, self._rows.count
+        self.shape = self._rows.shape("images")[1:]
         self.classes = _classes(self._rows)
         self.count = 0
         self.look()
