@@ -33,6 +33,12 @@ class Axis:
         """0 for `low`, 1 for `high`."""
         return np.asarray((values - self.low) / (self.high - self.low))
 
+    def rounded(self) -> Axis:
+        """A little longer, so that it stays the same while what it holds grows a little."""
+        step = _round(self.low, self.high, 25)[1]
+        low, high = math.floor(self.low / step) * step, math.ceil(self.high / step) * step
+        return Axis(max(low, -HUGE), min(high, HUGE), self.log) if low < high else self
+
     def ticks(self, most: int) -> list[tuple[float, str]]:
         """Shares of round numbers, and their labels: about as many as `most`."""
         numbers, step = self._decades(most) if self.log else _round(self.low, self.high, most)

@@ -162,7 +162,8 @@ def _y_axis(read: Sequence[tuple[Floats, Floats, Floats]], xs: Axis, look: _Look
             values.append(np.interp(ends, x, high, math.nan, math.nan))
             if not np.any(low <= BELOW):
                 values.append(np.interp(ends, x, low, math.nan, math.nan))
-    return axis(values, look.y_range, look.log) or Axis(0.0, 1.0)
+    found = axis(values, look.y_range, look.log) or Axis(0.0, 1.0)
+    return found if look.y_range is not None else found.rounded()
 
 
 def _said(text: str, width: int, height: int) -> Rows:

@@ -164,10 +164,19 @@ def test_lines_have_the_colours_of_their_roles_unless_there_are_none() -> None:
 
 def test_a_mark_stands_where_it_is_said_to() -> None:
     rows = text(draw(curves(1), 60, 14, terminal=ASCII, mark=200)).split("\n")
-    left = rows[2].index("|")
-    assert rows[2][left + 1 :].index("|") == round(200 / 399 * (58 - left))
+    plain = next(number for number, row in enumerate(rows) if row.startswith("   |"))
+    assert rows[plain][4:].index("|") == round(200 / 399 * 55)
     for outside in (-1, 400, math.nan, math.inf):
-        assert text(draw(curves(1), 60, 14, terminal=ASCII, mark=outside)).split("\n")[2].count("|") == 1
+        assert text(draw(curves(1), 60, 14, terminal=ASCII, mark=outside)).split("\n")[plain].count("|") == 1
+
+
+def test_a_curve_that_grows_a_little_keeps_its_axis() -> None:
+    def labels(rows: int) -> list[str]:
+        x = np.arange(float(rows))
+        drawn = draw([Line("a", x, 1 + np.exp(-x / 50))], 60, 14, terminal=ASCII, x_range=(0, 200))
+        return [row[:6] for row in text(drawn).split("\n")]
+
+    assert labels(100) == labels(104)
 
 
 def test_plotext_keeps_nothing_between_charts() -> None:
