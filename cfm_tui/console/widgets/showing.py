@@ -1,0 +1,56 @@
+"""What widgets know of the terminal they are shown on, in whatever application they stand."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from textual.app import App
+from textual.color import Color
+from textual.widget import Widget
+
+from cfm_tui import terminal
+from cfm_tui.ascii_image import Colours
+from cfm_tui.charts import ROLES
+from cfm_tui.terminal import Images, Terminal
+
+
+def terminal_of(app: App[Any]) -> Terminal:
+    """What the application says, or else the environment."""
+    found = getattr(app, "terminal", None)
+    return found if isinstance(found, Terminal) else _found()
+
+
+@lru_cache(1)
+def _found() -> Terminal:
+    return terminal.detect(terminal.environment(os.environ), getattr(sys.__stdout__, "encoding", None))
+
+
+def images_of(app: App[Any]) -> Images:
+    """How the application wants images drawn, as far as the terminal allows."""
+    return terminal.images(getattr(app, "image_mode", "auto"), terminal_of(app))
+
+
+def image_colours(app: App[Any]) -> Colours:
+    """The colours of images in half blocks."""
+    return "true" if terminal_of(app).colours == "true" else 256
+
+
+def chart_colours(widget: Widget) -> Mapping[str, str]:
+    """The theme's colours for charts; a role that has none of its own is left out."""
+    variables = widget.app.theme_variables
+    foreground = variables.get("foreground", "ansi_default")
+    wanted = {role: variables.get(role, "ansi_default") for role in ROLES} | {"muted": foreground}
+    colours = {role: Color.parse(value) for role, value in wanted.items() if not value.startswith("ansi_")}
+    if "muted" in colours:
+        colours["muted"] = widget.background_colors[1].blend(colours["muted"], 0.6)
+    return {role: colour.hex6 for role, colour in colours.items()}
+
+
+def is_light(widget: Widget) -> bool:
+    """Whether what is dense looks dark there."""
+    background = widget.background_colors[1]
+    return background.ansi is None and background.brightness > 0.5
