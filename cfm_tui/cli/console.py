@@ -89,10 +89,10 @@ def _open(
     app.opening = first
     with own_output():
         left = app.run()
+    if app.failed is not None:
+        raise app.failed
     if left:
         typer.echo(left)
-    if app.return_code:
-        raise typer.Exit(app.return_code)
 
 
 def _preferences(fps: float | None, images: str | None, theme: str | None) -> Preferences:

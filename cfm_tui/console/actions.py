@@ -9,7 +9,9 @@ import pkgutil
 from textual.binding import Binding
 from textual.dom import DOMNode
 
-from cfm_tui.console import app, screens, widgets
+import cfm_tui.console.screens as screens
+import cfm_tui.console.widgets as widgets
+from cfm_tui.console import app
 
 
 def names() -> list[str]:

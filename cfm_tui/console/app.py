@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from rich.console import RenderableType
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
 from cfm_tui.console import export, themes
@@ -24,6 +26,7 @@ from cfm_tui.console.preferences import Preferences
 from cfm_tui.console.screens.base import Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, keys
 from cfm_tui.console.screens.runs import RunsPage
+from cfm_tui.console.widgets.plain import AsciiFilter, only_changes
 from cfm_tui.terminal import Terminal
 from engine.errors import UserError
 
@@ -77,6 +80,11 @@ class ConsoleApp(App[str]):
         self._trouble: tuple[str, str, str] | None = None
         self._lost = False
         self.animation_level = "none"
+        if self.no_color:  # Textual's own answer is greys
+            self._filters = [each for each in self._filters if not isinstance(each, Monochrome)]
+            self._filters.append(NoColor())
+        if not terminal.unicode:
+            self._filters.append(AsciiFilter())
 
     def on_mount(self) -> None:
         """Themes, keys, the first page, the timer."""
@@ -91,6 +99,14 @@ class ConsoleApp(App[str]):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGHUP, signal.SIGTERM):
                 signal.signal(number, self._signalled)
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        super()._display(screen, only_changes(renderable))
+
+    @property
+    def failed(self) -> BaseException | None:
+        """What ended the application, if it did not end as it should."""
+        return self._exception
 
     # --- the timer --------------------------------------------------------------------------------
 
