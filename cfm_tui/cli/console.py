@@ -83,7 +83,7 @@ def _open(
     from cfm_tui.console.app import ConsoleApp
     from cfm_tui.console.driver import own_output
 
-    shown = terminal.detect(os.environ, sys.stdout.encoding)
+    shown = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
     wanted = _preferences(fps, images, theme)
     app = ConsoleApp(wanted, shown, folder, read_only=read_only)
     app.opening = first
