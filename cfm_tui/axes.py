@@ -43,7 +43,7 @@ class Axis:
         """Shares of round numbers, and their labels: about as many as `most`."""
         numbers, step = self._decades(most) if self.log else _round(self.low, self.high, most)
         positions = [math.log10(number) for number in numbers] if self.log else numbers
-        shares = [float(self.share(np.float64(position))) for position in positions]
+        shares = [float(self.share(np.asarray(position, np.float64))) for position in positions]
         labels = _labels(numbers, step)
         return [
             (share, label) for share, label in zip(shares, labels, strict=True) if -1e-9 <= share <= 1 + 1e-9
