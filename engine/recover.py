@@ -92,12 +92,11 @@ def recover(
 ) -> Generator[Event, None, list[Moments] | None]:
     """Distil `config.ipc` images per class out of `model` and the real statistics.
 
-    real: moments of each tap in forward order. keep: is given each batch as soon as it is finished
-    (images in [0, 1] and labels, its number from 1, β, the teacher's probability of each image's class; all
-    tensors on the CPU). saved: goes on from another call's save
-    point. Yields a layout, then chunks of values, then one event a batch; returns the moving statistics of
-    all batches, if there are any. Raises UserError("numeric") naming batch, iteration and layer where a
-    loss, a statistic or an image is not finite; nothing of that batch is kept.
+    real: moments of each tap in forward order. keep: is given each batch as soon as it is finished: on the
+    CPU, images in [0, 1], labels, its number from 1, β, the teacher's probability of each image's class.
+    saved: goes on from another call's save point. Yields a layout, chunks of values, and an event a batch;
+    returns the moving statistics of all batches, if any. Raises UserError("numeric") naming batch, iteration
+    and layer where a number is not finite; nothing of that batch is kept.
     """
     goal, plan = config.objective, batches(config, len(train.classes))
     network = Tapped(model, goal.taps, device, getattr(torch, config.recover.precision))
@@ -119,10 +118,16 @@ def recover(
             earlier = batch.statistics
         keep(batch.pixels(), batch.labels_M.cpu(), number, batch.objective.beta, batch.confidence())
         yield BatchRecovered(number, len(plan), batch.objective.beta, len(classes))
-        look = partial(batch.look, spectra) if number == len(plan) else None
-        yield SavePoint("recover", partial(_between, number + 1, earlier), always=True, look=look)
+        yield _batch_end(batch, earlier, partial(batch.look, spectra) if number == len(plan) else None)
         saved = None
     return None if earlier is None else [moments.to(torch.device("cpu")) for moments in earlier]
+
+
+def _batch_end(
+    batch: Batch, earlier: list[Moments] | None, look: Callable[[], glimpse.Glimpse] | None
+) -> SavePoint:
+    """Where the next batch has not begun."""
+    return SavePoint("recover", partial(_between, batch.number + 1, earlier), always=True, look=look)
 
 
 def _between(number: int, earlier: list[Moments] | None) -> State:
