@@ -35,9 +35,9 @@ from engine.store import Cache
 from engine.taps import Tapped
 
 ENOUGH = 0.2  #: seconds of steps whose time is a measurement
-QUICK = 0.4  #: seconds of a step that is tried at its full size
+QUICK = 0.4  #: seconds of a step up to which a batch is tried with more images
 LONG = 1.0  #: seconds of a step that is tried only once
-SHARE = 8  #: of a batch that is tried first: one part of so many
+SHARE, LEAST = 8, 4  #: of a batch that is tried first: one part of so many, but so many images
 EPOCHS = 10**9  #: more than a trial ever comes to the end of
 
 Work = Generator[Event, None, Any]
@@ -230,11 +230,14 @@ class Trial:
 
     def _cost(self, work: Callable[[int], Work], full: int) -> Cost:
         """What a stage takes whose batches have `full` images."""
-        small = min(full, max(2, -(-full // SHARE)))
-        cost = self._try(work, small)
-        if small < full and cost.step > 0:
-            size = full if cost.step * full / small <= QUICK else min(full, 2 * small)
-            cost = _line(cost, small, self._try(work, size), size, full)
+        size = min(full, max(LEAST, -(-full // SHARE)))
+        cost = self._try(work, size)
+        if size < full and cost.step >= LONG and size // 2 >= 2:
+            half = size // 2
+            cost = _line(self._try(work, half), half, cost, size, full)
+        elif size < full and cost.step > 0:
+            larger = min(full, max(2 * size, int(size * QUICK / cost.step)))
+            cost = _line(cost, size, self._try(work, larger), larger, full)
         self.whole &= cost.whole
         self._peak = max(self._peak, cost.bytes)
         return cost

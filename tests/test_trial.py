@@ -100,17 +100,24 @@ def test_batchnorm_statistics_cost_nothing():
     assert seconds < 0.5
 
 
-def test_large_batches_are_tried_with_fewer_images(monkeypatch):
+@pytest.mark.parametrize(
+    ("full", "seconds", "sizes"),
+    [(3, 0.01, [3]), (96, 0.001, [12, 96]), (96, 0.01, [12, 40]), (96, 0.03, [12, 24]), (96, 0.1, [12, 6])],
+)
+def test_batches_that_take_long_are_tried_with_fewer_images(full, seconds, sizes, monkeypatch):
     tried = []
-    monkeypatch.setattr(trial, "QUICK", 0.0)
-    monkeypatch.setattr(
-        trial.Trial, "_try", lambda self, work, size: tried.append(size) or Cost(1.0, 0.5 + size, 1e6 + size)
-    )
+
+    def trying(self, work, size):
+        tried.append(size)
+        return Cost(1.0, seconds * size, 1e6 + size)
+
+    monkeypatch.setattr(trial.Trial, "_try", trying)
     one = trial.Trial(plan.prepare(small()), Cache())
-    cost = one._cost(lambda size: None, 80)
-    assert tried == [10, 20]
-    assert (cost.step, cost.bytes, cost.whole) == (80.5, 1e6 + 80, False)
-    assert not one.whole
+    cost = one._cost(lambda size: None, full)
+    assert tried == sizes
+    assert cost.step == pytest.approx(seconds * full)
+    assert cost.bytes == pytest.approx(1e6 + full)
+    assert cost.whole == one.whole == (full in sizes)
 
 
 def test_an_unsteady_machine_does_not_bend_the_line():
