@@ -172,7 +172,9 @@ def test_a_reader_that_goes_away_is_no_failure_to_speak_of(tmp_path):
         assert process.stderr.read() == ""
 
 
-def test_the_console_says_what_to_use(capsys):
+def test_the_console_says_what_to_use(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["cfm-tui"])
+    monkeypatch.setattr("sys.stdin", open(os.devnull))
     with pytest.raises(SystemExit) as left:
         cli.console()
     assert left.value.code == 2
