@@ -174,8 +174,9 @@ def test_a_reader_that_goes_away_is_no_failure_to_speak_of(tmp_path):
 
 def test_the_console_says_what_to_use(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["cfm-tui"])
-    with open(os.devnull) as nothing, pytest.raises(SystemExit) as left:
+    with open(os.devnull) as nothing:
         monkeypatch.setattr("sys.stdin", nothing)
-        cli.console()
+        with pytest.raises(SystemExit) as left:
+            cli.console()
     assert left.value.code == 2
     assert "cfm run" in capsys.readouterr().err
