@@ -1,0 +1,229 @@
+"""One distilled image, large, beside real images of its class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.css.query import NoMatches
+from textual.strip import Strip
+from textual.widget import Widget
+from textual.widgets import Static
+
+from cfm_tui.ascii_image import RAMP
+from cfm_tui.console.pictures import SIDE, smaller
+from cfm_tui.console.screens.base import Page, Panel
+from cfm_tui.console.widgets.picture import Picture
+from cfm_tui.console.widgets.showing import image_colours, images_of, is_light
+from cfm_tui.console.widgets.thumbnails import Thumbnails, drawn
+from engine.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cfm_tui.console.album import Album
+    from cfm_tui.console.pictures import Pictures
+    from engine.store import StoredRun
+
+LOOKING = "looking for the data"
+MOST = 64  #: real images that are read of a class
+
+
+class Large(Picture, can_focus=True):
+    """One image, as large as there is room."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._pixels: NDArray[np.uint8] | None = None
+
+    def show_image(self, pixels_CHW: NDArray[np.uint8] | None) -> None:
+        """Show an image (uint8); None: nothing."""
+        self._pixels = pixels_CHW
+        self.draw()
+
+    def on_mount(self) -> None:
+        """A light theme has another ramp."""
+        self.watch(self.app, "theme", self.draw, init=False)
+
+    def on_resize(self) -> None:
+        """In the new size."""
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw the image anew."""
+        pixels, mode = self._pixels, images_of(self.app)
+        if pixels is None or mode == "off" or not self.size.area:
+            self.show([])
+            return
+        pixels = np.ascontiguousarray(pixels)
+        _, high, wide = pixels.shape
+        columns = max(min(self.size.width, 2 * self.size.height * wide // high), 1)
+        ramp = RAMP[::-1] if is_light(self) else RAMP
+        lines = drawn(pixels.tobytes(), pixels.shape, columns, mode, image_colours(self.app), ramp)
+        self.show([Strip(line) for line in lines[: self.size.height]])
+
+
+class ZoomPage(Page):
+    """The image under an album's cursor, which is moved here, too.
+
+    run: whose images these are; its stored settings say where the real ones come from.
+    """
+
+    HEADING = "image"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("right,l,space", "step(1)", "next", id="zoom.next", tooltip="The next image"),
+        Binding("left,h,backspace", "step(-1)", "before", id="zoom.before", tooltip="The image before"),
+        Binding("down,j", "row(1)", "row below", id="zoom.down", tooltip="The image below it"),
+        Binding("up,k", "row(-1)", "row above", id="zoom.up", tooltip="The image above it"),
+        Binding("enter", "leave", "all", id="zoom.leave", tooltip="Back to all images"),
+    ]
+    DEFAULT_CSS = """
+    ZoomPage {
+        #large { height: 1fr; }
+        #about { height: auto; }
+        #said { height: auto; }
+        #image, #real { width: 1fr; }
+    }
+    """
+
+    def __init__(self, run: StoredRun, album: Album, pictures: Pictures) -> None:
+        super().__init__()
+        self._run, self._album, self._pictures = run, album, pictures
+        self._config: Any = None
+        self._real: dict[int, NDArray[np.uint8] | str] = {}
+        self._looking = False
+
+    def body(self) -> Iterator[Widget]:
+        """The image and what is known of it; real ones."""
+        yield Container(
+            Panel(1, "Distilled", Static(id="about", markup=False), Large(id="large"), id="image"),
+            Panel(
+                2, "Real", Static(LOOKING, id="said", markup=False), Thumbnails(id="thumbnails"), id="real"
+            ),
+            classes="columns holder",
+        )
+
+    def on_mount(self) -> None:
+        """The image that was chosen."""
+        self.call_after_refresh(self._show)
+
+    def on_resize(self) -> None:
+        """More or fewer real images have room."""
+        self.call_after_refresh(self._show_real)
+
+    def tick(self) -> None:
+        """An image that was asked for may have been read."""
+        if self._pictures.news():
+            with suppress(NoMatches):  # the page is being taken apart
+                self._show()
+
+    # --- the distilled image ----------------------------------------------------------------------
+
+    def _show(self) -> None:
+        album, number = self._album, self._album.here
+        if number is None:
+            return
+        reader = album.reader
+        name, label = album.name(number), int(reader.labels_N[number])
+        self.say(self._run.name, f"image {number + 1:,} of {reader.total:,}")
+        self.query_one("#image", Panel).say(f"Distilled: {name}")
+        self.query_one("#about", Static).update(self._about(number))
+        self._pictures.want([number])
+        small = self._pictures.get(number)
+        self.query_one(Large).show_image(small)
+        if small is not None and max(self._pictures.shape[1:]) > SIDE:
+            self.run_worker(lambda: self._read(number), thread=True, exit_on_error=False)
+        if label not in self._real and not self._looking:
+            self._looking = True
+            self.run_worker(self._look, thread=True, exit_on_error=False)
+        self._show_real()
+
+    def _about(self, number: int) -> str:
+        """Everything that is known of an image."""
+        reader = self._album.reader
+        sure = float(reader.confidence_N[number])
+        name, beta = self._album.name(number), self._album.beta(number)
+        lines = [
+            f"class {name}   batch {reader.batch_N[number]}   β {beta}",
+            "teacher's confidence —" if np.isnan(sure) else f"teacher's confidence {sure:.1%}",
+        ]
+        problem = self._pictures.problem(number)
+        return "\n".join([*lines, problem] if problem else lines)
+
+    def _read(self, number: int) -> None:
+        """On a thread: the image in full."""
+        try:
+            pixels_CHW = self._album.reader.pixels(number)
+        except UserError:  # the small one says so, too
+            return
+        self.app.call_from_thread(self._full, number, pixels_CHW)
+
+    def _full(self, number: int, pixels_CHW: NDArray[np.uint8]) -> None:
+        if self.is_mounted and self._album.here == number:
+            self.query_one(Large).show_image(pixels_CHW)
+
+    # --- real images ------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """On a thread: real images of the class, from where the run's settings say."""
+        label = self._label()
+        while label is not None and label not in self._real:
+            try:
+                found: NDArray[np.uint8] | str = self._images_of(label)
+            except UserError as error:
+                found = f"{error.message}\n→ {error.hint}"
+            except Exception as error:
+                found = f"the data cannot be read: {error!r}"
+                self.app.call_from_thread(self.host.trouble, error)
+            self._real[label] = found
+            label = self._label()
+        self._looking = False
+        self.app.call_from_thread(self._show_real)
+
+    def _label(self) -> int | None:
+        number = self._album.here
+        return None if number is None else int(self._album.reader.labels_N[number])
+
+    def _images_of(self, label: int) -> NDArray[np.uint8]:
+        from engine.outlook import real_images
+        from engine.resume import stored_config
+
+        if self._config is None:
+            self._config = stored_config(self._run).config
+        found = real_images(self._config, label, MOST)
+        return np.stack([smaller(image_CHW) for image_CHW in found]) if len(found) else found
+
+    def _show_real(self) -> None:
+        label = self._label()
+        if not self.is_mounted or label is None:
+            return
+        found = self._real.get(label)
+        said = LOOKING if found is None else found if isinstance(found, str) else ""
+        self.query_one("#real", Panel).say(f"Real: {self._album.reader.classes[label]}")
+        told = self.query_one("#said", Static)
+        told.update(said)
+        told.display = bool(said)
+        images = [] if found is None or isinstance(found, str) else list(found)
+        thumbnails = self.query_one(Thumbnails)
+        size = 8 if self.app.size.width < 60 else 12 if self.app.size.width < 110 else 16
+        thumbnails.show_images(images, [str(number + 1) for number in range(len(images))], size)
+
+    # --- what keys do -----------------------------------------------------------------------------
+
+    def action_step(self, by: int) -> None:
+        """To the next image, or the one before."""
+        self._album.step(by)
+        self._show()
+
+    def action_row(self, by: int) -> None:
+        """To the image below, or above."""
+        self._album.move(by, 0)
+        self._show()
+
+    def action_leave(self) -> None:
+        """Back to all images."""
+        self.app.pop_screen()
