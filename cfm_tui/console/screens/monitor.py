@@ -1,15 +1,350 @@
-"""To come."""
+"""A run as it goes: its stages, losses, layers, images and log; and how it is paused, saved, stopped."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar, Literal
 
-from cfm_tui.console.screens.base import Page
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.errors import NoWidget
+from textual.widget import Widget
+from textual.widgets import DataTable
+from textual.worker import get_current_worker
+
+from cfm_tui.console import shown
+from cfm_tui.console.host import OpenGallery
+from cfm_tui.console.model import RunModel
+from cfm_tui.console.screens.base import SMALL, Page, Panel
+from cfm_tui.console.screens.dialogs import Choice
+from cfm_tui.console.screens.layer import LayerPage
+from cfm_tui.console.screens.parts import Log, Now
+from cfm_tui.console.screens.views import VIEWS, Curves, Numbers, View, fitting
 from cfm_tui.console.session import Session
+from cfm_tui.console.widgets.thumbnails import Thumbnails
+from engine.errors import UserError
+from engine.store import StoredRun, control
+from engine.store.control import Command
+
+READ_SECONDS = 0.05  #: of a tick, for reading the record
+CHART_SECONDS = 2.0  #: between two drawings of charts and tables, unasked
+SIZES = (40, 32, 24, 20, 16, 12, 10, 8)  #: widths of thumbnails in cells: the first at which all fit
+NOW, LOSSES, LAYERS, IMAGES, LOG = range(1, 6)
+ALL = frozenset((NOW, LOSSES, LAYERS, IMAGES, LOG))
 
 
 class MonitorPage(Page):
-    """To come."""
+    """One run, of this process or another, at work or finished.
+
+    folder: the run's; None while a session that was just begun has none. session: the one that computes it
+    in this process.
+    """
+
+    HEADING = "run"
+    AUTO_FOCUS = ""  # where there is room for one panel, it is the first, which has nothing to focus
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "pause", "pause", id="monitor.pause", tooltip="Pause the engine, or let it go on"),
+        Binding("w", "checkpoint", "save", id="monitor.checkpoint", tooltip="Write a checkpoint now"),
+        Binding("S", "stop", "stop", id="monitor.stop", tooltip="Stop the run; it can be resumed"),
+        Binding("D", "detach", "detach", id="monitor.detach", tooltip="Let a process of its own go on"),
+        Binding("v", "view", "view", id="monitor.view", tooltip="Recovery's numbers, or the trainings'"),
+        Binding("s", "sort", "sort", show=False, id="monitor.sort", tooltip="Sort the table differently"),
+        Binding("i", "images", "images", id="monitor.images", tooltip="The distilled images so far"),
+    ]
+    DEFAULT_CSS = """
+    MonitorPage {
+        #now { height: 7; }
+        #middle { height: 1fr; }
+        #losses { width: 2fr; }
+        #images { width: 1fr; }
+        #bottom { height: 6; }
+        #layers { width: 2fr; }
+        #log { width: 1fr; }
+        #thumbnails, #lines { margin-left: 1; }
+        &.-medium.-normal #log { display: none; }
+        &.-medium.-normal.-reads-log #log { display: block; }
+        &.-medium.-normal.-reads-log #layers { display: none; }
+        &.-tall #now { height: 9; }
+        &.-tall #bottom { height: 1fr; }
+        &.-tall.-normal #bottom { layout: vertical; height: 1fr; }
+        &.-tall.-normal #layers, &.-tall.-normal #log { width: 1fr; }
+    }
+    """
 
     def __init__(self, folder: Path | None, session: Session | None = None) -> None:
         super().__init__()
+        self._folder, self._session = folder, session
+        self._began = time.monotonic()
+        self._model: RunModel | None = None
+        self._opening = False
+        self._asked: Command | Literal[""] = ""
+        self._stale: set[int] = set()
+        self._drawn = 0.0
+        self._view: View | None = None  # None: what the run is at
+        self._names: list[str] = []
+        self._told = ("", "")
+        self._panels: list[Panel] = []
+        self._now, self._curves, self._numbers = Now(), Curves(), Numbers()
+        self._thumbnails, self._lines = Thumbnails(id="thumbnails"), Log(id="lines")
+
+    def body(self) -> Iterator[Widget]:
+        """Five panels."""
+        yield Panel(NOW, "Now", self._now, id="now")
+        yield Container(
+            Panel(LOSSES, "Losses", self._curves, id="losses"),
+            Panel(IMAGES, "Images", self._thumbnails, id="images"),
+            id="middle",
+            classes="columns holder",
+        )
+        yield Container(
+            Panel(LAYERS, "Layers", self._numbers, id="layers"),
+            Panel(LOG, "Log", self._lines, id="log"),
+            id="bottom",
+            classes="columns holder",
+        )
+
+    def on_mount(self) -> None:
+        """What is known at once."""
+        self._panels = self.panels()
+        super().on_mount()
+        width, height = self.app.size
+        if width >= SMALL[0] and height >= SMALL[1]:
+            self.action_panel(LOSSES)
+        self.tick()
+
+    # --- following the run ------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Read what is new; draw what changed and is seen, charts not more often than every two seconds."""
+        model = self._model
+        if not self._panels or not all(part.is_running for part in self.children):
+            return  # being built, or left
+        if model is None:
+            self._warm_up()
+            return
+        if model.read(READ_SECONDS):
+            self._stale |= ALL
+        self._hear(model)
+        if self._stale or model.state in shown.LIVE or self._session is not None:
+            self._draw(model)
+
+    def _warm_up(self) -> None:
+        """Say what is waited for until there is a record to follow."""
+        session = self._session
+        if self._folder is None and session is not None:
+            self._folder = session.folder
+        if self._folder is not None:
+            if not self._opening:
+                self._opening = True
+                folder = self._folder
+                self.run_worker(lambda: self._open(folder), thread=True, exit_on_error=False)
+            if session is None:
+                self._now.say(["reading the record"])
+                self.tell(str(self._folder), "")
+                return
+        if session is not None:
+            self._now.say(shown.warming(session, time.monotonic() - self._began))
+            self.tell(session.name, shown.loading(session))
+
+    def _open(self, folder: Path) -> None:
+        """On a thread: a record of days takes a second to read."""
+        worker = get_current_worker()
+        try:
+            model = RunModel(StoredRun(folder))
+            model.read()
+            while model.behind and not worker.is_cancelled:
+                model.read()
+        except UserError as error:
+            self.app.call_from_thread(self.host.trouble, error)
+        else:
+            if not worker.is_cancelled:
+                self.app.call_from_thread(self._opened, model)
+
+    def _opened(self, model: RunModel) -> None:
+        self._model = model
+        self._names = shown.class_names(model.run.folder)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Draw all that is seen, at once."""
+        self._stale |= ALL
+        self._drawn = 0.0
+        if self._model is not None:
+            self._draw(self._model)
+
+    def _arrange(self) -> None:
+        """Panels that come into sight are drawn at once."""
+        super()._arrange()
+        self.set_class(self._current == LOG, "-reads-log")
+        self.call_after_refresh(self._refresh)
+
+    # --- drawing ----------------------------------------------------------------------------------
+
+    def tell(self, what: str, state: str) -> None:
+        """Set the title line where it changed."""
+        if (what, state) != self._told:
+            self._told = what, state
+            self.say(what, state)
+
+    def _panel(self, number: int) -> Panel:
+        return self._panels[number - 1]
+
+    def _seen(self, number: int) -> bool:
+        try:
+            return self.find_widget(self._panel(number)).visible_region.area > 0
+        except NoWidget:
+            return False
+
+    def _draw(self, model: RunModel) -> None:
+        words = self._words(model)
+        self.tell(model.run.name, words)
+        if self._seen(NOW):
+            self._stale.discard(NOW)
+            self._now.show(model, words, self.host.terminal)
+        if LOG in self._stale:
+            self._draw_log(model)
+        if time.monotonic() - self._drawn < CHART_SECONDS:
+            return
+        drawing = {LOSSES: self._draw_curves, LAYERS: self._draw_table, IMAGES: self._draw_images}
+        for number, draw in drawing.items():
+            if number in self._stale and self._seen(number):
+                self._stale.discard(number)
+                self._drawn = time.monotonic()
+                draw(model)
+
+    def _words(self, model: RunModel) -> str:
+        own = self._own()
+        where = "here" if own else ""
+        if not own and model.state == "running":
+            where = f"in process {model.status.get('pid')} on {model.status.get('host')}"
+        return shown.doing(model, self._asked, where, own is not None and own.state == "loading")
+
+    def _draw_curves(self, model: RunModel) -> None:
+        self._panel(LOSSES).say(self._curves.show(model, self._view or fitting(model)))
+
+    def _draw_table(self, model: RunModel) -> None:
+        view = self._view or fitting(model)
+        self._panel(LAYERS).say(self._numbers.show(model, view, self.host.terminal))
+
+    def _draw_images(self, model: RunModel) -> None:
+        glimpse, panel = model.glimpse, self._panel(IMAGES)
+        if glimpse is None:
+            panel.say("Images: none yet")
+            return
+        panel.say(f"Images: batch {glimpse.batch}, it {glimpse.iteration}")
+        self._names = self._names or shown.class_names(model.run.folder)
+        names = [self._names[label] if label < len(self._names) else str(label) for label in glimpse.labels_M]
+        place, count = self._thumbnails, len(names)
+        width, height = place.size
+        size = next((size for size in SIZES if place.fits(width, height, size) >= count), SIZES[-1])
+        place.show_images(list(glimpse.images_MCHW), names, size)
+
+    def _draw_log(self, model: RunModel) -> None:
+        self._stale.discard(LOG)
+        for line in self._lines.follow(model.log):
+            if self._asked == "checkpoint" and line.text.startswith("checkpoint "):
+                self._asked = ""
+                self.notify(f"{line.text}", markup=False)
+
+    # --- steering ---------------------------------------------------------------------------------
+
+    def _own(self) -> Session | None:
+        """The session that computes this run in this process, if one does."""
+        for session in (self._session, self.host.session):
+            if session is not None and session.live and self._same(session.folder):
+                return session
+        return None
+
+    def _same(self, folder: Path | None) -> bool:
+        return (folder and folder.absolute()) == (self._folder and self._folder.absolute())
+
+    def _hear(self, model: RunModel) -> None:
+        """Whether the record says that what was asked has happened."""
+        happened = {
+            "pause": model.state == "paused",
+            "continue": model.state == "running",
+            "stop": False,
+            "checkpoint": False,
+        }
+        if self._asked and (model.state not in shown.LIVE or happened[self._asked]):
+            self._asked = ""
+
+    def _ask(self, command: Command) -> None:
+        own, folder = self._own(), self._folder
+        if own is not None:
+            own.ask(command, "the console")
+        elif self._model is None or self._model.state not in shown.LIVE or folder is None:
+            self.notify("nobody is at work on this run", severity="warning")
+            return
+        else:
+            self.run_worker(lambda: self._request(folder, command), thread=True, exit_on_error=False)
+        self._asked = command
+        self._refresh()
+
+    def _request(self, folder: Path, command: Command) -> None:
+        try:
+            control.request(folder, command)
+        except UserError as error:
+            self.app.call_from_thread(self.host.trouble, error)
+
+    def action_pause(self) -> None:
+        """Pause the engine, or let it go on."""
+        if not self.host.refused("pause or go on"):
+            waits = self._asked == "pause" or (self._model is not None and self._model.state == "paused")
+            self._ask("continue" if waits else "pause")
+
+    def action_checkpoint(self) -> None:
+        """Write a checkpoint at the next save point."""
+        if not self.host.refused("write a checkpoint"):
+            self._ask("checkpoint")
+
+    def action_stop(self) -> None:
+        """Ask, and stop the run at its next save point."""
+        if self.host.refused("stop"):
+            return
+        answers = [("keep", "keep it at work"), ("stop", "stop: write a checkpoint and end")]
+        self.app.push_screen(
+            Choice("Stop this run?", answers), lambda answer: self._ask("stop") if answer == "stop" else None
+        )
+
+    async def action_detach(self) -> None:
+        """Hand this process's run to one of its own; another's is that already."""
+        if self.host.refused("detach"):
+            return
+        if self._own() is None:
+            self.notify("this run is not at work here: leaving the console does not disturb it")
+        else:
+            await self.app.run_action("app.detach")
+
+    def action_images(self) -> None:
+        """The run's gallery."""
+        if self._folder is not None:
+            self.post_message(OpenGallery(self._folder))
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    def action_view(self) -> None:
+        """The next view of panels 2 and 3."""
+        if self._model is None:
+            return
+        now = self._view or fitting(self._model)
+        self._view = VIEWS[(VIEWS.index(now) + 1) % len(VIEWS)]
+        self._numbers.by = 0
+        self._refresh()
+
+    def action_sort(self) -> None:
+        """Sort the table by the next column."""
+        self._numbers.by += 1
+        self._refresh()
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Open the chosen layer."""
+        model, chosen = self._model, self._numbers.chosen()
+        if model is not None and model.layout is not None and chosen in model.layout.taps:
+            self.app.push_screen(LayerPage(model, chosen))
+
+    def csv(self) -> str:
+        """The data of the chart that is shown."""
+        return self._curves.csv()

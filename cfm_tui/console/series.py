@@ -1,0 +1,139 @@
+"""A run's numbers as the lines of charts.
+
+Legend: T terms, L taps, D eigenvalues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfm_tui.charts import ROLES, Line
+from engine.events import Stage
+from engine.responses import response
+from engine.store.numbers import FIXED
+
+if TYPE_CHECKING:
+    from cfm_tui.console.model import RunModel, Training
+    from engine.store.glimpse import Glimpse
+
+Floats = NDArray[np.float64]
+POINTS = 2048  #: of a line, at most: what zooming shows apart
+
+
+def losses(model: RunModel) -> list[Line]:
+    """The filter and the signal terms, each summed over layers, and CE, by iteration of all batches.
+
+    CE comes last, and under the others: on a logarithmic axis it varies most.
+    """
+    if model.layout is None or model.curves is None:
+        return []
+    terms, taps = model.layout.terms, len(model.layout.taps)
+    groups: dict[str, list[int]] = {"filter terms": [], "signal terms": [], "CE": [FIXED.index("ce")]}
+    for index, term in enumerate(terms):
+        name = "filter terms" if term.endswith("/none") else "signal terms"
+        groups[name] += [len(FIXED) + index * taps + tap for tap in range(taps)]
+    found = {name: _summed(model, columns) for name, columns in groups.items() if columns}
+    return [Line(name, *found[name], ROLES[index]) for index, name in enumerate(found)]
+
+
+def layer(model: RunModel, tap: int) -> list[Line]:
+    """Every term at one tap, by iteration of the whole recovery."""
+    if model.layout is None or model.curves is None:
+        return []
+    taps = len(model.layout.taps)
+    return [
+        Line(term, *_summed(model, [len(FIXED) + index * taps + tap]), ROLES[index % len(ROLES)])
+        for index, term in enumerate(model.layout.terms)
+    ]
+
+
+def _summed(model: RunModel, columns: list[int]) -> tuple[Floats, Floats, Floats]:
+    """Bounds of a sum of columns: exact where every iteration is kept, and never too narrow elsewhere."""
+    assert model.curves is not None
+    parts = [model.curves.envelope(column, POINTS) for column in columns]
+    x = parts[0][0]
+    return x, np.sum([low for _, low, _ in parts], axis=0), np.sum([high for _, _, high in parts], axis=0)
+
+
+def betas(model: RunModel) -> list[Line]:
+    """β of every batch."""
+    if model.layout is None:
+        return []
+    values = np.asarray(model.layout.betas, np.float64)
+    return [Line("β by batch", np.arange(1.0, len(values) + 1), values)]
+
+
+def accuracies(model: RunModel, stage: Stage) -> list[Line]:
+    """Accuracy by epoch of every kind of training in a stage: from the worst to the best of its seeds."""
+    kinds = _points(model, stage, lambda each: [(float(epoch), value) for epoch, value in each.accuracy])
+    return _lines(kinds, min, max)
+
+
+def training_losses(model: RunModel, stage: Stage) -> list[Line]:
+    """Loss by epoch, likewise: the mean over the seeds."""
+    return _lines(_points(model, stage, _losses), _mean, _mean)
+
+
+Points = list[tuple[float, float]]
+
+
+def _losses(training: Training) -> Points:
+    x, low, high = training.loss.envelope(0, POINTS)
+    return list(zip((x + 1).tolist(), ((low + high) / 2).tolist(), strict=True))
+
+
+def _points(
+    model: RunModel, stage: Stage, of: Callable[[Training], Points]
+) -> dict[str, dict[float, list[float]]]:
+    """By kind of training and epoch: a value for each seed."""
+    kinds: dict[str, dict[float, list[float]]] = {}
+    for (where, architecture, source, _), each in sorted(model.trainings.items()):
+        if where == stage:
+            name = architecture if source == "teacher" else f"{architecture} {source}"
+            kind = kinds.setdefault(name, {})
+            for epoch, value in of(each):
+                kind.setdefault(epoch, []).append(value)
+    return kinds
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _lines(
+    kinds: dict[str, dict[float, list[float]]],
+    low: Callable[[list[float]], float],
+    high: Callable[[list[float]], float],
+) -> list[Line]:
+    lines = []
+    for index, (name, kind) in enumerate(kinds.items()):
+        epochs = sorted(kind)
+        least = np.array([low(kind[epoch]) for epoch in epochs], np.float64)
+        greatest = np.array([high(kind[epoch]) for epoch in epochs], np.float64)
+        x = np.array(epochs, np.float64)
+        lines.append(Line(name, x, least, greatest, ROLES[index % len(ROLES)]))
+    return lines
+
+
+def spectrum(glimpse: Glimpse, tap: str, terms: list[str]) -> tuple[list[Line], float | None]:
+    """Eigenvalues of Ψ and Ψ_s by the logarithm of their rank, with f(λ) of both for every filter.
+
+    Also where Ψ falls below β: there the ridge filter turns. None where nothing does.
+    """
+    real_D, synthetic_D = (np.asarray(side, np.float64) for side in glimpse.spectra[tap])
+    x = np.log10(np.arange(1, len(real_D) + 1, dtype=np.float64))
+    lines = [Line("Ψ", x, real_D, None, ROLES[0]), Line("Ψ_s", x, synthetic_D, None, ROLES[1])]
+    names = dict.fromkeys(term.partition("/")[0] for term in terms)
+    for name in names:
+        if name in ("lambda", "ridge"):
+            what = "f" if len(names) < 3 else name
+            for label, side_D, role in (("Ψ", real_D, ROLES[2]), ("Ψ_s", synthetic_D, ROLES[3])):
+                found = response(name, np.maximum(side_D, 0.0), glimpse.beta)  # type: ignore[arg-type]
+                lines.append(Line(f"{what}({label})", x, found, None, role))
+    below = np.flatnonzero(real_D < glimpse.beta)
+    turns = "ridge" in names and len(below) > 0
+    return lines, float(x[below[0]]) if turns else None
