@@ -200,6 +200,22 @@ def test_without_a_terminal_it_says_what_to_use_instead():
     assert "cfm run" in left.stderr
 
 
+def test_the_whole_terminal_is_used_and_resizing_is_followed(terminal, run):
+    tmux = terminal("tui", size=(120, 40))
+    tmux.until("slow")
+    for columns, lines in ((120, 40), (40, 12), (200, 60), (30, 5), (80, 24)):
+        tmux("resize-window", "-x", str(columns), "-y", str(lines))
+        fits = lambda columns=columns, lines=lines: fills(tmux.screen(), columns, lines)  # noqa: E731
+        tmux.until(fits, 20)
+
+
+def fills(screen, columns, lines):
+    """The line above the table is as wide as the terminal, and the keys stand in its last line."""
+    shown = screen.rstrip("\n").split("\n")
+    wide = [line for line in shown if len(line) == columns and line.count("─") > columns - 60]
+    return bool(wide) and len(shown) == lines
+
+
 TERMINALS = [
     {"TERM": "xterm-256color"},
     {"TERM": "xterm"},

@@ -39,6 +39,14 @@ class TerminalDriver(LinuxDriver):
         if self._writer_thread is not None and self._writer_thread.is_alive():
             super().close()
 
+    def _get_terminal_size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal that is drawn on: standard output may be something else."""
+        try:
+            size = os.get_terminal_size(self._file.fileno())
+        except (OSError, ValueError):
+            return super()._get_terminal_size()
+        return size.columns or 80, size.lines or 24
+
     def gone(self) -> bool:
         """Whether the terminal was closed, or its input ended."""
         if self._writer_thread is not None and not self._writer_thread.is_alive():
