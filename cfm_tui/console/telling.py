@@ -71,7 +71,7 @@ def backbone(findings: Findings) -> str:
     if problem is not None and problem.kind == "teacher":
         lines += [f"! {problem.message}", f"→ {problem.hint}"]
     elif config.backbone.teacher is None:
-        lines.append(f"teacher: trained for {config.squeeze.epochs} epochs, unless the cache has it")
+        lines.append(f"teacher: trained first, {config.squeeze.epochs} epochs, unless in the cache")
     else:
         lines.append(f"teacher: {config.backbone.teacher}")
     known = findings.accuracy
@@ -119,7 +119,8 @@ def betas(config: Config, count: int) -> Curve:
     batches = config.ipc * math.ceil(count / config.recover.classes_per_batch)
     if batches <= POINTS:
         values = betas_of_batches(objective.schedule, objective.beta, config.ipc, batches)
-        return f"β_b of {batches:,} batches", np.arange(1, batches + 1), np.array(values)
+        name = f"β_b of {batches:,} batch{'' if batches == 1 else 'es'}"
+        return name, np.arange(1, batches + 1), np.array(values)
     steps = batches if objective.schedule.per == "batch" else config.ipc
     at = np.unique(np.linspace(0, steps - 1, POINTS).astype(np.int64))
     values = [beta_at(objective.schedule, objective.beta, int(step), steps) for step in at]
@@ -144,7 +145,7 @@ def responses(config: Config, eigenvalues: Any = None) -> list[Curve]:
     for name in dict.fromkeys(term.filter for term in objective.terms):
         if name == "ridge":
             for beta in dict.fromkeys((float(values[0]), float(values[-1]))):
-                found.append((f"f(λ) at β {beta:.3g}", at, response(name, spectrum, beta)))
+                found.append((f"f at β {beta:.3g}", at, response(name, spectrum, beta)))
         else:
-            found.append((f"{name} f(λ)", at, response(name, spectrum, objective.beta)))
+            found.append((name, at, response(name, spectrum, objective.beta)))
     return found

@@ -101,7 +101,7 @@ class Entry(Widget, can_focus=True):
             return text
         text.append(self._value or self._note, style="" if self._value else "dim")
         if self.choices and self.has_focus:
-            text.append("  ‹ ›")
+            text.append("  < >")
         return text
 
     def on_focus(self) -> None:
