@@ -11,16 +11,13 @@ from consoles import SIZES, console, drive, golden, shown, until
 from images_run import BETAS, CLASSES, add_batch, with_images
 from recorded import opened
 
-from cfm_tui.console.album import Album
 from cfm_tui.console.host import OpenGallery
-from cfm_tui.console.pictures import smaller
 from cfm_tui.console.screens.gallery import GalleryPage
 from cfm_tui.console.screens.zoom import ZoomPage
 from cfm_tui.console.widgets.wall import Wall
 from engine import events, outlook
 from engine.errors import UserError
 from engine.store import images
-from engine.store.images import Reader
 from engine.store.rows import Rows
 
 
@@ -382,38 +379,3 @@ def test_the_screens_at_every_size(tmp_path, size):
         golden(f"gallery-large-{size[0]}x{size[1]}", shown(pilot))
 
     drive(gallery(tmp_path / "four"), script, size)
-
-
-# --- what pages are made of -----------------------------------------------------------------------
-
-
-def test_an_album_of_an_unfinished_set_has_gaps(tmp_path):
-    run, writer = with_images(tmp_path / "live", batches=1)
-    writer.add(np.zeros((1, 1, 16, 16), np.float32), np.array([1]), 2, 0.05, np.ones(1, np.float32))
-    album = Album(Reader(tmp_path / "live" / "images"))
-    assert (album.rows, album.columns) == (3, 2)
-    assert [album.number(0, 1), album.number(1, 1), album.number(2, 1)] == [None, 3, None]
-    album.move(0, 1)
-    assert album.here == 0
-    album.step(1)
-    assert album.here == 1
-    album.step(1)
-    album.step(1)
-    album.step(1)
-    assert album.here == 2
-    album.again(order="β")
-    assert (album.row, album.column, album.here) == (0, 2, 2)
-    assert album.heading(1) == "β 0.05"
-    album.move(1, 0)
-    assert album.here is None
-    run.close("stopped")
-
-
-def test_large_images_are_made_small_by_averaging():
-    rng = np.random.default_rng(0)
-    large = rng.integers(0, 256, (3, 224, 224), np.uint8)
-    small = smaller(large)
-    assert small.shape == (3, 56, 56)
-    assert abs(float(small[1, 2, 3]) - large[1, 8:12, 12:16].mean()) <= 0.5
-    assert smaller(large[:, :64, :64]) is not None
-    assert smaller(large[:, :65, :65]).shape == (3, 32, 32)
