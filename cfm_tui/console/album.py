@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from rich.cells import cell_len
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from engine.store.images import Reader
 
 Order = Literal["class", "β"]
+LONGEST_BETA = len("β 0.000123")
 
 
 class Album:
@@ -86,6 +88,13 @@ class Album:
             return self.reader.classes[self._shown[row]]
         found = {self.beta(number) for number in self._numbers(row)}
         return f"β {found.pop()}" if len(found) == 1 else f"{row + 1}."
+
+    @property
+    def longest_heading(self) -> int:
+        """Cells that headings take at most."""
+        if self.flat:
+            return 0
+        return max(map(cell_len, self.classes), default=0) if self.order == "class" else LONGEST_BETA
 
     def label(self, number: int) -> str:
         """What tells an image from the others of its row."""

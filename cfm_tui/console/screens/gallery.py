@@ -182,8 +182,7 @@ class GalleryPage(Page):
         self._say(album)
 
     def _draw_wall(self, album: Album, pictures: Pictures, wall: Wall) -> None:
-        headings = [] if album.flat else [album.heading(row) for row in range(album.rows)]
-        wall.measure(pictures.shape, self.size_of_images(), max(map(len, headings), default=0))
+        wall.measure(pictures.shape, self.size_of_images(), album.longest_heading)
         if album.flat and album.across != wall.across:
             album.again(across=wall.across)
         first_row, first_column = wall.window((album.row, album.column), (album.rows, album.columns))
@@ -193,8 +192,8 @@ class GalleryPage(Page):
         ]
         pictures.want([number for row in places for number in row if number is not None])
         tiles = [[self._tile(album, pictures, number) for number in row] for row in places]
-        shown = headings[first_row : first_row + len(tiles)] or [""] * len(tiles)
-        wall.show_tiles(shown, tiles, (album.row - first_row, album.column - first_column))
+        headings = [album.heading(first_row + row) for row in range(len(tiles))]
+        wall.show_tiles(headings, tiles, (album.row - first_row, album.column - first_column))
 
     def _tile(self, album: Album, pictures: Pictures, number: int | None) -> Tile | None:
         if number is None:

@@ -87,6 +87,8 @@ class ZoomPage(Page):
         #about { height: auto; }
         #said { height: auto; }
         #image, #real { width: 1fr; }
+        #real { padding-left: 1; }
+        &.-single #real { padding-left: 0; }
     }
     """
 
@@ -209,7 +211,8 @@ class ZoomPage(Page):
         told.display = bool(said)
         images = [] if found is None or isinstance(found, str) else list(found)
         thumbnails = self.query_one(Thumbnails)
-        size = 8 if self.app.size.width < 60 else 12 if self.app.size.width < 110 else 16
+        width = self.app.size.width
+        size = 8 if width < 60 else 11 if width < 110 else 16
         thumbnails.show_images(images, [str(number + 1) for number in range(len(images))], size)
 
     # --- what keys do -----------------------------------------------------------------------------
