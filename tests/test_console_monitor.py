@@ -51,6 +51,11 @@ def watch(folder, script, size=(80, 24), **options):
     drive(console(folder.parent, opening=OpenRun(folder), **options), play, size)
 
 
+def panels(pilot):
+    """The screen without its last line, which is the same on all pages."""
+    return "\n".join(shown(pilot).splitlines()[:-1]) + "\n"
+
+
 # --- what it shows --------------------------------------------------------------------------------
 
 
@@ -62,7 +67,7 @@ def test_the_screen_at_every_size(tmp_path, monkeypatch, size, record):
 
     async def script(pilot, page):
         await until(pilot, "1 Now" if size[1] < 18 else "3 ")
-        golden(f"monitor-{record.__name__}-{size[0]}x{size[1]}", shown(pilot))
+        golden(f"monitor-{record.__name__}-{size[0]}x{size[1]}", panels(pilot))
 
     watch(folder, script, size, images="ascii")
 
@@ -77,7 +82,7 @@ def test_a_layer_at_every_size(tmp_path, monkeypatch, size):
         await until(pilot, lambda: isinstance(pilot.app.screen, LayerPage))
         await pilot.press("2")
         await until(pilot, "A Ψ")
-        golden(f"monitor-layer-{size[0]}x{size[1]}", shown(pilot))
+        golden(f"monitor-layer-{size[0]}x{size[1]}", panels(pilot))
 
     watch(folder, script, size)
 
@@ -396,3 +401,20 @@ def test_a_spectrum_says_where_the_filter_turns():
     real = seen.spectra[TAPS[1]][0]
     assert 10**turn == pytest.approx(1 + sum(real >= BETAS[2]))
     assert series.spectrum(seen, TAPS[1], ["identity/class"])[1] is None
+
+
+def test_any_size_can_be_drawn(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        for size in ((10, 3), (200, 60), (40, 12), (1, 1), (60, 18), (59, 60), (120, 20), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause(0.1)
+        await until(pilot, "A filter terms")
+        await pilot.press("3", "enter")
+        for size in ((10, 3), (1, 1), (59, 60), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause(0.1)
+        await until(pilot, "2 Spectrum")
+
+    watch(folder, script)

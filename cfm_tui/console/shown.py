@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cfm_tui.console.session import Session
 
 MARKS = {"waiting": "[ ]", "running": "[>]", "done": "[x]", "reused": "[=]"}
+LEFT = dict.fromkeys(("paused", "stopped", "lost", "damaged"), "[-]") | {"failed": "[!]"}
 LIVE = ("running", "paused")
 LayerRow = tuple[str, list[float], list[str]]  #: tap, values, sparklines
 KNOWN = "0123456789-e"  #: what the segments can write, besides the point
@@ -73,7 +74,8 @@ def stages(model: RunModel) -> list[str]:
         view = model.stages.get(stage)
         state = "waiting" if view is None else view.state
         share = f" {view.done / view.total:.0%}" if view and state == "running" and view.total else ""
-        found.append(f"{MARKS[state]} {stage}{share}")
+        mark = MARKS[state] if state != "running" else LEFT.get(model.state, MARKS[state])
+        found.append(f"{mark} {stage}{share}")
     return found
 
 

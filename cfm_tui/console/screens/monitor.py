@@ -105,10 +105,9 @@ class MonitorPage(Page):
             classes="columns holder",
         )
 
-    def on_mount(self) -> None:
+    def begin(self) -> None:
         """What is known at once."""
         self._panels = self.panels()
-        super().on_mount()
         width, height = self.app.size
         if width >= SMALL[0] and height >= SMALL[1]:
             self.action_panel(LOSSES)
@@ -271,14 +270,20 @@ class MonitorPage(Page):
         if self._asked and (model.state not in shown.LIVE or happened[self._asked]):
             self._asked = ""
 
+    def _at_work(self) -> bool:
+        """Whether somebody is at work on the run; says so where nobody is."""
+        found = self._own() is not None or (self._model is not None and self._model.state in shown.LIVE)
+        if not found:
+            self.notify("nobody is at work on this run", severity="warning")
+        return found
+
     def _ask(self, command: Command) -> None:
+        if not self._at_work():
+            return
         own, folder = self._own(), self._folder
         if own is not None:
             own.ask(command, "the console")
-        elif self._model is None or self._model.state not in shown.LIVE or folder is None:
-            self.notify("nobody is at work on this run", severity="warning")
-            return
-        else:
+        elif folder is not None:
             self.run_worker(lambda: self._request(folder, command), thread=True, exit_on_error=False)
         self._asked = command
         self._refresh()
@@ -302,7 +307,7 @@ class MonitorPage(Page):
 
     def action_stop(self) -> None:
         """Ask, and stop the run at its next save point."""
-        if self.host.refused("stop"):
+        if self.host.refused("stop") or not self._at_work():
             return
         answers = [("keep", "keep it at work"), ("stop", "stop: write a checkpoint and end")]
         self.app.push_screen(
