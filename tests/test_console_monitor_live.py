@@ -133,3 +133,29 @@ def test_the_trainings_of_a_live_run_are_beside_their_control(runs):
         await until(pilot, lambda: "distilled" in shown(pilot) and "random" in shown(pilot))
 
     launched(runs, script, ["validate.epochs=400", "relabel.mode=online"])
+
+
+def test_a_run_that_was_stopped_goes_on_here(runs, monkeypatch):
+    async def stop(pilot, page, session):
+        await until(pilot, "batch 1 of 1", 60)
+
+    folder = launched(runs, stop, LONG).folder
+    begun, known = threading.Event(), launch.experiment
+
+    def slow(*arguments):
+        assert begun.wait(60)
+        yield from known(*arguments)
+
+    monkeypatch.setattr(launch, "experiment", slow)
+
+    async def script(pilot):
+        await until(pilot, "WARMING UP: loading the program, for")
+        assert "[-] recover" in shown(pilot)
+        session = pilot.app.screen._session
+        begun.set()
+        await until(pilot, "RUNNING here", 60)
+        await until(pilot, "[>] recover")
+        session.ask("stop", "the test")
+        await until(pilot, "STOPPED in recover")
+
+    drive(console(runs, opening=Launch(None, folder.name, folder)), script)

@@ -283,12 +283,15 @@ def loading(session: Session) -> str:
     return f"reading images, {done:,} of {total:,}" if total else "loading the program"
 
 
-def warming(session: Session, seconds: float) -> list[str]:
-    """A session that has no run yet: what it is at, and since when; or why it never will have one."""
+def warming(session: Session, seconds: float, known: Sequence[str] = ()) -> list[str]:
+    """A session that is not at work yet: what it is at, and since when; or why it never will be.
+
+    known: the run's stages, where it goes on with one.
+    """
     failure = session.failure()
     if failure is not None:
         return ["FAILED before it began", failure[0], f"-> {failure[1]}   (t: traceback)"]
-    marks = [f"{MARKS['waiting']} {stage}" for stage in STAGES]
+    marks = known or [f"{MARKS['waiting']} {stage}" for stage in STAGES]
     done, total = session.read
-    lines = ["  ".join(marks), f"WARMING UP: {loading(session)}, for {duration(seconds)}"]
+    lines = [*wrapped(marks, 50), f"WARMING UP: {loading(session)}, for {duration(seconds)}"]
     return [*lines, bar(done / total, 40)] if total else lines

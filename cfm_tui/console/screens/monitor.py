@@ -201,7 +201,11 @@ class MonitorPage(Page):
         self.tell(model.run.name, words)
         if self._seen(NOW):
             self._stale.discard(NOW)
-            self._now.show(model, words, self.host.terminal)
+            own = self._own()
+            if own is not None and own.state == "loading":
+                self._now.say(shown.warming(own, time.monotonic() - self._began, shown.stages(model)))
+            else:
+                self._now.show(model, words, self.host.terminal)
         if LOG in self._stale:
             self._draw_log(model)
         if time.monotonic() - self._drawn < CHART_SECONDS:
