@@ -83,6 +83,8 @@ def _open(
     from cfm_tui.console.app import ConsoleApp
     from cfm_tui.console.driver import own_output
 
+    if folder is not None:  # new runs are made there too, by this process and those it starts
+        os.environ["CFM_RUNS"] = str(folder.absolute())
     shown = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
     wanted = _preferences(fps, images, theme)
     app = ConsoleApp(wanted, shown, folder, read_only=read_only)

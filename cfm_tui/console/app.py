@@ -122,7 +122,7 @@ class ConsoleApp(App[str]):
     def draw(self) -> None:
         """Let the visible page show what is new."""
         page = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, Page)), None)
-        if page is not None and page.is_mounted:
+        if page is not None and page.is_mounted and page.is_attached:  # not while it is taken down
             page.tick()
 
     def _look_after_session(self) -> None:

@@ -42,7 +42,7 @@ class TerminalDriver(LinuxDriver):
     def _get_terminal_size(self) -> tuple[int, int]:
         """Columns and lines of the terminal that is drawn on: standard output may be something else."""
         try:
-            size = os.get_terminal_size(self._file.fileno())
+            size = os.get_terminal_size((self._file or sys.stderr).fileno())
         except (OSError, ValueError):
             return super()._get_terminal_size()
         return size.columns or 80, size.lines or 24

@@ -13,9 +13,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from cfm_tui.console.host import Host
+from cfm_tui.console.widgets.keyline import KeyLine
 
 SMALL = (60, 18)  #: columns and lines below which one panel is shown at a time
 
@@ -63,7 +64,8 @@ class Table(DataTable[Any]):
 class Page(Screen[None]):
     """One page of the console.
 
-    `body` gives its panels; `tick` is called about `fps` times a second while the page is seen.
+    `body` gives its panels; `begin` is called once they are seen, `tick` about `fps` times a second while
+    the page is seen.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -102,16 +104,20 @@ class Page(Screen[None]):
         """The title, the body and the footer."""
         yield Static(id="title", markup=False)
         yield from self.body()
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyLine()
 
     def body(self) -> Iterator[Widget]:
         """The page's panels, in containers as its layout needs them."""
         yield from ()
 
     def on_mount(self) -> None:
-        """Show the title and the first panel."""
+        """Show the title and the first panel, then what the page begins with."""
         self.say()
         self.action_panel(1)
+        self.call_after_refresh(self.begin)
+
+    def begin(self) -> None:
+        """What a page does once it is seen; Textual calls an `on_mount` of theirs before the one above."""
 
     def tick(self) -> None:
         """Look for what is new, and show it."""

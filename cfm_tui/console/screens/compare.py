@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 from textual.binding import Binding, BindingType
-from textual.css.query import NoMatches
 from textual.widget import Widget
 from textual.widgets import DataTable, Input
 
@@ -73,15 +71,15 @@ class ComparePage(Page):
         yield Input(placeholder="filter: part of a setting or a value", id="filter", compact=True)
 
     def on_mount(self) -> None:
-        """Columns; the settings are read on a thread, the records with every tick."""
+        """Columns."""
         letters = [letter(index) for index in range(len(self._folders))]
         self.query_one("#differing", Table).add_columns("setting", *letters)
         self.query_one("#outcome", Table).add_columns(*RESULTS)
+
+    def begin(self) -> None:
+        """The settings are read on a thread, the records with every tick."""
         self._models = [RunModel(StoredRun(folder)) for folder in self._folders]
         self.run_worker(self._read_settings, thread=True, exit_on_error=False)
-        self.call_after_refresh(self._begin)
-
-    def _begin(self) -> None:
         self.say(f"{len(self._folders)} runs")
         self.tick()
 
@@ -108,8 +106,7 @@ class ComparePage(Page):
         for model in self._models:
             self._stale |= model.read(READ_SECONDS / len(self._models))
         if self._stale and (not self._drawn or time.monotonic() - self._drawn >= DRAW_SECONDS):
-            with suppress(NoMatches):  # the page is being taken apart
-                self._draw()
+            self._draw()
 
     def _draw(self) -> None:
         self._stale, self._drawn = False, time.monotonic()

@@ -93,11 +93,8 @@ class FormPage(Page):
     def _line(self, number: int) -> Entry:
         return Entry(line_name(number), "KEY=VALUE", likely=[f"{key}=" for key in leaves(Config)])
 
-    def on_mount(self, event: events.Mount | None = None) -> None:
+    def begin(self) -> None:
         """Show the form as it begins."""
-        if event is not None:
-            event.prevent_default()  # the page's own comes first
-        super().on_mount()
         self.show()
 
     def _arrange(self) -> None:

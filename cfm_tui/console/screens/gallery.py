@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.css.query import NoMatches
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
@@ -68,12 +66,9 @@ class GalleryPage(Page):
         )
         yield Input(placeholder="class: part of a name", id="filter", compact=True)
 
-    def on_mount(self) -> None:
+    def begin(self) -> None:
         """Look for images at once."""
         self._none("looking for images")
-        self.call_after_refresh(self._begin)
-
-    def _begin(self) -> None:
         self.say(self._run.name)
         self.tick()
 
@@ -81,8 +76,7 @@ class GalleryPage(Page):
 
     def tick(self) -> None:
         """Look whether there are more images, where their file changed; show those that were read."""
-        with suppress(NoMatches):  # the page is being taken apart
-            self._follow()
+        self._follow()
 
     def _follow(self) -> None:
         if self.pictures is None or self.album is None:

@@ -52,10 +52,9 @@ class LayerPage(Page):
             classes="holder",
         )
 
-    def on_mount(self) -> None:
+    def begin(self) -> None:
         """Draw at once."""
-        super().on_mount()
-        self.call_after_refresh(self._draw)
+        self._draw()
 
     def tick(self) -> None:
         """Read on, and draw what changed."""
@@ -65,7 +64,6 @@ class LayerPage(Page):
 
     def on_resize(self) -> None:
         """Draw anew."""
-        super().on_resize()
         self.call_after_refresh(self._draw)
 
     def action_go(self, step: int) -> None:

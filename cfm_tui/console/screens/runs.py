@@ -68,16 +68,12 @@ class RunsPage(Page):
         yield Panel(1, "Runs", Table(id="table"), Static(id="empty", markup=False))
         yield Input(placeholder="filter: part of a name or a state", id="filter", compact=True)
 
-    def on_mount(self) -> None:
+    def begin(self) -> None:
         """Columns, and the first look."""
-        super().on_mount()
-        self.query_one("#table", Table).add_columns(*COLUMNS)
-        self.call_after_refresh(self._begin)
-
-    def _begin(self) -> None:
         from cfm_tui.console.listing import Listing
         from engine.store import runs_folder
 
+        self.query_one("#table", Table).add_columns(*COLUMNS)
         self.host.runs = self.host.runs or runs_folder()
         self._listing = Listing(self.host.runs)
         self.look()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.css.query import NoMatches
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
@@ -109,9 +107,9 @@ class ZoomPage(Page):
             classes="columns holder",
         )
 
-    def on_mount(self) -> None:
+    def begin(self) -> None:
         """The image that was chosen."""
-        self.call_after_refresh(self._show)
+        self._show()
 
     def on_resize(self) -> None:
         """More or fewer real images have room."""
@@ -120,8 +118,7 @@ class ZoomPage(Page):
     def tick(self) -> None:
         """An image that was asked for may have been read."""
         if self._pictures.news():
-            with suppress(NoMatches):  # the page is being taken apart
-                self._show()
+            self._show()
 
     # --- the distilled image ----------------------------------------------------------------------
 
