@@ -213,7 +213,9 @@ class Pipeline:
 
         moving = yield from recover(self.config, teacher, real, self.train, self.device, keep, saved)
         if moving is not None:
-            self.run.save_moving({name: value.numpy() for name, value in moments.pack(moving).items()})
+            packed = moments.pack(moving)
+            self.run.save_moving({name: value.numpy() for name, value in packed.items()})
+            self.run.add_to_manifest(moving=provenance.fingerprint(packed))
         writer.finish()
         return None, False
 
@@ -265,7 +267,12 @@ class Pipeline:
                 yield from _counted_on(work, number * epochs)
                 writer.finish()
             stored = self.run.labels(source)
-            assert stored is not None
+            if stored is None:
+                raise UserError(
+                    "disk",
+                    f"the labels of {source} that were written to {self.run.folder} are not there",
+                    "look at the disk, which lost what it said it had written, and resume",
+                )
             labels[source] = StoredLabels(stored.epochs, stored.epoch)
         return labels, reused
 

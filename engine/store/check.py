@@ -116,8 +116,8 @@ def _journal_and_metrics(folder: Path) -> list[str]:
     path, table = folder / folders.JOURNAL, folder / folders.METRICS
     reading = journal.Reading(path)
     held = metrics.chunks(reading.more())
-    if not path.exists():
-        return [f"{path} does not exist"]
+    if not path.exists():  # it is there before the first heartbeat
+        return [f"{path} does not exist"] if (folder / folders.STATUS).exists() else []
     found = reading.all_damage()
     if not held and not table.exists():
         return found
@@ -184,6 +184,8 @@ def _moving(folder: Path) -> list[str]:
     path = folder / folders.MOVING
     if path.is_file():
         tensors.read(path)
+    elif "moving" in StoredRun(folder).manifest():
+        return [f"{path} does not exist"]
     return []
 
 

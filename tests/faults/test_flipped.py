@@ -82,7 +82,8 @@ def unread(run, name):
     """Whether no resume needs a file: who had the run before, what it looked like, an older checkpoint."""
     stage, _, number = name.removeprefix("checkpoints/").removesuffix(".safetensors").partition("-")
     known = [count for count, _ in checkpoints.paths(run / "checkpoints", stage)]
-    return name in ("owner.json", "glimpse.safetensors") or (name.startswith("checkpoints/") and int(number or 0) in known[:-1])
+    spare = name.startswith("checkpoints/") and int(number or 0) in known[:-1]
+    return spare or name in ("owner.json", "glimpse.safetensors")
 
 
 def cfm(capsys, *words):
