@@ -27,13 +27,16 @@ def timestamp(seconds: float | None = None) -> str:
 class Owner:
     """Takes a run folder for this process, until `release` or the process's end.
 
+    described: False for an owner of a moment, who needs no room on the disk to say who it is.
     Raises UserError("disk") that names the process, its host and since when it has the run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, described: bool = True) -> None:
         self._described = folder / OWNER
         self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
         self._acquire(folder)
+        if not described:
+            return
         try:
             write_json(self._described, {**this_process(), "since": timestamp()})
         except BaseException:
