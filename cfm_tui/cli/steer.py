@@ -18,7 +18,6 @@ Wait = Annotated[
     float, typer.Option("--wait", min=0, metavar="SECONDS", help="How long to wait for the run's answer.")
 ]
 POLL_SECONDS = 0.2
-AT_WORK = ("running", "paused")
 
 
 def pause(run: RunName, wait: Wait = 60.0) -> None:
@@ -48,7 +47,7 @@ def _ask(name: str, command: Command, wait: float, *states: str) -> None:
     from engine.store import control
 
     found = store.find(name)
-    if (state := found.state()) not in AT_WORK:
+    if (state := found.state()) not in store.AT_WORK:
         raise UserError("usage", f"{found.folder} is {state}, so it cannot be asked", _way_on(found, state))
     before = found.checkpoints()
     request = control.request(found.folder, command)
@@ -59,7 +58,7 @@ def _ask(name: str, command: Command, wait: float, *states: str) -> None:
         if done and not request.exists():
             typer.echo(f"{found.folder}: {command} done; {_place(found)}")
             return
-        if state not in AT_WORK:
+        if state not in store.AT_WORK:
             raise UserError("usage", f"{found.folder} is {state} now", _way_on(found, state))
         time.sleep(POLL_SECONDS)
     typer.echo(f"{found.folder}: asked to {command}; it has not come to a save point in {wait:g} s")
@@ -89,7 +88,7 @@ def watch(run: RunName, quiet: Quiet = False) -> None:
 
     found = store.find(run)
     with open_display(quiet) as display:
-        for event in found.follow(lambda: found.state() not in AT_WORK):
+        for event in found.follow(lambda: found.state() not in store.AT_WORK):
             display.hear(event)
     state, results = found.state(), found.results()
     typer.echo(f"{found.folder}: {_place(found)}")

@@ -8,9 +8,7 @@ from typing import Any
 
 from engine import store
 from engine.errors import UserError
-from engine.store import StoredRun
-
-_LIVE = ("running", "paused")
+from engine.store import AT_WORK, StoredRun
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,11 @@ class Row:
     best: float | None
     control: float | None
     begun: str
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a process has the run."""
+        return self.state in AT_WORK
 
 
 class Listing:
@@ -54,7 +57,7 @@ class Listing:
     def _row(self, folder: Path) -> tuple[Any, Row]:
         stamp = tuple(_stamp(folder / name) for name in ("status.json", "results.json", "manifest.json"))
         known = self._known.get(folder)
-        if known is not None and known[0] == stamp and known[1].state not in _LIVE:
+        if known is not None and known[0] == stamp and not known[1].at_work:
             return known
         return stamp, read(StoredRun(folder))
 

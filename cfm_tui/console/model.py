@@ -18,11 +18,11 @@ import psutil
 from numpy.typing import NDArray
 
 from cfm_tui.curves import Curves
-from cfm_tui.progress import duration, finished
+from cfm_tui.progress import duration, finished, size
 from engine import events
 from engine.errors import UserError
 from engine.events import STAGES, Event, Stage
-from engine.store import StoredRun, folders
+from engine.store import AT_WORK, StoredRun, folders
 from engine.store.glimpse import Glimpse
 from engine.store.numbers import FIXED, columns
 from engine.store.process import alive
@@ -30,10 +30,10 @@ from engine.store.reader import State, state_by
 from engine.store.tail import Rows, Tail
 
 LOOK_SECONDS = 0.5  #: between two looks at what is not the record
-LIVE = ("running", "paused")
 _LINES = 1000
 _MEASURED = 1000  # accuracies that are kept of a training
 _BUCKETS = 512  # of a training's losses
+_EXACT = 1024  # iterations of the batch at work that are kept as they are
 _STEADY = 0.8  # how much of the pace is what it was before
 _CE = FIXED.index("ce")
 
@@ -96,7 +96,8 @@ class RunModel:
     """Reads a run a little at a time, and knows what was read.
 
     state, status: as `StoredRun` tells them. stages: all five. stage: the one at work, or at which the run
-    was left. layout, curves: recovery's columns and their course, from its first numbers on. batch (from 1),
+    was left. layout, curves: recovery's columns and their course, from its first numbers on; batch_curves: of the
+    latest batch alone, from the first of its numbers that were read. batch (from 1),
     batches, iteration (done, of this batch), iterations, beta, ce, values_TL: the latest; 0 or None before.
     rate: of the stage at work. log: the latest lines. memory_bytes: of the process at work, 0 where that is
     not here. damage: why files cannot be used, empty where all can. behind: the record goes on.
@@ -110,6 +111,7 @@ class RunModel:
         self.stage: Stage | None = None
         self.layout: events.RecoverLayout | None = None
         self.curves: Curves | None = None
+        self.batch_curves: Curves | None = None
         self.batch = self.batches = self.iteration = self.iterations = 0
         self.beta: float | None = None
         self.ce: float | None = None
@@ -126,6 +128,7 @@ class RunModel:
         self._stamps: dict[str, object] = {}
         self._broken = ""  # why what every run begins with cannot be used
         self._pace = 0.0
+        self._batch_first = 0  # the first row of the batch at work
         self._computed: dict[Stage, events.StageFinished] = {}
         self._since = (0.0, 0.0)  # when the stage at work began, and the seconds that it had worked before
 
@@ -137,7 +140,7 @@ class RunModel:
     @property
     def seconds_left(self) -> float | None:
         """How long the stage at work takes yet, by its pace; None where that is not known."""
-        if self.state not in LIVE or self.stage is None or self._pace <= 0:
+        if self.state not in AT_WORK or self.stage is None or self._pace <= 0:
             return None
         view = self.stages[self.stage]
         return max(view.total - view.done, 0) / self._pace
@@ -182,7 +185,7 @@ class RunModel:
             except UserError as error:
                 self._broken = error.message
         self.state = "damaged" if self._broken else state_by(self.status)
-        told = self._tail.damage(torn=self.state not in LIVE)
+        told = self._tail.damage(torn=self.state not in AT_WORK)
         self.damage = self._broken or (told[0] if told else "")
         return changed or (self.state, self.damage) != before
 
@@ -203,7 +206,7 @@ class RunModel:
             return None
 
     def _memory(self) -> int:
-        if self.state not in LIVE or not alive(self.status):
+        if self.state not in AT_WORK or not alive(self.status):
             return 0
         try:
             return int(psutil.Process(int(self.status["pid"])).memory_info().rss)
@@ -216,6 +219,7 @@ class RunModel:
         if not len(told.values_RP) or self.curves is None or self.layout is None:
             return
         self.curves.add(told.first, told.values_RP)
+        self._follow_batch(told)
         last = told.values_RP[-1]
         self.batch, self.batches, self.iterations = told.batch, told.batches, told.total_iterations
         done = told.first + len(told.values_RP)
@@ -223,6 +227,13 @@ class RunModel:
         self.beta, self.ce = told.beta, float(last[_CE])
         self.values_TL = last[len(FIXED) :].reshape(len(self.layout.terms), len(self.layout.taps)).copy()
         self._progress("recover", told.time, done, told.rate)
+
+    def _follow_batch(self, told: Rows) -> None:
+        """Keep the numbers of the batch at work apart: of long runs, `curves` is too coarse for one."""
+        if told.batch != self.batch or told.first < self._batch_first:
+            self._batch_first = told.first
+        assert self.batch_curves is not None
+        self.batch_curves.add(told.first - self._batch_first, told.values_RP)
 
     def _hear(self, moment: float, event: Event) -> None:
         if isinstance(event, events.StageStarted):
@@ -263,7 +274,7 @@ class RunModel:
     def _lay_out(self, event: events.RecoverLayout) -> None:
         width = len(columns(event))
         if self.curves is None or self.layout is None or columns(self.layout) != columns(event):
-            self.curves = Curves(width)
+            self.curves, self.batch_curves = Curves(width), Curves(width, _EXACT)
         elif event.done < self.curves.rows:
             self.curves.add(event.done, np.empty((0, width), np.float32))  # what follows is computed again
         self.layout = event
@@ -302,7 +313,7 @@ def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:
     elif isinstance(event, events.BatchRecovered):
         text = f"batch {event.batch} of {event.batches}: {event.images} images at β {event.beta:.4g}"
     elif isinstance(event, events.Checkpointed):
-        text = f"checkpoint {event.number}: {event.bytes / 1e6:.1f} MB in {duration(event.seconds)}"
+        text = f"checkpoint {event.number}: {size(event.bytes)}, {duration(event.seconds)}"
     elif isinstance(event, (events.Paused, events.Continued)):
         text = f"{event.kind.lower()} by {event.by}"
     elif isinstance(event, events.EpochFinished) and event.epoch == event.epochs:

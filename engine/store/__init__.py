@@ -7,10 +7,11 @@ from engine.store.cache import Cache, DamagedEntry, Entry
 from engine.store.check import check, foreign
 from engine.store.deletion import delete
 from engine.store.folders import fresh_folder, is_run, open_log, refuse_foreign, runs_folder
-from engine.store.reader import StoredRun, find, list_runs
+from engine.store.reader import AT_WORK, StoredRun, find, list_runs
 from engine.store.run import SCHEMA_VERSION, Run, open_run
 
 __all__ = [
+    "AT_WORK",
     "SCHEMA_VERSION",
     "Cache",
     "DamagedEntry",

@@ -20,6 +20,7 @@ from engine.store.process import alive
 from engine.store.tail import Rows, Tail
 
 State = Literal["new", "running", "paused", "stopped", "failed", "finished", "lost", "damaged"]
+AT_WORK: tuple[State, ...] = ("running", "paused")  #: states of a run that a process has
 _PIECE_SECONDS = 0.1  # how long the record is read before what it told is passed on
 LOST_SECONDS = 120.0  #: how old the heartbeat of a run on another host may be
 
@@ -156,7 +157,7 @@ class StoredRun:
 def state_by(status: dict[str, Any]) -> State:
     """What a run is doing, by its heartbeat and by whether its process lives."""
     state: State = status.get("state", "new")
-    return "lost" if state in ("running", "paused") and not _beats(status) else state
+    return "lost" if state in AT_WORK and not _beats(status) else state
 
 
 def _digest(path: Path) -> str | None:

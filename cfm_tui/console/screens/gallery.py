@@ -16,7 +16,7 @@ from cfm_tui.console.pictures import Pictures
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.wall import SIZES, Tile, Wall
 from engine.errors import UserError
-from engine.store import StoredRun, folders, images
+from engine.store import AT_WORK, StoredRun, folders, images
 
 AWAY = "images are off; start with --images auto, ascii or half to see them"
 
@@ -331,7 +331,7 @@ def _why_none(run: StoredRun) -> str:
         return f"{error.message}\n→ {error.hint}"
     stage = str(status.get("stage") or "")
     where = f" in its stage {stage}" if stage else ""
-    if state in ("running", "paused"):
+    if state in AT_WORK:
         batch = f" Batch {status['batch']} of {status['batches']} is at work." if "batch" in status else ""
         return (
             f"No images yet: the run is {state}{where}.{batch}\nEvery batch that recovery finishes adds some."

@@ -25,7 +25,7 @@ from cfm_tui.console.screens.views import VIEWS, Curves, Numbers, View, fitting
 from cfm_tui.console.session import Session
 from cfm_tui.console.widgets.thumbnails import Thumbnails
 from engine.errors import UserError
-from engine.store import StoredRun, control
+from engine.store import AT_WORK, StoredRun, control
 from engine.store.control import Command
 
 READ_SECONDS = 0.05  #: of a tick, for reading the record
@@ -126,7 +126,7 @@ class MonitorPage(Page):
         if model.read(READ_SECONDS):
             self._stale |= ALL
         self._hear(model)
-        if self._stale or model.state in shown.LIVE or self._session is not None:
+        if self._stale or model.state in AT_WORK or self._session is not None:
             self._draw(model)
 
     def _warm_up(self) -> None:
@@ -271,12 +271,12 @@ class MonitorPage(Page):
             "stop": False,
             "checkpoint": False,
         }
-        if self._asked and (model.state not in shown.LIVE or happened[self._asked]):
+        if self._asked and (model.state not in AT_WORK or happened[self._asked]):
             self._asked = ""
 
     def _at_work(self) -> bool:
         """Whether somebody is at work on the run; says so where nobody is."""
-        found = self._own() is not None or (self._model is not None and self._model.state in shown.LIVE)
+        found = self._own() is not None or (self._model is not None and self._model.state in AT_WORK)
         if not found:
             self.notify("nobody is at work on this run", severity="warning")
         return found

@@ -20,6 +20,7 @@ from cfm_tui.console.screens.base import Table
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.sparks import spark
 from cfm_tui.terminal import Terminal
+from engine.store import AT_WORK
 
 LARGE = 28  #: cells for the large number and what is under it
 
@@ -80,7 +81,7 @@ class Now(Horizontal):
         left = width - (LARGE if room else 0) - (44 if schedule else 0)
         lines = shown.facts(model, words, left - 1)
         if not room and number:
-            lines.insert(-1 if model.state in shown.LIVE else len(lines), f"{number} {what}")
+            lines.insert(-1 if model.state in AT_WORK else len(lines), f"{number} {what}")
         self._facts.put(lines)
         self._right.display = room
         self._schedule.display = schedule
@@ -90,7 +91,7 @@ class Now(Horizontal):
     def _large(self, model: RunModel, number: str, what: str, terminal: Terminal, schedule: bool) -> None:
         self._digits.put([*shown.big(number), what])
         lines: list[str] = []
-        if model.stage == "recover" and model.state in shown.LIVE and not schedule:
+        if model.stage == "recover" and model.state in AT_WORK and not schedule:
             lines = shown.beta_place(
                 _betas(model), model.batch, LARGE - 2, lambda values: spark(values, len(values), terminal)
             )

@@ -114,7 +114,7 @@ class RunsPage(Page):
         empty.display, table.display = not self._rows, bool(self._rows)
         if not self._rows:
             empty.update(EMPTY.format(folder=self.host.runs))
-        live = sum(row.state in ("running", "paused") for row in self._rows)
+        live = sum(row.at_work for row in self._rows)
         order = f"by {COLUMNS[self._column]}{' ↓' if self._turned else ' ↑'}"
         chosen = f"{len(found)} of {len(self._rows)}" if self._text else f"{len(self._rows)}"
         self.query_one(Panel).say(f"Runs: {chosen}, {live} at work, {order}")
@@ -235,7 +235,7 @@ class RunsPage(Page):
         row = self.chosen()
         if row is None or self.host.refused("resume"):
             return
-        if row.state in ("running", "paused", "finished", "damaged"):
+        if row.at_work or row.state in ("finished", "damaged"):
             self.notify(f"{row.name} is {row.state}; there is nothing to go on with", severity="warning")
             return
         answers = [("here", "here, in this console"), ("detached", "detached: in a process of its own")]
@@ -263,7 +263,7 @@ class RunsPage(Page):
         row = self.chosen()
         if row is None or self.host.refused("delete"):
             return
-        if row.state in ("running", "paused"):
+        if row.at_work:
             self.notify(f"{row.name} is {row.state}; stop it first", severity="warning")
             return
         answers = [("keep", "no, keep it"), ("delete", "delete the folder and all in it")]
