@@ -12,6 +12,7 @@ from engine.errors import UserError
 from engine.store import StoredRun, open_log
 
 POLL_SECONDS = 0.1
+_started: list[subprocess.Popen[bytes]] = []  # nobody waits for their end
 LAST_LINES = 5  # of the log, where the process did not come up
 
 
@@ -27,6 +28,7 @@ def detached(folder: Path) -> int:
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+    _started.append(process)
     stored = StoredRun(folder)
     while process.poll() is None:
         with suppress(UserError):  # being written

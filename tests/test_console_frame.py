@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cfm_tui import detach
 from cfm_tui.console import governor, preferences, themes
 from cfm_tui.console.actions import names
 from cfm_tui.console.governor import Governor
 from cfm_tui.console.session import Session
 from engine import settings
 from engine.errors import UserError
-from engine.store import StoredRun
+from engine.store import StoredRun, control
 
 # --- preferences --------------------------------------------------------------------------------------
 
@@ -161,3 +163,54 @@ def test_what_goes_wrong_is_kept_with_its_traceback(place):
     assert "fewer than ipc" in message
     assert "set ipc to" in hint
     assert "Traceback" in whole
+
+
+@pytest.fixture
+def at_work(place):
+    session = Session(settings.resolve(preset="smoke", sets=["recover.iterations=100000"]), "smoke")
+    until(lambda: session.folder is not None and StoredRun(session.folder).status().get("batch"))
+    return session
+
+
+def test_a_run_is_handed_over_once_and_stays_paused(at_work):
+    at_work.ask("pause", "a test")
+    until(lambda: StoredRun(at_work.folder).state() == "paused")
+    with ThreadPoolExecutor() as pool:
+        heirs = set(pool.map(at_work.hand_over, ("a test", "another")))
+    assert heirs == {at_work.heir}
+    run = StoredRun(at_work.folder)
+    until(lambda: run.state() == "paused" and run.status()["pid"] == at_work.heir)
+    assert "cfm attach" in at_work.farewell()
+    control.request(at_work.folder, "stop")
+    until(lambda: run.state() == "stopped")
+    detach._started.pop().wait(60)
+
+
+def test_a_run_that_was_to_be_stopped_is_not_handed_over(at_work):
+    at_work.ask("stop", "a test")
+    assert at_work.hand_over("SIGHUP") is None
+    assert StoredRun(at_work.folder).state() == "stopped"
+    assert "cfm resume" in at_work.farewell()
+
+
+def test_what_is_said_of_a_run_that_failed_before_it_had_a_folder(place):
+    session = Session(settings.resolve(preset="smoke", sets=["ipc=100000"]), "smoke")
+    assert session.wait(60)
+    assert session.hand_over("SIGHUP") is None
+    assert "set ipc to" in session.farewell()
+    assert "None" not in session.farewell()
+
+
+def test_a_page_that_cannot_be_drawn_is_told_and_nothing_ends(place, monkeypatch):
+    from consoles import console, drive
+    from consoles import until as shows
+
+    from cfm_tui.console.screens.runs import RunsPage
+
+    async def script(pilot):
+        monkeypatch.setattr(RunsPage, "tick", lambda page: 1 / 0)
+        await shows(pilot, "ZeroDivisionError")
+        await pilot.press("t")
+        await shows(pilot, "Traceback")
+
+    drive(console(place / "runs"), script)

@@ -22,6 +22,7 @@ from engine.store import StoredRun, control
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 SECONDS = 120
+MODE = "stty -a | tr ' ' '\\n' | grep icanon"  # whether the terminal gives whole lines, as it should
 SLOW = ("recover.iterations=100000", "checkpoint_seconds=1")
 
 
@@ -45,7 +46,7 @@ class Tmux:
             "main()", "(sys.argv.pop(1), main())"
         )
         program = shlex.join([sys.executable, "-P", "-c", code, *words])
-        line = f"unset NO_COLOR COLORTERM; {setting} {program}; echo LEFT $?; sleep 600"
+        line = f"unset NO_COLOR COLORTERM; {setting} {program}; echo LEFT $?; {MODE}; sleep 600"
         columns, lines = size
         self("new-session", "-d", "-x", str(columns), "-y", str(lines), "-c", str(folder), line)
 
@@ -179,6 +180,27 @@ def test_sigterm_saves_the_run_and_ends(terminal, run):
     tmux = resumed_here(terminal, run)
     tmux.console().send_signal(signal.SIGTERM)
     tmux.until("LEFT 143")
+    assert run.state() == "stopped"
+    tmux.until(lambda: re.search(r"^icanon", tmux.screen(), re.MULTILINE))
+
+
+def test_schedulers_warn_of_the_end_and_the_run_is_saved(terminal, run):
+    tmux = resumed_here(terminal, run)
+    before = run.checkpoints()
+    for name in (signal.SIGUSR1, signal.SIGUSR2):
+        tmux.console().send_signal(name)
+    tmux.until(lambda: run.checkpoints() > before)
+    assert at_work_in(run) == tmux.console().pid
+
+
+def test_a_terminal_closed_while_a_run_stops_does_not_begin_it_again(terminal, run):
+    tmux = resumed_here(terminal, run)
+    console = tmux.console()
+    tmux.press("q")
+    tmux.until("A run is at work here")
+    tmux.press("s")
+    tmux.close()
+    console.wait(SECONDS)
     assert run.state() == "stopped"
 
 

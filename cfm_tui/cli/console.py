@@ -84,17 +84,24 @@ def _open(
     from cfm_tui.console.driver import own_output
 
     if folder is not None:  # new runs are made there too, by this process and those it starts
-        os.environ["CFM_RUNS"] = str(folder.absolute())
+        folder = folder.absolute()
+        os.environ["CFM_RUNS"] = str(folder)
     shown = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
     wanted = _preferences(fps, images, theme)
     app = ConsoleApp(wanted, shown, folder, read_only=read_only)
     app.opening = first
     with own_output():
         left = app.run()
-    if app.failed is not None:
-        raise app.failed
+    session = app.session
+    if session is not None and session.live:  # whatever ended the application does not end the run
+        session.hand_over("the console")
+        left = session.farewell()
     if left:
         typer.echo(left)
+    if app.failed is not None:
+        raise app.failed
+    if app.return_code:
+        raise typer.Exit(app.return_code)
 
 
 def _preferences(fps: float | None, images: str | None, theme: str | None) -> Preferences:

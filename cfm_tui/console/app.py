@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from rich.console import RenderableType
 from textual.app import App, SystemCommand
@@ -22,6 +20,7 @@ from cfm_tui.console import export, themes
 from cfm_tui.console.driver import TerminalDriver
 from cfm_tui.console.governor import Governor
 from cfm_tui.console.host import CompareRuns, Configure, Launch, OpenGallery, OpenRun
+from cfm_tui.console.leaving import Leaving
 from cfm_tui.console.preferences import Preferences
 from cfm_tui.console.screens.base import Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, keys
@@ -33,7 +32,7 @@ from engine.errors import UserError
 if TYPE_CHECKING:
     from cfm_tui.console.session import Session
 
-AT_ONCE = 50.0  #: seconds after which SIGTERM is obeyed though no save point was reached
+LOOK_SECONDS = 1.0  #: at most between looks at the terminal and the session
 
 
 class ConsoleApp(App[str]):
@@ -78,7 +77,9 @@ class ConsoleApp(App[str]):
         self.opening: Launch | Configure | OpenRun | None = None
         self._governor = Governor()
         self._trouble: tuple[str, str, str] | None = None
-        self._lost = False
+        self._drawn = 0.0
+        self._undrawn = ""
+        self._leaving = Leaving(lambda: self.session, self._left)
         self.animation_level = "none"
         if self.no_color:  # Textual's own answer is greys
             self._filters = [each for each in self._filters if not isinstance(each, Monochrome)]
@@ -95,10 +96,9 @@ class ConsoleApp(App[str]):
         self.push_screen(RunsPage())
         if self.opening is not None:
             self.post_message(self.opening)
-        self.set_interval(1 / self.preferences.fps, self._tick)
+        self.set_interval(min(1 / self.preferences.fps, LOOK_SECONDS), self._tick)
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGHUP, signal.SIGTERM):
-                signal.signal(number, self._signalled)
+            self._leaving.listen()
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         super()._display(screen, only_changes(renderable))
@@ -113,11 +113,23 @@ class ConsoleApp(App[str]):
     def _tick(self) -> None:
         driver = self._driver
         if isinstance(driver, TerminalDriver) and driver.gone():
-            self._leave_terminal("SIGHUP")
+            driver.exit_event.set()  # reading the end of the input over and over would keep a core busy
+            self._leaving.hear("SIGHUP")
         self._look_after_session()
-        written = getattr(driver, "written", 0)
+        now, written = time.monotonic(), getattr(driver, "written", 0)
+        if now - self._drawn < 0.9 / self.preferences.fps:
+            return
         if self._governor.may_draw(written, self.session is not None and self.session.live):
-            self.draw()
+            self._drawn = now
+            try:
+                self.draw()
+            except Exception as error:  # a page that cannot be drawn does not end a run
+                self._tell_once(error)
+
+    def _tell_once(self, error: Exception) -> None:
+        if repr(error) != self._undrawn:
+            self._undrawn = repr(error)
+            self.trouble(error)
 
     def draw(self) -> None:
         """Let the visible page show what is new."""
@@ -156,55 +168,14 @@ class ConsoleApp(App[str]):
         self._leave("detach")
 
     def _leave(self, answer: str | None) -> None:
-        session = self.session
-        if answer not in ("stop", "detach"):
-            return
-        if session is None or not session.live:
-            self.exit()
-            return
-        self.notify("leaving at the next save point")
-        session.ask("stop", "the console") if answer == "stop" else None
-        work = self._stopped if answer == "stop" else self._detached
-        threading.Thread(target=work, args=(session,), name="leaving", daemon=True).start()
+        if answer in ("stop", "detach"):
+            self.notify("leaving at the next save point")
+            self._leaving.by_hand(cast(Literal["stop", "detach"], answer))
 
-    def _stopped(self, session: Session) -> None:
-        session.wait()
-        self.call_from_thread(self.exit, f"{session.folder}\n→ `cfm resume {session.folder}` goes on with it")
-
-    def _detached(self, session: Session) -> None:
-        from cfm_tui.console.session import handed_over
-
-        try:
-            pid = handed_over(session, "the console", lambda _: None)
-        except UserError as error:
-            self.call_from_thread(self.exit, f"{error.message}\n→ {error.hint}")
-            return
-        folder = session.folder
-        said = f"{folder}\n→ `cfm attach {folder}` follows it; `cfm stop {folder}` stops it"
-        self.call_from_thread(self.exit, said if pid is not None else str(folder or ""))
-
-    def _signalled(self, number: int, _: object) -> None:
-        self._leave_terminal(signal.Signals(number).name)
-
-    def _leave_terminal(self, why: str) -> None:
-        """The terminal is gone, or the process is to end: on a thread, since nobody may draw any more."""
-        if not self._lost:
-            self._lost = True
-            threading.Thread(target=self._rescue, args=(why,), name="rescue", daemon=True).start()
-
-    def _rescue(self, why: str) -> None:
-        """SIGHUP hands the run over; SIGTERM stops it, and waits no longer than schedulers do."""
-        from cfm_tui.console.session import handed_over
-
-        session = self.session
-        if session is not None and session.live:
-            if why == "SIGHUP":
-                with suppress(UserError):  # it stays on disk as it was saved; nobody is left to be told
-                    handed_over(session, why, lambda _: None)
-            else:
-                session.ask("stop", why)
-                session.wait(AT_ONCE)
-        os._exit(143)
+    def _left(self, said: str, code: int) -> None:
+        """Called on any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(lambda: self.exit(said, return_code=code))
 
     # --- pages ------------------------------------------------------------------------------------
 
@@ -232,7 +203,11 @@ class ConsoleApp(App[str]):
             return
         from cfm_tui.console.screens.configure import ConfigurePage
 
-        self.show(ConfigurePage(message.preset))
+        there = [screen for screen in self.screen_stack if isinstance(screen, ConfigurePage)]
+        while there and self.screen is not there[0]:
+            self.pop_screen()
+        if not there:
+            self.show(ConfigurePage(message.preset))
 
     def on_open_run(self, message: OpenRun) -> None:
         """Show a run's monitor."""

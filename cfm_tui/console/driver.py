@@ -11,10 +11,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from queue import Full
 from typing import IO, Any
 
 from textual.drivers.linux_driver import LinuxDriver
 
+WAIT_SECONDS = 0.5
 _screen: IO[str] | None = None  # where the console draws while the process's own output goes elsewhere
 
 
@@ -31,8 +33,18 @@ class TerminalDriver(LinuxDriver):
     def write(self, data: str) -> None:
         """Send, unless the thread that writes ended with the terminal: nobody would take it."""
         self.written += len(data.encode("utf-8", "replace"))
-        if self._writer_thread is not None and self._writer_thread.is_alive():
-            super().write(data)
+        writer = self._writer_thread
+        while writer is not None and writer.is_alive():
+            try:
+                writer._queue.put(data, timeout=WAIT_SECONDS)
+            except Full:  # the terminal takes nothing for now, or it was closed meanwhile
+                continue
+            return
+
+    def _sigcont_application(self, *_: Any) -> None:
+        """Only what was left by ctrl+z is entered again; a process that was merely stopped just goes on."""
+        if self._must_signal_resume:
+            super()._sigcont_application()
 
     def close(self) -> None:
         """Wait for what is still to be sent, unless it cannot be."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from engine.errors import Stopped, UserError
 from engine.settings import Resolved
-from engine.store import StoredRun
+from engine.store import StoredRun, control
 
 if TYPE_CHECKING:
     from engine.steering import Control
@@ -27,7 +29,7 @@ class Session:
 
     resolved: its settings; None for those that the run in `folder` has. name: what a new folder's name
     begins with. folder: where the run is, once that is known.
-    Nothing here may be asked to wait, but `wait`.
+    Only `wait`, `stop` and `hand_over` wait.
     """
 
     def __init__(self, resolved: Resolved | None, name: str, folder: Path | None = None) -> None:
@@ -37,6 +39,10 @@ class Session:
         self.read = (0, 0)  #: images read, of how many
         self.error: BaseException | None = None
         self._resolved = resolved
+        self.heir: int | None = None  #: the process that goes on with it
+        self._traceback = ""
+        self._stop_wanted = False
+        self._handing = threading.Lock()
         self._asked: list[tuple[Command, str]] = []
         self._control: Control | None = None
         self._thread = threading.Thread(target=self._compute, name="session", daemon=True)
@@ -49,6 +55,10 @@ class Session:
 
     def ask(self, command: Command, by: str) -> None:
         """Ask the run to pause, continue, stop or checkpoint at its next save point."""
+        self._stop_wanted |= command == "stop"
+        self._tell(command, by)
+
+    def _tell(self, command: Command, by: str) -> None:
         self._asked.append((command, by))
         if self._control is not None:
             self._control.ask(command, by)
@@ -58,21 +68,67 @@ class Session:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
+    def stop(self, by: str) -> None:
+        """Stop it at its next save point, and wait for that."""
+        self.ask("stop", by)
+        self.wait()
+
+    def hand_over(self, by: str) -> int | None:
+        """Stop it at its next save point and let a process of its own go on, paused if it was.
+
+        by: who asks. Returns that process's number; None where there is nothing to go on with, or somebody
+        wanted it stopped. Asked twice, it is handed over once. Waits; raises UserError or OSError where that
+        process did not come up.
+        """
+        from cfm_tui.detach import detached
+
+        with self._handing:
+            if self.heir is not None or self._stop_wanted:
+                self.wait()
+                return self.heir
+            paused = self.folder is not None and StoredRun(self.folder).state() == "paused"
+            self._tell("stop", by)
+            self.wait()
+            stopped = isinstance(self.error, Stopped) and self.error.by == by
+            if self._stop_wanted or self.folder is None or not stopped:
+                return None
+            _free()
+            self.heir = detached(self.folder)
+            if paused:
+                control.request(self.folder, "pause")
+            return self.heir
+
     def failure(self) -> tuple[str, str, str] | None:
         """What went wrong: message, hint and traceback. None where nothing did, or it was stopped."""
         error = self.error
         if error is None or isinstance(error, Stopped):
             return None
-        whole = "".join(traceback.format_exception(error))
         if isinstance(error, UserError):
-            return error.message, error.hint, whole
-        return f"{type(error).__name__}: {error}", "the traceback says where", whole
+            return error.message, error.hint, self._traceback
+        return f"{type(error).__name__}: {error}", "the traceback says where", self._traceback
+
+    def farewell(self) -> str:
+        """What a person is told of it when the console is left."""
+        failure = self.failure()
+        if failure is not None:
+            return f"{failure[0]}\n→ {failure[1]}"
+        if self.folder is None:
+            return ""
+        name = shlex.quote(str(self.folder))
+        way = f"`cfm show {name}` shows its results"
+        if self.heir is not None:
+            way = f"`cfm attach {name}` follows it; `cfm stop {name}` stops it"
+        elif self.live or isinstance(self.error, Stopped):
+            way = f"`cfm resume {name}` goes on with it"
+        return f"{self.folder}\n→ {way}"
 
     def _compute(self) -> None:
-        _give_way()
         try:
+            _give_way()
             self._pull()
         except BaseException as error:
+            self._traceback = "".join(traceback.format_exception(error))
+            error.__traceback__ = error.__context__ = error.__cause__ = None  # they hold all that was loaded
             self.error = error
         finally:
             self.state = "ended"
@@ -82,15 +138,21 @@ class Session:
         from engine.resume import stored_config
         from engine.steering import Control
 
-        self._control = control = Control()
+        self._control = steering = Control()
         for command, by in self._asked:  # asked while the program was still loading
-            control.ask(command, by)
+            steering.ask(command, by)
         resolved = self._resolved
         if resolved is None:
             assert self.folder is not None
             resolved = stored_config(StoredRun(self.folder))
         work = launch.experiment(
-            resolved, self.folder, self.name, ["cfm-tui", *sys.argv[1:]], control, self._reading, self._opened
+            resolved,
+            self.folder,
+            self.name,
+            ["cfm-tui", *sys.argv[1:]],
+            steering,
+            self._reading,
+            self._opened,
         )
         for _ in work:  # the record is what everybody reads
             pass
@@ -106,21 +168,14 @@ class Session:
 def _give_way() -> None:
     """Lower this thread's priority, and that of those it starts, where the system has one for threads."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        thread = threading.get_native_id()
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, max(NICE, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
-def handed_over(session: Session, by: str, told: Callable[[str], Any]) -> int | None:
-    """Stop the session at its next save point and let a process of its own go on with the run.
-
-    by: who asks. told: is given what happens meanwhile. Returns that process's number; None where there was
-    nothing left to go on with. Waits; raises UserError where that process did not come up.
-    """
-    session.ask("stop", by)
-    told("waiting for the next save point")
-    session.wait()
-    if session.folder is None or not isinstance(session.error, Stopped):
-        return None
-    from cfm_tui.detach import detached
-
-    told("starting a process that goes on")
-    return detached(session.folder)
+def _free() -> None:
+    """Give back what the run held: the process that goes on needs as much."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
