@@ -95,6 +95,15 @@ def finished(event: StageFinished, unit: str) -> str:
     return f"{event.stage}: {duration(event.seconds)}{pace}"
 
 
+def size(count: float) -> str:
+    """Bytes as a person reads them, in decimal units, as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if count >= 9.95 or unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
 def number(value: float) -> str:
     """A rate with three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

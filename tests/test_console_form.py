@@ -8,8 +8,9 @@ import pytest
 from cfm_tui.console import telling
 from cfm_tui.console.fields import BY_KEY, FIELDS, PANELS
 from cfm_tui.console.form import ELSEWHERE, Form, line_name
-from cfm_tui.console.study import Findings, size
+from cfm_tui.console.study import Findings
 from cfm_tui.console.widgets.field import LABEL
+from cfm_tui.progress import size
 from engine import settings
 from engine.config import Config
 from engine.problems import leaves

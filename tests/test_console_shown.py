@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
+from images_run import results
 from monitored import BETAS, TAPS, glimpse
+from recorded import opened
 
 from cfm_tui.console import series
 from cfm_tui.console import shown as words
+from cfm_tui.console.model import LogLine, RunModel, _line
+from engine import events, store
 
 
 def test_digits_are_three_rows_and_only_of_numbers():
@@ -48,3 +53,66 @@ def test_a_spectrum_says_where_the_filter_turns():
     real = seen.spectra[TAPS[1]][0]
     assert 10**turn == pytest.approx(1 + sum(real >= BETAS[2]))
     assert series.spectrum(seen, TAPS[1], ["identity/class"])[1] is None
+
+
+def recovered(folder, batches, iterations, last=None):
+    """A model of so many batches at one layer; a term is its batch's number, once 1000."""
+    run = opened(folder)
+    run.record(events.StageStarted("recover", batches * iterations, "iterations"))
+    run.record(events.RecoverLayout(["conv"], ["ridge/none"], [0.5] * batches))
+    for batch in range(1, batches + 1):
+        made = list(range(iterations if batch < batches else last or iterations))
+        terms = [[[1000.0 if i == 1 else float(batch)]] for i in made]
+        run.record(
+            events.RecoverProgress(batch, batches, 0.5, made, iterations, [1.0] * len(made), terms, 9.0)
+        )
+    run.close("stopped")
+    return read(RunModel(store.StoredRun(folder)))
+
+
+def read(model):
+    model.read(9)
+    while model.behind:
+        model.read(9)
+    return model
+
+
+def course(model, points):
+    (row,) = words.layer_rows(model, lambda values: list(values), points)
+    return row[2][0]
+
+
+def test_a_sparkline_shows_spikes_as_high_as_they_are(tmp_path):
+    assert course(recovered(tmp_path / "r", 1, 40), 4) == [1000.0, 1.0, 1.0, 1.0]
+
+
+def test_a_sparkline_is_of_the_batch_at_work_alone_however_long_the_run(tmp_path):
+    model = recovered(tmp_path / "r", 60, 1000, 10)
+    assert course(model, 20) == [60.0, 1000.0, *[60.0] * 8]
+    model = recovered(tmp_path / "s", 3, 3000)
+    assert course(model, 5) == [1000.0, *[3.0] * (len(course(model, 5)) - 1)]
+
+
+def test_all_stages_took_what_those_took_that_were_computed(tmp_path):
+    run = opened(tmp_path / "x")
+    found = results("x", 50.0)
+    found["timings"]["squeeze"]["seconds"] = 30.0  # spent on looking for it
+    run.save_results(found)
+    run.close("finished")
+    model = read(RunModel(store.StoredRun(tmp_path / "x")))
+    assert words.in_all(model) == 4 * 61.0
+    assert any("4 min 04 s in all" in line for line in words.facts(model, "FINISHED", 80))
+    assert words.in_all(RunModel(store.StoredRun(tmp_path / "x"))) is None
+
+
+def test_bytes_are_decimal_wherever_they_are_told(tmp_path):
+    model = recovered(tmp_path / "r", 1, 4)
+    model.memory_bytes = 1_500_000_000
+    assert "1.5 GB" in words.pace(model)
+
+
+def test_a_checkpoint_fits_a_narrow_log():
+    level, text = _line(events.Checkpointed("recover", 30, 3_800_000, 0.04), {})
+    told = words.log_line(LogLine(time.time(), level, text))
+    assert told.endswith("checkpoint 30: 3.8 MB, 0.0 s")
+    assert len(told) <= 38

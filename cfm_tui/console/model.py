@@ -96,9 +96,9 @@ class RunModel:
     """Reads a run a little at a time, and knows what was read.
 
     state, status: as `StoredRun` tells them. stages: all five. stage: the one at work, or at which the run
-    was left. layout, curves: recovery's columns and their course, from its first numbers on; batch_curves: of the
-    latest batch alone, from the first of its numbers that were read. batch (from 1),
-    batches, iteration (done, of this batch), iterations, beta, ce, values_TL: the latest; 0 or None before.
+    was left. layout, curves: recovery's columns and their course, from its first numbers on; batch_curves: of
+    the latest batch alone, from the first of its numbers that were read. batch (from 1), batches,
+    iteration (done, of this batch), iterations, beta, ce, values_TL: the latest; 0 or None before.
     rate: of the stage at work. log: the latest lines. memory_bytes: of the process at work, 0 where that is
     not here. damage: why files cannot be used, empty where all can. behind: the record goes on.
     """

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfm_tui.progress import SHORT, duration, number
+from cfm_tui.progress import SHORT, duration, number, size
 from cfm_tui.tables import spread
-from engine.events import STAGES
+from engine.events import STAGES, Stage
 from engine.store import folders
+from engine.store.numbers import FIXED
 
 if TYPE_CHECKING:
     from cfm_tui.console.model import LogLine, RunModel
@@ -107,13 +108,8 @@ def pace(model: RunModel) -> str:
     if model.seconds_left is not None:
         parts.append(f"{duration(model.seconds_left)} left")
     if model.memory_bytes:
-        parts.append(memory(model.memory_bytes))
+        parts.append(size(model.memory_bytes))
     return "   ".join(parts)
-
-
-def memory(size: float) -> str:
-    """Bytes as a person reads them."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def share(model: RunModel) -> float | None:
@@ -145,12 +141,27 @@ def _outcome(model: RunModel) -> list[str]:
     if results is None:
         return []
     found = results["summary"]
-    took = duration(sum(results["timings"][stage]["seconds"] or 0 for stage in STAGES))
+    took = duration(in_all(model) or 0.0)
     return [
         f"distilled {spread(found['accuracy'])} %, last epoch",
         f"random    {spread(found['control'])} %, the control",
         f"{found['architecture']}; teacher {results['teacher']['accuracy']:.2f} %; {took} in all",
     ]
+
+
+def spent(model: RunModel, stage: Stage) -> float | None:
+    """Seconds that a stage took; None where it was not computed, or not yet."""
+    if model.results is not None:
+        timing = model.results["timings"][stage]
+        return None if timing["reused"] else float(timing["seconds"])
+    view = model.stages[stage]
+    return view.seconds if view.state == "done" else None
+
+
+def in_all(model: RunModel) -> float | None:
+    """Seconds that all stages took which were computed; None where none was."""
+    known = [each for each in (spent(model, stage) for stage in STAGES) if each is not None]
+    return sum(known) if known else None
 
 
 def doing(model: RunModel, asked: str, where: str, loading: bool = False) -> str:
@@ -214,23 +225,16 @@ def value(number: float | None) -> str:
 
 def layer_rows(model: RunModel, spark: Callable[[Any], str], points: int) -> list[LayerRow]:
     """Each tap's name, latest values, and sparklines of them over the current batch."""
-    if model.layout is None or model.curves is None or model.values_TL is None:
+    if model.layout is None or model.batch_curves is None or model.values_TL is None:
         return []
-    first = max((model.batch - 1) * model.iterations, 0)
     taps = model.layout.taps
     rows = []
     for index, tap in enumerate(taps):
         values = [float(model.values_TL[term][index]) for term in range(len(model.layout.terms))]
-        columns = [4 + term * len(taps) + index for term in range(len(model.layout.terms))]
-        rows.append((tap, values, [spark(middle(model, column, points, first)) for column in columns]))
+        columns = [len(FIXED) + term * len(taps) + index for term in range(len(model.layout.terms))]
+        highs = [model.batch_curves.envelope(column, points)[2] for column in columns]  # spikes in full
+        rows.append((tap, values, [spark(high) for high in highs]))
     return rows
-
-
-def middle(model: RunModel, column: int, points: int, first: int = 0) -> np.ndarray[Any, Any]:
-    """A curve's course in so many points."""
-    assert model.curves is not None
-    _, low, high = model.curves.envelope(column, points, first)
-    return np.asarray((low + high) / 2)
 
 
 TRAINING_COLUMNS = ("network", "images", "seed", "epoch", "loss", "last %", "best %")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cfm_tui.progress import size
 from engine.config import Config
 from engine.errors import UserError
 
@@ -218,12 +219,3 @@ class Fetch(threading.Thread):
             self.told = f"{self.set}: {size(done)}{of}"
         else:
             self.told = f"{self.set}: unpacking, {done:,} files"
-
-
-def size(count: float) -> str:
-    """Bytes for a person."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfm_tui.console.study import Findings, size
-from cfm_tui.progress import duration
+from cfm_tui.console.study import Findings
+from cfm_tui.progress import duration, size
 from engine.config import Config
 from engine.responses import response
 from engine.schedules import beta_at, betas_of_batches
