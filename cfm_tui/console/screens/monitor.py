@@ -30,7 +30,7 @@ from engine.store.control import Command
 
 READ_SECONDS = 0.05  #: of a tick, for reading the record
 CHART_SECONDS = 2.0  #: between two drawings of charts and tables, unasked
-SIZES = (40, 32, 24, 20, 16, 12, 10, 8)  #: widths of thumbnails in cells: the first at which all fit
+SIZES = (40, 32, 24, 20, 16, 12)  #: widths of thumbnails in cells; narrower ones tell nothing
 NOW, LOSSES, LAYERS, IMAGES, LOG = range(1, 6)
 ALL = frozenset((NOW, LOSSES, LAYERS, IMAGES, LOG))
 
@@ -241,7 +241,9 @@ class MonitorPage(Page):
         names = [self._names[label] if label < len(self._names) else str(label) for label in glimpse.labels_M]
         place, count = self._thumbnails, len(names)
         width, height = place.size
-        size = next((size for size in SIZES if place.fits(width, height, size) >= count), SIZES[-1])
+        most = min(count, place.fits(width, height, SIZES[-1]))
+        wide = (size for size in SIZES if size // 2 < height and place.fits(width, height, size) >= most)
+        size = next(wide, SIZES[-1])  # the widest at which as many as can be seen are seen
         place.show_images(list(glimpse.images_MCHW), names, size)
 
     def _draw_log(self, model: RunModel) -> None:
