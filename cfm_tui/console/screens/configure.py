@@ -105,11 +105,14 @@ class ConfigurePage(FormPage):
         quiet = time.monotonic() - self.touched
         if self.findings.possible is None and self.findings.trouble is None and quiet >= QUIET_SECONDS:
             self._find_out(far=False)
-        session = self.host.session
-        alone = session is None or not session.live
         tried = self._study is not None and self._study.far
-        if self.findings.small and not tried and alone and quiet >= STILL_SECONDS:
+        if self.findings.small and not tried and self._alone() and quiet >= STILL_SECONDS:
             self._find_out(far=True)
+
+    def _alone(self) -> bool:
+        """Whether no run is computed here: a trial's settings of torch are the whole process's."""
+        session = self.host.session
+        return session is None or not session.live
 
     def _find_out(self, *, far: bool) -> None:
         from engine.store import runs_folder
@@ -136,6 +139,8 @@ class ConfigurePage(FormPage):
         """Find out everything now."""
         if not self.check():
             self._refuse()
+        elif not self._alone():
+            self.notify("a run is computed here; nothing is tried beside it", severity="warning")
         elif self._study is None or not (self._study.far and self._study.is_alive()):
             self._find_out(far=True)
 
