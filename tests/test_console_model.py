@@ -1,5 +1,6 @@
 """What the console knows of a run, held against what the run itself told, while it was computed and after."""
 
+import errno
 import os
 import time
 
@@ -269,3 +270,22 @@ def test_reading_takes_no_longer_than_it_may(tmp_path):
         count += 1
     assert count > 3
     assert model.log[-1].text == "4999"
+
+
+def test_a_status_that_cannot_be_looked_at_is_told_as_damage_and_comes_back(tmp_path, monkeypatch):
+    run = opened(tmp_path / "run")
+    record_recovery(run)
+    run.close("stopped")
+    model = of(tmp_path / "run")
+
+    def fail(_):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.StoredRun, "status", fail)
+        os.utime(tmp_path / "run" / "status.json")
+        assert model.read()
+        assert model.state == "damaged"
+        assert os.strerror(errno.ESTALE) in model.damage
+    assert model.read()
+    assert (model.state, model.damage) == ("stopped", "")

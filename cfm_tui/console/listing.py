@@ -27,6 +27,11 @@ class Row:
     begun: str
 
     @property
+    def damaged(self) -> bool:
+        """Whether it cannot be read, or not now."""
+        return self.state == "damaged"
+
+    @property
     def at_work(self) -> bool:
         """Whether a process has the run."""
         return self.state in AT_WORK
@@ -43,7 +48,7 @@ class Listing:
         """All of them, oldest first. Raises UserError("disk") where the folder cannot be read."""
         try:
             found = (
-                [entry for entry in self.folder.iterdir() if store.is_run(entry)]
+                [entry for entry in self.folder.iterdir() if self._is_run(entry)]
                 if self.folder.is_dir()
                 else []
             )
@@ -54,10 +59,16 @@ class Listing:
         self._known = {folder: self._row(folder) for folder in found}
         return sorted((row for _, row in self._known.values()), key=lambda row: (row.begun, row.name))
 
+    def _is_run(self, entry: Path) -> bool:
+        try:
+            return store.is_run(entry)
+        except OSError:  # one that may not be looked into does not hide the others
+            return entry in self._known
+
     def _row(self, folder: Path) -> tuple[Any, Row]:
         stamp = tuple(_stamp(folder / name) for name in ("status.json", "results.json", "manifest.json"))
         known = self._known.get(folder)
-        if known is not None and known[0] == stamp and not known[1].at_work:
+        if known is not None and known[0] == stamp and not (known[1].at_work or known[1].damaged):
             return known
         return stamp, read(StoredRun(folder))
 
@@ -71,16 +82,20 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def read(run: StoredRun) -> Row:
-    """A run's row, as far as its files can be read."""
-    state, begun = "damaged", ""
-    status: dict[str, Any] = {}
-    summary: dict[str, Any] = {}
+    """A run's row; ``damaged`` where its files cannot be read, or say what no run says."""
+    begun = ""
     try:
         begun = run.created()
-        state, status, results = run.state(), run.status(), run.results()
-        summary = {} if results is None else results["summary"]
-    except (UserError, OSError, KeyError, TypeError):
-        state = "damaged"
+        return _read(run, begun)
+    except (UserError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return Row(run.folder, run.folder.absolute().name, "damaged", "", None, None, None, None, None, begun)
+
+
+def _read(run: StoredRun, begun: str) -> Row:
+    state, status, results = run.state(), run.status(), run.results()
+    if not isinstance(state, str):
+        raise TypeError(f"{state!r} is no state")
+    summary = {} if results is None else results["summary"]
     total, done = status.get("total"), status.get("done", status.get("epoch"))
     return Row(
         folder=run.folder,
@@ -88,7 +103,7 @@ def read(run: StoredRun) -> Row:
         state=state,
         stage=str(status.get("stage") or ""),
         done=done / total if isinstance(total, int) and isinstance(done, int) and total else None,
-        beta=status.get("beta"),
+        beta=_number(status.get("beta")),
         last=_mean(summary, "accuracy", status.get("accuracy")),
         best=_mean(summary, "accuracy_best"),
         control=_mean(summary, "control"),
@@ -98,4 +113,13 @@ def read(run: StoredRun) -> Row:
 
 def _mean(summary: dict[str, Any], name: str, otherwise: float | None = None) -> float | None:
     found = summary.get(name)
-    return found["mean"] if isinstance(found, dict) else otherwise
+    return _number(found["mean"] if isinstance(found, dict) else otherwise)
+
+
+def _number(found: object) -> float | None:
+    """Raises TypeError for what is none."""
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        raise TypeError(f"{found!r} is no number")
+    return float(found)

@@ -184,6 +184,9 @@ class RunModel:
                 self.status, self._broken = self.run.status(), ""
             except UserError as error:
                 self._broken = error.message
+            except OSError as error:
+                self._broken = f"the run's files cannot be read: {os.strerror(error.errno or 0)}"
+                self._stamps.pop(folders.STATUS, None)  # it may come back: look again
         self.state = "damaged" if self._broken else state_by(self.status)
         told = self._tail.damage(torn=self.state not in AT_WORK)
         self.damage = self._broken or (told[0] if told else "")
