@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 import tiny
 from consoles import SIZES, console, drive, golden, shown, until
 from recorded import layout, opened, record_recovery
+from textual.widgets import Static
 
-from cfm_tui.console.screens.base import Table
+from cfm_tui.console.listing import Listing
+from cfm_tui.console.screens.base import Panel, Table
 from cfm_tui.console.screens.dialogs import Choice, Reading
-from engine import events
+from engine import events, store
+from engine.errors import UserError
 from engine.store import StoredRun
 from engine.store.json_file import read_json, write_json
 
@@ -247,3 +253,143 @@ def test_a_damaged_run_is_listed_as_such(runs):
 
     drive(console(runs), script)
     assert StoredRun(runs / "ended").state() == "damaged"
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("results.json", {"summary": {"accuracy": {"n": 3}}}),
+        ("results.json", {"summary": []}),
+        ("results.json", {"summary": {"accuracy": {"mean": "much"}}}),
+        ("status.json", {"state": "stopped", "accuracy": [1]}),
+        ("status.json", {"state": "stopped", "beta": "small"}),
+        ("status.json", {"state": ["stopped"]}),
+    ],
+)
+def test_a_run_that_says_what_no_run_says_is_damaged(runs, name, odd):
+    write_json(runs / "ended" / name, odd)
+    rows = {row.name: row.state for row in Listing(runs).rows()}
+    assert rows == {"done": "finished", "ended": "damaged", "broken": "failed", "gone": "lost"}
+
+
+def fails_at(monkeypatch, place, code):
+    """Let everything that looks at files in `place` fail."""
+    truly = os.stat
+
+    def look(path, *words, **options):
+        if not isinstance(path, int) and Path(path).is_relative_to(place):
+            raise OSError(code, os.strerror(code))
+        return truly(path, *words, **options)
+
+    monkeypatch.setattr(os, "stat", look)
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_run_that_cannot_be_looked_at_hides_no_other(runs, monkeypatch, code):
+    listing = Listing(runs)
+    assert len(listing.rows()) == 4
+    with monkeypatch.context() as patch:
+        fails_at(patch, runs / "ended", code)
+        assert {row.name: row.state for row in listing.rows()}["ended"] == "damaged"
+        assert len(Listing(runs).rows()) == 3  # whether it is a run cannot be seen
+    assert {row.name: row.state for row in listing.rows()}["ended"] == "stopped"
+
+
+def test_a_deletion_that_fails_is_told(runs, monkeypatch):
+    def fail(folder):
+        raise UserError("disk", f"cannot delete {folder}", "ask")
+
+    monkeypatch.setattr(store, "delete", fail)
+
+    async def script(pilot):
+        await until(pilot, "gone")
+        await pilot.press("G", "space", "G", "d", "d")
+        await until(pilot, "cannot delete")
+        assert "* done" in names(pilot)
+
+    drive(console(runs), script)
+
+
+def test_a_long_deletion_does_not_keep_the_console(runs, monkeypatch):
+    go = threading.Event()
+    truly = store.delete
+
+    def slow(folder):
+        assert go.wait(20)
+        truly(folder)
+
+    monkeypatch.setattr(store, "delete", slow)
+
+    async def script(pilot):
+        await until(pilot, "gone")
+        await pilot.press("G", "d", "d", "S")
+        assert names(pilot)[0] == "done"
+        go.set()
+        await until(pilot, lambda: "done" not in names(pilot))
+
+    drive(console(runs), script)
+
+
+def test_the_run_at_work_here_is_not_deleted(runs, monkeypatch):
+    monkeypatch.chdir(runs.parent)
+
+    class Here:
+        live, folder = True, runs / "ended"  # it says stopped; its end is being written
+
+    async def script(pilot):
+        await until(pilot, "gone")
+        pilot.app.session = Here
+        await pilot.press("g", "j", "j", "d")
+        assert not isinstance(pilot.app.screen, Choice)
+        await until(pilot, "ended is at work here")
+        pilot.app.session = None
+
+    drive(console(Path("runs")), script)
+    assert (runs / "ended").exists()
+
+
+def test_whatever_goes_wrong_on_a_thread_is_told(runs, monkeypatch):
+    from cfm_tui import detach
+
+    def fail(folder):
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(detach, "detached", fail)
+
+    async def script(pilot):
+        await until(pilot, "gone")
+        await pilot.press("g", "o", "d")
+        await until(pilot, "no such luck")
+
+    drive(console(runs), script)
+
+
+def test_a_title_paints_its_own_line(runs):
+    async def script(pilot):
+        await until(pilot, "gone")
+        panel = pilot.app.screen.query_one(Panel)
+        await pilot.pause(0.2)
+        painted = []
+        panel.refresh, truly = lambda *regions, **_: painted.append(regions), panel.refresh
+        panel.say("Runs: [1]")
+        panel.say("Runs: [1]")
+        assert [[region.height for region in regions] for regions in painted] == [[1]]
+        truly(*painted[0])
+        regions = panel._repaint_regions
+        assert [(region.y, region.height) for region in regions] == [(0, 1)]
+        await pilot.pause()
+        assert "1 Runs: [1]" in shown(pilot)
+
+    drive(console(runs), script)
+
+
+def test_a_title_line_that_is_the_same_is_not_painted(runs):
+    async def script(pilot):
+        await until(pilot, "gone")
+        page, painted = pilot.app.screen, []
+        page.query_one("#title", Static).update = painted.append
+        page.say("here", "now")
+        page.say("here", "now")
+        assert painted == [" cfm-tui · here · now"]
+
+    drive(console(runs), script)

@@ -5,9 +5,11 @@ Legend: C channels, H, W pixels.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +51,13 @@ class Pictures:
                 self._thread = threading.Thread(target=self._read, name="pictures", daemon=True)
                 self._thread.start()
 
+    def read_from(self, reader: Reader) -> None:
+        """The set has another file now: what could not be read of the last one may be there."""
+        with self._lock:
+            self.reader = reader
+            for number in [number for number, found in self._found.items() if isinstance(found, str)]:
+                del self._found[number]
+
     def news(self) -> bool:
         """Whether images were read since the last call."""
         fresh, self._fresh = self._fresh, False
@@ -70,19 +79,23 @@ class Pictures:
                 if not self._wanted:
                     self._thread = None
                     return
-                number = self._wanted.pop(0)
-            found = self._one(number)
+                number, reader = self._wanted.pop(0), self.reader
+            found = _read(reader, number)
             with self._lock:
+                if isinstance(found, str) and reader is not self.reader:
+                    self._wanted.append(number)
+                    continue
                 self._found[number] = found
                 while len(self._found) > KEPT:
                     self._found.popitem(last=False)
                 self._fresh = True
 
-    def _one(self, number: int) -> NDArray[np.uint8] | str:
-        try:
-            return smaller(self.reader.pixels(number))
-        except UserError as error:
-            return error.message
+
+def _read(reader: Reader, number: int) -> NDArray[np.uint8] | str:
+    try:
+        return smaller(reader.pixels(number))
+    except UserError as error:
+        return error.message
 
 
 def smaller(pixels_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -94,3 +107,12 @@ def smaller(pixels_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
     high, wide = max(height // step, 1), max(width // step, 1)
     parts = pixels_CHW[:, : high * step, : wide * step].reshape(channels, high, min(step, height), wide, -1)
     return np.asarray(np.rint(parts.mean((2, 4))), np.uint8)
+
+
+def stamp_of(path: Path) -> object:
+    """What tells a file's content from what it was before; None where there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

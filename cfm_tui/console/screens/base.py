@@ -5,12 +5,17 @@ In a small terminal a page shows one panel at a time; digits choose it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.content import Content
+from textual.geometry import Region
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import DataTable, Static
@@ -43,8 +48,17 @@ class Panel(Vertical):
         self.say(what)
 
     def say(self, what: str) -> None:
-        """Change the title."""
-        self.border_title = f"{self.number} {what}".replace("[", "\\[")
+        """Change the title; where it is another, its line is painted and nothing else.
+
+        Textual's own setter paints the whole panel.
+        """
+        lines = f"{self.number} {what}".splitlines()
+        title = Content(lines[0]).expand_tabs(4)
+        if title == self._border_title:
+            return
+        self._border_title = title
+        if self.is_mounted:
+            self.refresh(Region(0, 0, self.outer_size.width, 1).translate(-self.content_offset))
 
 
 class Table(DataTable[Any]):
@@ -94,6 +108,7 @@ class Page(Screen[None]):
         super().__init__()
         self._filled = False
         self._current = 1
+        self._title = ""
 
     @property
     def host(self) -> Host:
@@ -123,9 +138,41 @@ class Page(Screen[None]):
         """Look for what is new, and show it."""
 
     def say(self, what: str = "", state: str = "") -> None:
-        """Set the title line: the page's heading, what is shown, and its state."""
-        parts = [part for part in (self.HEADING, what, state) if part]
-        self.query_one("#title", Static).update(" " + " · ".join(parts))
+        """Set the title line, where it changed: the page's heading, what is shown, and its state."""
+        title = " " + " · ".join(part for part in (self.HEADING, what, state) if part)
+        if title != self._title:
+            self._title = title
+            self.query_one("#title", Static).update(title)
+
+    # --- threads ----------------------------------------------------------------------------------
+
+    def work(self, job: Callable[..., object], *given: Any) -> None:
+        """Do `job(*given)` on a thread, which ends with the console; what goes wrong there is told."""
+        context = copy_context()
+        threading.Thread(
+            target=context.run, args=(self._do, job, given), name=f"work of {self.HEADING}", daemon=True
+        ).start()
+
+    def _do(self, job: Callable[..., object], given: tuple[Any, ...]) -> None:
+        try:
+            job(*given)
+        except Exception as error:
+            self.back(self.host.trouble, error)
+
+    def back(self, hear: Callable[..., object], *given: Any) -> None:
+        """On a thread of `work`: let the page hear of something, if it is still there."""
+        if not self.is_running:
+            return
+        with suppress(RuntimeError):  # the console ends
+            self.app.call_from_thread(self._hears, hear, given)
+
+    def _hears(self, hear: Callable[..., object], given: tuple[Any, ...]) -> None:
+        if not (self.is_running and self.is_attached):
+            return
+        try:
+            hear(*given)
+        except Exception as error:
+            self.host.trouble(error)
 
     def on_resize(self) -> None:
         """One panel at a time where there is no room for more."""

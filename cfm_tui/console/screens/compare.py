@@ -15,18 +15,18 @@ from textual.widgets import DataTable, Input
 
 from cfm_tui.charts import letter
 from cfm_tui.console import comparison
-from cfm_tui.console.comparison import CURVES, RESULTS, Cells
+from cfm_tui.console.comparison import CURVES, RESULTS, Cell
 from cfm_tui.console.host import OpenRun
 from cfm_tui.console.model import RunModel
 from cfm_tui.console.screens.base import Page, Panel, Table
 from cfm_tui.console.widgets.chart import Chart
-from engine.errors import UserError
 from engine.store import StoredRun
 
 READ_SECONDS = 0.05  #: of a tick, for reading records
 DRAW_SECONDS = 2.0  #: between two drawings, unasked
 LEAST_CELLS = 5  #: of a setting's value, where there is little room
 CURVE, SETTINGS, OUTCOME = 1, 2, 3
+Texts = tuple[str, ...]
 
 
 class ComparePage(Page):
@@ -58,8 +58,8 @@ class ComparePage(Page):
         self._what = CURVES[0]
         self._text = ""
         self._order = {SETTINGS: (0, False), OUTCOME: (0, False)}
-        self._settings: list[dict[str, str] | None] | None = None
-        self._shown: dict[int, list[Cells]] = {}
+        self._settings: list[dict[str, Cell] | None] | None = None
+        self._shown: dict[int, list[Texts]] = {}
         self._drawn = 0.0
         self._stale = True
 
@@ -79,25 +79,24 @@ class ComparePage(Page):
     def begin(self) -> None:
         """The settings are read on a thread, the records with every tick."""
         self._models = [RunModel(StoredRun(folder)) for folder in self._folders]
-        self.run_worker(self._read_settings, thread=True, exit_on_error=False)
+        self.work(self._read_settings)
         self.say(f"{len(self._folders)} runs")
         self.tick()
 
     def _read_settings(self) -> None:
         """On a thread: what checks settings takes a moment to load."""
-        found: list[dict[str, str] | None] = []
+        found: list[dict[str, Cell] | None] = []
         for folder in self._folders:
             try:
                 found.append(comparison.stored_settings(folder))
-            except UserError as error:
+            except Exception as error:
                 found.append(None)
-                self.app.call_from_thread(self.host.trouble, error)
-        self.app.call_from_thread(self._known, found)
+                self.back(self.host.trouble, error)
+        self.back(self._known, found)
 
-    def _known(self, found: list[dict[str, str] | None]) -> None:
+    def _known(self, found: list[dict[str, Cell] | None]) -> None:
         self._settings = found
-        if self.is_mounted:
-            self._fill_settings()
+        self._fill_settings()
 
     # --- following the runs -----------------------------------------------------------------------
 
@@ -122,14 +121,14 @@ class ComparePage(Page):
             f"{self._what} by {comparison.x_label(self._what)}, {place}{reading}"
         )
 
-    def _rows(self, number: int) -> list[Cells]:
+    def _rows(self, number: int) -> list[Texts]:
         """A table's rows as they are filtered and sorted."""
         column, turned = self._order[number]
         if number == OUTCOME:
-            return comparison.in_order(comparison.results(self._models), column, turned)
+            return comparison.texts(comparison.in_order(comparison.results(self._models), column, turned))
         rows = comparison.differing(self._settings or [])
-        found = [row for row in rows if self._text in " ".join(row).lower()]
-        return comparison.in_order(found, column, turned) if column or turned else found
+        found = [row for row in rows if self._text in " ".join(cell.text for cell in row).lower()]
+        return comparison.texts(comparison.in_order(found, column, turned) if column or turned else found)
 
     def _fill_settings(self) -> None:
         rows = self._rows(SETTINGS)
@@ -166,7 +165,7 @@ class ComparePage(Page):
     def _table(self, number: int) -> Table:
         return self.query_one("#differing" if number == SETTINGS else "#outcome", Table)
 
-    def _put(self, number: int, rows: list[Cells]) -> None:
+    def _put(self, number: int, rows: list[Texts]) -> None:
         """Fill a table anew where its rows changed; the cursor stays where it is."""
         shown = [(row[0], *(_cut(cell, self._widest(number, rows)) for cell in row[1:])) for row in rows]
         if self._shown.get(number) == shown:
@@ -182,7 +181,7 @@ class ComparePage(Page):
         table.move_cursor(row=min(place.row, len(rows) - 1), animate=False)
         self._shown[number] = shown
 
-    def _widest(self, number: int, rows: list[Cells]) -> int:
+    def _widest(self, number: int, rows: list[Texts]) -> int:
         """Cells that a value may take, so that those of all runs are seen beside each other."""
         width = self.app.size.width
         if number == OUTCOME or not rows:
@@ -247,7 +246,7 @@ class ComparePage(Page):
         """Enter on a run opens it."""
         rows = self._shown.get(OUTCOME, [])
         if event.data_table.id == "outcome" and event.cursor_row < len(rows):
-            first = [row[0] for row in comparison.results(self._models)]
+            first = [row[0].text for row in comparison.results(self._models)]
             self.post_message(OpenRun(self._folders[first.index(rows[event.cursor_row][0])]))
 
     def csv(self) -> str:

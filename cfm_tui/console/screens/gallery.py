@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +11,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from cfm_tui.console.album import Album
-from cfm_tui.console.pictures import Pictures
+from cfm_tui.console.pictures import Pictures, stamp_of
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.wall import SIZES, Tile, Wall
 from engine.errors import UserError
@@ -68,7 +67,8 @@ class GalleryPage(Page):
 
     def begin(self) -> None:
         """Look for images at once."""
-        self._none("looking for images")
+        if self._stamp is None:  # a tick may have come before
+            self._none("looking for images")
         self.say(self._run.name)
         self.tick()
 
@@ -82,9 +82,9 @@ class GalleryPage(Page):
         if self.pictures is None or self.album is None:
             self._open()
             return
-        stamp = _stamp(self.album.reader.path)
+        stamp = stamp_of(self.album.reader.path)
         if stamp is None:  # it has its final name now
-            self.pictures = None
+            self.pictures = self._stamp = None
             self._open()
         elif stamp != self._stamp:
             self._stamp = stamp
@@ -95,31 +95,31 @@ class GalleryPage(Page):
     def _open(self) -> None:
         if self._opening:
             return
-        stamp = _stamp(self._place / images.TENSORS) or _stamp(self._place / f"{images.TENSORS}.partial")
+        stamp = stamp_of(self._place / images.TENSORS) or stamp_of(self._place / f"{images.TENSORS}.partial")
         if stamp is None:
             self._none(_why_none(self._run))
-        elif stamp != self._stamp or self.pictures is None:
+        elif stamp != self._stamp:
             self._opening, self._stamp = True, stamp
-            self.run_worker(self._read, thread=True, exit_on_error=False)
+            self.work(self._read)
 
     def _read(self) -> None:
         """On a thread: what images there are."""
         try:
             reader = images.Reader(self._place)
         except UserError as error:
-            self.app.call_from_thread(self._unreadable, error)
+            self.back(self._unreadable, f"{error.message}\n→ {error.hint}")
+        except Exception as error:
+            self.back(self._unreadable, f"the images cannot be read: {error!r}")
+            raise
         else:
-            self.app.call_from_thread(self._opened, reader)
+            self.back(self._opened, reader)
 
-    def _unreadable(self, error: UserError) -> None:
+    def _unreadable(self, why: str) -> None:
         self._opening = False
-        if self.is_mounted:
-            self._none(f"{error.message}\n→ {error.hint}")
+        self._none(why)
 
     def _opened(self, reader: images.Reader) -> None:
         self._opening = False
-        if not self.is_mounted:
-            return
         self.pictures = Pictures(reader)
         if self.album is None:
             self.album = Album(reader)
@@ -134,7 +134,7 @@ class GalleryPage(Page):
                 album.again()
                 self.draw()
         except UserError as error:
-            self._unreadable(error)
+            self._unreadable(f"{error.message}\n→ {error.hint}")
 
     def on_screen_suspend(self) -> None:
         """Nothing is read for a page that is not seen."""
@@ -313,14 +313,6 @@ def facts(album: Album, pictures: Pictures | None) -> str:
     parts = [album.name(number), f"batch {reader.batch_N[number]}", f"β {album.beta(number)}", told]
     problem = pictures.problem(number) if pictures is not None else ""
     return " · ".join([*parts, problem] if problem else parts)
-
-
-def _stamp(path: Path) -> object:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _why_none(run: StoredRun) -> str:

@@ -12,7 +12,6 @@ from textual.containers import Container
 from textual.errors import NoWidget
 from textual.widget import Widget
 from textual.widgets import DataTable
-from textual.worker import get_current_worker
 
 from cfm_tui.console import shown
 from cfm_tui.console.host import OpenGallery
@@ -79,12 +78,12 @@ class MonitorPage(Page):
         self._began = time.monotonic()
         self._model: RunModel | None = None
         self._opening = False
+        self._problem: list[str] = []  # why the record cannot be read
         self._asked: Command | Literal[""] = ""
         self._stale: set[int] = set()
         self._drawn = 0.0
         self._view: View | None = None  # None: what the run is at
         self._names: list[str] = []
-        self._told = ("", "")
         self._panels: list[Panel] = []
         self._now, self._curves, self._numbers = Now(), Curves(), Numbers()
         self._thumbnails, self._lines = Thumbnails(id="thumbnails"), Log(id="lines")
@@ -132,34 +131,40 @@ class MonitorPage(Page):
     def _warm_up(self) -> None:
         """Say what is waited for until there is a record to follow."""
         session = self._session
+        if self._problem:
+            return
         if self._folder is None and session is not None:
             self._folder = session.folder
         if self._folder is not None:
             if not self._opening:
                 self._opening = True
                 folder = self._folder
-                self.run_worker(lambda: self._open(folder), thread=True, exit_on_error=False)
+                self.work(self._open, folder)
             if session is None:
                 self._now.say(["reading the record"])
-                self.tell(str(self._folder), "")
+                self.say(str(self._folder), "")
                 return
         if session is not None:
             self._now.say(shown.warming(session, time.monotonic() - self._began))
-            self.tell(session.name, shown.loading(session))
+            self.say(session.name, shown.loading(session))
 
     def _open(self, folder: Path) -> None:
         """On a thread: a record of days takes a second to read."""
-        worker = get_current_worker()
         try:
             model = RunModel(StoredRun(folder))
             model.read()
-            while model.behind and not worker.is_cancelled:
+            while model.behind and self.is_running:
                 model.read()
-        except UserError as error:
-            self.app.call_from_thread(self.host.trouble, error)
-        else:
-            if not worker.is_cancelled:
-                self.app.call_from_thread(self._opened, model)
+        except Exception as error:
+            self.back(self._unreadable, error)
+            raise
+        self.back(self._opened, model)
+
+    def _unreadable(self, error: Exception) -> None:
+        """Say in place why there is nothing to follow; the console itself tells it, too."""
+        told = [error.message, f"→ {error.hint}"] if isinstance(error, UserError) else [repr(error)]
+        self._problem = ["the record cannot be read", *told]
+        self._now.say(self._problem)
 
     def _opened(self, model: RunModel) -> None:
         self._model = model
@@ -181,12 +186,6 @@ class MonitorPage(Page):
 
     # --- drawing ----------------------------------------------------------------------------------
 
-    def tell(self, what: str, state: str) -> None:
-        """Set the title line where it changed."""
-        if (what, state) != self._told:
-            self._told = what, state
-            self.say(what, state)
-
     def _panel(self, number: int) -> Panel:
         return self._panels[number - 1]
 
@@ -198,7 +197,7 @@ class MonitorPage(Page):
 
     def _draw(self, model: RunModel) -> None:
         words = self._words(model)
-        self.tell(model.run.name, words)
+        self.say(model.run.name, words)
         if self._seen(NOW):
             self._stale.discard(NOW)
             own = self._own()
@@ -290,15 +289,9 @@ class MonitorPage(Page):
         if own is not None:
             own.ask(command, "the console")
         elif folder is not None:
-            self.run_worker(lambda: self._request(folder, command), thread=True, exit_on_error=False)
+            self.work(control.request, folder, command)
         self._asked = command
         self._refresh()
-
-    def _request(self, folder: Path, command: Command) -> None:
-        try:
-            control.request(folder, command)
-        except UserError as error:
-            self.app.call_from_thread(self.host.trouble, error)
 
     def action_pause(self) -> None:
         """Pause the engine, or let it go on."""

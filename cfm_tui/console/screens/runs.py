@@ -105,8 +105,7 @@ class RunsPage(Page):
     def _fill(self) -> None:
         found = [row for row in self._rows if self._text in f"{row.name} {row.state} {row.stage}".lower()]
         found.sort(key=lambda row: _key(row, self._column), reverse=self._turned)
-        here = self._here()
-        cells = [tuple(self._cells(row, row.folder == here)) for row in found]
+        cells = [tuple(self._cells(row, self._is_here(row))) for row in found]
         table = self.query_one("#table", Table)
         if cells != self._shown:
             self._put(table, [str(row.folder) for row in found], cells)
@@ -139,6 +138,10 @@ class RunsPage(Page):
     def _here(self) -> Path | None:
         session = self.host.session
         return session.folder if session is not None and session.live else None
+
+    def _is_here(self, row: Row) -> bool:
+        here = self._here()
+        return here is not None and here.absolute() == row.folder.absolute()
 
     def _cells(self, row: Row, here: bool) -> list[str | Text]:
         mark = "* " if row.folder in self._marked else ""
@@ -248,23 +251,16 @@ class RunsPage(Page):
             self.post_message(Launch(None, row.name, row.folder))
         elif answer == "detached":
             self.notify(f"{row.name}: starting a process that goes on with it", markup=False)
-            self.run_worker(lambda: self._start(row), thread=True, exit_on_error=False)
-
-    def _start(self, row: Row) -> None:
-        from cfm_tui.detach import detached
-
-        try:
-            detached(row.folder)
-        except UserError as error:
-            self.app.call_from_thread(self.host.trouble, error)
+            self.work(_go_on, row.folder)
 
     def action_delete(self) -> None:
         """Ask, and delete the folder of the run under the cursor."""
         row = self.chosen()
         if row is None or self.host.refused("delete"):
             return
-        if row.at_work:
-            self.notify(f"{row.name} is {row.state}; stop it first", severity="warning")
+        if row.at_work or self._is_here(row):
+            state = row.state if row.at_work else "at work here"
+            self.notify(f"{row.name} is {state}; stop it first", severity="warning", markup=False)
             return
         answers = [("keep", "no, keep it"), ("delete", "delete the folder and all in it")]
         self.app.push_screen(
@@ -274,14 +270,30 @@ class RunsPage(Page):
     def _delete(self, row: Row, answer: str | None) -> None:
         if answer != "delete":
             return
+        if self._is_here(row):  # begun meanwhile
+            self.notify(f"{row.name} is at work here; stop it first", severity="warning", markup=False)
+        else:
+            self.work(self._remove, row.folder)
+
+    def _remove(self, folder: Path) -> None:
+        """On a thread: images of days take a while."""
         from engine.store import delete
 
         try:
-            delete(row.folder)
-        except UserError as error:
-            self.host.trouble(error)
-        self._marked.discard(row.folder)
+            delete(folder)
+        finally:
+            self.back(self._removed, folder)
+
+    def _removed(self, folder: Path) -> None:
+        if not folder.exists():
+            self._marked.discard(folder)
         self.look()
+
+
+def _go_on(folder: Path) -> None:
+    from cfm_tui.detach import detached
+
+    detached(folder)
 
 
 def _load() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,12 +15,13 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from cfm_tui.ascii_image import RAMP
-from cfm_tui.console.pictures import SIDE, smaller
+from cfm_tui.console.pictures import SIDE, smaller, stamp_of
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import image_colours, images_of, is_light
 from cfm_tui.console.widgets.thumbnails import Thumbnails, drawn
 from engine.errors import UserError
+from engine.store import folders, images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,6 +99,7 @@ class ZoomPage(Page):
         self._config: Any = None
         self._real: dict[int, NDArray[np.uint8] | str] = {}
         self._looking = False
+        self._stamp: object = None
 
     def body(self) -> Iterator[Widget]:
         """The image and what is known of it; real ones."""
@@ -116,9 +120,28 @@ class ZoomPage(Page):
         self.call_after_refresh(self._show_real)
 
     def tick(self) -> None:
-        """An image that was asked for may have been read."""
+        """An image that was asked for may have been read; the set may be finished, with its final name."""
+        if not os.path.exists(self._album.reader.path):
+            self._reopen()
         if self._pictures.news():
             self._show()
+
+    def _reopen(self) -> None:
+        stamp = stamp_of(self._run.folder / folders.IMAGES / images.TENSORS)
+        if stamp is not None and stamp != self._stamp:
+            self._stamp = stamp
+            self.work(self._renew)
+
+    def _renew(self) -> None:
+        """On a thread: the set under its final name."""
+        with suppress(UserError):  # the image itself says so
+            self.back(self._renewed, images.Reader(self._run.folder / folders.IMAGES))
+
+    def _renewed(self, reader: images.Reader) -> None:
+        self._album.reader = reader
+        self._album.again()
+        self._pictures.read_from(reader)
+        self._show()
 
     # --- the distilled image ----------------------------------------------------------------------
 
@@ -135,10 +158,8 @@ class ZoomPage(Page):
         small = self._pictures.get(number)
         self.query_one(Large).show_image(small)
         if small is not None and max(self._pictures.shape[1:]) > SIDE:
-            self.run_worker(lambda: self._read(number), thread=True, exit_on_error=False)
-        if label not in self._real and not self._looking:
-            self._looking = True
-            self.run_worker(self._look, thread=True, exit_on_error=False)
+            self.work(self._read, number)
+        self._look_for(label)
         self._show_real()
 
     def _about(self, number: int) -> str:
@@ -159,29 +180,36 @@ class ZoomPage(Page):
             pixels_CHW = self._album.reader.pixels(number)
         except UserError:  # the small one says so, too
             return
-        self.app.call_from_thread(self._full, number, pixels_CHW)
+        self.back(self._full, number, pixels_CHW)
 
     def _full(self, number: int, pixels_CHW: NDArray[np.uint8]) -> None:
-        if self.is_mounted and self._album.here == number:
+        if self._album.here == number:
             self.query_one(Large).show_image(pixels_CHW)
 
     # --- real images ------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _look_for(self, label: int | None) -> None:
+        if label is not None and label not in self._real and not self._looking:
+            self._looking = True
+            self.work(self._look, label)
+
+    def _look(self, label: int) -> None:
         """On a thread: real images of the class, from where the run's settings say."""
-        label = self._label()
-        while label is not None and label not in self._real:
-            try:
-                found: NDArray[np.uint8] | str = self._images_of(label)
-            except UserError as error:
-                found = f"{error.message}\n→ {error.hint}"
-            except Exception as error:
-                found = f"the data cannot be read: {error!r}"
-                self.app.call_from_thread(self.host.trouble, error)
-            self._real[label] = found
-            label = self._label()
+        try:
+            found: NDArray[np.uint8] | str = self._images_of(label)
+        except UserError as error:
+            found = f"{error.message}\n→ {error.hint}"
+        except Exception as error:
+            found = f"the data cannot be read: {error!r}"
+            self.back(self.host.trouble, error)
+        self.back(self._found, label, found)
+
+    def _found(self, label: int, found: NDArray[np.uint8] | str) -> None:
+        """Another class may have been gone to meanwhile."""
+        self._real[label] = found
         self._looking = False
-        self.app.call_from_thread(self._show_real)
+        self._look_for(self._label())
+        self._show_real()
 
     def _label(self) -> int | None:
         number = self._album.here
@@ -206,11 +234,11 @@ class ZoomPage(Page):
         told = self.query_one("#said", Static)
         told.update(said)
         told.display = bool(said)
-        images = [] if found is None or isinstance(found, str) else list(found)
+        real = [] if found is None or isinstance(found, str) else list(found)
         thumbnails = self.query_one(Thumbnails)
         width = self.app.size.width
         size = 8 if width < 60 else 11 if width < 110 else 16
-        thumbnails.show_images(images, [str(number + 1) for number in range(len(images))], size)
+        thumbnails.show_images(real, [str(number + 1) for number in range(len(real))], size)
 
     # --- what keys do -----------------------------------------------------------------------------
 
