@@ -47,7 +47,8 @@ Keep = Callable[[Tensor, Tensor, int, float, Tensor], None]
 
 def batches(config: Config, classes: int) -> list[tuple[int, np.ndarray]]:
     """Every recovery batch in order: its 0-based IPC round and the classes in it, one image each."""
-    chunks = np.array_split(np.arange(classes), -(-classes // config.recover.classes_per_batch))
+    count = schedules.chunks(classes, config.recover.classes_per_batch)
+    chunks = np.array_split(np.arange(classes), count)
     return [(ipc_round, chunk) for ipc_round in range(config.ipc) for chunk in chunks]
 
 

@@ -26,13 +26,18 @@ def beta_at(schedule: BetaSchedule, beta: float, step: int, steps: int) -> float
     return max(beta * factor, schedule.beta_min)
 
 
+def chunks(classes: int, classes_per_batch: int) -> int:
+    """Batches of a round: each takes one image of at most so many classes."""
+    return -(-classes // classes_per_batch)
+
+
 def betas_of_batches(schedule: BetaSchedule, beta: float, ipc: int, batches: int) -> list[float]:
     """β_b of every recovery batch, in order; `batches` is a multiple of `ipc`."""
     assert batches % ipc == 0
     if schedule.per == "batch":
         return [beta_at(schedule, beta, b, batches) for b in range(batches)]
-    chunks = batches // ipc
-    return [beta_at(schedule, beta, b // chunks, ipc) for b in range(batches)]
+    of_a_round = batches // ipc
+    return [beta_at(schedule, beta, b // of_a_round, ipc) for b in range(batches)]
 
 
 def cosine_to_zero(start: float, step: int, steps: int) -> float:

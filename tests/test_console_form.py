@@ -5,15 +5,16 @@ import shlex
 import numpy as np
 import pytest
 
-from cfm_tui.console import telling
+from cfm_tui.console import series, telling
 from cfm_tui.console.fields import BY_KEY, FIELDS, PANELS
 from cfm_tui.console.form import ELSEWHERE, Form, line_name
 from cfm_tui.console.study import Findings
 from cfm_tui.console.widgets.field import LABEL
 from cfm_tui.progress import size
-from engine import settings
+from engine import recover, settings
 from engine.config import Config
 from engine.problems import leaves
+from engine.schedules import betas_of_batches
 
 
 @pytest.fixture(autouse=True)
@@ -211,11 +212,35 @@ def test_the_curve_of_beta_is_short_and_falls(per, ipc):
 def test_every_method_has_responses(method):
     made = form(objective__method=method, ipc="10")
     assert made.checked.resolved is not None
-    usual = telling.responses(made.config)
-    over = telling.responses(made.config, np.array([3.0, 1.0, 0.0, -1e-9]))
-    assert len(over) == len(usual) + 1
-    for _, x, y in usual + over:
-        assert len(x) == len(y)
+    filters = {term.filter for term in made.config.objective.terms}
+    usual, _ = telling.responses(made.config, 10)
+    over, label = telling.responses(made.config, 10, np.array([3.0, 1.0, 0.0, -1e-9]))
+    assert len({line.name for line in usual}) == len(usual) >= len(filters)
+    assert over[0].name == "Ψ"
+    assert (len(over) > 1) == ("ridge" in filters)
+    assert label == series.RANKS
+    for line in usual + over:
+        assert len(line.x) == len(line.low)
+
+
+def test_responses_are_at_the_betas_of_the_classes_that_there_are():
+    made = form("cifar100-10", ipc="1", objective__schedule__per="batch", recover__classes_per_batch="10")
+    schedule, beta = made.config.objective.schedule, made.config.objective.beta
+    last = betas_of_batches(schedule, beta, 1, 10)[-1]
+    names = [line.name for line in telling.responses(made.config, 100)[0]]
+    assert f"ridge β {last:.3g}" in names
+    assert [line.name for line in telling.responses(made.config, 100, np.ones(4))[0]] == [
+        "Ψ",
+        f"f(Ψ) β {beta:.3g}",
+        f"f(Ψ) β {last:.3g}",
+    ]
+
+
+@pytest.mark.parametrize("classes", [1, 9, 10, 11, 100])
+def test_the_curve_of_beta_has_the_batches_of_recovery(classes):
+    made = form("cifar100-10", ipc="2", recover__classes_per_batch="10")
+    _, x, _ = telling.betas(made.config, classes)
+    assert len(x) == len(recover.batches(made.config, classes))
 
 
 def test_sides_of_what_is_not_known():

@@ -121,7 +121,7 @@ def test_a_real_run_is_launched_and_then_known(place):
 
     async def known(pilot, page):
         await pilot.press("v", "3")
-        await until(pilot, "Ψ of layers", 60)
+        await until(pilot, "A Ψ", 60)
         first = page.query_one("#responses", Chart)._title
         await pilot.press("s")
         assert page.query_one("#responses", Chart)._title != first

@@ -55,6 +55,14 @@ def test_a_spectrum_says_where_the_filter_turns():
     assert series.spectrum(seen, TAPS[1], ["identity/class"])[1] is None
 
 
+def test_a_filter_that_changes_nothing_has_no_curve_and_no_two_curves_one_name():
+    seen = glimpse()
+    lines, _ = series.spectrum(seen, TAPS[1], ["lambda/none", "ridge/class", "identity/mean"])
+    assert [line.name for line in lines] == ["Ψ", "Ψ_s", "f(Ψ)", "f(Ψ_s)"]
+    lines, _ = series.spectrum(seen, TAPS[1], ["lambda/none"])
+    assert [line.name for line in lines] == ["Ψ", "Ψ_s"]
+
+
 def recovered(folder, batches, iterations, last=None):
     """A model of so many batches at one layer; a term is its batch's number, once 1000."""
     run = opened(folder)

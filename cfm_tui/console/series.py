@@ -5,7 +5,7 @@ Legend: T terms, L taps, D eigenvalues.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.store.glimpse import Glimpse
 
 Floats = NDArray[np.float64]
+RANKS = "log10 rank"  #: what spectra go by
 POINTS = 2048  #: of a line, at most: what zooming shows apart
 
 
@@ -119,21 +120,32 @@ def _lines(
     return lines
 
 
-def spectrum(glimpse: Glimpse, tap: str, terms: list[str]) -> tuple[list[Line], float | None]:
-    """Eigenvalues of Ψ and Ψ_s by the logarithm of their rank, with f(λ) of both for every filter.
+def spectrum(glimpse: Glimpse, tap: str, terms: Sequence[str]) -> tuple[list[Line], float | None]:
+    """Eigenvalues of Ψ and Ψ_s with f(λ) of both, as `over_ranks` draws them.
 
     Also where Ψ falls below β: there the ridge filter turns. None where nothing does.
     """
     real_D, synthetic_D = (np.asarray(side, np.float64) for side in glimpse.spectra[tap])
-    x = np.log10(np.arange(1, len(real_D) + 1, dtype=np.float64))
-    lines = [Line("Ψ", x, real_D, None, ROLES[0]), Line("Ψ_s", x, synthetic_D, None, ROLES[1])]
-    names = dict.fromkeys(term.partition("/")[0] for term in terms)
-    for name in names:
-        if name in ("lambda", "ridge"):
-            what = "f" if len(names) < 3 else name
-            for label, side_D, role in (("Ψ", real_D, ROLES[2]), ("Ψ_s", synthetic_D, ROLES[3])):
-                found = response(name, np.maximum(side_D, 0.0), glimpse.beta)  # type: ignore[arg-type]
-                lines.append(Line(f"{what}({label})", x, found, None, role))
+    filters = [term.partition("/")[0] for term in terms]
+    lines = over_ranks({"Ψ": real_D, "Ψ_s": synthetic_D}, filters, [glimpse.beta])
     below = np.flatnonzero(real_D < glimpse.beta)
-    turns = "ridge" in names and len(below) > 0
-    return lines, float(x[below[0]]) if turns else None
+    turns = "ridge" in filters and len(below) > 0
+    return lines, float(np.log10(below[0] + 1)) if turns else None
+
+
+def over_ranks(spectra: Mapping[str, Floats], filters: Sequence[str], betas: Sequence[float]) -> list[Line]:
+    """Descending eigenvalues by the logarithm of their rank, and the ridge filter's f(λ) of each at every β.
+
+    No other filter has a curve of its own: the identity's f is 1, and of `lambda`, as of `diagonal` where Ψ
+    is diagonal, f(Ψ) is Ψ itself.
+    """
+    curves = dict(spectra)
+    each = list(dict.fromkeys(betas)) if "ridge" in filters else []
+    for beta in each:
+        at = f" β {beta:.3g}" if len(each) > 1 else ""
+        for side, values_D in spectra.items():
+            curves[f"f({side}){at}"] = response("ridge", np.maximum(values_D, 0.0), beta)
+    return [
+        Line(name, np.log10(np.arange(1.0, len(values_D) + 1)), values_D, None, ROLES[index % len(ROLES)])
+        for index, (name, values_D) in enumerate(curves.items())
+    ]

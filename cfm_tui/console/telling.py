@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +10,10 @@ from cfm_tui.console.study import Findings
 from cfm_tui.progress import duration, size
 from engine.config import Config
 from engine.responses import response
-from engine.schedules import beta_at, betas_of_batches
+from engine.schedules import beta_at, betas_of_batches, chunks
 
 if TYPE_CHECKING:
+    from cfm_tui.charts import Line
     from engine.outlook import SetFound
 
 Curve = tuple[str, Any, Any]  #: name, x, y
@@ -116,7 +116,7 @@ def classes(findings: Findings) -> int:
 def betas(config: Config, count: int) -> Curve:
     """β_b over the batches of `count` classes, at no more than so many of them."""
     objective = config.objective
-    batches = config.ipc * math.ceil(count / config.recover.classes_per_batch)
+    batches = config.ipc * chunks(count, config.recover.classes_per_batch)
     if batches <= POINTS:
         values = betas_of_batches(objective.schedule, objective.beta, config.ipc, batches)
         name = f"β_b of {batches:,} batch{'' if batches == 1 else 'es'}"
@@ -127,25 +127,25 @@ def betas(config: Config, count: int) -> Curve:
     return f"β_b of {batches:,} batches", at * (batches // steps) + 1, np.array(values)
 
 
-def responses(config: Config, eigenvalues: Any = None) -> list[Curve]:
-    """f(λ) of each filter, the ridge's where recovery begins and ends; over log λ.
+def responses(config: Config, count: int, eigenvalues: Any = None) -> tuple[list[Line], str]:
+    """f(λ) of each filter, the ridge's where recovery begins and ends, of `count` classes; and its x axis.
 
-    eigenvalues: descending; of each, f is told by its rank, beside it. None: over the usual range.
+    eigenvalues: descending; f is told of each, as a layer's page does it. None: over the usual range.
     """
+    from cfm_tui.charts import ROLES, Line
+    from cfm_tui.console import series  # what draws is loaded with the first chart
+
     objective = config.objective
-    _, _, values = betas(config, CLASSES)
-    if eigenvalues is None:
-        at: Any = np.linspace(*USUAL, 200)
-        spectrum: Any = 10.0**at
-        found: list[Curve] = []
-    else:
-        spectrum = np.maximum(np.asarray(eigenvalues, dtype=np.float64), 0.0)
-        at = np.arange(1, len(spectrum) + 1)
-        found = [("λ", at, spectrum)]
-    for name in dict.fromkeys(term.filter for term in objective.terms):
-        if name == "ridge":
-            for beta in dict.fromkeys((float(values[0]), float(values[-1]))):
-                found.append((f"f at β {beta:.3g}", at, response(name, spectrum, beta)))
-        else:
-            found.append((name, at, response(name, spectrum, objective.beta)))
-    return found
+    _, _, values = betas(config, count)
+    ends = list(dict.fromkeys((float(values[0]), float(values[-1]))))
+    filters = list(dict.fromkeys(term.filter for term in objective.terms))
+    if eigenvalues is not None:
+        return series.over_ranks({"Ψ": np.asarray(eigenvalues, np.float64)}, filters, ends), series.RANKS
+    at = np.linspace(*USUAL, 200)
+    curves = {}
+    for name in filters:
+        for beta in ends if name == "ridge" else [objective.beta]:
+            told = f"{name} β {beta:.3g}" if name == "ridge" else name
+            curves[told] = response(name, 10.0**at, beta)
+    lines = [Line(name, at, y, None, ROLES[n % len(ROLES)]) for n, (name, y) in enumerate(curves.items())]
+    return lines, "log10 λ"

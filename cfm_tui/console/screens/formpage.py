@@ -289,17 +289,16 @@ class FormPage(Page):
 
     def show_curves(self) -> None:
         """β_b as it is edited, and the filters' responses."""
-        from cfm_tui.charts import ROLES, Line
+        from cfm_tui.charts import Line
         from cfm_tui.console.widgets.chart import Chart
 
         config, spectra = self.form.config, self.findings.spectra or {}
-        name, x, y = telling.betas(config, telling.classes(self.findings))
+        classes = telling.classes(self.findings)
+        name, x, y = telling.betas(config, classes)
         self.query_one("#betas", Chart).plot([Line(name, x, y)], title=name, x_label="b")
         layer = list(spectra)[self.chosen_layer % len(spectra)] if spectra else None
-        curves = telling.responses(config, spectra.get(layer) if layer is not None else None)
-        lines = [Line(each, x, y, colour=ROLES[n % len(ROLES)]) for n, (each, x, y) in enumerate(curves)]
-        title = f"Ψ of {layer}" if layer is not None else "f(λ), no statistics yet"
-        label = "rank of λ" if layer is not None else "log λ"
+        lines, label = telling.responses(config, classes, spectra.get(layer) if layer is not None else None)
+        title = layer if layer is not None else "f(λ), no statistics yet"
         self.query_one("#responses", Chart).plot(lines, title=title, x_label=label)
 
     def csv(self) -> str:

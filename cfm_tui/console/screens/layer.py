@@ -99,4 +99,4 @@ class LayerPage(Page):
         lines, turn = series.spectrum(glimpse, self._tap, terms)
         where = f"batch {glimpse.batch}, iteration {glimpse.iteration}, β {glimpse.beta:.3g}"
         panel.say(f"Spectrum: {where}" + ("; | where λ < β" if turn is not None else ""))
-        chart.plot(lines, x_label="log10 of rank", mark=turn)
+        chart.plot(lines, x_label=series.RANKS, mark=turn)
