@@ -13,10 +13,12 @@ from recorded import layout, opened, progress
 from cfm_tui.charts import letter
 from cfm_tui.console import comparison
 from cfm_tui.console.host import CompareRuns
+from cfm_tui.console.model import RunModel
 from cfm_tui.console.screens.compare import ComparePage
 from cfm_tui.console.screens.monitor import MonitorPage
 from cfm_tui.console.widgets.chart import Chart
 from engine import events
+from engine.store import StoredRun
 
 TEXTS = {
     "plain": "seed: 0\nipc: 1\nobjective: {beta: 0.1}\n",
@@ -67,8 +69,8 @@ def test_curves_lie_over_each_other(place):
         assert "accuracy by epoch, 4 of 4" in shown(pilot)
         rows = table(pilot.app.screen)
         assert rows[0][:2] == ["line", "epoch"]
-        assert ["plain", "3", "50", "51"] in rows
-        assert {row[0] for row in rows[1:]} == set(TEXTS)
+        assert ["plain (convnet)", "3", "50", "51"] in rows
+        assert {row[0] for row in rows[1:]} == {f"{name} (convnet)" for name in TEXTS}
         await pilot.press("y", "plus", "right", "0", "minus")
         assert pilot.app.screen.query_one(Chart).log_axis
 
@@ -214,10 +216,26 @@ def test_the_screen_at_every_size(place, size):
 
 
 def test_cells_are_sorted_as_what_they_mean():
-    times = ["3.4 s", "2 min 03 s", "1 h 05 min", "—", "59.9 s", "2 h 00 min"]
-    rows = [(each,) for each in times]
-    ordered = [row[0] for row in comparison.in_order(rows, 0, False)]
-    assert ordered == ["3.4 s", "59.9 s", "2 min 03 s", "1 h 05 min", "2 h 00 min", "—"]
-    assert comparison.in_order(rows, 0, True)[-1] == ("—",)
-    words = [("stored",), ("10",), ("online",), ("9",)]
-    assert [row[0] for row in comparison.in_order(words, 0, False)] == ["9", "10", "online", "stored"]
+    known = [3.44, 3.36, 123.0, 3900.0, None, 59.9, 7200.0]
+    rows = [(comparison._time(each),) for each in known]
+    ordered = comparison.in_order(rows, 0, False)
+    assert [row[0].value for row in ordered] == [3.36, 3.44, 59.9, 123.0, 3900.0, 7200.0, None]
+    assert comparison.texts(comparison.in_order(rows, 0, True))[-1] == ("—",)
+    values = [(comparison._written(each),) for each in ("stored", 10, "5 min 01 s", 9.5, True, None)]
+    ordered = comparison.texts(comparison.in_order(values, 0, False))
+    assert [row[0] for row in ordered] == ["9.5", "10", "5 min 01 s", "stored", "true", "—"]
+
+
+def test_runs_with_different_students_say_so(tmp_path):
+    for name, students in (("one", ["resnet18", "convnet"]), ("two", ["convnet"])):
+        run = opened(tmp_path / name)
+        for student in students:
+            run.record(events.EpochFinished("validate", student, "distilled", 0, 1, 3, 1.0, 50.0))
+        run.close("stopped")
+    models = [RunModel(StoredRun(tmp_path / name)) for name in ("one", "two")]
+    for model in models:
+        model.read(9)
+    assert [line.name for line in comparison.curves(models, "accuracy")] == [
+        "one (resnet18)",
+        "two (convnet)",
+    ]

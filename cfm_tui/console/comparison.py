@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cfm_tui.charts import ROLES, Line, letter
-from cfm_tui.console import series
+from cfm_tui.console import series, shown
 from cfm_tui.progress import duration
 from cfm_tui.tables import spread
 from engine import settings, yaml_file
@@ -25,28 +24,46 @@ if TYPE_CHECKING:
 CURVES = ("CE", "filter terms", "signal terms", "accuracy")
 ABSENT = "—"
 RESULTS = ("run", "state", "distilled", "random", "best epoch", "teacher", *STAGES, "in all")
-Cells = tuple[str, ...]
-_DURATION = re.compile(r"(?:(\d+) h ?)?(?:(\d+) min ?)?(?:([\d.]+) s)?(?<=[hns])")
+
+
+class Cell(NamedTuple):
+    """Of a table. value: what it is sorted by, where it is a number."""
+
+    text: str
+    value: float | None = None
+
+
+Row = tuple[Cell, ...]
 
 
 def curves(models: Sequence[RunModel], what: str) -> list[Line]:
-    """One of `CURVES` of every run, in the runs' order; an empty line where a run has none."""
+    """One of `CURVES` of every run, in the runs' order; an empty line where a run has none.
+
+    A line of accuracies names the student, too: runs may have trained different ones.
+    """
     lines = []
     for index, model in enumerate(models):
-        found = _curve(model, what)
-        colour = ROLES[index % len(ROLES)]
+        name, colour = model.run.name, ROLES[index % len(ROLES)]
+        student = _student(model) if what == "accuracy" else ""
+        found = _curve(model, what, student)
         if found is None:
-            lines.append(Line(model.run.name, np.empty(0), np.empty(0), None, colour))
+            lines.append(Line(name, np.empty(0), np.empty(0), None, colour))
         else:
-            lines.append(Line(model.run.name, found.x, found.low, found.high, colour))
+            name += f" ({student})" if student else ""
+            lines.append(Line(name, found.x, found.low, found.high, colour))
     return lines
 
 
-def _curve(model: RunModel, what: str) -> Line | None:
-    if what != "accuracy":
-        return next((line for line in series.losses(model) if line.name == what), None)
-    lines = series.accuracies(model, "validate")
-    return next((line for line in lines if line.name.endswith(" distilled")), None)
+def _student(model: RunModel) -> str:
+    """The architecture that was trained first, as results tell it; empty before there is one."""
+    known = (key for key in model.trainings if key[0] == "validate" and key[2] == "distilled")
+    return next((architecture for _, architecture, _, _ in known), "")
+
+
+def _curve(model: RunModel, what: str, student: str) -> Line | None:
+    lines = series.accuracies(model, "validate") if student else series.losses(model)
+    wanted = f"{student} distilled" if student else what
+    return next((line for line in lines if line.name == wanted), None)
 
 
 def x_label(what: str) -> str:
@@ -57,80 +74,79 @@ def x_label(what: str) -> str:
 # --- settings -------------------------------------------------------------------------------------
 
 
-def stored_settings(folder: Path) -> dict[str, str]:
-    """A run's settings, written out: dotted key → text. Raises UserError where they cannot be read."""
+def stored_settings(folder: Path) -> dict[str, Cell]:
+    """A run's settings, written out: dotted key → cell. Raises UserError where they cannot be read."""
     StoredRun(folder).config_yaml()  # refused where it is damaged
     config = settings.resolve(file=folder / folders.CONFIG, base=None).config
     return {key: _written(value) for key, value in settings.flat(config).items()}
 
 
-def _written(value: Any) -> str:
+def _written(value: Any) -> Cell:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(_text(value), float(value) if number else None)
+
+
+def _text(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         return ", ".join(" ".join(map(str, each.values())) for each in value)
     return ABSENT if value is None else str(value) if isinstance(value, str) else yaml_file.inline(value)
 
 
-def differing(found: Sequence[dict[str, str] | None]) -> list[Cells]:
+def differing(found: Sequence[dict[str, Cell] | None]) -> list[Row]:
     """Keys whose values are not the same in all runs: the key, then each run's value ("?": unreadable)."""
     known = [each for each in found if each is not None]
     keys = dict.fromkeys(key for each in known for key in each)
     rows = []
     for key in keys:
-        if len({each.get(key, ABSENT) for each in known}) > 1:
-            rows.append((key, *("?" if each is None else each.get(key, ABSENT) for each in found)))
+        if len({each.get(key, Cell(ABSENT)).text for each in known}) > 1:
+            told = (Cell("?") if each is None else each.get(key, Cell(ABSENT)) for each in found)
+            rows.append((Cell(key), *told))
     return rows
 
 
 # --- results --------------------------------------------------------------------------------------
 
 
-def results(models: Sequence[RunModel]) -> list[Cells]:
+def results(models: Sequence[RunModel]) -> list[Row]:
     """A row a run: `RESULTS` of it."""
-    return [(f"{letter(index)} {model.run.name}", *_results(model)) for index, model in enumerate(models)]
+    return [
+        (Cell(f"{letter(index)} {model.run.name}"), *_results(model)) for index, model in enumerate(models)
+    ]
 
 
-def _results(model: RunModel) -> Cells:
+def _results(model: RunModel) -> Row:
     found = model.results
-    times = [_seconds(model, stage) for stage in STAGES]
-    known = [each for each in times if each is not None]
-    spent = [ABSENT if each is None else duration(each) for each in times]
-    in_all = duration(sum(known)) if known else ABSENT
+    times = [shown.spent(model, stage) for stage in STAGES]
+    spent = [_time(each) for each in (*times, shown.in_all(model))]
     if found is None:
-        return (str(model.state), ABSENT, ABSENT, ABSENT, ABSENT, *spent, in_all)
-    summary = found["summary"]
-    told = [spread(summary[name]) for name in ("accuracy", "control", "accuracy_best")]
-    return (str(model.state), *told, f"{found['teacher']['accuracy']:.2f}", *spent, in_all)
+        return (Cell(str(model.state)), *[Cell(ABSENT)] * 4, *spent)
+    summary, teacher = found["summary"], float(found["teacher"]["accuracy"])
+    told = [_percent(summary[name]) for name in ("accuracy", "control", "accuracy_best")]
+    return (Cell(str(model.state)), *told, Cell(f"{teacher:.2f}", teacher), *spent)
 
 
-def _seconds(model: RunModel, stage: str) -> float | None:
-    """What a stage took; None where it was not computed, or not yet."""
-    if model.results is not None:
-        timing = model.results["timings"][stage]
-        return None if timing["reused"] else float(timing["seconds"])
-    view = model.stages.get(stage)  # type: ignore[call-overload]
-    return float(view.seconds) if view is not None and view.state == "done" and view.seconds else None
+def _time(seconds: float | None) -> Cell:
+    return Cell(ABSENT) if seconds is None else Cell(duration(seconds), seconds)
 
 
-def number(text: str) -> float:
-    """What a cell is sorted by where it is a duration or begins with a number; NaN otherwise."""
-    time = _DURATION.fullmatch(text)
-    if time:
-        return sum(float(part or 0) * unit for part, unit in zip(time.groups(), (3600, 60, 1), strict=True))
-    try:
-        return float(text.split()[0].replace(",", ""))
-    except (ValueError, IndexError):
-        return float("nan")
+def _percent(found: dict[str, Any] | None) -> Cell:
+    return Cell(spread(found), None if found is None else float(found["mean"]))
 
 
-def in_order(rows: Sequence[Cells], column: int, turned: bool) -> list[Cells]:
-    """Rows by a column: numbers by size, before text; empty ones last."""
+def in_order(rows: Sequence[Row], column: int, turned: bool) -> list[Row]:
+    """Rows by a column: those with a value by its size, before texts; empty ones last."""
 
-    def key(row: Cells) -> tuple[bool, float, str]:
-        value = number(row[column])
-        return (value != value, 0.0 if value != value else value, row[column].lower())
+    def key(row: Row) -> tuple[bool, float, str]:
+        text, value = row[column]
+        return (value is None, value or 0.0, text.lower())
 
-    there = sorted((row for row in rows if row[column] != ABSENT), key=key, reverse=turned)
-    return there + [row for row in rows if row[column] == ABSENT]
+    there = sorted((row for row in rows if row[column].text != ABSENT), key=key, reverse=turned)
+    return there + [row for row in rows if row[column].text == ABSENT]
+
+
+def texts(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """What is read of a table."""
+    return [tuple(cell.text for cell in row) for row in rows]
 
 
 def as_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
