@@ -65,6 +65,7 @@ def test_the_screen_at_every_size(tmp_path, monkeypatch, size, record):
         seen = {1} if size[1] < 18 else {1, 2, 3, 4}
         await until(pilot, lambda: not page._stale & seen)
         await pilot.pause(0.3)
+        await until(pilot, lambda: not page._numbers._require_update_dimensions)  # columns have their widths
         golden(f"monitor-{record.__name__}-{size[0]}x{size[1]}", panels(pilot))
 
     watch(folder, script, size, images="ascii")
