@@ -124,7 +124,7 @@ def test_a_torn_journal_and_numbers_behind_it_are_told(tmp_path):
 
 
 def test_what_is_not_of_the_run_is_told_apart(tmp_path):
-    opened(tmp_path / "r").close("finished")
+    opened(tmp_path / "r").close("stopped")
     (tmp_path / "r" / "notes.txt").touch()
     (tmp_path / "r" / "old").mkdir()
     (tmp_path / "r" / "old" / "status.json").touch()
@@ -133,3 +133,8 @@ def test_what_is_not_of_the_run_is_told_apart(tmp_path):
     assert store.check(tmp_path / "r") == []
     found = [str(path.relative_to(tmp_path / "r")) for path in store.foreign(tmp_path / "r")]
     assert sorted(found) == ["images/holiday.jpg", "notes.txt", "old/status.json"]
+
+
+def test_results_that_are_gone_are_named(tmp_path):
+    opened(tmp_path / "r").close("finished")
+    assert store.check(tmp_path / "r") == [f"{tmp_path / 'r' / 'results.json'} does not exist"]

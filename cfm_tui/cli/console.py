@@ -62,7 +62,7 @@ def attach(
         found = store.find(run)
         _open(OpenRun(found.folder), found.folder.absolute().parent, fps, images, theme, read_only)
         return
-    live = [each for each in store.list_runs() if each.state() in ("running", "paused")]
+    live = [each for each in store.list_runs() if each.state() in store.AT_WORK]
     _open(OpenRun(live[-1].folder) if live else None, None, fps, images, theme, read_only)
 
 

@@ -109,7 +109,13 @@ def _json(folder: Path) -> list[str]:
                 read_json(path)
         except UserError as error:
             found.append(error.message)
-    return found
+    return found or _results(folder)
+
+
+def _results(folder: Path) -> list[str]:
+    run, path = StoredRun(folder), folder / folders.RESULTS
+    finished = run.status().get("state") == "finished"
+    return [f"{path} does not exist"] if finished and not path.exists() else []
 
 
 def _journal_and_metrics(folder: Path) -> list[str]:
