@@ -49,6 +49,17 @@ async def until(pilot, holds, seconds=20.0) -> None:
     raise AssertionError(f"never came: {holds}\n{shown(pilot)}")
 
 
+async def becomes(pilot, name: str, read=None, seconds=10.0) -> None:
+    """Wait until the screen, or what `read(pilot)` gives of it, is as in its golden file."""
+    read = read or shown
+    path = GOLDEN / f"{name}.txt"
+    for _ in range(0 if os.environ.get("UPDATE_GOLDEN") else int(seconds / 0.1)):
+        if read(pilot) == path.read_text("utf-8"):
+            return
+        await pilot.pause(0.1)
+    golden(name, read(pilot))
+
+
 def golden(name: str, text: str) -> None:
     """Compare a screen with its golden file; UPDATE_GOLDEN=1 writes it."""
     path = GOLDEN / f"{name}.txt"

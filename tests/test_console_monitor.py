@@ -7,7 +7,7 @@ import io
 
 import pytest
 import tiny
-from consoles import SIZES, console, drive, golden, shown, until
+from consoles import SIZES, becomes, console, drive, shown, until
 from monitored import TAPS, copied, elsewhere, frozen, made, recovering, validating
 from recorded import opened
 
@@ -65,8 +65,7 @@ def test_the_screen_at_every_size(tmp_path, monkeypatch, size, record):
         seen = {1} if size[1] < 18 else {1, 2, 3, 4}
         await until(pilot, lambda: not page._stale & seen)
         await pilot.pause(0.3)
-        await until(pilot, lambda: not page._numbers._require_update_dimensions)  # columns have their widths
-        golden(f"monitor-{record.__name__}-{size[0]}x{size[1]}", panels(pilot))
+        await becomes(pilot, f"monitor-{record.__name__}-{size[0]}x{size[1]}", panels)
 
     watch(folder, script, size, images="ascii")
 
@@ -82,7 +81,7 @@ def test_a_layer_at_every_size(tmp_path, monkeypatch, size):
         await pilot.press("2")
         await until(pilot, "A Ψ")
         await pilot.pause(0.3)
-        golden(f"monitor-layer-{size[0]}x{size[1]}", panels(pilot))
+        await becomes(pilot, f"monitor-layer-{size[0]}x{size[1]}", panels)
 
     watch(folder, script, size)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import UserError
-from engine.store.files import remove, rename
+from engine.store import files
+from engine.store.files import remove, remove_tree
 from engine.store.folders import MANIFEST, is_run
 from engine.store.lock import Owner
 
 HINT = "ask for the right to write there, or delete the folder by hand"
-_TRIES = 20
 
 
 def delete(folder: Path) -> None:
@@ -37,12 +36,12 @@ def _delete(folder: Path) -> None:
     owner = Owner(folder, described=False)
     try:
         aside = _fresh(folder)
-        rename(folder, aside, HINT)
+        files.rename(folder, aside, HINT)
     finally:
         owner.release()
     remove(aside / MANIFEST, HINT)
     for place in (aside, *_leftovers(folder)):
-        _remove_tree(place)
+        remove_tree(place)
 
 
 def _fresh(folder: Path) -> Path:
@@ -58,14 +57,3 @@ def _leftovers(folder: Path) -> Iterator[Path]:
     """What deletions of runs of this name set aside; what is a run still may be at work."""
     ours = re.compile(rf"\.{re.escape(folder.name)}\.deleted(-\d+)?")
     return (entry for entry in folder.parent.iterdir() if ours.fullmatch(entry.name) and not is_run(entry))
-
-
-def _remove_tree(folder: Path) -> None:
-    for _ in range(_TRIES):
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            if os.path.lexists(folder):
-                continue  # another process sweeps it, too
-        return
-    shutil.rmtree(folder)

@@ -87,6 +87,10 @@ class Disk:
         """Remove a file."""
         os.unlink(path)
 
+    def remove_tree(self, path: Path) -> None:
+        """Remove a folder and all in it."""
+        shutil.rmtree(path)
+
     def mkdir(self, path: Path) -> None:
         """Create a folder."""
         os.mkdir(path)
@@ -187,6 +191,21 @@ def remove(path: Path, hint: str = OUT, *, sync_name: bool = True) -> None:
         disk.unlink(path)
         if sync_name:
             sync_folder(path.parent, hint)
+
+
+_TRIES = 5  # where another process sweeps the same folder
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all in it, beside others that do so too. Raises OSError."""
+    for _ in range(_TRIES):
+        try:
+            disk.remove_tree(folder)
+        except FileNotFoundError:
+            if os.path.lexists(folder):
+                continue
+        return
+    disk.remove_tree(folder)
 
 
 def sweep(folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -110,29 +111,31 @@ class Cells(Table):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._heads: tuple[str, ...] = ()
+        self._widths: list[int] = []  # never narrower than they were: Textual's own come late
         self._names: list[str] = []
         self._cells: list[tuple[str, ...]] = []
 
     def fill(self, heads: Sequence[str], names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
         """Show these rows; the cursor stays on the row of its name."""
         rows = [tuple(row) for row in cells]
-        if tuple(heads) != self._heads or list(names) != self._names:
+        before = self._widths if tuple(heads) == self._heads else [0] * len(heads)
+        columns = zip(before, zip(heads, *rows, strict=True), strict=True)
+        widths = [max(width, *map(cell_len, column)) for width, column in columns]
+        if (tuple(heads), list(names), widths) != (self._heads, self._names, self._widths):
+            self._widths = widths
             self._anew(tuple(heads), list(names), rows)
         else:
-            for row, (before, now) in enumerate(zip(self._cells, rows, strict=True)):
-                for column, (old, new) in enumerate(zip(before, now, strict=True)):
-                    if old != new:
-                        wider = len(old) != len(new)
-                        self.update_cell_at(Coordinate(row, column), Text(new), update_width=wider)
+            for row, (old, new) in enumerate(zip(self._cells, rows, strict=True)):
+                for column, (there, now) in enumerate(zip(old, new, strict=True)):
+                    if there != now:
+                        self.update_cell_at(Coordinate(row, column), Text(now))
         self._cells = rows
 
     def _anew(self, heads: tuple[str, ...], names: list[str], rows: list[tuple[str, ...]]) -> None:
         chosen = self.chosen()
-        if heads != self._heads:
-            self.clear(columns=True)
-            self.add_columns(*(Text(head) for head in heads))
-        else:
-            self.clear()
+        self.clear(columns=True)
+        for head, width in zip(heads, self._widths, strict=True):
+            self.add_column(Text(head), width=width)
         for name, row in zip(names, rows, strict=True):
             self.add_row(*(Text(cell) for cell in row), key=name)
         if chosen in names:
