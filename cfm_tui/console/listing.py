@@ -8,7 +8,7 @@ from typing import Any
 
 from engine import store
 from engine.errors import UserError
-from engine.store import AT_WORK, StoredRun
+from engine.store import AT_WORK, StoredRun, files
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,11 @@ class Listing:
             return entry in self._known
 
     def _row(self, folder: Path) -> tuple[Any, Row]:
-        stamp = tuple(_stamp(folder / name) for name in ("status.json", "results.json", "manifest.json"))
+        stamp = tuple(files.stamp(folder / name) for name in ("status.json", "results.json", "manifest.json"))
         known = self._known.get(folder)
         if known is not None and known[0] == stamp and not (known[1].at_work or known[1].damaged):
             return known
         return stamp, read(StoredRun(folder))
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
 
 
 def read(run: StoredRun) -> Row:

@@ -10,7 +10,6 @@ import os
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from cfm_tui.progress import duration, finished, size
 from engine import events
 from engine.errors import UserError
 from engine.events import STAGES, Event, Stage
-from engine.store import AT_WORK, StoredRun, folders
+from engine.store import AT_WORK, StoredRun, files, folders
 from engine.store.glimpse import Glimpse
 from engine.store.numbers import FIXED, columns
 from engine.store.process import alive
@@ -196,7 +195,7 @@ class RunModel:
         """Whether one of these files is another than at the last look."""
         found = False
         for name in names:
-            stamp = _stamp(self.run.folder / name)
+            stamp = files.stamp(self.run.folder / name)
             found = found or self._stamps.get(name) != stamp
             self._stamps[name] = stamp
         return found
@@ -293,14 +292,6 @@ class RunModel:
         view = self.stages[event.stage]
         view.state = "reused" if spent.reused else "done"
         view.done, view.rate, view.seconds = view.total, spent.rate, spent.seconds
-
-
-def _stamp(path: Path) -> object:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:

@@ -5,11 +5,9 @@ Legend: C channels, H, W pixels.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,12 +105,3 @@ def smaller(pixels_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
     high, wide = max(height // step, 1), max(width // step, 1)
     parts = pixels_CHW[:, : high * step, : wide * step].reshape(channels, high, min(step, height), wide, -1)
     return np.asarray(np.rint(parts.mean((2, 4))), np.uint8)
-
-
-def stamp_of(path: Path) -> object:
-    """What tells a file's content from what it was before; None where there is no file."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -8,13 +8,16 @@ import shlex
 import sys
 import threading
 import traceback
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import Stopped, UserError
+from engine.events import Event
 from engine.settings import Resolved
 from engine.store import StoredRun, control
+from engine.thread import Engine
 
 if TYPE_CHECKING:
     from engine.steering import Control
@@ -45,13 +48,13 @@ class Session:
         self._handing = threading.Lock()
         self._asked: list[tuple[Command, str]] = []
         self._control: Control | None = None
-        self._thread = threading.Thread(target=self._compute, name="session", daemon=True)
-        self._thread.start()
+        self._engine = Engine(self._events(), lambda _: None)  # the record is what everybody reads
+        self._engine.start()
 
     @property
     def live(self) -> bool:
         """Whether it is at work, or about to be."""
-        return self._thread.is_alive()
+        return self._engine.is_alive()
 
     def ask(self, command: Command, by: str) -> None:
         """Ask the run to pause, continue, stop or checkpoint at its next save point."""
@@ -65,8 +68,8 @@ class Session:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for its end; whether that came."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        self._engine.join(seconds)
+        return not self._engine.is_alive()
 
     def stop(self, by: str) -> None:
         """Stop it at its next save point, and wait for that."""
@@ -122,10 +125,11 @@ class Session:
             way = f"`cfm resume {name}` goes on with it"
         return f"{self.folder}\n→ {way}"
 
-    def _compute(self) -> None:
+    def _events(self) -> Generator[Event, None, None]:
+        """The run; what it raises is kept, without what it held."""
         try:
             _give_way()
-            self._pull()
+            yield from self._begun()
         except BaseException as error:
             self._traceback = "".join(traceback.format_exception(error))
             error.__traceback__ = error.__context__ = error.__cause__ = None  # they hold all that was loaded
@@ -133,7 +137,7 @@ class Session:
         finally:
             self.state = "ended"
 
-    def _pull(self) -> None:
+    def _begun(self) -> Generator[Event, None, Any]:
         from engine import launch
         from engine.resume import stored_config
         from engine.steering import Control
@@ -145,7 +149,7 @@ class Session:
         if resolved is None:
             assert self.folder is not None
             resolved = stored_config(StoredRun(self.folder))
-        work = launch.experiment(
+        return launch.experiment(
             resolved,
             self.folder,
             self.name,
@@ -154,8 +158,6 @@ class Session:
             self._reading,
             self._opened,
         )
-        for _ in work:  # the record is what everybody reads
-            pass
 
     def _reading(self, done: int, total: int) -> None:
         self.read = (done, total)

@@ -248,6 +248,15 @@ def write(path: Path, *parts: bytes | memoryview, hint: str = OUT, sync_name: bo
         sync_folder(path.parent, hint)
 
 
+def stamp(path: Path) -> object:
+    """What tells a file's content from what it was before, without reading it; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 def unreadable(path: Path, error: OSError) -> UserError:
     """The report that the system refuses to read a file."""
     reason = os.strerror(error.errno or 0)

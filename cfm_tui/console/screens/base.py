@@ -103,6 +103,7 @@ class Page(Screen[None]):
         (34, "-tall"),
     ]
     HEADING = ""  #: what the title line begins with
+    LEAST = SMALL  #: columns and lines below which one panel is shown at a time
 
     def __init__(self) -> None:
         super().__init__()
@@ -212,7 +213,7 @@ class Page(Screen[None]):
 
     def _arrange(self) -> None:
         width, height = self.app.size
-        single = self._filled or width < SMALL[0] or height < SMALL[1]
+        single = self._filled or width < self.LEAST[0] or height < self.LEAST[1]
         self.set_class(single, "-single")
         for panel in self.panels():
             panel.set_class(panel.number == self._current, "-current")

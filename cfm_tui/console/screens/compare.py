@@ -20,6 +20,7 @@ from cfm_tui.console.host import OpenRun
 from cfm_tui.console.model import RunModel
 from cfm_tui.console.screens.base import Page, Panel, Table
 from cfm_tui.console.widgets.chart import Chart
+from cfm_tui.console.widgets.filtering import Filter
 from engine.store import StoredRun
 
 READ_SECONDS = 0.05  #: of a tick, for reading records
@@ -68,7 +69,7 @@ class ComparePage(Page):
         yield Panel(CURVE, "Curves", Chart(id="chart"), id="curve")
         yield Panel(SETTINGS, "Settings that differ", Table(id="differing"), id="settings")
         yield Panel(OUTCOME, "Results", Table(id="outcome"), id="results")
-        yield Input(placeholder="filter: part of a setting or a value", id="filter", compact=True)
+        yield Filter("filter: part of a setting or a value", lambda: self._table(SETTINGS))
 
     def on_mount(self) -> None:
         """Columns."""
@@ -199,19 +200,12 @@ class ComparePage(Page):
     def action_filter(self) -> None:
         """Open the filter."""
         self.action_panel(SETTINGS)
-        field = self.query_one("#filter", Input)
-        field.add_class("-open")
-        field.focus()
+        self.query_one(Filter).open()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while it is typed."""
         self._text = event.value.strip().lower()
         self._fill_settings()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Back to the table; an empty filter closes."""
-        event.input.set_class(bool(event.value), "-open")
-        self._table(SETTINGS).focus()
 
     def _sortable(self) -> int:
         """The table that is sorted: the current one; the settings where the curves are current."""

@@ -26,7 +26,6 @@ from cfm_tui.console.widgets.field import Entry
 from engine.config import Config
 from engine.problems import leaves
 
-WIDE, TALL = 110, 30  #: columns and lines from which all panels are seen
 SAMPLE = 8  #: cells that a sample image is wide
 BUTTONS = (("l", "launch", "launch"), ("w", "write", "save as preset"), ("c", "copy", "copy command"))
 
@@ -35,6 +34,7 @@ class FormPage(Page):
     """Fields over a preset. preset: what it begins with; None for the one that `cfm run` takes."""
 
     CSS_PATH = "configure.tcss"
+    LEAST = (110, 30)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,tab", "move(1)", "next field", show=False, id="form.next"),
         Binding("up,shift+tab", "move(-1)", "field before", show=False, id="form.before"),
@@ -98,16 +98,9 @@ class FormPage(Page):
         self.show()
 
     def _arrange(self) -> None:
-        """One panel at a time where there is no room for all; classes change only where they must."""
-        width, height = self.app.size
-        single = self._filled or width < WIDE or height < TALL
-        self.set_class(single, "-single")
-        for panel in self.panels():
-            panel.set_class(panel.number == self._current, "-current")
-        for holder in self.query(".holder"):
-            inside = any(panel.number == self._current for panel in holder.query(Panel))
-            holder.set_class(inside, "-holds-current")
-        self.query_one("#panels").display = not (single and self._current == LAUNCH)
+        """Where one panel is shown at a time, the launch is alone as the others are."""
+        super()._arrange()
+        self.query_one("#panels").display = not (self.has_class("-single") and self._current == LAUNCH)
 
     # --- fields -----------------------------------------------------------------------------------
 

@@ -11,11 +11,12 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from cfm_tui.console.album import Album
-from cfm_tui.console.pictures import Pictures, stamp_of
+from cfm_tui.console.pictures import Pictures
 from cfm_tui.console.screens.base import Page, Panel
+from cfm_tui.console.widgets.filtering import Filter
 from cfm_tui.console.widgets.wall import SIZES, Tile, Wall
 from engine.errors import UserError
-from engine.store import AT_WORK, StoredRun, folders, images
+from engine.store import AT_WORK, StoredRun, files, folders, images
 
 AWAY = "images are off; start with --images auto, ascii or half to see them"
 
@@ -63,7 +64,7 @@ class GalleryPage(Page):
         yield Panel(
             1, "Images", Wall(id="wall"), Static(id="none", markup=False), Static(id="facts", markup=False)
         )
-        yield Input(placeholder="class: part of a name", id="filter", compact=True)
+        yield Filter("class: part of a name", lambda: self.query_one(Wall))
 
     def begin(self) -> None:
         """Look for images at once."""
@@ -82,7 +83,7 @@ class GalleryPage(Page):
         if self.pictures is None or self.album is None:
             self._open()
             return
-        stamp = stamp_of(self.album.reader.path)
+        stamp = files.stamp(self.album.reader.path)
         if stamp is None:  # it has its final name now
             self.pictures = self._stamp = None
             self._open()
@@ -95,7 +96,9 @@ class GalleryPage(Page):
     def _open(self) -> None:
         if self._opening:
             return
-        stamp = stamp_of(self._place / images.TENSORS) or stamp_of(self._place / f"{images.TENSORS}.partial")
+        stamp = files.stamp(self._place / images.TENSORS) or files.stamp(
+            self._place / f"{images.TENSORS}.partial"
+        )
         if stamp is None:
             self._none(_why_none(self._run))
         elif stamp != self._stamp:
@@ -255,15 +258,12 @@ class GalleryPage(Page):
             return
         here = album.here
         text = "" if album.text else album.name(here) if here is not None else ""
-        self.query_one("#filter", Input).value = text
-        self.query_one("#filter", Input).set_class(bool(text), "-open")
+        self.query_one(Filter).put(text)
         self._filter(text)
 
     def action_filter(self) -> None:
         """Open the filter."""
-        field = self.query_one("#filter", Input)
-        field.add_class("-open")
-        field.focus()
+        self.query_one(Filter).open()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while it is typed."""
@@ -273,11 +273,6 @@ class GalleryPage(Page):
         if self.album is not None and text != self.album.text:
             self.album.again(text=text)
             self.draw()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Back to the images; an empty filter closes."""
-        event.input.set_class(bool(event.value), "-open")
-        self.query_one(Wall).focus()
 
     def action_zoom(self) -> None:
         """The image under the cursor, large."""

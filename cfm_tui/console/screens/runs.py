@@ -17,6 +17,7 @@ from textual.widgets import DataTable, Input, Static
 from cfm_tui.console.host import CompareRuns, Launch, OpenGallery, OpenRun
 from cfm_tui.console.screens.base import Page, Panel, Table
 from cfm_tui.console.screens.dialogs import Choice
+from cfm_tui.console.widgets.filtering import Filter
 from engine.errors import UserError
 
 if TYPE_CHECKING:  # the page is drawn before it is known what is to be listed
@@ -66,7 +67,7 @@ class RunsPage(Page):
     def body(self) -> Iterator[Widget]:
         """The table, and the filter under it."""
         yield Panel(1, "Runs", Table(id="table"), Static(id="empty", markup=False))
-        yield Input(placeholder="filter: part of a name or a state", id="filter", compact=True)
+        yield Filter("filter: part of a name or a state", lambda: self.query_one("#table", Table))
 
     def begin(self) -> None:
         """Columns, and the first look."""
@@ -173,19 +174,12 @@ class RunsPage(Page):
 
     def action_filter(self) -> None:
         """Open the filter."""
-        field = self.query_one("#filter", Input)
-        field.add_class("-open")
-        field.focus()
+        self.query_one(Filter).open()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while it is typed."""
         self._text = event.value.strip().lower()
         self._fill()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Back to the table; an empty filter closes."""
-        event.input.set_class(bool(event.value), "-open")
-        self.query_one("#table", Table).focus()
 
     def action_sort(self) -> None:
         """By the next column."""

@@ -15,13 +15,13 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from cfm_tui.ascii_image import RAMP
-from cfm_tui.console.pictures import SIDE, smaller, stamp_of
+from cfm_tui.console.pictures import SIDE, smaller
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import image_colours, images_of, is_light
 from cfm_tui.console.widgets.thumbnails import Thumbnails, drawn
 from engine.errors import UserError
-from engine.store import folders, images
+from engine.store import files, folders, images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,7 +127,7 @@ class ZoomPage(Page):
             self._show()
 
     def _reopen(self) -> None:
-        stamp = stamp_of(self._run.folder / folders.IMAGES / images.TENSORS)
+        stamp = files.stamp(self._run.folder / folders.IMAGES / images.TENSORS)
         if stamp is not None and stamp != self._stamp:
             self._stamp = stamp
             self.work(self._renew)
