@@ -56,17 +56,19 @@ def test_curves_lie_over_each_other(place):
     async def script(pilot):
         await read(pilot)
         text = shown(pilot)
-        assert "CE by iteration, 1 of 4" in text
+        assert "CE by iteration, 1 of 5" in text
         assert "A plain  B strong  C other" in text
         found = []
-        for _ in range(4):
-            found.append(next(line for line in shown(pilot).splitlines() if " of 4" in line))
+        for _ in comparison.CURVES:
+            found.append(next(line for line in shown(pilot).splitlines() if " of 5" in line))
             await pilot.press("v")
         for line, what in zip(found, comparison.CURVES, strict=True):
             assert what in line
         assert "accuracy by epoch" in found[3]
         await pilot.press("V")
-        assert "accuracy by epoch, 4 of 4" in shown(pilot)
+        assert "control by epoch, 5 of 5" in shown(pilot)
+        await pilot.press("V")
+        assert "accuracy by epoch, 4 of 5" in shown(pilot)
         rows = table(pilot.app.screen)
         assert rows[0][:2] == ["line", "epoch"]
         assert ["plain (convnet)", "3", "50", "51"] in rows

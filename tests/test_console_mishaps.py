@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ from consoles import console, drive, shown, until
 from images_run import add_batch, with_images
 from monitored import made, recovering
 
+from cfm_tui.console import driver
 from cfm_tui.console.host import CompareRuns, OpenGallery, OpenRun
 from cfm_tui.console.screens import monitor
 from cfm_tui.console.screens.compare import ComparePage
@@ -159,3 +161,17 @@ def test_a_class_that_is_gone_to_while_the_last_one_is_found_is_looked_for(tmp_p
         assert asked == [0, 1]
 
     drive(gallery(tmp_path / "four"), script, (120, 40))
+
+
+def test_what_libraries_print_is_kept_off_the_screen_and_told_at_the_end(capfd, monkeypatch):
+    monkeypatch.setattr(driver, "MOST_ASIDE", 5000)
+    with driver.own_output() as aside:
+        os.write(1, b"lost\n" * 2000)
+        aside.trim()
+        os.write(2, b"a library warns\n")
+        aside.trim()
+        assert aside.tail() == "a library warns\n"
+        os.write(1, b"x" * 3000)
+        assert aside.tail() == "x" * driver.TOLD_ASIDE
+    os.write(1, b"after\n")
+    assert capfd.readouterr() == ("after\n", "")

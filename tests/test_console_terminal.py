@@ -193,6 +193,21 @@ def test_schedulers_warn_of_the_end_and_the_run_is_saved(terminal, run):
     assert at_work_in(run) == tmux.console().pid
 
 
+def test_a_console_that_is_halted_and_let_go_on_is_as_it_was(terminal, run):
+    tmux = resumed_here(terminal, run)
+    console = tmux.console()
+    console.suspend()
+    tmux.press("?")
+    time.sleep(1)
+    assert "Keys that work here" not in tmux.screen()
+    console.resume()
+    tmux.until("Keys that work here")
+    tmux.press("Escape")
+    before = run.status()["done"]
+    tmux.until(lambda: run.status()["done"] > before)
+    assert at_work_in(run) == console.pid
+
+
 def test_a_terminal_closed_while_a_run_stops_does_not_begin_it_again(terminal, run):
     tmux = resumed_here(terminal, run)
     console = tmux.console()

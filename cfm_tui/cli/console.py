@@ -90,14 +90,18 @@ def _open(
     wanted = _preferences(fps, images, theme)
     app = ConsoleApp(wanted, shown, folder, read_only=read_only)
     app.opening = first
-    with own_output():
+    with own_output() as aside:
+        app.aside = aside
         left = app.run()
+        printed = aside.tail().strip()
     session = app.session
     if session is not None and session.live:  # whatever ended the application does not end the run
         session.hand_over("the console")
         left = session.farewell()
     if left:
         typer.echo(left)
+    if printed:
+        typer.echo(f"printed meanwhile:\n{printed}", err=True)
     if app.failed is not None:
         raise app.failed
     if app.return_code:

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from cfm_tui.cli.common import Json, print_json
+from cfm_tui.progress import size
 
 
 def doctor(as_json: Json = False) -> None:
@@ -56,18 +57,14 @@ def _device(device: dict[str, Any]) -> str:
     if "threads" in device:
         facts.append(f"{device['threads']} threads on {device['cpus']} processors")
     if "memory_bytes" in device:
-        facts.append(_size(device["memory_bytes"]))
+        facts.append(size(device["memory_bytes"]))
     return ", ".join(fact for fact in facts if fact)
 
 
 def _folder(folder: dict[str, Any]) -> str:
     state = "" if folder["exists"] else ", not there yet"
     state += "" if folder["writable"] else ", cannot be written"
-    return f"{folder['path']}{state}, {_size(folder['free_bytes'])} free"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1024**3:,.1f} GiB"
+    return f"{folder['path']}{state}, {size(folder['free_bytes'])} free"
 
 
 def _data_set(data_set: dict[str, Any]) -> str:

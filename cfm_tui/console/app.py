@@ -17,7 +17,7 @@ from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
 from cfm_tui.console import export, themes
-from cfm_tui.console.driver import TerminalDriver
+from cfm_tui.console.driver import Aside, TerminalDriver
 from cfm_tui.console.governor import Governor
 from cfm_tui.console.host import CompareRuns, Configure, Launch, OpenGallery, OpenRun
 from cfm_tui.console.leaving import Leaving
@@ -74,6 +74,7 @@ class ConsoleApp(App[str]):
         self.preferences, self.terminal, self.runs, self.read_only = preferences, terminal, runs, read_only
         self.image_mode = preferences.images
         self.session: Session | None = None
+        self.aside: Aside | None = None
         self.opening: Launch | Configure | OpenRun | None = None
         self._governor = Governor()
         self._trouble: tuple[str, str, str] | None = None
@@ -116,6 +117,8 @@ class ConsoleApp(App[str]):
             driver.exit_event.set()  # reading the end of the input over and over would keep a core busy
             self._leaving.hear("SIGHUP")
         self._look_after_session()
+        if self.aside is not None:
+            self.aside.trim()
         now, written = time.monotonic(), getattr(driver, "written", 0)
         if now - self._drawn < 0.9 / self.preferences.fps:
             return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +19,8 @@ from engine.store import StoredRun, folders
 if TYPE_CHECKING:
     from cfm_tui.console.model import RunModel
 
-CURVES = ("CE", "filter terms", "signal terms", "accuracy")
+CURVES = ("CE", "filter terms", "signal terms", "accuracy", "control")
+TRAINED = {"accuracy": "distilled", "control": "random"}  #: curves of students, and what they are trained on
 ABSENT = "—"
 RESULTS = ("run", "state", "distilled", "random", "best epoch", "teacher", *STAGES, "in all")
 
@@ -39,12 +38,13 @@ Row = tuple[Cell, ...]
 def curves(models: Sequence[RunModel], what: str) -> list[Line]:
     """One of `CURVES` of every run, in the runs' order; an empty line where a run has none.
 
-    A line of accuracies names the student, too: runs may have trained different ones.
+    A line of accuracies, of students or of their control, names the student, too: runs may have trained
+    different ones.
     """
     lines = []
     for index, model in enumerate(models):
         name, colour = model.run.name, ROLES[index % len(ROLES)]
-        student = _student(model) if what == "accuracy" else ""
+        student = _student(model) if what in TRAINED else ""
         found = _curve(model, what, student)
         if found is None:
             lines.append(Line(name, np.empty(0), np.empty(0), None, colour))
@@ -62,13 +62,13 @@ def _student(model: RunModel) -> str:
 
 def _curve(model: RunModel, what: str, student: str) -> Line | None:
     lines = series.accuracies(model, "validate") if student else series.losses(model)
-    wanted = f"{student} distilled" if student else what
+    wanted = f"{student} {TRAINED[what]}" if student else what
     return next((line for line in lines if line.name == wanted), None)
 
 
 def x_label(what: str) -> str:
     """What the curve goes by."""
-    return "epoch" if what == "accuracy" else "iteration"
+    return "epoch" if what in TRAINED else "iteration"
 
 
 # --- settings -------------------------------------------------------------------------------------
@@ -147,12 +147,3 @@ def in_order(rows: Sequence[Row], column: int, turned: bool) -> list[Row]:
 def texts(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """What is read of a table."""
     return [tuple(cell.text for cell in row) for row in rows]
-
-
-def as_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()

@@ -5,6 +5,7 @@ Textual's own driver neither ends on the end of its input nor survives a termina
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import sys
@@ -17,6 +18,8 @@ from typing import IO, Any
 from textual.drivers.linux_driver import LinuxDriver
 
 WAIT_SECONDS = 0.5
+MOST_ASIDE = 2**20  #: bytes that are kept of what libraries print
+TOLD_ASIDE = 2000  #: bytes of it that are told when the console ends
 _screen: IO[str] | None = None  # where the console draws while the process's own output goes elsewhere
 
 
@@ -73,11 +76,29 @@ class TerminalDriver(LinuxDriver):
             self.run_input_thread()
 
 
+class Aside:
+    """What libraries printed while the screen was drawn: a file that is kept small."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def trim(self) -> None:
+        """Begin anew where there is too much of it."""
+        if os.fstat(self._file.fileno()).st_size > MOST_ASIDE:
+            os.ftruncate(self._file.fileno(), 0)
+
+    def tail(self) -> str:
+        """The end of it, as text."""
+        size = os.fstat(self._file.fileno()).st_size
+        return os.pread(self._file.fileno(), TOLD_ASIDE, max(size - TOLD_ASIDE, 0)).decode("utf-8", "replace")
+
+
 @contextmanager
-def own_output() -> Iterator[IO[bytes]]:
-    """Keep what libraries print off the screen while the block runs: it goes to the file that is given."""
+def own_output() -> Iterator[Aside]:
+    """Keep what libraries print off the screen while the block runs: it is put aside."""
     global _screen
     with tempfile.TemporaryFile() as elsewhere:
+        fcntl.fcntl(elsewhere, fcntl.F_SETFL, os.O_APPEND)  # so that it can be cut meanwhile
         kept = {number: os.dup(number) for number in (1, 2)}
         screen = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
         sys.stdout.flush()
@@ -86,7 +107,7 @@ def own_output() -> Iterator[IO[bytes]]:
             os.dup2(elsewhere.fileno(), number)
         _screen = screen
         try:
-            yield elsewhere
+            yield Aside(elsewhere)
         finally:
             _screen = None
             for number, former in kept.items():

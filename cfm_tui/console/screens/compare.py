@@ -14,7 +14,7 @@ from textual.widget import Widget
 from textual.widgets import DataTable, Input
 
 from cfm_tui.charts import letter
-from cfm_tui.console import comparison
+from cfm_tui.console import comparison, export
 from cfm_tui.console.comparison import CURVES, RESULTS, Cell
 from cfm_tui.console.host import OpenRun
 from cfm_tui.console.model import RunModel
@@ -247,7 +247,7 @@ class ComparePage(Page):
         """The current panel's data: of the curves, or of a table as it is filtered and sorted."""
         if self._current == CURVE:
             return self.query_one(Chart).csv()
-        return comparison.as_csv(self._header(self._current), self._rows(self._current))
+        return export.as_csv(self._header(self._current), self._rows(self._current))
 
 
 def _cut(cell: str, width: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -15,6 +13,7 @@ from textual.strip import Strip
 
 from cfm_tui import charts
 from cfm_tui.charts import Line, Range
+from cfm_tui.console.export import as_csv
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import chart_colours, terminal_of
 
@@ -73,14 +72,12 @@ class Chart(Picture, can_focus=True):
 
     def csv(self) -> str:
         """What is plotted: one row for each point of each line."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["line", self._x_label or "x", "low", "high"])
+        rows = []
         for line in self._lines:
             high = line.low if line.high is None else line.high
             for point in zip(line.x.tolist(), line.low.tolist(), high.tolist(), strict=False):
-                writer.writerow([line.name, *(f"{number:.10g}" for number in point)])
-        return text.getvalue()
+                rows.append([line.name, *(f"{number:.10g}" for number in point)])
+        return as_csv(["line", self._x_label or "x", "low", "high"], rows)
 
     def on_mount(self) -> None:
         """Another theme has other colours."""
