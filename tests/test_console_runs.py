@@ -175,6 +175,8 @@ def test_help_names_the_actions(runs):
         assert isinstance(pilot.app.screen, Reading)
         for name in ("runs.sort", "app.quit", "runs.delete", "table.down"):
             assert name in str(pilot.app.screen._text)
+        assert "page.panel1" in str(pilot.app.screen._text)
+        assert "page.panel2" not in str(pilot.app.screen._text)  # there is one
         await pilot.press("escape")
         assert not isinstance(pilot.app.screen, Reading)
 

@@ -183,6 +183,10 @@ class Page(Screen[None]):
         """All panels that the page has now, by number."""
         return sorted(self.query(Panel), key=lambda panel: panel.number)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Digits of panels that are not there are no keys."""
+        return action != "panel" or any(panel.number in parameters for panel in self.panels())
+
     def action_panel(self, number: int) -> None:
         """Go to a panel."""
         found = next((panel for panel in self.panels() if panel.number == number), None)
