@@ -100,7 +100,8 @@ class Curves:
         if self._start <= first < self.rows:
             self.rows = first
         else:
-            self._settle()
+            if first > self.rows:
+                self._settle()
             self.rows = self._start = first
             self._widen()
             keep = -(-first // self._stride)
@@ -130,9 +131,20 @@ class Curves:
             high_RC = np.where(odd_RC, np.float32(-np.inf), values_RC)
             self._odd_BC[here] |= np.logical_or.reduceat(odd_RC, starts, axis=0)
         low_BC, high_BC = self._low_BC[here], self._high_BC[here]
-        np.minimum(low_BC, np.minimum.reduceat(low_RC, starts, axis=0), out=low_BC)
-        np.maximum(high_BC, np.maximum.reduceat(high_RC, starts, axis=0), out=high_BC)
+        np.minimum(low_BC, self._joined(np.minimum, low_RC, starts), out=low_BC)
+        np.maximum(high_BC, self._joined(np.maximum, high_RC, starts), out=high_BC)
         self._start = self.rows
+
+    def _joined(
+        self, extreme: np.ufunc, values_RC: NDArray[np.float32], starts: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """The extreme of each stretch of rows; whole buckets are much faster than uneven stretches."""
+        if self._start % self._stride or len(values_RC) % self._stride:
+            return np.asarray(extreme.reduceat(values_RC, starts, axis=0), np.float32)
+        found = values_RC.reshape(-1, self._stride, self.columns)
+        while found.shape[1] > 1:  # strides are powers of two
+            found = extreme(found[:, ::2], found[:, 1::2])
+        return found[:, 0]
 
     def _widen(self) -> None:
         """Join neighbours until all rows fit."""

@@ -29,6 +29,7 @@ from engine.store.reader import State, state_by
 from engine.store.tail import Rows, Tail
 
 LOOK_SECONDS = 0.5  #: between two looks at what is not the record
+REST_SECONDS = 2.0  #: between two looks at a run on which nobody is at work
 _LINES = 1000
 _MEASURED = 1000  # accuracies that are kept of a training
 _BUCKETS = 512  # of a training's losses
@@ -135,6 +136,12 @@ class RunModel:
     def behind(self) -> bool:
         """Whether there is more of the record than was read."""
         return self._tail.behind
+
+    @property
+    def rests(self) -> bool:
+        """Whether all was read, nobody adds to it, and it was looked at a moment ago."""
+        done = not self.behind and self.state not in (*AT_WORK, "new")
+        return done and time.monotonic() - self._looked < REST_SECONDS
 
     @property
     def seconds_left(self) -> float | None:

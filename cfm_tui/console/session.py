@@ -163,6 +163,7 @@ class Session:
         self.read = (done, total)
 
     def _opened(self, folder: Path) -> None:
+        gc.freeze()  # what was loaded for it stays: looking through it for garbage would halt the screen
         self.folder = folder
         self.state = "running"
 
@@ -177,6 +178,7 @@ def _give_way() -> None:
 
 def _free() -> None:
     """Give back what the run held: the process that goes on needs as much."""
+    gc.unfreeze()
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -104,7 +104,7 @@ class ComparePage(Page):
     def tick(self) -> None:
         """Read what is new of every run; draw it, but not too often."""
         for model in self._models:
-            self._stale |= model.read(READ_SECONDS / len(self._models))
+            self._stale |= not model.rests and model.read(READ_SECONDS / len(self._models))
         if self._stale and (not self._drawn or time.monotonic() - self._drawn >= DRAW_SECONDS):
             self._draw()
 

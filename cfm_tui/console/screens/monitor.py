@@ -82,6 +82,7 @@ class MonitorPage(Page):
         self._asked: Command | Literal[""] = ""
         self._stale: set[int] = set()
         self._drawn = 0.0
+        self._due: list[int] = []  # panels that are to be drawn, one with each tick
         self._view: View | None = None  # None: what the run is at
         self._names: list[str] = []
         self._panels: list[Panel] = []
@@ -115,17 +116,17 @@ class MonitorPage(Page):
     # --- following the run ------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Read what is new; draw what changed and is seen, charts not more often than every two seconds."""
+        """Read what is new; draw what changed and is seen: charts at most every two seconds, one a tick."""
         model = self._model
         if not self._panels or not all(part.is_running for part in self.children):
             return  # being built, or left
         if model is None:
             self._warm_up()
             return
-        if model.read(READ_SECONDS):
+        if not model.rests and model.read(READ_SECONDS):
             self._stale |= ALL
         self._hear(model)
-        if self._stale or model.state in AT_WORK or self._session is not None:
+        if self._stale or self._due or model.state in AT_WORK or self._session is not None:
             self._draw(model)
 
     def _warm_up(self) -> None:
@@ -174,9 +175,9 @@ class MonitorPage(Page):
     def _refresh(self) -> None:
         """Draw all that is seen, at once."""
         self._stale |= ALL
-        self._drawn = 0.0
+        self._drawn, self._due = 0.0, []
         if self._model is not None:
-            self._draw(self._model)
+            self._draw(self._model, asked=True)
 
     def _arrange(self) -> None:
         """Panels that come into sight are drawn at once."""
@@ -195,7 +196,7 @@ class MonitorPage(Page):
         except NoWidget:
             return False
 
-    def _draw(self, model: RunModel) -> None:
+    def _draw(self, model: RunModel, *, asked: bool = False) -> None:
         words = self._words(model)
         self.say(model.run.name, words)
         if self._seen(NOW):
@@ -207,14 +208,15 @@ class MonitorPage(Page):
                 self._now.show(model, words, self.host.terminal)
         if LOG in self._stale:
             self._draw_log(model)
-        if time.monotonic() - self._drawn < CHART_SECONDS:
-            return
         drawing = {LOSSES: self._draw_curves, LAYERS: self._draw_table, IMAGES: self._draw_images}
-        for number, draw in drawing.items():
-            if number in self._stale and self._seen(number):
-                self._stale.discard(number)
-                self._drawn = time.monotonic()
-                draw(model)
+        if not self._due and time.monotonic() - self._drawn >= CHART_SECONDS:
+            self._due = [number for number in drawing if number in self._stale and self._seen(number)]
+            self._drawn = time.monotonic() if self._due else self._drawn
+        count = len(self._due) if asked else 1  # a key must not wait for all of them
+        for number in self._due[:count]:
+            self._stale.discard(number)
+            drawing[number](model)
+        self._due = self._due[count:]
 
     def _words(self, model: RunModel) -> str:
         own = self._own()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -292,6 +293,8 @@ def _go_on(folder: Path) -> None:
 
 def _load() -> None:
     import engine.launch  # noqa: F401
+
+    gc.freeze()  # to look through all of torch for garbage takes half a second, in which no key is heard
 
 
 _STYLES = {"failed": "bold", "lost": "bold", "damaged": "bold", "running": "bold", "finished": "dim"}
