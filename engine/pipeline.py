@@ -21,6 +21,7 @@ from engine.artefacts import Place
 from engine.data import ImageSet
 from engine.errors import Stopped, UserError
 from engine.events import STAGES, Event, Notice, StageProgress
+from engine.interchange import distilled
 from engine.moments import Moments
 from engine.plan import Plan
 from engine.recover import batches, control_set, recover
@@ -100,6 +101,7 @@ class Pipeline:
         yield from self._say_what_was_skipped()
         yield from self._say_what_is_inexact()
         teacher = yield from self._teacher()
+        yield from self._take_given()
         if not stored_images.is_complete(self.run.images):
             real = yield from self._statistics(teacher)
             yield from self._recover(teacher, real)
@@ -183,6 +185,13 @@ class Pipeline:
             self.run.manifest["inexact"] = other
         self.run.add_to_manifest(statistics=fingerprint)
         return real
+
+    def _take_given(self) -> Generator[Event, None, None]:
+        """Put given images where recovered ones would be."""
+        given = self.plan.given
+        if given is not None and not stored_images.is_complete(self.run.images):
+            yield from given.notices()
+            distilled.write(self.run, given, self.train.classes)
 
     def _recover(self, teacher: nn.Module, real: list[Moments]) -> Generator[Event, None, None]:
         plan, iterations = batches(self.config, len(self.train.classes)), self.config.recover.iterations
@@ -313,6 +322,7 @@ class Pipeline:
                 "config_hash": provenance.config_hash(self.config),
                 "data": {"name": self.plan.data.name, "fingerprint": self.plan.data.fingerprint},
                 "measured_on": {"split": self.config.data.test, "images": len(self.plan.data.test)},
+                **({} if self.plan.given is None else {"images": self.plan.given.facts}),
                 "teacher_fingerprint": self.teacher["fingerprint"],
                 "seeds": provenance.seeds(self.config),
                 "sessions": len(sessions),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +19,8 @@ from engine import device as devices
 from engine.config import Config
 from engine.data import DataSet, ImageSet, load
 from engine.errors import UserError
+from engine.interchange import distilled
+from engine.interchange.distilled import Distilled
 from engine.recover import initial_indices
 from engine.store import SCHEMA_VERSION, files
 from engine.store.lock import timestamp
@@ -30,12 +33,16 @@ CHECKPOINTS = 3  #: of a stage, on disk while one is being written
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment that was found possible. teacher: None if one is to be squeezed."""
+    """An experiment that was found possible.
+
+    teacher: None if one is to be squeezed. given: the images, where none are to be recovered.
+    """
 
     config: Config
     data: DataSet
     device: torch.device
     teacher: nn.Module | None
+    given: Distilled | None = None
 
     def identity(self) -> dict[str, str]:
         """What two runs must share to be the same run."""
@@ -44,12 +51,14 @@ class Plan:
             "config": provenance.config_hash(self.config),
             "data": self.data.fingerprint,
             "teacher": teacher,
+            **({} if self.given is None else {"images": self.given.fingerprint}),
         }
 
     def image_shape(self) -> tuple[int, int, int, int]:
         """(N, C, H, W) of the distilled set."""
         train = self.data.train
-        return (self.config.ipc * len(train.classes), train.channels, train.size, train.size)
+        count = self.config.ipc * len(train.classes) if self.given is None else len(self.given.labels_N)
+        return (count, train.channels, train.size, train.size)
 
     def bytes_needed(self) -> int:
         """What the run will write, at most: float images, PNG files, stored labels, checkpoints, records."""
@@ -85,19 +94,43 @@ def networks(config: Config, train: ImageSet) -> list[nn.Module]:
         ]
 
 
-def prepare(config: Config, progress: Callable[[int, int], None] | None = None) -> Plan:
-    """Load the data and the given teacher, and check that every stage can begin.
+def prepare(
+    config: Config, progress: Callable[[int, int], None] | None = None, folder: Path | None = None
+) -> Plan:
+    """Load the data, the given teacher and given images, and check that every stage can begin.
 
     Raises UserError: an absent device, data that cannot be used, a class with fewer than `ipc`
-    images, a network that does not fit the images, a teacher that does not fit the network.
-    progress(done, total): called while image files are read.
+    images, a network that does not fit the images, a teacher that does not fit the network, given images
+    that do not fit the data. progress(done, total): called while image files are read. folder: the run's, if
+    it is known. Where images are given, `ipc` follows them.
     """
     device = devices.choose(config.device)
     artefacts.require_teacher(config)
     data = load(config.data, progress=progress)
-    initial_indices(config, data.train)
-    taps.names(networks(config, data.train)[0], config.objective.taps)
-    return Plan(config, data, device, artefacts.given_teacher(config, data))
+    given = distilled.read(config, data, folder)
+    if given is not None:
+        config = config.model_copy(update={"ipc": _ipc(config, data, given)})
+    if given is None or config.validate_.control:
+        initial_indices(config, data.train)
+    backbone = networks(config, data.train)[0]
+    if given is None:
+        taps.names(backbone, config.objective.taps)
+    return Plan(config, data, device, artefacts.given_teacher(config, data), given)
+
+
+def _ipc(config: Config, data: DataSet, given: Distilled) -> int:
+    """Images per class of a given set. Raises UserError("data") where the control cannot have as many."""
+    counts_K = given.per_class(len(data.train.classes))
+    low, high = int(counts_K.min()), int(counts_K.max())
+    if config.validate_.control and low != high:
+        few, many = (data.train.classes[int(np.flatnonzero(counts_K == count)[0])] for count in (low, high))
+        raise UserError(
+            "data",
+            f"the given set has {low} images of class {few!r} and {high} of {many!r};"
+            " the control takes as many of every class",
+            "even them out, or leave the control out: --set validate.control=false",
+        )
+    return high
 
 
 def check_room(plan: Plan, folder: Path) -> None:
@@ -118,6 +151,7 @@ def manifest(plan: Plan, name: str, origins: dict[str, str], command: Sequence[s
         "name": name,
         "created": timestamp(),
         "identity": plan.identity(),
+        **({} if plan.given is None else {"images": plan.given.facts}),
         "seeds": provenance.seeds(plan.config),
         **provenance.circumstances(plan.device, command),
         "host": provenance.host(),
