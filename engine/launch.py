@@ -80,7 +80,10 @@ def anchored(config: Config) -> Config:
     """The same, its folders and files named so that they are found from any folder."""
     changes: dict[str, dict[str, Any]] = {
         "data": {"root": _absolute(config.data.root)},
-        "given": {"images": _absolute(config.given.images)},
+        "given": {
+            "images": _absolute(config.given.images),
+            "statistics": _absolute(config.given.statistics),
+        },
     }
     teacher = config.backbone.teacher
     if teacher is not None and not teacher.startswith("torchvision:"):

@@ -19,8 +19,9 @@ from engine import device as devices
 from engine.config import Config
 from engine.data import DataSet, ImageSet, load
 from engine.errors import UserError
-from engine.interchange import distilled
+from engine.interchange import distilled, running
 from engine.interchange.distilled import Distilled
+from engine.moments import Moments
 from engine.recover import initial_indices
 from engine.store import SCHEMA_VERSION, files
 from engine.store.lock import timestamp
@@ -35,7 +36,8 @@ CHECKPOINTS = 3  #: of a stage, on disk while one is being written
 class Plan:
     """An experiment that was found possible.
 
-    teacher: None if one is to be squeezed. given: the images, where none are to be recovered.
+    teacher: None if one is to be squeezed. given: the images, where none are to be recovered. statistics:
+    those of the real images, where they are not to be measured.
     """
 
     config: Config
@@ -43,6 +45,7 @@ class Plan:
     device: torch.device
     teacher: nn.Module | None
     given: Distilled | None = None
+    statistics: list[Moments] | None = None
 
     def identity(self) -> dict[str, str]:
         """What two runs must share to be the same run."""
@@ -52,7 +55,17 @@ class Plan:
             "data": self.data.fingerprint,
             "teacher": teacher,
             **({} if self.given is None else {"images": self.given.fingerprint}),
+            **({} if self.statistics is None else {"statistics": running.fingerprint(self.statistics)}),
         }
+
+    def told(self) -> dict[str, Any]:
+        """What results say of images and statistics that were given."""
+        given = self.config.given
+        told: dict[str, Any] = {} if self.given is None else {"images": self.given.facts}
+        if self.statistics is not None:
+            of = {"source": given.statistics, "fingerprint": running.fingerprint(self.statistics)}
+            told["statistics"] = {**of, "trusted": given.trust}
+        return told
 
     def image_shape(self) -> tuple[int, int, int, int]:
         """(N, C, H, W) of the distilled set."""
@@ -115,7 +128,9 @@ def prepare(
     backbone = networks(config, data.train)[0]
     if given is None:
         taps.names(backbone, config.objective.taps)
-    return Plan(config, data, device, artefacts.given_teacher(config, data), given)
+    teacher = artefacts.given_teacher(config, data)
+    real = None if given else running.read(config, backbone, teacher, len(data.train.classes))
+    return Plan(config, data, device, teacher, given, real)
 
 
 def _ipc(config: Config, data: DataSet, given: Distilled) -> int:

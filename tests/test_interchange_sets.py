@@ -109,6 +109,7 @@ def test_a_list_of_sets_that_is_none(tmp_path, digits):
     images = normalised(PIXELS, digits.train.mean, digits.train.std)
     bad = {
         "nothing": ({"other": 1}, "its keys are 'other'"),
+        "odd keys": ({("a",): 1, 2: 3}, "its keys are tuple, int"),
         "a number": ({"data": 3}, "no distilled sets"),
         "one part": ({"data": [[images]]}, "no distilled sets"),
         "text": ({"data": [["images", "labels"]]}, "holds no images"),

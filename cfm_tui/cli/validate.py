@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cfm_tui.cli.common import ConfigFile, DataRoot, Device, Json, Preset, Quiet, Sets, Teacher
 from cfm_tui.cli.run import Detach, begin
 
+if TYPE_CHECKING:
+    from engine.settings import Resolved
+
+Set = Annotated[
+    str, typer.Argument(metavar="SET", help="A run or its name, class folders, a .pt or .safetensors file.")
+]
+Dataset = Annotated[str | None, typer.Option(help="The real data set; see cfm data list.")]
+Space = Annotated[
+    str | None,
+    typer.Option(help="Of a .pt file's values: normalised, pixels, zca.", show_default="by its kind"),
+]
+Experiment = Annotated[
+    int | None, typer.Option(help="Which set of a file of several, from 0.", show_default="0")
+]
+Out = Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new one in runs/")]
+
 
 def validate(
-    images: Annotated[
-        str,
-        typer.Argument(metavar="SET", help="A run or its name, class folders, a .pt or .safetensors file."),
-    ],
+    images: Set,
     teacher: Teacher = None,
-    dataset: Annotated[str | None, typer.Option(help="The real data set; see cfm data list.")] = None,
+    dataset: Dataset = None,
     data_root: DataRoot = None,
     preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
-    space: Annotated[
-        str | None,
-        typer.Option(
-            help="What a .pt file's values are: normalised, pixels, zca.", show_default="by its kind"
-        ),
-    ] = None,
-    experiment: Annotated[
-        int | None, typer.Option(help="Which set of a file of several, from 0.", show_default="0")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder.", show_default="a new one in runs/")
-    ] = None,
+    space: Space = None,
+    experiment: Experiment = None,
+    out: Out = None,
     device: Device = None,
     detach: Detach = False,
     as_json: Json = False,
@@ -44,10 +49,7 @@ def validate(
 
     Of a run, its own settings hold where neither --preset nor --config is given.
     """
-    from engine import settings, store
-
     path = _found(images)
-    own = config is None and preset is None and store.is_run(path)
     given = {
         "given.images": path,
         "given.space": space,
@@ -57,15 +59,24 @@ def validate(
         "backbone.teacher": teacher,
         "device": device,
     }
-    resolved = settings.resolve(
+    resolved = _resolved(path, preset, config, sets or (), given)
+    begin(resolved, out, f"validate-{path.stem}", detach=detach, as_json=as_json, quiet=quiet)
+
+
+def _resolved(
+    path: Path, preset: str | None, config: Path | None, sets: Sequence[str], given: Mapping[str, object]
+) -> Resolved:
+    from engine import settings, store
+
+    own = config is None and preset is None and store.is_run(path)
+    return settings.resolve(
         preset=preset,
         file=path / "config.yaml" if own else config,
         base=None if own else settings.DEFAULT_PRESET,
-        sets=sets or (),
+        sets=sets,
         overrides=given,
         environ=os.environ,
     )
-    begin(resolved, out, f"validate-{path.stem}", detach=detach, as_json=as_json, quiet=quiet)
 
 
 def _found(name: str) -> Path:

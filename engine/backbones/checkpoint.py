@@ -18,6 +18,7 @@ import torchvision
 from torch import Tensor, nn
 
 from engine import provenance, torch_file
+from engine.backbones import naming
 from engine.backbones.build import SMALL, SPEC, Spec
 from engine.errors import UserError
 from engine.torch_file import is_plain, plain_dict
@@ -46,7 +47,8 @@ def load_teacher(model: nn.Module, source: str) -> None:
     """
     kind, _, tag = source.partition(":")
     path = _published(model, tag) if kind == "torchvision" else Path(os.path.expanduser(source))
-    weights = _plain_names(_state_dict(_read(path), path))
+    named = _plain_names(_state_dict(_read(path), path))
+    weights = naming.fitted(named, model.state_dict(), source)
     _check_fit(model, weights, source)
     # Counters of BatchNorm, which old checkpoints lack, are not read in evaluation.
     model.load_state_dict({**model.state_dict(), **weights})

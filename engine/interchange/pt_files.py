@@ -21,7 +21,7 @@ from torch import Tensor
 from engine import torch_file
 from engine.config import Given
 from engine.data import DataSet, denormalise
-from engine.data.layout import refuse
+from engine.data.layout import listing, refuse
 from engine.errors import UserError
 
 SUFFIXES = (".pt", ".pth")
@@ -77,8 +77,9 @@ def read(path: Path, given: Given, data: DataSet) -> Found:
 def _experiment(path: Path, content: dict[Any, Any], number: int) -> tuple[Any, Any]:
     sets = content.get("data")
     if not isinstance(sets, list) or not all(isinstance(one, list | tuple) and len(one) == 2 for one in sets):
+        keys = [repr(key[:40]) if isinstance(key, str) else type(key).__name__ for key in content]
         refuse(
-            f"{path} holds no distilled sets: its keys are {', '.join(map(repr, list(content)[:5]))}",
+            f"{path} holds no distilled sets: its keys are {listing(keys)}",
             "expected a dictionary whose 'data' is a list of [images, labels], as DC saves it",
         )
     if number >= len(sets):
@@ -117,7 +118,7 @@ def _images(path: Path, images: object, data: DataSet) -> Tensor:
     if not len(images):
         refuse(f"{path} holds no image", "give another file")
     require_shape(path, tuple(images.shape), data)
-    _require_there(path, images)
+    require_there(path, images)
     floats = images.detach().float()
     if not bool(floats.isfinite().all()):
         refuse(f"{path} has values that are not finite", "its optimisation diverged, or it is damaged")
@@ -128,7 +129,7 @@ def _labels(path: Path, labels: object, count: int, data: DataSet) -> tuple[NDAr
     """Labels (N,), and whether they came as soft ones (N, K), of which the largest is taken."""
     if not torch_file.is_plain(labels) or not isinstance(labels, Tensor) or labels.shape[:1] != (count,):
         refuse(f"the labels of {path} are no tensor of {count} labels", "give the file that belongs to it")
-    _require_there(path, labels)
+    require_there(path, labels)
     classes = len(data.train.classes)
     soft = labels.ndim == 2
     if soft and labels.shape[1] != classes:
@@ -155,7 +156,7 @@ def require_shape(path: Path, shape: tuple[int, ...], data: DataSet) -> None:
         )
 
 
-def _require_there(path: Path, value: Tensor) -> None:
+def require_there(path: Path, value: Tensor) -> None:
     """Refuse a view that would take more memory than the file has numbers for."""
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         refuse(f"{path} speaks of more numbers than it holds", "save its tensors with .clone()")
