@@ -237,6 +237,8 @@ class Given(Node):
     mean: tuple[float, ...] | None = None  #: of normalised values; None: what the file's family uses
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None  #: likewise
     experiment: Annotated[int, Field(ge=0, le=10**6)] = 0  #: which set of a file that holds several, from 0
+    labels: PathText | None = None  #: folder of SRe²L's label files for those images; None: the teacher's
+    label_seed: Annotated[int, Field(ge=0, lt=2**63)] = 42  #: of the order in which they were made
     statistics: PathText | None = None  #: folder of the released code's running.npz; None: measure them
     trust: bool = False  #: take statistics though nobody knows which teacher they were measured with
 

@@ -82,6 +82,7 @@ def anchored(config: Config) -> Config:
         "data": {"root": _absolute(config.data.root)},
         "given": {
             "images": _absolute(config.given.images),
+            "labels": _absolute(config.given.labels),
             "statistics": _absolute(config.given.statistics),
         },
     }

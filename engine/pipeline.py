@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from engine.data import ImageSet
 from engine.errors import Stopped, UserError
 from engine.events import STAGES, Event, Notice, StageProgress
 from engine.interchange import distilled
+from engine.interchange.fkd import ReplayedViews
 from engine.moments import Moments
 from engine.plan import Plan
 from engine.recover import batches, control_set, recover
@@ -264,7 +266,10 @@ class Pipeline:
         self, teacher: nn.Module, sources: dict[Source, ImageSet], epochs: int, saved: State | None
     ) -> Generator[Event, None, tuple[dict[Source, StoredLabels], bool]]:
         labels: dict[Source, StoredLabels] = {}
-        reused = True
+        reused, given = True, self.plan.labels
+        views = None if given is None else partial(ReplayedViews, self.config, labels=given)
+        if given is not None:
+            yield from given.notices(self.config)
         for number, (source, images) in enumerate(sources.items()):
             if self.run.labels(source) is None:
                 reused = False
@@ -278,7 +283,11 @@ class Pipeline:
                     yield Notice("warning", f"{damage}; its labels are made anew")
                     first, writer = 0, self.run.label_writer(source, shape)
                 keep = _keeping(writer)
-                work = relabel(self.config, teacher, images, self.device, keep, source, first)
+                if given is not None and source == "distilled":
+                    work = given.kept(epochs, keep, first)
+                else:
+                    drawn = None if views is None else views(images, self.device)
+                    work = relabel(self.config, teacher, images, self.device, keep, source, first, drawn)
                 yield from _counted_on(work, number * epochs)
                 writer.finish()
             stored = self.run.labels(source)
@@ -288,7 +297,7 @@ class Pipeline:
                     f"the labels of {source} that were written to {self.run.folder} are not there",
                     "look at the disk, which lost what it said it had written, and resume",
                 )
-            labels[source] = StoredLabels(stored.epochs, stored.epoch)
+            labels[source] = StoredLabels(stored.epochs, stored.epoch, views)
         return labels, reused
 
     def _students(

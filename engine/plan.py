@@ -16,10 +16,10 @@ from torch import nn
 
 from engine import artefacts, backbones, provenance, taps
 from engine import device as devices
-from engine.config import Config
+from engine.config import Config, Relabel
 from engine.data import DataSet, ImageSet, load
 from engine.errors import UserError
-from engine.interchange import distilled, running
+from engine.interchange import distilled, fkd, running
 from engine.interchange.distilled import Distilled
 from engine.moments import Moments
 from engine.recover import initial_indices
@@ -37,7 +37,7 @@ class Plan:
     """An experiment that was found possible.
 
     teacher: None if one is to be squeezed. given: the images, where none are to be recovered. statistics:
-    those of the real images, where they are not to be measured.
+    those of the real images, where they are not to be measured. labels: soft ones of the given images.
     """
 
     config: Config
@@ -46,6 +46,7 @@ class Plan:
     teacher: nn.Module | None
     given: Distilled | None = None
     statistics: list[Moments] | None = None
+    labels: fkd.Labels | None = None
 
     def identity(self) -> dict[str, str]:
         """What two runs must share to be the same run."""
@@ -56,12 +57,16 @@ class Plan:
             "teacher": teacher,
             **({} if self.given is None else {"images": self.given.fingerprint}),
             **({} if self.statistics is None else {"statistics": running.fingerprint(self.statistics)}),
+            **({} if self.labels is None else {"labels": self.labels.fingerprint()}),
         }
 
     def told(self) -> dict[str, Any]:
-        """What results say of images and statistics that were given."""
+        """What results say of images, labels and statistics that were given."""
         given = self.config.given
         told: dict[str, Any] = {} if self.given is None else {"images": self.given.facts}
+        if self.labels is not None:
+            of = {"source": given.labels, "fingerprint": self.labels.fingerprint()}
+            told["labels"] = {**of, "epochs": self.labels.epochs, "agreement": self.labels.agreement}
         if self.statistics is not None:
             of = {"source": given.statistics, "fingerprint": running.fingerprint(self.statistics)}
             told["statistics"] = {**of, "trusted": given.trust}
@@ -130,7 +135,16 @@ def prepare(
         taps.names(backbone, config.objective.taps)
     teacher = artefacts.given_teacher(config, data)
     real = None if given else running.read(config, backbone, teacher, len(data.train.classes))
-    return Plan(config, data, device, teacher, given, real)
+    labels = fkd.read(config, None if given is None else given.labels_N, data.train)
+    if labels is not None:
+        config = config.model_copy(update={"relabel": _as_given(config, labels)})
+    return Plan(config, data, device, teacher, given, real, labels)
+
+
+def _as_given(config: Config, labels: fkd.Labels) -> Relabel:
+    """Labels that are given are stored ones, of as many epochs as there are and are used."""
+    epochs = min(labels.epochs, config.validate_.epochs)
+    return config.relabel.model_copy(update={"mode": "stored", "stored_epochs": epochs})
 
 
 def _ipc(config: Config, data: DataSet, given: Distilled) -> int:

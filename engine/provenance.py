@@ -26,6 +26,7 @@ ELSEWHERE = (
     "data.root",
     "backbone.teacher",
     "given.images",
+    "given.labels",
     "given.statistics",
 )
 
@@ -49,8 +50,8 @@ def config_tree(config: Config) -> dict[str, Any]:
 def config_hash(config: Config) -> str:
     """SHA-256 of every setting that can change a result.
 
-    Which device, how often a checkpoint is written, and where data, teacher, given images and
-    statistics lie, is left out: what lies there has a fingerprint.
+    Which device, how often a checkpoint is written, and where data, teacher, given images, labels
+    and statistics lie, is left out: what lies there has a fingerprint.
     """
     tree = config_tree(config)
     for *parents, name in (key.split(".") for key in ELSEWHERE):

@@ -26,6 +26,9 @@ Space = Annotated[
 Experiment = Annotated[
     int | None, typer.Option(help="Which set of a file of several, from 0.", show_default="0")
 ]
+Labels = Annotated[
+    Path | None, typer.Option(help="SRe²L's label files of the set.", show_default="the teacher's own")
+]
 Out = Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new one in runs/")]
 
 
@@ -39,6 +42,7 @@ def validate(
     sets: Sets = None,
     space: Space = None,
     experiment: Experiment = None,
+    labels: Labels = None,
     out: Out = None,
     device: Device = None,
     detach: Detach = False,
@@ -54,6 +58,7 @@ def validate(
         "given.images": path,
         "given.space": space,
         "given.experiment": experiment,
+        "given.labels": labels,
         "data.name": dataset,
         "data.root": data_root,
         "backbone.teacher": teacher,

@@ -125,6 +125,6 @@ def without_places(config: Config) -> Config:
     changes: dict[str, Any] = {
         "data": config.data.model_copy(update={"root": None}),
         "backbone": config.backbone.model_copy(update={"teacher": kept}),
-        "given": config.given.model_copy(update={"images": None, "statistics": None}),
+        "given": config.given.model_copy(update={"images": None, "labels": None, "statistics": None}),
     }
     return config.model_copy(update=changes)
