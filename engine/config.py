@@ -229,6 +229,20 @@ class Validate(Node):
     precision: Precision = "float32"  #: of the forward passes (autocast)
 
 
+class Given(Node):
+    """What is given from elsewhere instead of being made here."""
+
+    images: PathText | None = None  #: a run, class folders, or a .pt or safetensors file; None: recover them
+    space: Literal["auto", "pixels", "normalised", "zca"] = "auto"  #: of a .pt file's values
+    mean: tuple[float, ...] | None = None  #: of normalised values; None: what the file's family uses
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None  #: likewise
+    experiment: Annotated[int, Field(ge=0, le=10**6)] = 0  #: which set of a file that holds several, from 0
+    labels: PathText | None = None  #: folder of SRe²L's label files for those images; None: the teacher's
+    label_seed: Annotated[int, Field(ge=0, lt=2**63)] = 42  #: of the order in which they were made
+    statistics: PathText | None = None  #: folder of the released code's running.npz; None: measure them
+    trust: bool = False  #: take statistics though nobody knows which teacher they were measured with
+
+
 class Config(Node):
     """One experiment."""
 
@@ -247,6 +261,7 @@ class Config(Node):
     recover: Recover = Recover()
     relabel: Relabel = Relabel()
     validate_: Validate = Field(default=Validate(), alias="validate")  #: key `validate`
+    given: Given = Given()
 
     @field_validator("device")
     @classmethod

@@ -33,7 +33,7 @@ def begin(
     if folder is not None:
         store.refuse_foreign(folder)
     config = anchored(resolved.config)
-    plan = plans.prepare(config, reading)
+    plan = plans.prepare(config, reading, folder)
     folder = folder or store.fresh_folder(name, plan.identity()["config"])
     if not store.is_run(folder):
         plans.check_room(plan, folder)
@@ -78,12 +78,21 @@ def opened(plan: Plan, folder: Path, origins: dict[str, str], command: Sequence[
 
 def anchored(config: Config) -> Config:
     """The same, its folders and files named so that they are found from any folder."""
-    root, teacher = config.data.root, config.backbone.teacher
-    changes: dict[str, Any] = {}
-    if root is not None:
-        data = config.data.model_copy(update={"root": str(Path(root).expanduser().absolute())})
-        changes["data"] = data
+    changes: dict[str, dict[str, Any]] = {
+        "data": {"root": _absolute(config.data.root)},
+        "given": {
+            "images": _absolute(config.given.images),
+            "labels": _absolute(config.given.labels),
+            "statistics": _absolute(config.given.statistics),
+        },
+    }
+    teacher = config.backbone.teacher
     if teacher is not None and not teacher.startswith("torchvision:"):
-        path = str(Path(teacher).expanduser().absolute())
-        changes["backbone"] = config.backbone.model_copy(update={"teacher": path})
-    return config.model_copy(update=changes)
+        changes["backbone"] = {"teacher": _absolute(teacher)}
+    return config.model_copy(
+        update={name: getattr(config, name).model_copy(update=paths) for name, paths in changes.items()}
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from engine.artefacts import Place
 from engine.data import ImageSet
 from engine.errors import Stopped, UserError
 from engine.events import STAGES, Event, Notice, StageProgress
+from engine.interchange import distilled
+from engine.interchange.fkd import ReplayedViews
 from engine.moments import Moments
 from engine.plan import Plan
 from engine.recover import batches, control_set, recover
@@ -100,6 +103,7 @@ class Pipeline:
         yield from self._say_what_was_skipped()
         yield from self._say_what_is_inexact()
         teacher = yield from self._teacher()
+        yield from self._take_given()
         if not stored_images.is_complete(self.run.images):
             real = yield from self._statistics(teacher)
             yield from self._recover(teacher, real)
@@ -169,6 +173,12 @@ class Pipeline:
         self.teacher: dict[str, Any] = known
 
     def _statistics(self, teacher: nn.Module) -> Generator[Event, None, list[Moments]]:
+        real = self.plan.statistics
+        if real is not None:
+            yield Notice("info", f"the real statistics are given by {self.config.given.statistics}")
+            yield from self.work.skip("statistics")
+            self.run.add_to_manifest(statistics=provenance.fingerprint(moments.pack(real)))
+            return real
         real = yield from self.work.timed(
             "statistics",
             len(self.train),
@@ -183,6 +193,13 @@ class Pipeline:
             self.run.manifest["inexact"] = other
         self.run.add_to_manifest(statistics=fingerprint)
         return real
+
+    def _take_given(self) -> Generator[Event, None, None]:
+        """Put given images where recovered ones would be."""
+        given = self.plan.given
+        if given is not None and not stored_images.is_complete(self.run.images):
+            yield from given.notices()
+            distilled.write(self.run, given, self.train.classes)
 
     def _recover(self, teacher: nn.Module, real: list[Moments]) -> Generator[Event, None, None]:
         plan, iterations = batches(self.config, len(self.train.classes)), self.config.recover.iterations
@@ -249,7 +266,10 @@ class Pipeline:
         self, teacher: nn.Module, sources: dict[Source, ImageSet], epochs: int, saved: State | None
     ) -> Generator[Event, None, tuple[dict[Source, StoredLabels], bool]]:
         labels: dict[Source, StoredLabels] = {}
-        reused = True
+        reused, given = True, self.plan.labels
+        views = None if given is None else partial(ReplayedViews, self.config, labels=given)
+        if given is not None:
+            yield from given.notices(self.config)
         for number, (source, images) in enumerate(sources.items()):
             if self.run.labels(source) is None:
                 reused = False
@@ -263,7 +283,11 @@ class Pipeline:
                     yield Notice("warning", f"{damage}; its labels are made anew")
                     first, writer = 0, self.run.label_writer(source, shape)
                 keep = _keeping(writer)
-                work = relabel(self.config, teacher, images, self.device, keep, source, first)
+                if given is not None and source == "distilled":
+                    work = given.kept(epochs, keep, first)
+                else:
+                    drawn = None if views is None else views(images, self.device)
+                    work = relabel(self.config, teacher, images, self.device, keep, source, first, drawn)
                 yield from _counted_on(work, number * epochs)
                 writer.finish()
             stored = self.run.labels(source)
@@ -273,7 +297,7 @@ class Pipeline:
                     f"the labels of {source} that were written to {self.run.folder} are not there",
                     "look at the disk, which lost what it said it had written, and resume",
                 )
-            labels[source] = StoredLabels(stored.epochs, stored.epoch)
+            labels[source] = StoredLabels(stored.epochs, stored.epoch, views)
         return labels, reused
 
     def _students(
@@ -313,6 +337,7 @@ class Pipeline:
                 "config_hash": provenance.config_hash(self.config),
                 "data": {"name": self.plan.data.name, "fingerprint": self.plan.data.fingerprint},
                 "measured_on": {"split": self.config.data.test, "images": len(self.plan.data.test)},
+                **self.plan.told(),
                 "teacher_fingerprint": self.teacher["fingerprint"],
                 "seeds": provenance.seeds(self.config),
                 "sessions": len(sessions),

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from engine import artefacts, backbones, provenance, taps
 from engine import device as devices
-from engine.config import Config
+from engine.config import Config, Relabel
 from engine.data import DataSet, ImageSet, load
 from engine.errors import UserError
+from engine.interchange import distilled, fkd, running
+from engine.interchange.distilled import Distilled
+from engine.moments import Moments
 from engine.recover import initial_indices
 from engine.store import SCHEMA_VERSION, files
 from engine.store.lock import timestamp
@@ -30,12 +34,19 @@ CHECKPOINTS = 3  #: of a stage, on disk while one is being written
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment that was found possible. teacher: None if one is to be squeezed."""
+    """An experiment that was found possible.
+
+    teacher: None if one is to be squeezed. given: the images, where none are to be recovered. statistics:
+    those of the real images, where they are not to be measured. labels: soft ones of the given images.
+    """
 
     config: Config
     data: DataSet
     device: torch.device
     teacher: nn.Module | None
+    given: Distilled | None = None
+    statistics: list[Moments] | None = None
+    labels: fkd.Labels | None = None
 
     def identity(self) -> dict[str, str]:
         """What two runs must share to be the same run."""
@@ -44,12 +55,28 @@ class Plan:
             "config": provenance.config_hash(self.config),
             "data": self.data.fingerprint,
             "teacher": teacher,
+            **({} if self.given is None else {"images": self.given.fingerprint}),
+            **({} if self.statistics is None else {"statistics": running.fingerprint(self.statistics)}),
+            **({} if self.labels is None else {"labels": self.labels.fingerprint()}),
         }
+
+    def told(self) -> dict[str, Any]:
+        """What results say of images, labels and statistics that were given."""
+        given = self.config.given
+        told: dict[str, Any] = {} if self.given is None else {"images": self.given.facts}
+        if self.labels is not None:
+            of = {"source": given.labels, "fingerprint": self.labels.fingerprint()}
+            told["labels"] = {**of, "epochs": self.labels.epochs, "agreement": self.labels.agreement}
+        if self.statistics is not None:
+            of = {"source": given.statistics, "fingerprint": running.fingerprint(self.statistics)}
+            told["statistics"] = {**of, "trusted": given.trust}
+        return told
 
     def image_shape(self) -> tuple[int, int, int, int]:
         """(N, C, H, W) of the distilled set."""
         train = self.data.train
-        return (self.config.ipc * len(train.classes), train.channels, train.size, train.size)
+        count = self.config.ipc * len(train.classes) if self.given is None else len(self.given.labels_N)
+        return (count, train.channels, train.size, train.size)
 
     def bytes_needed(self) -> int:
         """What the run will write, at most: float images, PNG files, stored labels, checkpoints, records."""
@@ -85,19 +112,54 @@ def networks(config: Config, train: ImageSet) -> list[nn.Module]:
         ]
 
 
-def prepare(config: Config, progress: Callable[[int, int], None] | None = None) -> Plan:
-    """Load the data and the given teacher, and check that every stage can begin.
+def prepare(
+    config: Config, progress: Callable[[int, int], None] | None = None, folder: Path | None = None
+) -> Plan:
+    """Load the data, the given teacher and given images, and check that every stage can begin.
 
     Raises UserError: an absent device, data that cannot be used, a class with fewer than `ipc`
-    images, a network that does not fit the images, a teacher that does not fit the network.
-    progress(done, total): called while image files are read.
+    images, a network that does not fit the images, a teacher that does not fit the network, given images
+    that do not fit the data. progress(done, total): called while image files are read. folder: the run's, if
+    it is known. Where images are given, `ipc` follows them.
     """
     device = devices.choose(config.device)
     artefacts.require_teacher(config)
     data = load(config.data, progress=progress)
-    initial_indices(config, data.train)
-    taps.names(networks(config, data.train)[0], config.objective.taps)
-    return Plan(config, data, device, artefacts.given_teacher(config, data))
+    given = distilled.read(config, data, folder)
+    if given is not None:
+        config = config.model_copy(update={"ipc": _ipc(config, data, given)})
+    if given is None or config.validate_.control:
+        initial_indices(config, data.train)
+    backbone = networks(config, data.train)[0]
+    if given is None:
+        taps.names(backbone, config.objective.taps)
+    teacher = artefacts.given_teacher(config, data)
+    real = None if given else running.read(config, backbone, teacher, len(data.train.classes))
+    labels = fkd.read(config, None if given is None else given.labels_N, data.train)
+    if labels is not None:
+        config = config.model_copy(update={"relabel": _as_given(config, labels)})
+    return Plan(config, data, device, teacher, given, real, labels)
+
+
+def _as_given(config: Config, labels: fkd.Labels) -> Relabel:
+    """Labels that are given are stored ones, of as many epochs as there are and are used."""
+    epochs = min(labels.epochs, config.validate_.epochs)
+    return config.relabel.model_copy(update={"mode": "stored", "stored_epochs": epochs})
+
+
+def _ipc(config: Config, data: DataSet, given: Distilled) -> int:
+    """Images per class of a given set. Raises UserError("data") where the control cannot have as many."""
+    counts_K = given.per_class(len(data.train.classes))
+    low, high = int(counts_K.min()), int(counts_K.max())
+    if config.validate_.control and low != high:
+        few, many = (data.train.classes[int(np.flatnonzero(counts_K == count)[0])] for count in (low, high))
+        raise UserError(
+            "data",
+            f"the given set has {low} images of class {few!r} and {high} of {many!r};"
+            " the control takes as many of every class",
+            "even them out, or leave the control out: --set validate.control=false",
+        )
+    return high
 
 
 def check_room(plan: Plan, folder: Path) -> None:
@@ -118,6 +180,7 @@ def manifest(plan: Plan, name: str, origins: dict[str, str], command: Sequence[s
         "name": name,
         "created": timestamp(),
         "identity": plan.identity(),
+        **({} if plan.given is None else {"images": plan.given.facts}),
         "seeds": provenance.seeds(plan.config),
         **provenance.circumstances(plan.device, command),
         "host": provenance.host(),

@@ -51,18 +51,24 @@ class FkdViews:
 
     def batch(self, epoch: int, indices_M: np.ndarray) -> Tensor:
         """Views (M, C, H, W) of the images with these numbers, normalised, channels-last."""
-        settings, size = self.config.validate_, self.images.size
         if epoch != self._epoch:
-            rng = generator(self.config.seed, "fkd", self.stream, epoch)
-            self._views = augment.draw(settings.views, size, len(self.images), rng)
-            shared = settings.cutmix == "batch"
-            self._mix = augment.draw_cutmix(size, self.batches(epoch), rng, shared=shared)
+            self._views, self._mix = self.drawn(epoch)
             self._epoch = epoch
         x_MCHW = self._view(indices_M)
-        if settings.cutmix != "none":
+        if self._mix is not None:
             mix = self._mix.take(indices_M)
             x_MCHW = augment.cutmix(mix, x_MCHW, self._view(mix.partner_M))
         return x_MCHW.contiguous(memory_format=torch.channels_last)
+
+    def drawn(self, epoch: int) -> tuple[augment.Draw, augment.MixDraw | None]:
+        """The crops and flips of all images in an epoch, and what is pasted into them, if anything."""
+        settings, size = self.config.validate_, self.images.size
+        rng = generator(self.config.seed, "fkd", self.stream, epoch)
+        views = augment.draw(settings.views, size, len(self.images), rng)
+        if settings.cutmix == "none":
+            return views, None
+        shared = settings.cutmix == "batch"
+        return views, augment.draw_cutmix(size, self.batches(epoch), rng, shared=shared)
 
     def _view(self, indices_M: np.ndarray) -> Tensor:
         return self.images.batch(indices_M, self.device, self._views.take(indices_M))
@@ -88,11 +94,13 @@ class Labeller:
 class StoredLabels:
     """Logits for so many epochs of views, read one epoch at a time; later epochs reuse them in turn.
 
-    read: the float16 logits (N, K) of a stored epoch, counted from 0.
+    read: the float16 logits (N, K) of a stored epoch, counted from 0. views: of a set of images on a device,
+    the views that they are of; None: those that are drawn here.
     """
 
     epochs: int
     read: Callable[[int], NDArray[np.float16]]
+    views: Callable[[ImageSet, torch.device], FkdViews] | None = None
 
     def epoch(self, epoch: int) -> int:
         """The stored epoch that a student's 0-based epoch replays."""
@@ -111,16 +119,18 @@ def relabel(
     keep: Callable[[int, Tensor], None],
     source: str,
     first: int = 0,
+    views: FkdViews | None = None,
 ) -> Generator[Event, None, None]:
     """Label every view of `relabel.stored_epochs` epochs (all of them if None) once.
 
     keep: is given each epoch's number from 0 and its float16 logits (N, K) on the CPU. source: whose
     images they are. first: the first epoch that is not kept already; an epoch that was cut is done again.
+    views: others than those that are drawn here.
     Raises UserError("numeric") naming an image whose logits are not finite.
     """
     epochs = config.relabel.stored_epochs or config.validate_.epochs
     label = Labeller(teacher, device, getattr(torch, config.validate_.precision))
-    views = FkdViews(config, images, device)
+    views = views or FkdViews(config, images, device)
     pace, since = Pace(config.checkpoint_seconds), time.monotonic()
     for epoch in range(first, epochs):
         logits_NK = torch.empty((len(images), len(images.classes)), dtype=torch.float16)
@@ -128,16 +138,17 @@ def relabel(
             indices = np.arange(start, min(start + RELABEL_BATCH, len(images)))
             logits_NK[start : start + len(indices)] = label(views.batch(epoch, indices)).half().cpu()
             if indices[-1] + 1 < len(images) and pace.due():
-                yield SavePoint("relabel", partial(_state, source, epoch))
+                yield SavePoint("relabel", partial(state_after, source, epoch))
         _require_finite(logits_NK, source, epoch)
         keep(epoch, logits_NK)
         done = epoch + 1
         yield StageProgress("relabel", done, (done - first) / max(time.monotonic() - since, 1e-9))
         if pace.due():
-            yield SavePoint("relabel", partial(_state, source, done))
+            yield SavePoint("relabel", partial(state_after, source, done))
 
 
-def _state(source: str, epochs: int) -> State:
+def state_after(source: str, epochs: int) -> State:
+    """Where relabelling stands when so many epochs of a source are kept."""
     return State(facts={"source": source, "epochs": epochs})
 
 

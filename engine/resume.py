@@ -20,6 +20,7 @@ _FIRST_READ: dict[str, Stage] = {
     "recover": "recover",
     "relabel": "relabel",
     "validate": "relabel",
+    "given": "recover",
 }
 _SHOWN = 6  # settings that a message names
 
@@ -39,6 +40,11 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
     there, now = stored.manifest()["identity"], plan.identity()
     if there.get("data") != now["data"]:
         raise _another(stored, "with other images: those of this run have changed", "")
+    if there.get("images") != now.get("images"):
+        raise _another(stored, "of other given images, or they have changed", "give those back, or ")
+    for name in ("labels", "statistics"):
+        if there.get(name) != now.get(name):
+            raise _another(stored, f"with other given {name}", "give those back, or ")
     if there.get("teacher") != now["teacher"]:
         raise _another(stored, "with another teacher", "give the teacher that it began with, or ")
     before, after = settings.flat(stored_config(stored).config), settings.flat(plan.config)

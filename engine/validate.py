@@ -146,6 +146,8 @@ class Student:
         log = EpochLog("validate", self.architecture, self.source, self.seed, epochs)
         # Stored labels belong to stream 0; online every student draws views of its own.
         views = FkdViews(self.config, self.images, self.device, 0 if stored else self.seed + 1)
+        if stored is not None and stored.views is not None:
+            views = stored.views(self.images, self.device)
         curve = [] if saved is None else self._go_on(trainer, saved)
 
         def capture() -> State:

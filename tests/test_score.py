@@ -4,8 +4,9 @@ import torch
 from commandline import call, call_json
 from PIL import Image
 
-from engine import backbones, scoring
+from engine import backbones
 from engine.config import Config
+from engine.interchange import folders
 
 CLASSES = ("ant", "bee", "cat")
 MEAN, STD = (0.45, 0.5, 0.4), (0.2, 0.3, 0.25)
@@ -188,4 +189,4 @@ def test_an_unreadable_picture_is_named(capsys, world, tmp_path):
     [("bee", 1), ("1", 1), ("002", 2), ("new00", 0), ("1_bee", 1), ("3", None), ("dog", None)],
 )
 def test_which_class_a_folder_is(name, label):
-    assert scoring.label_of(name, CLASSES) == label
+    assert folders.label_of(name, CLASSES) == label

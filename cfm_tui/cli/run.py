@@ -49,7 +49,7 @@ def run(
         preset=preset, file=config, sets=sets or (), overrides=given, environ=os.environ
     )
     name = config.stem if config is not None else preset or settings.DEFAULT_PRESET
-    _begin(resolved, out, name, detach=detach, as_json=as_json, quiet=quiet)
+    begin(resolved, out, name, detach=detach, as_json=as_json, quiet=quiet)
 
 
 def resume(
@@ -72,12 +72,13 @@ def resume(
     stored = store.find(run)
     given = {"data.root": data_root, "backbone.teacher": teacher, "device": device}
     resolved = stored_config(stored, sets or (), given)
-    _begin(resolved, stored.folder, stored.name, detach=detach, as_json=as_json, quiet=quiet)
+    begin(resolved, stored.folder, stored.name, detach=detach, as_json=as_json, quiet=quiet)
 
 
-def _begin(
+def begin(
     resolved: Resolved, folder: Path | None, name: str, *, detach: bool, as_json: bool, quiet: bool
 ) -> None:
+    """Compute a run, or hand it to a process of its own, and print what came out."""
     from cfm_tui.progress import open_display
 
     with open_display(quiet) as display:

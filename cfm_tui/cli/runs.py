@@ -89,7 +89,7 @@ def _show_images(run: StoredRun, count: int, columns: int) -> None:
 
     found = run.images(first=count)
     labels = [
-        f"{found.classes[label]} β {beta:.3g}"
+        found.classes[label] + (f" β {beta:.3g}" if beta == beta else "")  # NaN: the images were given
         for label, beta in zip(found.labels_N, found.beta_N, strict=True)
     ]
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -61,13 +61,14 @@ def _score(config: Config, path: Path, class_name: str | None, display: Display)
     from engine import artefacts, backbones, scoring, store
     from engine import device as devices
     from engine.data import load
+    from engine.interchange import folders
 
     path = _named(path)
-    scoring.require_images(path)
+    folders.require_images(path)
     artefacts.require_teacher(config)
     place = artefacts.Place(devices.choose(config.device), store.Cache())
     data = load(config.data, progress=display.reading)
-    images = scoring.read_images(path, data.train, class_name)
+    images = folders.read_images(path, data.train, class_name)
     teacher = display.follow(scoring.teacher_of(config, data, place))
     found = display.follow(scoring.score(config, data, teacher, images, place))
     return {

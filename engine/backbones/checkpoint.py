@@ -1,17 +1,13 @@
 """Weights of a teacher: read from a file or torchvision's published ones, checked, put into a network.
 
-Files are read without running anything in them: safetensors, or `torch.load` restricted to tensors, and
-only where what they say of their sizes can be true.
+Files are read without running anything in them (see `torch_file`).
 """
 
 from __future__ import annotations
 
 import http.client
 import os
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +15,13 @@ from urllib.parse import urlparse
 
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine import provenance
+from engine import provenance, torch_file
+from engine.backbones import naming
 from engine.backbones.build import SMALL, SPEC, Spec
 from engine.errors import UserError
+from engine.torch_file import is_plain, plain_dict
 
 WRAPPERS = ("model", "state_dict", "net")  #: keys under which training scripts store a state dict
 PREFIX = re.compile(r"^(module\.|_orig_mod\.)+")  #: left by DataParallel and by torch.compile
@@ -34,8 +31,11 @@ OTHER_DATA = (
 )
 OTHER_NETWORK = "Set backbone.name (ConvNet: also depth, width, norm) to the network that the teacher is."
 SHOWN = 5  #: names of each kind of difference in a message
-MOST_HEADER = 16 * 1024**2  #: bytes of a safetensors header
-DAMAGED = "it is cut short, damaged, or no checkpoint"
+WORDING = torch_file.Wording(
+    "teacher",
+    "teacher",
+    "Save the weights alone where you trust the file: torch.save(model.state_dict(), 'weights.pth').",
+)
 
 
 def load_teacher(model: nn.Module, source: str) -> None:
@@ -47,7 +47,8 @@ def load_teacher(model: nn.Module, source: str) -> None:
     """
     kind, _, tag = source.partition(":")
     path = _published(model, tag) if kind == "torchvision" else Path(os.path.expanduser(source))
-    weights = _plain_names(_state_dict(_read(path), path))
+    named = _plain_names(_state_dict(_read(path), path))
+    weights = naming.fitted(named, model.state_dict(), source)
     _check_fit(model, weights, source)
     # Counters of BatchNorm, which old checkpoints lack, are not read in evaluation.
     model.load_state_dict({**model.state_dict(), **weights})
@@ -64,69 +65,17 @@ def _read(path: Path) -> Any:
         raise UserError(
             "teacher", f"teacher '{path}' {what}", "Give a checkpoint file, or torchvision:IMAGENET1K_V1."
         )
-    try:
-        _require_true_sizes(path)
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings(action="ignore"):  # about kinds of files that are refused just after
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except PermissionError as error:
-        raise UserError(
-            "teacher", f"teacher '{path}' cannot be read: permission denied", "Change its permissions."
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise _refusal(path, str(error)) from error
-    except Exception as error:  # whatever bytes that are no checkpoint happen to mean to a reader of pickles
-        raise _unreadable(path) from error
-
-
-def _require_true_sizes(path: Path) -> None:
-    """Refuse records that would unpack to more than the file, as none do that `torch.save` writes."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    if path.suffix == ".safetensors" and int.from_bytes(head, "little") > MOST_HEADER:
-        raise _unreadable(path, "its header is too large to be one")
-    if head.startswith(b"PK\3\4"):
-        with zipfile.ZipFile(path) as packed:
-            records = packed.infolist()
-        stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
-        if not stored or sum(record.file_size for record in records) > path.stat().st_size:
-            raise _unreadable(path, "its records are compressed (is it TorchScript?) or larger than the file")
-
-
-def _refusal(path: Path, reason: str) -> UserError:
-    """Tell a file with more than tensors in it from a damaged one."""
-    found = re.search(r"(?:GLOBAL|global:?) ([\w.]+\.[\w.]+)", reason)
-    with path.open("rb") as file:
-        is_pickle = file.read(1) == pickle.PROTO
-    if not found and not is_pickle:
-        return _unreadable(path)
-    culprit = f" ({found[1]})" if found else ""
-    return UserError(
-        "teacher",
-        f"teacher '{path}' holds more than tensors{culprit}; reading it could run code, so it is refused",
-        "Save the weights alone where you trust the file: torch.save(model.state_dict(), 'weights.pth').",
-    )
-
-
-def _unreadable(path: Path, reason: str = DAMAGED) -> UserError:
-    return UserError(
-        "teacher",
-        f"teacher '{path}' cannot be read: {reason}",
-        "Copy or download it again, and compare its size.",
-    )
+    return torch_file.read(path, WORDING)
 
 
 def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
     """The mapping of names to tensors in what a file holds."""
     what = f"it is a {type(found).__name__}"
     if isinstance(found, dict):
-        outer = _plain_dict(found)
-        inner = next((_plain_dict(outer[key]) for key in WRAPPERS if isinstance(outer.get(key), dict)), outer)
+        outer = plain_dict(found)
+        inner = next((plain_dict(outer[key]) for key in WRAPPERS if isinstance(outer.get(key), dict)), outer)
         names = [name[:60] if isinstance(name, str) else type(name).__name__ for name in inner]
-        odd = [name for name, value in zip(names, inner.values(), strict=True) if not _is_plain(value)]
+        odd = [name for name, value in zip(names, inner.values(), strict=True) if not is_plain(value)]
         if inner and not odd and all(isinstance(name, str) for name in inner):
             return inner
         what = f"its keys are {_listed(names)}" + (f"; no plain tensors: {_listed(odd)}" if odd else "")
@@ -134,21 +83,6 @@ def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
         "teacher",
         f"teacher '{path}' holds no state dict: {what}",
         f"Expected names of tensors, directly or under one of: {', '.join(WRAPPERS)}.",
-    )
-
-
-def _plain_dict(found: dict[Any, Any]) -> dict[Any, Any]:
-    """The same without what a file may have put over an ordered dictionary's methods."""
-    return dict(dict.items(found))
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a value is a tensor of real numbers, all there: not sparse, quantised, nested or meta."""
-    return (
-        type(value) in (Tensor, nn.Parameter)
-        and isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and not (value.is_quantized or value.is_nested or value.is_meta or value.is_complex())
     )
 
 

@@ -216,14 +216,25 @@ def read(folder: Path, first: int | None = None) -> Images:
 
     Raises UserError("data") that names the file and the image that is damaged.
     """
-    rows = _finished(folder)
+    return _read(_finished(folder), first)
+
+
+def read_file(path: Path) -> Images:
+    """The finished set in a file like ``distilled.safetensors``, wherever it lies. Raises as `read` does."""
+    return _read(Rows(path, "image", HINT), None)
+
+
+def _read(rows: Rows, first: int | None) -> Images:
+    if not {"images", "labels", "batch", "beta"} <= rows.header.parts.keys():
+        raise tensors.damaged(rows.path, "it holds no distilled images", HINT)
     columns = rows.read(0, rows.count if first is None else min(first, rows.count))
+    unknown_N = np.full(len(columns["labels"]), np.nan, np.float32)
     return Images(
         columns["images"],
         columns["labels"],
         columns["batch"],
         columns["beta"],
-        columns["confidence"],
+        columns.get("confidence", unknown_N),
         _classes(rows),
     )
 

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 import engine.data
-from engine import scoring
 from engine.config import Data
 from engine.data import decode, layout
 from engine.data.pictures import Files, entry
 from engine.errors import UserError
+from engine.interchange import folders
 
 PEAK = Path("/proc/self/clear_refs")
 
@@ -138,7 +138,7 @@ def streamed(path: Path) -> None:
 
 def scored(path: Path) -> None:
     like = engine.data.load(Data()).train
-    scoring.read_images(path, like, like.classes[0])
+    folders.read_images(path, like, like.classes[0])
 
 
 @pytest.mark.parametrize("name", ["text", "png, 60,000 px", "png, 95 million pixels", "jpeg, half"])
@@ -240,4 +240,4 @@ def test_a_table_of_pictures_that_is_no_text_is_refused(
 def test_what_is_neither_file_nor_folder_is_not_scored(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(UserError, match=r"neither|does not exist"):
-        scoring.require_images(tmp_path / name)
+        folders.require_images(tmp_path / name)
