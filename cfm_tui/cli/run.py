@@ -13,9 +13,7 @@ from cfm_tui.cli.common import ConfigFile, DataRoot, Device, Json, Preset, Quiet
 
 if TYPE_CHECKING:
     from cfm_tui.progress import Display
-    from engine.plan import Plan
     from engine.settings import Resolved
-    from engine.store import Run
 
 Detach = Annotated[
     bool, typer.Option("--detach", help="Go on in a process of its own that outlives this terminal.")
@@ -81,42 +79,51 @@ def begin(
     """Compute a run, or hand it to a process of its own, and print what came out."""
     from cfm_tui.progress import open_display
 
+    command, results = ["cfm", *sys.argv[1:]], None
     with open_display(quiet) as display:
         display.say("loading")
         from engine import launch
 
-        command = ["cfm", *sys.argv[1:]]
-        plan, owned = launch.begin(resolved, folder, name, command, display.reading)
-        try:
-            results = None if detach else _compute(plan, owned, command, display)
-        finally:
-            owned.release()  # where the run did not come to be pulled
+        if detach:
+            _, owned = launch.begin(resolved, folder, name, command, display.reading)
+            owned.release()
+            place = owned.folder
+        else:
+            results, place = _compute(resolved, folder, name, command, display)
     if results is None:
-        _detach(owned.folder, as_json)
+        _detach(place, as_json)
     elif as_json:
-        print_json({**results, "folder": str(owned.folder)})
+        print_json({**results, "folder": str(place)})
     else:
         from cfm_tui.tables import results_table
 
-        typer.echo(results_table(results) + f"\n\n{owned.folder}")
+        typer.echo(results_table(results) + f"\n\n{place}")
 
 
-def _compute(plan: Plan, owned: Run, command: list[str], display: Display) -> dict[str, Any]:
-    """The run's results; signals steer it meanwhile, which is why it has a thread of its own."""
+def _compute(
+    resolved: Resolved, folder: Path | None, name: str, command: list[str], display: Display
+) -> tuple[dict[str, Any], Path]:
+    """The run's results and its folder; signals steer it, which is why it has a thread of its own.
+
+    All of it is on that one thread: OpenMP gives each thread that computes threads of its own, and where
+    there are more of those than processors, small networks take almost twice as long.
+    """
     from cfm_tui import signals
-    from engine import pipeline, store
+    from engine import launch
     from engine.steering import Control
     from engine.thread import Engine
 
-    control = Control()
-    work = pipeline.run(plan, owned, store.Cache(), command, control)
+    control, opened = Control(), list[Path]()
+    work = launch.experiment(resolved, folder, name, command, control, display.reading, opened.append)
     engine = Engine(work, display.hear)
+    engine.start()
+    while engine.is_alive() and not opened:  # there is nothing to save yet: a signal ends the process
+        engine.join(JOIN_SECONDS)
     with signals.handled(control, display.say) as came:
-        engine.start()
         while engine.is_alive():
             engine.join(JOIN_SECONDS)
             came.tell()
-    return engine.result()
+    return engine.result(), opened[0]
 
 
 def _detach(folder: Path, as_json: bool) -> None:
