@@ -40,6 +40,8 @@ Pixels = Annotated[int, Field(ge=0, le=4096)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Scale = tuple[Annotated[float, Field(gt=0.0, le=1.0)], Annotated[float, Field(gt=0.0, le=1.0)]]
+ShortName = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]{0,23}$")]
+Parameter = Annotated[float, Field(ge=-1e9, le=1e9)]
 SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
 Precision = Literal["float32", "bfloat16"]
@@ -166,9 +168,7 @@ class Term(Node):
     filter: FilterName | None = None
     f: Expression = None  #: an expression instead, as 1/(lambda + beta)**2
     f_synthetic: Expression = None  #: another one for the synthetic side; None: the same
-    name: Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]{0,23}$")] | None = (
-        None  #: of f in tables and charts
-    )
+    name: ShortName | None = None  #: of f in tables and charts
     signal: Literal["none", "class", "mean", "chosen"] = "none"  #: chosen: what objective.signal says
     weight: Annotated[float, Field(ge=0)] = 0.1
 
@@ -229,9 +229,7 @@ class Objective(Node):
     signal: SignalName = "mean"  #: what terms with `signal: chosen` use
     beta: Annotated[float, Field(ge=0)] = 0.1
     schedule: BetaSchedule = BetaSchedule()
-    parameters: dict[
-        str, Annotated[float, Field(ge=-1e9, le=1e9)] | None
-    ] = {}  #: named numbers of expressions
+    parameters: dict[str, Parameter | None] = {}  #: numbers that expressions name; alpha null: 1/λ_max
     terms: tuple[Term, ...] = (
         Term(filter="ridge", signal="none", weight=0.1),
         Term(filter="ridge", signal="chosen", weight=0.1),

@@ -175,7 +175,7 @@ def shipped(kind: str, name: str) -> dict[str, Any]:
 
 def _document(values: Mapping[str, Any], label: str, path: Path | None = None) -> Document:
     rest = copy.deepcopy(dict(values))
-    told = {key: str(rest.pop(key, "")) for key in ("description", "formula", "source")}
+    description, formula, source = (str(rest.pop(key, "")) for key in ("description", "formula", "source"))
     extends = rest.pop("extends", None)
     sections = rest.pop("protocols", {})
     if extends is not None and not isinstance(extends, str):
@@ -193,7 +193,7 @@ def _document(values: Mapping[str, Any], label: str, path: Path | None = None) -
             )
         if "protocol" in section:
             raise UserError("config", f"protocols.{name}.protocol cannot be set ({label})", "Leave it out.")
-    return Document(label, rest, extends=extends, sections=sections, path=path, **told)
+    return Document(label, rest, description, formula, source, extends, sections, path)
 
 
 def from_preset(name: str, where: str = "") -> Document:

@@ -71,7 +71,9 @@ def apply(bound: Node, cov_DD: Tensor) -> Tensor:
 def by_matrix(bound: Node, cov_DD: Tensor) -> Tensor:
     """f(Ψ) of a rational f, by products and inverses; a part that comes twice is calculated once."""
     found = _Matrices(cov_DD).of(bound)
-    return found if isinstance(found, Tensor) else _plus(found, torch.zeros_like(cov_DD))
+    if isinstance(found, Tensor):
+        return found
+    return torch.eye(len(cov_DD), dtype=cov_DD.dtype, device=cov_DD.device) * found
 
 
 Part = Tensor | float  #: a matrix, or a multiple of the identity
@@ -178,14 +180,15 @@ class _Spectral(torch.autograd.Function):
             known_DD = known_DD.cpu()
         try:
             values_D, vectors_DD = (x.to(cov_DD.device) for x in torch.linalg.eigh(known_DD))
-        except torch.linalg.LinAlgError:  # it did not converge
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # it did not converge
             return torch.full_like(cov_DD, torch.nan)
         f_D, f_DD = divided(bound, values_D.clamp(min=0.0))
         fit = finite & f_D.isfinite().all()
         if ctx.needs_input_grad[0]:
             fit = fit & f_DD.isfinite().all()
             ctx.save_for_backward(vectors_DD, f_DD)
-        return (vectors_DD * f_D) @ vectors_DD.mT + torch.where(fit, 0.0, torch.nan)
+        found_DD: Tensor = (vectors_DD * f_D) @ vectors_DD.mT + torch.where(fit, 0.0, torch.nan)
+        return found_DD
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, None]:

@@ -17,7 +17,7 @@ import typer
 from cfm_tui.cli.common import Json, Sets, print_json
 
 if TYPE_CHECKING:
-    from engine.config import Config
+    from engine.config import Config, Term
     from engine.documents import Document
     from engine.responses import Curve
 
@@ -88,8 +88,9 @@ def _described(name: str, document: Document, config: Config) -> dict[str, Any]:
     ends = list(dict.fromkeys((betas[0], betas[-1])))
     curves = responses.curves(objective, PROBES, ends)
 
-    def passes(label: str, *, synthetic: bool) -> str | None:
-        own = [each for each in curves if each.term.label == label and each.synthetic == synthetic]
+    def passes(term: Term, *, synthetic: bool) -> str | None:
+        same = (each for each in curves if each.synthetic == synthetic)
+        own = [each for each in same if (each.term.filter, each.term.sides) == (term.filter, term.sides)]
         bands = dict.fromkeys(responses.band(each.values) for each in own)
         return None if not bands else next(iter(bands)) if len(bands) == 1 else "mixed"
 
@@ -97,8 +98,8 @@ def _described(name: str, document: Document, config: Config) -> dict[str, Any]:
     terms = [
         {"label": term.label, "signal": objective.signal_of(term)}
         | {key: getattr(term, key) for key in keys}
-        | {"passes": passes(term.label, synthetic=False)}
-        | {"passes_synthetic": passes(term.label, synthetic=True)}
+        | {"passes": passes(term, synthetic=False)}
+        | {"passes_synthetic": passes(term, synthetic=True)}
         for term in objective.terms
     ]
     return {
