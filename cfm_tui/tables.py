@@ -72,7 +72,7 @@ def _place(status: dict[str, Any]) -> str | None:
 def score_table(document: dict[str, Any]) -> str:
     """Every term at every layer, with the ends of both spectra."""
     layers = document["layers"]
-    terms = [f"{term['filter']}/{term['signal']}" for term in layers[0]["terms"]]
+    terms = [f"{term['filter']}/{term['signal']}" for term in layers[0]["terms"]]  # as `Term.title`
     rows = [["layer", *terms, "λ real", "λ synthetic"]]
     for layer in layers:
         values = [f"{term['value']:.6g}" for term in layer["terms"]]
@@ -82,6 +82,28 @@ def score_table(document: dict[str, Any]) -> str:
         f"CE {document['ce']:.6g}, β {document['beta']:g}, {document['images']['count']} images\n\n"
         + aligned(rows)
     )
+
+
+FORMULAS = {"identity": "1", "lambda": "λ", "ridge": "1/(λ + β)", "diagonal": "diag Ψ"}
+
+
+def terms_table(terms: Sequence[dict[str, Any]]) -> str:
+    """An objective's terms: filter, what it lets through, signal, weight, and f(λ) of both sides."""
+    rows = [["filter", "passes", "signal", "weight", "f(λ)"]]
+    for term in terms:
+        sides = [f"real: {term['f']}", f"synthetic: {term['f_synthetic']}"] if term["f_synthetic"] else []
+        bands = list(dict.fromkeys(band for band in (term["passes"], term["passes_synthetic"]) if band))
+        rows.append(
+            [
+                term["label"],
+                ", ".join(bands),
+                term["signal"],
+                f"{term['weight']:g}",
+                sides[0] if sides else term["f"] or FORMULAS[term["filter"]],
+            ]
+        )
+        rows += [["", "", "", "", side] for side in sides[1:]]
+    return aligned(rows)
 
 
 def _ends(eigenvalues: Sequence[float] | None) -> str:

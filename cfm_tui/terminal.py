@@ -91,7 +91,7 @@ def _colours(term: str, environ: Mapping[str, str]) -> Colours:
 
 ALIKE = {
     **dict.fromkeys("─━┄┅┈┉╌╍═╴╶╸╺╼╾⎯‐‑‒–—―−▔▁", "-"),
-    **dict.fromkeys("│┃┆┇┊┋╎╏║╵╷╹╻╽╿⎢▏▎▕▌▐❘", "|"),
+    **dict.fromkeys("│┃┆┇┊┋╎╏║‖╵╷╹╻╽╿⎢▏▎▕▌▐❘", "|"),
     **{chr(code): "+" for code in range(0x250C, 0x254C)},
     **{chr(code): "+" for code in range(0x2552, 0x2571)},
     **dict.fromkeys("█▓▉▊▋▇▆▅▛▜▙▟■▮◼⬛", "#"),

@@ -7,9 +7,21 @@ YAML beside the package; `settings` merges them into one of these trees.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Callable
+from keyword import iskeyword
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from engine import formula
 
 LONGEST = 255  #: bytes of one name in a path, on all common file systems
 
@@ -28,6 +40,8 @@ Pixels = Annotated[int, Field(ge=0, le=4096)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Scale = tuple[Annotated[float, Field(gt=0.0, le=1.0)], Annotated[float, Field(gt=0.0, le=1.0)]]
+ShortName = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]{0,23}$")]
+Parameter = Annotated[float, Field(ge=-1e9, le=1e9)]
 SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
 Precision = Literal["float32", "bfloat16"]
@@ -127,20 +141,72 @@ class Statistics(Node):
     order: Literal["file", "mixed"] = "file"  #: seeded shuffle of the set; changes `batched` alone
 
 
-class Term(Node):
-    """weight · ‖ f(Ψ)·g − f(Ψ_s)·g_s ‖_F summed over taps (Eq. 1, unsquared as Eq. 20)."""
+def _expression(text: str | None) -> str | None:
+    """Refuse what is no expression; whether its names are known, the objective sees."""
+    if text is not None:
+        try:
+            formula.parse(text)
+        except formula.FormulaError as error:
+            raise ValueError(_told(text, error)) from None
+    return text
 
-    filter: FilterName
+
+def _told(text: str, error: formula.FormulaError) -> str:
+    shown = text if len(text) <= 60 else f"{text[:57]}…"
+    return f"{shown!r} {error}"
+
+
+Expression = Annotated[str | None, AfterValidator(_expression)]
+
+
+class Term(Node):
+    """weight · ‖ f(Ψ)·g − f(Ψ_s)·g_s ‖_F summed over taps (Eq. 1, unsquared as Eq. 20).
+
+    f is a filter by its name, or an expression of λ, β and the objective's parameters (see `formula`).
+    """
+
+    filter: FilterName | None = None
+    f: Expression = None  #: an expression instead, as 1/(lambda + beta)**2
+    f_synthetic: Expression = None  #: another one for the synthetic side; None: the same
+    name: ShortName | None = None  #: of f in tables and charts
     signal: Literal["none", "class", "mean", "chosen"] = "none"  #: chosen: what objective.signal says
     weight: Annotated[float, Field(ge=0)] = 0.1
 
     @model_validator(mode="after")
     def _means_something(self) -> Term:
+        if (self.filter is None) == (self.f is None):
+            raise ValueError("a term has either a filter, by its name, or f, an expression")
+        if self.f is None and (self.f_synthetic is not None or self.name is not None):
+            raise ValueError("f_synthetic and name go with f, not with a filter that has a name")
         if self.filter == "identity" and self.signal == "none":
             raise ValueError("the identity filter without a signal is zero whatever the images are")
         if self.filter == "diagonal" and self.signal != "none":
             raise ValueError("the diagonal filter takes no signal")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_said(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if value is not None}
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Its expressions: of the real and, where it is another, of the synthetic side; none for a filter."""
+        return tuple(text for text in (self.f, self.f_synthetic) if text is not None)
+
+    @property
+    def label(self) -> str:
+        """What is filtered with, as tables, charts and messages name it."""
+        return self.filter or self.name or " | ".join(self.sides)
+
+    @property
+    def title(self) -> str:
+        """The label, and the signal after a slash."""
+        return f"{self.label}/{self.signal}"
+
+    def same_as(self, other: Term) -> bool:
+        """Whether both say the same but for the weight."""
+        mine, its = ((each.filter, each.sides, each.signal) for each in (self, other))
+        return mine == its
 
 
 _BATCHNORM_KNOWS = {("diagonal", "none"), ("identity", "mean")}
@@ -163,6 +229,7 @@ class Objective(Node):
     signal: SignalName = "mean"  #: what terms with `signal: chosen` use
     beta: Annotated[float, Field(ge=0)] = 0.1
     schedule: BetaSchedule = BetaSchedule()
+    parameters: dict[str, Parameter | None] = {}  #: numbers that expressions name; alpha null: 1/λ_max
     terms: tuple[Term, ...] = (
         Term(filter="ridge", signal="none", weight=0.1),
         Term(filter="ridge", signal="chosen", weight=0.1),
@@ -170,18 +237,54 @@ class Objective(Node):
     ce: Annotated[float, Field(ge=0)] = 1.0  #: weight of the cross-entropy
     first_tap: Annotated[float, Field(ge=0)] = 1.0  #: factor on the first tap's terms (SRe²L: 10)
 
+    @field_validator("parameters")
+    @classmethod
+    def _names_are_free(cls, parameters: dict[str, float | None]) -> dict[str, float | None]:
+        taken = {formula.LAMBDA, formula.BETA, *formula.SPELT, *formula.FUNCTIONS}
+        for name, value in parameters.items():
+            if not re.fullmatch(r"[A-Za-z]\w{0,23}", name) or iskeyword(name) or name in taken:
+                raise ValueError(f"'{name}' cannot name a parameter; use a word that has no meaning yet")
+            if name == formula.ALPHA and value is not None and value <= 0:
+                raise ValueError("alpha must be greater than 0; null takes 1/λ_max of each tap")
+            if name != formula.ALPHA and value is None:
+                raise ValueError(f"{name} needs a value; null is for alpha alone, and means 1/λ_max")
+        return parameters
+
+    @model_validator(mode="after")
+    def _expressions_can_be_calculated(self) -> Objective:
+        scope = {name: value for name, value in self.parameters.items() if value is not None}
+        scope[formula.BETA] = max(self.beta, self.schedule.beta_min)
+        if formula.ALPHA in self.parameters:
+            scope.setdefault(formula.ALPHA, 1.0 / float(formula.PROBES[-1]))
+        for number, term in enumerate(self.terms):
+            for key, text in zip(("f", "f_synthetic"), term.sides, strict=False):
+                at = f"objective.terms[{number}].{key}"
+                try:
+                    constant = formula.is_constant(formula.check(text, scope))
+                except formula.FormulaError as error:
+                    raise ValueError(f"{at}: {_told(text, error)}") from None
+            if term.f is not None and constant and self.signal_of(term) == "none":
+                raise ValueError(
+                    f"{at}: {text!r} is constant, and without a signal the same whatever the images are"
+                )
+        return self
+
+    def signal_of(self, term: Term) -> SignalName:
+        """The signal of a term; of `chosen`, what the objective chooses."""
+        return self.signal if term.signal == "chosen" else term.signal
+
     @model_validator(mode="after")
     def _can_be_measured(self) -> Objective:
         if not self.terms and self.ce == 0:
             raise ValueError("terms is empty and ce is 0: nothing to optimise for")
         for term in self.terms:
-            signal = self.signal if term.signal == "chosen" else term.signal
+            signal = self.signal_of(term)
             if term.filter == "identity" and signal == "none":
                 raise ValueError("signal = none makes the identity filter zero whatever the images are")
             if self.taps == "batchnorm" and (term.filter, signal) not in _BATCHNORM_KNOWS:
                 raise ValueError(
                     f"taps = batchnorm knows variances and means alone, so no term"
-                    f" {term.filter} with signal {signal}; use diagonal with none, identity with mean,"
+                    f" {term.label} with signal {signal}; use diagonal with none, identity with mean,"
                     f" or taps conv-input"
                 )
             if term.filter == "ridge" and max(self.beta, self.schedule.beta_min) == 0:

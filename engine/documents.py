@@ -1,10 +1,11 @@
 """The YAML documents that settings are made of: presets, protocols, methods, and a person's own files.
 
 A person's own presets are the files NAME.yaml in ``$CFM_PRESETS``, else ``$XDG_CONFIG_HOME/cfm-tui/presets``,
-else ``~/.config/cfm-tui/presets``; none may have the name of one that ships.
+else ``~/.config/cfm-tui/presets``, and their own methods those in the folder ``methods`` there; none may
+have the name of one that ships.
 
-A document holds keys of `Config`, and may say `description:`, `extends:` (a preset; in a file also
-another file) and `protocols:` (what holds under one protocol only).
+A document holds keys of `Config`, and may say `description:`, `formula:`, `source:`, `extends:` (a preset;
+in a file also another file) and `protocols:` (what holds under one protocol only).
 Not here: in which order documents count (see `settings`).
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import as_file, files
@@ -37,6 +38,8 @@ class Document:
     label: str
     values: dict[str, Any]
     description: str = ""
+    formula: str = ""
+    source: str = ""
     extends: str | None = None
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     path: Path | None = None  #: None: ships with the package
@@ -45,12 +48,17 @@ class Document:
 
 @dataclass(frozen=True)
 class OwnPreset:
-    """A preset of the user's own. problem: why it cannot be used, or empty."""
+    """A preset, or a method, of the user's own. problem: why it cannot be used, or empty."""
 
     name: str
     path: Path
     description: str
     problem: str = ""
+
+    def told(self) -> dict[str, str]:
+        """As JSON documents tell of it."""
+        told = {"name": self.name, "description": self.description, "path": str(self.path)}
+        return {**told, "problem": self.problem} if self.problem else told
 
 
 def preset_names() -> list[str]:
@@ -59,8 +67,8 @@ def preset_names() -> list[str]:
 
 
 def method_names() -> list[str]:
-    """The methods that ship with the package."""
-    return _names("methods")
+    """The methods that ship with the package, then the user's own that can be used."""
+    return [*_names("methods"), *(method.name for method in own_methods() if not method.problem)]
 
 
 def presets_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -71,22 +79,36 @@ def presets_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(os.path.expanduser(base)) / "cfm-tui" / "presets"
 
 
+def methods_folder() -> Path:
+    """Where the user's own methods lie."""
+    return presets_folder() / "methods"
+
+
 def own_presets() -> list[OwnPreset]:
     """The user's own presets, without their bases; those that cannot be used say why."""
+    return _own("", from_preset)
+
+
+def own_methods() -> list[OwnPreset]:
+    """The user's own methods, likewise."""
+    return _own("methods", from_method)
+
+
+def _own(kind: str, read: Callable[[str], Document]) -> list[OwnPreset]:
     found = []
-    for name in _own_names():
+    for name in _own_names(kind):
         if not name.startswith("_"):
+            path = _own_path(name, kind)
             try:
-                document = from_preset(name)
-                found.append(OwnPreset(name, _own_path(name), document.description))
+                found.append(OwnPreset(name, path, read(name).description))
             except UserError as error:
-                found.append(OwnPreset(name, _own_path(name), "", error.message))
+                found.append(OwnPreset(name, path, "", error.message))
     return found
 
 
 def describe(name: str, kind: str = "") -> str:
     """The one-line description of a preset, or with kind `methods` or `protocols` of one of those."""
-    return from_preset(name).description if not kind else str(shipped(kind, name).get("description", ""))
+    return {"": from_preset, "methods": from_method, "protocols": from_protocol}[kind](name).description
 
 
 def source_text(name: str) -> str:
@@ -126,16 +148,16 @@ def save_preset(name: str, text: str, *, replace: bool = False) -> Path:
     return path
 
 
-def _own_names() -> list[str]:
+def _own_names(kind: str = "") -> list[str]:
     try:
-        names = [entry[:-5] for entry in os.listdir(presets_folder()) if entry.endswith(".yaml")]
+        names = [entry[:-5] for entry in os.listdir(presets_folder() / kind) if entry.endswith(".yaml")]
     except OSError:
         return []
     return sorted(name for name in names if _NAME.fullmatch(name))
 
 
-def _own_path(name: str) -> Path:
-    return presets_folder() / f"{name}.yaml"
+def _own_path(name: str, kind: str = "") -> Path:
+    return presets_folder() / kind / f"{name}.yaml"
 
 
 def _names(kind: str) -> list[str]:
@@ -153,7 +175,7 @@ def shipped(kind: str, name: str) -> dict[str, Any]:
 
 def _document(values: Mapping[str, Any], label: str, path: Path | None = None) -> Document:
     rest = copy.deepcopy(dict(values))
-    description = rest.pop("description", "")
+    description, formula, source = (str(rest.pop(key, "")) for key in ("description", "formula", "source"))
     extends = rest.pop("extends", None)
     sections = rest.pop("protocols", {})
     if extends is not None and not isinstance(extends, str):
@@ -171,7 +193,7 @@ def _document(values: Mapping[str, Any], label: str, path: Path | None = None) -
             )
         if "protocol" in section:
             raise UserError("config", f"protocols.{name}.protocol cannot be set ({label})", "Leave it out.")
-    return Document(label, rest, str(description), extends, sections, path)
+    return Document(label, rest, description, formula, source, extends, sections, path)
 
 
 def from_preset(name: str, where: str = "") -> Document:
@@ -197,6 +219,40 @@ def from_preset(name: str, where: str = "") -> Document:
 def _own_document(name: str, values: Mapping[str, Any]) -> Document:
     path = _own_path(name).resolve()
     return replace(_document(values, f"own preset {name}", path), preset=True)
+
+
+def from_method(name: str, where: str = "") -> Document:
+    """The method of that name, shipped or the user's own. where: what asked for it, for the message.
+
+    Raises UserError("config"): unknown, of a shipped one's name, or of keys that no method has.
+    """
+    own, path = _own_names("methods"), _own_path(name, "methods")
+    if name not in _names("methods"):
+        if name not in own:
+            raise unknown("method", name, [*_names("methods"), *own], where)
+        document = _document(yaml_file.read(path), f"own method {name}", path.resolve())
+        return _required_method(document)
+    if name in own:
+        raise UserError(
+            "config",
+            f"method {name} ships with the program, and {path} has the same name",
+            "Rename your file.",
+        )
+    return _document(shipped("methods", name), f"method {name}")
+
+
+def _required_method(document: Document) -> Document:
+    """Refuse what is more than a method."""
+    if document.extends is not None:
+        raise UserError("config", f"{document.label} extends something", "Write its terms out.")
+    objective = document.values.get("objective")
+    if not isinstance(objective, dict) or "method" in objective:
+        raise UserError(
+            "config",
+            f"{document.label} has no section objective of its own",
+            "Write `objective: {terms: [{filter: ridge, signal: class}]}`.",
+        )
+    return document
 
 
 def from_protocol(name: str) -> Document:

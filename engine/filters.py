@@ -1,20 +1,22 @@
 """Spectral filters f(λ) applied to a feature-feature correlation matrix.
 
-f(Ψ) = U f(Λ) Uᵀ for Ψ = U Λ Uᵀ; each filter here reaches it without an eigendecomposition.
+f(Ψ) = U f(Λ) Uᵀ for Ψ = U Λ Uᵀ; the named filters reach it without an eigendecomposition.
 Legend: D feature dimension. Source: UniDD Eq. 2, 4, 20 and Table 1.
 Not here: f(λ) of single eigenvalues (see `responses`), how correlations are estimated (see `moments`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from engine.config import FilterName
-from engine.responses import response
+from engine import formula, spectral
+from engine.config import FilterName, Term
+from engine.responses import bound, response
 
 
 class Filter(Protocol):
@@ -84,27 +86,24 @@ class Ridge:
 
         Telling the user is left to who can afford to wait for the device.
         """
-        inverse: Tensor = _RidgeInverse.apply(cov_DD, self.beta)
+        inverse: Tensor = spectral.Inverse.apply(cov_DD, self.beta)
         return inverse
 
 
-class _RidgeInverse(torch.autograd.Function):
-    """(Ψ + βI)⁻¹ by Cholesky; the gradient through it is −f·dΨ·f."""
+@dataclass(frozen=True)
+class Expression:
+    """A person's own f(λ), every name but λ being a number already."""
 
-    @staticmethod
-    def forward(ctx: Any, cov_DD: Tensor, beta: float) -> Tensor:
-        shifted_DD = cov_DD.clone()
-        shifted_DD.diagonal().add_(beta)
-        factor_DD, info = torch.linalg.cholesky_ex(shifted_DD)
-        inverse_DD = torch.cholesky_inverse(factor_DD)
-        inverse_DD += torch.where(info == 0, 0.0, torch.nan)
-        ctx.save_for_backward(inverse_DD)
-        return inverse_DD
+    tree: formula.Node
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
-        (inverse_DD,) = ctx.saved_tensors
-        return (inverse_DD @ gradients[0] @ inverse_DD).neg_(), None
+    def response(self, eigenvalues_D: Tensor) -> Tensor:
+        """f(λ)."""
+        found = formula.evaluate(self.tree, eigenvalues_D, spectral.FUNCTIONS)
+        return found if isinstance(found, Tensor) else torch.full_like(eigenvalues_D, found)
+
+    def apply(self, cov_DD: Tensor) -> Tensor:
+        """f(Ψ); NaN throughout where f has no value at an eigenvalue."""
+        return spectral.apply(self.tree, cov_DD)
 
 
 def build(name: FilterName, beta: float) -> Filter:
@@ -116,3 +115,17 @@ def build(name: FilterName, beta: float) -> Filter:
         "diagonal": Diagonal(),
     }
     return known[name]
+
+
+def of_term(
+    term: Term,
+    beta: float,
+    parameters: Mapping[str, float | None],
+    *,
+    largest: float | None = None,
+    synthetic: bool = False,
+) -> Filter:
+    """The filter of a term on its real or its synthetic side. largest: see `responses.bound`."""
+    if term.filter is not None:
+        return build(term.filter, beta)
+    return Expression(bound(term, beta, parameters, largest=largest, synthetic=synthetic))

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine import yaml_file
 from engine.config import Config
-from engine.documents import method_names, shipped
+from engine.documents import from_method
 from engine.errors import UserError
 from engine.problems import leaves, unknown
 
@@ -62,12 +62,25 @@ def with_method(layers: list[Layer]) -> list[Layer]:
         return layers
     top = naming[-1]
     name = str(_method(layers[top]))
-    if name not in method_names():
-        raise unknown("method", name, method_names(), f"objective.method, from {layers[top].label}")
+    if _is_whole(layers[top]):
+        return layers  # a run's own file means the same wherever it is read
+    method = from_method(name, f"objective.method, from {layers[top].label}")
     below = [_without_objective(layer) if _drops(layer) else layer for layer in layers[:top]]
-    method = shipped("methods", name)
-    values = {key: method[key] for key in method if key not in ("description", "formula", "source")}
-    return [*below, Layer(f"method {name}", values), *layers[top:]]
+    return [*below, Layer(method.label, method.values), *layers[top:]]
+
+
+def _is_whole(layer: Layer) -> bool:
+    """Whether it says everything of the objective, so that no method's file is asked."""
+    said: set[str] = set()
+
+    def look(values: Mapping[str, Any], at: str) -> None:
+        for key, value in values.items():
+            said.add(at + key)
+            if isinstance(value, dict):
+                look(value, f"{at}{key}.")
+
+    look(layer.values, "")
+    return said.issuperset(key for key in leaves(Config) if key.startswith("objective."))
 
 
 def _drops(layer: Layer) -> bool:
@@ -86,6 +99,8 @@ def merge(
         path = f"{at}{key}"
         if isinstance(value, dict) and isinstance(tree.get(key), dict):
             merge(tree[key], value, label, said, path + ".")
+            if value:
+                said[path] = label
         elif isinstance(value, dict) and value:
             tree[key] = {}
             said[path] = label

@@ -6,6 +6,7 @@ Legend: M images, D features, K classes, L taps, T terms. Source: UniDD Eq. 1, 4
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine import config, filters
+from engine import config, filters, formula
 from engine.errors import UserError
 from engine.moments import Moments, require_finite
 
@@ -30,14 +31,14 @@ def resolved_terms(objective: config.Objective) -> tuple[config.Term, ...]:
     for term in objective.terms:
         if term.signal == "chosen":
             named = term.model_copy(update={"signal": objective.signal})
-            if not any((named.filter, named.signal) == (other.filter, other.signal) for other in found):
+            if not any(named.same_as(other) for other in found):
                 found.append(named)
     return tuple(found)
 
 
 def needs_covariance(terms: Sequence[config.Term]) -> bool:
     """Whether any term reads more of Ψ than its diagonal."""
-    return any(term.filter in ("lambda", "ridge") for term in terms)
+    return any(term.filter in ("lambda", "ridge", None) for term in terms)
 
 
 def needs_labels(terms: Sequence[config.Term]) -> bool:
@@ -45,11 +46,11 @@ def needs_labels(terms: Sequence[config.Term]) -> bool:
     return any(term.signal == "class" for term in terms)
 
 
-def sides(terms: Sequence[config.Term], moments: Moments, beta: float) -> list[Tensor]:
-    """f(Ψ)·g(Φ) of one tap for each term: (D, D), (D,) or (D, K)."""
-    matrices: dict[str, Tensor] = {}
+def sides(terms: Sequence[config.Term], applied: Sequence[filters.Filter], moments: Moments) -> list[Tensor]:
+    """f(Ψ)·g(Φ) of one tap for each term and its filter: (D, D), (D,) or (D, K)."""
+    matrices: dict[filters.Filter, Tensor] = {}
     found: list[Tensor] = []
-    for term in terms:
+    for term, own in zip(terms, applied, strict=True):
         signal = {"none": None, "mean": moments.mean_D, "class": moments.flc_DK}[term.signal]
         if term.filter == "diagonal":
             found.append(moments.var_D)
@@ -57,10 +58,10 @@ def sides(terms: Sequence[config.Term], moments: Moments, beta: float) -> list[T
             assert signal is not None
             found.append(signal)
         else:
-            if term.filter not in matrices:
+            if own not in matrices:
                 assert moments.cov_DD is not None
-                matrices[term.filter] = filters.build(term.filter, beta).apply(moments.cov_DD)
-            matrix_DD = matrices[term.filter]
+                matrices[own] = own.apply(moments.cov_DD)
+            matrix_DD = matrices[own]
             found.append(matrix_DD if signal is None else matrix_DD @ signal)
     return found
 
@@ -68,7 +69,8 @@ def sides(terms: Sequence[config.Term], moments: Moments, beta: float) -> list[T
 class Objective:
     """The objective of one recovery batch: the real side of every term is computed once, here.
 
-    Raises UserError("numeric") where a real statistic is not finite, or Ψ + βI of a real tap is singular.
+    Raises UserError("numeric") where a real statistic is not finite, or a filter has no value for a real tap,
+    as where Ψ + βI is singular; UserError("config") where α is too large for one.
     """
 
     def __init__(self, objective: config.Objective, real: Sequence[Moments], beta: float) -> None:
@@ -78,10 +80,14 @@ class Objective:
         self.terms = resolved_terms(objective)
         self.covariance = needs_covariance(self.terms)
         self.labels = needs_labels(self.terms)
-        self._real = [sides(self.terms, moments, beta) for moments in real]
-        for moments, tap in zip(real, self._real, strict=True):
-            if not all(bool(side.isfinite().all()) for side in tap):
-                raise singular(f"real tap {moments.name}", beta)
+        self._real, self._filters = [], []
+        for moments in real:
+            own, synthetic = _filters(objective, self.terms, moments, beta)
+            self._real.append(sides(self.terms, own, moments))
+            self._filters.append(synthetic)
+            for term, side in zip(self.terms, self._real[-1], strict=True):
+                if not bool(side.isfinite().all()):
+                    raise without_value(term, f"real tap {moments.name}", beta)
         device = real[0].mean_D.device
         weights_T1 = torch.tensor([term.weight for term in self.terms], device=device).reshape(-1, 1)
         weights_TL = weights_T1.repeat(1, len(real))
@@ -91,8 +97,8 @@ class Objective:
     def values(self, synthetic: Sequence[Moments]) -> Tensor:
         """Every unweighted term at every tap, shape (T, L); differentiable."""
         columns = []
-        for moments, real in zip(synthetic, self._real, strict=True):
-            found = sides(self.terms, moments, self.beta)
+        for moments, own, real in zip(synthetic, self._filters, self._real, strict=True):
+            found = sides(self.terms, own, moments)
             columns += [torch.linalg.vector_norm(s - r) for s, r in zip(found, real, strict=True)]
         if not columns:
             return self._weights_TL.new_zeros(0, len(self._real))
@@ -112,13 +118,70 @@ def singular(where: str, beta: float) -> UserError:
     )
 
 
+def without_value(term: config.Term, where: str, beta: float) -> UserError:
+    """The report that a term's filter gave no finite number for finite statistics."""
+    if term.filter == "ridge":
+        return singular(where, beta)
+    if term.filter is not None:
+        return UserError("numeric", f"the term {term.title} of {where} is not finite", "use another teacher")
+    return UserError(
+        "numeric",
+        f"f = {' or '.join(term.sides)} has no finite value, or no slope, at an eigenvalue of {where},"
+        f" at β = {beta:.3g}",
+        "keep f away from poles, and from roots and logarithms of 0: write lambda + beta, with beta > 0",
+    )
+
+
+def _filters(
+    objective: config.Objective, terms: Sequence[config.Term], moments: Moments, beta: float
+) -> tuple[list[filters.Filter], list[filters.Filter]]:
+    """The filters of all terms for one real tap and for what is matched to it."""
+    largest = _largest(objective, terms, moments)
+
+    def of(*, synthetic: bool) -> list[filters.Filter]:
+        return [
+            filters.of_term(term, beta, objective.parameters, largest=largest, synthetic=synthetic)
+            for term in terms
+        ]
+
+    return of(synthetic=False), of(synthetic=True)
+
+
+def _largest(objective: config.Objective, terms: Sequence[config.Term], moments: Moments) -> float | None:
+    """λ_max of a real tap where a term has α, which must be below 2/λ_max; None where none has.
+
+    Raises UserError: "config" for an α that is too large, "numeric" where Ψ is zero and α was to be 1/λ_max.
+    """
+    texts = [text for term in terms for text in term.sides]
+    if not any(formula.ALPHA in formula.names(formula.parse(text)) for text in texts):
+        return None
+    assert moments.cov_DD is not None
+    largest = float(torch.linalg.eigvalsh(moments.cov_DD.cpu().double())[-1])
+    alpha = objective.parameters[formula.ALPHA]
+    if alpha is None and largest <= 0:
+        raise UserError(
+            "numeric",
+            f"Ψ of real tap {moments.name} is zero, so there is no α = 1/λ_max",
+            "give alpha a value",
+        )
+    if alpha is not None and alpha * largest >= 2:
+        raise UserError(
+            "config",
+            f"objective.parameters.alpha = {alpha:g} is too large for real tap {moments.name}: its λ_max is"
+            f" {largest:.4g}, and alpha must be below 2/λ_max = {2 / largest:.4g}",
+            "lower it, or set objective.parameters.alpha=null for 1/λ_max of each tap",
+        )
+    return largest
+
+
 def score(
     objective: config.Objective, real: Sequence[Moments], synthetic: Sequence[Moments], ce: float
 ) -> dict[str, Any]:
     """The UniDD lens: every unweighted term and both spectra, in float64.
 
     Returns ``{"beta", "ce", "layers": [{"name", "eigenvalues_real", "eigenvalues_synthetic",
-    "terms": [{"filter", "signal", "value"}]}]}``; eigenvalues descend, null where Ψ is not measured.
+    "terms": [{"filter", "signal", "value"}]}]}``, with "f" where a term is an expression; eigenvalues
+    descend, null where Ψ is not measured.
     """
     cpu = torch.device("cpu")
     real = [moments.to(cpu, torch.float64) for moments in real]
@@ -127,12 +190,14 @@ def score(
     values_TL = whole.values(synthetic)
     layers = []
     for index, (r, s) in enumerate(zip(real, synthetic, strict=True)):
+        for term, value in zip(whole.terms, values_TL[:, index].tolist(), strict=True):
+            if not math.isfinite(value):
+                raise without_value(term, f"the scored images at tap {s.name}", objective.beta)
         terms = [
-            {"filter": term.filter, "signal": term.signal, "value": float(values_TL[t, index])}
+            {"filter": term.label, "signal": term.signal, "value": float(values_TL[t, index])}
+            | ({"f": list(term.sides)} if term.sides else {})
             for t, term in enumerate(whole.terms)
         ]
-        if not all(bool(torch.isfinite(torch.tensor(term["value"]))) for term in terms):
-            raise singular(f"the scored images at tap {s.name}", objective.beta)
         layers.append(
             {
                 "name": r.name,

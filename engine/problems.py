@@ -89,7 +89,9 @@ def _sentence(detail: Any, model: type[BaseModel], origins: Mapping[str, str]) -
         bound = context.get("max_length", context.get("min_length"))
         return f"{key} has {context['actual_length']} entries instead of {bound}{came}", ""
     if kind == "value_error":
-        return (f"{key}: " if key else "") + str(context["error"]), ""
+        said = str(context["error"])
+        deeper = bool(key) and said.startswith((f"{key}.", f"{key}["))  # it names what is wrong below the key
+        return said if deeper or not key else f"{key}: {said}", ""
     wanted = _KINDS.get(kind.split("_")[0])
     if wanted is None:
         return f"{key or 'the configuration'}: {detail['msg']}{came}", ""

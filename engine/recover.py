@@ -103,7 +103,7 @@ def recover(
     network = Tapped(model, goal.taps, device, getattr(torch, config.recover.precision))
     real = [moments.to(device) for moments in real]
     betas = schedules.betas_of_batches(goal.schedule, goal.beta, config.ipc, len(plan))
-    terms = [f"{term.filter}/{term.signal}" for term in objective.resolved_terms(goal)]
+    terms = [term.title for term in objective.resolved_terms(goal)]
     at = {"batch": 1, "iteration": 0} if saved is None else saved.facts
     done = (at["batch"] - 1) * config.recover.iterations + at["iteration"]
     yield RecoverLayout(network.names, terms, betas, done)
@@ -308,18 +308,20 @@ class Batch:
         """The report of a term that is not finite though the statistics are."""
         tap = int(bad_TL.any(dim=0).nonzero()[0])
         layer = f"layer {self.network.names[tap]} at {where}"
-        for term, wrong in zip(self.objective.terms, bad_TL[:, tap].tolist(), strict=True):
-            if wrong and term.filter != "ridge":
-                return UserError(
-                    "numeric", f"the term {term.filter}/{term.signal} of {layer} is not finite", HINT
-                )
-        if not self.config.recover.clamp:  # unbounded pixels may have run away before any inverse failed
+        bad = [t for t, wrong in zip(self.objective.terms, bad_TL[:, tap].tolist(), strict=True) if wrong]
+        for term in bad:
+            if term.filter is not None and term.filter != "ridge":
+                return UserError("numeric", f"the term {term.title} of {layer} is not finite", HINT)
+        if not self.config.recover.clamp:  # unbounded pixels may have run away before any filter failed
+            which, why = f"the {bad[0].label} terms", "a filter has no value there"
+            if bad[0].filter == "ridge":
+                why = "Ψ + βI is singular"
             return UserError(
                 "numeric",
-                f"the ridge terms of {layer} are not finite: the images ran away, or Ψ + βI is singular",
+                f"{which} of {layer} are not finite: the images ran away, or {why}",
                 f"set recover.clamp=true, lower recover.lr, or raise objective.beta; {KEPT}",
             )
-        return objective.singular(layer, self.objective.beta)
+        return objective.without_value(bad[0], layer, self.objective.beta)
 
     def _require_images(self) -> None:
         if not bool(self.images_MCHW.isfinite().all()):

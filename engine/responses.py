@@ -6,13 +6,18 @@ Not here: what a filter does to a whole correlation matrix (see `filters`).
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.config import FilterName
+from engine import formula
+from engine.config import FilterName, Objective, Term
 
 T = TypeVar("T")
+Band = Literal["low-pass", "high-pass", "all-pass", "mixed"]
 
 
 def response(name: FilterName, eigenvalues: T, beta: float) -> T:
@@ -29,3 +34,102 @@ def response(name: FilterName, eigenvalues: T, beta: float) -> T:
     else:
         found = values
     return found  # type: ignore[no-any-return]
+
+
+def bound(
+    term: Term,
+    beta: float,
+    parameters: Mapping[str, float | None],
+    *,
+    largest: float | None = None,
+    synthetic: bool = False,
+) -> formula.Node:
+    """The expression of a term, on its real or its synthetic side, with numbers for all names but λ.
+
+    largest: λ_max of the real Ψ, whose inverse is α where that is null.
+    """
+    text = term.f_synthetic if synthetic and term.f_synthetic is not None else term.f
+    assert text is not None
+    scope = {name: value for name, value in parameters.items() if value is not None}
+    if largest and formula.ALPHA in parameters:
+        scope.setdefault(formula.ALPHA, 1.0 / largest)
+    return formula.bind(formula.parse(text), scope | {formula.BETA: beta})
+
+
+def of_term(
+    term: Term,
+    eigenvalues: NDArray[np.float64],
+    beta: float,
+    parameters: Mapping[str, float | None],
+    *,
+    largest: float | None = None,
+    synthetic: bool = False,
+) -> NDArray[np.float64]:
+    """f(λ) of a term, named or an expression, at eigenvalues; NaN or infinite where it has no value.
+
+    largest: λ_max of the real Ψ; None: the largest of these.
+    """
+    if term.filter is not None:
+        return response(term.filter, eigenvalues, beta)
+    largest = largest or float(np.max(eigenvalues, initial=0.0)) or 1.0
+    tree = bound(term, beta, parameters, largest=largest, synthetic=synthetic)
+    with np.errstate(all="ignore"):
+        return np.broadcast_to(formula.evaluate(tree, eigenvalues), eigenvalues.shape)
+
+
+def distinct(terms: Sequence[Term]) -> list[Term]:
+    """One term of each filter."""
+    found: dict[object, Term] = {}
+    for term in terms:
+        found.setdefault((term.filter, term.sides), term)
+    return list(found.values())
+
+
+def has_beta(term: Term) -> bool:
+    """Whether f changes with β."""
+    texts = term.sides
+    return term.filter == "ridge" or any(formula.BETA in formula.names(formula.parse(text)) for text in texts)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """f(λ) of a term. beta: None where f has none; synthetic: of the other side, where that has its own f."""
+
+    term: Term
+    beta: float | None
+    synthetic: bool
+    values: NDArray[np.float64]
+
+    @property
+    def name(self) -> str:
+        """What tells it from an objective's other curves."""
+        at = "" if self.beta is None else f" β {self.beta:.3g}"
+        return f"{self.term.label}{at}{' of Ψ_s' if self.synthetic else ''}"
+
+
+def curves(objective: Objective, eigenvalues: NDArray[np.float64], betas: Sequence[float]) -> list[Curve]:
+    """f(λ) of each filter of an objective, at each β where it has one."""
+    found = []
+    for term in distinct(objective.terms):
+        for beta in dict.fromkeys(betas) if has_beta(term) else (None,):
+            for synthetic in (False, True)[: 1 if term.f_synthetic is None else 2]:
+                at = objective.beta if beta is None else beta
+                values = of_term(term, eigenvalues, at, objective.parameters, synthetic=synthetic)
+                found.append(Curve(term, beta, synthetic, values))
+    return found
+
+
+def band(values: NDArray[np.float64]) -> Band:
+    """What a filter lets through: |f| at ascending eigenvalues, of which large ones are low frequencies.
+
+    all-pass where |f| is constant; mixed where it both rises and falls, or has no value somewhere.
+    """
+    sizes = np.abs(values)
+    if not np.isfinite(sizes).all():
+        return "mixed"
+    steps = np.diff(sizes)
+    steps[np.abs(steps) <= 1e-12 * sizes.max(initial=0.0)] = 0.0
+    rises, falls = bool((steps > 0).any()), bool((steps < 0).any())
+    if rises and falls:
+        return "mixed"
+    return "low-pass" if rises else "high-pass" if falls else "all-pass"

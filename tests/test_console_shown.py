@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from images_run import results
 from monitored import BETAS, TAPS, glimpse
@@ -15,6 +16,7 @@ from cfm_tui.console import series
 from cfm_tui.console import shown as words
 from cfm_tui.console.model import LogLine, RunModel, _line
 from engine import events, store
+from engine.config import Objective
 
 
 def test_digits_are_three_rows_and_only_of_numbers():
@@ -46,21 +48,46 @@ def test_class_names_come_from_the_images_folders(tmp_path):
     assert words.class_names(Path("nowhere")) == []
 
 
+def goal(*titles):
+    """An objective with terms of these filters and signals."""
+    pairs = (title.split("/") for title in titles)
+    return Objective.model_validate({"terms": [{"filter": f, "signal": g} for f, g in pairs]})
+
+
 def test_a_spectrum_says_where_the_filter_turns():
     seen = glimpse()
-    lines, turn = series.spectrum(seen, TAPS[1], ["ridge/none", "ridge/class"])
+    lines, turn = series.spectrum(seen, TAPS[1], goal("ridge/none", "ridge/class"))
     assert [line.name for line in lines] == ["Ψ", "Ψ_s", "f(Ψ)", "f(Ψ_s)"]
     real = seen.spectra[TAPS[1]][0]
     assert 10**turn == pytest.approx(1 + sum(real >= BETAS[2]))
-    assert series.spectrum(seen, TAPS[1], ["identity/class"])[1] is None
+    assert series.spectrum(seen, TAPS[1], goal("identity/class"))[1] is None
 
 
 def test_a_filter_that_changes_nothing_has_no_curve_and_no_two_curves_one_name():
     seen = glimpse()
-    lines, _ = series.spectrum(seen, TAPS[1], ["lambda/none", "ridge/class", "identity/mean"])
+    lines, _ = series.spectrum(seen, TAPS[1], goal("lambda/none", "ridge/class", "identity/mean"))
     assert [line.name for line in lines] == ["Ψ", "Ψ_s", "f(Ψ)", "f(Ψ_s)"]
-    lines, _ = series.spectrum(seen, TAPS[1], ["lambda/none"])
+    lines, _ = series.spectrum(seen, TAPS[1], goal("lambda/none"))
     assert [line.name for line in lines] == ["Ψ", "Ψ_s"]
+
+
+def test_an_expression_has_its_own_curve_on_each_side():
+    seen = glimpse()
+    own = Objective.model_validate(
+        {
+            "parameters": {"alpha": None},
+            "terms": [{"f": "1 - 2*alpha*lambda", "f_synthetic": "lambda**2", "name": "two"}],
+        }
+    )
+    lines, turn = series.spectrum(seen, TAPS[1], own)
+    assert [line.name for line in lines] == ["Ψ", "Ψ_s", "|f(Ψ)|", "f(Ψ_s)"]
+    assert turn is None
+    real, synthetic = seen.spectra[TAPS[1]]
+    np.testing.assert_allclose(lines[2].low, np.abs(1 - 2 * real / real[0]), rtol=1e-5)
+    np.testing.assert_allclose(lines[3].low, synthetic**2, rtol=1e-5)
+    both = Objective.model_validate({"terms": [{"filter": "ridge"}, {"f": "lambda**2", "name": "two"}]})
+    names = [line.name for line in series.spectrum(seen, TAPS[1], both)[0]]
+    assert names == ["Ψ", "Ψ_s", "ridge(Ψ)", "ridge(Ψ_s)", "two(Ψ)", "two(Ψ_s)"]
 
 
 def recovered(folder, batches, iterations, last=None):

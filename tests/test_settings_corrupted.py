@@ -59,6 +59,8 @@ def wrong_values(key: str, value: Any) -> st.SearchStrategy[Any]:
         return st.integers() | st.booleans() | mappings | st.none() | letters.map(lambda text: f"{text}-x9")
     if isinstance(value, list):
         return letters.filter(_is_text) | st.integers() | st.lists(st.just("?"), min_size=1) | mappings
+    if isinstance(value, dict):
+        return letters.filter(_is_text) | st.integers() | st.booleans() | st.lists(st.integers()) | st.none()
     return mappings | st.lists(mappings, min_size=1) | st.just(True) | st.floats(max_value=-0.1)
 
 

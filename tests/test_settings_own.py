@@ -20,6 +20,8 @@ EDITS = [
     {"objective.method": "hfm", "objective.beta": 1e-3, "data.root": "2024"},
     {"protocol": "reference", "objective.method": "sre2l", "objective.first_tap": 2.0},
     {"objective.terms": [{"filter": "ridge", "signal": "class", "weight": 0.5}], "backbone.teacher": None},
+    {"objective.method": "mtt", "objective.parameters": {"alpha": 0.01, "P": 7}},
+    {"objective.terms": [{"f": "1/(lambda+a)", "signal": "class"}], "objective.parameters": {"a": 0.5}},
 ]
 
 

@@ -52,6 +52,7 @@ def test_files_are_described_and_fit_on_a_screen() -> None:
     for protocol in settings.PROTOCOLS:
         assert settings.describe(protocol, "protocols")
     for method in settings.method_names():
+        assert settings.describe(method, "methods")
         values = yaml_file.parse(
             files("presets").joinpath(f"methods/{method}.yaml").read_text("utf-8"), method
         )

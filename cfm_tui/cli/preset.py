@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cfm_tui.cli.common import ConfigFile, Json, Sets, print_json
-
-if TYPE_CHECKING:
-    from engine.documents import OwnPreset
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check presets and configuration files.")
 
@@ -36,7 +33,7 @@ def list_presets(as_json: Json = False) -> None:
             kind: [{"name": name, "description": description} for name, description in entries]
             for kind, entries in kinds.items()
         }
-        document["own"] = [_told(preset) for preset in own]
+        document["own"] = [preset.told() for preset in own]
         print_json(document)
         return
     for kind, entries in kinds.items():
@@ -48,11 +45,6 @@ def list_presets(as_json: Json = False) -> None:
         typer.echo(f"{kind}:")
         for name, description in entries:
             typer.echo(f"  {name:<20} {description}")
-
-
-def _told(preset: OwnPreset) -> dict[str, str]:
-    told = {"name": preset.name, "description": preset.description, "path": str(preset.path)}
-    return {**told, "problem": preset.problem} if preset.problem else told
 
 
 @app.command()

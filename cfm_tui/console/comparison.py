@@ -13,6 +13,8 @@ from cfm_tui.console import series, shown
 from cfm_tui.progress import duration
 from cfm_tui.tables import spread
 from engine import settings, yaml_file
+from engine.config import Objective
+from engine.errors import UserError
 from engine.events import STAGES
 from engine.store import StoredRun, folders
 
@@ -79,6 +81,14 @@ def stored_settings(folder: Path) -> dict[str, Cell]:
     StoredRun(folder).config_yaml()  # refused where it is damaged
     config = settings.resolve(file=folder / folders.CONFIG, base=None).config
     return {key: _written(value) for key, value in settings.flat(config).items()}
+
+
+def objective_of(folder: Path) -> Objective:
+    """What a run's images are optimised for; without terms where that cannot be read."""
+    try:
+        return settings.resolve(file=folder / folders.CONFIG, base=None).config.objective
+    except UserError:
+        return Objective(terms=())
 
 
 def _written(value: Any) -> Cell:

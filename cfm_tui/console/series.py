@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 
 from cfm_tui.charts import ROLES, Line
 from engine.events import Stage
-from engine.responses import response
+from engine.responses import distinct, has_beta, of_term
 from engine.store.numbers import FIXED
 
 if TYPE_CHECKING:
     from cfm_tui.console.model import RunModel, Training
+    from engine.config import Objective, Term
     from engine.store.glimpse import Glimpse
 
 Floats = NDArray[np.float64]
+REAL, SYNTHETIC = "Ψ", "Ψ_s"
 RANKS = "log10 rank"  #: what spectra go by
 POINTS = 2048  #: of a line, at most: what zooming shows apart
 
@@ -120,31 +122,44 @@ def _lines(
     return lines
 
 
-def spectrum(glimpse: Glimpse, tap: str, terms: Sequence[str]) -> tuple[list[Line], float | None]:
+def spectrum(glimpse: Glimpse, tap: str, objective: Objective) -> tuple[list[Line], float | None]:
     """Eigenvalues of Ψ and Ψ_s with f(λ) of both, as `over_ranks` draws them.
 
     Also where Ψ falls below β: there the ridge filter turns. None where nothing does.
     """
     real_D, synthetic_D = (np.asarray(side, np.float64) for side in glimpse.spectra[tap])
-    filters = [term.partition("/")[0] for term in terms]
-    lines = over_ranks({"Ψ": real_D, "Ψ_s": synthetic_D}, filters, [glimpse.beta])
+    spectra = {REAL: real_D, SYNTHETIC: synthetic_D}
+    lines = over_ranks(spectra, objective.terms, [glimpse.beta], objective.parameters)
     below = np.flatnonzero(real_D < glimpse.beta)
-    turns = "ridge" in filters and len(below) > 0
+    turns = any(term.filter == "ridge" for term in objective.terms) and len(below) > 0
     return lines, float(np.log10(below[0] + 1)) if turns else None
 
 
-def over_ranks(spectra: Mapping[str, Floats], filters: Sequence[str], betas: Sequence[float]) -> list[Line]:
-    """Descending eigenvalues by the logarithm of their rank, and the ridge filter's f(λ) of each at every β.
+def over_ranks(
+    spectra: Mapping[str, Floats],
+    terms: Sequence[Term],
+    betas: Sequence[float],
+    parameters: Mapping[str, float | None],
+) -> list[Line]:
+    """Descending eigenvalues by the logarithm of their rank, and f(λ) of each of ridges and expressions.
 
-    No other filter has a curve of its own: the identity's f is 1, and of `lambda`, as of `diagonal` where Ψ
-    is diagonal, f(Ψ) is Ψ itself.
+    Where f has β, at every β; where it is negative, its size. No other filter has a curve of its own: the
+    identity's f is 1, and of `lambda`, as of `diagonal` where Ψ is diagonal, f(Ψ) is Ψ itself.
     """
     curves = dict(spectra)
-    each = list(dict.fromkeys(betas)) if "ridge" in filters else []
-    for beta in each:
-        at = f" β {beta:.3g}" if len(each) > 1 else ""
-        for side, values_D in spectra.items():
-            curves[f"f({side}){at}"] = response("ridge", np.maximum(values_D, 0.0), beta)
+    largest = float(np.max(spectra[REAL], initial=0.0)) or None
+    drawn = [term for term in distinct(terms) if term.filter in ("ridge", None)]
+    for term in drawn:
+        each = list(dict.fromkeys(betas)) if has_beta(term) else betas[:1]
+        f = "f" if len(drawn) == 1 else term.label
+        for beta in each:
+            at = f" β {beta:.3g}" if len(each) > 1 else ""
+            for side, values_D in spectra.items():
+                values = np.maximum(values_D, 0.0)
+                synthetic = side == SYNTHETIC
+                y = of_term(term, values, beta, parameters, largest=largest, synthetic=synthetic)
+                name = f"|{f}({side})|" if np.any(y < 0) else f"{f}({side})"
+                curves[f"{name}{at}"] = np.abs(y)
     return [
         Line(name, np.log10(np.arange(1.0, len(values_D) + 1)), values_D, None, ROLES[index % len(ROLES)])
         for index, (name, values_D) in enumerate(curves.items())

@@ -9,7 +9,8 @@ import numpy as np
 from cfm_tui.console.study import Findings
 from cfm_tui.progress import duration, size
 from engine.config import Config
-from engine.responses import response
+from engine.formula import PROBES
+from engine.responses import curves
 from engine.schedules import beta_at, betas_of_batches, chunks
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 Curve = tuple[str, Any, Any]  #: name, x, y
 POINTS = 2000  #: of a curve, at most
-USUAL = (-4.0, 2.0)  #: decades of λ where no spectrum is known
+USUAL = (float(np.log10(PROBES[0])), float(np.log10(PROBES[-1])))  #: decades of λ where no spectrum is known
 CLASSES = 10  #: until it is known how many there are
 
 
@@ -128,7 +129,7 @@ def betas(config: Config, count: int) -> Curve:
 
 
 def responses(config: Config, count: int, eigenvalues: Any = None) -> tuple[list[Line], str]:
-    """f(λ) of each filter, the ridge's where recovery begins and ends, of `count` classes; and its x axis.
+    """f(λ) of each filter, where it has β as recovery begins and ends, of `count` classes; and its x axis.
 
     eigenvalues: descending; f is told of each, as a layer's page does it. None: over the usual range.
     """
@@ -138,14 +139,11 @@ def responses(config: Config, count: int, eigenvalues: Any = None) -> tuple[list
     objective = config.objective
     _, _, values = betas(config, count)
     ends = list(dict.fromkeys((float(values[0]), float(values[-1]))))
-    filters = list(dict.fromkeys(term.filter for term in objective.terms))
     if eigenvalues is not None:
-        return series.over_ranks({"Ψ": np.asarray(eigenvalues, np.float64)}, filters, ends), series.RANKS
+        spectra = {series.REAL: np.asarray(eigenvalues, np.float64)}
+        return series.over_ranks(spectra, objective.terms, ends, objective.parameters), series.RANKS
     at = np.linspace(*USUAL, 200)
-    curves = {}
-    for name in filters:
-        for beta in ends if name == "ridge" else [objective.beta]:
-            told = f"{name} β {beta:.3g}" if name == "ridge" else name
-            curves[told] = response(name, 10.0**at, beta)
-    lines = [Line(name, at, y, None, ROLES[n % len(ROLES)]) for n, (name, y) in enumerate(curves.items())]
-    return lines, "log10 λ"
+    found = curves(objective, 10.0**at, ends)
+    return [
+        Line(curve.name, at, curve.values, None, ROLES[n % len(ROLES)]) for n, curve in enumerate(found)
+    ], "log10 λ"

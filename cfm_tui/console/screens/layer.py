@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from cfm_tui.console import series
+from cfm_tui.console.comparison import objective_of
 from cfm_tui.console.model import RunModel
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.chart import Chart
@@ -40,6 +41,7 @@ class LayerPage(Page):
         self._model, self._tap = model, tap
         self._drawn = 0.0
         self._new = True
+        self._objective = objective_of(model.run.folder)
 
     def body(self) -> Iterator[Widget]:
         """Two charts."""
@@ -95,8 +97,7 @@ class LayerPage(Page):
             panel.say(f"Spectrum: {NOT_YET if glimpse is None else 'Ψ is not measured at this layer'}")
             chart.plot([])
             return
-        terms = self._model.layout.terms if self._model.layout else []
-        lines, turn = series.spectrum(glimpse, self._tap, terms)
+        lines, turn = series.spectrum(glimpse, self._tap, self._objective)
         where = f"batch {glimpse.batch}, iteration {glimpse.iteration}, β {glimpse.beta:.3g}"
         panel.say(f"Spectrum: {where}" + ("; | where λ < β" if turn is not None else ""))
         chart.plot(lines, x_label=series.RANKS, mark=turn)
