@@ -85,8 +85,10 @@ def networks(config: Config, train: ImageSet) -> list[nn.Module]:
         ]
 
 
-def prepare(config: Config, progress: Callable[[int, int], None] | None = None) -> Plan:
-    """Load the data and the given teacher, and check that every stage can begin.
+def prepare(
+    config: Config, progress: Callable[[int, int], None] | None = None, data: DataSet | None = None
+) -> Plan:
+    """Load the data, unless given, and the given teacher, and check that every stage can begin.
 
     Raises UserError: an absent device, data that cannot be used, a class with fewer than `ipc`
     images, a network that does not fit the images, a teacher that does not fit the network.
@@ -94,7 +96,7 @@ def prepare(config: Config, progress: Callable[[int, int], None] | None = None) 
     """
     device = devices.choose(config.device)
     artefacts.require_teacher(config)
-    data = load(config.data, progress=progress)
+    data = load(config.data, progress=progress) if data is None else data
     initial_indices(config, data.train)
     taps.names(networks(config, data.train)[0], config.objective.taps)
     return Plan(config, data, device, artefacts.given_teacher(config, data))

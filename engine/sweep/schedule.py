@@ -1,0 +1,73 @@
+"""Which point of a sweep may start next: none that would make again what a running one makes just now.
+
+Teachers and real statistics are shared through the cache. Of the points that need the same ones, the first
+runs alone until they are there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from engine.config import Config
+from engine.events import STAGES
+from engine.sweep.points import Point
+
+State = Literal["waiting", "running", "done", "failed", "stopped"]
+_MADE_BY = ("squeeze", "statistics")  # the stages that make what is shared
+
+
+def needs(config: Config) -> dict[str, str]:
+    """What an experiment shares with others, by the stage that makes it: two with equal text need the same.
+
+    Coarser than the cache's own keys where it is not known yet which weights and images there are.
+    """
+    data = config.data.model_dump_json()
+    backbone = config.backbone
+    teacher: list[Any] = [data, backbone.model_dump_json()]
+    if backbone.teacher is None:
+        teacher += [config.seed, config.squeeze.model_dump_json()]
+    order = config.seed if config.statistics.order == "mixed" else None
+    statistics = [*teacher, config.objective.taps, config.statistics.model_dump_json(), order]
+    found = {"statistics": json.dumps(statistics)}
+    return found if backbone.teacher is not None else {"squeeze": json.dumps(teacher), **found}
+
+
+class Schedule:
+    """The points of a sweep while it runs.
+
+    begun: names of points that were begun before; they come first, so that what was cut is what goes on.
+    """
+
+    def __init__(self, points: Sequence[Point], begun: Iterable[str] = ()) -> None:
+        first = set(begun)
+        self.points = {point.name: point for point in points}
+        self.states: dict[str, State] = dict.fromkeys(self.points, "waiting")
+        self._needs = {point.name: needs(point.config) for point in points}
+        self._order = sorted(self.points, key=lambda name: name not in first)
+        self._made: set[str] = set()
+
+    def next(self) -> str | None:
+        """The point that should start now; None where all that wait need what is being made, or none wait."""
+        making = {
+            text
+            for name in self.named("running")
+            for text in self._needs[name].values()
+            if text not in self._made
+        }
+        for name in self._order:
+            if self.states[name] == "waiting" and making.isdisjoint(self._needs[name].values()):
+                return name
+        return None
+
+    def named(self, *states: State) -> list[str]:
+        """The points in one of these states, in the order of the sweep."""
+        return [name for name, state in self.states.items() if state in states]
+
+    def reached(self, name: str, stage: str) -> None:
+        """A running point is in a stage: what earlier ones make is there."""
+        for made_by in _MADE_BY:
+            text = self._needs[name].get(made_by)
+            if text is not None and STAGES.index(made_by) < STAGES.index(stage):  # type: ignore[arg-type]
+                self._made.add(text)
