@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engine.errors import UserError
-from engine.store import AT_WORK, StoredRun, control
+from engine.store import AT_WORK, StoredRun, control, is_run
+from engine.store.process import alive
 from engine.store.sweeps import StoredSweep
 from engine.sweep.points import Point
 from engine.sweep.schedule import Schedule, State
@@ -120,7 +121,7 @@ class Sweeper:
             if all(child.slot != number for child in self._children)
         )
         run = self.stored.run(name)
-        if self.stored.begun(name) and run.state() in AT_WORK:
+        if at_work(run):
             self._children.append(Child(name, slot, None))
             self._enter(name, "running", "still at work from an earlier sweep")
             return
@@ -146,7 +147,7 @@ class Sweeper:
     def _look_after(self, child: Child) -> None:
         run = self.stored.run(child.name)
         if child.process is None:
-            if run.state() not in AT_WORK:
+            if not at_work(run):
                 self._children.remove(child)
                 self._enter(child.name, "done" if finished(run) else "waiting")
             else:
@@ -159,7 +160,7 @@ class Sweeper:
         self._children.remove(child)
         if code == 0 and finished(run):
             self._enter(child.name, "done")
-        elif self.stored.begun(child.name) and run.state() in AT_WORK:  # another process was quicker
+        elif at_work(run):  # another process was quicker
             self._children.append(Child(child.name, child.slot, None))
         elif self.stopping is not None or code in (130, 143):
             self._enter(child.name, "stopped")
@@ -193,8 +194,18 @@ def finished(run: StoredRun) -> bool:
         return False
 
 
+def at_work(run: StoredRun) -> bool:
+    """Whether a process has the run, or has just taken it."""
+    owner = run.owner()
+    if owner is not None and alive(owner) is True:
+        return True
+    return is_run(run.folder) and run.state() in AT_WORK
+
+
 def why(run: StoredRun, code: int) -> str:
     """Why a point failed: what its run says, else the end of its log."""
+    if code < 0:
+        return f"its process was killed by {signal.Signals(-code).name}"
     try:
         said = run.status().get("message")
     except UserError:

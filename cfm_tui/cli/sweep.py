@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,42 +21,48 @@ if TYPE_CHECKING:
     from engine.sweep.description import Options
     from engine.sweep.points import Point
 
+    Describe = Callable[[Sequence[Point]], dict[str, Any]]
+
+Target = Annotated[
+    str, typer.Argument(metavar="SWEEP", help="A sweep that ships, a YAML file, or a sweep's folder.")
+]
 Several = Annotated[str | None, typer.Option(metavar="A,B", help="Instead of what the sweep says.")]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        min=1e-6, max=1.0, help="Share of the epochs and iterations to spend, e.g. 0.1 on a laptop."
+    ),
+]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option("--grid", metavar="KEY=[…]", help="Another axis, e.g. seed=[0,1,2]; repeatable."),
+]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="Points at once.", show_default="1, or one a device")
+]
+Devices = Annotated[
+    str | None, typer.Option(metavar="A,B", help="Devices for the points, e.g. cuda:0,cuda:1.")
+]
+Out = Annotated[
+    Path | None, typer.Option(help="The sweep's folder.", show_default="one in runs/ named by the sweep")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the points, and what they differ in.")]
 
 
 def sweep(
-    target: Annotated[
-        str, typer.Argument(metavar="SWEEP", help="A sweep that ships, a YAML file, or a sweep's folder.")
-    ],
+    target: Target,
     dataset: Several = None,
     backbone: Several = None,
     ipc: Several = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            min=1e-6, max=1.0, help="Share of the epochs and iterations to spend, e.g. 0.1 on a laptop."
-        ),
-    ] = None,
-    grid: Annotated[
-        list[str] | None,
-        typer.Option("--grid", metavar="KEY=[…]", help="Another axis, e.g. seed=[0,1,2]; repeatable."),
-    ] = None,
+    budget: Budget = None,
+    grid: Grid = None,
     sets: Sets = None,
     data_root: DataRoot = None,
     teacher: Teacher = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, max=1000, help="Points at once.", show_default="1, or one a device"),
-    ] = None,
-    devices: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Devices for the points, e.g. cuda:0,cuda:1.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The sweep's folder.", show_default="one in runs/ named by the sweep")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the points, and what they differ in.")
-    ] = False,
+    jobs: Jobs = None,
+    devices: Devices = None,
+    out: Out = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -64,21 +72,16 @@ def sweep(
     """
     from engine.sweep.description import Options
 
-    options = Options(
-        datasets=_listed(dataset),
-        backbones=_listed(backbone),
-        ipcs=[_whole(text) for text in _listed(ipc)],
-        budget=budget,
-        sets=sets or (),
-        grid=_axes(grid or ()),
-        overrides={"data.root": data_root, "backbone.teacher": teacher},
-    )
+    ipcs, axes = [_whole(text) for text in _listed(ipc)], _axes(grid or ())
+    given = {"data.root": data_root, "backbone.teacher": teacher}
+    options = Options(_listed(dataset), _listed(backbone), ipcs, budget, sets or (), axes, given)
     slots = _slots(jobs, devices)
-    folder, points, manifest = _planned(target, options, out)
+    folder, points, describe = _planned(target, options, out)
     if dry_run:
         _print_points(folder, points, as_json)
         return
-    _run(folder, points, manifest, slots, as_json, quiet)
+    done = _run(folder, points, describe, slots, quiet)
+    _tell(done, as_json)
 
 
 def _listed(text: str | None) -> list[str]:
@@ -111,10 +114,8 @@ def _slots(jobs: int | None, devices: str | None) -> list[str | None]:
     return [names[number % len(names)] for number in range(jobs or len(names))]
 
 
-def _planned(
-    target: str, options: Options, out: Path | None
-) -> tuple[Path, list[Point], dict[str, Any] | None]:
-    """The sweep's folder and points, and what is to be written of it: None where it is there."""
+def _planned(target: str, options: Options, out: Path | None) -> tuple[Path, list[Point], Describe | None]:
+    """The sweep's folder and points, and what tells what is to be written of it: None where it is there."""
     from engine import store
     from engine.errors import UserError
     from engine.store import sweeps
@@ -132,7 +133,7 @@ def _planned(
     name, sweep = description.read(target)
     found = points.expand(sweep, options, os.environ)
     where = out or store.runs_folder() / _folder_name(name, options)
-    return where, found, folder.manifest(name, sweep, options, found)
+    return where, found, partial(folder.manifest, name, sweep, options)
 
 
 def _folder_name(name: str, options: Options) -> str:
@@ -173,17 +174,19 @@ def _common(points: Sequence[Point]) -> set[str]:
 def _run(
     folder: Path,
     points: list[Point],
-    manifest: dict[str, Any] | None,
+    describe: Describe | None,
     slots: list[str | None],
-    as_json: bool,
     quiet: bool,
-) -> None:
+) -> Sweeper:
     from cfm_tui import sweep_progress
     from cfm_tui.sweeping import Sweeper, finished
+    from engine.launch import anchored
     from engine.store import sweeps
     from engine.sweep import folder as folders
     from engine.sweep.points import check
 
+    points = [replace(point, config=anchored(point.config)) for point in points]
+    manifest = None if describe is None else describe(points)
     owner = sweeps.own_sweep(folder)
     try:
         stored = sweeps.StoredSweep(folder)
@@ -191,20 +194,19 @@ def _run(
             if manifest is not None:
                 folders.refuse_another(folder, manifest)
             left = [point for point in points if not finished(stored.run(point.name))]
-            check([_placed(point, slots) for point in left])
+            if left:
+                check([_placed(point, slots) for point in left])
             if manifest is not None:
                 stored = folders.written(folder, manifest)
             sweeper = Sweeper(stored, points, slots, display, _threads(len(slots)))
             _follow(sweeper, display)
     finally:
         owner.release()
-    _tell(stored, sweeper, as_json)
+    return sweeper
 
 
 def _placed(point: Point, slots: Sequence[str | None]) -> Point:
     """The point as it is computed on the first slot."""
-    from dataclasses import replace
-
     device = slots[0]
     return (
         point if device is None else replace(point, config=point.config.model_copy(update={"device": device}))
@@ -244,8 +246,9 @@ def _follow(sweeper: Sweeper, display: Lines) -> None:
         raise stopped
 
 
-def _tell(stored: StoredSweep, sweeper: Sweeper, as_json: bool) -> None:
-    states = sweeper.schedule.states
+def _tell(sweeper: Sweeper, as_json: bool) -> None:
+    """What came of it; exit code 1 where a point failed."""
+    stored, states = sweeper.stored, sweeper.schedule.states
     failed = sweeper.schedule.named("failed", "stopped")
     if as_json:
         print_json(

@@ -14,8 +14,8 @@ from engine.report.comparing import Seeds
 from engine.store import StoredRun, find, sweeps
 from engine.store.sweeps import StoredSweep
 
-#: Settings in which runs of one row may differ.
-_FREE = ("seed", "device", "checkpoint_seconds", "data.root", "backbone.teacher", "validate.students")
+#: Settings in which runs of one row may differ, besides those of where they are computed.
+_FREE = ("seed", "validate.students")
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,17 @@ def of_sweep(stored: StoredSweep, manifest: Mapping[str, Any]) -> list[Entry]:
 
 def of_runs(runs: Sequence[StoredRun]) -> list[Entry]:
     """Runs by themselves, a row for each method, or for each set of settings where a method has several."""
+    from engine.provenance import ELSEWHERE
+
     found = []
     groups: dict[tuple[str, str], dict[str, str]] = {}
     for run in runs:
         run.config_yaml()  # refused where it is damaged
         config = settings.resolve(file=run.folder / "config.yaml", base=None).config
         column = f"{config.data.name} ipc {config.ipc} {config.backbone.name}"
-        alike = {key: value for key, value in settings.flat(config).items() if key not in _FREE}
+        alike = {
+            key: value for key, value in settings.flat(config).items() if key not in (*_FREE, *ELSEWHERE)
+        }
         method = config.objective.method
         labels = groups.setdefault((column, method), {})
         row = labels.setdefault(json.dumps(alike), method if not labels else f"{method} ({run.name})")

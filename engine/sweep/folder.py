@@ -15,8 +15,6 @@ from engine.sweep.description import Options, Sweep
 from engine.sweep.points import Point, from_record
 from engine.version import product_version
 
-#: Settings of a point that may change while its sweep is in a folder: none changes what comes out.
-MAY_CHANGE = ("device", "checkpoint_seconds", "data.root", "backbone.teacher")
 _SHOWN = 4  # settings that a message names
 
 
@@ -63,11 +61,13 @@ def refuse_another(folder: Path, told: Mapping[str, Any]) -> None:
 
 
 def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    from engine.provenance import ELSEWHERE
+
     before, after = (settings.flat(from_record(record).config) for record in (there, now))
     found = [
         f"{key} is {before[key]} there and {after[key]} here"
         for key in after
-        if before[key] != after[key] and key not in MAY_CHANGE
+        if before[key] != after[key] and key not in ELSEWHERE
     ]
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return "; ".join(found[:_SHOWN]) + more

@@ -182,9 +182,10 @@ class Problems:
         more = f"\n… and {len(lines) - SHOWN} other problems" if len(lines) > SHOWN else ""
         hints = list(dict.fromkeys(hint for _, _, hint in self._found if hint))
         kind = next(iter(self._found))[0]
+        points = "1 point" if wrong == 1 else f"{wrong} points"
         raise UserError(
             kind,  # type: ignore[arg-type]
-            f"{wrong} points of the sweep cannot run, so none was begun:\n" + "\n".join(lines[:SHOWN]) + more,
+            f"{points} of the sweep cannot run, so none was begun:\n" + "\n".join(lines[:SHOWN]) + more,
             " ".join(hints[:3]),
         )
 
