@@ -50,8 +50,7 @@ def _measured(cell: dict[str, Any] | None) -> str:
 def _printed(cell: dict[str, Any] | None) -> str:
     if cell is None or cell["paper"] is None:
         return "—"
-    paper = cell["paper"]
-    return f"{paper['mean']:g}" if paper["std"] is None else f"{paper['mean']:.1f} ± {paper['std']:.1f}"
+    return str(cell["paper"]["printed"]).replace("±", " ± ")
 
 
 def differences(document: dict[str, Any]) -> Rows:
@@ -93,6 +92,10 @@ def notes(document: dict[str, Any]) -> list[str]:
         f"{MARK} differs from {than}: p < {document['level']:g}, two-sided paired t test over seeds, each "
         "row by itself, not corrected for many"
     )
+    if len(document["seeds"]) == 1:
+        found.append("every row was distilled once: the noise is that of its students alone")
+    else:
+        found.append(f"distilled with {len(document['seeds'])} seeds")
     if any(cell["row"] == "control" for cell in document["cells"]):
         found.append("control: as many real images, under the labels and budget of the row compared with")
     if sources := sorted({cell["paper"]["source"] for cell in document["cells"] if cell["paper"]}):
@@ -120,7 +123,7 @@ def markdown(document: dict[str, Any]) -> str:
     parts = []
     for rows in _tables(document):
         head, *body = ([cell.replace("|", r"\|").replace("*", r"\*") for cell in row] for row in rows)
-        rule = ["---"] + ["---:"] * (len(head) - 1)
+        rule = ["---:" if number else "---" for number in _numbers(rows)]
         parts.append("\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body]))
     said = "\n".join(f"- {line.replace('*', chr(92) + '*')}" for line in notes(document))
     return "\n\n".join([*parts, said])
@@ -131,8 +134,9 @@ def latex(document: dict[str, Any]) -> str:
     parts = ["% needs \\usepackage{booktabs}"]
     for rows in _tables(document):
         head, *body = ([cell.translate(_LATEX) for cell in row] for row in rows)
+        places = "".join("r" if number else "l" for number in _numbers(rows))
         lines = [
-            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            rf"\begin{{tabular}}{{{places}}}",
             r"\toprule",
             " & ".join(head) + r" \\",
             r"\midrule",
@@ -140,6 +144,11 @@ def latex(document: dict[str, Any]) -> str:
         lines += [" & ".join(row) + r" \\" for row in body]
         parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
     return "\n\n".join([*parts, "\n".join(f"% {line}" for line in notes(document))])
+
+
+def _numbers(rows: Rows) -> list[bool]:
+    """Of each column, whether it holds numbers."""
+    return [all(cell[0] in "+−—0123456789" for cell in column[1:]) for column in zip(*rows, strict=True)]
 
 
 def _tables(document: dict[str, Any]) -> Iterator[Rows]:

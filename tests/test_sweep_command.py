@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 
 import numpy as np
 import psutil
 import pytest
-from commandline import REPOSITORY, call, call_json, started
+from bar import cases
+from commandline import REPOSITORY, call, call_json, check
+from processes import Nursery, until
 from swept import TINY, computed, file, outcome, times
 
 from engine.store import StoredRun
@@ -19,34 +21,36 @@ from engine.store import StoredRun
 NAMES = [f"objective={name}" for name in ("cfm", "hfm", "lfm")]
 
 
-def environment(place):
-    own = {"CFM_RUNS": str(place / "runs"), "CFM_CACHE": str(place / "cache"), "PYTHONPATH": str(REPOSITORY)}
-    return {**os.environ, **own}
+def own(place):
+    return {"CFM_RUNS": str(place / "runs"), "CFM_CACHE": str(place / "cache")}
 
 
 @pytest.fixture
 def here(monkeypatch, tmp_path):
-    for name, value in environment(tmp_path).items():
+    for name, value in {**own(tmp_path), "PYTHONPATH": str(REPOSITORY)}.items():
         monkeypatch.setenv(name, value)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def nursery(tmp_path_factory):
+    """Bears sweeps in no time; what they start takes as long as it takes a user."""
+    with Nursery(tmp_path_factory.mktemp("nursery")) as ready:
+        yield ready
+
+
+@pytest.fixture(scope="module")
+def whole(nursery, tmp_path_factory):
     """A sweep that nothing happens to, two points at once: its folder, what it said, and how long it took."""
     place = tmp_path_factory.mktemp("whole")
     began = time.monotonic()
-    words = ["sweep", str(file(place)), "--json", "--jobs", "2"]
-    with started(*words, seconds=300, env=environment(place)) as process:
-        out, err = process.communicate()
-    assert process.returncode == 0, (out, err)
-    return place / "runs" / "tiny", json.loads(out), err, time.monotonic() - began
+    process = nursery.cfm("sweep", file(place), "--json", "--jobs", 2, **own(place))
+    assert process.wait(300) == 0, process.said()
+    return place / "runs" / "tiny", json.loads(process.out()), process.err(), time.monotonic() - began
 
 
 def test_every_point_is_an_ordinary_run_and_shares_what_can_be_shared(whole, capsys):
     folder, document, err, _ = whole
-    from commandline import check
-
     check(document, "sweep")
     assert [(point["name"], point["state"]) for point in document["points"]] == [
         (name, "done") for name in NAMES
@@ -133,17 +137,17 @@ def test_what_cannot_run_is_told_before_anything_is_begun(here, capsys):
 
 
 def test_a_point_that_fails_does_not_stop_the_others(here, capsys):
-    path = file(
-        here, {**TINY, "grid": {"recover.lr": [1e38, 0.1]}, "set": {"validate.seeds": 1, "backbone.width": 8}}
-    )
-    document = call_json(capsys, "sweep", "sweep", path, "-q", code=1)
-    first, second = document["points"]
-    assert (first["state"], second["state"]) == ("failed", "done")
-    assert first["message"]
-    assert first["accuracy"] is None
-    text, _ = call(capsys, "sweep", here / "runs" / "tiny", "-q", code=1)
-    assert "lr=1e38" in text or "lr=1e+38" in text
+    common = {"validate.seeds": 1, "backbone.width": 8}
+    grid = {"validate.optimiser.lr": [1e38, 0.001]}
+    path = file(here, {"preset": "smoke", "set": common, "grid": grid})
+    text, err = call(capsys, "sweep", path, "-q", "--jobs", "2", code=1)
     assert "1 of 2 points are done" in text
+    assert "lr=1.0e+38: failed, the loss of convnet (distilled, seed 0) became" in text
+    assert "lr=1.0e+38: failed" in err
+    assert [StoredRun(here / "runs" / "tiny" / name).state() for name in ("lr=1.0e+38", "lr=0.001")] == [
+        "failed",
+        "finished",
+    ]
 
 
 # --- cut ----------------------------------------------------------------------------------------------
@@ -158,61 +162,54 @@ def family(process):
         return []
 
 
-def cut(words, place, after, everything):
-    """Start a sweep, and kill it, or it and all its runs, so many seconds after its first run came to be."""
-    with started(*words, seconds=300, env=environment(place)) as process:
-        folder = place / "runs" / "tiny"
-        while process.poll() is None and not list(folder.glob("*/owner.json")):
-            time.sleep(0.005)
-        time.sleep(after)
-        for each in family(process) if everything else [process]:
+def killed(process, place, seconds, everything):
+    """Kill a sweep, alone or with all its runs, so many seconds after it has taken its folder."""
+    until(lambda: process.poll() is not None or (place / "owner.json").exists(), said=process.said)
+    time.sleep(seconds)
+    for each in family(process) if everything else [process]:
+        with suppress(psutil.NoSuchProcess):
             each.kill()
-        process.wait()
-        return process.returncode
+    process.wait()
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_killed_at_any_moment_it_goes_on_and_runs_nothing_twice(whole, tmp_path, number):
+@pytest.mark.parametrize("number", cases(2, 20))
+def test_killed_at_any_moment_it_goes_on_and_runs_nothing_twice(whole, nursery, tmp_path, number):
     folder, _, _, seconds = whole
     rng = np.random.default_rng([17, number])
-    words = ["sweep", str(file(tmp_path)), "--jobs", "2"]
-    mine = tmp_path / "runs" / "tiny"
-    finished = {}
-    for _ in range(2):
-        cut(words, tmp_path, rng.uniform(0.0, seconds / 2), everything=number == 0)
-        if number == 0:
-            finished = {
-                path: told for run in mine.glob("*/results.json") for path, told in times(run.parent).items()
-            }
-    with started(*words, seconds=300, env=environment(tmp_path)) as process:
-        out, err = process.communicate()
-    assert process.returncode == 0, (out, err)
-    for name in NAMES:
-        done = computed(mine / name)
-        assert sorted(done) == sorted(set(done)), (name, done)
-    done = [stage for name in NAMES for stage in computed(mine / name)]
-    assert (done.count("squeeze"), done.count("statistics")) == (1, 1)
+    words = ["sweep", file(tmp_path), "--jobs", 2]
+    mine, finished = tmp_path / "runs" / "tiny", {}
+    for _ in range(1 + number // 2 % 3):
+        everything = number % 2 == 0
+        process = nursery.cfm(*words, **own(tmp_path))
+        killed(process, mine, rng.uniform(0.0, 0.9 * seconds), everything)
+        done = [run.parent for run in mine.glob("*/results.json")] if everything else []
+        finished |= {path: told for run in done for path, told in times(run).items()}
+    process = nursery.cfm(*words, **own(tmp_path))
+    assert process.wait(300) == 0, process.said()
+    done_by = {name: computed(mine / name) for name in NAMES}
+    assert {name: sorted(set(done)) for name, done in done_by.items()} == {
+        name: sorted(done) for name, done in done_by.items()
+    }
+    together = [stage for done in done_by.values() for stage in done]
+    assert (together.count("squeeze"), together.count("statistics")) == (1, 1)
     assert outcome(mine) == outcome(folder)
     now = times(mine)
     assert {path for path in finished if now[path] != finished[path]} == set()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_stop_its_runs_with_a_checkpoint(whole, tmp_path, number, code):
-    slow = {
-        **TINY,
-        "set": {**TINY["set"], "recover.iterations": 100000},
-        "grid": {"objective": ["cfm", "hfm"]},
-    }
+def test_signals_stop_its_runs_with_a_checkpoint(nursery, tmp_path, number, code):
+    long = {**TINY["set"], "recover.iterations": 100000}
+    slow = {**TINY, "set": long, "grid": {"objective": ["cfm", "hfm"]}}
     mine = tmp_path / "runs" / "tiny"
-    with started("sweep", str(file(tmp_path, slow)), seconds=120, env=environment(tmp_path)) as process:
-        while process.poll() is None and not list(mine.glob("*/checkpoints/recover*")):
-            time.sleep(0.01)
-        runs = family(process)[1:]
-        process.send_signal(number)
-        _, err = process.communicate()
-    assert process.returncode == code, err
-    assert f"`cfm sweep {mine}` goes on with it" in err
+    process = nursery.cfm("sweep", file(tmp_path, slow), **own(tmp_path))
+    recovering = lambda: process.poll() is not None or list(mine.glob("*/checkpoints/recover*"))  # noqa: E731
+    until(recovering, said=process.said)
+    runs = family(process)[1:]
+    process.send(number)
+    assert process.wait() == code, process.said()
+    assert f"`cfm sweep {mine}` goes on with it" in process.err()
+    assert runs
     assert not any(run.is_running() for run in runs)
     assert StoredRun(mine / "objective=cfm").state() == "stopped"
     assert not (mine / "objective=hfm").exists()

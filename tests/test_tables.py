@@ -79,10 +79,14 @@ def test_a_table_is_what_a_hand_computes(capsys, sweep):
     assert cell(document, "cfm")["versus"] is None
     assert cell(document, "dm")["control"]["mean"] == pytest.approx(np.mean(CONTROL))
     assert cell(document, "control")["accuracy"]["n"] == 4
-    assert cell(document, "cfm")["paper"] == {"mean": 52.1, "std": 0.5, "source": "UniDD Table 2"}
+    assert cell(document, "cfm")["paper"] == {
+        **{"mean": 52.1, "std": 0.5},
+        **{"printed": "52.1±0.5", "source": "UniDD Table 2"},
+    }
     assert cell(document, "dm", "cifar10 ipc 50 convnet")["accuracy"] is None
     assert cell(document, "cfm", "cifar10 ipc 50 convnet")["accuracy"] == {"mean": 60.0, "std": 0.0, "n": 1}
     assert len(document["unfinished"]) == 5
+    assert document["seeds"] == [0, 1]
     assert document["scaled"]["recover.iterations"] == [[1000, 100]]
     first, second = document["order"]
     assert (first["less"], first["more"], first["exceeds_noise"]) == ("dm", "frepo", True)
@@ -208,4 +212,4 @@ def test_numbers_are_written_as_they_are_printed():
     for name in ("table2", "table3", "table4", "table5"):
         for rows in shipped("paper", name)["values"].values():
             for printed in rows.values():
-                assert re.fullmatch(r"\d\d\.\d\d?(±\d\.\d)?", f"{printed}"), printed
+                assert re.fullmatch(r"\d\d\.\d\d?(±\d\.\d)?", printed), printed

@@ -29,9 +29,7 @@ Target = Annotated[
 Several = Annotated[str | None, typer.Option(metavar="A,B", help="Instead of what the sweep says.")]
 Budget = Annotated[
     float | None,
-    typer.Option(
-        min=1e-6, max=1.0, help="Share of the epochs and iterations to spend, e.g. 0.1 on a laptop."
-    ),
+    typer.Option(min=1e-6, max=1.0, help="Share of epochs and iterations to spend, e.g. 0.1 on a laptop."),
 ]
 Grid = Annotated[
     list[str] | None,

@@ -16,17 +16,18 @@ class PaperTable:
     """source: where the numbers stand. values: `key` of a column → row → the number as it is printed."""
 
     source: str
-    values: dict[str, dict[str, Any]]
+    values: dict[str, dict[str, str]]
 
     def number(self, column: str, row: str) -> dict[str, Any] | None:
-        """A number in percent: mean, std where it is printed, and source; None where the paper has none."""
+        """A number in percent: mean, std where there is one, as it is printed, and source; None for none."""
         printed = self.values.get(column, {}).get(row)
         if printed is None:
             return None
-        found = _NUMBER.fullmatch(str(printed))
+        found = _NUMBER.fullmatch(printed)
         assert found is not None, (self.source, column, row, printed)
         mean, std = found.groups()
-        return {"mean": float(mean), "std": None if std is None else float(std), "source": self.source}
+        value = {"mean": float(mean), "std": None if std is None else float(std)}
+        return {**value, "printed": printed, "source": self.source}
 
 
 def key(dataset: str, ipc: int, backbone: str, student: str) -> str:

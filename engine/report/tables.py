@@ -46,6 +46,7 @@ def table(targets: Sequence[str], against: str | None = None) -> dict[str, Any]:
         "level": LEVEL,
         "budget": sweep.get("budget"),
         "scaled": _scaled(sweep),
+        "seeds": sorted({seed for values in samples.accuracies.values() for seed, _ in values}),
         "rows": samples.rows,
         "columns": [
             {key: value for key, value in asdict(each).items() if key != "plain"} for each in columns

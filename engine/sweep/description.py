@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
@@ -24,6 +24,7 @@ from engine.errors import UserError
 from engine.problems import explain, unknown
 
 DataName = Data.model_fields["name"].annotation
+T = TypeVar("T", bound=Node)
 NAME = re.compile(r"\w([\w.+-]{0,58}[\w+])?")  #: of a sweep and of a case: they name folders
 
 
@@ -135,7 +136,7 @@ def parsed(values: Mapping[str, Any]) -> Sweep:
     return _checked(Sweep, values)
 
 
-def _checked(model: type[Any], values: Mapping[str, Any]) -> Any:
+def _checked(model: type[T], values: Mapping[str, Any]) -> T:
     try:
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
@@ -180,7 +181,7 @@ def _chosen(written: Sequence[Setting], options: Options) -> Iterator[tuple[str,
                 "ipc": list(options.ipcs or each.ipc),
                 "backbone": list(options.backbones or each.backbone),
             }
-            setting: Setting = _checked(Setting, values)
+            setting = _checked(Setting, values)
             yield from itertools.product(setting.dataset, setting.ipc, setting.backbone)
 
 

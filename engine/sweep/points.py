@@ -216,7 +216,7 @@ def check(points: Sequence[Point], progress: Callable[[int, int], None] | None =
 
     progress(done, total): called while image files are read. Raises UserError with all that is wrong.
     """
-    from engine import launch, plan
+    from engine import plan
     from engine.data import load
 
     problems = Problems()
@@ -225,7 +225,6 @@ def check(points: Sequence[Point], progress: Callable[[int, int], None] | None =
         data = None
         for point in alike:
             with problems.of(point.name):
-                config = launch.anchored(point.config)
-                data = load(config.data, progress=progress) if data is None else data
-                plan.prepare(config, data=data)
+                data = load(point.config.data, progress=progress) if data is None else data
+                plan.prepare(point.config, data=data)
     problems.tell()

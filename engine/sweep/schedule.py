@@ -69,5 +69,5 @@ class Schedule:
         """A running point is in a stage: what earlier ones make is there."""
         for made_by in _MADE_BY:
             text = self._needs[name].get(made_by)
-            if text is not None and STAGES.index(made_by) < STAGES.index(stage):  # type: ignore[arg-type]
+            if text is not None and STAGES.index(made_by) < STAGES.index(stage):
                 self._made.add(text)
