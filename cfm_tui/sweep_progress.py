@@ -95,7 +95,7 @@ class Lines:
         running = sweeper.schedule.named("running")
         shown = [f"{name}: {place(sweeper.status(name))}" for name in running]
         others = list(sweeper.schedule.named("failed", "stopped"))
-        shown += [f"{name}: {states[name]}, {sweeper.messages[name]}" for name in others]
+        shown += [f"{name}: {states[name]}, {sweeper.messages.get(name, '')}" for name in others]
         return [*shown[: max(room, 1)], self.sum(states, running)]
 
     def sum(self, states: dict[str, State], running: list[str]) -> str:
@@ -151,7 +151,9 @@ class Board(Lines):
         room = self._live.console.height - LEFT_OUT
         states, rows = sweeper.schedule.states, []
         for name in sorted(states, key=lambda each: states[each] != "running"):
-            told = place(sweeper.status(name)) if states[name] == "running" else sweeper.messages[name]
+            told = (
+                place(sweeper.status(name)) if states[name] == "running" else sweeper.messages.get(name, "")
+            )
             rows.append(f"{states[name]:<8} {name}  {told}")
         hidden = [f"… and {len(rows) - room} more"] if len(rows) > room else []
         text = "\n".join([*rows[:room], *hidden, self.sum(states, sweeper.schedule.named("running"))])

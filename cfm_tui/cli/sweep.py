@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     Describe = Callable[[Sequence[Point]], dict[str, Any]]
 
 Target = Annotated[
-    str, typer.Argument(metavar="SWEEP", help="A sweep that ships, a YAML file, or a sweep's folder.")
+    str,
+    typer.Argument(metavar="SWEEP", help="table2 … table5, figure2, figure6; a YAML file; a sweep's folder."),
 ]
 Several = Annotated[str | None, typer.Option(metavar="A,B", help="Instead of what the sweep says.")]
 Budget = Annotated[
