@@ -229,6 +229,7 @@ def test_needs_are_told_by_what_determines_them():
 
     assert of() == of(recover={"lr": 0.5}, ipc=3)
     assert of()["squeeze"] != of(seed=1)["squeeze"]
+    assert of(backbone={"teacher": "a.pth"})["squeeze"] == []
     assert of(backbone={"teacher": "a.pth"}) == of(backbone={"teacher": "a.pth"}, seed=1)
     assert of()["squeeze"] == of(statistics={"batch": 3})["squeeze"]
     assert of()["statistics"] != of(statistics={"batch": 3})["statistics"]
