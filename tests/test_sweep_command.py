@@ -214,3 +214,24 @@ def test_signals_stop_its_runs_with_a_checkpoint(nursery, tmp_path, number, code
     assert StoredRun(mine / "objective=cfm").state() == "stopped"
     assert not (mine / "objective=hfm").exists()
     assert StoredRun(mine / "objective=cfm").checkpoints() > 0
+
+
+def test_runs_that_outlive_their_sweep_are_waited_for_and_can_be_stopped(nursery, tmp_path):
+    slow = {**TINY, "set": {**TINY["set"], "recover.iterations": 100000}, "grid": {"objective": ["cfm"]}}
+    mine = tmp_path / "runs" / "tiny"
+    words = ["sweep", file(tmp_path, slow)]
+    process = nursery.cfm(*words, **own(tmp_path))
+    recovering = lambda: process.poll() is not None or list(mine.glob("*/checkpoints/recover*"))  # noqa: E731
+    until(recovering, said=process.said)
+    run = family(process)[1]
+    process.kill()
+    process.wait()
+    again = nursery.cfm(*words, **own(tmp_path))
+    until(lambda: again.poll() is not None or "at work from an earlier sweep" in again.err(), said=again.said)
+    assert run.is_running()
+    again.send(signal.SIGINT)
+    assert again.wait() == 130, again.said()
+    assert StoredRun(mine / "objective=cfm").state() == "stopped"
+    assert len(StoredRun(mine / "objective=cfm").manifest()["sessions"]) == 1
+    psutil.wait_procs([run], timeout=10)
+    assert not run.is_running()
