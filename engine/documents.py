@@ -71,6 +71,11 @@ def method_names() -> list[str]:
     return [*_names("methods"), *(method.name for method in own_methods() if not method.problem)]
 
 
+def sweep_names() -> list[str]:
+    """The sweeps that ship with the package."""
+    return _names("sweeps")
+
+
 def presets_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where the user's own presets lie."""
     if own := environ.get("CFM_PRESETS"):

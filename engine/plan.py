@@ -113,9 +113,12 @@ def networks(config: Config, train: ImageSet) -> list[nn.Module]:
 
 
 def prepare(
-    config: Config, progress: Callable[[int, int], None] | None = None, folder: Path | None = None
+    config: Config,
+    progress: Callable[[int, int], None] | None = None,
+    folder: Path | None = None,
+    data: DataSet | None = None,
 ) -> Plan:
-    """Load the data, the given teacher and given images, and check that every stage can begin.
+    """Load the data, unless given, the given teacher and images, and check that every stage can begin.
 
     Raises UserError: an absent device, data that cannot be used, a class with fewer than `ipc`
     images, a network that does not fit the images, a teacher that does not fit the network, given images
@@ -124,7 +127,7 @@ def prepare(
     """
     device = devices.choose(config.device)
     artefacts.require_teacher(config)
-    data = load(config.data, progress=progress)
+    data = load(config.data, progress=progress) if data is None else data
     given = distilled.read(config, data, folder)
     if given is not None:
         config = config.model_copy(update={"ipc": _ipc(config, data, given)})

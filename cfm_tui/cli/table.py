@@ -1,0 +1,69 @@
+"""`cfm table`: what a sweep's runs say together, beside the paper's numbers and the control."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cfm_tui.cli.common import SCHEMA_VERSION, Json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".txt": "text"}
+
+
+def table(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="SWEEP|RUN…", help="A sweep, or runs, by folder or name.")
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="ROW", help="The row to compare with, or best.", show_default="cfm, else best"),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="text, markdown, latex, csv or json.",
+            show_default="by --out's ending, else text",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write it into this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Method × setting: mean ± std, the paper's numbers, the control, and what exceeds the noise."""
+    form = _form("json" if as_json else form, out)
+    from engine.report.tables import table as computed
+
+    document = computed(targets, against)
+    written = _written(document, form)
+    if out is None:
+        typer.echo(written)
+        return
+    from engine.store.files import write
+
+    write(out, (written + "\n").encode())
+    if as_json:
+        typer.echo(written)
+
+
+def _form(form: str | None, out: Path | None) -> str:
+    known = ("text", "markdown", "latex", "csv", "json")
+    if form is None:
+        return SUFFIXES.get(out.suffix, "text") if out is not None else "text"
+    if form not in known:
+        raise typer.BadParameter(f"--format {form[:20]!r} is none of {', '.join(known)}")
+    return form
+
+
+def _written(document: Mapping[str, Any], form: str) -> str:
+    if form == "json":
+        import json
+
+        return json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=False, indent=2)
+    from cfm_tui.table_text import FORMATS
+
+    return FORMATS[form](dict(document))
