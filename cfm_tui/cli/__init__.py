@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cfm_tui.cli import console as consoles
-from cfm_tui.cli import data, doctor, preset, run, runs, score, steer
+from cfm_tui.cli import data, doctor, preset, report, run, runs, score, steer
 from cfm_tui.cli.common import print_json
 
 USAGE_ERROR = typer.BadParameter.__mro__[2]  # the base of everything that is wrong with a command line
@@ -64,6 +64,7 @@ app.command("stop")(steer.stop)
 app.command("checkpoint")(steer.checkpoint)
 app.command("check")(steer.check)
 app.command("score")(score.score)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(preset.app, name="preset")
 app.add_typer(data.app, name="data")
