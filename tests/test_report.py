@@ -180,6 +180,30 @@ def test_a_folder_of_runs_is_compared(capsys, world, here):
     assert titles[-4:] == ["Run cfm", "Run cfm1", "Run lfm", "Run sre2l"]
 
 
+def test_the_same_run_twice_counts_once(capsys, world, here):
+    import shutil
+
+    copy = shutil.copytree(world / "sweep" / "cfm", here / "other" / "cfm")
+    places = (world / "sweep" / "cfm", world / "sweep" / "lfm", copy)
+    document = call_json(capsys, "report", "report", *places, "--out", "a.html", "--png", "png", "-q")
+    assert [group["runs"] for group in document["groups"]] == [["cfm"], ["lfm"]]
+    assert [row["distilled"]["n"] for row in document["accuracy"]] == [2, 2]
+    assert "it has the settings and the seed of cfm" in parsed(here / "a.html").text
+    names = [figure["name"] for figure in document["figures"]]
+    assert len(set(names)) == len(names) == len(list((here / "png").iterdir()))
+
+
+def test_two_runs_of_one_name_have_figures_of_their_own(capsys, world, here):
+    import shutil
+
+    copy = shutil.copytree(world / "sweep" / "lfm", here / "other" / "cfm")
+    places = (world / "sweep" / "cfm", copy)
+    document = call_json(capsys, "report", "report", *places, "--out", "a.html", "-q")
+    names = [figure["name"] for figure in document["figures"]]
+    assert {"losses-cfm", "losses-cfm-2"} <= set(names)
+    assert len(parsed(here / "a.html").images) == len(names) == len(set(names))
+
+
 def test_without_the_teacher_recovery_s_own_spectra_are_shown(capsys, world, monkeypatch, here):
     monkeypatch.setenv("CFM_CACHE", str(here / "empty"))
     place = world / "sweep" / "cfm"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FLOOR = 1e-8  #: of the largest eigenvalue: what lies below it is not drawn
-_BOUNDS = 20  # batches up to which their ends are marked
+BOUNDS = 20  #: batches up to which their ends are marked
 _LINES = len(COLOURS) * len(DASHES)
 
 
@@ -63,7 +63,7 @@ def _curves(
         )
     drawing.log_if_positive(axes, [curve.low_B for _, curve in curves])
     batches = len(course.layout.betas)
-    if 1 < batches <= _BOUNDS:
+    if 1 < batches <= BOUNDS:
         for batch in range(1, batches):
             axes.axvline(batch * course.iterations - 0.5, color=GREY, linewidth=0.4, linestyle=":")
 

@@ -48,14 +48,41 @@ class Accuracy:
     sets: int
 
 
+def twins(subjects: Sequence[Subject]) -> dict[int, Subject]:
+    """Runs, by place, with settings and seed of an earlier one, which is told: repeats, not samples."""
+    first: dict[tuple[str, int], Subject] = {}
+    found = {}
+    for place, subject in enumerate(subjects):
+        if subject.config is not None:
+            one = first.setdefault((_key(subject), subject.config.seed), subject)
+            if one is not subject:
+                found[place] = one
+    return found
+
+
+def _own(subject: Subject) -> dict[str, Any]:
+    """Settings that tell a run's group."""
+    flat = {} if subject.config is None else settings.flat(subject.config)
+    return {key: value for key, value in flat.items() if key not in {"seed", *ELSEWHERE}}
+
+
+def _key(subject: Subject) -> str:
+    own = _own(subject)
+    return yaml_file.inline(own) if own else str(subject.run.folder)
+
+
 def grouped(subjects: Sequence[Subject]) -> list[Group]:
-    """Groups in the order of their first runs. A run whose settings cannot be read is its own group."""
+    """Groups in the order of their first runs, without `twins`.
+
+    A run whose settings cannot be read is its own group.
+    """
     members: dict[str, list[Subject]] = {}
     values: dict[str, dict[str, Any]] = {}
-    for subject in subjects:
-        flat = {} if subject.config is None else settings.flat(subject.config)
-        own = {key: value for key, value in flat.items() if key not in {"seed", *ELSEWHERE}}
-        key = yaml_file.inline(own) if own else subject.name
+    repeated = twins(subjects)
+    for place, subject in enumerate(subjects):
+        if place in repeated:
+            continue
+        own, key = _own(subject), _key(subject)
         members.setdefault(key, []).append(subject)
         values[key] = own
     labels = _labels(list(values.values()), [own[0].name for own in members.values()])

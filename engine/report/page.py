@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_PIXELS_PER_INCH = 115  # of a figure on a wide page: its type of 8 points is as large as the caption's
+
+
 @dataclass(frozen=True, eq=False)
 class Plate:
     """A figure in its place. name: of its file; pixels: whether it is made of images, not of lines."""
@@ -35,6 +38,11 @@ class Plate:
     def png(self) -> bytes:
         """As a PNG file."""
         return drawing.png(self.figure)
+
+    @property
+    def width(self) -> int:
+        """On the page, in CSS pixels."""
+        return round(_PIXELS_PER_INCH * self.figure.get_figwidth())
 
     @property
     def source(self) -> str:
@@ -117,8 +125,9 @@ def _section(section: Section, anchor: str, command: str, counter: Iterator[int]
 def _part(part: Plate | Table | Note, command: str, counter: Iterator[int]) -> str:
     if isinstance(part, Plate):
         return (
-            f'<figure id="{escape(part.name)}">\n'
-            f'<img src="{part.source}" alt="{escape(part.alt, quote=True)}">\n'
+            f'<figure id="figure-{escape(part.name)}">\n'
+            f'<div class="scroll" tabindex="0"><img src="{part.source}" width="{part.width}"'
+            f' alt="{escape(part.alt, quote=True)}"></div>\n'
             f"<figcaption><b>Figure {next(counter)}. {escape(part.title)}.</b> {escape(part.caption)} "
             f"<span class='made'>Made by <code>{escape(command)}</code></span></figcaption>\n</figure>"
         )
@@ -169,9 +178,11 @@ pre { overflow-x: auto; padding: .75rem; background: var(--soft); border-radius:
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
 caption { text-align: left; font-size: .9rem; padding-bottom: .3rem; }
-th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap;
-  font-variant-numeric: tabular-nums; vertical-align: top; }
+th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(--line); max-width: 30rem;
+  overflow-wrap: anywhere; font-variant-numeric: tabular-nums; vertical-align: top; }
+th { white-space: nowrap; }
 tbody th { font-weight: 500; }
+@media screen and (max-width: 48rem) { figure img { max-width: none; } }
 @media print { :root { --ink: #000; --paper: #fff; --soft: #f3f3f3; --warn: #fff4d6; } nav { display: none; }
   body { max-width: none; } }
 """

@@ -23,12 +23,12 @@ _CLASSES = (
 def accuracy(rows: Sequence[Accuracy]) -> Plate:
     """Figure 6's form."""
     sets = sorted({row.sets for row in rows})
-    sets_told = f"{sets[0]}" if len(sets) == 1 else f"{sets[0]} to {sets[-1]}"
+    sets_told = counted(sets[-1], "distilled set") if len(sets) == 1 else f"{sets[0]} to {sets[-1]} sets"
     caption = (
         "Top-1 accuracy on the real test images after the last epoch, in percent. Filled circles: students"
         " trained on the distilled images; hollow squares: on as many real images, under the same labels and"
         " budget. Bars: sample standard deviation over students (none for a single one); in brackets: how"
-        f" many students, of {sets_told} distilled set(s) for each row. The axis does not begin at zero."
+        f" many students, trained on {sets_told} for each row. The axis does not begin at zero."
     )
     told = "; ".join(f"{row.label}: {_spread(row.distilled)}, control {_spread(row.control)}" for row in rows)
     return Plate("accuracy", "Accuracy by method", caption, told, figures.accuracy(rows))
@@ -43,6 +43,11 @@ def similarity(rows: Sequence[Likeness]) -> Plate:
     )
     told = "; ".join(f"{row.label}: {_spread(row.spread, 3)}" for row in rows)
     return Plate("similarity", "Intra-class similarity", caption, told, figures.similarity(rows))
+
+
+def counted(count: int, what: str, plural: str = "s") -> str:
+    """A number of things."""
+    return f"{count} {what}{plural if count != 1 else ''}"
 
 
 def _spread(found: dict[str, float] | None, digits: int = 1) -> str:
@@ -63,7 +68,8 @@ def schedule(groups: Sequence[Group]) -> Plate | None:
     lines = [(", ".join(labels), betas) for betas, labels in found.items()]
     caption = "β_b of every recovery batch in order (UniDD Eq. 19), for methods whose filter reads β."
     told = "; ".join(
-        f"{name}: from {betas[0]:.3g} to {betas[-1]:.3g} in {len(betas)} batch(es)" for name, betas in lines
+        f"{name}: from {betas[0]:.3g} to {betas[-1]:.3g} in {counted(len(betas), 'batch', 'es')}"
+        for name, betas in lines
     )
     return Plate("schedule", "β schedule", caption, told, figures.schedules(lines))
 
@@ -118,11 +124,12 @@ def losses(subject: Subject) -> Plate | None:
         )
     shown = drawing.chosen(len(taps), drawing.PANELS - 1)
     left_out = f" Shown are {len(shown)} of {len(taps)} layers." if len(shown) < len(taps) else ""
+    ends = ", divided by dotted lines" if 1 < batches <= figures.BOUNDS else ""
     caption = (
         f"Recovery of {subject.name} ({subject.method}): cross-entropy, then each term (filter/signal)"
-        f" at each tap, unweighted (UniDD Eq. 20), over {course.rows:,} iterations: {batches} batch(es) of"
-        f" {course.iterations:,}, which begin anew at the dotted lines.{band}{left_out} One recovery, so no"
-        " error bars."
+        f" at each tap, unweighted (UniDD Eq. 20), over {course.rows:,} iterations:"
+        f" {counted(batches, 'batch', 'es')} of {course.iterations:,}{ends}.{band}{left_out} One recovery, so"
+        " no error bars."
     )
     alt = f"Curves of {', '.join(['cross-entropy', *course.layout.terms])} at {len(taps)} layers"
     name = f"losses-{slug(subject.name)}"

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from engine import settings, yaml_file
 from engine.report import plates
-from engine.report.groups import Accuracy, Group, Likeness, accuracies, grouped, likenesses
+from engine.report.groups import Accuracy, Group, Likeness, accuracies, grouped, likenesses, twins
 from engine.report.page import Note, Plate, Section, Table
 from engine.report.subject import Subject
 
@@ -20,16 +22,36 @@ ABSENT = "—"
 
 
 def of_runs(subjects: Sequence[Subject]) -> list[Section]:
-    """All sections."""
+    """All sections; figures have names of their own."""
     groups = grouped(subjects)
-    if len(subjects) == 1:
-        return _alone(subjects[0], groups)
+    found = _alone(subjects[0], groups) if len(subjects) == 1 else _together(subjects, groups)
+    taken: set[str] = set()
+    for section in found:
+        for place, part in enumerate(section.parts):
+            if isinstance(part, Plate):
+                section.parts[place] = part = replace(part, name=_free(part.name, taken))
+                taken.add(part.name)
+    return found
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or the name with the first number that makes it another."""
+    if name not in taken:
+        return name
+    return next(free for number in count(2) if (free := f"{name}-{number}") not in taken)
+
+
+def _together(subjects: Sequence[Subject], groups: Sequence[Group]) -> list[Section]:
     found = [_results(subjects, groups), *_common(groups)]
     for group in groups:
         found += _of_run(group.subjects[0], group)
         for other in group.subjects[1:]:
             found.append(Section(f"Run {other.name}", [_same_as(group), *_missing(other)]))
             found.append(Section("Provenance", [_provenance(other)], 3))
+    for place, first in twins(subjects).items():
+        told = f"Left out: it has the settings and the seed of {first.name} ({first.run.folder})."
+        found.append(Section(f"Run {subjects[place].name}", [Note(told, warning=True)]))
+        found.append(Section("Provenance", [_provenance(subjects[place])], 3))
     return found
 
 
@@ -98,7 +120,8 @@ def _by_group(found: Sequence[Accuracy]) -> Table:
 def _spread(found: dict[str, Any] | None, digits: int = 2) -> str:
     if found is None:
         return ABSENT
-    return f"{found['mean']:.{digits}f} ± {found['std']:.{digits}f} ({found['n']})"
+    text = f"{found['mean']:.{digits}f} ± {found['std']:.{digits}f} ({found['n']})"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _common(groups: Sequence[Group]) -> list[Section]:
