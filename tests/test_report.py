@@ -173,7 +173,10 @@ def test_a_folder_of_runs_is_compared(capsys, world, here):
     assert rows["cfm"]["spread"]["n"] == 20
     assert rows["30 real images"]["sets"] == 2  # the seeds have teachers of their own
     assert document["runs"][2]["betas"] == []  # LFM's filter reads no β
-    assert document["runs"][3]["spectra"]["layers"][0]["filters"] == []  # no function of the spectrum
+    flat = {"filter": "identity", "beta": None, "response": [1.0]}
+    assert document["runs"][3]["spectra"]["layers"][0]["filters"] == [
+        flat
+    ]  # diag Ψ is none of the spectrum's
     found = parsed(here / "all.html")
     titles = [text for level, text in found.headings if level == 2]
     assert titles[:3] == ["Contents", "Results", "Images by method"]

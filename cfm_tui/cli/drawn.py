@@ -125,7 +125,7 @@ def _width() -> int:
 
 def _chart(lines: Sequence[Line], title: str, x_label: str, mark: float | None = None) -> str:
     shown = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
-    system = _SYSTEMS.get(shown.colours) if sys.stdout.isatty() else None  # type: ignore[call-overload]
+    system = _SYSTEMS.get(shown.colours) if sys.stdout.isatty() else None
     rows = charts.draw(
         lines,
         min(_width(), WIDEST),

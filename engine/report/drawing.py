@@ -125,7 +125,7 @@ def chosen(count: int, most: int) -> list[int]:
     """At most `most` of `count` places at equal distances, the first and the last among them."""
     if count <= most:
         return list(range(count))
-    return np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
+    return sorted({round(place) for place in np.linspace(0, count - 1, most).tolist()})
 
 
 def literal(text: str) -> str:

@@ -72,7 +72,8 @@ def spectra(layers: Sequence[Layer], responses: Sequence[Response]) -> Figure:
     """Both spectra of every layer (some of them where there are many) by rank, the filters over them."""
     shown = [layers[place] for place in drawing.chosen(len(layers), drawing.PANELS)]
     found, axes = drawing.panels(len(shown))
-    columns, overlays = drawing.across(len(shown)), list[Axes]()
+    columns = drawing.across(len(shown))
+    overlays: list[Axes] = []
     for number, (place, layer) in enumerate(zip(axes, shown, strict=True)):
         drawing.titled(place, layer.name, "rank", "eigenvalue" if number % columns == 0 else "")
         if not _both_spectra(place, layer):
@@ -124,7 +125,7 @@ def _log_ranks(axes: Axes, most: int) -> None:
 
 def _filters(axes: Axes, layer: Layer, responses: Sequence[Response], *, named: bool) -> Axes:
     """Each filter's share of its largest response, on an axis of its own. named: whether that is labelled."""
-    overlay: Axes = axes.twinx()  # type: ignore[assignment]
+    overlay: Axes = axes.twinx()
     overlay.spines[["top", "left"]].set_visible(False)
     overlay.set_ylim(-0.03, 1.05)
     overlay.tick_params(labelsize=SMALL, right=named, labelright=named)

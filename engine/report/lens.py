@@ -164,11 +164,10 @@ def recorded_spectra(run: StoredRun, taps: list[str]) -> list[Layer]:
     moving = _moving(run, taps)
     found = []
     for tap in taps or list(seen):
-        real, synthetic = seen.get(tap, (None, None))
-        if tap in moving:
-            synthetic = moving[tap]
-        if real is not None or synthetic is not None:
-            found.append(Layer(tap, _wide(real), _wide(synthetic)))
+        real_D, seen_D = seen.get(tap, (None, None))
+        synthetic_D = moving.get(tap, _wide(seen_D))
+        if real_D is not None or synthetic_D is not None:
+            found.append(Layer(tap, _wide(real_D), synthetic_D))
     return found
 
 

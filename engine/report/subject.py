@@ -133,30 +133,30 @@ def _whole(results: dict[str, Any] | None, run: StoredRun) -> dict[str, Any] | N
 
 
 def measure(subject: Subject, finder: Finder) -> Generator[Event, None, None]:
-    """Look through the run's own teacher at its images, where all three are there."""
-    config, run = subject.config, subject.run
-    if config is None:
-        return
-    with subject.lacking("real images"):
-        _see_real(subject, config, finder)
-    images = subject.images
-    if images is not None and images.count:
-        what = "spectra of the images, and their similarity"
-        with subject.lacking(what):
-            lens = finder.lens(run, config)
-            subject.teacher = lens.fingerprint
-            distilled = lenses.like(all_pixels(images), images.labels_N, lens.data)
-            device = finder.place.device
-            subject.similar = similarity.of_set(lens.teacher, distilled, device)
-            subject.similar_real = similarity.of_set(
-                lens.teacher, control_set(config, lens.data.train), device
-            )
-            subject.layers = yield from lenses.spectra(config, lens, distilled, finder.place)
-            subject.source = "images"
+    """Look through the run's own teacher at its images, where all three are there; else at its record."""
+    if subject.config is not None:
+        with subject.lacking("real images"):
+            _see_real(subject, subject.config, finder)
+        if subject.images is not None and subject.images.count:
+            with subject.lacking("spectra of the images, and their similarity"):
+                yield from _look_through(subject, subject.config, subject.images, finder)
     if not subject.layers:
         layout = subject.record.layout
-        subject.layers = lenses.recorded_spectra(run, [] if layout is None else layout.taps)
+        subject.layers = lenses.recorded_spectra(subject.run, [] if layout is None else layout.taps)
         subject.source = "recovery" if subject.layers else None
+
+
+def _look_through(
+    subject: Subject, config: Config, images: Reader, finder: Finder
+) -> Generator[Event, None, None]:
+    lens, device = finder.lens(subject.run, config), finder.place.device
+    distilled = lenses.like(all_pixels(images), images.labels_N, lens.data)
+    control = control_set(config, lens.data.train)
+    subject.teacher = lens.fingerprint
+    subject.similar = similarity.of_set(lens.teacher, distilled, device)
+    subject.similar_real = similarity.of_set(lens.teacher, control, device)
+    subject.layers = yield from lenses.spectra(config, lens, distilled, finder.place)
+    subject.source = "images"
 
 
 def all_pixels(images: Reader) -> Pixels:
