@@ -256,7 +256,7 @@ def test_an_unfinished_run_shows_what_is_there(capsys, here):
     assert "cfm resume" in missing["results"]["hint"]
     assert found["losses"] is None
     page_ = parsed(here / "a.html")
-    assert "β = 0.0854" in page_.images[0][1]
+    assert "β 0.0854" in page_.images[0][1]
     assert "6 of 12" in page_.text
 
 

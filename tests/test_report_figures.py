@@ -179,7 +179,7 @@ def test_penultimate_features_are_what_the_classifier_reads(teacher, digits, cpu
 def test_cells_stand_where_they_are_told_and_keep_their_pixels():
     first = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     second = np.stack([first[0]] * 2 + [255 - first[0]])
-    grid = grids.Grid(["a", "b"], ["real", "β = 0.1"], [[first, None], [None, second]])
+    grid = grids.Grid(["a", "b"], ["real", "β 0.1"], [[first, None], [None, second]])
     picture, centres = grids._mosaic(grid)
     assert picture.shape == (132, 132, 3)
     np.testing.assert_array_equal(picture[2:64:4, 2:64:4], np.repeat(first.transpose(1, 2, 0), 3, axis=2))

@@ -114,9 +114,10 @@ def logarithmic(axes: Axes, low: float, high: float) -> None:
         return
     if high < 1.5 * low:
         axes.set_ylim(low / 1.5, high * 1.5)
-    from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    few = high < 3 * low
+    axes.yaxis.set_major_locator(MaxNLocator(4) if few else LogLocator(subs=(1, 2, 3, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
 

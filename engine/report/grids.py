@@ -118,7 +118,7 @@ def _beta_name(reader: Reader, numbers: Sequence[int]) -> str:
     """β of a column, where all of its images share it; else the batches that they are of."""
     betas = {f"{reader.beta_N[number]:.3g}" for number in numbers}
     if len(betas) == 1 and "nan" not in betas:
-        return f"β = {betas.pop()}"
+        return f"β {betas.pop()}"
     batches = sorted({int(reader.batch_N[number]) for number in numbers})
     return f"batch {batches[0]}" if len(batches) == 1 else f"batches {batches[0]}–{batches[-1]}"
 

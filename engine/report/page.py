@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_LONG = 40  # characters of a cell from which on it may break into lines
 _PIXELS_PER_INCH = 115  # of a figure on a wide page: its type of 8 points is as large as the caption's
 
 
@@ -138,12 +139,15 @@ def _part(part: Plate | Table | Note, command: str, counter: Iterator[int]) -> s
     return f"<{tag}{kind}>{escape(part.text)}</{tag}>"
 
 
+def _cell(text: str) -> str:
+    kind = ' class="long"' if len(text) > _LONG else ""
+    return f"<td{kind}>{escape(text)}</td>"
+
+
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
     rows = "\n".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(c)}</td>" for c in row[1:])
-        + "</tr>"
+        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(map(_cell, row[1:])) + "</tr>"
         for row in table.rows
     )
     return (
@@ -178,9 +182,9 @@ pre { overflow-x: auto; padding: .75rem; background: var(--soft); border-radius:
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
 caption { text-align: left; font-size: .9rem; padding-bottom: .3rem; }
-th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(--line); max-width: 30rem;
-  overflow-wrap: anywhere; font-variant-numeric: tabular-nums; vertical-align: top; }
-th { white-space: nowrap; }
+th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap;
+  font-variant-numeric: tabular-nums; vertical-align: top; }
+td.long { min-width: 22rem; white-space: normal; overflow-wrap: anywhere; }
 tbody th { font-weight: 500; }
 @media screen and (max-width: 48rem) { figure img { max-width: none; } }
 @media print { :root { --ink: #000; --paper: #fff; --soft: #f3f3f3; --warn: #fff4d6; } nav { display: none; }
