@@ -7,7 +7,7 @@ import pytest
 from recorded import layout, opened, progress, record_recovery
 
 from engine import events, store
-from engine.config import Term
+from engine.config import Objective, Term
 from engine.report import drawing, figures, grids, losses, responses, similarity
 from engine.report.groups import Accuracy, Likeness
 from engine.report.lens import Layer
@@ -22,6 +22,11 @@ def course(values, taps=2, batches=2, iterations=4):
     found = Course(shape, iterations)
     found.add(0, np.repeat(np.asarray(values, np.float32)[:, None], 4 + taps, axis=1))
     return found
+
+
+def goal(*names):
+    """An objective of these filters."""
+    return Objective(terms=tuple(Term(filter=name) for name in names))
 
 
 ODD = {
@@ -41,7 +46,7 @@ def test_any_numbers_give_a_picture(values):
     numbers = np.asarray(values, np.float64)
     spread = {"mean": float(numbers[0]), "std": 0.0, "n": 1} if len(numbers) else None
     spread = spread if spread is not None and np.isfinite(spread["mean"]) else None
-    over = responses.of_terms([Term(filter="ridge"), Term(filter="lambda")], [0.1, 0.0])
+    over = responses.of_objective(goal("ridge", "lambda"), [0.1, 0.0])
     drawn = [
         figures.loss_curves(course(values)),
         figures.spectra([Layer("a", numbers, None), Layer("b", None, numbers)], over),
@@ -121,9 +126,10 @@ def test_the_record_is_read_as_it_was_written_and_what_was_done_again_counts_onc
 
 def test_responses_are_those_of_the_filters():
     values = np.array([4.0, 1.0, 0.0, -1e-9])
-    ridge, last, low = responses.of_terms(
-        [Term(filter="ridge"), Term(filter="lambda"), Term(filter="diagonal")], [0.5, 0.3, 0.25]
-    )
+    objective = goal("ridge", "lambda", "diagonal")
+    ridge, last, low = responses.of_objective(objective, [0.5, 0.3, 0.25])
+    assert responses.reads_beta(objective)
+    assert not responses.reads_beta(goal("lambda", "diagonal"))
     np.testing.assert_allclose(ridge.of(values), [1 / 4.5, 1 / 1.5, 2, 2])
     np.testing.assert_allclose(ridge.share(values), [0.5 / 4.5, 0.5 / 1.5, 1, 1])
     np.testing.assert_allclose(low.share(values), [1, 0.25, 0, 0])
@@ -180,10 +186,11 @@ def test_cells_stand_where_they_are_told_and_keep_their_pixels():
     first = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     second = np.stack([first[0]] * 2 + [255 - first[0]])
     grid = grids.Grid(["a", "b"], ["real", "β 0.1"], [[first, None], [None, second]])
-    picture, centres = grids._mosaic(grid)
-    assert picture.shape == (132, 132, 3)
-    np.testing.assert_array_equal(picture[2:64:4, 2:64:4], np.repeat(first.transpose(1, 2, 0), 3, axis=2))
-    np.testing.assert_array_equal(picture[70::4, 70::4], second.transpose(1, 2, 0))
-    assert (picture[:64, 68:] == 255).all()
-    assert centres[1] - centres[0] == 68
+    picture, centres, enlarged = grids._mosaic(grid)
+    assert enlarged
+    assert picture.shape == (260, 260, 3)  # sixteen pixels, each of eight, and a gap of four
+    np.testing.assert_array_equal(picture[4:128:8, 4:128:8], np.repeat(first.transpose(1, 2, 0), 3, axis=2))
+    np.testing.assert_array_equal(picture[136::8, 136::8], second.transpose(1, 2, 0))
+    assert (picture[:128, 132:] == 255).all()
+    assert centres[1] - centres[0] == 132
     assert drawing.png(grids.draw(grid), dpi=40).startswith(PNG)

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.events import Event
-from engine.report import losses, page, plates, responses, sections, subject
+from engine.report import losses, page, plates, sections, subject
 from engine.report.groups import accuracies, grouped, likenesses
 from engine.report.lens import Finder
 from engine.report.page import Section
@@ -133,7 +133,7 @@ def _numbers(own: Subject) -> dict[str, Any]:
 def _spectra(own: Subject) -> dict[str, Any] | None:
     if not own.layers:
         return None
-    over = responses.of_terms(own.terms, plates.betas_of(own))
+    over = plates.filters_of(own)
     layers = []
     for layer in own.layers:
         values_D = layer.real_D if layer.real_D is not None else layer.synthetic_D

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 ROWS, COLUMNS = 10, 10  #: at most
-_CELL = 64  # pixels of an image on the page, at least
+_CELL = 128  # pixels of an image on the page, at least
 _GAP = 4  # white pixels between images
 
 
@@ -131,7 +131,7 @@ def _left_out(classes: int, rows: int, columns: int, shown: int, what: str = "im
 
 def draw(grid: Grid) -> Figure:
     """The grid with its classes at the left and its columns' names on top."""
-    image_HW3, centres = _mosaic(grid)
+    image_HW3, centres, small = _mosaic(grid)
     height, width = image_HW3.shape[:2]
     names = [drawing.wrapped(name, 9) for name in grid.columns]
     slanted = any(name.count("\n") > 1 or max(map(len, name.split("\n"))) > 9 for name in names)
@@ -139,7 +139,7 @@ def draw(grid: Grid) -> Figure:
     inches = min(drawing.WIDTH - 1.0, 0.62 * len(grid.columns))
     found = drawing.figure(inches * height / width + (0.9 if slanted else 0.4), inches + 1.0)
     axes = found.subplots()
-    axes.imshow(image_HW3, interpolation="nearest", aspect="equal")
+    axes.imshow(image_HW3, interpolation="nearest" if small else "antialiased", aspect="equal")
     axes.spines[:].set_visible(False)
     axes.set_xticks(
         [centres[place] for place in range(len(grid.columns))],
@@ -158,8 +158,8 @@ def draw(grid: Grid) -> Figure:
     return found
 
 
-def _mosaic(grid: Grid) -> tuple[Pixels, list[float]]:
-    """One picture of all, and the centres of its cells along either axis, in pixels."""
+def _mosaic(grid: Grid) -> tuple[Pixels, list[float], bool]:
+    """One picture of all, the centres of its cells along either axis, in pixels; whether it is enlarged."""
     sizes = [max(cell.shape[1:]) for row in grid.cells for cell in row if cell is not None]
     times = max(1, -(-_CELL // max(sizes, default=_CELL)))
     side = times * max(sizes, default=_CELL)
@@ -173,4 +173,4 @@ def _mosaic(grid: Grid) -> tuple[Pixels, list[float]]:
                 shown = np.broadcast_to(large, (3, *large.shape[1:])).transpose(1, 2, 0)
                 top, left = row * step, column * step
                 picture[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
-    return picture, [place * step + (side - 1) / 2 for place in range(most)]
+    return picture, [place * step + (side - 1) / 2 for place in range(most)], times > 1

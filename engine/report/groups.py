@@ -110,10 +110,14 @@ def _labels(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]
 def _told(key: str, value: Any) -> str:
     short = _SHORT.get(key, key.rpartition(".")[2])
     if isinstance(value, list) and all(isinstance(each, dict) for each in value):
-        value = " + ".join(f"{each.get('filter')}/{each.get('signal')}" for each in value) or "none"
+        value = " + ".join(f"{_filter(each)}/{each.get('signal')}" for each in value) or "none"
     elif not isinstance(value, str):
         value = f"{value:g}" if isinstance(value, float) else yaml_file.inline(value)
     return f"{short} {value}".strip()
+
+
+def _filter(term: dict[str, Any]) -> Any:
+    return term.get("filter") or term.get("name") or term.get("f")
 
 
 def accuracies(groups: Sequence[Group]) -> list[Accuracy]:

@@ -63,11 +63,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph. warning: something is missing, or to be taken with care. preformatted: as it stands."""
+    """A paragraph. warning: something is missing, or to be taken with care."""
 
     text: str
     warning: bool = False
-    preformatted: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,7 @@ def _part(part: Plate | Table | Note, command: str, counter: Iterator[int]) -> s
     if isinstance(part, Table):
         return _table(part)
     kind = ' class="warning" role="note"' if part.warning else ""
-    tag = "pre" if part.preformatted else "p"
-    return f"<{tag}{kind}>{escape(part.text)}</{tag}>"
+    return f"<p{kind}>{escape(part.text)}</p>"
 
 
 def _cell(text: str) -> str:
@@ -158,9 +156,9 @@ def _table(table: Table) -> str:
 
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --line: #ccc; --soft: #f3f3f3;
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --line: #ccc;
   --link: #0b5394; --warn: #fff4d6; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --paper: #161616; --line: #444; --soft: #222;
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --paper: #161616; --line: #444;
   --link: #8ab8ff; --warn: #3d3216; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 62rem; font: 16px/1.5 system-ui, sans-serif;
@@ -176,8 +174,7 @@ figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; back
   border: 1px solid var(--line); border-radius: 4px; }
 figcaption { margin-top: .5rem; font-size: .9rem; }
 .made { display: block; opacity: .75; font-size: .85rem; }
-code, pre { font: .85em/1.4 ui-monospace, monospace; }
-pre { overflow-x: auto; padding: .75rem; background: var(--soft); border-radius: 4px; overflow-wrap: normal; }
+code { font: .85em/1.4 ui-monospace, monospace; }
 .warning { padding: .6rem .8rem; background: var(--warn); border-left: 4px solid #e69f00; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
@@ -187,6 +184,6 @@ th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(-
 td.long { min-width: 22rem; white-space: normal; overflow-wrap: anywhere; }
 tbody th { font-weight: 500; }
 @media screen and (max-width: 48rem) { figure img { max-width: none; } }
-@media print { :root { --ink: #000; --paper: #fff; --soft: #f3f3f3; --warn: #fff4d6; } nav { display: none; }
+@media print { :root { --ink: #000; --paper: #fff; --warn: #fff4d6; } nav { display: none; }
   body { max-width: none; } }
 """

@@ -77,7 +77,8 @@ def schedule(groups: Sequence[Group]) -> Plate | None:
 def betas_read(subject: Subject) -> list[float]:
     """β_b of a run; empty where none of its filters reads β, or recovery has not begun."""
     layout = subject.record.layout
-    if layout is None or not any(responses.reads_beta(str(term.filter)) for term in subject.terms):
+    config = subject.config
+    if layout is None or config is None or not responses.reads_beta(config.objective):
         return []
     return [float(beta) for beta in layout.betas]
 
@@ -141,7 +142,7 @@ def spectra(subject: Subject) -> Plate | None:
     layers = subject.layers
     if not layers:
         return None
-    over = responses.of_terms(subject.terms, betas_of(subject))
+    over = filters_of(subject)
     if subject.source == "images":
         what = "Ψ over all training images, Ψ_s over all distilled images at once, un-augmented."
     else:
@@ -165,6 +166,12 @@ def spectra(subject: Subject) -> Plate | None:
     alt = f"Real and distilled spectra at {len(layers)} layers"
     name = f"spectra-{slug(subject.name)}"
     return Plate(name, "Spectra and filters", caption, alt, figures.spectra(layers, over))
+
+
+def filters_of(subject: Subject) -> list[responses.Response]:
+    """What is drawn over spectra: the filters at the first and the last β."""
+    config = subject.config
+    return [] if config is None else responses.of_objective(config.objective, betas_of(subject))
 
 
 def betas_of(subject: Subject) -> list[float]:

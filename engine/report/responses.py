@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import Term
+from engine.config import Objective
 from engine.responses import response
 
 Floats = NDArray[np.float64]
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Response:
-    """A term's filter at one β. beta: None for a filter that does not read it."""
+    """A filter at one β. beta: None for a filter that does not read it."""
 
     filter: str
     beta: float | None
@@ -53,13 +53,17 @@ def _respond(name: Any, values_D: Floats, beta: float) -> Floats:
     return np.asarray(response(name, values_D, beta), np.float64)
 
 
-def reads_beta(name: str) -> bool:
-    """Whether f(λ) changes with β."""
+def _changes_with_beta(name: str) -> bool:
     probe_D = np.array([0.5, 1.0, 2.0])
     return not np.array_equal(_respond(name, probe_D, 0.5), _respond(name, probe_D, 1.0))
 
 
-def of_terms(terms: Sequence[Term], betas: Sequence[float]) -> list[Response]:
+def reads_beta(objective: Objective) -> bool:
+    """Whether any f(λ) of an objective changes with β."""
+    return any(_changes_with_beta(str(term.filter)) for term in objective.terms)
+
+
+def of_objective(objective: Objective, betas: Sequence[float]) -> list[Response]:
     """Each filter once; one that reads β at the first and at the last of `betas`.
 
     The diagonal filter is left out: what it does is no function of the spectrum.
@@ -67,7 +71,11 @@ def of_terms(terms: Sequence[Term], betas: Sequence[float]) -> list[Response]:
     known = [beta for beta in betas if np.isfinite(beta)]
     ends = list(dict.fromkeys([known[0], known[-1]])) if known else []
     found = []
-    for name in dict.fromkeys(str(term.filter) for term in terms):
+    for name in dict.fromkeys(str(term.filter) for term in objective.terms):
         if name != "diagonal":
-            found += [Response(name, beta) for beta in ends] if reads_beta(name) else [Response(name, None)]
+            found += (
+                [Response(name, beta) for beta in ends]
+                if _changes_with_beta(name)
+                else [Response(name, None)]
+            )
     return found

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import objective, settings
-from engine.config import Config, Term
+from engine import settings
+from engine.config import Config
 from engine.errors import UserError
 from engine.events import Event
 from engine.recover import control_set, initial_indices
@@ -80,11 +80,6 @@ class Subject:
     def method(self) -> str:
         """The method's name; ``?`` where the settings cannot be read."""
         return "?" if self.config is None else self.config.objective.method
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        """Of its objective."""
-        return () if self.config is None else objective.resolved_terms(self.config.objective)
 
     def lack(self, what: str, why: str, hint: str = "") -> None:
         """Note what is missing."""
