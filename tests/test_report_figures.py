@@ -134,7 +134,7 @@ def test_responses_are_those_of_the_filters():
     np.testing.assert_allclose(ridge.share(values), [0.5 / 4.5, 0.5 / 1.5, 1, 1])
     np.testing.assert_allclose(low.share(values), [1, 0.25, 0, 0])
     assert [each.name for each in (ridge, last, low)] == ["ridge, β = 0.5", "ridge, β = 0.25", "lambda"]
-    assert np.isnan(responses.Response("ridge", 0.0).share(values)[2:]).all()
+    assert np.isnan(responses.of_objective(goal("ridge"), [0.0])[0].share(values)[2:]).all()
 
 
 def plainly(features, labels, label):
