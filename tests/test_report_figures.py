@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from recorded import layout, opened, progress, record_recovery
 
-from engine import events, store
+from engine import events, settings, store
 from engine.config import Objective, Term
-from engine.report import drawing, figures, grids, losses, responses, similarity
+from engine.report import drawing, figures, grids, groups, losses, responses, similarity
 from engine.report.groups import Accuracy, Likeness
 from engine.report.lens import Layer
 from engine.report.losses import Course
+from engine.report.subject import Subject
 
 PNG, TAPS = b"\x89PNG\r\n\x1a\n", ["conv0", "conv1"]
 
@@ -194,3 +197,44 @@ def test_cells_stand_where_they_are_told_and_keep_their_pixels():
     assert (picture[:128, 132:] == 255).all()
     assert centres[1] - centres[0] == 132
     assert drawing.png(grids.draw(grid), dpi=40).startswith(PNG)
+
+
+# --- groups --------------------------------------------------------------------------------------
+
+
+def subject(name, *sets):
+    found = Subject(store.StoredRun(Path(name)), "finished", settings.resolve(preset="smoke", sets=sets))
+    students = [
+        {"architecture": "convnet", "source": source, "last": last}
+        for source, last in (("distilled", float(len(name))), ("distilled", 2.0), ("random", 1.0))
+    ]
+    found.results = {"students": students}
+    return found
+
+
+def test_runs_are_one_group_where_only_the_seed_differs_and_labels_say_the_rest():
+    runs = [
+        subject("a", "objective=hfm", "objective.beta=0.1"),
+        subject("b", "objective=hfm", "objective.beta=0.001"),
+        subject("c", "objective=cfm"),
+        subject("dddd", "objective=cfm", "seed=1", "device=cuda"),
+        subject("e", "objective=cfm", "objective.ce=0"),
+        subject("f", "objective=lfm"),
+        subject("g", "objective=cfm"),
+    ]
+    found = groups.grouped(runs)
+    assert [(group.label, group.runs) for group in found] == [
+        ("hfm (β 0.1)", ["a"]),
+        ("hfm (β 0.001)", ["b"]),
+        ("cfm (CE 1)", ["c", "dddd"]),
+        ("cfm (CE 0)", ["e"]),
+        ("lfm", ["f"]),
+    ]
+    assert groups.twins(runs) == {6: runs[2]}
+    runs[3].manifest = {"identity": {"teacher": "1234567890"}}  # a file of the user's, not squeezed
+    assert [group.runs for group in groups.grouped(runs)][2:5] == [["c"], ["dddd"], ["e"]]
+    assert groups.grouped(runs)[3].label == "cfm (CE 1, teacher 12345678)"
+    both = groups.accuracies(found)[2]
+    assert (both.sets, both.distilled["n"], both.control["n"]) == (2, 4, 2)
+    assert both.distilled["mean"] == pytest.approx(np.mean([1, 2, 4, 2]))
+    assert both.distilled["std"] == pytest.approx(np.std([1, 2, 4, 2], ddof=1))

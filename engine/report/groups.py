@@ -61,9 +61,13 @@ def twins(subjects: Sequence[Subject]) -> dict[int, Subject]:
 
 
 def _own(subject: Subject) -> dict[str, Any]:
-    """Settings that tell a run's group."""
-    flat = {} if subject.config is None else settings.flat(subject.config)
-    return {key: value for key, value in flat.items() if key not in {"seed", *ELSEWHERE}}
+    """What tells a group: its settings, and with which images and given teacher they were used."""
+    if subject.config is None:
+        return {}
+    flat = settings.flat(subject.config)
+    own = {key: value for key, value in flat.items() if key not in {"seed", *ELSEWHERE}}
+    known = subject.manifest.get("identity") or {}
+    return own | {f"identity.{part}": str(known.get(part, ""))[:8] for part in ("data", "teacher")}
 
 
 def _key(subject: Subject) -> str:
@@ -113,7 +117,7 @@ def _told(key: str, value: Any) -> str:
         value = " + ".join(f"{_filter(each)}/{each.get('signal')}" for each in value) or "none"
     elif not isinstance(value, str):
         value = f"{value:g}" if isinstance(value, float) else yaml_file.inline(value)
-    return f"{short} {value}".strip()
+    return f"{short} {value or '—'}".strip()
 
 
 def _filter(term: dict[str, Any]) -> Any:
