@@ -17,7 +17,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from cfm_tui.cli import console as consoles
-from cfm_tui.cli import data, doctor, export, method, preset, run, runs, score, steer, sweep, table, validate
+from cfm_tui.cli import (
+    data,
+    doctor,
+    export,
+    method,
+    preset,
+    report,
+    run,
+    runs,
+    score,
+    steer,
+    sweep,
+    table,
+    validate,
+)
 from cfm_tui.cli.common import print_json
 
 USAGE_ERROR = typer.BadParameter.__mro__[2]  # the base of everything that is wrong with a command line
@@ -68,6 +82,7 @@ app.command("validate")(validate.validate)
 app.command("export")(export.export)
 app.command("sweep")(sweep.sweep)
 app.command("table")(table.table)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(preset.app, name="preset")
 app.add_typer(method.app, name="method")

@@ -65,9 +65,17 @@ def show(
         int, typer.Option(min=0, max=1000, help="Distilled images to show, at most; 0 for none.")
     ] = 10,
     width: Annotated[int, typer.Option(min=4, max=200, help="Columns of one image.")] = 24,
+    betas: Annotated[
+        bool,
+        typer.Option("--betas", help="All classes with β from left to right, instead of the first images."),
+    ] = False,
+    losses: Annotated[bool, typer.Option("--losses", help="Losses by iteration, of every layer.")] = False,
+    spectra: Annotated[
+        bool, typer.Option("--spectra", help="Spectra of every layer, and the filter.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show a run: its results, and distilled images as text."""
+    """Show a run: its results, and distilled images as text. `cfm report` draws it all on one page."""
     from engine import store
 
     found = store.find(run)
@@ -79,8 +87,21 @@ def show(
 
     typer.echo(f"{found.name}: {status_line(found.status(), found.state())}\n")
     typer.echo(results_table(results) if results is not None else "no results yet")
-    if thumbnails and found.has_images():
+    if thumbnails and not betas and found.has_images():
         _show_images(found, thumbnails, width)
+    if betas or losses or spectra:
+        _show_drawn(found, width if betas else 0, losses, spectra)
+
+
+def _show_drawn(run: StoredRun, columns: int, losses: bool, spectra: bool) -> None:
+    """columns: of one image of the β grid; 0 for none."""
+    from cfm_tui.cli import drawn
+
+    parts = [drawn.beta_grid(run, columns)] if columns else []
+    parts += [drawn.losses(run)] if losses else []
+    parts += [drawn.spectra(run)] if spectra else []
+    for part in parts:
+        typer.echo(f"\n{part}")
 
 
 def _show_images(run: StoredRun, count: int, columns: int) -> None:

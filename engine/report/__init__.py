@@ -1,1 +1,1 @@
-"""What finished runs say together: tables and comparisons, read from their folders."""
+"""Tables, figures and pages out of finished runs."""

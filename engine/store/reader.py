@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import UserError
 from engine.events import STAGES, Event, RecoverLayout, Stage
-from engine.store import checkpoints, folders, glimpse, images, journal
+from engine.store import checkpoints, folders, glimpse, images, journal, tensors
 from engine.store.files import unreadable
 from engine.store.json_file import read_json
 from engine.store.lock import owner_of, timestamp
 from engine.store.process import alive
 from engine.store.tail import Rows, Tail
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 State = Literal["new", "running", "paused", "stopped", "failed", "finished", "lost", "damaged"]
 AT_WORK: tuple[State, ...] = ("running", "paused")  #: states of a run that a process has
@@ -139,6 +142,11 @@ class StoredRun:
     def glimpse(self) -> glimpse.Glimpse | None:
         """What recovery looked like lately, or at its end; None where that is absent or damaged."""
         return glimpse.latest(self.folder / folders.GLIMPSE)
+
+    def moving(self) -> dict[str, NDArray[Any]] | None:
+        """The moving statistics with which recovery ended, if any (`moments.pack`). Raises UserError."""
+        path = self.folder / folders.MOVING
+        return tensors.read(path)[0] if path.is_file() else None
 
     def log(self) -> str:
         """What a detached run printed; empty where there is none."""

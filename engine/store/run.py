@@ -199,8 +199,7 @@ class Run:
 
     def moving(self) -> dict[str, NDArray[Any]] | None:
         """The moving statistics with which recovery ended, if any. Raises UserError("data")."""
-        path = self.folder / folders.MOVING
-        return tensors.read(path)[0] if path.is_file() else None
+        return StoredRun(self.folder).moving()
 
     def save_glimpse(self, seen: glimpse.Glimpse) -> None:
         """Replace what others see of the recovery that is at work. Raises UserError("disk")."""

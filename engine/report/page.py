@@ -1,0 +1,189 @@
+"""A report as one HTML file: nothing outside it is needed, no script is in it.
+
+Headings are semantic, a table of contents leads to them, colours follow the reader's light or dark, tables
+scroll where the page is narrow, and every picture has a caption and a text in its place.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING
+
+from engine.report import drawing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+_LONG = 40  # characters of a cell from which on it may break into lines
+_PIXELS_PER_INCH = 115  # of a figure on a wide page: its type of 8 points is as large as the caption's
+
+
+@dataclass(frozen=True, eq=False)
+class Plate:
+    """A figure in its place. name: of its file; pixels: whether it is made of images, not of lines."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    figure: Figure
+    pixels: bool = False
+
+    @cached_property
+    def png(self) -> bytes:
+        """As a PNG file."""
+        return drawing.png(self.figure)
+
+    @property
+    def width(self) -> int:
+        """On the page, in CSS pixels."""
+        return round(_PIXELS_PER_INCH * self.figure.get_figwidth())
+
+    @property
+    def source(self) -> str:
+        """As a data URI: lines as SVG, images as PNG."""
+        kind, content = ("png", self.png) if self.pixels else ("svg+xml", drawing.svg(self.figure))
+        return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows below a header; the first cell of a row is its name."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph. warning: something is missing, or to be taken with care."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with what stands below it. level: 2 for a chapter, 3 for a part of one."""
+
+    title: str
+    parts: list[Plate | Table | Note] = field(default_factory=list)
+    level: int = 2
+
+
+def slug(text: str) -> str:
+    """A name for files and anchors: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
+
+
+def html(title: str, lead: str, sections: Sequence[Section], command: str) -> str:
+    """The page. lead: a sentence below the title; command: what makes it, which every caption repeats."""
+    anchors = _anchors(sections)
+    contents = "\n".join(
+        f'<li class="level{each.level}"><a href="#{anchor}">{escape(each.title)}</a></li>'
+        for each, anchor in zip(sections, anchors, strict=True)
+    )
+    counter = iter(range(1, 10**6))
+    body = "\n".join(
+        _section(each, anchor, command, counter) for each, anchor in zip(sections, anchors, strict=True)
+    )
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<header>\n<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n</header>\n"
+        f'<nav aria-label="Contents">\n<h2>Contents</h2>\n<ul>\n{contents}\n</ul>\n</nav>\n'
+        f"<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _anchors(sections: Sequence[Section]) -> list[str]:
+    found: list[str] = []
+    for section in sections:
+        name = slug(section.title)
+        number = sum(1 for each in found if each == name or re.fullmatch(rf"{name}-\d+", each))
+        found.append(f"{name}-{number + 1}" if number else name)
+    return found
+
+
+def _section(section: Section, anchor: str, command: str, counter: Iterator[int]) -> str:
+    parts = "\n".join(_part(part, command, counter) for part in section.parts)
+    level = section.level
+    return (
+        f'<section aria-labelledby="{anchor}">\n<h{level} id="{anchor}">{escape(section.title)}</h{level}>\n'
+        f"{parts}\n</section>"
+    )
+
+
+def _part(part: Plate | Table | Note, command: str, counter: Iterator[int]) -> str:
+    if isinstance(part, Plate):
+        return (
+            f'<figure id="figure-{escape(part.name)}">\n'
+            f'<div class="scroll" tabindex="0"><img src="{part.source}" width="{part.width}"'
+            f' alt="{escape(part.alt, quote=True)}"></div>\n'
+            f"<figcaption><b>Figure {next(counter)}. {escape(part.title)}.</b> {escape(part.caption)} "
+            f"<span class='made'>Made by <code>{escape(command)}</code></span></figcaption>\n</figure>"
+        )
+    if isinstance(part, Table):
+        return _table(part)
+    kind = ' class="warning" role="note"' if part.warning else ""
+    return f"<p{kind}>{escape(part.text)}</p>"
+
+
+def _cell(text: str) -> str:
+    kind = ' class="long"' if len(text) > _LONG else ""
+    return f"<td{kind}>{escape(text)}</td>"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(map(_cell, row[1:])) + "</tr>"
+        for row in table.rows
+    )
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(table.caption, quote=True)}">'
+        f"<table>\n<caption>{escape(table.caption)}</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+    )
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --line: #ccc;
+  --link: #0b5394; --warn: #fff4d6; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --paper: #161616; --line: #444;
+  --link: #8ab8ff; --warn: #3d3216; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 62rem; font: 16px/1.5 system-ui, sans-serif;
+  color: var(--ink); background: var(--paper); overflow-wrap: anywhere; }
+h1, h2, h3 { line-height: 1.2; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+a { color: var(--link); }
+nav ul { padding: 0; list-style: none; columns: 18rem; }
+nav li.level3 { padding-left: 1.2rem; }
+nav h2 { margin-top: 1rem; font-size: 1.1rem; border: 0; }
+figure { margin: 1.5rem 0; break-inside: avoid; }
+figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; background: #fff; padding: .5rem;
+  border: 1px solid var(--line); border-radius: 4px; }
+figcaption { margin-top: .5rem; font-size: .9rem; }
+.made { display: block; opacity: .75; font-size: .85rem; }
+code { font: .85em/1.4 ui-monospace, monospace; }
+.warning { padding: .6rem .8rem; background: var(--warn); border-left: 4px solid #e69f00; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
+caption { text-align: left; font-size: .9rem; padding-bottom: .3rem; }
+th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap;
+  font-variant-numeric: tabular-nums; vertical-align: top; }
+td.long { min-width: 22rem; white-space: normal; overflow-wrap: anywhere; }
+tbody th { font-weight: 500; }
+@media screen and (max-width: 48rem) { figure img { max-width: none; } }
+@media print { :root { --ink: #000; --paper: #fff; --warn: #fff4d6; } nav { display: none; }
+  body { max-width: none; } }
+"""

@@ -1,0 +1,188 @@
+"""The figures of a report in their places: titles, captions and texts for those who do not see them.
+
+A caption says what is drawn, over how many, and what the bars are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.report import drawing, figures, grids, responses
+from engine.report.groups import Accuracy, Group, Likeness
+from engine.report.page import Plate, slug
+from engine.report.subject import Subject
+
+_CLASSES = (
+    "Bars: sample standard deviation over classes (none for a single one); small dots: single classes; in"
+    " brackets: how many classes, of all distilled sets together."
+)
+
+
+def accuracy(rows: Sequence[Accuracy]) -> Plate:
+    """Figure 6's form."""
+    sets = sorted({row.sets for row in rows})
+    sets_told = counted(sets[-1], "distilled set") if len(sets) == 1 else f"{sets[0]} to {sets[-1]} sets"
+    caption = (
+        "Top-1 accuracy on the real test images after the last epoch, in percent. Filled circles: students"
+        " trained on the distilled images; hollow squares: on as many real images, under the same labels and"
+        " budget. Bars: sample standard deviation over students (none for a single one); in brackets: how"
+        f" many students, trained on {sets_told} for each row. The axis does not begin at zero."
+    )
+    told = "; ".join(f"{row.label}: {_spread(row.distilled)}, control {_spread(row.control)}" for row in rows)
+    return Plate("accuracy", "Accuracy by method", caption, told, figures.accuracy(rows))
+
+
+def similarity(rows: Sequence[Likeness]) -> Plate:
+    """Figure 2."""
+    caption = (
+        "Mean cosine similarity of all pairs of images of a class (UniDD Figure 2), between what the"
+        " teacher's last linear layer reads: its penultimate features, of images as they are. Each set is"
+        " seen by the teacher that it was distilled through. Large dots: mean over classes. " + _CLASSES
+    )
+    told = "; ".join(f"{row.label}: {_spread(row.spread, 3)}" for row in rows)
+    return Plate("similarity", "Intra-class similarity", caption, told, figures.similarity(rows))
+
+
+def counted(count: int, what: str, plural: str = "s") -> str:
+    """A number of things."""
+    return f"{count} {what}{plural if count != 1 else ''}"
+
+
+def _spread(found: dict[str, float] | None, digits: int = 1) -> str:
+    if found is None:
+        return "none"
+    return f"{found['mean']:.{digits}f} ± {found['std']:.{digits}f} (n = {found['n']})"
+
+
+def schedule(groups: Sequence[Group]) -> Plate | None:
+    """β_b of the groups whose filters read it; None where there is none."""
+    found: dict[tuple[float, ...], list[str]] = {}
+    for group in groups:
+        betas = next((read for each in group.subjects if (read := betas_read(each))), None)
+        if betas:
+            found.setdefault(tuple(betas), []).append(group.label)
+    if not found:
+        return None
+    lines = [(", ".join(labels), betas) for betas, labels in found.items()]
+    caption = "β_b of every recovery batch in order (UniDD Eq. 19), for methods whose filter reads β."
+    told = "; ".join(
+        f"{name}: from {betas[0]:.3g} to {betas[-1]:.3g} in {counted(len(betas), 'batch', 'es')}"
+        for name, betas in lines
+    )
+    return Plate("schedule", "β schedule", caption, told, figures.schedules(lines))
+
+
+def betas_read(subject: Subject) -> list[float]:
+    """β_b of a run; empty where none of its filters reads β, or recovery has not begun."""
+    layout = subject.record.layout
+    config = subject.config
+    if layout is None or config is None or not responses.reads_beta(config.objective):
+        return []
+    return [float(beta) for beta in layout.betas]
+
+
+def methods_grid(groups: Sequence[Group]) -> Plate | None:
+    """Figures 1 and 4: real beside each method."""
+    grid = grids.by_method(groups)
+    if grid is None:
+        return None
+    caption = (
+        "Rows: classes. The first image of each: real, if it could be read, then of each method's first run,"
+        " which is the one with the first β (UniDD Figures 1, 4). " + grid.left_out
+    )
+    alt = f"Images of {len(grid.rows)} classes, columns: {', '.join(grid.columns)}"
+    return Plate("images-by-method", "Real and distilled images", caption, alt, grids.draw(grid), True)
+
+
+def images(subject: Subject) -> Plate | None:
+    """Figure 5: a column for each β_b."""
+    grid = grids.by_beta(subject)
+    if grid is None:
+        return None
+    real = " First column: the real image with which the control begins." if subject.real_KCHW else ""
+    caption = (
+        f"Distilled images of {subject.name} ({subject.method}). Rows: classes; columns: the images"
+        f" of a class in the order in which they were recovered, with their β_b (UniDD Figure 5).{real}"
+        f" {grid.left_out}"
+    )
+    alt = f"Images of {len(grid.rows)} classes, columns: {', '.join(grid.columns)}"
+    return Plate(f"images-{slug(subject.name)}", "Images by β_b", caption, alt, grids.draw(grid), True)
+
+
+def losses(subject: Subject) -> Plate | None:
+    """CE and the terms of every layer."""
+    course = subject.record.course
+    if course is None:
+        return None
+    taps, batches = course.layout.taps, len(course.layout.betas)
+    band = ""
+    if course.stride > 1:
+        band = (
+            f" Lines: means of {course.stride} iterations that follow each other; bands: their least and"
+            " greatest values."
+        )
+    shown = drawing.chosen(len(taps), drawing.PANELS - 1)
+    left_out = f" Shown are {len(shown)} of {len(taps)} layers." if len(shown) < len(taps) else ""
+    ends = ", divided by dotted lines" if 1 < batches <= figures.BOUNDS else ""
+    caption = (
+        f"Recovery of {subject.name} ({subject.method}): cross-entropy, then each term (filter/signal)"
+        f" at each tap, unweighted (UniDD Eq. 20), over {course.rows:,} iterations:"
+        f" {counted(batches, 'batch', 'es')} of {course.iterations:,}{ends}.{band}{left_out} One recovery, so"
+        " no error bars."
+    )
+    alt = f"Curves of {', '.join(['cross-entropy', *course.layout.terms])} at {len(taps)} layers"
+    name = f"losses-{slug(subject.name)}"
+    return Plate(name, "Losses by layer", caption, alt, figures.loss_curves(course))
+
+
+def spectra(subject: Subject) -> Plate | None:
+    """Real and distilled spectra with the filters over them."""
+    layers = subject.layers
+    if not layers:
+        return None
+    over = filters_of(subject)
+    if subject.source == "images":
+        what = "Ψ over all training images, Ψ_s over all distilled images at once, un-augmented."
+    else:
+        what = (
+            "As recovery left them, because teacher or data are not at hand: Ψ_s of its last, moving"
+            " statistics, through random views."
+        )
+    reading = (
+        " Dashed, on the right axis: f(λ) over the real eigenvalues, as a share of its largest value there;"
+        " what rises to the right is high-pass, what falls is low-pass."
+    )
+    if not over:
+        reading = " The objective's filter is no function of the spectrum, so none is drawn."
+    shown = drawing.chosen(len(layers), drawing.PANELS)
+    left_out = f" Shown are {len(shown)} of {len(layers)} layers." if len(shown) < len(layers) else ""
+    taps = " at the inputs of convolutions" if _other_taps(subject) else ""
+    caption = (
+        f"Eigenvalues by rank, largest first, of {subject.name} ({subject.method}){taps}. {what} Below"
+        f" {figures.FLOOR:g} of the largest, nothing is drawn.{reading}{left_out}"
+    )
+    alt = f"Real and distilled spectra at {len(layers)} layers"
+    name = f"spectra-{slug(subject.name)}"
+    return Plate(name, "Spectra and filters", caption, alt, figures.spectra(layers, over))
+
+
+def filters_of(subject: Subject) -> list[responses.Response]:
+    """What is drawn over spectra: the filters at the first and the last β."""
+    config = subject.config
+    return [] if config is None else responses.of_objective(config.objective, betas_of(subject))
+
+
+def betas_of(subject: Subject) -> list[float]:
+    """β_b as recovery told them, else of the images that there are."""
+    if subject.record.layout is not None:
+        return [float(beta) for beta in subject.record.layout.betas]
+    if subject.images is None:
+        return []
+    return [float(beta) for beta in subject.images.beta_N[np.argsort(subject.images.batch_N, kind="stable")]]
+
+
+def _other_taps(subject: Subject) -> bool:
+    config = subject.config
+    return subject.source == "images" and config is not None and config.objective.taps == "batchnorm"
