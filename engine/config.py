@@ -31,7 +31,7 @@ Scale = tuple[Annotated[float, Field(gt=0.0, le=1.0)], Annotated[float, Field(gt
 SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
 Precision = Literal["float32", "bfloat16"]
-TapName = Literal["conv-input", "conv-output", "batchnorm"]
+TapName = Literal["conv-input", "conv-output", "batchnorm", "bn-conv"]
 BackboneName = Literal[
     "convnet",
     "resnet18",
@@ -82,6 +82,19 @@ class Backbone(Node):
     width: Annotated[int, Field(ge=1, le=65536)] = 128  #: ConvNet channels
     norm: Literal["batch", "instance"] = "batch"  #: ConvNet normalisation
     teacher: PathText | None = None  #: checkpoint file, or torchvision:WEIGHTS; None: squeeze one
+    also: tuple[BackboneName, ...] = ()  #: further networks, taken in turn; itself among them counts once
+    also_teachers: tuple[PathText, ...] = ()  #: of each of `also`, as `teacher`; empty: squeeze them
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Backbone:
+        if len(set(self.also)) < len(self.also):
+            raise ValueError(f"also names a network twice: {list(self.also)}")
+        if self.also_teachers and len(self.also_teachers) != len(self.also):
+            raise ValueError(
+                f"also_teachers has {len(self.also_teachers)} teachers for {len(self.also)} networks of also;"
+                f" give one for each, or none"
+            )
+        return self
 
 
 class Optimiser(Node):
@@ -96,8 +109,9 @@ class Optimiser(Node):
 
 
 class Views(Node):
-    """Random views of an image: crop, flip, roll (augmentation)."""
+    """Random views of an image: shuffled patches, crop, flip, roll (augmentation)."""
 
+    patches: Annotated[int, Field(ge=1, le=64)] = 1  #: cut into patches×patches, shuffled first (RDED)
     crop_scale: Scale | None = None  #: RandomResizedCrop area range; None: no resized crop
     padding: Pixels = 0  #: RandomCrop with so many pixels of black border
     flip: bool = False  #: mirror left-right with probability 1/2
@@ -159,7 +173,8 @@ class Objective(Node):
     """What the images are optimised for: terms over taps, plus cross-entropy (Eq. 20, 21)."""
 
     method: str = "cfm"  #: name of the method file that these values started from
-    taps: TapName = "conv-input"
+    taps: TapName = "conv-input"  #: bn-conv: the inputs of all BatchNorms and convolutions
+    patch: Pixels = 0  #: side of the patches of conv inputs that are matched besides; 0: none (G-VBSM)
     signal: SignalName = "mean"  #: what terms with `signal: chosen` use
     beta: Annotated[float, Field(ge=0)] = 0.1
     schedule: BetaSchedule = BetaSchedule()
@@ -178,9 +193,9 @@ class Objective(Node):
             signal = self.signal if term.signal == "chosen" else term.signal
             if term.filter == "identity" and signal == "none":
                 raise ValueError("signal = none makes the identity filter zero whatever the images are")
-            if self.taps == "batchnorm" and (term.filter, signal) not in _BATCHNORM_KNOWS:
+            if self.taps in ("batchnorm", "bn-conv") and (term.filter, signal) not in _BATCHNORM_KNOWS:
                 raise ValueError(
-                    f"taps = batchnorm knows variances and means alone, so no term"
+                    f"taps = {self.taps} knows variances and means alone, so no term"
                     f" {term.filter} with signal {signal}; use diagonal with none, identity with mean,"
                     f" or taps conv-input"
                 )
@@ -189,19 +204,67 @@ class Objective(Node):
         return self
 
 
-class Recover(Node):
-    """Optimisation of the images (Algorithm 1, Table 9)."""
+class Perturbation(Node):
+    """Directed weight adjustment: the teacher of a batch climbs its images' cross-entropy first (DWA)."""
 
+    steps: Annotated[int, Field(ge=0, le=10**6)] = 0  #: K ascent steps before each batch; 0: none
+    rho: Annotated[float, Field(ge=0)] = 0.015  #: ρ; each step is ρ/K long over all weights
+
+
+class Density(Node):
+    """Keeps the images of a class apart: KL(softmax(λ/τ) ‖ softmax(λ)), λ of their Gram matrix (G-VBSM)."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.0
+    tau: Annotated[float, Field(gt=0)] = 4.0  #: τ
+
+
+class Select(Node):
+    """Crops of real images in place of optimised ones (RDED)."""
+
+    pool: Positive = 300  #: real images of a class that are looked at; all where there are fewer
+    crops: Positive = 5  #: random crops of each, of which the likeliest is kept
+    factor: Annotated[int, Field(ge=1, le=64)] = 1  #: an image is factor×factor of them
+
+
+class Recover(Node):
+    """Making of the images: optimisation (Algorithm 1, Table 9), selection, or none."""
+
+    algorithm: Literal["optimise", "select", "none"] = "optimise"  #: or crops, or real images
     iterations: Positive = 1000
     lr: Annotated[float, Field(gt=0)] = 0.25
     betas: tuple[Decay, Decay] = (0.5, 0.9)  #: Adam's
     classes_per_batch: Positive = 200  #: a batch is one image of each of so many classes
+    group: Literal["round", "class"] = "round"  #: class: as many images, but all of one class after another
     init: Literal["first", "random", "noise"] = "first"  #: b-th real image in file order, any, or N(0,1)
     emu: bool = True  #: moving statistics over batches (Eq. 18)
+    straight_through: Decay | None = None  #: α of statistics that move from step to step (G-VBSM); None: off
+    drop: Decay = 0.0  #: share of the convolutions that a step leaves out at random (G-VBSM)
+    density: Density = Density()
     clamp: bool = True  #: keep pixels valid after each step
     views: Views = Views(crop_scale=(0.08, 1.0), flip=True, roll=4)
+    crop_curriculum: bool = False  #: the least crop falls from 1 to crop_scale's along a cosine (CDA)
+    perturb: Perturbation = Perturbation()
+    select: Select = Select()
     shared_view: bool = True  #: one draw for the whole batch, or one per image
     precision: Precision = "float32"  #: of the network; statistics are float32 whatever it is
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recover:
+        if self.emu and self.straight_through is not None:
+            raise ValueError("emu and straight_through are two kinds of moving statistics; set emu = false")
+        if self.crop_curriculum and self.views.crop_scale is None:
+            raise ValueError("crop_curriculum = true needs crops; give views.crop_scale, such as [0.08, 1]")
+        if self.algorithm != "optimise":
+            if self.init == "noise":
+                raise ValueError(
+                    f"algorithm = {self.algorithm} takes real images, which init = noise has not: use random"
+                )
+            if self.perturb.steps:
+                raise ValueError(
+                    f"algorithm = {self.algorithm} optimises nothing, so perturb.steps ="
+                    f" {self.perturb.steps} does nothing; set it to 0"
+                )
+        return self
 
 
 class Relabel(Node):
@@ -254,6 +317,30 @@ class Config(Node):
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", name):
             raise ValueError(f"'{name}' is no device; use auto, cpu, cuda, cuda:N or mps")
         return name
+
+    @model_validator(mode="after")
+    def _backbones_fit(self) -> Config:
+        made, several = self.recover, set(self.backbone.also) - {self.backbone.name}
+        if several and made.algorithm == "optimise":
+            if made.emu:
+                raise ValueError(
+                    "recover.emu = true moves the statistics of one network, and backbone.also names more;"
+                    " set recover.emu = false"
+                )
+            if made.perturb.steps:
+                raise ValueError("recover.perturb turns one network, and backbone.also names more; empty it")
+            if self.objective.taps != "bn-conv":
+                raise ValueError(
+                    f"backbone.also takes several networks, whose layers differ; objective.taps ="
+                    f" {self.objective.taps} tells of single layers, so set objective.taps = bn-conv"
+                )
+        if made.drop and self.objective.taps != "bn-conv":
+            raise ValueError(
+                "recover.drop leaves out convolutions of objective.taps = bn-conv, and of no others"
+            )
+        if made.group == "class" and self.objective.schedule.per == "round":
+            raise ValueError("recover.group = class has no rounds; set objective.schedule.per = batch")
+        return self
 
     @model_validator(mode="after")
     def _stored_is_used(self) -> Config:

@@ -83,7 +83,13 @@ def anchored(config: Config) -> Config:
     if root is not None:
         data = config.data.model_copy(update={"root": str(Path(root).expanduser().absolute())})
         changes["data"] = data
-    if teacher is not None and not teacher.startswith("torchvision:"):
-        path = str(Path(teacher).expanduser().absolute())
-        changes["backbone"] = config.backbone.model_copy(update={"teacher": path})
+    named = {
+        "teacher": None if teacher is None else _anchored(teacher),
+        "also_teachers": tuple(map(_anchored, config.backbone.also_teachers)),
+    }
+    changes["backbone"] = config.backbone.model_copy(update=named)
     return config.model_copy(update=changes)
+
+
+def _anchored(teacher: str) -> str:
+    return teacher if teacher.startswith("torchvision:") else str(Path(teacher).expanduser().absolute())

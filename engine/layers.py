@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine import yaml_file
-from engine.config import Config
+from engine.config import Config, Data
 from engine.documents import method_names, shipped
 from engine.errors import UserError
 from engine.problems import leaves, unknown
+
+#: What a method's file says besides settings. datasets: by data set, settings that hold on it alone.
+METHOD_WORDS = ("description", "formula", "source", "datasets")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,10 @@ def _method(layer: Layer) -> str | None:
 
 
 def with_method(layers: list[Layer]) -> list[Layer]:
-    """Put the file of the method that the highest layer names right below that layer."""
+    """Put the file of the method that the highest layer names right below that layer.
+
+    Above it, but below that layer, comes what the file says under `datasets:` of the data set in force.
+    """
     naming = [index for index, layer in enumerate(layers) if _method(layer) is not None]
     if not naming:
         return layers
@@ -66,8 +72,21 @@ def with_method(layers: list[Layer]) -> list[Layer]:
         raise unknown("method", name, method_names(), f"objective.method, from {layers[top].label}")
     below = [_without_objective(layer) if _drops(layer) else layer for layer in layers[:top]]
     method = shipped("methods", name)
-    values = {key: method[key] for key in method if key not in ("description", "formula", "source")}
-    return [*below, Layer(f"method {name}", values), *layers[top:]]
+    values = {key: method[key] for key in method if key not in METHOD_WORDS}
+    found = [Layer(f"method {name}", values)]
+    data = _data_set(layers)
+    if data in method.get("datasets", {}):
+        found.append(Layer(f"method {name}, {data}", method["datasets"][data]))
+    return [*below, *found, *layers[top:]]
+
+
+def _data_set(layers: list[Layer]) -> str:
+    """The data set that the highest layer names."""
+    for layer in reversed(layers):
+        data = layer.values.get("data")
+        if isinstance(data, dict) and isinstance(data.get("name"), str):
+            return str(data["name"])
+    return str(Data.model_fields["name"].default)
 
 
 def _drops(layer: Layer) -> bool:

@@ -85,7 +85,9 @@ class Objective:
         device = real[0].mean_D.device
         weights_T1 = torch.tensor([term.weight for term in self.terms], device=device).reshape(-1, 1)
         weights_TL = weights_T1.repeat(1, len(real))
-        weights_TL[:, :1] *= objective.first_tap
+        first = real[0].name
+        own = [n for n, tap in enumerate(real) if tap.name == first or tap.name.startswith(f"{first}/")]
+        weights_TL[:, own] *= objective.first_tap
         self._weights_TL = weights_TL
 
     def values(self, synthetic: Sequence[Moments]) -> Tensor:

@@ -18,7 +18,7 @@ from engine import device as devices
 from engine.config import Config
 from engine.data import DataSet, ImageSet, load
 from engine.errors import UserError
-from engine.recover import initial_indices
+from engine.starts import batches, require_enough
 from engine.store import SCHEMA_VERSION, files
 from engine.store.lock import timestamp
 
@@ -30,20 +30,27 @@ CHECKPOINTS = 3  #: of a stage, on disk while one is being written
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment that was found possible. teacher: None if one is to be squeezed."""
+    """An experiment that was found possible.
+
+    teacher: None if one is to be squeezed. others: likewise of each further backbone.
+    """
 
     config: Config
     data: DataSet
     device: torch.device
     teacher: nn.Module | None
+    others: tuple[nn.Module | None, ...] = ()
 
     def identity(self) -> dict[str, str]:
         """What two runs must share to be the same run."""
-        teacher = "squeezed" if self.teacher is None else backbones.fingerprint(self.teacher)
+        teachers = [
+            "squeezed" if teacher is None else backbones.fingerprint(teacher)
+            for teacher in (self.teacher, *self.others)
+        ]
         return {
             "config": provenance.config_hash(self.config),
             "data": self.data.fingerprint,
-            "teacher": teacher,
+            "teacher": " ".join(teachers),
         }
 
     def image_shape(self) -> tuple[int, int, int, int]:
@@ -60,7 +67,7 @@ class Plan:
             epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
             sources = 2 if self.config.validate_.control else 1
             labels = (2 * images * classes + DIGESTS) * epochs * sources
-        recovery = 3 * 4 * pixels * min(classes, self.config.recover.classes_per_batch)  # Adam has two more
+        recovery = 3 * 4 * pixels * len(batches(self.config, classes)[0][1])  # Adam has two more
         training = 4 * max(_bytes(network) for network in networks(self.config, self.data.train))
         saved = CHECKPOINTS * max(recovery, training)
         return images * (4 * pixels + max(pixels, BLOCK) + DIGESTS) + labels + saved + RECORDS
@@ -71,7 +78,7 @@ def _bytes(network: nn.Module) -> int:
 
 
 def networks(config: Config, train: ImageSet) -> list[nn.Module]:
-    """The backbone and every student, without weights in memory. Raises UserError: one that does not fit."""
+    """All backbones and students, without weights in memory. Raises UserError: one that does not fit."""
     with torch.device("meta"):
         return [
             backbones.build(
@@ -81,7 +88,7 @@ def networks(config: Config, train: ImageSet) -> list[nn.Module]:
                 image_size=train.size,
                 name=name,
             )
-            for name in (config.backbone.name, *config.validate_.students)
+            for name in (config.backbone.name, *config.backbone.also, *config.validate_.students)
         ]
 
 
@@ -95,9 +102,12 @@ def prepare(config: Config, progress: Callable[[int, int], None] | None = None) 
     device = devices.choose(config.device)
     artefacts.require_teacher(config)
     data = load(config.data, progress=progress)
-    initial_indices(config, data.train)
-    taps.names(networks(config, data.train)[0], config.objective.taps)
-    return Plan(config, data, device, artefacts.given_teacher(config, data))
+    require_enough(config, data.train)
+    own, *others = artefacts.alone(config)
+    for network in networks(config, data.train)[: 1 + len(config.backbone.also)]:
+        taps.names(network, config.objective.taps)
+    teachers = tuple(artefacts.given_teacher(each, data) for each in others)
+    return Plan(config, data, device, artefacts.given_teacher(own, data), teachers)
 
 
 def check_room(plan: Plan, folder: Path) -> None:

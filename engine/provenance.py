@@ -20,7 +20,7 @@ from engine.version import product_version
 
 _PACKAGES = ("torch", "torchvision", "numpy")
 #: Settings that say where and how a run is computed; none of them changes what comes out.
-ELSEWHERE = ("device", "checkpoint_seconds", "data.root", "backbone.teacher")
+ELSEWHERE = ("device", "checkpoint_seconds", "data.root", "backbone.teacher", "backbone.also_teachers")
 
 
 def versions() -> dict[str, str]:
@@ -42,8 +42,8 @@ def config_tree(config: Config) -> dict[str, Any]:
 def config_hash(config: Config) -> str:
     """SHA-256 of every setting that can change a result.
 
-    Which device, how often a checkpoint is written, and where data and teacher lie, is left out: the
-    last two have fingerprints.
+    Which device, how often a checkpoint is written, and where data and teachers lie, is left out: the
+    last have fingerprints.
     """
     tree = config_tree(config)
     for *parents, name in (key.split(".") for key in ELSEWHERE):
