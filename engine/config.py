@@ -89,11 +89,6 @@ class Backbone(Node):
     def _each_once(self) -> Backbone:
         if len(set(self.also)) < len(self.also):
             raise ValueError(f"also names a network twice: {list(self.also)}")
-        if self.also_teachers and len(self.also_teachers) != len(self.also):
-            raise ValueError(
-                f"also_teachers has {len(self.also_teachers)} teachers for {len(self.also)} networks of also;"
-                f" give one for each, or none"
-            )
         return self
 
 
@@ -321,6 +316,12 @@ class Config(Node):
     @model_validator(mode="after")
     def _backbones_fit(self) -> Config:
         made, several = self.recover, set(self.backbone.also) - {self.backbone.name}
+        teachers, networks = len(self.backbone.also_teachers), len(self.backbone.also)
+        if teachers not in (0, networks):
+            raise ValueError(
+                f"backbone.also_teachers has {teachers} teachers for the {networks} networks of"
+                f" backbone.also; give one for each, or none"
+            )
         if several and made.algorithm == "optimise":
             if made.emu:
                 raise ValueError(

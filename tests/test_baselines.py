@@ -205,7 +205,7 @@ def test_what_was_changed_leads_to_the_same_settings_again(method, preset):
         (["objective=gvbsm", "recover.emu=true"], ["emu", "straight_through"]),
         (["objective=gvbsm", "objective.schedule.per=round"], ["group = class", "per = batch"]),
         (["objective=gvbsm", "backbone.also=[resnet18,resnet18]"], ["backbone", "twice"]),
-        (["objective=gvbsm", "backbone.also_teachers=[a.pth]"], ["also_teachers has 1 teachers for 2"]),
+        (["objective=gvbsm", "backbone.also_teachers=[a.pth]"], ["also_teachers has 1 teachers for the 2"]),
         (["objective=sre2l", "recover.drop=0.4"], ["recover.drop", "bn-conv"]),
         (["objective.taps=bn-conv"], ["bn-conv", "ridge"]),
     ],
