@@ -7,9 +7,11 @@ makes the same artefact but for rounding, and finds the same entry.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -19,11 +21,12 @@ from engine.config import Config
 from engine.data import DataSet
 from engine.errors import UserError
 from engine.events import Event, Notice
-from engine.savepoint import State
+from engine.savepoint import SavePoint, State
 from engine.squeeze import squeeze
 from engine.store import Cache, DamagedEntry, Entry
 from engine.store.cache import key
 
+T = TypeVar("T")
 FORMAT = 3  #: raised when an artefact's making, layout or key changes
 
 
@@ -33,6 +36,19 @@ class Place:
 
     device: torch.device
     cache: Cache
+
+
+def alone(config: Config) -> list[Config]:
+    """The experiment with each of its backbones alone, its own first."""
+    backbone = config.backbone
+    teachers = backbone.also_teachers or (None,) * len(backbone.also)
+    pairs = [(backbone.name, backbone.teacher), *zip(backbone.also, teachers, strict=True)]
+    found = []
+    for number, (name, teacher) in enumerate(pairs):
+        if number == 0 or name != backbone.name:
+            own = {"name": name, "teacher": teacher, "also": (), "also_teachers": ()}
+            found.append(config.model_copy(update={"backbone": backbone.model_copy(update=own)}))
+    return found
 
 
 def new_network(config: Config, data: DataSet) -> nn.Module:
@@ -48,14 +64,14 @@ def new_network(config: Config, data: DataSet) -> nn.Module:
 
 def require_teacher(config: Config) -> None:
     """Raise UserError("teacher") where the configuration names a file that does not exist."""
-    source = config.backbone.teacher
-    if source is None or source.startswith("torchvision:") or Path(source).expanduser().is_file():
-        return
-    raise UserError(
-        "teacher",
-        f"teacher {source!r} is no file",
-        "give a checkpoint file, or torchvision:WEIGHTS, or leave it out to squeeze one",
-    )
+    for source in (config.backbone.teacher, *config.backbone.also_teachers):
+        known = source is None or source.startswith("torchvision:")
+        if not known and not Path(str(source)).expanduser().is_file():
+            raise UserError(
+                "teacher",
+                f"teacher {source!r} is no file",
+                "give a checkpoint file, or torchvision:WEIGHTS, or leave it out to squeeze one",
+            )
 
 
 def given_teacher(config: Config, data: DataSet) -> nn.Module | None:
@@ -76,7 +92,7 @@ def teacher_key(config: Config, data: DataSet) -> str:
         format=FORMAT,
         seed=config.seed,
         data=data.fingerprint,
-        backbone=config.backbone.model_dump(mode="json", exclude={"teacher"}),
+        backbone=config.backbone.model_dump(mode="json", exclude={"teacher", "also", "also_teachers"}),
         squeeze=config.squeeze.model_dump(mode="json"),
     )
 
@@ -120,6 +136,7 @@ def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
         data=data.fingerprint,
         teacher=backbones.fingerprint(teacher),
         taps=config.objective.taps,
+        **({"patch": config.objective.patch} if config.objective.patch else {}),
         statistics=config.statistics.model_dump(mode="json"),
     )
 
@@ -139,6 +156,39 @@ def measured(
     packed = {part: value.cpu().numpy() for part, value in moments.pack(real).items()}
     place.cache.save("statistics", name, packed, {"taps": [tap.name for tap in real], "data": data.name})
     return real, False
+
+
+def in_turn(
+    works: Sequence[Callable[[State | None], Generator[Event, None, tuple[T, bool]]]], saved: State | None
+) -> Generator[Event, None, tuple[list[T], bool]]:
+    """One piece of a stage after another; its states say which (the fact `part`).
+
+    works: begin each from its state. Returns what they made, and whether all of it was there already.
+    """
+    found, reused, at = [], True, 0 if saved is None else int(saved.facts.get("part", 0))
+    for number, begin in enumerate(works):
+        made, there = yield from _as_part(begin(saved if number == at else None), number)
+        found.append(made)
+        reused &= there
+    return found, reused
+
+
+def _as_part(work: Generator[Event, None, T], number: int) -> Generator[Event, None, T]:
+    """The same, its save points knowing which part it is."""
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as end:
+            made: T = end.value
+            return made
+        if isinstance(event, SavePoint):
+            event = replace(event, capture=partial(_state_of_part, event.capture, number))
+        yield event
+
+
+def _state_of_part(capture: Callable[[], State], number: int) -> State:
+    state = capture()
+    return State(state.arrays, {**state.facts, "part": number})
 
 
 def cached_statistics(

@@ -1,7 +1,7 @@
-"""Replayable random views of images: crop, flip and roll as two small matrix products.
+"""Replayable random views of images: patches, crop, flip and roll as two small matrix products.
 
-A view of an image X is R·X·Wᵀ, where R resamples rows and W columns. Cropping with bilinear
-resizing, mirroring, padding and cyclic shifts are all such matrices, so one differentiable and
+A view of an image X is R·X·Wᵀ, where R resamples rows and W columns. Shuffling patches, cropping with
+bilinear resizing, mirroring, padding and cyclic shifts are all such matrices, so one differentiable and
 deterministic product serves recovery, students and teachers on every device.
 
 Legend: M images, C channels, H = W = size pixels, N images of a set, P patches.
@@ -30,17 +30,21 @@ class Draw:
 
     boxes_M4: top, left, height, width of each crop in pixels (may stick out of the image: black).
     flip_M: mirrored left-right. roll_M2: cyclic shift down and right, in pixels, after the crop.
-    M = 1 stands for one draw that a whole batch shares.
+    M = 1 stands for one draw that a whole batch shares. source_M2S: where patches are shuffled, which row,
+    and which column, stands at each place before the crop.
     """
 
     boxes_M4: NDArray[np.int64]
     flip_M: NDArray[np.bool_]
     roll_M2: NDArray[np.int64]
     size: int
+    source_M2S: NDArray[np.int64] | None = None
 
     def take(self, indices: NDArray[np.int64]) -> Draw:
         """The draws of some of the images."""
-        return Draw(self.boxes_M4[indices], self.flip_M[indices], self.roll_M2[indices], self.size)
+        flip_M, roll_M2 = self.flip_M[indices], self.roll_M2[indices]
+        source_M2S = None if self.source_M2S is None else self.source_M2S[indices]
+        return Draw(self.boxes_M4[indices], flip_M, roll_M2, self.size, source_M2S)
 
 
 def draw(views: Views, size: int, count: int, rng: np.random.Generator, *, shared: bool = False) -> Draw:
@@ -53,7 +57,16 @@ def draw(views: Views, size: int, count: int, rng: np.random.Generator, *, share
         boxes_M4 = np.concatenate([corner_M2, np.full((count, 2), size)], axis=1)
     flip_M = rng.random(count) < 0.5 if views.flip else np.zeros(count, dtype=bool)
     roll_M2 = rng.integers(0, views.roll + 1, (count, 2))
-    return Draw(boxes_M4, flip_M, roll_M2, size)
+    source_M2S = _shuffled(views.patches, size, count, rng) if views.patches > 1 else None
+    return Draw(boxes_M4, flip_M, roll_M2, size, source_M2S)
+
+
+def _shuffled(patches: int, size: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows and columns cut into so many strips, the last with what is left over, in another order each."""
+    strips = np.split(np.arange(size), size // patches * np.arange(1, patches))
+    order_M2P = rng.permuted(np.tile(np.arange(patches), (count, 2, 1)), axis=2)
+    lines = [[np.concatenate([strips[p] for p in line]) for line in lines] for lines in order_M2P]
+    return np.array(lines, dtype=np.int64).reshape(count, 2, size)
 
 
 def _resized_crops(
@@ -92,6 +105,10 @@ def apply(drawn: Draw, x_MCHW: Tensor) -> Tensor:
     columns_MW = torch.where(flip > 0, size - 1 - columns_MW, columns_MW)
     rows_MHH = _resampling(rows_MH, top, height, output_H).to(x_MCHW.dtype)
     columns_MWW = _resampling(columns_MW, left, width, output_H).to(x_MCHW.dtype)
+    if drawn.source_M2S is not None:
+        place_M2S = torch.from_numpy(drawn.source_M2S.argsort(axis=2)).to(x_MCHW.device, non_blocking=True)
+        rows_MHH = rows_MHH.gather(2, place_M2S[:, :1].expand_as(rows_MHH))
+        columns_MWW = columns_MWW.gather(2, place_M2S[:, 1:].expand_as(columns_MWW))
     return rows_MHH.unsqueeze(1) @ x_MCHW @ columns_MWW.transpose(1, 2).unsqueeze(1)
 
 

@@ -42,6 +42,7 @@ class Document:
     source: str = ""
     extends: str | None = None
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    datasets: dict[str, dict[str, Any]] = field(default_factory=dict)  #: of a method: by data set
     path: Path | None = None  #: None: ships with the package
     preset: bool = False  #: shipped or own, but not just a file
 
@@ -198,7 +199,7 @@ def _document(values: Mapping[str, Any], label: str, path: Path | None = None) -
             )
         if "protocol" in section:
             raise UserError("config", f"protocols.{name}.protocol cannot be set ({label})", "Leave it out.")
-    return Document(label, rest, description, formula, source, extends, sections, path)
+    return Document(label, rest, description, formula, source, extends, sections, path=path)
 
 
 def from_preset(name: str, where: str = "") -> Document:
@@ -235,15 +236,27 @@ def from_method(name: str, where: str = "") -> Document:
     if name not in _names("methods"):
         if name not in own:
             raise unknown("method", name, [*_names("methods"), *own], where)
-        document = _document(yaml_file.read(path), f"own method {name}", path.resolve())
-        return _required_method(document)
+        return _required_method(_method(yaml_file.read(path), f"own method {name}", path.resolve()))
     if name in own:
         raise UserError(
             "config",
             f"method {name} ships with the program, and {path} has the same name",
             "Rename your file.",
         )
-    return _document(shipped("methods", name), f"method {name}")
+    return _method(shipped("methods", name), f"method {name}")
+
+
+def _method(values: Mapping[str, Any], label: str, path: Path | None = None) -> Document:
+    """A method's file, whose `datasets:` says what holds on one data set alone."""
+    datasets = values.get("datasets", {})
+    if not isinstance(datasets, dict) or not all(isinstance(each, dict) for each in datasets.values()):
+        raise UserError(
+            "config",
+            f"datasets = {show(datasets)} must be a section of sections ({label})",
+            "Write `datasets: {cifar10: {recover: {lr: 0.25}}}`.",
+        )
+    rest = {key: value for key, value in values.items() if key != "datasets"}
+    return replace(_document(rest, label, path), datasets=copy.deepcopy(datasets))
 
 
 def _required_method(document: Document) -> Document:

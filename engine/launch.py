@@ -85,13 +85,19 @@ def anchored(config: Config) -> Config:
             "labels": _absolute(config.given.labels),
             "statistics": _absolute(config.given.statistics),
         },
+        "backbone": {
+            "teacher": _anchored(config.backbone.teacher),
+            "also_teachers": tuple(map(_anchored, config.backbone.also_teachers)),
+        },
     }
-    teacher = config.backbone.teacher
-    if teacher is not None and not teacher.startswith("torchvision:"):
-        changes["backbone"] = {"teacher": _absolute(teacher)}
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update=paths) for name, paths in changes.items()}
     )
+
+
+def _anchored(teacher: str | None) -> str | None:
+    published = teacher is not None and teacher.startswith("torchvision:")
+    return teacher if published else _absolute(teacher)
 
 
 def _absolute(path: str | None) -> str | None:

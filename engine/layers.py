@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine import yaml_file
-from engine.config import Config
+from engine.config import Config, Data
 from engine.documents import from_method
 from engine.errors import UserError
 from engine.problems import leaves, unknown
@@ -56,7 +56,10 @@ def _method(layer: Layer) -> str | None:
 
 
 def with_method(layers: list[Layer]) -> list[Layer]:
-    """Put the file of the method that the highest layer names right below that layer."""
+    """Put the file of the method that the highest layer names right below that layer.
+
+    Above it, but below that layer, comes what the file says under `datasets:` of the data set in force.
+    """
     naming = [index for index, layer in enumerate(layers) if _method(layer) is not None]
     if not naming:
         return layers
@@ -66,7 +69,11 @@ def with_method(layers: list[Layer]) -> list[Layer]:
         return layers  # a run's own file means the same wherever it is read
     method = from_method(name, f"objective.method, from {layers[top].label}")
     below = [_without_objective(layer) if _drops(layer) else layer for layer in layers[:top]]
-    return [*below, Layer(method.label, method.values), *layers[top:]]
+    found = [Layer(method.label, method.values)]
+    data = _data_set(layers)
+    if data in method.datasets:
+        found.append(Layer(f"{method.label}, {data}", method.datasets[data]))
+    return [*below, *found, *layers[top:]]
 
 
 def _is_whole(layer: Layer) -> bool:
@@ -81,6 +88,15 @@ def _is_whole(layer: Layer) -> bool:
 
     look(layer.values, "")
     return said.issuperset(key for key in leaves(Config) if key.startswith("objective."))
+
+
+def _data_set(layers: list[Layer]) -> str:
+    """The data set that the highest layer names."""
+    for layer in reversed(layers):
+        data = layer.values.get("data")
+        if isinstance(data, dict) and isinstance(data.get("name"), str):
+            return str(data["name"])
+    return str(Data.model_fields["name"].default)
 
 
 def _drops(layer: Layer) -> bool:

@@ -91,7 +91,9 @@ class Objective:
         device = real[0].mean_D.device
         weights_T1 = torch.tensor([term.weight for term in self.terms], device=device).reshape(-1, 1)
         weights_TL = weights_T1.repeat(1, len(real))
-        weights_TL[:, :1] *= objective.first_tap
+        second = f"{real[0].name}/"  # the first layer's patches, where they have a tap of their own
+        first = [n for n, tap in enumerate(real) if n == 0 or tap.name.startswith(second)]
+        weights_TL[:, first] *= objective.first_tap
         self._weights_TL = weights_TL
 
     def values(self, synthetic: Sequence[Moments]) -> Tensor:

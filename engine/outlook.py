@@ -199,9 +199,15 @@ def parameters(config: Config, images: Images, name: str | None = None) -> int:
 
 def known_teacher(plan: Plan, cache: Cache) -> nn.Module | None:
     """The given teacher, or the squeezed one if the cache has it."""
+    return known_teachers(plan, cache)[0]
+
+
+def known_teachers(plan: Plan, cache: Cache) -> list[nn.Module | None]:
+    """The same of every backbone, the experiment's own first."""
     from engine import artefacts
 
-    return plan.teacher or artefacts.cached_teacher(plan.config, plan.data, cache)
+    pairs = zip(artefacts.alone(plan.config), (plan.teacher, *plan.others), strict=True)
+    return [given or artefacts.cached_teacher(config, plan.data, cache) for config, given in pairs]
 
 
 def teacher_accuracy(plan: Plan, cache: Cache, runs: Path | None = None) -> float | None:

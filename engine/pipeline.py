@@ -24,14 +24,16 @@ from engine.errors import Stopped, UserError
 from engine.events import STAGES, Event, Notice, StageProgress
 from engine.interchange import distilled
 from engine.interchange.fkd import ReplayedViews
+from engine.methods.gvbsm import Ensemble
 from engine.moments import Moments
 from engine.plan import Plan
-from engine.recover import batches, control_set, recover
+from engine.recover import recover
 from engine.relabel import StoredLabels, relabel
 from engine.results import Results
 from engine.resume import inexact
 from engine.savepoint import State
 from engine.stagework import StageWork
+from engine.starts import amount, batches, control_set, done
 from engine.steering import Control, Steering
 from engine.store import Cache, Run
 from engine.store import images as stored_images
@@ -102,17 +104,22 @@ class Pipeline:
             return (yield from self._finished_before(self.run.results))
         yield from self._say_what_was_skipped()
         yield from self._say_what_is_inexact()
-        teacher = yield from self._teacher()
+        teacher, *others = yield from self._teachers()
+        labeller = Ensemble([teacher, *others]) if others else teacher
         yield from self._take_given()
         if not stored_images.is_complete(self.run.images):
-            real = yield from self._statistics(teacher)
-            yield from self._recover(teacher, real)
+            real: list[list[Moments]] = [[] for _ in (teacher, *others)]
+            if self.config.recover.algorithm == "optimise":
+                real = yield from self._statistics([teacher, *others])
+            else:
+                yield from self.work.skip("statistics")
+            yield from self._recover(list(zip([teacher, *others], real, strict=True)))
         else:
             yield from self.work.skip("statistics")
             yield from self.work.skip("recover")
         sources = self._sources()
-        labels = yield from self._labels(teacher, sources)
-        students = yield from self._students(teacher, sources, labels)
+        labels = yield from self._labels(labeller, sources)
+        students = yield from self._students(labeller, sources, labels)
         document = self._results(teacher, students)
         self.run.save_results(document)
         self.run.forget("validate")
@@ -136,23 +143,31 @@ class Pipeline:
 
     # --- one stage each ---------------------------------------------------------------------------
 
-    def _teacher(self) -> Generator[Event, None, nn.Module]:
-        teacher, self.teacher_source = self.plan.teacher, str(self.config.backbone.teacher)
-        if teacher is None:
-            self.teacher_source = "squeezed"
+    def _teachers(self) -> Generator[Event, None, list[nn.Module]]:
+        """The teacher, and those of further backbones, on the device; they are frozen from here on."""
+        given = [self.plan.teacher, *self.plan.others]
+        alone = dict(enumerate(artefacts.alone(self.config)))
+        self.teacher_source = "squeezed" if given[0] is None else str(self.config.backbone.teacher)
+        missing = [number for number, teacher in enumerate(given) if teacher is None]
+        made: list[nn.Module] = []
+        if missing:
             epochs = self.config.squeeze.epochs
-            teacher = yield from self.work.timed(
+            works = [partial(artefacts.squeezed, alone[n], self.plan.data, self.place) for n in missing]
+            made = yield from self.work.timed(
                 "squeeze",
-                epochs,
+                epochs * len(works),
                 "epochs",
-                lambda saved: artefacts.squeezed(self.config, self.plan.data, self.place, saved),
-                lambda facts: facts["epoch"],
+                lambda saved: artefacts.in_turn(works, saved),
+                lambda facts: facts.get("part", 0) * epochs + facts["epoch"],
             )
         else:
             yield from self.work.skip("squeeze")
-        teacher = teacher.to(self.device)
-        self._know(teacher)
-        return teacher
+        squeezed = dict(zip(missing, made, strict=True))
+        teachers = [squeezed.get(n, teacher) for n, teacher in enumerate(given)]
+        found = [teacher.to(self.device) for teacher in teachers if teacher is not None]
+        self._know(found[0])
+        self._know_others(found[1:])
+        return found
 
     def _know(self, teacher: nn.Module) -> None:
         """Note who the teacher is, or see that it is still the one that the run began with."""
@@ -164,29 +179,42 @@ class Pipeline:
             }
             self.run.add_to_manifest(teacher=known)
         elif known["fingerprint"] != fingerprint:
-            raise UserError(
-                "teacher",
-                f"the teacher that {self.run.folder} was begun with is no longer in the cache, and one "
-                "squeezed anew here has other weights",
-                "bring the cache back, resume where the teacher was squeezed, or begin anew elsewhere",
-            )
+            raise self._another_teacher()
         self.teacher: dict[str, Any] = known
 
-    def _statistics(self, teacher: nn.Module) -> Generator[Event, None, list[Moments]]:
-        real = self.plan.statistics
-        if real is not None:
+    def _know_others(self, others: Sequence[nn.Module]) -> None:
+        """The same of further backbones."""
+        fingerprints = [backbones.fingerprint(teacher) for teacher in others]
+        if others and self.run.manifest.get("others", fingerprints) != fingerprints:
+            raise self._another_teacher()
+        if others:
+            self.run.add_to_manifest(others=fingerprints)
+
+    def _another_teacher(self) -> UserError:
+        return UserError(
+            "teacher",
+            f"the teacher that {self.run.folder} was begun with is no longer in the cache, and one "
+            "squeezed anew here has other weights",
+            "bring the cache back, resume where the teacher was squeezed, or begin anew elsewhere",
+        )
+
+    def _statistics(self, teachers: Sequence[nn.Module]) -> Generator[Event, None, list[list[Moments]]]:
+        given = self.plan.statistics
+        if given is not None:
             yield Notice("info", f"the real statistics are given by {self.config.given.statistics}")
             yield from self.work.skip("statistics")
-            self.run.add_to_manifest(statistics=provenance.fingerprint(moments.pack(real)))
-            return real
+            self.run.add_to_manifest(statistics=provenance.fingerprint(moments.pack(given)))
+            return [given]
+        images = len(self.train)
+        works = [partial(artefacts.measured, self.config, self.plan.data, t, self.place) for t in teachers]
         real = yield from self.work.timed(
             "statistics",
-            len(self.train),
+            images * len(works),
             "images",
-            lambda saved: artefacts.measured(self.config, self.plan.data, teacher, self.place, saved),
-            lambda facts: facts["done"],
+            lambda saved: artefacts.in_turn(works, saved),
+            lambda facts: facts.get("part", 0) * images + facts["done"],
         )
-        fingerprint = provenance.fingerprint(moments.pack(real))
+        fingerprint = " ".join(provenance.fingerprint(moments.pack(each)) for each in real)
         if self.run.manifest.setdefault("statistics", fingerprint) != fingerprint:
             other = "the real statistics are not those that the run began with, which left the cache"
             yield Notice("warning", f"no longer bit for bit what one session would give: {other}")
@@ -201,34 +229,34 @@ class Pipeline:
             yield from given.notices()
             distilled.write(self.run, given, self.train.classes)
 
-    def _recover(self, teacher: nn.Module, real: list[Moments]) -> Generator[Event, None, None]:
-        plan, iterations = batches(self.config, len(self.train.classes)), self.config.recover.iterations
+    def _recover(self, through: list[tuple[nn.Module, list[Moments]]]) -> Generator[Event, None, None]:
         yield from self.work.timed(
             "recover",
-            len(plan) * iterations,
-            "iterations",
-            lambda saved: self._images(teacher, real, saved),
-            lambda facts: (facts["batch"] - 1) * iterations + facts["iteration"],
+            *amount(self.config, len(self.train.classes)),
+            lambda saved: self._images(through, saved),
+            lambda facts: done(self.config, facts),
         )
 
     def _images(
-        self, teacher: nn.Module, real: list[Moments], saved: State | None
+        self, through: list[tuple[nn.Module, list[Moments]]], saved: State | None
     ) -> Generator[Event, None, tuple[None, bool]]:
         """Recovery, its images written batch by batch."""
         shape, classes = self.plan.image_shape(), self.train.classes
         plan = batches(self.config, len(classes))
-        done = 0 if saved is None else sum(len(part) for _, part in plan[: saved.facts["batch"] - 1])
-        if done and not stored_images.is_begun(self.run.images):
+        there = 0 if saved is None else sum(len(part) for _, part in plan[: saved.facts["batch"] - 1])
+        if there and not stored_images.is_begun(self.run.images):
             yield Notice("warning", f"the images in {self.run.images} are gone; recovery begins anew")
-            saved, done = None, 0
-        writer = self.run.image_writer(shape, classes, done)
+            saved, there = None, 0
+        writer = self.run.image_writer(shape, classes, there)
 
         def keep(
             images_MCHW: Tensor, labels_M: Tensor, batch: int, beta: float, confidence_M: Tensor
         ) -> None:
             writer.add(images_MCHW.numpy(), labels_M.numpy(), batch, beta, confidence_M.numpy())
 
-        moving = yield from recover(self.config, teacher, real, self.train, self.device, keep, saved)
+        moving = yield from recover(
+            self.config, *through[0], self.train, self.device, keep, saved, through[1:]
+        )
         if moving is not None:
             packed = moments.pack(moving)
             self.run.save_moving({name: value.numpy() for name, value in packed.items()})

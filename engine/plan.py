@@ -22,7 +22,7 @@ from engine.errors import UserError
 from engine.interchange import distilled, fkd, running
 from engine.interchange.distilled import Distilled
 from engine.moments import Moments
-from engine.recover import initial_indices
+from engine.starts import batches, require_enough
 from engine.store import SCHEMA_VERSION, files
 from engine.store.lock import timestamp
 
@@ -36,25 +36,30 @@ CHECKPOINTS = 3  #: of a stage, on disk while one is being written
 class Plan:
     """An experiment that was found possible.
 
-    teacher: None if one is to be squeezed. given: the images, where none are to be recovered. statistics:
-    those of the real images, where they are not to be measured. labels: soft ones of the given images.
+    teacher: None if one is to be squeezed. others: likewise of each further backbone. given: the images,
+    where none are to be recovered. statistics: those of the real images, where they are not to be measured.
+    labels: soft ones of the given images.
     """
 
     config: Config
     data: DataSet
     device: torch.device
     teacher: nn.Module | None
+    others: tuple[nn.Module | None, ...] = ()
     given: Distilled | None = None
     statistics: list[Moments] | None = None
     labels: fkd.Labels | None = None
 
     def identity(self) -> dict[str, str]:
         """What two runs must share to be the same run."""
-        teacher = "squeezed" if self.teacher is None else backbones.fingerprint(self.teacher)
+        teachers = [
+            "squeezed" if teacher is None else backbones.fingerprint(teacher)
+            for teacher in (self.teacher, *self.others)
+        ]
         return {
             "config": provenance.config_hash(self.config),
             "data": self.data.fingerprint,
-            "teacher": teacher,
+            "teacher": " ".join(teachers),
             **({} if self.given is None else {"images": self.given.fingerprint}),
             **({} if self.statistics is None else {"statistics": running.fingerprint(self.statistics)}),
             **({} if self.labels is None else {"labels": self.labels.fingerprint()}),
@@ -87,7 +92,7 @@ class Plan:
             epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
             sources = 2 if self.config.validate_.control else 1
             labels = (2 * images * classes + DIGESTS) * epochs * sources
-        recovery = 3 * 4 * pixels * min(classes, self.config.recover.classes_per_batch)  # Adam has two more
+        recovery = 3 * 4 * pixels * len(batches(self.config, classes)[0][1])  # Adam has two more
         training = 4 * max(_bytes(network) for network in networks(self.config, self.data.train))
         saved = CHECKPOINTS * max(recovery, training)
         return images * (4 * pixels + max(pixels, BLOCK) + DIGESTS) + labels + saved + RECORDS
@@ -98,7 +103,7 @@ def _bytes(network: nn.Module) -> int:
 
 
 def networks(config: Config, train: ImageSet) -> list[nn.Module]:
-    """The backbone and every student, without weights in memory. Raises UserError: one that does not fit."""
+    """All backbones and students, without weights in memory. Raises UserError: one that does not fit."""
     with torch.device("meta"):
         return [
             backbones.build(
@@ -108,7 +113,7 @@ def networks(config: Config, train: ImageSet) -> list[nn.Module]:
                 image_size=train.size,
                 name=name,
             )
-            for name in (config.backbone.name, *config.validate_.students)
+            for name in (config.backbone.name, *config.backbone.also, *config.validate_.students)
         ]
 
 
@@ -132,16 +137,17 @@ def prepare(
     if given is not None:
         config = config.model_copy(update={"ipc": _ipc(config, data, given)})
     if given is None or config.validate_.control:
-        initial_indices(config, data.train)
-    backbone = networks(config, data.train)[0]
-    if given is None:
-        taps.names(backbone, config.objective.taps)
-    teacher = artefacts.given_teacher(config, data)
-    real = None if given else running.read(config, backbone, teacher, len(data.train.classes))
+        require_enough(config, data.train)
+    own, *others = artefacts.alone(config)
+    through = networks(config, data.train)[: 1 + len(others)]
+    for network in through if given is None else ():
+        taps.names(network, config.objective.taps)
+    teacher, *further = (artefacts.given_teacher(each, data) for each in (own, *others))
+    real = None if given else running.read(config, through[0], teacher, len(data.train.classes))
     labels = fkd.read(config, None if given is None else given.labels_N, data.train)
     if labels is not None:
         config = config.model_copy(update={"relabel": _as_given(config, labels)})
-    return Plan(config, data, device, teacher, given, real, labels)
+    return Plan(config, data, device, teacher, tuple(further), given, real, labels)
 
 
 def _as_given(config: Config, labels: fkd.Labels) -> Relabel:

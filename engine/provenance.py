@@ -25,6 +25,7 @@ ELSEWHERE = (
     "checkpoint_seconds",
     "data.root",
     "backbone.teacher",
+    "backbone.also_teachers",
     "given.images",
     "given.labels",
     "given.statistics",
@@ -50,7 +51,7 @@ def config_tree(config: Config) -> dict[str, Any]:
 def config_hash(config: Config) -> str:
     """SHA-256 of every setting that can change a result.
 
-    Which device, how often a checkpoint is written, and where data, teacher, given images, labels
+    Which device, how often a checkpoint is written, and where data, teachers, given images, labels
     and statistics lie, is left out: what lies there has a fingerprint.
     """
     tree = config_tree(config)

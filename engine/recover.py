@@ -2,6 +2,7 @@
 
 Legend: M images in a batch, C channels, H, W, K classes, L taps, T terms, N distilled images.
 Source: UniDD Algorithm 1, Eq. 18–21, Table 9.
+Not here: images that are not optimised, and what only one method does (see `methods`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from engine.config import Config
 from engine.data import ImageSet, denormalise, normalise
 from engine.errors import UserError
 from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress
+from engine.methods import dwa, gvbsm, rded, unchanged
 from engine.moments import Moments, moving, of_batch, pack, unpack
 from engine.objective import Spectra
 from engine.rng import generator
@@ -35,6 +37,7 @@ from engine.savepoint import (
     restore_optimiser,
     under,
 )
+from engine.starts import batches, control_set, done, first_images, initial_indices, views_at
 from engine.store import glimpse
 from engine.taps import Tapped
 
@@ -43,43 +46,7 @@ KEPT = "earlier batches are kept"
 HINT = f"lower recover.lr; {KEPT}"
 
 Keep = Callable[[Tensor, Tensor, int, float, Tensor], None]
-
-
-def batches(config: Config, classes: int) -> list[tuple[int, np.ndarray]]:
-    """Every recovery batch in order: its 0-based IPC round and the classes in it, one image each."""
-    count = schedules.chunks(classes, config.recover.classes_per_batch)
-    chunks = np.array_split(np.arange(classes), count)
-    return [(ipc_round, chunk) for ipc_round in range(config.ipc) for chunk in chunks]
-
-
-def initial_indices(config: Config, train: ImageSet) -> np.ndarray:
-    """Real images that recovery starts from, shape (ipc, K); also the `random` control.
-
-    The b-th of each class in file order, or a seeded choice without repetition.
-    Raises UserError("data") naming a class that has too few.
-    """
-    labels_N = train.labels_N.numpy()
-    columns = []
-    for label, name in enumerate(train.classes):
-        members = np.flatnonzero(labels_N == label)
-        if len(members) < config.ipc:
-            raise UserError(
-                "data",
-                f"class {name!r} has {len(members)} training images, fewer than ipc = {config.ipc}",
-                f"set ipc to {len(members)} or less, or add images to the class",
-            )
-        if config.recover.init != "first":
-            members = generator(config.seed, "initial", label).permutation(members)
-        columns.append(members[: config.ipc])
-    return np.stack(columns, axis=1)
-
-
-def control_set(config: Config, train: ImageSet) -> ImageSet:
-    """The `random` control: the real images of `initial_indices`, unchanged."""
-    indices = initial_indices(config, train).reshape(-1)
-    return ImageSet.from_arrays(
-        train.pixels(indices), train.labels_N[torch.from_numpy(indices)], train.classes, train.mean, train.std
-    )
+Backbone = tuple[nn.Module, Sequence[Moments]]
 
 
 def recover(
@@ -90,35 +57,57 @@ def recover(
     device: torch.device,
     keep: Keep,
     saved: State | None = None,
+    others: Sequence[Backbone] = (),
 ) -> Generator[Event, None, list[Moments] | None]:
     """Distil `config.ipc` images per class out of `model` and the real statistics.
 
-    real: moments of each tap in forward order. keep: is given each batch as soon as it is finished: on the
-    CPU, images in [0, 1], labels, its number from 1, β, the teacher's probability of each image's class.
-    saved: goes on from another call's save point. Yields a layout, chunks of values, and an event a batch;
-    returns the moving statistics of all batches, if any. Raises UserError("numeric") naming batch, iteration
-    and layer where a number is not finite; nothing of that batch is kept.
+    real: moments of each tap in forward order; not read where nothing is optimised. others: further networks
+    and their moments; steps take them in turn, and values are told by kind of tap. keep: is given each batch
+    as soon as it is finished: on the CPU, images in [0, 1], labels, its number from 1, β, the teacher's
+    probability of each image's class. saved: goes on from another call's save point. Yields a layout, chunks
+    of values, and an event a batch; returns the moving statistics of all batches, if any. Raises
+    UserError("numeric") naming batch, iteration and layer where a number is not finite; nothing of that batch
+    is kept.
     """
+    if config.recover.algorithm == "select":
+        yield from rded.select(config, model, train, device, keep, saved)
+        return None
+    if config.recover.algorithm == "none":
+        yield from unchanged.copied(config, control_set(config, train), model, device, keep, saved)
+        return None
+    backbones = [(model, real), *others]
+    return (yield from _optimised(config, backbones, train, device, keep, saved))
+
+
+def _optimised(
+    config: Config,
+    backbones: Sequence[Backbone],
+    train: ImageSet,
+    device: torch.device,
+    keep: Keep,
+    saved: State | None,
+) -> Generator[Event, None, list[Moments] | None]:
+    """`recover` where images are optimised."""
     goal, plan = config.objective, batches(config, len(train.classes))
-    network = Tapped(model, goal.taps, device, getattr(torch, config.recover.precision))
-    real = [moments.to(device) for moments in real]
+    networks = [_tapped(config, model, device) for model, _ in backbones]
+    reals = [[moments.to(device) for moments in real] for _, real in backbones]
     betas = schedules.betas_of_batches(goal.schedule, goal.beta, config.ipc, len(plan))
     terms = [term.title for term in objective.resolved_terms(goal)]
     at = {"batch": 1, "iteration": 0} if saved is None else saved.facts
-    done = (at["batch"] - 1) * config.recover.iterations + at["iteration"]
-    yield RecoverLayout(network.names, terms, betas, done)
-    objective.Objective(goal, real, min(betas))  # a missing inverse is known before hours of work
-    starts = initial_indices(config, train)
-    earlier = None if saved is None else _earlier(saved, network.names, device)
-    pace, spectra = Pace(config.checkpoint_seconds), Spectra(real)
-    for number, (ipc_round, classes) in list(enumerate(plan, start=1))[at["batch"] - 1 :]:
-        batch = Batch(config, network, real, train, betas[number - 1], number, earlier)
-        batch.start(starts[ipc_round][classes], classes, saved)
+    yield RecoverLayout(networks[0].columns, terms, betas, done(config, at))
+    objective.Objective(goal, reals[0], min(betas))  # a missing inverse is known before hours of work
+    starts, moves = initial_indices(config, train), gvbsm.moving(config, networks, device, saved)
+    earlier = None if saved is None else _earlier(saved, networks[0].names, device)
+    pace, spectra = Pace(config.checkpoint_seconds), Spectra(reals[0])
+    for number, where in list(enumerate(plan, start=1))[at["batch"] - 1 :]:
+        batch = Batch(config, networks[0], reals[0], train, betas[number - 1], number, earlier)
+        batch.take_turns(list(zip(networks, reals, strict=True))[1:], moves)
+        batch.start(starts[where], where[1], saved, backbones[0][0])
         yield from batch.optimise(len(plan), pace, spectra)
         if config.recover.emu:
             earlier = batch.statistics
         keep(batch.pixels(), batch.labels_M.cpu(), number, batch.objective.beta, batch.confidence())
-        yield BatchRecovered(number, len(plan), batch.objective.beta, len(classes))
+        yield BatchRecovered(number, len(plan), batch.objective.beta, len(where[1]))
         yield _batch_end(batch, earlier, partial(batch.look, spectra) if number == len(plan) else None)
         saved = None
     return None if earlier is None else [moments.to(torch.device("cpu")) for moments in earlier]
@@ -128,12 +117,15 @@ def _batch_end(
     batch: Batch, earlier: list[Moments] | None, look: Callable[[], glimpse.Glimpse] | None
 ) -> SavePoint:
     """Where the next batch has not begun."""
-    return SavePoint("recover", partial(_between, batch.number + 1, earlier), always=True, look=look)
+    between = partial(_between, batch.number + 1, earlier, batch.moves)
+    return SavePoint("recover", between, always=True, look=look)
 
 
-def _between(number: int, earlier: list[Moments] | None) -> State:
+def _between(number: int, earlier: list[Moments] | None, moves: gvbsm.Moving | None) -> State:
     """The state before batch `number` is begun."""
     arrays = {} if earlier is None else under("earlier", pack(earlier))
+    if moves is not None:
+        arrays |= moves.arrays()
     return captured(arrays, f"the batches before {number}", HINT, batch=number, iteration=0)
 
 
@@ -143,8 +135,17 @@ def _earlier(saved: State, names: Sequence[str], device: torch.device) -> list[M
     return unpack(arrays, names) if arrays else None
 
 
+def _tapped(config: Config, model: nn.Module, device: torch.device) -> Tapped:
+    goal, precision = config.objective, getattr(torch, config.recover.precision)
+    return Tapped(model, goal.taps, device, precision, goal.patch)
+
+
 class Batch:
-    """One batch of images while it is optimised."""
+    """One batch of images while it is optimised.
+
+    network: the teacher. turns: what steps see the images through in turn, with the objective of each: the
+    teacher, or a copy of the batch's own, and other backbones.
+    """
 
     def __init__(
         self,
@@ -165,27 +166,50 @@ class Batch:
         self.iteration = 0
         self.device = real[0].mean_D.device
         self.objective = objective.Objective(config.objective, real, beta)
+        self.turns = [(network, self.objective)]
+        self.moves: gvbsm.Moving | None = None
 
-    def start(self, indices_M: np.ndarray, classes_M: np.ndarray, saved: State | None = None) -> None:
-        """Place the images: real ones, or Gaussian noise in normalised space, or as they were saved."""
-        if saved is not None and saved.facts["iteration"]:
-            self.iteration = int(saved.facts["iteration"])
-            images = saved.arrays["images"]
-        elif self.config.recover.init == "noise":
-            shape = (len(classes_M), self.train.channels, self.train.size, self.train.size)
-            noise = generator(self.config.seed, "noise", self.number).standard_normal(shape, dtype=np.float32)
-            images = torch.from_numpy(noise)
-        else:
-            images = self.train.batch(indices_M, self.device)
+    def take_turns(
+        self, others: Sequence[tuple[Tapped, Sequence[Moments]]], moves: gvbsm.Moving | None
+    ) -> None:
+        """See the images through other backbones too, and let the statistics move from step to step."""
+        beta, goal = self.objective.beta, self.config.objective
+        self.turns += [(network, objective.Objective(goal, real, beta)) for network, real in others]
+        self.moves = moves
+
+    def start(
+        self,
+        indices_M: np.ndarray,
+        classes_M: np.ndarray,
+        saved: State | None = None,
+        model: nn.Module | None = None,
+    ) -> None:
+        """Place the images: as they begin, or as they were saved. model: the teacher, for one to perturb."""
         settings = self.config.recover
         self.labels_M = torch.from_numpy(classes_M).to(self.device)
         self.onehot_MK = F.one_hot(self.labels_M, len(self.train.classes)).float()
+        images = first_images(self.config, self.train, self.number, indices_M, self.device)
+        if settings.perturb.steps and model is not None:
+            view_MCHW = augment.apply(self._draw(0), images.to(self.device))
+            climber = dwa.perturbed(model, view_MCHW, self.labels_M, settings.perturb)
+            self.turns[0] = (_tapped(self.config, climber, self.device), self.objective)
+        self.by_class = gvbsm.by_class(classes_M, self.device)
+        if saved is not None and saved.facts["iteration"]:
+            self.iteration = int(saved.facts["iteration"])
+            images = saved.arrays["images"]
         self.images_MCHW = own(images, self.device).requires_grad_()
         self.adam = torch.optim.Adam([self.images_MCHW], lr=settings.lr, betas=settings.betas, fused=True)
         if saved is not None:
             restore_optimiser(self.adam, part("optimiser", saved.arrays))
         one = torch.ones((), device=self.device).expand(1, self.train.channels, 1, 1)
         self.lowest, self.highest = (normalise(v, self.train.mean, self.train.std) for v in (0 * one, one))
+
+    def _draw(self, iteration: int) -> augment.Draw:
+        """The view, or views, through which an iteration sees the images."""
+        settings = self.config.recover
+        rng = generator(self.config.seed, "recover", self.number, iteration)
+        views = views_at(self.config, iteration)
+        return augment.draw(views, self.train.size, len(self.labels_M), rng, shared=settings.shared_view)
 
     def optimise(self, batches: int, pace: Pace, spectra: Spectra) -> Generator[Event, None, None]:
         """All iterations that are left; values leave the device in chunks, as events, with a save point."""
@@ -210,6 +234,8 @@ class Batch:
         arrays = {"images": self.images_MCHW, **under("optimiser", optimiser_arrays(self.adam))}
         if self.earlier is not None:
             arrays |= under("earlier", pack(self.earlier))
+        if self.moves is not None:
+            arrays |= self.moves.arrays()
         return captured(arrays, where, HINT, batch=self.number, iteration=self.iteration)
 
     def look(self, spectra: Spectra) -> glimpse.Glimpse:
@@ -223,7 +249,7 @@ class Batch:
             self.objective.beta,
             x_MCHW.mul(255).round().byte().cpu().numpy(),
             self.labels_M[: glimpse.MOST_IMAGES].cpu().numpy(),
-            spectra.beside(self.statistics),
+            spectra.beside(self.statistics) if self.config.objective.taps != "bn-conv" else {},
             time.time(),
         )
 
@@ -234,38 +260,43 @@ class Batch:
         the step: of the images, and of S statistics of every tap. keep: the statistics stay in `statistics`.
         """
         settings = self.config.recover
-        rng = generator(self.config.seed, "recover", self.number, iteration)
-        drawn = augment.draw(
-            settings.views, self.train.size, len(self.labels_M), rng, shared=settings.shared_view
-        )
-        features, logits_MK = self.network(augment.apply(drawn, self.images_MCHW))
-        terms = self.objective
+        turn = ((self.number - 1) * settings.iterations + iteration) % len(self.turns)
+        network, terms = self.turns[turn]
+        view_MCHW = augment.apply(self._draw(iteration), self.images_MCHW)
+        features, logits_MK = network(view_MCHW)
         synthetic = [
             of_batch(name, x_MDHW, self.onehot_MK, covariance=terms.covariance, labels=terms.labels)
-            for name, x_MDHW in zip(self.network.names, features, strict=True)
+            for name, x_MDHW in zip(network.names, features, strict=True)
         ]
+        kept_L = gvbsm.kept(network, settings.drop, self.config.seed, self.number, iteration)
         if self.earlier is not None:
             pairs = zip(synthetic, self.earlier, strict=True)
             synthetic = [moving(batch, earlier, self.number) for batch, earlier in pairs]
+        if self.moves is not None:
+            synthetic = self.moves.step(turn, synthetic, kept_L)
         values_TL = terms.values(synthetic)
         ce = objective.cross_entropy(logits_MK, self.labels_M)
         watched = [self.images_MCHW.detach(), *(x for s in synthetic for x in s.detach().measured())]
         sums = torch._foreach_norm(watched, 1)
+        loss = terms.loss(gvbsm.left(values_TL, kept_L), ce)
+        if settings.density.weight:
+            apart = gvbsm.density(view_MCHW, self.by_class, settings.density.tau)
+            loss = loss + settings.density.weight * apart
         adam.zero_grad()
-        terms.loss(values_TL, ce).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
-        if settings.clamp:
+        if self.config.recover.clamp:
             with torch.no_grad():
                 self.images_MCHW.clamp_(self.lowest, self.highest)
         if keep:
             self.statistics = [moments.detach() for moments in synthetic]
-        return torch.cat([ce.detach().reshape(1), values_TL.detach().flatten(), torch.stack(sums)])
+        return network.told(ce.detach(), values_TL.detach(), torch.stack(sums))
 
     def _tell(self, chunk: Tensor, batches: int, since: float) -> Generator[Event, None, None]:
         """A chunk's iterations up to the first with a number that is not finite, which is then refused."""
         values = chunk.cpu()
         bad = ~values.isfinite()
-        count, taps = len(values), len(self.network.names)
+        count, taps = len(values), len(self.network.columns)
         first, terms = self.iteration - count, len(self.objective.terms) * taps
         good = int(bad.any(dim=1).nonzero()[0]) if bool(bad.any()) else count
         if good:
@@ -285,14 +316,14 @@ class Batch:
 
     def _explain(self, bad: Tensor, iteration: int) -> NoReturn:
         """Raise UserError("numeric") saying which of an iteration's numbers were not finite."""
-        taps = len(self.network.names)
+        taps = len(self.network.columns)
         split = 1 + len(self.objective.terms) * taps
         bad_TL, bad_LS = bad[1:split].reshape(-1, taps), bad[split + 1 :].reshape(taps, -1)
         where = f"batch {self.number}, iteration {iteration}"
         if bad[split]:
             raise self._bad_images(iteration)
         if bool(bad_LS.any()):
-            layer = self.network.names[int(bad_LS.any(dim=1).nonzero()[0])]
+            layer = self.network.columns[int(bad_LS.any(dim=1).nonzero()[0])]
             raise UserError(
                 "numeric",
                 f"the statistics of layer {layer} at {where} are not finite",
@@ -307,7 +338,7 @@ class Batch:
     def _bad_term(self, bad_TL: Tensor, where: str) -> UserError:
         """The report of a term that is not finite though the statistics are."""
         tap = int(bad_TL.any(dim=0).nonzero()[0])
-        layer = f"layer {self.network.names[tap]} at {where}"
+        layer = f"layer {self.network.columns[tap]} at {where}"
         bad = [t for t, wrong in zip(self.objective.terms, bad_TL[:, tap].tolist(), strict=True) if wrong]
         for term in bad:
             if term.filter is not None and term.filter != "ridge":

@@ -15,6 +15,7 @@ from engine.store import StoredRun
 _FIRST_READ: dict[str, Stage] = {
     "objective": "recover",
     "objective.taps": "statistics",
+    "objective.patch": "statistics",
     "statistics": "statistics",
     "ipc": "recover",
     "recover": "recover",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from engine.config import BetaSchedule, Optimiser
+from engine.config import BetaSchedule, Optimiser, Recover
 
 
 def beta_at(schedule: BetaSchedule, beta: float, step: int, steps: int) -> float:
@@ -31,11 +31,18 @@ def chunks(classes: int, classes_per_batch: int) -> int:
     return -(-classes // classes_per_batch)
 
 
+def batch_count(recover: Recover, ipc: int, classes: int) -> int:
+    """In how many batches images of so many classes are optimised."""
+    if recover.group == "class":
+        return chunks(classes * ipc, recover.classes_per_batch)
+    return ipc * chunks(classes, recover.classes_per_batch)
+
+
 def betas_of_batches(schedule: BetaSchedule, beta: float, ipc: int, batches: int) -> list[float]:
-    """β_b of every recovery batch, in order; `batches` is a multiple of `ipc`."""
-    assert batches % ipc == 0
+    """β_b of every recovery batch, in order; `batches` is a multiple of `ipc` where rounds share β."""
     if schedule.per == "batch":
         return [beta_at(schedule, beta, b, batches) for b in range(batches)]
+    assert batches % ipc == 0
     of_a_round = batches // ipc
     return [beta_at(schedule, beta, b // of_a_round, ipc) for b in range(batches)]
 

@@ -31,7 +31,7 @@ def score(
     yield StageStarted("statistics", len(data.train), "images")
     real, _ = yield from measured(whole, data, teacher, place)
     yield StageStarted("statistics", len(images), "images")
-    network = Tapped(teacher, config.objective.taps, place.device)
+    network = Tapped(teacher, config.objective.taps, place.device, patch=config.objective.patch)
     synthetic, ce = yield from statistics.measure_set(whole, network, images, place.device)
     return objective.score(config.objective, real, synthetic, ce)
 

@@ -2,8 +2,9 @@
 
 Low to high: defaults < protocol < preset < file < environment < flags. A preset or file may say
 `extends:`, and under `protocols:` what holds under one protocol only. Naming a method (`objective:
-sre2l`) puts the method's file below what that layer itself says of the objective; what presets, files
-and the environment below it said of the objective is dropped, what the protocol says stays.
+sre2l`) puts the method's file, with what it says of the data set in force, below what that layer itself
+says; what presets, files and the environment below it said of the objective is dropped, what the protocol
+says stays.
 Not here: reading YAML (see `yaml_file`), what values are right (see `config`).
 """
 
@@ -248,11 +249,12 @@ def changes(
     """What must be set beside a preset to arrive at `config`: dotted key → value, in the tree's order.
 
     preset: None for the defaults of `config`. environ: what holds besides, as in `resolve`. Of what another
-    protocol or method brings along, only what differs from it is named. Raises UserError as `resolve` does.
+    protocol, method or data set brings along, only what differs is named. Raises UserError as `resolve` does.
     """
     wanted = flat(config)
     left = flat(resolve(preset=preset, base=None, environ=environ).config)
-    first = {key: wanted[key] for key in ("protocol", "objective.method") if wanted[key] != left[key]}
+    leading = ("protocol", "objective.method", "data.name")  # what brings other settings along
+    first = {key: wanted[key] for key in leading if wanted[key] != left[key]}
     if first:
         try:
             left = flat(resolve(preset=preset, base=None, overrides=first, environ=environ).config)

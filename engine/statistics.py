@@ -28,15 +28,20 @@ def measure(
 ) -> Generator[Event, None, list[Moments]]:
     """Moments of each tap in forward order, float64 on the CPU.
 
-    BatchNorm taps need no pass: their real side is the running mean and variance.
+    BatchNorm taps need no pass: their real side is the running mean and variance. So it is among the taps
+    `bn-conv`, of which only means and variances are kept.
     Raises UserError("numeric") naming a layer whose moments are not finite.
     """
     if config.objective.taps == "batchnorm":
         found = [moments.to(torch.device("cpu"), torch.float64) for moments in running_moments(model)]
         require_finite(found, "the running statistics", HINT)
         return found
-    network = Tapped(model, config.objective.taps, device)
+    network = Tapped(model, config.objective.taps, device, patch=config.objective.patch)
     found, _ = yield from measure_set(config, network, images, device, saved)
+    if config.objective.taps == "bn-conv":
+        known = {own.name: own.to(torch.device("cpu"), torch.float64) for own in running_moments(model)}
+        found = [known.get(own.name, Moments(own.name, own.mean_D, own.var_D)) for own in found]
+        require_finite(found, "the running statistics", HINT)
     return found
 
 

@@ -20,15 +20,17 @@ from typing import Any, TypeVar
 import psutil
 import torch
 from pydantic import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine import artefacts, recover, relabel, squeeze, statistics, training, validate
-from engine.config import BetaSchedule
+from engine import artefacts, recover, relabel, squeeze, starts, statistics, training, validate
+from engine.config import BetaSchedule, Config
 from engine.data import ImageSet
 from engine.events import STAGES, Event, Stage
+from engine.methods import rded
+from engine.methods.gvbsm import Ensemble
 from engine.moments import Moments
-from engine.outlook import Stop, known_teacher, require_wanted
+from engine.outlook import Stop, known_teachers, require_wanted
 from engine.plan import Plan
 from engine.savepoint import SavePoint, State
 from engine.store import Cache
@@ -99,8 +101,12 @@ class Trial:
         self.device = plan.device
         self.train = plan.data.train
         self.config = _changed(plan.config, checkpoint_seconds=0.0)  # a save point after every step
-        self.known = known_teacher(plan, cache)
-        self.teacher = self.known or artefacts.new_network(self.config, plan.data).eval()
+        self.alone, self.known = artefacts.alone(self.config), known_teachers(plan, cache)
+        self.teachers = [
+            known or artefacts.new_network(config, plan.data).eval()
+            for config, known in zip(self.alone, self.known, strict=True)
+        ]
+        self.teacher = self.teachers[0] if len(self.teachers) == 1 else Ensemble(self.teachers)
         self.whole = True
         self._held = psutil.Process().memory_info().rss if self.device.type != "cuda" else 0
         self._peak = 0.0
@@ -108,13 +114,15 @@ class Trial:
     # --- stages -----------------------------------------------------------------------------------
 
     def squeeze(self) -> float:
-        """Seconds of training the teacher."""
-        if self.known is not None:
-            return 0.0
-        settings = self.config.squeeze
+        """Seconds of training the teachers that are not known."""
+        pairs = zip(self.alone, self.known, strict=True)
+        return sum(self._squeeze(config) for config, known in pairs if known is None)
+
+    def _squeeze(self, one: Config) -> float:
+        settings = one.squeeze
 
         def work(size: int) -> Work:
-            config = _changed(self.config, squeeze=_changed(settings, batch=size))
+            config = _changed(one, squeeze=_changed(settings, batch=size))
             model = artefacts.new_network(config, self.plan.data)
             return squeeze.squeeze(config, model, self.train, self.device)
 
@@ -122,33 +130,59 @@ class Trial:
         return cost.setup + settings.epochs * _parts(len(self.train), settings.batch) * cost.step
 
     def statistics(self) -> float:
-        """Seconds of measuring the real images."""
-        if self.known is not None:
-            name = artefacts.statistics_key(self.config, self.plan.data, self.known)
+        """Seconds of measuring the real images; 0 where none are optimised to be like them."""
+        if self.config.recover.algorithm != "optimise":
+            return 0.0
+        return sum(map(self._measure, self.known, self.teachers))
+
+    def _measure(self, known: nn.Module | None, teacher: nn.Module) -> float:
+        if known is not None:
+            name = artefacts.statistics_key(self.config, self.plan.data, known)
             if self.cache.path("statistics", name).is_file():
                 return 0.0
         settings = self.config.statistics
 
         def work(size: int) -> Work:
             config = _changed(self.config, statistics=_changed(settings, batch=size))
-            return statistics.measure(config, self.teacher, self.train, self.device)
+            return statistics.measure(config, teacher, self.train, self.device)
 
         cost = self._cost(work, min(settings.batch, len(self.train)))
         return cost.setup + _parts(len(self.train), settings.batch) * cost.step
 
     def recover(self) -> float:
-        """Seconds of optimising all batches of images."""
-        real, settings = self._real(), self.config.recover
-        steady = _changed(self.config.objective, beta=1.0, schedule=BetaSchedule(kind="constant"))
-        plan = recover.batches(self.config, len(self.train.classes))
+        """Seconds of optimising all batches of images, or of selecting crops; copying takes none."""
+        if self.config.recover.algorithm == "none":
+            return 0.0
+        if self.config.recover.algorithm == "select":
+            return self._select()
+        settings = self.config.recover
+        through = [(teacher, self._real(teacher)) for teacher in self.teachers]
+        steady = _changed(
+            self.config.objective, beta=1.0, schedule=BetaSchedule(kind="constant", per="batch")
+        )
+        plan = starts.batches(self.config, len(self.train.classes))
 
         def work(size: int) -> Work:
             few = _changed(settings, classes_per_batch=size, iterations=EPOCHS)
             config = _changed(self.config, recover=few, objective=steady)
-            return recover.recover(config, self.teacher, real, self.train, self.device, lambda *_: None)
+            device, keep = self.device, lambda *_: None
+            return recover.recover(config, *through[0], self.train, device, keep, None, through[1:])
 
         cost = self._cost(work, len(plan[0][1]))
         return cost.setup + len(plan) * settings.iterations * cost.step
+
+    def _select(self) -> float:
+        """Seconds of scoring the crops of all classes."""
+        settings, classes = self.config.recover, len(self.train.classes)
+
+        def work(size: int) -> Work:
+            few = _changed(settings.select, pool=size, factor=1)
+            config = _changed(self.config, ipc=1, recover=_changed(settings, select=few))
+            return rded.select(config, self.teachers[0], self.train, self.device, lambda *_: None)
+
+        pool = min(settings.select.pool, len(self.train) // classes)
+        cost = self._cost(work, max(1, min(pool, rded.CHUNK)))
+        return cost.setup + classes * _parts(pool, rded.CHUNK) * cost.step
 
     def relabel(self) -> float:
         """Seconds of storing labels; 0 where students are labelled as they learn."""
@@ -211,9 +245,10 @@ class Trial:
     def _sources(self) -> int:
         return 2 if self.config.validate_.control else 1
 
-    def _real(self) -> list[Moments]:
+    def _real(self, teacher: nn.Module) -> list[Moments]:
         """Moments of the right shapes, whose values decide nothing: Ψ = I."""
-        network = Tapped(self.teacher, self.config.objective.taps, self.device)
+        goal = self.config.objective
+        network = Tapped(teacher, goal.taps, self.device, patch=goal.patch)
         with torch.no_grad():
             features, _ = network(self.train.batch([0], self.device))
         classes = len(self.train.classes)

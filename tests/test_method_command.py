@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from commandline import REPOSITORY, call, call_json
 
+from engine import settings
 from engine.documents import shipped
 
 PASSES = {  # as the paper's Table 1 sorts them, but for DM, whose f is constant
@@ -19,7 +20,7 @@ PASSES = {  # as the paper's Table 1 sorts them, but for DM, whose f is constant
     "hfm": [["high-pass", "high-pass"]],
     "lfm": [["low-pass", "low-pass"]],
     "mtt": [["high-pass", "high-pass"], ["high-pass", "high-pass"]],
-    "sre2l": [["low-pass", "all-pass"]],
+    **{name: [["low-pass", "all-pass"]] for name in ("sre2l", "cda", "dwa", "gvbsm")},
 }
 
 
@@ -34,7 +35,8 @@ def test_list_has_all_and_says_which_of_ones_own_cannot_be_used(capsys, folder):
     (folder / "mine.yaml").write_text("description: A steeper ridge\nobjective: {beta: 1}\n")
     (folder / "torn.yaml").write_text("objective: [\n")
     document = call_json(capsys, "method-list", "method", "list")
-    assert [each["name"] for each in document["methods"]] == [*PASSES]
+    assert [each["name"] for each in document["methods"]] == settings.method_names()
+    assert set(settings.method_names()) - set(PASSES) == {"random", "rded"}  # which have no terms
     assert {each["name"]: "problem" in each for each in document["own"]} == {"mine": False, "torn": True}
     text, _ = call(capsys, "method", "list")
     for each in [*document["methods"], document["own"][0]]:
@@ -58,6 +60,14 @@ def test_show_tells_of_every_method(capsys, method):
     for words in (document["formula"], document["source"], *PASSES[method][0], "|f(λ)|", "log10 λ"):
         assert words in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("method", ["random", "rded"])
+def test_show_tells_of_methods_without_terms(capsys, method):
+    document = call_json(capsys, "method-show", "method", "show", method)
+    assert document["terms"] == document["curves"] == []
+    text, _ = call(capsys, "method", "show", method)
+    assert document["formula"] in text
 
 
 def test_its_curves_are_the_formulas(capsys):

@@ -38,6 +38,11 @@ def mtt(real, ours):
     return [power, series(real, alpha, P) - series(ours, alpha, Q)]
 
 
+def diagonals(real, ours):
+    """Of BatchNorm matching."""
+    return [np.diag(real.psi) - np.diag(ours.psi), real.mean - ours.mean]
+
+
 METHODS = {  # each as its equation says, signal `mean` where it is chosen
     "dm": lambda r, s: [r.phi - s.phi],
     "dc": lambda r, s: [r.psi - s.psi, r.phi - s.phi],
@@ -46,7 +51,8 @@ METHODS = {  # each as its equation says, signal `mean` where it is chosen
     "lfm": lambda r, s: [r.psi - s.psi, r.psi @ r.mean - s.psi @ s.mean],
     "hfm": lambda r, s: [ridge(r) - ridge(s), ridge(r) @ r.mean - ridge(s) @ s.mean],
     "cfm": lambda r, s: [ridge(r) - ridge(s), ridge(r) @ r.mean - ridge(s) @ s.mean],
-    "sre2l": lambda r, s: [np.diag(r.psi) - np.diag(s.psi), r.mean - s.mean],
+    **dict.fromkeys(("sre2l", "cda", "dwa", "gvbsm"), diagonals),
+    **dict.fromkeys(("random", "rded"), lambda r, s: []),
 }
 EXPRESSIONS = {
     "1/(lambda+beta)**2": lambda x: 1 / (x + BETA) ** 2,

@@ -24,6 +24,7 @@ EXAMPLES = int(os.environ.get("CFM_TEST_CONFIGS", "1000"))
 KEYS = leaves(Config)
 SECTIONS = sorted({key.rsplit(".", 1)[0] for key in KEYS if "." in key})
 OPTIONAL = {"data.root", "backbone.teacher"}
+PATHS = {"backbone.also_teachers"}  # lists of files, which may have nearly any name
 LITERALS = {"objective.schedule.origin"}  # 0 and 1, which true and false are too
 NAMES = sorted({key.rsplit(".", 1)[-1] for key in KEYS})
 Source = tuple[str, str]  # preset, protocol
@@ -58,7 +59,8 @@ def wrong_values(key: str, value: Any) -> st.SearchStrategy[Any]:
     if isinstance(value, str):
         return st.integers() | st.booleans() | mappings | st.none() | letters.map(lambda text: f"{text}-x9")
     if isinstance(value, list):
-        return letters.filter(_is_text) | st.integers() | st.lists(st.just("?"), min_size=1) | mappings
+        entry = "nul\0" if key in PATHS else "?"
+        return letters.filter(_is_text) | st.integers() | st.lists(st.just(entry), min_size=1) | mappings
     if isinstance(value, dict):
         return letters.filter(_is_text) | st.integers() | st.booleans() | st.lists(st.integers()) | st.none()
     return mappings | st.lists(mappings, min_size=1) | st.just(True) | st.floats(max_value=-0.1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine import settings, yaml_file
+from engine.config import Data
 
 GOLDEN = Path(__file__).parent / "golden" / "presets"
 CASES = [(preset, protocol) for preset in settings.preset_names() for protocol in settings.PROTOCOLS]
@@ -56,7 +57,8 @@ def test_files_are_described_and_fit_on_a_screen() -> None:
         values = yaml_file.parse(
             files("presets").joinpath(f"methods/{method}.yaml").read_text("utf-8"), method
         )
-        assert set(values) == {"description", "formula", "source", "objective"}
+        assert {"description", "formula", "source", "objective"} <= set(values)
+        assert set(values.get("datasets", ())) <= set(Data.model_fields["name"].annotation.__args__)
 
 
 def test_protocols_are_the_table_of_the_paper_and_the_released_code() -> None:

@@ -14,8 +14,6 @@ from engine.sweep.description import Options, fitting
 from engine.sweep.schedule import Schedule, needs
 
 GRID = {"preset": "smoke", "grid": {"objective": ["cfm", "lfm"], "seed": [0, 1]}}
-#: Methods of the ready sweeps that may come later than the sweeps.
-LATER = ("random", "mtt", "cda", "gvbsm", "dwa", "rded")
 
 
 def refused(values, **options):
@@ -163,17 +161,14 @@ def test_options_choose_among_settings_and_beyond_them():
 
 
 @pytest.mark.parametrize("name", sweep_names())
-def test_ready_sweeps_resolve_but_for_methods_that_come_later(name):
+def test_ready_sweeps_resolve(name):
     called, sweep = description.read(name)
-    known = {case: own for case, own in sweep.cases.items() if own.get("objective") not in LATER}
     assert called == name
     assert sweep.description
-    assert known
-    kept = sweep.model_copy(update={"cases": known})
     for options in (Options(), Options(datasets=["digits"], ipcs=[1], backbones=["convnet"], budget=0.01)):
-        found = points.expand(kept, options)
-        assert len(found) == len(known) * len(description.columns(kept, options))
-        assert {point.row for point in found} == set(known)
+        found = points.expand(sweep, options)
+        assert len(found) == len(sweep.cases) * len(description.columns(sweep, options))
+        assert {point.row for point in found} == set(sweep.cases)
 
 
 def test_ready_sweeps_are_those_of_the_paper():

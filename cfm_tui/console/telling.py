@@ -11,7 +11,7 @@ from cfm_tui.progress import duration, size
 from engine.config import Config
 from engine.formula import PROBES
 from engine.responses import curves
-from engine.schedules import beta_at, betas_of_batches, chunks
+from engine.schedules import batch_count, beta_at, betas_of_batches
 
 if TYPE_CHECKING:
     from cfm_tui.charts import Line
@@ -117,7 +117,7 @@ def classes(findings: Findings) -> int:
 def betas(config: Config, count: int) -> Curve:
     """β_b over the batches of `count` classes, at no more than so many of them."""
     objective = config.objective
-    batches = config.ipc * chunks(count, config.recover.classes_per_batch)
+    batches = batch_count(config.recover, config.ipc, count)
     if batches <= POINTS:
         values = betas_of_batches(objective.schedule, objective.beta, config.ipc, batches)
         name = f"β_b of {batches:,} batch{'' if batches == 1 else 'es'}"

@@ -35,6 +35,11 @@ def batchnorm_names(model: nn.Module) -> list[str]:
     return _called(model, nn.BatchNorm2d)
 
 
+def layer_names(model: nn.Module) -> list[str]:
+    """Names of all BatchNorm2d layers and convs, shortcuts and gates too, in forward order."""
+    return _called(model, (nn.BatchNorm2d, nn.Conv2d))
+
+
 def fold_batchnorm(model: nn.Module) -> nn.Module:
     """A frozen copy in evaluation mode that computes the same with fewer operations.
 
@@ -62,7 +67,7 @@ def _trace(model: nn.Module) -> fx.Graph:
     return fx.Tracer().trace(model)
 
 
-def _called(model: nn.Module, kind: type[nn.Module]) -> list[str]:
+def _called(model: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[str]:
     names = [str(node.target) for node in _trace(model).nodes if node.op == "call_module"]
     return list(dict.fromkeys(name for name in names if isinstance(model.get_submodule(name), kind)))
 

@@ -62,7 +62,7 @@ class StreamedImages(ImageSet):
     def batch(self, indices: Indices, device: torch.device | str, draw: Draw | None = None) -> Tensor:
         """Normalised images on `device`: float32, (M, C, size, size), seen through `draw` if given."""
         boxes_M4 = None
-        if draw is not None and _inside(draw.boxes_M4, self.size):
+        if draw is not None and draw.source_M2S is None and _inside(draw.boxes_M4, self.size):
             boxes_M4 = draw.boxes_M4
             draw = replace(draw, boxes_M4=np.tile([0, 0, self.size, self.size], (len(boxes_M4), 1)))
         x_MCSS = transfer(self._decode(as_array(indices), boxes_M4), torch.device(device))

@@ -18,13 +18,13 @@ from engine import settings
 from engine.config import Config
 from engine.errors import UserError
 from engine.events import Event
-from engine.recover import control_set, initial_indices
 from engine.report import lens as lenses
 from engine.report import losses, similarity
 from engine.report.lens import Finder, Layer
 from engine.report.losses import Record
 from engine.report.similarity import Similarity
 from engine.settings import Resolved
+from engine.starts import control_set, initial_indices
 from engine.store import StoredRun, folders
 from engine.store.images import Reader
 

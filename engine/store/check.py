@@ -149,7 +149,7 @@ def _images_kept(folder: Path) -> int:
         if record.kind == "RecoverProgress":
             iterations = told["total_iterations"]
         elif record.kind == "RecoverLayout":
-            kept = told["done"] // iterations if iterations else 0
+            kept = told["done"] // (iterations or 1)  # batches, where nothing is optimised
             batches = {batch: count for batch, count in batches.items() if batch <= kept}
         elif record.kind == "BatchRecovered":
             batches[told["batch"]] = told["images"]

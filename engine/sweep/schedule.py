@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from engine.config import Backbone, Config
+from engine import artefacts
+from engine.config import Config
 from engine.events import STAGES
 from engine.sweep.points import Point
 
@@ -23,21 +24,15 @@ def needs(config: Config) -> dict[str, list[str]]:
 
     Coarser than the cache's own keys where it is not known yet which weights and images there are.
     """
-    data, backbone = config.data.model_dump_json(), config.backbone
-    teachers = []
-    if backbone.teacher is None:
-        form = backbone.model_dump(mode="json", exclude={"name"})
-        told = [data, form, config.seed, config.squeeze.model_dump(mode="json")]
-        teachers = [json.dumps([name, *told]) for name in _networks(backbone)]
+    networks = [each.backbone for each in artefacts.alone(config)]
+    told = [config.data.model_dump(mode="json"), config.seed, config.squeeze.model_dump(mode="json")]
     order = config.seed if config.statistics.order == "mixed" else None
-    of = teachers or [data, backbone.model_dump_json()]
-    measured = [*of, config.objective.taps, config.statistics.model_dump(mode="json"), order]
-    return {"squeeze": teachers, "statistics": [json.dumps(measured)]}
-
-
-def _networks(backbone: Backbone) -> list[str]:
-    """The networks whose teachers an experiment needs."""
-    return [backbone.name]
+    goal = [config.objective.taps, config.objective.patch, config.statistics.model_dump(mode="json"), order]
+    forms = [[network.model_dump(mode="json"), *told] for network in networks]
+    squeezed = [json.dumps(form) for form, own in zip(forms, networks, strict=True) if own.teacher is None]
+    optimised = config.recover.algorithm == "optimise"
+    measured = [json.dumps([*form, *goal]) for form in forms if optimised]
+    return {"squeeze": squeezed, "statistics": measured}
 
 
 class Schedule:

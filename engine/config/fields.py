@@ -1,0 +1,49 @@
+"""What every part of the tree of settings is made of: immutable nodes, and fields with bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+LONGEST = 255  #: bytes of one name in a path, on all common file systems
+
+
+def _possible(path: str) -> str:
+    if "\0" in path or any(len(name.encode()) > LONGEST for name in path.split("/")) or len(path) > 4000:
+        raise ValueError("no file can have this name")
+    if path.startswith("~") and path.split("/")[0] != "~":
+        raise ValueError("only ~/ stands for a home folder, your own; write another's out")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_possible)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Pixels = Annotated[int, Field(ge=0, le=4096)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+Scale = tuple[Annotated[float, Field(gt=0.0, le=1.0)], Annotated[float, Field(gt=0.0, le=1.0)]]
+ShortName = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]{0,23}$")]
+Parameter = Annotated[float, Field(ge=-1e9, le=1e9)]
+SignalName = Literal["none", "class", "mean"]
+FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
+Precision = Literal["float32", "bfloat16"]
+TapName = Literal["conv-input", "conv-output", "batchnorm", "bn-conv"]
+BackboneName = Literal[
+    "convnet",
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "densenet121",
+    "regnet_y_8gf",
+    "convnext_tiny",
+    "mobilenet_v2",
+    "efficientnet_b0",
+    "shufflenet_v2_x1_0",
+]
+
+
+class Node(BaseModel):
+    """Base of every part of the tree: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,0 +1,143 @@
+"""G-VBSM: what recovery needs besides terms to match several backbones, one a step, layer by layer.
+
+Statistics move from step to step, straight through: their value is α times what was and 1 − α times the
+batch's own, their gradient that of the batch's own. A density term keeps the images of a class apart. A step
+leaves out some convolutions. Students are labelled by the mean of all backbones' logits.
+Legend: M images, C channels, S side, L taps, K classes, N images of a class.
+Source: G-VBSM (Shao et al. 2024) and its released code. Not here: the taps of all layers (see `taps`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engine.config import Config
+from engine.moments import Moments, pack, unpack
+from engine.rng import generator
+from engine.savepoint import State, own, part, under
+from engine.taps import KINDS, PATCHES, Tapped
+
+POOLED = 32  #: pixels a side, at most, that the density term sees
+
+
+class Ensemble(nn.Module):
+    """Several networks as one: the mean of their logits."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x_MCHW: Tensor) -> Tensor:
+        """Logits, shape (M, K)."""
+        total_MK: Tensor = self.networks[0](x_MCHW)
+        for network in self.networks[1:]:
+            total_MK = total_MK + network(x_MCHW)
+        return total_MK / len(self.networks)
+
+
+class Moving:
+    """Straight-through moving statistics of every backbone; they begin at zero, as in the released code."""
+
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
+        self._was: dict[int, list[Moments]] = {}
+
+    def step(self, turn: int, batch: Sequence[Moments], kept_L: NDArray[np.bool_]) -> list[Moments]:
+        """The statistics of backbone `turn` with those of a batch taken in; taps that are not kept stay."""
+        before = self._was.get(turn) or [
+            Moments(own.name, torch.zeros_like(own.mean_D), torch.zeros_like(own.var_D)) for own in batch
+        ]
+        now = [
+            self._mixed(was, new.detach()) if kept else was
+            for was, new, kept in zip(before, batch, kept_L, strict=True)
+        ]
+        self._was[turn] = now
+        return [_straight(value, new) for value, new in zip(now, batch, strict=True)]
+
+    def _mixed(self, was: Moments, new: Moments) -> Moments:
+        old, share = self.alpha, 1.0 - self.alpha
+        return Moments(new.name, old * was.mean_D + share * new.mean_D, old * was.var_D + share * new.var_D)
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What `go_on` needs, by name."""
+        found: dict[str, Tensor] = {}
+        for turn, moments in self._was.items():
+            found |= under(f"moving.{turn}", pack(moments))
+        return found
+
+    def go_on(self, arrays: Mapping[str, Tensor], networks: Sequence[Tapped], device: torch.device) -> None:
+        """Stand where another stood when it told these."""
+        for turn, network in enumerate(networks):
+            kept = {name: own(value, device) for name, value in part(f"moving.{turn}", arrays).items()}
+            if kept:
+                self._was[turn] = unpack(kept, network.names)
+
+
+def _straight(value: Moments, batch: Moments) -> Moments:
+    """`value`, with the gradient of `batch`."""
+    return Moments(
+        batch.name,
+        value.mean_D + (batch.mean_D - batch.mean_D.detach()),
+        value.var_D + (batch.var_D - batch.var_D.detach()),
+    )
+
+
+def moving(
+    config: Config, networks: Sequence[Tapped], device: torch.device, saved: State | None
+) -> Moving | None:
+    """The statistics that move from step to step, if any, as they stood when `saved` was."""
+    if config.recover.straight_through is None:
+        return None
+    moves = Moving(config.recover.straight_through)
+    moves.go_on({} if saved is None else saved.arrays, networks, device)
+    return moves
+
+
+def kept(network: Tapped, share: float, seed: int, batch: int, iteration: int) -> NDArray[np.bool_]:
+    """Which taps a step reads, shape (L,): with probability `share` not a conv, nor its patches."""
+    if not share:
+        return np.ones(len(network.names), dtype=bool)
+    rng = generator(seed, "drop", batch, iteration)
+    out = {name: bool(rng.random() < share) for name in network.names if not name.endswith(PATCHES)}
+    norm = KINDS.index("batchnorm")
+    return np.array(
+        [
+            kind == norm or not out[name.removesuffix(PATCHES)]
+            for name, kind in zip(network.names, network.column_L, strict=True)
+        ]
+    )
+
+
+def left(values_TL: Tensor, kept_L: NDArray[np.bool_]) -> Tensor:
+    """The values of the taps that are kept, zero for the others."""
+    if kept_L.all():
+        return values_TL
+    return values_TL * torch.from_numpy(kept_L).to(values_TL.device)
+
+
+def density(x_MCSS: Tensor, classes: Sequence[Tensor], tau: float) -> Tensor:
+    """Σ over classes of KL(softmax(λ/τ) ‖ softmax(λ)), a scalar; the gradient is that of the second one.
+
+    λ: the eigenvalues of the Gram matrix, shape (N, N), of a class's images, pooled to 32×32. classes: by
+    class, where its images stand in the batch.
+    """
+    side = min(POOLED, x_MCSS.shape[-1])
+    rows_MD = F.adaptive_avg_pool2d(x_MCSS, side).flatten(1)
+    total = rows_MD.new_zeros(())
+    for where_N in classes:
+        rows_ND = rows_MD[where_N]
+        eigenvalues_N = torch.linalg.eigvalsh(rows_ND @ rows_ND.T)
+        wanted_N = (eigenvalues_N / tau).softmax(dim=0).detach()
+        total = total + F.kl_div(eigenvalues_N.log_softmax(dim=0), wanted_N, reduction="sum")
+    return total
+
+
+def by_class(labels_M: NDArray[np.int64], device: torch.device) -> list[Tensor]:
+    """Where the images of each class of a batch stand in it."""
+    return [torch.from_numpy(np.flatnonzero(labels_M == label)).to(device) for label in np.unique(labels_M)]

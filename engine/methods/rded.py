@@ -1,0 +1,141 @@
+"""RDED: no optimisation; the likeliest crops of real images, tiled.
+
+Of each class a pool of images is cropped at random (squares of 8 to 100 % of the area), several times each.
+A crop's score is the teacher's cross-entropy of it, bordered with the mean colour to an image's size. Of each
+image the best crop stays, of those the best ipc·factor², and factor×factor of them make one image.
+Legend: M images, R crops of each, C channels, S side of an image, T side of a crop, P pixels of a line.
+Source: RDED (Sun et al. 2024) and its released code. Crops are taken from the decoded S×S frame.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engine.config import Config
+from engine.data import ImageSet, denormalise
+from engine.events import BatchRecovered, Event, RecoverLayout, StageProgress
+from engine.methods.unchanged import confidence, place
+from engine.relabel import Labeller
+from engine.rng import generator
+from engine.savepoint import Pace, SavePoint, State
+
+SCALE = (0.08, 1.0)  #: of an image's area that a crop has
+CHUNK = 64  #: images that are scored at once
+
+Keep = Callable[[Tensor, Tensor, int, float, Tensor], None]
+
+
+def select(
+    config: Config,
+    teacher: nn.Module,
+    train: ImageSet,
+    device: torch.device,
+    keep: Keep,
+    saved: State | None = None,
+) -> Generator[Event, None, None]:
+    """Select `config.ipc` images of every class; a class is a batch, handed over as `recover` does its own.
+
+    saved: goes on from another call's save point; a class that was cut is done again, with the same crops.
+    """
+    settings, classes = config.recover.select, len(train.classes)
+    first = 1 if saved is None else int(saved.facts["batch"])
+    yield RecoverLayout([], [], [], first - 1)
+    label = Labeller(teacher, device, getattr(torch, config.recover.precision))
+    pace, since = Pace(config.checkpoint_seconds), time.monotonic()
+    for number in range(first, classes + 1):
+        pool_M, boxes_MR3 = drawn(config, train, number - 1)
+        best: list[tuple[Tensor, Tensor]] = []
+        for start in range(0, len(pool_M), CHUNK):
+            part = slice(start, start + CHUNK)
+            best.append(best_crops(label, train, pool_M[part], boxes_MR3[part], settings.factor))
+            if start + CHUNK < len(pool_M) and pace.due():
+                yield SavePoint("recover", partial(place, number))
+        crops_MCTT, scores_M = (torch.cat(parts) for parts in zip(*best, strict=True))
+        likeliest_N = np.argsort(scores_M.numpy(), kind="stable")[: config.ipc * settings.factor**2]
+        tiles_MCSS = tiled(crops_MCTT[likeliest_N], settings.factor, train.size)
+        x_MCSS = denormalise(tiles_MCSS, train.mean, train.std).clamp(0, 1)
+        labels_M = torch.full((len(x_MCSS),), number - 1)
+        keep(x_MCSS, labels_M, number, 0.0, confidence(label, x_MCSS, labels_M, train))
+        yield BatchRecovered(number, classes, 0.0, len(x_MCSS))
+        yield StageProgress("recover", number, (number - first + 1) / max(time.monotonic() - since, 1e-9))
+        yield SavePoint("recover", partial(place, number + 1), always=True)
+
+
+def drawn(config: Config, train: ImageSet, label: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pool of a class, shape (M,), and top, left and side of each image's crops, shape (M, R, 3)."""
+    settings, size = config.recover.select, train.size
+    rng = generator(config.seed, "select", label)
+    members = np.flatnonzero(train.labels_N.numpy() == label)
+    pool_M = rng.permutation(members)[: settings.pool]
+    shape = (len(pool_M), settings.crops)
+    side_MR = np.rint(size * np.sqrt(rng.uniform(*SCALE, shape))).astype(np.int64).clip(1, size)
+    corner_MR2 = np.floor(rng.random((*shape, 2)) * (size - side_MR + 1)[..., None]).astype(np.int64)
+    return pool_M, np.concatenate([corner_MR2, side_MR[..., None]], axis=2)
+
+
+def best_crops(
+    label: Labeller, train: ImageSet, indices_M: NDArray[np.int64], boxes_MR3: NDArray[np.int64], factor: int
+) -> tuple[Tensor, Tensor]:
+    """The likeliest crop of each image, normalised (M, C, T, T), and its cross-entropy (M,); on the CPU."""
+    x_MCSS = train.batch(indices_M, label.device)
+    labels_M = train.labels_N[torch.from_numpy(indices_M)].to(label.device)
+    found = []
+    for boxes_M3 in boxes_MR3.transpose(1, 0, 2):
+        crops_MCTT = cropped(x_MCSS, torch.from_numpy(boxes_M3).to(label.device), train.size // factor)
+        logits_MK = label(bordered(crops_MCTT, train.size))
+        found.append((crops_MCTT, F.cross_entropy(logits_MK, labels_M, reduction="none")))
+    crops_RMCTT, scores_RM = (torch.stack(parts) for parts in zip(*found, strict=True))
+    scores_M, best_M = scores_RM.min(dim=0)
+    return crops_RMCTT[best_M, torch.arange(len(best_M), device=best_M.device)].cpu(), scores_M.cpu()
+
+
+def cropped(x_MCSS: Tensor, boxes_M3: Tensor, side: int) -> Tensor:
+    """Square crops, given by top, left and side, resized to `side` pixels; bilinear, antialiased."""
+    top_M, left_M, extent_M = boxes_M3.unbind(1)
+    rows_MTS = _resampling(top_M, extent_M, side, x_MCSS)
+    columns_MTS = _resampling(left_M, extent_M, side, x_MCSS)
+    return rows_MTS.unsqueeze(1) @ x_MCSS @ columns_MTS.transpose(1, 2).unsqueeze(1)
+
+
+def _resampling(start_M: Tensor, extent_M: Tensor, side: int, like: Tensor) -> Tensor:
+    """Matrices (M, T, S): each new pixel is a triangle over the crop's pixels, no narrower than one."""
+    pixel_P = torch.arange(like.shape[-1], device=like.device, dtype=like.dtype)
+    new_T = torch.arange(side, device=like.device, dtype=like.dtype)
+    start_M11, extent_M11 = (value.to(like.dtype)[:, None, None] for value in (start_M, extent_M))
+    scale_M11 = extent_M11 / side
+    centre_MT1 = start_M11 + (new_T[:, None] + 0.5) * scale_M11 - 0.5
+    weights_MTP = (1 - (pixel_P - centre_MT1).abs() / scale_M11.clamp(min=1)).clamp(min=0)
+    weights_MTP = weights_MTP * ((pixel_P >= start_M11) & (pixel_P < start_M11 + extent_M11))
+    return weights_MTP / weights_MTP.sum(dim=2, keepdim=True)
+
+
+def bordered(crops_MCTT: Tensor, size: int) -> Tensor:
+    """Crops in the middle of size×size images of zeros, the mean colour of normalised pixels."""
+    before = (size - crops_MCTT.shape[-1]) // 2
+    after = size - crops_MCTT.shape[-1] - before
+    return F.pad(crops_MCTT, (before, after, before, after))
+
+
+def tiled(crops_NCTT: Tensor, factor: int, size: int) -> Tensor:
+    """Images of factor×factor crops, best first: image m of M has those ranked m, m + M, m + 2M…, row by row.
+
+    Where `factor` does not divide the size, the first rows and columns of tiles are a pixel larger.
+    """
+    count = len(crops_NCTT) // factor**2
+    sides = [size // factor + (tile < size % factor) for tile in range(factor)]
+    rows = []
+    for row, height in enumerate(sides):
+        tiles = [
+            F.interpolate(crops_NCTT[rank * count : (rank + 1) * count], (height, width))
+            for rank, width in enumerate(sides, start=row * factor)
+        ]
+        rows.append(torch.cat(tiles, dim=3))
+    return torch.cat(rows, dim=2)

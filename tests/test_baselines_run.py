@@ -1,0 +1,97 @@
+"""Whole runs of the baselines on the embedded digits: their records, their cost, and how they are told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from commandline import call
+from stages import drive
+
+from cfm_tui.console import series, shown, telling
+from cfm_tui.console.form import Form
+from cfm_tui.console.model import RunModel
+from engine import launch, plan, settings, trial
+from engine.errors import UserError
+from engine.events import StageFinished
+from engine.store import Cache, StoredRun, json_file
+from engine.store import images as stored_images
+
+METHODS = ("random", "sre2l", "cda", "dwa", "gvbsm", "rded")
+FEW = ["validate.epochs=1", "validate.seeds=1", "backbone.width=8"]
+
+
+@pytest.fixture(autouse=True)
+def own_folders(monkeypatch, tmp_path_factory, tmp_path):
+    cache = tmp_path_factory.getbasetemp() / "shared-cache"
+    for name, value in (("RUNS", tmp_path / "runs"), ("CACHE", cache)):
+        monkeypatch.setenv(f"CFM_{name}", str(value))
+    monkeypatch.chdir(tmp_path)
+
+
+def resolved(method, *sets):
+    few = [*FEW, "backbone.also=[shufflenet_v2_x1_0]"] if method == "gvbsm" else FEW
+    return settings.resolve(preset="smoke", sets=[f"objective={method}", *few, *sets])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_ends_with_images_of_every_class_and_its_control_beside(method, tmp_path, capsys):
+    got = resolved(method, "ipc=2")
+    events, results = drive(launch.experiment(got, tmp_path / "run", "run"))
+    images = stored_images.read(tmp_path / "run" / "images")
+    assert sorted(images.labels_N.tolist()) == sorted(list(range(10)) * 2)
+    assert np.isfinite(images.images_NCHW).all()
+    summary = results["summary"]
+    assert summary["control"]["n"] == 1
+    students = {student["source"]: student["weights"] for student in results["students"]}
+    assert (students["distilled"] == students["random"]) is (method == "random")
+    reused = {event.stage: event.reused for event in events if isinstance(event, StageFinished)}
+    assert reused["recover"] is False
+    if method in ("random", "rded"):
+        assert reused["statistics"] is True
+    assert ("others" in StoredRun(tmp_path / "run").manifest()) is (method == "gvbsm")
+    for words in (("check",), ("show",)):
+        call(capsys, *words, tmp_path / "run")
+    model = RunModel(StoredRun(tmp_path / "run"))
+    model.read(9)
+    assert (model.state, model.damage, model.stages["recover"].state) == ("finished", "", "done")
+    assert len(series.losses(model)) == (1 if method in ("random", "rded") else 3)
+    assert shown.layer_rows(model, lambda values: "", 8) is not None
+    again, _ = drive(launch.experiment(got, tmp_path / "run", "run"))
+    assert all(event.reused for event in again if isinstance(event, StageFinished))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_it_would_cost_is_found_by_trying(method):
+    prepared = plan.prepare(resolved(method).config)
+    found = trial.estimate(prepared, Cache())
+    assert (found.seconds["recover"] > 0) is (method != "random")
+    assert found.disk_bytes == prepared.bytes_needed()
+    if method in ("random", "rded"):
+        assert found.seconds["statistics"] == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_form_of_a_new_experiment_knows_it(method):
+    form = Form("cifar10-10", {})
+    form.write("objective.method", method)
+    checked = form.check()
+    assert checked.resolved is not None
+    assert form.config.objective.method == method
+    _, x, y = telling.betas(form.config, 10)
+    assert len(x) == len(y)
+    telling.responses(form.config, 10)
+    sets = settings.as_sets(checked.changes)
+    assert settings.resolve(preset="cifar10-10", sets=sets).config == form.config
+
+
+def test_a_run_whose_second_teacher_is_another_is_not_gone_on_with(tmp_path):
+    got = resolved("gvbsm")
+    work = launch.experiment(got, tmp_path / "run", "run")
+    for event in work:
+        if isinstance(event, StageFinished) and event.stage == "statistics":
+            work.close()
+    manifest = StoredRun(tmp_path / "run").manifest()
+    assert len(manifest["others"]) == 1
+    json_file.write_json(tmp_path / "run" / "manifest.json", {**manifest, "others": ["0" * 64]})
+    with pytest.raises(UserError, match="other weights"):
+        drive(launch.experiment(got, tmp_path / "run", "run"))
