@@ -87,13 +87,14 @@ def axis(values: Sequence[Floats], wanted: tuple[float, float] | None, log: bool
 
 
 def _round(low: float, high: float, most: int) -> tuple[list[float], float]:
-    """Multiples of 1, 2 or 5 times a power of ten, and their distance."""
+    """Multiples of 1, 2 or 5 times a power of ten, else the ends; and their distance."""
     about = (high - low) / most
     if about < 1e-300 or about < 1e-13 * max(abs(low), abs(high)):
         return [low, high], high - low
     power = 10.0 ** math.floor(math.log10(about))
     step = next((times * power for times in (1, 2, 5) if times * power >= about), 10 * power)
-    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)], step
+    found = [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return (found, step) if found else ([low, high], high - low)
 
 
 def _labels(numbers: Sequence[float], step: float) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import plotext
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -210,6 +210,7 @@ def test_ticks_are_round_and_plain(low, high, log, expected) -> None:
 
 
 @given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300), st.integers(1, 20))
+@example(-1.0, -4e14 - 2, 2)  # no round number lies between
 def test_ticks_lie_on_the_axis_in_order_and_are_not_many(low: float, high: float, most: int) -> None:
     if (found := axis([np.array([low, high])], None)) is not None:
         ticks = found.ticks(most)

@@ -85,9 +85,8 @@ def test_a_run_is_paused_saved_and_stopped_by_keys(runs):
         await until(pilot, lambda: isinstance(pilot.app.screen, Choice))
         await pilot.press("s")
         await until(pilot, "STOPPED in recover")
-        text = shown(pilot)
-        assert "[-] recover" in text
-        assert "`cfm resume live-" in text
+        await until(pilot, "`cfm resume live-")
+        assert "[-] recover" in shown(pilot)
         await pilot.press("S")
         await until(pilot, "nobody is at work")
 

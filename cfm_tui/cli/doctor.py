@@ -8,7 +8,6 @@ from typing import Any
 import typer
 
 from cfm_tui.cli.common import Json, print_json
-from cfm_tui.progress import size
 
 
 def doctor(as_json: Json = False) -> None:
@@ -53,6 +52,8 @@ def _entry(name: str, text: str) -> str:
 
 
 def _device(device: dict[str, Any]) -> str:
+    from cfm_tui.progress import size
+
     facts = [device["model"]]
     if "threads" in device:
         facts.append(f"{device['threads']} threads on {device['cpus']} processors")
@@ -62,6 +63,8 @@ def _device(device: dict[str, Any]) -> str:
 
 
 def _folder(folder: dict[str, Any]) -> str:
+    from cfm_tui.progress import size
+
     state = "" if folder["exists"] else ", not there yet"
     state += "" if folder["writable"] else ", cannot be written"
     return f"{folder['path']}{state}, {size(folder['free_bytes'])} free"

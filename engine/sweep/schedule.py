@@ -25,11 +25,11 @@ def needs(config: Config) -> dict[str, list[str]]:
     Coarser than the cache's own keys where it is not known yet which weights and images there are.
     """
     networks = [each.backbone for each in artefacts.alone(config)]
-    told = [config.data.model_dump(mode="json"), config.seed, config.squeeze.model_dump(mode="json")]
+    data, made = config.data.model_dump(mode="json"), [config.seed, config.squeeze.model_dump(mode="json")]
     order = config.seed if config.statistics.order == "mixed" else None
     goal = [config.objective.taps, config.objective.patch, config.statistics.model_dump(mode="json"), order]
-    forms = [[network.model_dump(mode="json"), *told] for network in networks]
-    squeezed = [json.dumps(form) for form, own in zip(forms, networks, strict=True) if own.teacher is None]
+    forms = [[each.model_dump(mode="json"), data, *([] if each.teacher else made)] for each in networks]
+    squeezed = [json.dumps(form) for form, each in zip(forms, networks, strict=True) if not each.teacher]
     optimised = config.recover.algorithm == "optimise"
     measured = [json.dumps([*form, *goal]) for form in forms if optimised]
     return {"squeeze": squeezed, "statistics": measured}
