@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 from consoles import console, drive, shown, until
 from images_run import add_batch, with_images
 from monitored import made, recovering
 
+from cfm_tui.console import app as app_module
 from cfm_tui.console import driver
 from cfm_tui.console.host import CompareRuns, OpenGallery, OpenRun
 from cfm_tui.console.screens import monitor
@@ -175,3 +178,31 @@ def test_what_libraries_print_is_kept_off_the_screen_and_told_at_the_end(capfd, 
         assert aside.tail() == "x" * driver.TOLD_ASIDE
     os.write(1, b"after\n")
     assert capfd.readouterr() == ("after\n", "")
+
+
+def test_while_somebody_types_a_run_here_is_drawn_less(tmp_path, monkeypatch):
+    drawn = []
+    app = console(tmp_path)
+    monkeypatch.setattr(app_module, "LONGEST_SECONDS", 0.5)
+    monkeypatch.setattr(app._governor, "may_draw", lambda written, sharing: True)
+    monkeypatch.setattr(app, "draw", lambda: drawn.append(time.monotonic()))
+
+    async def typed(pilot, seconds):
+        drawn.clear()
+        until_then = time.monotonic() + seconds
+        while time.monotonic() < until_then:
+            await pilot.press("j")
+            await pilot.pause(0.05)
+        return len(drawn)
+
+    async def script(pilot):
+        assert await typed(pilot, 1.2) > 5
+        app.session = SimpleNamespace(live=True, failure=lambda: None)
+        await pilot.pause(0.2)
+        assert 1 <= await typed(pilot, 1.2) <= 4
+        drawn.clear()
+        await pilot.pause(1.7)  # of which the first second is quiet
+        assert len(drawn) > 5
+        app.session = None
+
+    drive(app, script)

@@ -226,9 +226,10 @@ def test_needs_are_told_by_what_determines_them():
     assert of()["squeeze"] != of(seed=1)["squeeze"]
     assert of(backbone={"teacher": "a.pth"})["squeeze"] == []
     assert of(backbone={"teacher": "a.pth"}) == of(backbone={"teacher": "a.pth"}, seed=1)
-    several = of(backbone={"also": ["resnet18"]}, recover={"emu": False})
+    goal = {"taps": "bn-conv", "terms": [{"filter": "diagonal"}]}
+    several = of(backbone={"also": ["resnet18"]}, recover={"emu": False}, objective=goal)
     assert several["squeeze"] == of()["squeeze"] + of(backbone={"name": "resnet18"})["squeeze"]
     assert len(several["statistics"]) == 2
-    assert of(recover={"algorithm": "none"}, objective={"terms": []})["statistics"] == []
+    assert of(recover={"algorithm": "none"})["statistics"] == []
     assert of()["squeeze"] == of(statistics={"batch": 3})["squeeze"]
     assert of()["statistics"] != of(statistics={"batch": 3})["statistics"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from rich.console import RenderableType
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import Event, Key
 from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from cfm_tui.console.session import Session
 
 LOOK_SECONDS = 1.0  #: at most between looks at the terminal and the session
+QUIET_SECONDS = 1.0  #: after a key, in which nothing is drawn unasked beside a run at work here…
+LONGEST_SECONDS = 3.0  #: …but no longer than so many
 
 
 class ConsoleApp(App[str]):
@@ -78,7 +81,7 @@ class ConsoleApp(App[str]):
         self.opening: Launch | Configure | OpenRun | None = None
         self._governor = Governor()
         self._trouble: tuple[str, str, str] | None = None
-        self._drawn = 0.0
+        self._drawn = self._pressed = 0.0
         self._undrawn = ""
         self._leaving = Leaving(lambda: self.session, self._left)
         self.animation_level = "none"
@@ -109,6 +112,12 @@ class ConsoleApp(App[str]):
         """What ended the application, if it did not end as it should."""
         return self._exception
 
+    async def on_event(self, event: Event) -> None:
+        """Note when somebody types."""
+        if isinstance(event, Key):
+            self._pressed = time.monotonic()
+        await super().on_event(event)
+
     # --- the timer --------------------------------------------------------------------------------
 
     def _tick(self) -> None:
@@ -120,9 +129,11 @@ class ConsoleApp(App[str]):
         if self.aside is not None:
             self.aside.trim()
         now, written = time.monotonic(), getattr(driver, "written", 0)
-        if now - self._drawn < 0.9 / self.preferences.fps:
+        sharing = self.session is not None and self.session.live
+        typing = sharing and now - self._pressed < QUIET_SECONDS
+        if now - self._drawn < (LONGEST_SECONDS if typing else 0.9 / self.preferences.fps):
             return
-        if self._governor.may_draw(written, self.session is not None and self.session.live):
+        if self._governor.may_draw(written, sharing):
             self._drawn = now
             try:
                 self.draw()
