@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 State = Literal["loading", "running", "ended"]
 NICE = 5  #: how much the engine's threads give way to the one that draws
+SWITCH_SECONDS = 0.001  #: how long that one waits for the engine's to let it work, at most
 
 
 class Session:
@@ -170,6 +171,7 @@ class Session:
 
 def _give_way() -> None:
     """Lower this thread's priority, and that of those it starts, where the system has one for threads."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     if sys.platform == "linux":
         thread = threading.get_native_id()
         with suppress(OSError):

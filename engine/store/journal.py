@@ -20,7 +20,7 @@ from engine.store.json_file import to_json
 
 _SEAL = b',"crc32":"'
 _SEALED = len(_SEAL) + len('00000000"}\n')  # bytes behind a line's body
-_DECODER = json.JSONDecoder()
+_SCAN = json.JSONDecoder().scan_once  # a line begins with its object, so nothing else is looked for
 
 
 class Record(NamedTuple):
@@ -44,9 +44,9 @@ def _decode(line: bytes) -> Record | None:
     if line[-_SEALED:] != b'%b%08x"}\n' % (_SEAL, zlib.crc32(body)):
         return None
     try:
-        fields, _ = _DECODER.raw_decode(body.decode() + "}")
+        fields, _ = _SCAN(line.decode(), 0)
         record = Record(fields["seq"], fields["time"], fields["kind"], fields["payload"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, StopIteration):
         return None
     plain = isinstance(record.seq, int) and isinstance(record.kind, str) and isinstance(record.payload, dict)
     return record if plain else None
