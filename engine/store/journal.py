@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ from engine.store.json_file import to_json
 
 _SEAL = b',"crc32":"'
 _SEALED = len(_SEAL) + len('00000000"}\n')  # bytes behind a line's body
-_SCAN = json.JSONDecoder().scan_once  # a line begins with its object, so nothing else is looked for
+#: A line begins with its object, so nothing else is looked for.
+_SCAN: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 class Record(NamedTuple):
@@ -45,11 +46,11 @@ def _decode(line: bytes) -> Record | None:
         return None
     try:
         fields, _ = _SCAN(line.decode(), 0)
-        record = Record(fields["seq"], fields["time"], fields["kind"], fields["payload"])
+        seq, moment, kind, payload = fields["seq"], fields["time"], fields["kind"], fields["payload"]
     except (ValueError, KeyError, TypeError, RecursionError, StopIteration):
         return None
-    plain = isinstance(record.seq, int) and isinstance(record.kind, str) and isinstance(record.payload, dict)
-    return record if plain else None
+    plain = type(seq) is int and type(kind) is str and type(payload) is dict
+    return Record(seq, moment, kind, payload) if plain else None
 
 
 class Reading:

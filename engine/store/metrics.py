@@ -42,10 +42,10 @@ def chunk_of(record: Record) -> Chunk | None:
     if record.kind != "RecoverProgress":
         return None
     rows, crc32 = record.payload.get("rows"), record.payload.get("crc32")
-    if not isinstance(rows, list) or len(rows) != 2 or not isinstance(crc32, str):
+    if type(rows) is not list or len(rows) != 2 or type(crc32) is not str:
         return None
     first, end = rows
-    if not isinstance(first, int) or not isinstance(end, int):
+    if type(first) is not int or type(end) is not int:
         return None
     return Chunk(first, end, crc32) if 0 <= first <= end <= first + _LARGEST else None
 
