@@ -64,9 +64,10 @@ class Pipe:
 def test_a_detached_run_outlives_its_terminal(case, counted, capsys, when):
     with counted(f"terminal gone, detached: closed {when}"):
         terminal = Terminal()
+        at_home = (case.run / "log.txt").exists  # and the other process has said its first word there
         process = case.start("--detach", terminal=terminal.name)
         if when == "while it comes up":
-            until(lambda: (case.run / "log.txt").exists(), said=lambda: str(terminal.shown))
+            until(lambda: at_home() and case.stored.log(), said=lambda: str(terminal.shown))
         else:
             assert process.wait() == 0, terminal.shown
         terminal.close()
