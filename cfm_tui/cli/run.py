@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,17 +114,26 @@ def _compute(
     from engine.steering import Control
     from engine.thread import Engine
 
-    control, opened = Control(), list[Path]()
-    work = launch.experiment(resolved, folder, name, command, control, display.reading, opened.append)
-    engine = Engine(work, display.hear)
+    control, places = Control(), list[Path]()
+    opened, heard = threading.Event(), threading.Event()
+
+    def at_work(place: Path) -> None:
+        places.append(place)
+        opened.set()
+        heard.wait()  # from its first moment on, signals reach the run
+
+    engine = Engine(
+        launch.experiment(resolved, folder, name, command, control, display.reading, at_work), display.hear
+    )
     engine.start()
-    while engine.is_alive() and not opened:  # there is nothing to save yet: a signal ends the process
-        engine.join(JOIN_SECONDS)
+    while engine.is_alive() and not opened.wait(JOIN_SECONDS):
+        pass  # there is nothing to save yet: a signal ends the process
     with signals.handled(control, display.say) as came:
+        heard.set()
         while engine.is_alive():
             engine.join(JOIN_SECONDS)
             came.tell()
-    return engine.result(), opened[0]
+    return engine.result(), places[0]
 
 
 def _detach(folder: Path, as_json: bool) -> None:
