@@ -132,7 +132,7 @@ def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
     """The cache key of the real statistics. The seed is part of it where it orders the images."""
     return key(
         format=FORMAT,
-        seed=config.seed if config.statistics.order == "mixed" else None,
+        seed=config.statistics.order_seed(config.seed),
         data=data.fingerprint,
         teacher=backbones.fingerprint(teacher),
         taps=config.objective.taps,

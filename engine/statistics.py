@@ -58,8 +58,8 @@ def measure_set(
     """
     estimator = config.statistics.estimator
     order_N = torch.arange(len(images))
-    if config.statistics.order == "mixed":
-        order_N = torch.from_numpy(generator(config.seed, "statistics").permutation(len(images)))
+    if (seed := config.statistics.order_seed(config.seed)) is not None:
+        order_N = torch.from_numpy(generator(seed, "statistics").permutation(len(images)))
     accumulators = [Accumulator(name, len(images.classes), estimator) for name in network.names]
     ce, first = torch.zeros((), device=device), 0
     if saved is not None:

@@ -233,3 +233,7 @@ def test_needs_are_told_by_what_determines_them():
     assert of(recover={"algorithm": "none"})["statistics"] == []
     assert of()["squeeze"] == of(statistics={"batch": 3})["squeeze"]
     assert of()["statistics"] != of(statistics={"batch": 3})["statistics"]
+    given, mixed = {"teacher": "a.pth"}, {"order": "mixed"}
+    assert of(backbone=given, statistics=mixed) == of(backbone=given, statistics=mixed, seed=1)
+    batched = {**mixed, "estimator": "batched"}
+    assert of(backbone=given, statistics=batched) != of(backbone=given, statistics=batched, seed=1)

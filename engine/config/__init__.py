@@ -143,7 +143,11 @@ class Statistics(Node):
 
     estimator: Literal["pooled", "batched"] = "pooled"
     batch: Positive = 128  #: images per pass; changes the result of `batched` alone
-    order: Literal["file", "mixed"] = "file"  #: seeded shuffle of the set; changes `batched` alone
+    order: Literal["file", "mixed"] = "file"  #: seeded shuffle of the set; `batched` alone looks at it
+
+    def order_seed(self, seed: int) -> int | None:
+        """The seed that orders the images; None: file order; no order changes `pooled`."""
+        return seed if self.order == "mixed" and self.estimator == "batched" else None
 
 
 class Perturbation(Node):

@@ -26,7 +26,7 @@ def needs(config: Config) -> dict[str, list[str]]:
     """
     networks = [each.backbone for each in artefacts.alone(config)]
     data, made = config.data.model_dump(mode="json"), [config.seed, config.squeeze.model_dump(mode="json")]
-    order = config.seed if config.statistics.order == "mixed" else None
+    order = config.statistics.order_seed(config.seed)
     goal = [config.objective.taps, config.objective.patch, config.statistics.model_dump(mode="json"), order]
     forms = [[each.model_dump(mode="json"), data, *([] if each.teacher else made)] for each in networks]
     squeezed = [json.dumps(form) for form, each in zip(forms, networks, strict=True) if not each.teacher]
