@@ -42,18 +42,20 @@ def place(status: dict[str, Any]) -> str:
 
 
 class Pace:
-    """How long points take, and so how long the rest will: only those that this sweep ran are counted."""
+    """How long points take, and so how long the rest will: counted are those that this process ran whole."""
 
     def __init__(self) -> None:
         self._began: dict[str, float] = {}
+        self._cut: set[str] = set()
         self._took: list[float] = []
 
-    def told(self, name: str, state: State) -> None:
-        """A point is in another state."""
+    def told(self, name: str, state: State, whole: bool = True) -> None:
+        """A point is in another state. whole: one that runs was not begun before."""
         now = time.monotonic()
         if state == "running":
             self._began[name] = now
-        elif state == "done" and name in self._began:
+            (self._cut.discard if whole else self._cut.add)(name)
+        elif state == "done" and name in self._began and name not in self._cut:
             self._took.append(now - self._began[name])
 
     def left(self, waiting: int, running: list[str], slots: int) -> float | None:
@@ -80,7 +82,7 @@ class Lines:
 
     def told(self, name: str, state: State, message: str = "") -> None:
         """A point is in another state."""
-        self.pace.told(name, state)
+        self.pace.told(name, state, whole=not message)
         self.say(f"{name}: {state}" + (f", {message}" if message else ""))
 
     def look(self, sweeper: Sweeper) -> None:

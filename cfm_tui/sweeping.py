@@ -125,6 +125,7 @@ class Sweeper:
             self._children.append(Child(name, slot, None))
             self._enter(name, "running", "still at work from an earlier sweep")
             return
+        begun = "begun before" if self.stored.begun(name) else ""
         words = command(self.schedule.points[name], self.stored.folder / name, self._devices[slot])
         program = [sys.executable, "-P", "-m", "cfm_tui", *words]  # -P: the current folder holds no modules
         with self.stored.log(name) as log:
@@ -137,7 +138,7 @@ class Sweeper:
                 start_new_session=True,  # a terminal's Ctrl-C comes once, through this process
             )
         self._children.append(Child(name, slot, process))
-        self._enter(name, "running")
+        self._enter(name, "running", begun)
 
     def _environment(self) -> Mapping[str, str]:
         if self._threads is None or "OMP_NUM_THREADS" in os.environ:

@@ -65,6 +65,10 @@ def test_what_is_left_is_told_by_what_was_done(monkeypatch):
     pace = sweep_progress.Pace()
     pace.told("before", "done")  # finished by an earlier sweep: it says nothing of the pace
     assert pace.left(3, [], 1) is None
+    pace.told("cut", "running", whole=False)
+    now[0] += 1.0
+    pace.told("cut", "done")
+    assert pace.mean() is None
     pace.told("a", "running")
     now[0] += 10.0
     pace.told("a", "done")
