@@ -268,6 +268,12 @@ def as_sets(changed: Mapping[str, object]) -> list[str]:
     return [f"{key}={yaml_file.inline(value)}" for key, value in changed.items()]
 
 
+def by_method(resolved: Resolved) -> dict[str, object]:
+    """Dotted key → value of what the method set, for the data set or for all."""
+    values = flat(resolved.config)
+    return {key: values[key] for key, origin in resolved.origins.items() if origin.startswith("method ")}
+
+
 def command_line(preset: str, sets: Sequence[str]) -> str:
     """The ``cfm run`` command of a preset and ``key=value`` texts, quoted for a shell."""
     return shlex.join(

@@ -95,3 +95,15 @@ def test_a_run_whose_second_teacher_is_another_is_not_gone_on_with(tmp_path):
     json_file.write_json(tmp_path / "run" / "manifest.json", {**manifest, "others": ["0" * 64]})
     with pytest.raises(UserError, match="other weights"):
         drive(launch.experiment(got, tmp_path / "run", "run"))
+
+
+def test_a_run_tells_what_its_method_set(capsys, tmp_path):
+    words = ["run", "--preset", "smoke", "--out", tmp_path / "run"]
+    for said in ("objective=rded", "recover.select.crops=2", *FEW):
+        words += ["--set", said]
+    _, err = call(capsys, *words)
+    first = err.splitlines()[0]
+    assert first.startswith("method rded: ")
+    assert "recover.algorithm=select" in first
+    assert "recover.select.pool=300" in first
+    assert "recover.select.crops" not in first  # a flag's

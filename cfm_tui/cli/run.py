@@ -79,9 +79,12 @@ def begin(
 ) -> None:
     """Compute a run, or hand it to a process of its own, and print what came out."""
     from cfm_tui.progress import open_display
+    from engine import settings
 
     command, results = ["cfm", *sys.argv[1:]], None
     with open_display(quiet) as display:
+        if brought := settings.by_method(resolved):
+            display.say(f"method {resolved.config.objective.method}: {' '.join(settings.as_sets(brought))}")
         display.say("loading")
         from engine import launch
 
