@@ -273,3 +273,20 @@ def test_parts_of_a_stage_follow_each_other_and_go_on_where_they_were_cut():
     begun.clear()
     assert drive(artefacts.in_turn(works, states[2]))[1] == made
     assert begun == [("a", None), ("b", 1), ("c", None)]
+
+
+def test_a_part_at_work_is_closed_with_its_stage():
+    closed = []
+
+    def part():
+        try:
+            yield SavePoint("squeeze", State)
+        finally:
+            closed.append(True)
+        return "made", False
+
+    work = part()
+    stage = artefacts.in_turn([lambda saved: work], None)
+    next(stage)
+    stage.close()
+    assert closed == [True]
