@@ -7,9 +7,10 @@ import pytest
 from commandline import call
 from stages import drive
 
-from cfm_tui.console import series, shown, telling
+from cfm_tui import series
+from cfm_tui.console import shown, telling
 from cfm_tui.console.form import Form
-from cfm_tui.console.model import RunModel
+from cfm_tui.model import RunModel
 from engine import launch, plan, settings, trial
 from engine.errors import UserError
 from engine.events import StageFinished

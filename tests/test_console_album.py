@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from images_run import with_images
 
-from cfm_tui.console.album import Album
+from cfm_tui.album import Album
 from cfm_tui.console.pictures import smaller
 from engine.store.images import Reader
 

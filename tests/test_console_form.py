@@ -5,7 +5,8 @@ import shlex
 import numpy as np
 import pytest
 
-from cfm_tui.console import series, telling
+from cfm_tui import series
+from cfm_tui.console import telling
 from cfm_tui.console.fields import BY_KEY, FIELDS, PANELS
 from cfm_tui.console.form import ELSEWHERE, Form, line_name
 from cfm_tui.console.study import Findings

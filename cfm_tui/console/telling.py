@@ -133,8 +133,8 @@ def responses(config: Config, count: int, eigenvalues: Any = None) -> tuple[list
 
     eigenvalues: descending; f is told of each, as a layer's page does it. None: over the usual range.
     """
+    from cfm_tui import series  # what draws is loaded with the first chart
     from cfm_tui.charts import ROLES, Line
-    from cfm_tui.console import series  # what draws is loaded with the first chart
 
     objective = config.objective
     _, _, values = betas(config, count)

@@ -17,10 +17,10 @@ from cfm_tui.charts import letter
 from cfm_tui.console import comparison, export
 from cfm_tui.console.comparison import CURVES, RESULTS, Cell
 from cfm_tui.console.host import OpenRun
-from cfm_tui.console.model import RunModel
 from cfm_tui.console.screens.base import Page, Panel, Table
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.filtering import Filter
+from cfm_tui.model import RunModel
 from engine.store import StoredRun
 
 READ_SECONDS = 0.05  #: of a tick, for reading records

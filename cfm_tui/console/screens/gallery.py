@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from cfm_tui.console.album import Album
+from cfm_tui.album import Album
 from cfm_tui.console.pictures import Pictures
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.filtering import Filter

@@ -26,7 +26,7 @@ from engine.store import files, folders, images
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cfm_tui.console.album import Album
+    from cfm_tui.album import Album
     from cfm_tui.console.pictures import Pictures
     from engine.store import StoredRun
 
