@@ -10,7 +10,7 @@ from cfm_tui.console.study import Findings
 from cfm_tui.progress import duration, size
 from engine.config import Config
 from engine.formula import PROBES
-from engine.responses import curves
+from engine.responses import of_objective
 from engine.schedules import batch_count, beta_at, betas_of_batches
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def responses(config: Config, count: int, eigenvalues: Any = None) -> tuple[list
         spectra = {series.REAL: np.asarray(eigenvalues, np.float64)}
         return series.over_ranks(spectra, objective.terms, ends, objective.parameters), series.RANKS
     at = np.linspace(*USUAL, 200)
-    found = curves(objective, 10.0**at, ends)
+    found = of_objective(objective, ends)
     return [
-        Line(curve.name, at, curve.values, None, ROLES[n % len(ROLES)]) for n, curve in enumerate(found)
+        Line(each.name, at, each.of(10.0**at), None, ROLES[n % len(ROLES)]) for n, each in enumerate(found)
     ], "log10 λ"
