@@ -12,7 +12,7 @@ from cfm_tui.console.form import ELSEWHERE, Form, line_name
 from cfm_tui.console.study import Findings
 from cfm_tui.console.widgets.field import LABEL
 from cfm_tui.progress import size
-from engine import recover, settings
+from engine import settings, starts
 from engine.config import Config
 from engine.problems import leaves
 from engine.schedules import betas_of_batches
@@ -241,7 +241,7 @@ def test_responses_are_at_the_betas_of_the_classes_that_there_are():
 def test_the_curve_of_beta_has_the_batches_of_recovery(classes):
     made = form("cifar100-10", ipc="2", recover__classes_per_batch="10")
     _, x, _ = telling.betas(made.config, classes)
-    assert len(x) == len(recover.batches(made.config, classes))
+    assert len(x) == len(starts.batches(made.config, classes))
 
 
 def test_sides_of_what_is_not_known():

@@ -10,12 +10,13 @@ import torch
 from stages import drive, small
 from test_resume import left_everywhere, said, same
 
-from engine import artefacts, augment, backbones, recover, starts, statistics, taps
+from engine import artefacts, augment, backbones, objective, recover, starts, statistics, taps
 from engine.config import Config
 from engine.events import RecoverProgress
 from engine.methods import gvbsm
 from engine.moments import Moments, of_batch
 from engine.relabel import Labeller
+from engine.rng import generator
 from engine.savepoint import SavePoint, State
 
 GOAL = {
@@ -165,9 +166,9 @@ def test_the_first_steps_equal_a_plain_evaluation_of_each_backbone_in_turn(teach
     work = recover.recover(config, *through[0], digits.train, cpu, lambda *batch: None, None, through[1:])
     first = next(event for event in drive(work)[0] if isinstance(event, RecoverProgress))
     rounds, labels = starts.batches(config, 10)[0]
-    start = digits.train.batch(recover.initial_indices(config, digits.train)[rounds, labels], cpu)
+    start = digits.train.batch(starts.initial_indices(config, digits.train)[rounds, labels], cpu)
     for turn, (model, real) in enumerate(through):
-        rng = recover.generator(config.seed, "recover", 1, turn)
+        rng = generator(config.seed, "recover", 1, turn)
         view = augment.apply(augment.draw(config.recover.views, 16, 12, rng, shared=True), start)
         logits, seen = inputs_of_layers(model, view)
         ce = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))
@@ -186,7 +187,7 @@ def test_the_first_steps_equal_a_plain_evaluation_of_each_backbone_in_turn(teach
 def test_both_taps_of_the_first_conv_weigh_ten_times(teacher, digits, cpu):
     config = small(objective=GOAL, recover=MADE)
     ((_, real),) = measured(config, [teacher], digits, cpu)
-    goal = recover.objective.Objective(config.objective, real, 0.1)
+    goal = objective.Objective(config.objective, real, 0.1)
     assert goal._weights_TL[0].tolist() == [5.0, 5.0] + [0.5] * (len(real) - 2)
 
 

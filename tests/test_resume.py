@@ -9,7 +9,7 @@ import stages
 import torch
 from stages import drive, small
 
-from engine import artefacts, backbones, recover, relabel, squeeze, statistics, validate
+from engine import artefacts, backbones, recover, relabel, squeeze, starts, statistics, validate
 from engine.events import EpochFinished, RecoverLayout, RecoverProgress, StageProgress
 from engine.moments import pack
 from engine.savepoint import State
@@ -18,7 +18,7 @@ from engine.training import EpochLog, Trainer
 
 @pytest.fixture
 def control(digits):
-    return recover.control_set(small(), digits.train)
+    return starts.control_set(small(), digits.train)
 
 
 def everywhere(**changes):
