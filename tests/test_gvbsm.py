@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from resuming import left_everywhere, recovered_again, recovering, same
 from stages import drive, small
-from test_resume import left_everywhere, said, same
 
 from engine import artefacts, augment, backbones, objective, recover, starts, statistics, taps
 from engine.config import Config
@@ -195,24 +195,11 @@ def test_recovery_through_two_backbones_that_was_cut_anywhere_ends_the_same(teac
     made = {**MADE, "init": "noise", "drop": 0.4, "density": {"weight": 0.5}, "iterations": 3}
     config = small(checkpoint_seconds=0, objective=GOAL, recover=made, ipc=3)
     through = measured(config, [teacher, other], digits, cpu)
-    parts = {}
-
-    def keep(images_MCHW, labels_M, batch, beta, confidence_M):
-        parts[batch] = {"images": images_MCHW.clone(), "labels": labels_M, "confidence": confidence_M}
-
-    def begin(saved):
-        return recover.recover(config, *through[0], digits.train, cpu, keep, saved, through[1:])
-
+    begin, parts = recovering(config, through, digits.train, cpu)
     events, _, points = left_everywhere(begin)
-    whole = dict(parts)
     assert [len(parts[batch]["labels"]) for batch in (1, 2, 3)] == [12, 12, 6]
     assert torch.cat([parts[batch]["labels"] for batch in (1, 2, 3)]).tolist() == sorted(list(range(10)) * 3)
-    for told, state in points:
-        parts.clear()
-        more, _ = drive(begin(state))
-        assert said(events) == said(events[:told]) + said(more)
-        assert all(same(parts[batch], whole[batch]) for batch in parts)
-        assert len(parts) == 4 - state.facts["batch"]
+    assert len(list(recovered_again(config, begin, parts, events, points))) == len(points)
 
 
 def test_convolutions_are_left_out_with_their_patches_and_batchnorms_never(teacher, cpu):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import stages
 import torch
+from resuming import left_everywhere, recovered_again, recovering, said, same, unhurried
 from stages import drive, small
-from test_resume import left_everywhere, said, same
 
-from engine import augment, recover, starts, statistics
+from engine import augment, starts, statistics
 from engine.config import Perturbation, Views
 from engine.data import denormalise, normalise
 from engine.events import BatchRecovered, RecoverProgress
@@ -41,28 +41,14 @@ def everywhere(monkeypatch):
 def test_recovery_that_was_cut_anywhere_ends_with_the_same_images(everywhere, teacher, digits, cpu, changes):
     config = everywhere(**changes)
     _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
-    parts = {}
-
-    def keep(images_MCHW, labels_M, batch, beta, confidence_M):
-        told = {"labels": labels_M, "beta": torch.tensor(beta), "confidence": confidence_M}
-        parts[batch] = {"images": images_MCHW.clone(), **told}
-
-    def begin(saved, config=config):
-        return recover.recover(config, teacher, real, digits.train, cpu, keep, saved)
-
-    unhurried, _ = drive(begin(None, config.model_copy(update={"checkpoint_seconds": 60.0})))
+    begin, parts = recovering(config, [(teacher, real)], digits.train, cpu)
+    plain, _ = drive(begin(None, unhurried(config)))
     events, _, points = left_everywhere(begin)
-    assert said(unhurried) == said(events)
-    whole, plan = dict(parts), starts.batches(config, 10)
+    assert said(plain) == said(events)
+    plan = starts.batches(config, 10)
     assert [len(parts[batch]["labels"]) for batch in sorted(parts)] == [len(classes) for _, classes in plan]
     assert len(points) > len(plan) or changes["recover"]["algorithm"] == "none"
-    for told, state in points:
-        parts.clear()
-        more, _ = drive(begin(state))
-        assert said(events) == said(events[:told]) + said(more)
-        assert list(parts) == list(range(state.facts["batch"], len(plan) + 1))
-        assert all(same(parts[batch], whole[batch]) for batch in parts)
-        assert more[0].done == starts.done(config, state.facts)
+    assert len(list(recovered_again(config, begin, parts, events, points))) == len(points)
 
 
 def test_random_is_the_control(teacher, digits, cpu):
