@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cfm_tui.progress import SHORT, duration, number
+from cfm_tui.progress import SHORT, beta_text, duration, number
 from engine.events import STAGES
 
 
@@ -74,7 +74,8 @@ def status_line(status: dict[str, Any], state: str) -> str:
 
 def _place(status: dict[str, Any]) -> str | None:
     if "batch" in status:
-        return f"batch {status['batch']} of {status['batches']}, β {status['beta']:.4g}"
+        parts = [f"batch {status['batch']} of {status['batches']}", beta_text(status["beta"], 4)]
+        return ", ".join(part for part in parts if part)
     if "epoch" in status:
         return f"{status['architecture']}, epoch {status['epoch']} of {status['epochs']}"
     return None

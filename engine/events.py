@@ -106,7 +106,10 @@ class RecoverLayout(Event):
 
 @dataclass(frozen=True)
 class BatchRecovered(Event):
-    """Batch `batch` of `batches` is finished; its images are in the artefact so far."""
+    """Batch `batch` of `batches` is finished; its images are in the artefact so far.
+
+    beta: NaN where they were not optimised.
+    """
 
     batch: int
     batches: int

@@ -47,7 +47,7 @@ def recovering(config, through, train, device):
     parts = {}
 
     def keep(images_MCHW, labels_M, batch, beta, confidence_M):
-        told = {"labels": labels_M, "beta": torch.tensor(beta), "confidence": confidence_M}
+        told = {"labels": labels_M, "beta": torch.tensor(beta).nan_to_num(-1.0), "confidence": confidence_M}
         parts[batch] = {"images": images_MCHW.clone(), **told}
 
     def begin(saved, config=config):

@@ -244,6 +244,14 @@ def test_the_curve_of_beta_has_the_batches_of_recovery(classes):
     assert len(x) == len(starts.batches(made.config, classes))
 
 
+def test_given_images_have_neither_beta_nor_responses():
+    config = Config.model_validate({"given": {"images": "set"}})
+    name, x, y = telling.betas(config, 10)
+    assert (name, len(x), len(y)) == ("no β: nothing is optimised", 0, 0)
+    assert telling.responses(config, 10)[0] == []
+    assert [line.name for line in telling.responses(config, 10, np.ones(4))[0]] == ["Ψ"]
+
+
 def test_sides_of_what_is_not_known():
     found = Findings(Config())
     for text in (telling.data(found), telling.backbone(found), telling.estimate(found)):

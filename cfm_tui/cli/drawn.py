@@ -15,6 +15,7 @@ from rich.color import ColorSystem
 
 from cfm_tui import ascii_image, charts, series, terminal
 from cfm_tui.model import RunModel
+from cfm_tui.progress import beta_text
 
 if TYPE_CHECKING:
     from cfm_tui.charts import Line
@@ -105,7 +106,7 @@ def _row(reader: Reader, name: str, numbers: Sequence[int], columns: int, width:
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     text = ascii_image.grid(
         [reader.pixels(number) for number in numbers],
-        [f"β {reader.beta_N[number]:.3g}" for number in numbers],
+        [beta_text(reader.beta_N[number]) for number in numbers],
         width=width - NAMES,
         columns=columns,
         mode="half" if colour else "ascii",

@@ -115,7 +115,9 @@ def classes(findings: Findings) -> int:
 
 
 def betas(config: Config, count: int) -> Curve:
-    """β_b over the batches of `count` classes, at no more than so many of them."""
+    """β_b over the batches of `count` classes, at no more than so many of them; none without optimisation."""
+    if not config.optimises:
+        return "no β: nothing is optimised", np.empty(0), np.empty(0)
     objective = config.objective
     batches = batch_count(config.recover, config.ipc, count)
     if batches <= POINTS:
@@ -138,12 +140,13 @@ def responses(config: Config, count: int, eigenvalues: Any = None) -> tuple[list
 
     objective = config.objective
     _, _, values = betas(config, count)
-    ends = list(dict.fromkeys((float(values[0]), float(values[-1]))))
+    ends = list(dict.fromkeys((float(values[0]), float(values[-1])))) if len(values) else []
     if eigenvalues is not None:
         spectra = {series.REAL: np.asarray(eigenvalues, np.float64)}
-        return series.over_ranks(spectra, objective.terms, ends, objective.parameters), series.RANKS
+        terms = objective.terms if config.optimises else ()
+        return series.over_ranks(spectra, terms, ends, objective.parameters), series.RANKS
     at = np.linspace(*USUAL, 200)
-    found = of_objective(objective, ends)
+    found = of_objective(objective, ends) if config.optimises else []
     return [
         Line(each.name, at, each.of(10.0**at), None, ROLES[n % len(ROLES)]) for n, each in enumerate(found)
     ], "log10 λ"
