@@ -5,6 +5,7 @@ One `Tracker` reads the events of whatever is computed; the displays show what i
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -93,6 +94,11 @@ def finished(event: StageFinished, unit: str) -> str:
         return f"{event.stage}: nothing to do"
     pace = f" ({number(event.rate)} {SHORT.get(unit, unit)}/s)" if event.rate else ""
     return f"{event.stage}: {duration(event.seconds)}{pace}"
+
+
+def beta_text(beta: float | None, digits: int = 3) -> str:
+    """β as it is said; empty where there is none, because nothing was optimised."""
+    return "" if beta is None or math.isnan(beta) else f"β {beta:.{digits}g}"
 
 
 def size(count: float) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from cfm_tui.tables import aligned
+from cfm_tui.tables import aligned, as_csv
 from cfm_tui.tables import spread as shown
 
 Rows = list[list[str]]
@@ -165,17 +163,16 @@ def comma_separated(document: dict[str, Any]) -> str:
     """One line a cell, full precision, for spreadsheets."""
     columns = {column["name"]: column for column in document["columns"]}
     places = ("dataset", "ipc", "backbone", "student")
-    into = io.StringIO()
-    writer = csv.writer(into, lineterminator="\n")
     head = ["setting", *places, "method", *_VALUES, *(f"control_{name}" for name in _VALUES)]
     head += ["paper_mean", "paper_std", "paper_source"]
-    writer.writerow([*head, *(f"versus_{name}" for name in _VERSUS), "budget"])
+    head += [*(f"versus_{name}" for name in _VERSUS), "budget"]
+    lines = []
     for cell in document["cells"]:
         line = [cell["column"], *(columns[cell["column"]][name] for name in places), cell["row"]]
         line += _picked(cell["accuracy"], _VALUES) + _picked(cell["control"], _VALUES)
         line += _picked(cell["paper"], ("mean", "std", "source")) + _picked(cell["versus"], _VERSUS)
-        writer.writerow([*line, document["budget"]])
-    return into.getvalue().removesuffix("\n")
+        lines.append([*line, document["budget"]])
+    return as_csv(head, lines).removesuffix("\n")
 
 
 def _picked(values: dict[str, Any] | None, names: Sequence[str]) -> list[Any]:

@@ -1,11 +1,13 @@
-"""Results as text for a terminal: aligned columns, nothing else."""
+"""Results as text: columns that are aligned, or parted by commas."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cfm_tui.progress import SHORT, duration, number
+from cfm_tui.progress import SHORT, beta_text, duration, number
 from engine.events import STAGES
 
 
@@ -14,6 +16,15 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     padded = ("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in padded)
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def spread(value: dict[str, Any] | None) -> str:
@@ -63,7 +74,8 @@ def status_line(status: dict[str, Any], state: str) -> str:
 
 def _place(status: dict[str, Any]) -> str | None:
     if "batch" in status:
-        return f"batch {status['batch']} of {status['batches']}, β {status['beta']:.4g}"
+        parts = [f"batch {status['batch']} of {status['batches']}", beta_text(status["beta"], 4)]
+        return ", ".join(part for part in parts if part)
     if "epoch" in status:
         return f"{status['architecture']}, epoch {status['epoch']} of {status['epochs']}"
     return None

@@ -7,7 +7,7 @@ makes the same artefact but for rounding, and finds the same entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from engine import backbones, moments, rng, statistics
 from engine.config import Config
 from engine.data import DataSet
 from engine.errors import UserError
-from engine.events import Event, Notice
+from engine.events import Event, Notice, told_as
 from engine.savepoint import SavePoint, State
 from engine.squeeze import squeeze
 from engine.store import Cache, DamagedEntry, Entry
@@ -175,15 +175,13 @@ def in_turn(
 
 def _as_part(work: Generator[Event, None, T], number: int) -> Generator[Event, None, T]:
     """The same, its save points knowing which part it is."""
-    while True:
-        try:
-            event = next(work)
-        except StopIteration as end:
-            made: T = end.value
-            return made
+
+    def tell(event: Event) -> Iterator[Event]:
         if isinstance(event, SavePoint):
             event = replace(event, capture=partial(_state_of_part, event.capture, number))
         yield event
+
+    return told_as(work, tell)
 
 
 def _state_of_part(capture: Callable[[], State], number: int) -> State:

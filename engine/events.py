@@ -6,10 +6,11 @@ is pausing. Every event is plain data and JSON-serialisable by ``to_payload``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+T = TypeVar("T")
 Stage = Literal["squeeze", "statistics", "recover", "relabel", "validate"]
 STAGES: tuple[Stage, ...] = ("squeeze", "statistics", "recover", "relabel", "validate")
 
@@ -105,7 +106,10 @@ class RecoverLayout(Event):
 
 @dataclass(frozen=True)
 class BatchRecovered(Event):
-    """Batch `batch` of `batches` is finished; its images are in the artefact so far."""
+    """Batch `batch` of `batches` is finished; its images are in the artefact so far.
+
+    beta: NaN where they were not optimised.
+    """
 
     batch: int
     batches: int
@@ -143,6 +147,22 @@ class Notice(Event):
 
     level: Literal["info", "warning"]
     message: str
+
+
+def told_as(
+    work: Generator[Event, None, T], tell: Callable[[Event], Iterable[Event]]
+) -> Generator[Event, None, T]:
+    """The same stage in other words: what `tell` makes of each of its events. In the end it is closed."""
+    try:
+        while True:
+            try:
+                event = next(work)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            yield from tell(event)
+    finally:
+        work.close()
 
 
 def to_payload(event: Event) -> dict[str, Any]:

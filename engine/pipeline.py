@@ -9,7 +9,7 @@ Not here: what is checked before a run begins (see `plan`), what is done at save
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from engine import artefacts, backbones, moments, provenance, results
 from engine.artefacts import Place
 from engine.data import ImageSet
 from engine.errors import Stopped, UserError
-from engine.events import STAGES, Event, Notice, StageProgress
+from engine.events import STAGES, Event, Notice, StageProgress, told_as
 from engine.interchange import distilled
 from engine.interchange.fkd import ReplayedViews
 from engine.methods.gvbsm import Ensemble
@@ -71,18 +71,13 @@ def run(
 
 def _recorded(run: Run, work: Generator[Event, None, T]) -> Generator[Event, None, T]:
     """The same events, each in the journal; what the run's files have to say comes between them."""
-    try:
-        while True:
-            try:
-                event = next(work)
-            except StopIteration as end:
-                found: T = end.value
-                return found
-            for told in (*(Notice("warning", message) for message in run.notices()), event):
-                run.record(told)
-                yield told
-    finally:
-        work.close()
+
+    def tell(event: Event) -> Iterator[Event]:
+        for told in (*(Notice("warning", message) for message in run.notices()), event):
+            run.record(told)
+            yield told
+
+    return told_as(work, tell)
 
 
 class Pipeline:
@@ -386,10 +381,8 @@ def _computed(work: Generator[Event, None, T]) -> Generator[Event, None, tuple[T
 
 def _counted_on(work: Generator[Event, None, T], done: int) -> Generator[Event, None, T]:
     """The same stage with its progress counted on from `done`."""
-    while True:
-        try:
-            event = next(work)
-        except StopIteration as end:
-            found: T = end.value
-            return found
+
+    def tell(event: Event) -> Iterator[Event]:
         yield replace(event, done=event.done + done) if isinstance(event, StageProgress) else event
+
+    return told_as(work, tell)

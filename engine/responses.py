@@ -1,6 +1,7 @@
 """What a filter does to one eigenvalue: f(λ), as plain arithmetic.
 
 Works on floats, on NumPy arrays and on whatever else calculates like them. Source: UniDD Table 1, Eq. 20.
+Legend: D eigenvalues.
 Not here: what a filter does to a whole correlation matrix (see `filters`).
 """
 
@@ -17,6 +18,7 @@ from engine import formula
 from engine.config import FilterName, Objective, Term
 
 T = TypeVar("T")
+Floats = NDArray[np.float64]
 Band = Literal["low-pass", "high-pass", "all-pass", "mixed"]
 
 
@@ -58,13 +60,13 @@ def bound(
 
 def of_term(
     term: Term,
-    eigenvalues: NDArray[np.float64],
+    eigenvalues: Floats,
     beta: float,
     parameters: Mapping[str, float | None],
     *,
     largest: float | None = None,
     synthetic: bool = False,
-) -> NDArray[np.float64]:
+) -> Floats:
     """f(λ) of a term, named or an expression, at eigenvalues; NaN or infinite where it has no value.
 
     largest: λ_max of the real Ψ; None: the largest of these.
@@ -92,34 +94,52 @@ def has_beta(term: Term) -> bool:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """f(λ) of a term. beta: None where f has none; synthetic: of the other side, where that has its own f."""
+class Response:
+    """An objective's filter at one β. beta: None where f has none; synthetic: the other side's own f."""
 
+    objective: Objective
     term: Term
     beta: float | None
-    synthetic: bool
-    values: NDArray[np.float64]
+    synthetic: bool = False
+
+    @property
+    def filter(self) -> str:
+        """What it is called, whatever β."""
+        return self.term.label + (" of Ψ_s" if self.synthetic else "")
 
     @property
     def name(self) -> str:
-        """What tells it from an objective's other curves."""
+        """What tells it from an objective's others."""
         at = "" if self.beta is None else f" β {self.beta:.3g}"
         return f"{self.term.label}{at}{' of Ψ_s' if self.synthetic else ''}"
 
+    def of(self, eigenvalues_D: Floats) -> Floats:
+        """f(λ); eigenvalues below zero, which rounding makes, are taken as zero."""
+        beta = self.objective.beta if self.beta is None else self.beta
+        with np.errstate(all="ignore"):
+            values_D = np.maximum(eigenvalues_D, 0.0)
+            return of_term(self.term, values_D, beta, self.objective.parameters, synthetic=self.synthetic)
 
-def curves(objective: Objective, eigenvalues: NDArray[np.float64], betas: Sequence[float]) -> list[Curve]:
-    """f(λ) of each filter of an objective, at each β where it has one."""
-    found = []
-    for term in distinct(objective.terms):
-        for beta in dict.fromkeys(betas) if has_beta(term) else (None,):
-            for synthetic in (False, True)[: 1 if term.f_synthetic is None else 2]:
-                at = objective.beta if beta is None else beta
-                values = of_term(term, eigenvalues, at, objective.parameters, synthetic=synthetic)
-                found.append(Curve(term, beta, synthetic, values))
-    return found
+    def share(self, eigenvalues_D: Floats) -> Floats:
+        """|f(λ)| as a share of its largest over these eigenvalues; NaN where f is not finite."""
+        sizes_D = np.abs(self.of(eigenvalues_D))
+        sizes_D = np.where(np.isfinite(sizes_D), sizes_D, np.nan)
+        most = np.nanmax(sizes_D, initial=0.0)
+        share_D: Floats = sizes_D / most if most > 0 else sizes_D
+        return share_D
 
 
-def band(values: NDArray[np.float64]) -> Band:
+def of_objective(objective: Objective, betas: Sequence[float]) -> list[Response]:
+    """Each filter of an objective once, at each β where it has one; each side's f where there are two."""
+    return [
+        Response(objective, term, beta, synthetic)
+        for term in distinct(objective.terms)
+        for beta in (dict.fromkeys(betas) if has_beta(term) else (None,))
+        for synthetic in (False, True)[: 1 if term.f_synthetic is None else 2]
+    ]
+
+
+def band(values: Floats) -> Band:
     """What a filter lets through: |f| at ascending eigenvalues, of which large ones are low frequencies.
 
     all-pass where |f| is constant; mixed where it both rises and falls, or has no value somewhere.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 
-from engine.events import Event, Notice, Stage, StageFinished, StageStarted
+from engine.events import Event, Notice, Stage, StageFinished, StageStarted, told_as
 from engine.savepoint import SavePoint, State
 from engine.store import Run
 
@@ -46,24 +46,20 @@ class StageWork:
         yield StageStarted(stage, total, unit, done)
         if saved is not None:
             yield Notice("info", f"{stage} goes on from its checkpoint: {done} of {total} {unit} are there")
-        work = begin(saved)
-        try:
-            while True:
-                began = time.perf_counter()
-                try:
-                    event = next(work)
-                except StopIteration as end:
-                    artefact, reused = end.value
-                    break
-                finally:
-                    seconds += time.perf_counter() - began
-                yield _with_seconds(event, seconds) if isinstance(event, SavePoint) else event
-        finally:
-            work.close()
+        began = time.perf_counter()
+
+        def tell(event: Event) -> Iterator[Event]:
+            nonlocal seconds, began
+            seconds += time.perf_counter() - began
+            yield _with_seconds(event, seconds) if isinstance(event, SavePoint) else event
+            began = time.perf_counter()
+
+        artefact, reused = yield from told_as(begin(saved), tell)
+        seconds += time.perf_counter() - began
         if stage != "validate":  # the students are on disk with the results
             self._run.forget(stage)
         yield from self._finish(stage, seconds, 0 if reused else total, unit, reused)
-        return artefact  # type: ignore[no-any-return]
+        return artefact
 
     def _saved(self, stage: Stage) -> State | None:
         found = self._run.saved(stage)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
 from engine.errors import Stopped, UserError
-from engine.events import Checkpointed, Continued, Event, Paused
+from engine.events import Checkpointed, Continued, Event, Paused, told_as
 from engine.savepoint import SavePoint
 from engine.store import Run
 from engine.store.control import Command
@@ -62,21 +62,13 @@ class Steering:
 
     def steer(self, work: Generator[Event, None, T]) -> Generator[Event, None, T]:
         """The same stages, their save points used and left out. Raises Stopped where that was asked."""
-        try:
-            while True:
-                try:
-                    event = next(work)
-                except StopIteration as end:
-                    found: T = end.value
-                    return found
-                if isinstance(event, SavePoint):
-                    yield from self._at(event)
-                else:
-                    yield event
-        finally:
-            work.close()
 
-    def _at(self, point: SavePoint) -> Generator[Event, None, None]:
+        def tell(event: Event) -> Iterator[Event]:
+            return self._at(event) if isinstance(event, SavePoint) else iter((event,))
+
+        return told_as(work, tell)
+
+    def _at(self, point: SavePoint) -> Iterator[Event]:
         self._listen()
         wanted = self._save or self._pause is not None or self._stop is not None
         if wanted or point.always or self._due():
@@ -121,7 +113,7 @@ class Steering:
         self._look_cost = time.perf_counter() - began
         self._looked = time.monotonic()
 
-    def _wait(self, by: str) -> Generator[Event, None, None]:
+    def _wait(self, by: str) -> Iterator[Event]:
         yield Paused(by)
         self._run.state("paused")
         while self._pause is not None and self._stop is None:

@@ -130,8 +130,8 @@ class Trial:
         return cost.setup + settings.epochs * _parts(len(self.train), settings.batch) * cost.step
 
     def statistics(self) -> float:
-        """Seconds of measuring the real images; 0 where none are optimised to be like them."""
-        if self.config.recover.algorithm != "optimise":
+        """Seconds of measuring the real images; 0 where nothing is optimised, or statistics are given."""
+        if not self.config.optimises or self.plan.statistics is not None:
             return 0.0
         return sum(map(self._measure, self.known, self.teachers))
 
@@ -150,8 +150,8 @@ class Trial:
         return cost.setup + _parts(len(self.train), settings.batch) * cost.step
 
     def recover(self) -> float:
-        """Seconds of optimising all batches of images, or of selecting crops; copying takes none."""
-        if self.config.recover.algorithm == "none":
+        """Seconds of optimising all images, or of selecting crops; copied and given images take none."""
+        if self.config.recover.algorithm == "none" or self.plan.given is not None:
             return 0.0
         if self.config.recover.algorithm == "select":
             return self._select()

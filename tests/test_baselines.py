@@ -217,12 +217,13 @@ def test_what_cannot_mean_anything_is_refused_in_words(sets, words):
 
 
 def test_classes_with_too_few_images_to_select_from_are_named(digits):
-    select = {"algorithm": "select", "select": {"factor": 6}}
+    def require(**select):
+        recover = {"algorithm": "select", "select": select}
+        starts.require_enough(small(ipc=5, recover=recover), digits.train)
+
     with pytest.raises(UserError, match=r"6×6 crops need 180 images of class '\d', which has \d+"):
-        starts.require_enough(small(ipc=5, recover=select), digits.train)
-    select["select"] = {"factor": 3, "pool": 40}
+        require(factor=6)
     with pytest.raises(UserError, match="pool = 40 are looked at"):
-        starts.require_enough(small(ipc=5, recover=select), digits.train)
+        require(factor=3, pool=40)
     assert np.bincount(digits.train.labels_N).min() > 45
-    select["select"] = {"factor": 3, "pool": 45}
-    starts.require_enough(small(ipc=5, recover=select), digits.train)
+    require(factor=3, pool=45)

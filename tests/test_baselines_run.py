@@ -7,15 +7,17 @@ import pytest
 from commandline import call
 from stages import drive
 
-from cfm_tui.console import series, shown, telling
+from cfm_tui import series
+from cfm_tui.console import shown, telling
 from cfm_tui.console.form import Form
-from cfm_tui.console.model import RunModel
+from cfm_tui.model import RunModel
 from engine import launch, plan, settings, trial
 from engine.errors import UserError
 from engine.events import StageFinished
 from engine.store import Cache, StoredRun, json_file
 from engine.store import images as stored_images
 
+TAKEN = ("random", "rded")  #: what they make is not optimised
 METHODS = ("random", "sre2l", "cda", "dwa", "gvbsm", "rded")
 FEW = ["validate.epochs=1", "validate.seeds=1", "backbone.width=8"]
 
@@ -40,21 +42,26 @@ def test_a_run_ends_with_images_of_every_class_and_its_control_beside(method, tm
     images = stored_images.read(tmp_path / "run" / "images")
     assert sorted(images.labels_N.tolist()) == sorted(list(range(10)) * 2)
     assert np.isfinite(images.images_NCHW).all()
+    assert np.isnan(images.beta_N).all() == np.isnan(images.beta_N).any() == (method in TAKEN)
     summary = results["summary"]
     assert summary["control"]["n"] == 1
     students = {student["source"]: student["weights"] for student in results["students"]}
     assert (students["distilled"] == students["random"]) is (method == "random")
     reused = {event.stage: event.reused for event in events if isinstance(event, StageFinished)}
     assert reused["recover"] is False
-    if method in ("random", "rded"):
+    if method in TAKEN:
         assert reused["statistics"] is True
     assert ("others" in StoredRun(tmp_path / "run").manifest()) is (method == "gvbsm")
-    for words in (("check",), ("show",)):
-        call(capsys, *words, tmp_path / "run")
+    call(capsys, "check", tmp_path / "run")
+    grid, _ = call(capsys, "show", tmp_path / "run", "--betas")
+    assert ("β 0" in grid) is (method not in TAKEN)
     model = RunModel(StoredRun(tmp_path / "run"))
     model.read(9)
     assert (model.state, model.damage, model.stages["recover"].state) == ("finished", "", "done")
-    assert len(series.losses(model)) == (1 if method in ("random", "rded") else 3)
+    assert len(series.losses(model)) == (1 if method in TAKEN else 3)
+    told = [line.text for line in model.log if " images" in line.text and "batch" in line.text]
+    assert all((" at β " in text) is (method not in TAKEN) for text in told)
+    assert "nan" not in " ".join([grid, *told])
     assert shown.layer_rows(model, lambda values: "", 8) is not None
     again, _ = drive(launch.experiment(got, tmp_path / "run", "run"))
     assert all(event.reused for event in again if isinstance(event, StageFinished))
@@ -66,7 +73,7 @@ def test_what_it_would_cost_is_found_by_trying(method):
     found = trial.estimate(prepared, Cache())
     assert (found.seconds["recover"] > 0) is (method != "random")
     assert found.disk_bytes == prepared.bytes_needed()
-    if method in ("random", "rded"):
+    if method in TAKEN:
         assert found.seconds["statistics"] == 0
 
 
@@ -79,7 +86,8 @@ def test_the_form_of_a_new_experiment_knows_it(method):
     assert form.config.objective.method == method
     _, x, y = telling.betas(form.config, 10)
     assert len(x) == len(y)
-    telling.responses(form.config, 10)
+    assert (len(x) == 0) is (method in TAKEN)
+    assert (telling.responses(form.config, 10)[0] == []) is (method in TAKEN)
     sets = settings.as_sets(checked.changes)
     assert settings.resolve(preset="cifar10-10", sets=sets).config == form.config
 

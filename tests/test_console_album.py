@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from images_run import with_images
+from images_run import CLASSES, with_images
+from recorded import opened
 
-from cfm_tui.console.album import Album
+from cfm_tui.album import Album
+from cfm_tui.cli import drawn
 from cfm_tui.console.pictures import smaller
+from cfm_tui.console.screens.gallery import facts
+from engine.store import StoredRun
 from engine.store.images import Reader
 
 
@@ -29,6 +33,21 @@ def test_an_album_of_an_unfinished_set_has_gaps(tmp_path):
     assert album.heading(1) == "β 0.05"
     album.move(1, 0)
     assert album.here is None
+    run.close("stopped")
+
+
+def test_images_that_were_not_optimised_have_no_beta(tmp_path):
+    run = opened(tmp_path / "given")
+    writer = run.image_writer((6, 1, 16, 16), CLASSES)
+    for batch in (1, 2):
+        writer.add(np.zeros((3, 1, 16, 16)), np.arange(3), batch, np.nan, np.full(3, np.nan))
+    writer.finish()
+    album = Album(Reader(tmp_path / "given" / "images"))
+    assert [album.label(album.number(1, column)) for column in (0, 1)] == ["1.", "2."]
+    assert facts(album, None) == "ant · batch 1 · teacher —"
+    album.again(order="β")
+    assert [album.heading(row) for row in (0, 1)] == ["1.", "2."]
+    assert "β" not in drawn.beta_grid(StoredRun(tmp_path / "given"), 8)
     run.close("stopped")
 
 

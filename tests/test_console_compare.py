@@ -13,10 +13,10 @@ from recorded import layout, opened, progress
 from cfm_tui.charts import letter
 from cfm_tui.console import comparison
 from cfm_tui.console.host import CompareRuns
-from cfm_tui.console.model import RunModel
 from cfm_tui.console.screens.compare import ComparePage
 from cfm_tui.console.screens.monitor import MonitorPage
 from cfm_tui.console.widgets.chart import Chart
+from cfm_tui.model import RunModel
 from engine import events
 from engine.store import StoredRun
 

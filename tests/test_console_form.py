@@ -5,13 +5,14 @@ import shlex
 import numpy as np
 import pytest
 
-from cfm_tui.console import series, telling
+from cfm_tui import series
+from cfm_tui.console import telling
 from cfm_tui.console.fields import BY_KEY, FIELDS, PANELS
 from cfm_tui.console.form import ELSEWHERE, Form, line_name
 from cfm_tui.console.study import Findings
 from cfm_tui.console.widgets.field import LABEL
 from cfm_tui.progress import size
-from engine import recover, settings
+from engine import settings, starts
 from engine.config import Config
 from engine.problems import leaves
 from engine.schedules import betas_of_batches
@@ -240,7 +241,15 @@ def test_responses_are_at_the_betas_of_the_classes_that_there_are():
 def test_the_curve_of_beta_has_the_batches_of_recovery(classes):
     made = form("cifar100-10", ipc="2", recover__classes_per_batch="10")
     _, x, _ = telling.betas(made.config, classes)
-    assert len(x) == len(recover.batches(made.config, classes))
+    assert len(x) == len(starts.batches(made.config, classes))
+
+
+def test_given_images_have_neither_beta_nor_responses():
+    config = Config.model_validate({"given": {"images": "set"}})
+    name, x, y = telling.betas(config, 10)
+    assert (name, len(x), len(y)) == ("no β: nothing is optimised", 0, 0)
+    assert telling.responses(config, 10)[0] == []
+    assert [line.name for line in telling.responses(config, 10, np.ones(4))[0]] == ["Ψ"]
 
 
 def test_sides_of_what_is_not_known():

@@ -9,8 +9,8 @@ import pytest
 import tiny
 from recorded import layout, opened, progress, record_recovery
 
-from cfm_tui.console import model as console_model
-from cfm_tui.console.model import RunModel
+from cfm_tui import model as console_model
+from cfm_tui.model import RunModel
 from engine import events, store
 from engine.errors import UserError
 from engine.store import heartbeat

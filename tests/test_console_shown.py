@@ -12,9 +12,9 @@ from images_run import results
 from monitored import BETAS, TAPS, glimpse
 from recorded import opened
 
-from cfm_tui.console import series
+from cfm_tui import series
 from cfm_tui.console import shown as words
-from cfm_tui.console.model import LogLine, RunModel, _line
+from cfm_tui.model import LogLine, RunModel, _line
 from engine import events, store
 from engine.config import Objective
 

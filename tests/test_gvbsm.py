@@ -7,15 +7,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from resuming import left_everywhere, recovered_again, recovering, same
 from stages import drive, small
-from test_resume import left_everywhere, said, same
 
-from engine import artefacts, augment, backbones, recover, starts, statistics, taps
+from engine import artefacts, augment, backbones, objective, recover, starts, statistics, taps
 from engine.config import Config
 from engine.events import RecoverProgress
 from engine.methods import gvbsm
 from engine.moments import Moments, of_batch
 from engine.relabel import Labeller
+from engine.rng import generator
 from engine.savepoint import SavePoint, State
 
 GOAL = {
@@ -165,9 +166,9 @@ def test_the_first_steps_equal_a_plain_evaluation_of_each_backbone_in_turn(teach
     work = recover.recover(config, *through[0], digits.train, cpu, lambda *batch: None, None, through[1:])
     first = next(event for event in drive(work)[0] if isinstance(event, RecoverProgress))
     rounds, labels = starts.batches(config, 10)[0]
-    start = digits.train.batch(recover.initial_indices(config, digits.train)[rounds, labels], cpu)
+    start = digits.train.batch(starts.initial_indices(config, digits.train)[rounds, labels], cpu)
     for turn, (model, real) in enumerate(through):
-        rng = recover.generator(config.seed, "recover", 1, turn)
+        rng = generator(config.seed, "recover", 1, turn)
         view = augment.apply(augment.draw(config.recover.views, 16, 12, rng, shared=True), start)
         logits, seen = inputs_of_layers(model, view)
         ce = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))
@@ -186,7 +187,7 @@ def test_the_first_steps_equal_a_plain_evaluation_of_each_backbone_in_turn(teach
 def test_both_taps_of_the_first_conv_weigh_ten_times(teacher, digits, cpu):
     config = small(objective=GOAL, recover=MADE)
     ((_, real),) = measured(config, [teacher], digits, cpu)
-    goal = recover.objective.Objective(config.objective, real, 0.1)
+    goal = objective.Objective(config.objective, real, 0.1)
     assert goal._weights_TL[0].tolist() == [5.0, 5.0] + [0.5] * (len(real) - 2)
 
 
@@ -194,24 +195,11 @@ def test_recovery_through_two_backbones_that_was_cut_anywhere_ends_the_same(teac
     made = {**MADE, "init": "noise", "drop": 0.4, "density": {"weight": 0.5}, "iterations": 3}
     config = small(checkpoint_seconds=0, objective=GOAL, recover=made, ipc=3)
     through = measured(config, [teacher, other], digits, cpu)
-    parts = {}
-
-    def keep(images_MCHW, labels_M, batch, beta, confidence_M):
-        parts[batch] = {"images": images_MCHW.clone(), "labels": labels_M, "confidence": confidence_M}
-
-    def begin(saved):
-        return recover.recover(config, *through[0], digits.train, cpu, keep, saved, through[1:])
-
+    begin, parts = recovering(config, through, digits.train, cpu)
     events, _, points = left_everywhere(begin)
-    whole = dict(parts)
     assert [len(parts[batch]["labels"]) for batch in (1, 2, 3)] == [12, 12, 6]
     assert torch.cat([parts[batch]["labels"] for batch in (1, 2, 3)]).tolist() == sorted(list(range(10)) * 3)
-    for told, state in points:
-        parts.clear()
-        more, _ = drive(begin(state))
-        assert said(events) == said(events[:told]) + said(more)
-        assert all(same(parts[batch], whole[batch]) for batch in parts)
-        assert len(parts) == 4 - state.facts["batch"]
+    assert len(list(recovered_again(config, begin, parts, events, points))) == len(points)
 
 
 def test_convolutions_are_left_out_with_their_patches_and_batchnorms_never(teacher, cpu):
@@ -273,3 +261,20 @@ def test_parts_of_a_stage_follow_each_other_and_go_on_where_they_were_cut():
     begun.clear()
     assert drive(artefacts.in_turn(works, states[2]))[1] == made
     assert begun == [("a", None), ("b", 1), ("c", None)]
+
+
+def test_a_part_at_work_is_closed_with_its_stage():
+    closed = []
+
+    def part():
+        try:
+            yield SavePoint("squeeze", State)
+        finally:
+            closed.append(True)
+        return "made", False
+
+    work = part()
+    stage = artefacts.in_turn([lambda saved: work], None)
+    next(stage)
+    stage.close()
+    assert closed == [True]

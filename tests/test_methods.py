@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import stages
 import torch
+from resuming import left_everywhere, recovered_again, recovering, said, same, unhurried
 from stages import drive, small
-from test_resume import left_everywhere, said, same
 
-from engine import augment, recover, starts, statistics
+from engine import augment, starts, statistics
 from engine.config import Perturbation, Views
+from engine.data import denormalise, normalise
 from engine.events import BatchRecovered, RecoverProgress
 from engine.methods import dwa, rded
 from engine.relabel import Labeller
+from engine.rng import generator
 
 BATCHNORM = {"taps": "batchnorm", "terms": [{"filter": "diagonal"}, {"filter": "identity", "signal": "mean"}]}
 SELECT = {"algorithm": "select", "select": {"pool": 9, "crops": 3, "factor": 2}}
@@ -39,28 +41,14 @@ def everywhere(monkeypatch):
 def test_recovery_that_was_cut_anywhere_ends_with_the_same_images(everywhere, teacher, digits, cpu, changes):
     config = everywhere(**changes)
     _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
-    parts = {}
-
-    def keep(images_MCHW, labels_M, batch, beta, confidence_M):
-        told = {"labels": labels_M, "beta": torch.tensor(beta), "confidence": confidence_M}
-        parts[batch] = {"images": images_MCHW.clone(), **told}
-
-    def begin(saved, config=config):
-        return recover.recover(config, teacher, real, digits.train, cpu, keep, saved)
-
-    unhurried, _ = drive(begin(None, config.model_copy(update={"checkpoint_seconds": 60.0})))
+    begin, parts = recovering(config, [(teacher, real)], digits.train, cpu)
+    plain, _ = drive(begin(None, unhurried(config)))
     events, _, points = left_everywhere(begin)
-    assert said(unhurried) == said(events)
-    whole, plan = dict(parts), starts.batches(config, 10)
+    assert said(plain) == said(events)
+    plan = starts.batches(config, 10)
     assert [len(parts[batch]["labels"]) for batch in sorted(parts)] == [len(classes) for _, classes in plan]
     assert len(points) > len(plan) or changes["recover"]["algorithm"] == "none"
-    for told, state in points:
-        parts.clear()
-        more, _ = drive(begin(state))
-        assert said(events) == said(events[:told]) + said(more)
-        assert list(parts) == list(range(state.facts["batch"], len(plan) + 1))
-        assert all(same(parts[batch], whole[batch]) for batch in parts)
-        assert more[0].done == starts.done(config, state.facts)
+    assert len(list(recovered_again(config, begin, parts, events, points))) == len(points)
 
 
 def test_random_is_the_control(teacher, digits, cpu):
@@ -82,10 +70,10 @@ def test_the_least_crop_falls_along_the_published_cosine():
     config = small(recover={"iterations": 40, "crop_curriculum": True, "views": {"crop_scale": [0.08, 1.0]}})
     for t in range(40):
         expected = 0.08 + 0.92 * (1 + np.cos(np.pi * t / 40)) / 2
-        low, high = recover.views_at(config, t).crop_scale
+        low, high = starts.views_at(config, t).crop_scale
         assert (low, high) == (pytest.approx(expected, rel=1e-12), 1.0)
     plain = small(recover={"iterations": 40})
-    assert recover.views_at(plain, 20) == plain.recover.views
+    assert starts.views_at(plain, 20) == plain.recover.views
 
 
 # --- DWA -----------------------------------------------------------------------------------------
@@ -125,8 +113,8 @@ def test_each_batch_has_a_teacher_of_its_own_and_the_statistics_stay(teacher, di
     events, distilled = stages.distil(config, teacher, real, digits.train, cpu)
     assert same(before, dict(teacher.state_dict()))
     for number in (1, 2):
-        start = digits.train.batch(recover.initial_indices(config, digits.train)[number - 1], cpu)
-        rng = recover.generator(config.seed, "recover", number, 0)
+        start = digits.train.batch(starts.initial_indices(config, digits.train)[number - 1], cpu)
+        rng = generator(config.seed, "recover", number, 0)
         view = augment.apply(augment.draw(config.recover.views, 16, 10, rng, shared=True), start)
         climber = dwa.perturbed(teacher, view, torch.arange(10), config.recover.perturb)
         first = next(e for e in events if isinstance(e, RecoverProgress) and e.batch == number)
@@ -138,7 +126,7 @@ def test_each_batch_has_a_teacher_of_its_own_and_the_statistics_stay(teacher, di
         norm = climber.get_submodule("layers.norm.1")
         assert torch.equal(norm.running_var, before["layers.norm.1.running_var"])
     with torch.no_grad():  # how sure the teacher is, is asked of the teacher itself
-        x = recover.normalise(distilled.images_NCHW, digits.train.mean, digits.train.std)
+        x = normalise(distilled.images_NCHW, digits.train.mean, digits.train.std)
         sure = teacher(x).softmax(dim=1)[torch.arange(20), distilled.labels_N]
     torch.testing.assert_close(distilled.confidence_N, sure, rtol=1e-3, atol=1e-4)
 
@@ -193,7 +181,7 @@ def test_the_likeliest_crops_are_found_scored_and_tiled(teacher, digits, cpu):
             scored.append((np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[label], crop))
         best.append(min(scored, key=lambda pair: pair[0]))
     ranked = [crop for _, crop in sorted(best, key=lambda pair: pair[0])[:8]]
-    pixels = recover.denormalise(torch.tensor(np.array(ranked))[:, None], train.mean, train.std)[:, 0].numpy()
+    pixels = denormalise(torch.tensor(np.array(ranked))[:, None], train.mean, train.std)[:, 0].numpy()
     for image in range(2):
         a, b, c, d = (pixels[rank] for rank in range(image, 8, 2))
         expected = np.block([[a, b], [c, d]]).clip(0, 1)

@@ -9,6 +9,7 @@ from engine import artefacts, moments, objective, recover, relabel, squeeze, sta
 from engine.errors import UserError
 from engine.events import RecoverProgress
 from engine.savepoint import SavePoint
+from engine.starts import control_set
 
 NAN = float("nan")
 
@@ -187,7 +188,7 @@ def begin_squeeze(digits, cpu, **changes):
 
 def begin_validate(teacher, digits, cpu, **changes):
     config = small(validate={"epochs": 2, "batch": 10, "seeds": 1}, **changes)
-    sources = {"random": recover.control_set(config, digits.train)}
+    sources = {"random": control_set(config, digits.train)}
     return validate.validate(config, teacher, sources, digits.test, cpu)
 
 
@@ -237,7 +238,7 @@ def spoil_weights(original):
 
 
 def test_labels_that_do_not_fit_their_type(teacher, digits, cpu, monkeypatch):
-    control = recover.control_set(small(), digits.train)
+    control = control_set(small(), digits.train)
     monkeypatch.setattr(relabel.Labeller, "__call__", lambda self, x_MCHW: torch.full((len(x_MCHW), 10), 1e6))
     kept = []
     stage = relabel.relabel(small(), teacher, control, cpu, lambda *given: kept.append(given), "random")

@@ -80,3 +80,9 @@ def test_durations(seconds, text):
 def test_spread():
     assert tables.spread({"mean": 52.123, "std": 0.5, "n": 3}) == "52.12 ± 0.50 (3)"
     assert tables.spread(None) == "—"
+
+
+def test_a_status_without_beta_tells_none():
+    status = {"stage": "recover", "batch": 1, "batches": 2, "time": "now"}
+    assert tables.status_line({**status, "beta": None}, "running") == "running — recover — batch 1 of 2 (now)"
+    assert "batch 1 of 2, β 0.05 (" in tables.status_line({**status, "beta": 0.05}, "running")

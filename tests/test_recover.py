@@ -6,11 +6,12 @@ import stages
 import torch
 from stages import drive, small
 
-from engine import augment, backbones, objective, recover, statistics
+from engine import augment, backbones, objective, recover, starts, statistics
 from engine.data import normalise
 from engine.errors import UserError
 from engine.events import BatchRecovered, RecoverLayout, RecoverProgress
 from engine.moments import of_batch
+from engine.rng import generator
 from engine.taps import Tapped, names
 
 
@@ -96,8 +97,8 @@ def test_first_step_equals_a_plain_implementation(taps, signal, teacher, digits,
         return teacher.get_submodule(name).register_forward_hook(hook)
 
     hooks = [listen(name) for name in wanted]
-    start = digits.train.batch(recover.initial_indices(config, digits.train)[0], cpu)
-    rng = recover.generator(config.seed, "recover", 1, 0)
+    start = digits.train.batch(starts.initial_indices(config, digits.train)[0], cpu)
+    rng = generator(config.seed, "recover", 1, 0)
     view = augment.draw(config.recover.views, 16, 10, rng, shared=True)
     logits = teacher(augment.apply(view, start))
     for hook in hooks:
@@ -144,7 +145,7 @@ def test_classes_come_in_chunks_and_batches_of_a_round_share_beta(teacher, digit
 @pytest.mark.parametrize("init", ["first", "random"])
 def test_start_is_a_real_image_of_the_class(init, digits):
     config = small(recover={"init": init})
-    indices = recover.initial_indices(config, digits.train)
+    indices = starts.initial_indices(config, digits.train)
     assert indices.shape == (2, 10)
     assert len(np.unique(indices)) == 20
     labels = digits.train.labels_N[torch.from_numpy(indices)]
@@ -154,8 +155,8 @@ def test_start_is_a_real_image_of_the_class(init, digits):
 
 
 def test_control_is_the_start_unchanged(digits):
-    control = recover.control_set(small(), digits.train)
-    indices = recover.initial_indices(small(), digits.train).reshape(-1)
+    control = starts.control_set(small(), digits.train)
+    indices = starts.initial_indices(small(), digits.train).reshape(-1)
     assert torch.equal(control.pixels(range(20)), digits.train.pixels(indices))
     assert control.labels_N.tolist() == list(range(10)) * 2
 
@@ -169,7 +170,7 @@ def test_noise_start_ignores_the_real_images(teacher, digits, cpu):
 
 def test_a_class_with_too_few_images_is_named(digits):
     with pytest.raises(UserError, match=r"class '0' has \d+ training images, fewer than ipc = 500"):
-        recover.initial_indices(small(ipc=500), digits.train)
+        starts.initial_indices(small(ipc=500), digits.train)
 
 
 def test_nan_names_batch_iteration_and_place(teacher, digits, cpu, monkeypatch):

@@ -10,11 +10,12 @@ from recorded import layout, opened, progress, record_recovery
 
 from engine import events, settings, store
 from engine.config import Objective, Term
-from engine.report import drawing, figures, grids, groups, losses, responses, similarity
+from engine.report import drawing, figures, grids, groups, losses, plates, similarity
 from engine.report.groups import Accuracy, Likeness
 from engine.report.lens import Layer
 from engine.report.losses import Course
 from engine.report.subject import Subject
+from engine.responses import has_beta
 
 PNG, TAPS = b"\x89PNG\r\n\x1a\n", ["conv0", "conv1"]
 
@@ -49,7 +50,7 @@ def test_any_numbers_give_a_picture(values):
     numbers = np.asarray(values, np.float64)
     spread = {"mean": float(numbers[0]), "std": 0.0, "n": 1} if len(numbers) else None
     spread = spread if spread is not None and np.isfinite(spread["mean"]) else None
-    over = responses.of_objective(goal("ridge", "lambda"), [0.1, 0.0])
+    over = plates.filters_over(goal("ridge", "lambda"), [0.1, 0.0])
     drawn = [
         figures.loss_curves(course(values)),
         figures.spectra([Layer("a", numbers, None), Layer("b", None, numbers)], over),
@@ -130,14 +131,14 @@ def test_the_record_is_read_as_it_was_written_and_what_was_done_again_counts_onc
 def test_responses_are_those_of_the_filters():
     values = np.array([4.0, 1.0, 0.0, -1e-9])
     objective = goal("ridge", "lambda", "diagonal")
-    ridge, last, low = responses.of_objective(objective, [0.5, 0.3, 0.25])
-    assert responses.reads_beta(objective)
-    assert not responses.reads_beta(goal("lambda", "diagonal"))
+    assert [has_beta(term) for term in objective.terms] == [True, False, False]
+    ridge, last, low = plates.filters_over(objective, [0.5, 0.3, 0.25])
     np.testing.assert_allclose(ridge.of(values), [1 / 4.5, 1 / 1.5, 2, 2])
     np.testing.assert_allclose(ridge.share(values), [0.5 / 4.5, 0.5 / 1.5, 1, 1])
     np.testing.assert_allclose(low.share(values), [1, 0.25, 0, 0])
-    assert [each.name for each in (ridge, last, low)] == ["ridge, β = 0.5", "ridge, β = 0.25", "lambda"]
-    assert np.isnan(responses.of_objective(goal("ridge"), [0.0])[0].share(values)[2:]).all()
+    legends = [figures.legend_of(each) for each in (ridge, last, low)]
+    assert legends == ["ridge, β = 0.5", "ridge, β = 0.25", "lambda"]
+    assert np.isnan(plates.filters_over(goal("ridge"), [0.0])[0].share(values)[2:]).all()
 
 
 def plainly(features, labels, label):

@@ -1,16 +1,14 @@
 """Stages that are left at any of their save points and taken up again: the same, bit for bit."""
 
-import json
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import stages
 import torch
+from resuming import left_everywhere, recovered_again, recovering, said, same, taken_up, unhurried
 from stages import drive, small
 
-from engine import artefacts, backbones, recover, relabel, squeeze, statistics, validate
-from engine.events import EpochFinished, RecoverLayout, RecoverProgress, StageProgress
+from engine import artefacts, backbones, recover, relabel, squeeze, starts, statistics, validate
+from engine.events import EpochFinished, RecoverProgress
 from engine.moments import pack
 from engine.savepoint import State
 from engine.training import EpochLog, Trainer
@@ -18,58 +16,12 @@ from engine.training import EpochLog, Trainer
 
 @pytest.fixture
 def control(digits):
-    return recover.control_set(small(), digits.train)
+    return starts.control_set(small(), digits.train)
 
 
 def everywhere(**changes):
     """A small configuration that offers a save point wherever possible."""
     return small(checkpoint_seconds=0, **changes)
-
-
-def stored(state):
-    """The state as it comes back from a disk."""
-    arrays = {}
-    for name, value in state.arrays.items():
-        assert value.is_contiguous()
-        assert value.device.type == "cpu"
-        arrays[name] = torch.from_numpy(np.array(value.numpy(), order="C"))
-    return State(arrays, json.loads(json.dumps(state.facts, allow_nan=False)))
-
-
-def left_everywhere(begin):
-    """What a stage yields and returns, and for each of its save points what it had yielded and its state.
-
-    begin: starts the stage anew from a state, or from its beginning.
-    """
-    points = []
-    events, artefact = drive(
-        begin(None), lambda point, events: points.append((len(events), stored(point.capture())))
-    )
-    assert points
-    return events, artefact, points
-
-
-def said(events):
-    """What events say but for how fast it went, iteration by iteration."""
-    lines = []
-    for event in events:
-        if isinstance(event, RecoverProgress):
-            each = zip(event.iterations, event.ce, event.terms, strict=True)
-            lines += [(event.batch, event.beta, *values) for values in each]
-        elif isinstance(event, (EpochFinished, StageProgress)):
-            lines.append(replace(event, rate=0.0))
-        elif not isinstance(event, RecoverLayout):
-            lines.append(event)
-    return lines
-
-
-def same(one, other):
-    """Whether two sets of tensors are equal in every bit."""
-    assert one.keys() == other.keys()
-    return all(
-        x.dtype == other[name].dtype and torch.equal(x, other[name]) and x.shape == other[name].shape
-        for name, x in one.items()
-    )
 
 
 @pytest.mark.parametrize(
@@ -93,9 +45,7 @@ def test_squeeze(digits, cpu, optimiser, backbone):
     assert [(state.facts["epoch"], state.facts["batch"]) for _, state in points] == [
         (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0),
     ]  # fmt: skip
-    for count, state in points:
-        more, again = drive(begin(state))
-        assert said(events) == said(events[:count]) + said(more)
+    for _, _, again in taken_up(begin, events, points):
         assert same(model.state_dict(), again.state_dict())
     offered_never, plain = drive(begin_of(config, squeeze.squeeze, digits, train, cpu))
     assert same(model.state_dict(), plain.state_dict())
@@ -103,8 +53,7 @@ def test_squeeze(digits, cpu, optimiser, backbone):
 
 
 def begin_of(config, stage, digits, train, cpu):
-    config = config.model_copy(update={"checkpoint_seconds": 60.0})
-    return stage(config, artefacts.new_network(config, digits), train, cpu)
+    return stage(unhurried(config), artefacts.new_network(config, digits), train, cpu)
 
 
 def part_of(images, count):
@@ -124,9 +73,7 @@ def test_statistics(teacher, digits, cpu, estimator):
 
     events, real, points = left_everywhere(begin)
     assert [state.facts["done"] for _, state in points] == [30, 60, 90, 100]
-    for count, state in points:
-        more, again = drive(begin(state))
-        assert said(events) == said(events[:count]) + said(more)
+    for _, _, again in taken_up(begin, events, points):
         assert same(pack(real), pack(again))
 
 
@@ -161,34 +108,22 @@ def test_the_cross_entropy_of_a_scored_set_goes_on_too(teacher, digits, cpu):
 def test_recover(teacher, digits, cpu, changes):
     config = everywhere(**changes)
     _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
-    parts = {}
-
-    def keep(images_MCHW, labels_M, batch, beta, confidence_M):
-        told = {"labels": labels_M, "beta": torch.tensor(beta), "confidence": confidence_M}
-        parts[batch] = {"images": images_MCHW.clone(), **told}
-
-    def begin(saved, config=config):
-        return recover.recover(config, teacher, real, digits.train, cpu, keep, saved)
-
-    plain, _ = drive(begin(None, config.model_copy(update={"checkpoint_seconds": 60.0})))
-    unhurried = dict(parts)
+    begin, parts = recovering(config, [(teacher, real)], digits.train, cpu)
+    plain, _ = drive(begin(None, unhurried(config)))
+    expected = dict(parts)
     events, moving, points = left_everywhere(begin)
     assert said(plain) == said(events)
-    assert all(same(unhurried[batch], parts[batch]) for batch in parts)
-    whole, count, each = dict(parts), len(parts), config.recover.iterations
+    assert all(same(expected[batch], parts[batch]) for batch in parts)
+    count, each = len(parts), config.recover.iterations
     places = [(state.facts["batch"], state.facts["iteration"]) for _, state in points]
     assert places == [
         place for b in range(1, count + 1) for place in [*((b, i) for i in range(1, each)), (b + 1, 0)]
     ]
     assert (moving is not None) == config.recover.emu
     for told, state in points:
-        parts.clear()
-        more, again = drive(begin(state))
-        assert said(events) == said(events[:told]) + said(more)
-        done = (state.facts["batch"] - 1) * each + state.facts["iteration"]
-        assert more[0].done == done == len(said(e for e in events[:told] if isinstance(e, RecoverProgress)))
-        assert list(parts) == list(range(state.facts["batch"], count + 1))
-        assert all(same(parts[batch], whole[batch]) for batch in parts)
+        there = said(event for event in events[:told] if isinstance(event, RecoverProgress))
+        assert len(there) == (state.facts["batch"] - 1) * each + state.facts["iteration"]
+    for _, _, again in recovered_again(config, begin, parts, events, points):
         assert moving is None or same(pack(moving), pack(again))
 
 
@@ -218,6 +153,7 @@ def test_relabel(teacher, control, cpu, monkeypatch):
     kept = {}
 
     def begin(saved):
+        kept.clear()
         first = 0 if saved is None else saved.facts["epochs"]
         return relabel.relabel(config, teacher, control, cpu, kept.__setitem__, "random", first)
 
@@ -226,10 +162,7 @@ def test_relabel(teacher, control, cpu, monkeypatch):
     assert [state.facts for _, state in points] == [
         {"source": "random", "epochs": epochs} for epochs in (0, 0, 1, 1, 1, 2, 2, 2, 3)
     ]
-    for told, state in points:
-        kept.clear()
-        more, _ = drive(begin(state))
-        assert said(events) == said(events[:told]) + said(more)
+    for state, _, _ in taken_up(begin, events, points):
         assert list(kept) == list(range(state.facts["epochs"], 3))
         assert same(kept, {epoch: whole[epoch] for epoch in kept})
 
@@ -261,12 +194,9 @@ def test_validate(teacher, control, digits, cpu, case):
     assert len(results) == students
     steps = -(-20 // config.validate_.batch)
     assert len(points) == students * config.validate_.epochs * steps
-    for told, state in points:
-        more, again = drive(begin(state))
-        assert said(events) == said(events[:told]) + said(more)
+    for _, _, again in taken_up(begin, events, points):
         assert again == results
-    unhurried = config.model_copy(update={"checkpoint_seconds": 60.0})
-    plain, again = drive(validate.validate(unhurried, teacher, sources, test, cpu, labels))
+    plain, again = drive(validate.validate(unhurried(config), teacher, sources, test, cpu, labels))
     assert (said(plain), again) == (said(events), results)
 
 

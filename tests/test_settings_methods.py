@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cfm_tui.console.comparison import objective_of
+from cfm_tui.series import objective_of
 from engine import documents, settings
 from engine.errors import UserError
 from engine.settings import resolve

@@ -6,13 +6,13 @@ import stages
 import torch
 from stages import drive, small
 
-from engine import artefacts, recover, relabel, squeeze, training, validate
+from engine import artefacts, relabel, squeeze, starts, training, validate
 from engine.events import EpochFinished
 
 
 @pytest.fixture
 def control(digits):
-    return recover.control_set(small(), digits.train)
+    return starts.control_set(small(), digits.train)
 
 
 def train(config, teacher, control, digits, cpu, labels=None):

@@ -10,7 +10,7 @@ from commandline import call, call_json
 from interchanged import class_sorted, dc_file, labels, levels, normalised, pictures
 from stages import drive
 
-from engine import launch, pipeline, settings, store
+from engine import launch, pipeline, settings, store, trial
 from engine.interchange.distilled import fingerprint
 from engine.store import images, journal
 
@@ -156,6 +156,8 @@ def test_the_stages_that_are_not_needed_are_not_begun(made, tmp_path):
     folder = pictures(tmp_path / "set", levels(1), labels(1))
     resolved = settings.resolve(preset="smoke", overrides={"given.images": str(folder)})
     plan, run = launch.begin(resolved, tmp_path / "run", "run")
+    cost = trial.estimate(plan, store.Cache()).seconds
     events, _ = drive(pipeline.run(plan, run, store.Cache()))
     begun = {event.stage for event in events if event.kind == "StageStarted"}
     assert begun == {"squeeze", "relabel", "validate"}
+    assert {stage for stage, seconds in cost.items() if seconds} == {"relabel", "validate"}

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from rich.color import ColorSystem
 
-from cfm_tui import ascii_image, charts, terminal
-from cfm_tui.console import series
-from cfm_tui.console.comparison import objective_of
-from cfm_tui.console.model import RunModel
+from cfm_tui import ascii_image, charts, series, terminal
+from cfm_tui.model import RunModel
+from cfm_tui.progress import beta_text
 
 if TYPE_CHECKING:
     from cfm_tui.charts import Line
@@ -56,7 +55,7 @@ def spectra(run: StoredRun) -> str:
     seen = run.glimpse()
     if seen is None or not seen.spectra:
         return "no spectra: recovery left none, or its objective reads no Ψ; `cfm report` measures them"
-    objective = objective_of(run.folder)
+    objective = series.objective_of(run.folder)
     found = [f"Ψ of the real images and Ψ_s as recovery saw them last: batch {seen.batch}, β {seen.beta:.3g}"]
     for tap in seen.spectra:
         lines, turn = series.spectrum(seen, tap, objective)
@@ -69,7 +68,7 @@ def beta_grid(run: StoredRun, columns: int) -> str:
 
     columns: cells of one image. Where not all fit, the images of a class are taken at equal distances.
     """
-    from cfm_tui.console.album import Album
+    from cfm_tui.album import Album
     from engine.errors import UserError
     from engine.store import folders
     from engine.store.images import Reader
@@ -107,7 +106,7 @@ def _row(reader: Reader, name: str, numbers: Sequence[int], columns: int, width:
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     text = ascii_image.grid(
         [reader.pixels(number) for number in numbers],
-        [f"β {reader.beta_N[number]:.3g}" for number in numbers],
+        [beta_text(reader.beta_N[number]) for number in numbers],
         width=width - NAMES,
         columns=columns,
         mode="half" if colour else "ascii",

@@ -19,7 +19,7 @@ from cfm_tui.cli.common import Json, Sets, print_json
 if TYPE_CHECKING:
     from engine.config import Config, Term
     from engine.documents import Document
-    from engine.responses import Curve
+    from engine.responses import Response
 
 app = typer.Typer(no_args_is_help=True, help="List and show methods: filters, signals, weights.")
 HEIGHT = 16  #: rows of the chart
@@ -78,7 +78,7 @@ def _words(document: Document) -> dict[str, str]:
 
 
 def _described(name: str, document: Document, config: Config) -> dict[str, Any]:
-    """All that is told of a method. Curves are those of `responses.curves`, null where f has no value."""
+    """All that is told of a method. Curves are those of `of_objective`, null where f has no value."""
     from engine import responses
     from engine.formula import PROBES
     from engine.schedules import betas_of_batches
@@ -86,12 +86,12 @@ def _described(name: str, document: Document, config: Config) -> dict[str, Any]:
     objective = config.objective
     betas = betas_of_batches(objective.schedule, objective.beta, config.ipc, config.ipc)
     ends = list(dict.fromkeys((betas[0], betas[-1])))
-    curves = responses.curves(objective, PROBES, ends)
+    curves = responses.of_objective(objective, ends)
 
     def passes(term: Term, *, synthetic: bool) -> str | None:
         same = (each for each in curves if each.synthetic == synthetic)
         own = [each for each in same if (each.term.filter, each.term.sides) == (term.filter, term.sides)]
-        bands = dict.fromkeys(responses.band(each.values) for each in own)
+        bands = dict.fromkeys(responses.band(each.of(PROBES)) for each in own)
         return None if not bands else next(iter(bands)) if len(bands) == 1 else "mixed"
 
     keys = ("filter", "f", "f_synthetic", "weight")
@@ -110,12 +110,12 @@ def _described(name: str, document: Document, config: Config) -> dict[str, Any]:
         "terms": terms,
         "betas": ends,
         "eigenvalues": PROBES.tolist(),
-        "curves": [_numbers(curve) for curve in curves],
+        "curves": [_numbers(curve, curve.of(PROBES).tolist()) for curve in curves],
     }
 
 
-def _numbers(curve: Curve) -> dict[str, Any]:
-    values = [value if math.isfinite(value) else None for value in curve.values.tolist()]
+def _numbers(curve: Response, found: list[float]) -> dict[str, Any]:
+    values = [value if math.isfinite(value) else None for value in found]
     side = "synthetic" if curve.synthetic else "real"
     return {"name": curve.name, "beta": curve.beta, "side": side, "values": values}
 

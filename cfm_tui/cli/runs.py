@@ -106,11 +106,12 @@ def _show_drawn(run: StoredRun, columns: int, losses: bool, spectra: bool) -> No
 
 def _show_images(run: StoredRun, count: int, columns: int) -> None:
     from cfm_tui.ascii_image import grid
+    from cfm_tui.progress import beta_text
     from engine.store.images import to_bytes
 
     found = run.images(first=count)
     labels = [
-        found.classes[label] + (f" β {beta:.3g}" if beta == beta else "")  # NaN: the images were given
+        f"{found.classes[label]} {beta_text(beta)}".rstrip()
         for label, beta in zip(found.labels_N, found.beta_N, strict=True)
     ]
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cfm_tui import series
 from cfm_tui.charts import ROLES, Line, letter
-from cfm_tui.console import series, shown
+from cfm_tui.console import shown
 from cfm_tui.progress import duration
 from cfm_tui.tables import spread
 from engine import settings, yaml_file
-from engine.config import Objective
-from engine.errors import UserError
 from engine.events import STAGES
 from engine.store import StoredRun, folders
 
 if TYPE_CHECKING:
-    from cfm_tui.console.model import RunModel
+    from cfm_tui.model import RunModel
 
 CURVES = ("CE", "filter terms", "signal terms", "accuracy", "control")
 TRAINED = {"accuracy": "distilled", "control": "random"}  #: curves of students, and what they are trained on
@@ -81,14 +80,6 @@ def stored_settings(folder: Path) -> dict[str, Cell]:
     StoredRun(folder).config_yaml()  # refused where it is damaged
     config = settings.resolve(file=folder / folders.CONFIG, base=None).config
     return {key: _written(value) for key, value in settings.flat(config).items()}
-
-
-def objective_of(folder: Path) -> Objective:
-    """What a run's images are optimised for; without terms where that cannot be read."""
-    try:
-        return settings.resolve(file=folder / folders.CONFIG, base=None).config.objective
-    except UserError:
-        return Objective(terms=())
 
 
 def _written(value: Any) -> Cell:

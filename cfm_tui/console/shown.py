@@ -21,8 +21,8 @@ from engine.store import folders
 from engine.store.numbers import FIXED
 
 if TYPE_CHECKING:
-    from cfm_tui.console.model import LogLine, RunModel
     from cfm_tui.console.session import Session
+    from cfm_tui.model import LogLine, RunModel
 
 MARKS = {"waiting": "[ ]", "running": "[>]", "done": "[x]", "reused": "[=]"}
 LEFT = dict.fromkeys(("paused", "stopped", "lost", "damaged"), "[-]") | {"failed": "[!]"}

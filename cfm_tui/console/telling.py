@@ -10,7 +10,7 @@ from cfm_tui.console.study import Findings
 from cfm_tui.progress import duration, size
 from engine.config import Config
 from engine.formula import PROBES
-from engine.responses import curves
+from engine.responses import of_objective
 from engine.schedules import batch_count, beta_at, betas_of_batches
 
 if TYPE_CHECKING:
@@ -115,7 +115,9 @@ def classes(findings: Findings) -> int:
 
 
 def betas(config: Config, count: int) -> Curve:
-    """β_b over the batches of `count` classes, at no more than so many of them."""
+    """β_b over the batches of `count` classes, at no more than so many of them; none without optimisation."""
+    if not config.optimises:
+        return "no β: nothing is optimised", np.empty(0), np.empty(0)
     objective = config.objective
     batches = batch_count(config.recover, config.ipc, count)
     if batches <= POINTS:
@@ -133,17 +135,18 @@ def responses(config: Config, count: int, eigenvalues: Any = None) -> tuple[list
 
     eigenvalues: descending; f is told of each, as a layer's page does it. None: over the usual range.
     """
+    from cfm_tui import series  # what draws is loaded with the first chart
     from cfm_tui.charts import ROLES, Line
-    from cfm_tui.console import series  # what draws is loaded with the first chart
 
     objective = config.objective
     _, _, values = betas(config, count)
-    ends = list(dict.fromkeys((float(values[0]), float(values[-1]))))
+    ends = list(dict.fromkeys((float(values[0]), float(values[-1])))) if len(values) else []
     if eigenvalues is not None:
         spectra = {series.REAL: np.asarray(eigenvalues, np.float64)}
-        return series.over_ranks(spectra, objective.terms, ends, objective.parameters), series.RANKS
+        terms = objective.terms if config.optimises else ()
+        return series.over_ranks(spectra, terms, ends, objective.parameters), series.RANKS
     at = np.linspace(*USUAL, 200)
-    found = curves(objective, 10.0**at, ends)
+    found = of_objective(objective, ends) if config.optimises else []
     return [
-        Line(curve.name, at, curve.values, None, ROLES[n % len(ROLES)]) for n, curve in enumerate(found)
+        Line(each.name, at, each.of(10.0**at), None, ROLES[n % len(ROLES)]) for n, each in enumerate(found)
     ], "log10 λ"

@@ -272,6 +272,11 @@ class Config(Node):
     validate_: Validate = Field(default=Validate(), alias="validate")  #: key `validate`
     given: Given = Given()
 
+    @property
+    def optimises(self) -> bool:
+        """Whether images are optimised, neither given nor taken from real ones."""
+        return self.recover.algorithm == "optimise" and self.given.images is None
+
     @field_validator("device")
     @classmethod
     def _device_is_known(cls, name: str) -> str:

@@ -9,6 +9,7 @@ Source: RDED (Sun et al. 2024) and its released code. Crops are taken from the d
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator
 from functools import partial
@@ -43,6 +44,7 @@ def select(
 ) -> Generator[Event, None, None]:
     """Select `config.ipc` images of every class; a class is a batch, handed over as `recover` does its own.
 
+    β is NaN.
     saved: goes on from another call's save point; a class that was cut is done again, with the same crops.
     """
     settings, classes = config.recover.select, len(train.classes)
@@ -63,8 +65,8 @@ def select(
         tiles_MCSS = tiled(crops_MCTT[likeliest_N], settings.factor, train.size)
         x_MCSS = denormalise(tiles_MCSS, train.mean, train.std).clamp(0, 1)
         labels_M = torch.full((len(x_MCSS),), number - 1)
-        keep(x_MCSS, labels_M, number, 0.0, confidence(label, x_MCSS, labels_M, train))
-        yield BatchRecovered(number, classes, 0.0, len(x_MCSS))
+        keep(x_MCSS, labels_M, number, math.nan, confidence(label, x_MCSS, labels_M, train))
+        yield BatchRecovered(number, classes, math.nan, len(x_MCSS))
         yield StageProgress("recover", number, (number - first + 1) / max(time.monotonic() - since, 1e-9))
         yield SavePoint("recover", partial(place, number + 1), always=True)
 

@@ -5,6 +5,7 @@ Legend: M images of a batch.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator
 from functools import partial
@@ -35,7 +36,7 @@ def copied(
     keep: Keep,
     saved: State | None = None,
 ) -> Generator[Event, None, None]:
-    """Hand over all of `images`, one of each class after another, as `recover` does its own; β is 0.
+    """Hand over all of `images`, one of each class after another, as `recover` does its own; β is NaN.
 
     saved: goes on from another call's save point. Yields a layout without taps, and a save point a batch.
     """
@@ -47,9 +48,9 @@ def copied(
     for number, indices_M in list(enumerate(chunks, start=1))[first - 1 :]:
         x_MCHW = images.pixels(indices_M).float() / 255
         labels_M = images.labels_N[torch.from_numpy(indices_M)]
-        keep(x_MCHW, labels_M, number, 0.0, confidence(label, x_MCHW, labels_M, images))
+        keep(x_MCHW, labels_M, number, math.nan, confidence(label, x_MCHW, labels_M, images))
         rate = (number - first + 1) / max(time.monotonic() - since, 1e-9)
-        yield BatchRecovered(number, len(chunks), 0.0, len(indices_M))
+        yield BatchRecovered(number, len(chunks), math.nan, len(indices_M))
         yield StageProgress("recover", number, rate)
         yield SavePoint("recover", partial(place, number + 1), always=True)
 

@@ -18,6 +18,7 @@ from engine.report.groups import accuracies, grouped, likenesses
 from engine.report.lens import Finder
 from engine.report.page import Section
 from engine.report.subject import Subject
+from engine.responses import Floats, Response
 from engine.store import StoredRun, find, is_run, list_runs, runs_folder
 from engine.store.files import make_folder, write
 from engine.store.json_file import from_json, to_json
@@ -142,7 +143,11 @@ def _spectra(own: Subject) -> dict[str, Any] | None:
                 "name": layer.name,
                 "real": None if layer.real_D is None else layer.real_D.tolist(),
                 "synthetic": None if layer.synthetic_D is None else layer.synthetic_D.tolist(),
-                "filters": [each.told(values_D) for each in over] if values_D is not None else [],
+                "filters": [_filter(each, values_D) for each in over] if values_D is not None else [],
             }
         )
     return {"source": own.source, "layers": layers}
+
+
+def _filter(each: Response, values_D: Floats) -> dict[str, Any]:
+    return {"filter": each.filter, "beta": each.beta, "response": each.of(values_D).tolist()}

@@ -16,7 +16,7 @@ from engine.report.drawing import COLOURS, DASHES, GREY, SMALL, TEXT
 from engine.report.groups import Accuracy, Likeness
 from engine.report.lens import Layer
 from engine.report.losses import Course, Curve
-from engine.report.responses import Response
+from engine.responses import Response
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,9 +144,14 @@ def _filters(axes: Axes, layer: Layer, responses: Sequence[Response], *, named: 
             linewidth=1.0,
             marker="x" if len(share_D) < 6 else "",
             markersize=3,
-            label=drawing.literal(response.name),
+            label=drawing.literal(legend_of(response)),
         )
     return overlay
+
+
+def legend_of(response: Response) -> str:
+    """What a legend calls a filter."""
+    return response.filter if response.beta is None else f"{response.filter}, β = {response.beta:.3g}"
 
 
 def schedules(betas: Sequence[tuple[str, Sequence[float]]]) -> Figure:

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.report import drawing, figures, grids, responses
+from engine.config import Objective
+from engine.report import drawing, figures, grids
 from engine.report.groups import Accuracy, Group, Likeness
 from engine.report.page import Plate, slug
 from engine.report.subject import Subject
+from engine.responses import Response, has_beta, of_objective
 
 _CLASSES = (
     "Bars: sample standard deviation over classes (none for a single one); small dots: single classes; in"
@@ -78,7 +80,7 @@ def betas_read(subject: Subject) -> list[float]:
     """β_b of a run; empty where none of its filters reads β, or recovery has not begun."""
     layout = subject.record.layout
     config = subject.config
-    if layout is None or config is None or not responses.reads_beta(config.objective):
+    if layout is None or config is None or not any(map(has_beta, config.objective.terms)):
         return []
     return [float(beta) for beta in layout.betas]
 
@@ -168,10 +170,20 @@ def spectra(subject: Subject) -> Plate | None:
     return Plate(name, "Spectra and filters", caption, alt, figures.spectra(layers, over))
 
 
-def filters_of(subject: Subject) -> list[responses.Response]:
-    """What is drawn over spectra: the filters at the first and the last β."""
+def filters_of(subject: Subject) -> list[Response]:
+    """What is drawn over spectra: `filters_over` them at the β_b of a run."""
     config = subject.config
-    return [] if config is None else responses.of_objective(config.objective, betas_of(subject))
+    return [] if config is None else filters_over(config.objective, betas_of(subject))
+
+
+def filters_over(objective: Objective, betas: Sequence[float]) -> list[Response]:
+    """An objective's filters, at the first and the last of `betas`.
+
+    The diagonal filter is left out: what it does is no function of the spectrum.
+    """
+    known = [beta for beta in betas if np.isfinite(beta)]
+    found = of_objective(objective, [known[0], known[-1]] if known else [])
+    return [each for each in found if each.term.filter != "diagonal"]
 
 
 def betas_of(subject: Subject) -> list[float]:

@@ -14,13 +14,14 @@ from textual.widget import Widget
 from textual.widgets import DataTable, Input
 
 from cfm_tui.charts import letter
-from cfm_tui.console import comparison, export
+from cfm_tui.console import comparison
 from cfm_tui.console.comparison import CURVES, RESULTS, Cell
 from cfm_tui.console.host import OpenRun
-from cfm_tui.console.model import RunModel
 from cfm_tui.console.screens.base import Page, Panel, Table
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.filtering import Filter
+from cfm_tui.model import RunModel
+from cfm_tui.tables import as_csv
 from engine.store import StoredRun
 
 READ_SECONDS = 0.05  #: of a tick, for reading records
@@ -247,7 +248,7 @@ class ComparePage(Page):
         """The current panel's data: of the curves, or of a table as it is filtered and sorted."""
         if self._current == CURVE:
             return self.query_one(Chart).csv()
-        return export.as_csv(self._header(self._current), self._rows(self._current))
+        return as_csv(self._header(self._current), self._rows(self._current))
 
 
 def _cut(cell: str, width: int) -> str:

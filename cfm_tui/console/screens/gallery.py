@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from cfm_tui.console.album import Album
+from cfm_tui.album import Album
 from cfm_tui.console.pictures import Pictures
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.filtering import Filter
@@ -305,9 +305,9 @@ def facts(album: Album, pictures: Pictures | None) -> str:
     reader = album.reader
     sure = float(reader.confidence_N[number])
     told = f"teacher {sure:.1%}" if sure == sure else "teacher —"
-    parts = [album.name(number), f"batch {reader.batch_N[number]}", f"β {album.beta(number)}", told]
     problem = pictures.problem(number) if pictures is not None else ""
-    return " · ".join([*parts, problem] if problem else parts)
+    parts = [album.name(number), f"batch {reader.batch_N[number]}", album.beta(number), told, problem]
+    return " · ".join(part for part in parts if part)
 
 
 def _why_none(run: StoredRun) -> str:

@@ -9,11 +9,10 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from cfm_tui.console import series
-from cfm_tui.console.comparison import objective_of
-from cfm_tui.console.model import RunModel
+from cfm_tui import series
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.chart import Chart
+from cfm_tui.model import RunModel
 
 READ_SECONDS = 0.05
 CHART_SECONDS = 2.0  #: between two drawings of a chart, unasked
@@ -41,7 +40,7 @@ class LayerPage(Page):
         self._model, self._tap = model, tap
         self._drawn = 0.0
         self._new = True
-        self._objective = objective_of(model.run.folder)
+        self._objective = series.objective_of(model.run.folder)
 
     def body(self) -> Iterator[Widget]:
         """Two charts."""

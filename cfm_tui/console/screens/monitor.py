@@ -15,7 +15,6 @@ from textual.widgets import DataTable
 
 from cfm_tui.console import shown
 from cfm_tui.console.host import OpenGallery
-from cfm_tui.console.model import RunModel
 from cfm_tui.console.screens.base import SMALL, Page, Panel
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.screens.layer import LayerPage
@@ -23,6 +22,7 @@ from cfm_tui.console.screens.parts import Log, Now
 from cfm_tui.console.screens.views import VIEWS, Curves, Numbers, View, fitting
 from cfm_tui.console.session import Session
 from cfm_tui.console.widgets.thumbnails import Thumbnails
+from cfm_tui.model import RunModel
 from engine.errors import UserError
 from engine.store import AT_WORK, StoredRun, control
 from engine.store.control import Command

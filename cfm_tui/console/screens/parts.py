@@ -15,11 +15,12 @@ from textual.coordinate import Coordinate
 from textual.events import Resize
 from textual.widgets import RichLog, Static
 
-from cfm_tui.console import series, shown
-from cfm_tui.console.model import LogLine, RunModel
+from cfm_tui import series
+from cfm_tui.console import shown
 from cfm_tui.console.screens.base import Table
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.sparks import spark
+from cfm_tui.model import LogLine, RunModel
 from cfm_tui.terminal import Terminal
 from engine.store import AT_WORK
 

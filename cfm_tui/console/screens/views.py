@@ -8,11 +8,12 @@ from typing import Literal
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
-from cfm_tui.console import series, shown
-from cfm_tui.console.model import RunModel
+from cfm_tui import series
+from cfm_tui.console import shown
 from cfm_tui.console.screens.parts import Cells
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.sparks import spark
+from cfm_tui.model import RunModel
 from cfm_tui.terminal import Terminal
 from engine.events import Stage
 

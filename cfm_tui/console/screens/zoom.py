@@ -26,7 +26,7 @@ from engine.store import files, folders, images
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cfm_tui.console.album import Album
+    from cfm_tui.album import Album
     from cfm_tui.console.pictures import Pictures
     from engine.store import StoredRun
 
@@ -166,9 +166,9 @@ class ZoomPage(Page):
         """Everything that is known of an image."""
         reader = self._album.reader
         sure = float(reader.confidence_N[number])
-        name, beta = self._album.name(number), self._album.beta(number)
+        parts = [f"class {self._album.name(number)}", f"batch {reader.batch_N[number]}"]
         lines = [
-            f"class {name}   batch {reader.batch_N[number]}   β {beta}",
+            "   ".join([*parts, self._album.beta(number)]).rstrip(),
             "teacher's confidence —" if np.isnan(sure) else f"teacher's confidence {sure:.1%}",
         ]
         problem = self._pictures.problem(number)

@@ -13,9 +13,9 @@ from textual.strip import Strip
 
 from cfm_tui import charts
 from cfm_tui.charts import Line, Range
-from cfm_tui.console.export import as_csv
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import chart_colours, terminal_of
+from cfm_tui.tables import as_csv
 
 LEAST = 1e-9  # of the whole, which can be zoomed to
 

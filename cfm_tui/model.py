@@ -17,7 +17,7 @@ import psutil
 from numpy.typing import NDArray
 
 from cfm_tui.curves import Curves
-from cfm_tui.progress import duration, finished, size
+from cfm_tui.progress import beta_text, duration, finished, size
 from engine import events
 from engine.errors import UserError
 from engine.events import STAGES, Event, Stage
@@ -312,7 +312,8 @@ def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:
     elif isinstance(event, events.StageFinished):
         text = finished(event, stages[event.stage].unit)
     elif isinstance(event, events.BatchRecovered):
-        text = f"batch {event.batch} of {event.batches}: {event.images} images at β {event.beta:.4g}"
+        at = f" at {beta}" if (beta := beta_text(event.beta, 4)) else ""
+        text = f"batch {event.batch} of {event.batches}: {event.images} images{at}"
     elif isinstance(event, events.Checkpointed):
         text = f"checkpoint {event.number}: {size(event.bytes)}, {duration(event.seconds)}"
     elif isinstance(event, (events.Paused, events.Continued)):

@@ -6,19 +6,24 @@ Legend: T terms, L taps, D eigenvalues.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cfm_tui.charts import ROLES, Line
+from engine import settings
+from engine.config import Objective
+from engine.errors import UserError
 from engine.events import Stage
 from engine.responses import distinct, has_beta, of_term
+from engine.store import folders
 from engine.store.numbers import FIXED
 
 if TYPE_CHECKING:
-    from cfm_tui.console.model import RunModel, Training
-    from engine.config import Objective, Term
+    from cfm_tui.model import RunModel, Training
+    from engine.config import Term
     from engine.store.glimpse import Glimpse
 
 Floats = NDArray[np.float64]
@@ -120,6 +125,14 @@ def _lines(
         x = np.array(epochs, np.float64)
         lines.append(Line(name, x, least, greatest, ROLES[index % len(ROLES)]))
     return lines
+
+
+def objective_of(folder: Path) -> Objective:
+    """What a run's images are optimised for; without terms where that cannot be read."""
+    try:
+        return settings.resolve(file=folder / folders.CONFIG, base=None).config.objective
+    except UserError:
+        return Objective(terms=())
 
 
 def spectrum(glimpse: Glimpse, tap: str, objective: Objective) -> tuple[list[Line], float | None]:

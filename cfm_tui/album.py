@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from rich.cells import cell_len
 
+from cfm_tui.progress import beta_text
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -87,7 +89,7 @@ class Album:
         if self.order == "class":
             return self.reader.classes[self._shown[row]]
         found = {self.beta(number) for number in self._numbers(row)}
-        return f"β {found.pop()}" if len(found) == 1 else f"{row + 1}."
+        return (found.pop() if len(found) == 1 else "") or f"{row + 1}."
 
     @property
     def longest_heading(self) -> int:
@@ -99,16 +101,20 @@ class Album:
     def label(self, number: int) -> str:
         """What tells an image from the others of its row."""
         if self.order == "class" or self.flat:
-            return f"β {self.beta(number)}"
+            return self.beta(number) or f"{self._rank(number) + 1}."
         return self.name(number)
 
     def beta(self, number: int) -> str:
-        """The β_b of an image, in three digits."""
-        return f"{self.reader.beta_N[number]:.3g}"
+        """The β_b of an image as it is said; empty where it was not optimised."""
+        return beta_text(self.reader.beta_N[number])
 
     def name(self, number: int) -> str:
         """The class of an image."""
         return self.reader.classes[int(self.reader.labels_N[number])]
+
+    def _rank(self, number: int) -> int:
+        start = self._starts[int(self.reader.labels_N[number])]
+        return int(np.flatnonzero(self._sorted_N[start:] == number)[0])
 
     def _numbers(self, row: int) -> list[int]:
         found = (self.number(row, column) for column in range(self.columns))
@@ -146,8 +152,7 @@ class Album:
         if label not in self._shown:
             return
         which = self._shown.index(label)
-        members = self._sorted_N[self._starts[label] : self._starts[label + 1]]
-        rank = int(np.flatnonzero(members == number)[0])
+        rank = self._rank(number)
         if self.flat:
             self.row, self.column = divmod(rank, self.columns)
         else:
