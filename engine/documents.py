@@ -77,6 +77,11 @@ def sweep_names() -> list[str]:
     return _names("sweeps")
 
 
+def paper_names() -> list[str]:
+    """The tables of the paper whose numbers ship with the package."""
+    return _names("paper")
+
+
 def presets_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where the user's own presets lie."""
     if own := environ.get("CFM_PRESETS"):

@@ -16,6 +16,10 @@ from pydantic import BaseModel, ValidationError
 from engine import yaml_file
 from engine.errors import UserError
 
+HINT = "See `cfm preset show NAME --resolved` for keys and values that work."
+TERMS_HINT = (
+    "`cfm method show NAME` has filters that work; what is not lambda or beta is set in objective.parameters."
+)
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),
     "greater_than_equal": ("ge", "at least"),
@@ -50,20 +54,27 @@ def unknown(what: str, name: object, known: Iterable[str], where: str = "") -> U
     return UserError("config", message, f"{offer}Known: {', '.join(names)}.")
 
 
-def explain(error: ValidationError, model: type[BaseModel], origins: Mapping[str, str]) -> UserError:
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    origins: Mapping[str, str],
+    where: str = "",
+    hint: str = HINT,
+) -> UserError:
     """All complaints of `error` as one UserError("config").
 
-    origins: dotted key → layer, for whatever the layers said.
+    origins: dotted key → layer, for whatever the layers said. where: the file, where there is but one.
+    hint: where no complaint has its own.
     """
     problems, hints = [], []
     for detail in error.errors(include_url=False):
-        problem, hint = _sentence(detail, model, origins)
+        problem, own = _sentence(detail, model, origins)
         problems.append(problem)
-        if hint and hint not in hints:
-            hints.append(hint)
+        if own and own not in hints:
+            hints.append(own)
     count = f"{len(problems)} problems: " if len(problems) > 1 else ""
-    hint = " ".join(hints) or "See `cfm preset show NAME --resolved` for keys and values that work."
-    return UserError("config", count + "; ".join(problems), hint)
+    place = f"{where}: " if where else ""
+    return UserError("config", place + count + "; ".join(problems), " ".join(hints) or hint)
 
 
 def _sentence(detail: Any, model: type[BaseModel], origins: Mapping[str, str]) -> tuple[str, str]:
@@ -89,13 +100,20 @@ def _sentence(detail: Any, model: type[BaseModel], origins: Mapping[str, str]) -
         bound = context.get("max_length", context.get("min_length"))
         return f"{key} has {context['actual_length']} entries instead of {bound}{came}", ""
     if kind == "value_error":
-        said = str(context["error"])
-        deeper = bool(key) and said.startswith((f"{key}.", f"{key}["))  # it names what is wrong below the key
-        return said if deeper or not key else f"{key}: {said}", ""
+        return _own_words(key, str(context["error"]), origins)
     wanted = _KINDS.get(kind.split("_")[0])
     if wanted is None:
         return f"{key or 'the configuration'}: {detail['msg']}{came}", ""
     return f"{key or 'the configuration'} = {show(value)} must be {wanted[0]}{came}", wanted[1]
+
+
+def _own_words(key: str, said: str, origins: Mapping[str, str]) -> tuple[str, str]:
+    """A complaint of our own models, which may name what is wrong below the key."""
+    deeper = not key or said.startswith((f"{key}.", f"{key}["))
+    named = re.match(r"[\w.]*", said if deeper else key)
+    origin = _origin(tuple(named[0].split(".")), origins) if named else None
+    sentence = (said if deeper else f"{key}: {said}") + (f" (from {origin})" if origin else "")
+    return sentence, TERMS_HINT if sentence.startswith("objective.terms") else ""
 
 
 def _unknown_key(loc: tuple[int | str, ...], model: type[BaseModel], came: str) -> tuple[str, str]:

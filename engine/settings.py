@@ -83,6 +83,7 @@ def resolve(
     sets: Sequence[str] = (),
     overrides: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
+    label: str = "flag",
 ) -> Resolved:
     """One checked configuration out of all layers.
 
@@ -90,9 +91,10 @@ def resolve(
     starts from the defaults of `config`.
     sets: `key=value` with YAML values. overrides: dotted key → value of a dedicated flag, None meaning
     not given; they win over `sets`. environ: the process's environment, of which CFM_* is read.
+    label: what origins and messages call those two.
     Raises UserError("config") naming the key, what is wrong, where it came from and how to mend it.
     """
-    above = [*_environment(environ or {}), _flags(sets, overrides or {})]
+    above = [*_environment(environ or {}), _flags(sets, overrides or {}, label)]
     documents = _documents(preset if file or preset else base, file)
     protocol = _protocol([*(Layer(each.label, each.values) for each in documents), *above])
     protocols = _protocol_layers(protocol)
@@ -174,19 +176,19 @@ def _refuse_misspelt(variable: str) -> None:
         raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {close[0]}?")
 
 
-def _flags(sets: Sequence[str], overrides: Mapping[str, object]) -> Layer:
+def _flags(sets: Sequence[str], overrides: Mapping[str, object], label: str) -> Layer:
     values: dict[str, Any] = {}
     for text in sets:
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not all(key.split(".")):
             raise UserError("config", f"--set {text[:60]!r} is not key=value", "Write --set recover.lr=0.1.")
-        merge(values, normal(nest(key, yaml_file.parse(value, f"--set {key}"))), "flag", {})
+        merge(values, normal(nest(key, yaml_file.parse(value, f"--set {key}"))), label, {})
     for key, given in overrides.items():
         if given is not None:
             plain = os.fspath(given) if isinstance(given, os.PathLike) else given
-            merge(values, normal(nest(key, plain)), "flag", {})
-    return Layer("flag", values)
+            merge(values, normal(nest(key, plain)), label, {})
+    return Layer(label, values)
 
 
 # --- merging -------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def unreadable(path: Path, wording: Wording, reason: str = DAMAGED) -> UserError
 
 def _refusal(path: Path, reason: str, wording: Wording) -> UserError:
     """Tell a file with more than tensors in it from a damaged one."""
-    found = re.search(r"(?:GLOBAL|global:?) ([\w.]+\.[\w.]+)", reason)
+    found = re.search(r"GLOBAL ([\w.]+)", reason)
     with path.open("rb") as file:
         is_pickle = file.read(1) == pickle.PROTO
     if not found and not is_pickle:

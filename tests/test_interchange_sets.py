@@ -133,6 +133,11 @@ class Evil:
         return os.system, ("touch ran",)
 
 
+class BuiltIn:
+    def __reduce__(self):
+        return print, ("ran",)
+
+
 def pickled(path, steps):
     """A zip as `torch.save` writes it, with another pickle in it."""
     stream = io.BytesIO()
@@ -158,7 +163,8 @@ def test_nothing_in_a_file_runs(tmp_path, digits, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"data": [Evil()]}, "evil.pt")
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Evil()))
-    for name in ("evil.pt", "bare.pt"):
+    torch.save({"data": [BuiltIn()]}, "builtin.pt")
+    for name in ("evil.pt", "bare.pt", "builtin.pt"):
         assert "could run code, so it is refused" in refused(digits, tmp_path / name)
     mtt_files(tmp_path, torch.zeros(20, 1, 16, 16), LABELS)
     torch.save(Evil(), tmp_path / "labels_best.pt")

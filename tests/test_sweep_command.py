@@ -234,4 +234,4 @@ def test_runs_that_outlive_their_sweep_are_waited_for_and_can_be_stopped(nursery
     assert StoredRun(mine / "objective=cfm").state() == "stopped"
     assert len(StoredRun(mine / "objective=cfm").manifest()["sessions"]) == 1
     psutil.wait_procs([run], timeout=10)
-    assert not run.is_running()
+    assert not run.is_running() or run.status() == psutil.STATUS_ZOMBIE  # its foster parent may be late

@@ -10,7 +10,7 @@ from engine.config import Config
 from engine.documents import sweep_names
 from engine.errors import UserError
 from engine.sweep import description, points
-from engine.sweep.description import Options, fitting
+from engine.sweep.description import Options, fitting, read
 from engine.sweep.schedule import Schedule, needs
 
 GRID = {"preset": "smoke", "grid": {"objective": ["cfm", "lfm"], "seed": [0, 1]}}
@@ -130,11 +130,24 @@ def test_all_that_is_wrong_is_told_at_once_and_offers_the_nearest():
         ({"preset": "smoke", "cases": {"a": {}}, "order": ["a", "b"]}, "order names 'b'"),
         ({"settings": [{"dataset": "cifar", "ipc": 1, "backbone": "convnet"}]}, "cifar10"),
         ({"settings": [{"dataset": "folder", "ipc": 1, "backbone": "convnet"}]}, "no preset has the images"),
+        ({"preset": "smoke", "paper": "table99"}, "'table99' is none of table2, table3"),
+        ({"preset": "smoke", "grid": {"seed": ["x"]}}, "seed = x must be a whole number (from the sweep)"),
     ],
 )
 def test_a_description_that_is_none_is_refused_in_words(values, said):
     error = refused(values)
     assert said in error.message + error.hint
+
+
+def test_a_complaint_about_a_sweep_names_its_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("preset: smoke\ncases: {a: {}}\nagainst: b\n")
+    with pytest.raises(UserError) as told:
+        read(str(path))
+    assert told.value.message == f"{path}: against names 'b', which is no case; there are a"
+    assert "cfm sweep" in told.value.hint
+    with pytest.raises(UserError, match="is a folder"):
+        read(str(tmp_path))
 
 
 def test_settings_take_the_preset_that_fits():

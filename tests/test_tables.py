@@ -158,8 +158,9 @@ def run_of(place, name, accuracies, **changes):
     run = open_run(
         place / name, {"identity": {}, "created": "2024-01-01T00:00:00Z"}, settings.to_yaml(config)
     )
-    run.close("finished")
-    write_json(place / name / "results.json", results(accuracies))
+    run.close("finished" if accuracies else "stopped")
+    if accuracies:
+        write_json(place / name / "results.json", results(accuracies))
 
 
 def test_runs_by_themselves_have_a_row_for_each_method(capsys, runs):
@@ -176,6 +177,19 @@ def test_runs_by_themselves_have_a_row_for_each_method(capsys, runs):
     assert "same seed" in error["message"]
     error = call_json(capsys, "error", "table", "a", "nowhere", code=2)["error"]
     assert "nowhere" in error["message"]
+
+
+def test_a_run_that_is_not_finished_takes_no_row_from_one_that_is(capsys, runs):
+    run_of(runs, "half", None, objective="cfm")
+    run_of(runs, "whole", [50.0, 52.0], objective="cfm", **{"objective.beta": 0.5})
+    document = call_json(capsys, "table", "table", "half", "whole")
+    assert document["unfinished"] == ["half"]
+    assert cell(document, "cfm", "digits ipc 1 convnet")["accuracy"]["n"] == 2
+
+
+def test_a_file_for_a_table_says_its_form(capsys, sweep, tmp_path):
+    assert "does not end in" in call(capsys, "table", "two", "--out", tmp_path / "x.pdf", code=2)[1]
+    assert "is a folder" in call(capsys, "table", "two", "--out", ".", "--format", "csv", code=2)[1]
 
 
 def test_a_table_of_nothing_is_refused(capsys, runs):

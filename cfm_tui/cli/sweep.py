@@ -30,7 +30,10 @@ Target = Annotated[
 Several = Annotated[str | None, typer.Option(metavar="A,B", help="Instead of what the sweep says.")]
 Budget = Annotated[
     float | None,
-    typer.Option(min=1e-6, max=1.0, help="Share of epochs and iterations to spend, e.g. 0.1 on a laptop."),
+    typer.Option(
+        callback=lambda share: _share(share),
+        help="Share of epochs and iterations to spend, e.g. 0.1 on a laptop.",
+    ),
 ]
 Grid = Annotated[
     list[str] | None,
@@ -81,6 +84,12 @@ def sweep(
         return
     done = _run(folder, points, describe, slots, quiet)
     _tell(done, as_json)
+
+
+def _share(budget: float | None) -> float | None:
+    if budget is not None and not 0 < budget <= 1:
+        raise typer.BadParameter(f"{budget:g} is no share: give more than 0 and at most 1")
+    return budget
 
 
 def _listed(text: str | None) -> list[str]:
@@ -159,7 +168,9 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
     for point in points:
         said = {key: value for key, value in point.says.items() if key not in common}
         rows.append([point.name, point.preset, " ".join(settings.as_sets(said)) or "—"])
-    typer.echo(aligned(rows) + f"\n\n{len(points)} points in {folder}")
+    typer.echo(
+        aligned(rows) + f"\n\n{'1 point' if len(points) == 1 else f'{len(points)} points'} in {folder}"
+    )
     for key, pair in sorted({(key, tuple(pair)) for point in points for key, pair in point.scaled.items()}):
         typer.echo(f"budget: {key} {pair[0]} → {pair[1]}")
 

@@ -52,8 +52,14 @@ def table(
 
 def _form(form: str | None, out: Path | None) -> str:
     known = ("text", "markdown", "latex", "csv", "json")
+    if form is None and out is not None:
+        if out.suffix.lower() not in SUFFIXES:
+            raise typer.BadParameter(
+                f"--out {out.name[:60]!r} does not end in {', '.join(SUFFIXES)}; say --format"
+            )
+        return SUFFIXES[out.suffix.lower()]
     if form is None:
-        return SUFFIXES.get(out.suffix, "text") if out is not None else "text"
+        return "text"
     if form not in known:
         raise typer.BadParameter(f"--format {form[:20]!r} is none of {', '.join(known)}")
     return form

@@ -83,7 +83,10 @@ def _experiment(path: Path, content: dict[Any, Any], number: int) -> tuple[Any, 
             "expected a dictionary whose 'data' is a list of [images, labels], as DC saves it",
         )
     if number >= len(sets):
-        refuse(f"{path} holds {len(sets)} sets, and no number {number}", "count them from 0: --experiment")
+        refuse(
+            f"{path} holds {'1 set' if len(sets) == 1 else f'{len(sets)} sets'}, and no number {number}",
+            "count them from 0: --experiment",
+        )
     images, labels = sets[number]
     return images, labels
 

@@ -76,7 +76,9 @@ def of_runs(runs: Sequence[StoredRun]) -> list[Entry]:
 
     found = []
     groups: dict[tuple[str, str], dict[str, str]] = {}
-    for run in runs:
+    for run in sorted(
+        runs, key=lambda each: each.results() is None
+    ):  # a method's name goes to what has numbers
         run.config_yaml()  # refused where it is damaged
         config = settings.resolve(file=run.folder / "config.yaml", base=None).config
         column = f"{config.data.name} ipc {config.ipc} {config.backbone.name}"

@@ -228,7 +228,9 @@ def write(path: Path, *parts: bytes | memoryview, hint: str = OUT, sync_name: bo
 
     sync_name: False leaves it to the caller to sync the folder, once after many files.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.tmp")
+    if path.is_dir():
+        raise UserError("disk", f"{path} is a folder", "Name a file.")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.{threading.get_native_id()}.tmp"
     with guarded(path, sum(memoryview(part).nbytes for part in parts), hint):
         try:
             handle = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

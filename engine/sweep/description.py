@@ -19,12 +19,13 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from engine import settings, yaml_file
 from engine.config import BackboneName, Data, Node, Positive
-from engine.documents import shipped, sweep_names
+from engine.documents import paper_names, shipped, sweep_names
 from engine.errors import UserError
 from engine.problems import explain, unknown
 
 DataName = Data.model_fields["name"].annotation
 T = TypeVar("T", bound=Node)
+HINT = "`cfm sweep NAME --dry-run` shows what a sweep comes to; docs/sweeps.md has its keys."
 NAME = re.compile(r"\w([\w.+-]{0,58}[\w+])?")  #: of a sweep and of a case: they name folders
 
 
@@ -71,6 +72,13 @@ class Sweep(Node):
                 raise ValueError(f"{key} has a value twice")
         return grid
 
+    @field_validator("paper")
+    @classmethod
+    def _paper_has_it(cls, paper: str | None) -> str | None:
+        if paper is not None and paper not in paper_names():
+            raise ValueError(f"{paper[:60]!r} is none of {', '.join(paper_names())}")
+        return paper
+
     @model_validator(mode="after")
     def _begins_somewhere(self) -> Sweep:
         if (self.preset is None) == (not self.settings):
@@ -78,7 +86,8 @@ class Sweep(Node):
         for key, names in (("order", self.order), ("against", (self.against,) if self.against else ())):
             for name in names:
                 if self.cases and name not in self.cases:
-                    raise ValueError(f"{key} names {name!r}, which is no case")
+                    known = ", ".join(self.cases)
+                    raise ValueError(f"{key} names {name!r}, which is no case; there are {known}")
         return self
 
 
@@ -124,23 +133,27 @@ def read(target: str) -> tuple[str, Sweep]:
         values, name = yaml_file.read(path), path.stem
         if not NAME.fullmatch(name):
             raise UserError("config", f"{name[:60]!r} cannot name a sweep", "Rename the file.")
+    elif path.is_dir():
+        raise UserError(
+            "usage", f"{target} is a folder, but no sweep's", "Give a sweep's name, file or folder."
+        )
     elif target in sweep_names():
         values, name = shipped("sweeps", target), target
     else:
         raise unknown("sweep", target, sweep_names())
-    return name, parsed(values)
+    return name, parsed(values, target)
 
 
-def parsed(values: Mapping[str, Any]) -> Sweep:
-    """Plain data as a sweep. Raises UserError("config") with all that is wrong."""
-    return _checked(Sweep, values)
+def parsed(values: Mapping[str, Any], where: str = "") -> Sweep:
+    """Plain data as a sweep. where: its file. Raises UserError("config") with all that is wrong."""
+    return _checked(Sweep, values, where)
 
 
-def _checked(model: type[T], values: Mapping[str, Any]) -> T:
+def _checked(model: type[T], values: Mapping[str, Any], where: str = "") -> T:
     try:
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise explain(error, model, {}) from None
+        raise explain(error, model, {}, where=where, hint=HINT) from None
 
 
 def columns(sweep: Sweep, options: Options) -> list[Column]:

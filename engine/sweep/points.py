@@ -85,7 +85,8 @@ def _resolved(
     sweep: Sweep, column: Column, says: Mapping[str, Any], options: Options, environ: Mapping[str, str] | None
 ) -> tuple[Config, dict[str, list[int]]]:
     sets = [*settings.as_sets({**sweep.common, **says}), *options.sets]
-    told: dict[str, Any] = {"preset": column.preset, "environ": environ, "overrides": options.overrides}
+    told: dict[str, Any] = {"preset": column.preset, "environ": environ, "label": "the sweep"}
+    told["overrides"] = options.overrides
     config = settings.resolve(sets=sets, **told).config
     if options.budget is None:
         return config, {}

@@ -30,8 +30,7 @@ def needs(config: Config) -> dict[str, list[str]]:
     goal = [config.objective.taps, config.objective.patch, config.statistics.model_dump(mode="json"), order]
     forms = [[each.model_dump(mode="json"), data, *([] if each.teacher else made)] for each in networks]
     squeezed = [json.dumps(form) for form, each in zip(forms, networks, strict=True) if not each.teacher]
-    optimised = config.recover.algorithm == "optimise"
-    measured = [json.dumps([*form, *goal]) for form in forms if optimised]
+    measured = [json.dumps([*form, *goal]) for form in forms if config.optimises]
     return {"squeeze": squeezed, "statistics": measured}
 
 
