@@ -85,6 +85,13 @@ def test_many_layers_are_shown_at_equal_distances():
     assert drawing.chosen(5, 12) == [0, 1, 2, 3, 4]
 
 
+def test_a_panel_holds_the_whole_band_where_its_least_values_are_alike():
+    rows = [0.1, 2.0] * losses.BUCKETS
+    axes = figures.loss_curves(course(rows, batches=1, iterations=len(rows))).axes[0]
+    low, high = axes.get_ylim()
+    assert low < 0.1 < 2.0 < high
+
+
 # --- numbers -------------------------------------------------------------------------------------
 
 

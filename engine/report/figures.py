@@ -61,7 +61,8 @@ def _curves(
             marker="." if len(course.x_B) < 8 else "",
             label=drawing.literal(name),
         )
-    drawing.log_if_positive(axes, [curve.low_B for _, curve in curves])
+    bounds = [side_B for _, curve in curves for side_B in (curve.low_B, curve.high_B)]
+    drawing.log_if_positive(axes, bounds)
     _whole_ticks(axes)
     batches = len(course.layout.betas)
     if 1 < batches <= BOUNDS:
