@@ -10,7 +10,7 @@ from cfm_tui.console.study import Findings
 from cfm_tui.progress import duration, size
 from engine.config import Config
 from engine.formula import PROBES
-from engine.responses import of_objective
+from engine.responses import of_objective, reads_beta
 from engine.schedules import batch_count, beta_at, betas_of_batches
 
 if TYPE_CHECKING:
@@ -115,9 +115,10 @@ def classes(findings: Findings) -> int:
 
 
 def betas(config: Config, count: int) -> Curve:
-    """β_b over the batches of `count` classes, at no more than so many of them; none without optimisation."""
-    if not config.optimises:
-        return "no β: nothing is optimised", np.empty(0), np.empty(0)
+    """β_b over the batches of `count` classes, at no more than so many of them; none that nothing reads."""
+    if not reads_beta(config):
+        why = "no filter of this method reads it" if config.optimises else "nothing is optimised"
+        return f"no β: {why}", np.empty(0), np.empty(0)
     objective = config.objective
     batches = batch_count(config.recover, config.ipc, count)
     if batches <= POINTS:
