@@ -19,7 +19,7 @@ import psutil
 from numpy.typing import NDArray
 
 from cfm_tui.curves import Curves
-from cfm_tui.progress import beta_text, duration, finished, size
+from cfm_tui.progress import beta_text, counted, duration, finished, size
 from engine import events, settings
 from engine.config import Config
 from engine.errors import UserError
@@ -326,12 +326,12 @@ def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:
     text = ""
     if isinstance(event, events.StageStarted):
         first = f", {event.done:,} of them done before" if event.done else ""
-        text = f"{event.stage}: {event.total:,} {event.unit}{first}"
+        text = f"{event.stage}: {counted(event.total, event.unit)}{first}"
     elif isinstance(event, events.StageFinished):
         text = finished(event, stages[event.stage].unit)
     elif isinstance(event, events.BatchRecovered):
         at = f" at {beta}" if (beta := beta_text(event.beta, 4)) else ""
-        text = f"batch {event.batch} of {event.batches}: {event.images} images{at}"
+        text = f"batch {event.batch} of {event.batches}: {counted(event.images, 'images')}{at}"
     elif isinstance(event, events.Checkpointed):
         text = f"checkpoint {event.number}: {size(event.bytes)}, {duration(event.seconds)}"
     elif isinstance(event, (events.Paused, events.Continued)):
@@ -339,5 +339,5 @@ def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:
     elif isinstance(event, events.EpochFinished) and event.epoch == event.epochs:
         measured = "" if event.accuracy is None else f", {event.accuracy:.1f} %"
         who = event.source if event.source == "teacher" else f"{event.source}, seed {event.seed}"
-        text = f"{event.architecture} ({who}): {event.epochs} epochs{measured}"
+        text = f"{event.architecture} ({who}): {counted(event.epochs, 'epochs')}{measured}"
     return "info", text

@@ -77,8 +77,14 @@ def _open(
     """Take the terminal, run the console, and print what it leaves."""
     from engine.errors import UserError
 
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not sys.stdin.isatty():
         raise UserError("usage", "the console needs a terminal", "use `cfm run` and `cfm watch` without one")
+    if not sys.stderr.isatty():
+        raise UserError(
+            "usage",
+            "the console needs a terminal, and stderr, on which it draws, is none",
+            "do not redirect stderr",
+        )
     from cfm_tui import terminal
     from cfm_tui.console.app import ConsoleApp
     from cfm_tui.console.driver import own_output

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfm_tui.console.study import Findings
-from cfm_tui.progress import duration, size
+from cfm_tui.progress import counted, duration, size
 from engine.config import Config
 from engine.formula import PROBES
 from engine.responses import of_objective, reads_beta
@@ -72,7 +72,9 @@ def backbone(findings: Findings) -> str:
     if problem is not None and problem.kind == "teacher":
         lines += [f"! {problem.message}", f"→ {problem.hint}"]
     elif config.backbone.teacher is None:
-        lines.append(f"teacher: trained first, {config.squeeze.epochs} epochs, unless in the cache")
+        lines.append(
+            f"teacher: trained first, {counted(config.squeeze.epochs, 'epochs')}, unless in the cache"
+        )
     else:
         lines.append(f"teacher: {config.backbone.teacher}")
     known = findings.accuracy
@@ -123,7 +125,7 @@ def betas(config: Config, count: int) -> Curve:
     batches = batch_count(config.recover, config.ipc, count)
     if batches <= POINTS:
         values = betas_of_batches(objective.schedule, objective.beta, config.ipc, batches)
-        name = f"β_b of {batches:,} batch{'' if batches == 1 else 'es'}"
+        name = f"β_b of {counted(batches, 'batches')}"
         return name, np.arange(1, batches + 1), np.array(values)
     steps = batches if objective.schedule.per == "batch" else config.ipc
     at = np.unique(np.linspace(0, steps - 1, POINTS).astype(np.int64))
