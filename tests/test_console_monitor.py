@@ -8,8 +8,7 @@ import io
 import pytest
 import tiny
 from consoles import SIZES, becomes, console, drive, shown, until
-from images_run import with_images
-from monitored import TAPS, before_recovery, copied, elsewhere, frozen, made, recovering, validating
+from monitored import TAPS, copied, elsewhere, frozen, made, recovering, validating
 from recorded import opened
 
 from cfm_tui.console.host import OpenGallery, OpenRun
@@ -51,11 +50,6 @@ def watch(folder, script, size=(80, 24), **options):
 def panels(pilot):
     """The screen without its last line, which is the same on all pages."""
     return "\n".join(shown(pilot).splitlines()[:-1]) + "\n"
-
-
-def keys(pilot):
-    """The last line."""
-    return shown(pilot).splitlines()[-1]
 
 
 # --- what it shows --------------------------------------------------------------------------------
@@ -147,45 +141,6 @@ def test_a_finished_run_shows_its_results_and_all_of_its_course(finished):
         await until(pilot, "Layers of batch")
 
     watch(finished, script)
-
-
-@pytest.mark.parametrize("text", ["objective: random\n", "seed: 0\n"])
-@pytest.mark.parametrize("batches", [2, 4])
-def test_images_that_no_recovery_shows_as_it_goes_are_shown(tmp_path, text, batches):
-    run, writer = with_images(tmp_path / "seen", batches=batches, text=text)
-    writer.close()
-    run.close("finished")
-
-    async def script(pilot, page):
-        await until(pilot, "4 Images: 12" if batches == 4 else "4 Images: 6 of 12")
-        await until(pilot, lambda: len(page._thumbnails._images) == 3 * batches)
-        assert page._thumbnails._labels[:3] == ["ant", "bee", "cat"]
-        assert "ant" in shown(pilot)
-
-    watch(tmp_path / "seen", script, (120, 40))
-
-
-def test_a_run_without_images_says_so(tmp_path):
-    folder = made(tmp_path / "seen", before_recovery, "stopped")
-
-    async def script(pilot, page):
-        await until(pilot, lambda: "4 Images: none" in shown(pilot) and "none yet" not in shown(pilot))
-
-    watch(folder, script, (120, 40))
-
-
-@pytest.mark.parametrize(("state", "offered"), [("running", True), ("stopped", False)])
-def test_the_last_line_offers_what_can_be_done(tmp_path, state, offered):
-    folder = made(tmp_path / "seen", recovering, state)
-
-    async def script(pilot, page):
-        await until(pilot, state.upper())
-        await until(pilot, lambda: ("space pause" in keys(pilot)) is offered)
-        assert ("S stop" in keys(pilot)) is ("w save" in keys(pilot)) is offered
-        assert "D detach" not in keys(pilot)  # it is not at work here
-        assert "i images" in keys(pilot)
-
-    watch(folder, script)
 
 
 def test_what_is_recorded_later_is_shown(tmp_path):
