@@ -92,6 +92,11 @@ class Album:
         return (found.pop() if len(found) == 1 else "") or f"{row + 1}."
 
     @property
+    def has_beta(self) -> bool:
+        """Whether any image has a β_b."""
+        return bool(np.isfinite(self.reader.beta_N).any())
+
+    @property
     def longest_heading(self) -> int:
         """Cells that headings take at most."""
         if self.flat:

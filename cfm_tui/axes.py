@@ -23,11 +23,15 @@ def clipped(values: NDArray[Any]) -> Floats:
 
 @dataclass(frozen=True)
 class Axis:
-    """From `low` to `high`, which differ; logarithms to the base of 10 where `log`."""
+    """From `low` to `high`, which differ; logarithms to the base of 10 where `log`.
+
+    whole: it counts something, so that ticks are whole numbers wherever there are any.
+    """
 
     low: float
     high: float
     log: bool = False
+    whole: bool = False
 
     def share(self, values: Floats) -> Floats:
         """0 for `low`, 1 for `high`."""
@@ -37,11 +41,14 @@ class Axis:
         """A little longer, so that it stays the same while what it holds grows a little."""
         step = _round(self.low, self.high, 25)[1]
         low, high = math.floor(self.low / step) * step, math.ceil(self.high / step) * step
-        return Axis(max(low, -HUGE), min(high, HUGE), self.log) if low < high else self
+        return Axis(max(low, -HUGE), min(high, HUGE), self.log, self.whole) if low < high else self
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
         """Shares of round numbers, and their labels: about as many as `most`."""
         numbers, step = self._decades(most) if self.log else _round(self.low, self.high, most)
+        if self.whole and step < 1:
+            counts = range(math.ceil(self.low), math.floor(self.high) + 1)
+            numbers, step = ([float(count) for count in counts], 1.0) if counts else (numbers, step)
         positions = [math.log10(number) for number in numbers] if self.log else numbers
         shares = [float(self.share(np.asarray(position, np.float64))) for position in positions]
         labels = _labels(numbers, step)
@@ -60,27 +67,29 @@ class Axis:
         return _round(10.0**self.low, 10.0 ** min(self.high, 308.0), most)
 
 
-def axis(values: Sequence[Floats], wanted: tuple[float, float] | None, log: bool = False) -> Axis | None:
+def axis(
+    values: Sequence[Floats], wanted: tuple[float, float] | None, log: bool = False, whole: bool = False
+) -> Axis | None:
     """What holds all finite values, or the range that is wanted; None where there is neither.
 
-    values: logarithms where `log`; wanted: never.
+    values: logarithms where `log`; wanted: never. whole: as of `Axis`.
     """
     if wanted is not None:
         low, high = sorted(float(end) for end in clipped(np.array(wanted)))
         if log:
             low, high = (math.log10(max(end, TINY)) if end > 0 else math.nan for end in (low, high))
         if low < high:
-            return Axis(low, high, log)
+            return Axis(low, high, log, whole)
     finite = [part[np.isfinite(part)] for part in values]
     ends = [(part.min(), part.max()) for part in finite if len(part)]
     if not ends:
         return None
     low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
     if low < high:
-        return Axis(low, high, log)
-    around = 0.5 if log else abs(low) / 2 or 1.0
+        return Axis(low, high, log, whole)
+    around = 0.5 if log or whole else abs(low) / 2 or 1.0
     return (
-        Axis(max(low - around, -HUGE), min(high + around, HUGE), log)
+        Axis(max(low - around, -HUGE), min(high + around, HUGE), log, whole)
         if low - around < high + around
         else None
     )

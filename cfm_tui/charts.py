@@ -142,7 +142,8 @@ def _body(lines: Sequence[Line], width: int, height: int, look: _Look) -> Rows:
     weights = look.weights
     with np.errstate(all="ignore"):
         read = [_read(line, look.log) for line in lines]
-        xs = axis([x[np.isfinite(low)] for x, low, _ in read], look.x_range)
+        whole = all(np.array_equal(x, np.rint(x)) for x, _, _ in read)
+        xs = axis([x[np.isfinite(low)] for x, low, _ in read], look.x_range, whole=whole)
         if xs is None or not read:
             return _said(_why_empty(lines, look.log), width, height)
         ys = _y_axis(read, xs, look)

@@ -6,10 +6,12 @@ Legend: T terms, L taps.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,10 +19,12 @@ import psutil
 from numpy.typing import NDArray
 
 from cfm_tui.curves import Curves
-from cfm_tui.progress import beta_text, duration, finished, size
-from engine import events
+from cfm_tui.progress import beta_text, counted, duration, finished, size
+from engine import events, settings
+from engine.config import Config
 from engine.errors import UserError
 from engine.events import STAGES, Event, Stage
+from engine.responses import reads_beta
 from engine.store import AT_WORK, StoredRun, files, folders
 from engine.store.glimpse import Glimpse
 from engine.store.numbers import FIXED, columns
@@ -92,6 +96,14 @@ class LogLine(NamedTuple):
     text: str
 
 
+def config_of(folder: Path) -> Config | None:
+    """A run's settings; None where they cannot be read."""
+    try:
+        return settings.resolve(file=folder / folders.CONFIG, base=None).config
+    except UserError:
+        return None
+
+
 class RunModel:
     """Reads a run a little at a time, and knows what was read.
 
@@ -99,6 +111,7 @@ class RunModel:
     was left. layout, curves: recovery's columns and their course, from its first numbers on; batch_curves: of
     the latest batch alone, from the first of its numbers that were read. batch (from 1), batches,
     iteration (done, of this batch), iterations, beta, ce, values_TL: the latest; 0 or None before.
+    betas: of all batches; empty, and `beta` None, where no filter reads β.
     rate: of the stage at work. log: the latest lines. memory_bytes: of the process at work, 0 where that is
     not here. damage: why files cannot be used, empty where all can. behind: the record goes on.
     """
@@ -114,6 +127,7 @@ class RunModel:
         self.batch_curves: Curves | None = None
         self.batch = self.batches = self.iteration = self.iterations = 0
         self.beta: float | None = None
+        self.betas: list[float] = []
         self.ce: float | None = None
         self.values_TL: NDArray[np.float32] | None = None
         self.rate = 0.0
@@ -233,7 +247,7 @@ class RunModel:
         self.batch, self.batches, self.iterations = told.batch, told.batches, told.total_iterations
         done = told.first + len(told.values_RP)
         self.iteration = done - (told.batch - 1) * told.total_iterations
-        self.beta, self.ce = told.beta, float(last[_CE])
+        self.beta, self.ce = told.beta if self.betas else None, float(last[_CE])
         self.values_TL = last[len(FIXED) :].reshape(len(self.layout.terms), len(self.layout.taps)).copy()
         self._progress("recover", told.time, done, told.rate)
 
@@ -255,6 +269,8 @@ class RunModel:
             self._lay_out(event)
         elif isinstance(event, events.StageFinished):
             self._end(event)
+        if isinstance(event, events.BatchRecovered) and not self.betas:
+            event = replace(event, beta=math.nan)
         level, text = _line(event, self.stages)
         if text:
             self.log.append(LogLine(moment, level, text))
@@ -287,8 +303,10 @@ class RunModel:
         elif event.done < self.curves.rows:
             self.curves.add(event.done, np.empty((0, width), np.float32))  # what follows is computed again
         self.layout = event
-        if self.beta is None and event.betas:
-            self.beta = event.betas[0]
+        config = config_of(self.run.folder)
+        self.betas = event.betas if config is None or reads_beta(config) else []
+        if self.beta is None and self.betas:
+            self.beta = self.betas[0]
 
     def _end(self, event: events.StageFinished) -> None:
         if self.stage == event.stage:
@@ -308,12 +326,12 @@ def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:
     text = ""
     if isinstance(event, events.StageStarted):
         first = f", {event.done:,} of them done before" if event.done else ""
-        text = f"{event.stage}: {event.total:,} {event.unit}{first}"
+        text = f"{event.stage}: {counted(event.total, event.unit)}{first}"
     elif isinstance(event, events.StageFinished):
         text = finished(event, stages[event.stage].unit)
     elif isinstance(event, events.BatchRecovered):
         at = f" at {beta}" if (beta := beta_text(event.beta, 4)) else ""
-        text = f"batch {event.batch} of {event.batches}: {event.images} images{at}"
+        text = f"batch {event.batch} of {event.batches}: {counted(event.images, 'images')}{at}"
     elif isinstance(event, events.Checkpointed):
         text = f"checkpoint {event.number}: {size(event.bytes)}, {duration(event.seconds)}"
     elif isinstance(event, (events.Paused, events.Continued)):
@@ -321,5 +339,5 @@ def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:
     elif isinstance(event, events.EpochFinished) and event.epoch == event.epochs:
         measured = "" if event.accuracy is None else f", {event.accuracy:.1f} %"
         who = event.source if event.source == "teacher" else f"{event.source}, seed {event.seed}"
-        text = f"{event.architecture} ({who}): {event.epochs} epochs{measured}"
+        text = f"{event.architecture} ({who}): {counted(event.epochs, 'epochs')}{measured}"
     return "info", text

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LINE_SECONDS = 5.0
 SHORT = {"iterations": "it", "epochs": "epochs", "images": "images"}
+ONE = {"iterations": "iteration", "epochs": "epoch", "images": "image", "batches": "batch"}
 
 
 class Tracker:
@@ -86,6 +87,11 @@ def _epoch(event: EpochFinished) -> str:
     who = f"{event.architecture} ({event.source}"
     who += ")" if event.source == "teacher" else f", seed {event.seed})"
     return f"{who}  epoch {event.epoch} of {event.epochs}  loss {event.loss:.3g}{measured}"
+
+
+def counted(count: int, unit: str) -> str:
+    """So many of a unit, which is named in the plural."""
+    return f"{count:,} {ONE.get(unit, unit) if count == 1 else unit}"
 
 
 def finished(event: StageFinished, unit: str) -> str:
@@ -161,7 +167,7 @@ class Display:
             self.say(finished(event, self.tracker.unit))
         elif isinstance(event, StageStarted):
             first = f", {event.done} of them done before" if event.done else ""
-            self.say(f"{event.stage}: {event.total} {event.unit}{first}")
+            self.say(f"{event.stage}: {counted(event.total, event.unit)}{first}")
         elif time.monotonic() - self._shown >= self._seconds:
             self.say(self.tracker.line())
 

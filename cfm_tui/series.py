@@ -5,6 +5,7 @@ Legend: T terms, L taps, D eigenvalues.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfm_tui.charts import ROLES, Line
-from engine import settings
+from cfm_tui.model import config_of
 from engine.config import Objective
-from engine.errors import UserError
 from engine.events import Stage
 from engine.responses import distinct, has_beta, of_term
-from engine.store import folders
 from engine.store.numbers import FIXED
 
 if TYPE_CHECKING:
@@ -68,10 +67,10 @@ def _summed(model: RunModel, columns: list[int]) -> tuple[Floats, Floats, Floats
 
 
 def betas(model: RunModel) -> list[Line]:
-    """β of every batch."""
-    if model.layout is None:
+    """β of every batch, where a filter reads it."""
+    if not model.betas:
         return []
-    values = np.asarray(model.layout.betas, np.float64)
+    values = np.asarray(model.betas, np.float64)
     return [Line("β by batch", np.arange(1.0, len(values) + 1), values)]
 
 
@@ -129,10 +128,8 @@ def _lines(
 
 def objective_of(folder: Path) -> Objective:
     """What a run's images are optimised for; without terms where that cannot be read."""
-    try:
-        return settings.resolve(file=folder / folders.CONFIG, base=None).config.objective
-    except UserError:
-        return Objective(terms=())
+    config = config_of(folder)
+    return Objective(terms=()) if config is None else config.objective
 
 
 def spectrum(glimpse: Glimpse, tap: str, objective: Objective) -> tuple[list[Line], float | None]:
@@ -163,7 +160,7 @@ def over_ranks(
     largest = float(np.max(spectra[REAL], initial=0.0)) or None
     drawn = [term for term in distinct(terms) if term.filter in ("ridge", None)]
     for term in drawn:
-        each = list(dict.fromkeys(betas)) if has_beta(term) else betas[:1]
+        each = list(dict.fromkeys(betas)) if has_beta(term) else [math.nan]
         f = "f" if len(drawn) == 1 else term.label
         for beta in each:
             at = f" β {beta:.3g}" if len(each) > 1 else ""

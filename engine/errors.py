@@ -29,7 +29,7 @@ class UserError(ValueError):
 class Stopped(Exception):
     """A run was left because somebody asked for it; its state is on disk.
 
-    by: who asked: a signal's name, or a user with host and process. folder: the run's.
+    by: who asked: a signal's name, or a user with host. folder: the run's.
     """
 
     def __init__(self, by: str, folder: object) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import formula
-from engine.config import FilterName, Objective, Term
+from engine.config import Config, FilterName, Objective, Term
 
 T = TypeVar("T")
 Floats = NDArray[np.float64]
@@ -91,6 +91,11 @@ def has_beta(term: Term) -> bool:
     """Whether f changes with β."""
     texts = term.sides
     return term.filter == "ridge" or any(formula.BETA in formula.names(formula.parse(text)) for text in texts)
+
+
+def reads_beta(config: Config) -> bool:
+    """Whether β changes anything of an experiment: its images are optimised, and a filter has it."""
+    return config.optimises and any(map(has_beta, config.objective.terms))
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,10 @@ def test_a_run_ends_with_images_of_every_class_and_its_control_beside(method, tm
     assert (model.state, model.damage, model.stages["recover"].state) == ("finished", "", "done")
     assert len(series.losses(model)) == (1 if method in TAKEN else 3)
     told = [line.text for line in model.log if " images" in line.text and "batch" in line.text]
-    assert all((" at β " in text) is (method not in TAKEN) for text in told)
+    assert (model.betas, model.beta, series.betas(model)) == ([], None, [])  # no filter of these reads it
+    assert "β" not in " ".join(told)
+    losses, _ = call(capsys, "show", tmp_path / "run", "--losses")
+    assert ("no losses: nothing is optimised" in losses) is (method in TAKEN)
     assert "nan" not in " ".join([grid, *told])
     assert shown.layer_rows(model, lambda values: "", 8) is not None
     again, _ = drive(launch.experiment(got, tmp_path / "run", "run"))
@@ -84,9 +87,10 @@ def test_the_form_of_a_new_experiment_knows_it(method):
     checked = form.check()
     assert checked.resolved is not None
     assert form.config.objective.method == method
-    _, x, y = telling.betas(form.config, 10)
-    assert len(x) == len(y)
-    assert (len(x) == 0) is (method in TAKEN)
+    name, x, y = telling.betas(form.config, 10)
+    assert len(x) == len(y) == 0
+    why = "nothing is optimised" if method in TAKEN else "no filter of this method reads it"
+    assert name == f"no β: {why}"
     assert (telling.responses(form.config, 10)[0] == []) is (method in TAKEN)
     sets = settings.as_sets(checked.changes)
     assert settings.resolve(preset="cifar10-10", sets=sets).config == form.config

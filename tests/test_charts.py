@@ -109,6 +109,22 @@ def test_any_numbers_in_any_size(drawn, width, height, terminal, log, x_range, y
     assert terminal.unicode or text(rows).isascii()
 
 
+@pytest.mark.parametrize(
+    ("x", "shown"),
+    [
+        ([0, 1], ["0", "1"]),
+        ([1, 2, 3], ["1", "2", "3"]),
+        ([1], ["1"]),
+        ([0], ["0"]),
+        ([0, 0.25], ["0", "0.05", "0.1", "0.15", "0.2"]),
+    ],
+)
+def test_ticks_of_counts_are_whole(x, shown) -> None:
+    line = Line("a", np.array(x, float), np.ones(len(x)))
+    drawn = text(draw([line], 80, 10, terminal=FULL))
+    assert drawn.splitlines()[-1].split() == shown
+
+
 def test_a_chart_without_cells_is_empty() -> None:
     assert draw(curves(), 0, 5, terminal=FULL) == [[]] * 5
     assert draw(curves(), 5, 0, terminal=FULL) == []

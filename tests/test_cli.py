@@ -3,12 +3,18 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from commandline import REPOSITORY, call, call_json, start, started
+from recorded import opened
 
 from cfm_tui import cli
+from cfm_tui.cli import steer
+from cfm_tui.cli.console import console as open_console
 from engine.errors import UserError
+from engine.events import StageStarted
+from engine.store import StoredRun
 
 HEAVY = ("torch", "torchvision", "numpy", "engine.config", "textual", "rich", "PIL", "sklearn", "yaml")
 
@@ -180,3 +186,27 @@ def test_the_console_says_what_to_use(capsys, monkeypatch):
             cli.console()
     assert left.value.code == 2
     assert "cfm run" in capsys.readouterr().err
+
+
+def test_that_stderr_is_no_terminal_is_said(monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda: False))
+    with pytest.raises(UserError, match="stderr, on which it draws") as told:
+        open_console()
+    assert "redirect" in told.value.hint
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("stopped", "is stopped in its stage recover; `cfm resume {}` goes on with it"),
+        ("failed", "has failed in its stage recover; `cfm resume {}` goes on with it"),
+        ("finished", "is finished; `cfm show {}` shows its results"),
+    ],
+)
+def test_what_a_stop_came_to_is_one_sentence(tmp_path, state, told):
+    folder = tmp_path / "run"
+    run = opened(folder)
+    run.record(StageStarted("recover", 8, "iterations"))
+    run.close(state, f"{folder} was stopped by somebody")
+    assert steer._ended(StoredRun(folder), state) == f"{folder} {told.format(folder)}"

@@ -77,6 +77,22 @@ def test_rows_are_classes_and_columns_go_by_beta(place):
     drive(gallery(place / "four"), script, (120, 40))
 
 
+def test_the_title_of_a_set_without_beta_names_none(tmp_path):
+    run = opened(tmp_path / "given")
+    writer = run.image_writer((3, 1, 16, 16), CLASSES)
+    writer.add(np.zeros((3, 1, 16, 16)), np.arange(3), 1, np.nan, np.full(3, np.nan))
+    writer.finish()
+    run.close("finished")
+
+    async def script(pilot):
+        await loaded(pilot)
+        assert "classes × images" in shown(pilot)
+        await pilot.press("b")
+        assert "images × classes" in shown(pilot)
+
+    drive(gallery(tmp_path / "given"), script)
+
+
 def test_the_cursor_goes_everywhere(place):
     async def script(pilot):
         await loaded(pilot)

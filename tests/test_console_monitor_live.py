@@ -100,6 +100,7 @@ def test_a_run_here_is_detached_by_the_application(runs, monkeypatch):
     async def script(pilot, page, session):
         monkeypatch.setattr(pilot.app, "action_detach", lambda: handed.append(session), raising=True)
         await until(pilot, "batch 1 of 1", 60)
+        await until(pilot, "D detach")
         await pilot.press("D")
         await until(pilot, lambda: handed == [session])
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from images_run import results
 from monitored import BETAS, TAPS, glimpse
-from recorded import opened
+from recorded import layout, opened, progress
 
 from cfm_tui import series
 from cfm_tui.console import shown as words
@@ -52,6 +52,25 @@ def goal(*titles):
     """An objective with terms of these filters and signals."""
     pairs = (title.split("/") for title in titles)
     return Objective.model_validate({"terms": [{"filter": f, "signal": g} for f, g in pairs]})
+
+
+@pytest.mark.parametrize(("method", "large"), [("cfm", "β of batch 1"), ("sre2l", "")])
+def test_beta_is_the_number_that_matters_where_a_filter_reads_it(tmp_path, method, large):
+    run = opened(tmp_path / "run", text=f"objective: {method}\n")
+    run.record(events.StageStarted("recover", 8, "iterations"))
+    run.record(layout())
+    run.record(progress(1, 0))
+    model = RunModel(store.StoredRun(tmp_path / "run"))
+    model.read(9)
+    assert words.headline(model)[1] == large
+    assert words.place(model) == "batch 1 of 2, iteration 2 of 4"
+    run.close("stopped")
+
+
+def test_a_filter_without_beta_is_drawn_where_there_is_no_beta():
+    terms = Objective.model_validate({"terms": [{"f": "lambda**2", "signal": "none"}]}).terms
+    lines = series.over_ranks({series.REAL: np.ones(3)}, terms, [], {})
+    assert [line.name for line in lines] == ["Ψ", "f(Ψ)"]
 
 
 def test_a_spectrum_says_where_the_filter_turns():

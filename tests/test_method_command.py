@@ -68,6 +68,9 @@ def test_show_tells_of_methods_without_terms(capsys, method):
     document = call_json(capsys, "method-show", "method", "show", method)
     assert document["terms"] == document["curves"] == []
     text, _ = call(capsys, "method", "show", method)
+    assert document["formula"] != "x"
+    assert "nothing is optimised" in text
+    assert "cross-entropy ×" not in text  # it has no objective
     assert document["formula"] in text
 
 

@@ -34,6 +34,16 @@ def test_lines_say_batch_beta_losses_rate_and_time_left():
     assert ended == "recover: 1 min 15 s (0.267 it/s)"
 
 
+def test_one_is_told_in_the_singular():
+    stream = io.StringIO()
+    display = progress.Display(stream, seconds=0.0)
+    for unit in ("epochs", "batches", "images", "iterations"):
+        display.hear(events.StageStarted("recover", 1, unit))
+    said = stream.getvalue().split()
+    assert [word for word in said if word.isalpha()] == ["epoch", "batch", "image", "iteration"]
+    assert progress.counted(2000, "epochs") == "2,000 epochs"
+
+
 def test_quiet_says_warnings_alone():
     assert followed(progress.Quiet) == ["warning: mind the gap"]
 

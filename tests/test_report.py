@@ -315,6 +315,27 @@ def test_damage_is_told_and_the_rest_is_shown(capsys, world, here, damage, what)
     assert "Missing" in found.text
 
 
+def test_of_no_image_yet_none_is_said_to_be_shown(capsys, here):
+    run, writer = with_images(here / "cut", batches=0)
+    writer.close()
+    run.close("stopped")
+    _, err = call(capsys, "report", here / "cut", "-q")
+    assert "no distilled images: none of 12 is finished yet → cfm resume" in err
+    assert "these are shown" not in err
+
+
+@pytest.mark.parametrize("method", ["random", "rded"])
+def test_what_is_not_optimised_lacks_no_losses(capsys, here, method):
+    run, writer = with_images(here / method, text=f"objective: {method}\n")
+    writer.close()
+    run.close("finished")
+    _, err = call(capsys, "report", here / method, "--out", "a.html", "-q")
+    assert "losses" not in err
+    text = parsed(here / "a.html").text
+    assert "None: nothing was optimised." in text
+    assert "β_b" not in text
+
+
 def test_a_run_that_left_nothing_has_a_page(capsys, here):
     opened(here / "<b>run & co").close("stopped")
     out, err = call(capsys, "report", here / "<b>run & co", "-q")

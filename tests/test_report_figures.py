@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from images_run import with_images
 from recorded import layout, opened, progress, record_recovery
 
 from engine import events, settings, store
@@ -16,6 +17,7 @@ from engine.report.lens import Layer
 from engine.report.losses import Course
 from engine.report.subject import Subject
 from engine.responses import has_beta
+from engine.store.images import Reader
 
 PNG, TAPS = b"\x89PNG\r\n\x1a\n", ["conv0", "conv1"]
 
@@ -81,6 +83,13 @@ def test_many_layers_are_shown_at_equal_distances():
     assert len(titles) == drawing.PANELS
     assert (titles[0], titles[-1]) == ("layer0", "layer39")
     assert drawing.chosen(5, 12) == [0, 1, 2, 3, 4]
+
+
+def test_a_panel_holds_the_whole_band_where_its_least_values_are_alike():
+    rows = [0.1, 2.0] * losses.BUCKETS
+    axes = figures.loss_curves(course(rows, batches=1, iterations=len(rows))).axes[0]
+    low, high = axes.get_ylim()
+    assert low < 0.1 < 2.0 < high
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -198,6 +207,57 @@ def test_cells_stand_where_they_are_told_and_keep_their_pixels():
     assert (picture[:128, 132:] == 255).all()
     assert centres[1] - centres[0] == 132
     assert drawing.png(grids.draw(grid), dpi=40).startswith(PNG)
+
+
+# --- captions ------------------------------------------------------------------------------------
+
+
+def unfinished(name, *sets):
+    """A run of a method that stands at 3 of 8 iterations; no image is finished, statistics are there."""
+    found = Subject(store.StoredRun(Path(name)), "stopped", settings.resolve(preset="smoke", sets=sets))
+    found.record = losses.Record(None, course([1.0] * 3), ())
+    found.layers, found.source = [Layer("a", np.ones(3), np.ones(3))], "recovery"
+    return found
+
+
+def test_captions_of_an_unfinished_run_say_what_was_done():
+    run = unfinished("half", "objective=cfm")
+    assert "over the first 3 of 8 iterations" in plates.losses(run).caption
+    assert "because no distilled image is finished" in plates.spectra(run).caption
+    run.record.course.add(3, np.ones((5, 6), np.float32))
+    assert "over 8 iterations" in plates.losses(run).caption
+
+
+def test_no_filter_is_told_of_what_was_not_optimised():
+    run = unfinished("taken", "objective=random")
+    assert "Nothing was optimised" in plates.spectra(run).caption
+    given = unfinished("given", "objective=cfm", "given.images=elsewhere")
+    assert plates.filters_of(given) == []
+    assert len(plates.filters_of(unfinished("half", "objective=sre2l", "objective=lfm"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "title", "column"), [("cfm", "by β_b", "β 0.0854"), ("sre2l", "by class", "batch 2")]
+)
+def test_images_are_shown_by_beta_where_a_filter_reads_it(tmp_path, method, title, column):
+    run, writer = with_images(tmp_path / "run", batches=2)
+    writer.close()
+    run.close("stopped")
+    found = unfinished("run", f"objective={method}")
+    found.images = Reader(tmp_path / "run" / "images")
+    plate = plates.images(found)
+    assert plate.title == f"Images {title}"
+    assert column in plate.alt
+    assert ("β" in plate.caption) is (method == "cfm")
+
+
+def test_ticks_of_counts_are_whole():
+    one = [figures.schedules([("cfm", [0.1])]), figures.loss_curves(course([1.0, 2.0], 1, 1, 2))]
+    for axes in (axes for drawn in one for axes in drawn.axes):
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks == [round(tick) for tick in ticks]
+        assert ticks
 
 
 # --- groups --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ def test_requests_are_taken_in_order_and_once(tmp_path):
     assert all(file.exists() for file in files)
     found = inbox.take()
     assert [request.command for request in found] == asked
-    assert {request.by for request in found} == {f"{control._user()}@{os.uname().nodename} {os.getpid()}"}
+    assert {request.by for request in found} == {f"{control._user()}@{os.uname().nodename}"}
     assert not any(file.exists() for file in files)
     assert inbox.take() == []
 

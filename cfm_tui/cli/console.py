@@ -75,10 +75,7 @@ def _open(
     read_only: bool,
 ) -> None:
     """Take the terminal, run the console, and print what it leaves."""
-    from engine.errors import UserError
-
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UserError("usage", "the console needs a terminal", "use `cfm run` and `cfm watch` without one")
+    _require_terminal()
     from cfm_tui import terminal
     from cfm_tui.console.app import ConsoleApp
     from cfm_tui.console.driver import own_output
@@ -106,6 +103,19 @@ def _open(
         raise app.failed
     if app.return_code:
         raise typer.Exit(app.return_code)
+
+
+def _require_terminal() -> None:
+    from engine.errors import UserError
+
+    if not sys.stdin.isatty():
+        raise UserError("usage", "the console needs a terminal", "use `cfm run` and `cfm watch` without one")
+    if not sys.stderr.isatty():
+        raise UserError(
+            "usage",
+            "the console needs a terminal, and stderr, on which it draws, is none",
+            "do not redirect stderr",
+        )
 
 
 def _preferences(fps: float | None, images: str | None, theme: str | None) -> Preferences:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from rich.color import ColorSystem
 
 from cfm_tui import ascii_image, charts, series, terminal
-from cfm_tui.model import RunModel
+from cfm_tui.model import RunModel, config_of
 from cfm_tui.progress import beta_text
+from engine.responses import has_beta
 
 if TYPE_CHECKING:
     from cfm_tui.charts import Line
@@ -42,7 +43,10 @@ def losses(run: StoredRun) -> str:
     while model.behind:
         model.read(0.5)
     if model.layout is None or model.curves is None or not model.curves.rows:
-        return "no losses: recovery told no numbers yet"
+        config = config_of(run.folder)
+        if config is not None and not config.optimises:
+            return "no losses: nothing is optimised"
+        return "no losses: recovery told no numbers" + (" yet" if model.results is None else "")
     whole = _chart(series.losses(model), "all layers", "iteration")
     layers = [
         _chart(series.layer(model, place), tap, "iteration") for place, tap in enumerate(model.layout.taps)
@@ -56,7 +60,8 @@ def spectra(run: StoredRun) -> str:
     if seen is None or not seen.spectra:
         return "no spectra: recovery left none, or its objective reads no Ψ; `cfm report` measures them"
     objective = series.objective_of(run.folder)
-    found = [f"Ψ of the real images and Ψ_s as recovery saw them last: batch {seen.batch}, β {seen.beta:.3g}"]
+    at = f", {beta_text(seen.beta)}" if any(map(has_beta, objective.terms)) else ""
+    found = [f"Ψ of the real images and Ψ_s as recovery saw them last: batch {seen.batch}{at}"]
     for tap in seen.spectra:
         lines, turn = series.spectrum(seen, tap, objective)
         found.append(_chart(lines, tap, series.RANKS, turn))

@@ -70,7 +70,7 @@ def show(
     if as_json:
         print_json(found)
     else:
-        _print(found)
+        _print(found, optimises=resolved.config.optimises)
 
 
 def _words(document: Document) -> dict[str, str]:
@@ -120,14 +120,15 @@ def _numbers(curve: Response, found: list[float]) -> dict[str, Any]:
     return {"name": curve.name, "beta": curve.beta, "side": side, "values": values}
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(found: dict[str, Any], *, optimises: bool) -> None:
     from cfm_tui.tables import aligned, terms_table
 
     objective = found["objective"]
     _say(f"{found['name']}: {found['description']}" if found["description"] else found["name"])
     rows = [[key, found[key]] for key in ("formula", "source") if found[key]]
-    rows.append(["taps", f"{objective['taps']}, cross-entropy × {objective['ce']:g}"])
-    if objective["first_tap"] != 1:
+    if optimises:
+        rows.append(["taps", f"{objective['taps']}, cross-entropy × {objective['ce']:g}"])
+    if optimises and objective["first_tap"] != 1:
         rows[-1][1] += f", the first tap × {objective['first_tap']:g}"
     if any(each["beta"] is not None for each in found["curves"]):
         rows.append(["β", " to ".join(f"{beta:.3g}" for beta in found["betas"])])

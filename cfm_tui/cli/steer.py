@@ -56,13 +56,24 @@ def _ask(name: str, command: Command, wait: float, *states: str) -> None:
         state = found.state()
         done = state in states if states else state == "paused" or found.checkpoints() > before
         if done and not request.exists():
-            typer.echo(f"{found.folder}: {command} done; {_place(found)}")
+            typer.echo(_ended(found, state) if command == "stop" else _done(found, command))
             return
         if state not in store.AT_WORK:
             raise UserError("usage", f"{found.folder} is {state} now", _way_on(found, state))
         time.sleep(POLL_SECONDS)
     typer.echo(f"{found.folder}: asked to {command}; it has not come to a save point in {wait:g} s")
     raise typer.Exit(1)
+
+
+def _done(found: StoredRun, command: Command) -> str:
+    return f"{found.folder}: {command} done; {_place(found)}"
+
+
+def _ended(found: StoredRun, state: str) -> str:
+    """What became of a run, and what can be done with it now."""
+    stage = found.status().get("stage")
+    where = f" in its stage {stage}" if stage and state != "finished" else ""
+    return f"{found.folder} {'has' if state == 'failed' else 'is'} {state}{where}; {_way_on(found, state)}"
 
 
 def _place(found: StoredRun) -> str:

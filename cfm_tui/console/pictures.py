@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,6 +96,30 @@ def _read(reader: Reader, number: int) -> NDArray[np.uint8] | str:
         return smaller(reader.pixels(number))
     except UserError as error:
         return error.message
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The first images of a set, small, with the names of their classes. count: that are there of `total`."""
+
+    images: list[NDArray[np.uint8]]
+    names: list[str]
+    count: int
+    total: int
+
+
+def sample(place: Path, most: int) -> Sample | None:
+    """At most so many images of the set in a folder; None where there are none that can be read."""
+    from engine.store.images import Reader
+
+    try:
+        reader = Reader(place)
+        numbers = range(min(reader.count, most))
+        images = [smaller(reader.pixels(number)) for number in numbers]
+    except UserError:
+        return None
+    names = [reader.classes[int(reader.labels_N[number])] for number in numbers]
+    return Sample(images, names, reader.count, reader.total) if images else None
 
 
 def smaller(pixels_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:

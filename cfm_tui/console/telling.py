@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfm_tui.console.study import Findings
-from cfm_tui.progress import duration, size
+from cfm_tui.progress import counted, duration, size
 from engine.config import Config
 from engine.formula import PROBES
-from engine.responses import of_objective
+from engine.responses import of_objective, reads_beta
 from engine.schedules import batch_count, beta_at, betas_of_batches
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def backbone(findings: Findings) -> str:
     if problem is not None and problem.kind == "teacher":
         lines += [f"! {problem.message}", f"→ {problem.hint}"]
     elif config.backbone.teacher is None:
-        lines.append(f"teacher: trained first, {config.squeeze.epochs} epochs, unless in the cache")
+        lines.append(
+            f"teacher: trained first, {counted(config.squeeze.epochs, 'epochs')}, unless in the cache"
+        )
     else:
         lines.append(f"teacher: {config.backbone.teacher}")
     known = findings.accuracy
@@ -115,14 +117,15 @@ def classes(findings: Findings) -> int:
 
 
 def betas(config: Config, count: int) -> Curve:
-    """β_b over the batches of `count` classes, at no more than so many of them; none without optimisation."""
-    if not config.optimises:
-        return "no β: nothing is optimised", np.empty(0), np.empty(0)
+    """β_b over the batches of `count` classes, at no more than so many of them; none that nothing reads."""
+    if not reads_beta(config):
+        why = "no filter of this method reads it" if config.optimises else "nothing is optimised"
+        return f"no β: {why}", np.empty(0), np.empty(0)
     objective = config.objective
     batches = batch_count(config.recover, config.ipc, count)
     if batches <= POINTS:
         values = betas_of_batches(objective.schedule, objective.beta, config.ipc, batches)
-        name = f"β_b of {batches:,} batch{'' if batches == 1 else 'es'}"
+        name = f"β_b of {counted(batches, 'batches')}"
         return name, np.arange(1, batches + 1), np.array(values)
     steps = batches if objective.schedule.per == "batch" else config.ipc
     at = np.unique(np.linspace(0, steps - 1, POINTS).astype(np.int64))

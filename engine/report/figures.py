@@ -61,7 +61,9 @@ def _curves(
             marker="." if len(course.x_B) < 8 else "",
             label=drawing.literal(name),
         )
-    drawing.log_if_positive(axes, [curve.low_B for _, curve in curves])
+    bounds = [side_B for _, curve in curves for side_B in (curve.low_B, curve.high_B)]
+    drawing.log_if_positive(axes, bounds)
+    _whole_ticks(axes)
     batches = len(course.layout.betas)
     if 1 < batches <= BOUNDS:
         for batch in range(1, batches):
@@ -182,7 +184,7 @@ def schedules(betas: Sequence[tuple[str, Sequence[float]]]) -> Figure:
 def _whole_ticks(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
 # --- one row for each group --------------------------------------------------------------------------

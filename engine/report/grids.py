@@ -40,10 +40,10 @@ class Grid:
     left_out: str = ""
 
 
-def by_beta(subject: Subject) -> Grid | None:
-    """A run's images: rows are classes, the first column real images, then β_b from batch to batch.
+def of_run(subject: Subject, *, by_beta: bool) -> Grid | None:
+    """A run's images: rows are classes, the first column real images, then from batch to batch.
 
-    Damaged images are left blank. None where there are no images at all.
+    by_beta: name columns by their β_b. Damaged images are left blank. None where there are no images at all.
     """
     reader = subject.images
     if reader is None or not reader.count:
@@ -59,7 +59,7 @@ def by_beta(subject: Subject) -> Grid | None:
         found = [_pixels(reader, own[rank]) if rank < len(own) else None for rank in shown]
         cells.append([subject.real_KCHW.get(label), *found] if subject.real_KCHW else found)
     numbers = [[own[rank] for own in members.values() if rank < len(own)] for rank in shown]
-    columns = [_beta_name(reader, each) for each in numbers]
+    columns = [_column(reader, each, by_beta=by_beta) for each in numbers]
     left_out = _left_out(len(reader.classes), len(labels), ranks, len(shown))
     return Grid(
         [reader.classes[label] for label in labels],
@@ -114,10 +114,10 @@ def _pixels(reader: Reader, number: int) -> Pixels | None:
         return None
 
 
-def _beta_name(reader: Reader, numbers: Sequence[int]) -> str:
-    """β of a column, where all of its images share it; else the batches that they are of."""
+def _column(reader: Reader, numbers: Sequence[int], *, by_beta: bool) -> str:
+    """β of a column, where it is asked for and all images share it; else the batches that they are of."""
     betas = {f"{reader.beta_N[number]:.3g}" for number in numbers}
-    if len(betas) == 1 and "nan" not in betas:
+    if by_beta and len(betas) == 1 and "nan" not in betas:
         return f"β {betas.pop()}"
     batches = sorted({int(reader.batch_N[number]) for number in numbers})
     return f"batch {batches[0]}" if len(batches) == 1 else f"batches {batches[0]}–{batches[-1]}"

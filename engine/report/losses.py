@@ -33,14 +33,16 @@ class Curve:
 class Course:
     """All columns of the table in at most `BUCKETS` buckets of `stride` rows that follow each other.
 
-    rows: how many there are to be; iterations: of one batch. Numbers that are not finite, and those that
-    are damaged or were replaced, are left out; what was done again with the same outcome counts each time.
+    rows: how many there are to be; done: how far recovery came; iterations: of one batch. Numbers that are
+    not finite, and those that are damaged or were replaced, are left out; what was done again with the same
+    outcome counts each time.
     """
 
     def __init__(self, layout: RecoverLayout, iterations: int) -> None:
         self.layout = layout
         self.iterations = iterations
         self.rows = len(layout.betas) * iterations
+        self.done = 0
         self.stride = max(1, -(-self.rows // BUCKETS))
         shape = (-(-self.rows // self.stride), len(FIXED) + len(layout.terms) * len(layout.taps))
         self._sum_BP = np.zeros(shape)
@@ -52,6 +54,7 @@ class Course:
         values_RP = values_RP[: max(self.rows - first, 0)]
         if not len(values_RP) or values_RP.shape[1] != self._sum_BP.shape[1]:
             return
+        self.done = max(self.done, first + len(values_RP))
         here = slice(first // self.stride, (first + len(values_RP) - 1) // self.stride + 1)
         starts_B = np.maximum(np.arange(here.start, here.stop) * self.stride - first, 0)
         finite_RP = np.isfinite(values_RP)

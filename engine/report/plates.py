@@ -14,7 +14,7 @@ from engine.report import drawing, figures, grids
 from engine.report.groups import Accuracy, Group, Likeness
 from engine.report.page import Plate, slug
 from engine.report.subject import Subject
-from engine.responses import Response, has_beta, of_objective
+from engine.responses import Response, of_objective, reads_beta
 
 _CLASSES = (
     "Bars: sample standard deviation over classes (none for a single one); small dots: single classes; in"
@@ -80,7 +80,7 @@ def betas_read(subject: Subject) -> list[float]:
     """β_b of a run; empty where none of its filters reads β, or recovery has not begun."""
     layout = subject.record.layout
     config = subject.config
-    if layout is None or config is None or not any(map(has_beta, config.objective.terms)):
+    if layout is None or config is None or not reads_beta(config):
         return []
     return [float(beta) for beta in layout.betas]
 
@@ -92,25 +92,28 @@ def methods_grid(groups: Sequence[Group]) -> Plate | None:
         return None
     caption = (
         "Rows: classes. The first image of each: real, if it could be read, then of each method's first run,"
-        " which is the one with the first β (UniDD Figures 1, 4). " + grid.left_out
+        " which is the one with the first β where there is any (UniDD Figures 1, 4). " + grid.left_out
     )
     alt = f"Images of {len(grid.rows)} classes, columns: {', '.join(grid.columns)}"
     return Plate("images-by-method", "Real and distilled images", caption, alt, grids.draw(grid), True)
 
 
 def images(subject: Subject) -> Plate | None:
-    """Figure 5: a column for each β_b."""
-    grid = grids.by_beta(subject)
+    """Figure 5: a column for each β_b, or for each image of a class where there is no β."""
+    by_beta = subject.config is None or reads_beta(subject.config)
+    grid = grids.of_run(subject, by_beta=by_beta)
     if grid is None:
         return None
     real = " First column: the real image with which the control begins." if subject.real_KCHW else ""
+    with_beta = ", with their β_b (UniDD Figure 5)" if by_beta else ""
     caption = (
         f"Distilled images of {subject.name} ({subject.method}). Rows: classes; columns: the images"
-        f" of a class in the order in which they were recovered, with their β_b (UniDD Figure 5).{real}"
+        f" of a class in the order in which they were made{with_beta}.{real}"
         f" {grid.left_out}"
     )
     alt = f"Images of {len(grid.rows)} classes, columns: {', '.join(grid.columns)}"
-    return Plate(f"images-{slug(subject.name)}", "Images by β_b", caption, alt, grids.draw(grid), True)
+    title = "Images by β_b" if by_beta else "Images by class"
+    return Plate(f"images-{slug(subject.name)}", title, caption, alt, grids.draw(grid), True)
 
 
 def losses(subject: Subject) -> Plate | None:
@@ -127,10 +130,11 @@ def losses(subject: Subject) -> Plate | None:
         )
     shown = drawing.chosen(len(taps), drawing.PANELS - 1)
     left_out = f" Shown are {len(shown)} of {len(taps)} layers." if len(shown) < len(taps) else ""
+    some = f"the first {course.done:,} of " if course.done < course.rows else ""
     ends = ", divided by dotted lines" if 1 < batches <= figures.BOUNDS else ""
     caption = (
         f"Recovery of {subject.name} ({subject.method}): cross-entropy, then each term (filter/signal)"
-        f" at each tap, unweighted (UniDD Eq. 20), over {course.rows:,} iterations:"
+        f" at each tap, unweighted (UniDD Eq. 20), over {some}{course.rows:,} iterations:"
         f" {counted(batches, 'batch', 'es')} of {course.iterations:,}{ends}.{band}{left_out} One recovery, so"
         " no error bars."
     )
@@ -148,15 +152,18 @@ def spectra(subject: Subject) -> Plate | None:
     if subject.source == "images":
         what = "Ψ over all training images, Ψ_s over all distilled images at once, un-augmented."
     else:
+        there = subject.images is not None and subject.images.count > 0
+        why = "teacher or data are not at hand" if there else "no distilled image is finished"
         what = (
-            "As recovery left them, because teacher or data are not at hand: Ψ_s of its last, moving"
-            " statistics, through random views."
+            f"As recovery left them, because {why}: Ψ_s of its last, moving statistics, through random views."
         )
     reading = (
         " Dashed, on the right axis: f(λ) over the real eigenvalues, as a share of its largest value there;"
         " what rises to the right is high-pass, what falls is low-pass."
     )
-    if not over:
+    if not subject.optimised:
+        reading = " Nothing was optimised, so there is no filter to draw."
+    elif not over:
         reading = " The objective's filter is no function of the spectrum, so none is drawn."
     shown = drawing.chosen(len(layers), drawing.PANELS)
     left_out = f" Shown are {len(shown)} of {len(layers)} layers." if len(shown) < len(layers) else ""
@@ -173,7 +180,7 @@ def spectra(subject: Subject) -> Plate | None:
 def filters_of(subject: Subject) -> list[Response]:
     """What is drawn over spectra: `filters_over` them at the β_b of a run."""
     config = subject.config
-    return [] if config is None else filters_over(config.objective, betas_of(subject))
+    return [] if config is None or not config.optimises else filters_over(config.objective, betas_of(subject))
 
 
 def filters_over(objective: Objective, betas: Sequence[float]) -> list[Response]:

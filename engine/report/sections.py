@@ -160,9 +160,14 @@ def _own_figures(subject: Subject) -> list[tuple[str, list[Plate | Table | Note]
     found: list[tuple[str, list[Plate | Table | Note]]] = []
     for title, make in titles.items():
         plate = make(subject)
-        nothing = Note("Nothing to draw: what is missing is told with the results.", warning=True)
-        found.append((title, [nothing if plate is None else plate]))
+        found.append((title, [_nothing(subject, title) if plate is None else plate]))
     return found
+
+
+def _nothing(subject: Subject, title: str) -> Note:
+    if title == "Losses" and not subject.optimised:
+        return Note("None: nothing was optimised.")
+    return Note("Nothing to draw: what is missing is told with the results.", warning=True)
 
 
 def _own_tables(subject: Subject) -> list[tuple[str, Table]]:

@@ -81,6 +81,11 @@ class Subject:
         """The method's name; ``?`` where the settings cannot be read."""
         return "?" if self.config is None else self.config.objective.method
 
+    @property
+    def optimised(self) -> bool:
+        """Whether its images are optimised, as far as is known."""
+        return self.config is None or self.config.optimises
+
     def lack(self, what: str, why: str, hint: str = "") -> None:
         """Note what is missing."""
         self.missing.append(Missing(what, why, hint))
@@ -109,14 +114,19 @@ def read(run: StoredRun) -> Subject:
             found.lack("results", f"the run is not finished: {found.state}", f"cfm resume {run.folder}")
     with found.lacking("losses"):
         found.record = losses.read(run)
-        if found.record.course is None:
+        if found.record.course is None and found.optimised:
             found.lack("losses", "recovery told no numbers, or they are damaged")
     with found.lacking("distilled images"):
         found.images = Reader(run.folder / folders.IMAGES)
         if found.images.count < found.images.total:
-            some = f"{found.images.count} of {found.images.total} images are recovered; these are shown"
-            found.lack("distilled images", some, f"cfm resume {run.folder}")
+            found.lack("distilled images", _how_many(found.images), f"cfm resume {run.folder}")
     return found
+
+
+def _how_many(images: Reader) -> str:
+    if not images.count:
+        return f"none of {images.total} is finished yet"
+    return f"{images.count} of {images.total} are finished; these are shown"
 
 
 def _whole(results: dict[str, Any] | None, run: StoredRun) -> dict[str, Any] | None:

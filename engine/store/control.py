@@ -39,7 +39,7 @@ def request(folder: Path, command: Command) -> Path:
     assert command in COMMANDS
     make_folder(folder / FOLDER)
     path = folder / FOLDER / f"{time.time_ns()}.{command}"
-    by = f"{_user()}@{socket.gethostname()} {os.getpid()}"
+    by = f"{_user()}@{socket.gethostname()}"
     write_json(path, {"by": by, "time": timestamp()}, hint="ask for the right to write there")
     return path
 

@@ -46,7 +46,7 @@ def test_pause_continue_checkpoint_stop(case, counted, capsys, stage):
         assert "checkpoint done" in call(capsys, "checkpoint", case.run)[0]
         assert "continue done; running" in call(capsys, "continue", case.run)[0]
         assert "checkpoint done" in call(capsys, "checkpoint", case.run)[0]
-        assert "stop done; stopped" in call(capsys, "stop", case.run)[0]
+        assert "is stopped in its stage" in call(capsys, "stop", case.run)[0]
         assert process.wait() == 130, process.said()
         assert case.heard("Paused")
         assert case.heard("Continued")
@@ -61,7 +61,7 @@ def test_a_paused_run_can_be_stopped_and_saved(case, counted, capsys):
         process = case.start(code=slow())
         case.at("squeeze", process)
         call(capsys, "pause", case.run)
-        assert "stop done; stopped" in call(capsys, "stop", case.run)[0]
+        assert "is stopped in its stage" in call(capsys, "stop", case.run)[0]
         assert process.wait() == 130, process.said()
         case.finish()
 

@@ -120,11 +120,15 @@ class Page(Screen[None]):
         """The title, the body and the footer."""
         yield Static(id="title", markup=False)
         yield from self.body()
-        yield KeyLine()
+        yield KeyLine(self.offers)
 
     def body(self) -> Iterator[Widget]:
         """The page's panels, in containers as its layout needs them."""
         yield from ()
+
+    def offers(self, action: str) -> bool:
+        """Whether the last line names the key of an action; `refresh_bindings` where that changed."""
+        return True
 
     def on_mount(self) -> None:
         """Show the title and the first panel, then what the page begins with."""

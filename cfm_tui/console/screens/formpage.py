@@ -292,6 +292,8 @@ class FormPage(Page):
         layer = list(spectra)[self.chosen_layer % len(spectra)] if spectra else None
         lines, label = telling.responses(config, classes, spectra.get(layer) if layer is not None else None)
         title = layer if layer is not None else "f(λ), no statistics yet"
+        if not config.optimises:
+            title = "no filter: nothing is optimised"
         self.query_one("#responses", Chart).plot(lines, title=title, x_label=label)
 
     def csv(self) -> str:

@@ -204,7 +204,8 @@ class GalleryPage(Page):
 
     def _say(self, album: Album) -> None:
         reader = album.reader
-        rows = album.classes[0] if album.flat else "classes × β" if album.order == "class" else "β × classes"
+        sides = ("classes", "β" if album.has_beta else "images")
+        rows = album.classes[0] if album.flat else " × ".join(sides[:: 1 if album.order == "class" else -1])
         there = (
             f"{reader.count:,}"
             if reader.count == reader.total

@@ -97,6 +97,7 @@ class LayerPage(Page):
             chart.plot([])
             return
         lines, turn = series.spectrum(glimpse, self._tap, self._objective)
-        where = f"batch {glimpse.batch}, iteration {glimpse.iteration}, β {glimpse.beta:.3g}"
+        where = f"batch {glimpse.batch}, iteration {glimpse.iteration}"
+        where += f", β {glimpse.beta:.3g}" if self._model.betas else ""
         panel.say(f"Spectrum: {where}" + ("; | where λ < β" if turn is not None else ""))
         chart.plot(lines, x_label=series.RANKS, mark=turn)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.binding import Binding, BindingType
 from textual.containers import Container
@@ -15,6 +15,7 @@ from textual.widgets import DataTable
 
 from cfm_tui.console import shown
 from cfm_tui.console.host import OpenGallery
+from cfm_tui.console.pictures import Sample, sample
 from cfm_tui.console.screens.base import SMALL, Page, Panel
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.screens.layer import LayerPage
@@ -24,12 +25,16 @@ from cfm_tui.console.session import Session
 from cfm_tui.console.widgets.thumbnails import Thumbnails
 from cfm_tui.model import RunModel
 from engine.errors import UserError
-from engine.store import AT_WORK, StoredRun, control
+from engine.store import AT_WORK, StoredRun, control, folders
 from engine.store.control import Command
+from engine.store.glimpse import MOST_IMAGES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 READ_SECONDS = 0.05  #: of a tick, for reading the record
 CHART_SECONDS = 2.0  #: between two drawings of charts and tables, unasked
-SIZES = (40, 32, 24, 20, 16, 12)  #: widths of thumbnails in cells; narrower ones tell nothing
 NOW, LOSSES, LAYERS, IMAGES, LOG = range(1, 6)
 ALL = frozenset((NOW, LOSSES, LAYERS, IMAGES, LOG))
 
@@ -85,6 +90,9 @@ class MonitorPage(Page):
         self._due: list[int] = []  # panels that are to be drawn, one with each tick
         self._view: View | None = None  # None: what the run is at
         self._names: list[str] = []
+        self._sample: Sample | None = None
+        self._sampling = False
+        self._offered: tuple[bool, bool] | None = None
         self._panels: list[Panel] = []
         self._now, self._curves, self._numbers = Now(), Curves(), Numbers()
         self._thumbnails, self._lines = Thumbnails(id="thumbnails"), Log(id="lines")
@@ -198,6 +206,7 @@ class MonitorPage(Page):
 
     def _draw(self, model: RunModel, *, asked: bool = False) -> None:
         words = self._words(model)
+        self._offer()
         self.say(model.run.name, words)
         if self._seen(NOW):
             self._stale.discard(NOW)
@@ -233,19 +242,39 @@ class MonitorPage(Page):
         self._panel(LAYERS).say(self._numbers.show(model, view, self.host.terminal))
 
     def _draw_images(self, model: RunModel) -> None:
-        glimpse, panel = model.glimpse, self._panel(IMAGES)
+        glimpse = model.glimpse
         if glimpse is None:
-            panel.say("Images: none yet")
+            self._draw_sample(model)
             return
-        panel.say(f"Images: batch {glimpse.batch}, it {glimpse.iteration}")
         self._names = self._names or shown.class_names(model.run.folder)
         names = [self._names[label] if label < len(self._names) else str(label) for label in glimpse.labels_M]
-        place, count = self._thumbnails, len(names)
-        width, height = place.size
-        most = min(count, place.fits(width, height, SIZES[-1]))
-        wide = (size for size in SIZES if size // 2 < height and place.fits(width, height, size) >= most)
-        size = next(wide, SIZES[-1])  # the widest at which as many as can be seen are seen
-        place.show_images(list(glimpse.images_MCHW), names, size)
+        self._show_images(f"batch {glimpse.batch}, it {glimpse.iteration}", list(glimpse.images_MCHW), names)
+
+    def _draw_sample(self, model: RunModel) -> None:
+        """Where no recovery shows its images as it goes, as where none is optimised: those that are kept."""
+        found = self._sample
+        if found is None:
+            self._panel(IMAGES).say(f"Images: none{' yet' if model.state in (*AT_WORK, 'new') else ''}")
+        else:
+            of = f" of {found.total:,}" if found.count < found.total else ""
+            self._show_images(f"{found.count:,}{of}", found.images, found.names)
+        if not self._sampling and (found is None or found.count < found.total):
+            self._sampling = True
+            self.work(self._look_for_images, model.run.folder / folders.IMAGES)
+
+    def _look_for_images(self, place: Path) -> None:
+        """On a thread."""
+        self.back(self._sampled, sample(place, MOST_IMAGES))
+
+    def _sampled(self, found: Sample | None) -> None:
+        self._sampling = False
+        if found is not None and (self._sample is None or found.count > self._sample.count):
+            self._sample, self._drawn = found, 0.0
+            self._stale.add(IMAGES)
+
+    def _show_images(self, what: str, images: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> None:
+        self._panel(IMAGES).say(f"Images: {what}")
+        self._thumbnails.show_widest(images, names)
 
     def _draw_log(self, model: RunModel) -> None:
         self._stale.discard(LOG)
@@ -277,12 +306,27 @@ class MonitorPage(Page):
         if self._asked and (model.state not in AT_WORK or happened[self._asked]):
             self._asked = ""
 
+    def _worked_on(self) -> bool:
+        return self._own() is not None or (self._model is not None and self._model.state in AT_WORK)
+
     def _at_work(self) -> bool:
         """Whether somebody is at work on the run; says so where nobody is."""
-        found = self._own() is not None or (self._model is not None and self._model.state in AT_WORK)
+        found = self._worked_on()
         if not found:
             self.notify("nobody is at work on this run", severity="warning")
         return found
+
+    def offers(self, action: str) -> bool:
+        """A run is steered while somebody is at work on it, and detached from this process alone."""
+        if action in ("pause", "checkpoint", "stop"):
+            return self._worked_on()
+        return action != "detach" or self._own() is not None
+
+    def _offer(self) -> None:
+        offered = self._worked_on(), self._own() is not None
+        if offered != self._offered:
+            self._offered = offered
+            self.refresh_bindings()
 
     def _ask(self, command: Command) -> None:
         if not self._at_work():

@@ -77,9 +77,7 @@ class Now(Horizontal):
             return
         number, what = shown.headline(model)
         room = width >= 60 and bool(number)
-        schedule = (
-            room and width >= 110 and height >= 6 and model.stage == "recover" and len(_betas(model)) > 1
-        )
+        schedule = room and width >= 110 and height >= 6 and model.stage == "recover" and len(model.betas) > 1
         left = width - (LARGE if room else 0) - (44 if schedule else 0)
         lines = shown.facts(model, words, left - 1)
         if not room and number:
@@ -95,15 +93,11 @@ class Now(Horizontal):
         lines: list[str] = []
         if model.stage == "recover" and model.state in AT_WORK and not schedule:
             lines = shown.beta_place(
-                _betas(model), model.batch, LARGE - 2, lambda values: spark(values, len(values), terminal)
+                model.betas, model.batch, LARGE - 2, lambda values: spark(values, len(values), terminal)
             )
         self._place.put(lines)
         if schedule:
             self._schedule.plot(series.betas(model), mark=model.batch)
-
-
-def _betas(model: RunModel) -> list[float]:
-    return model.layout.betas if model.layout else []
 
 
 class Cells(Table):

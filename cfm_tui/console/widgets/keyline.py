@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.style import Style
@@ -13,15 +14,19 @@ HELP = "app.help"  #: stands first: in a narrow terminal it leads to the others
 
 
 class KeyLine(Widget):
-    """Textual's footer is a widget for each key, built anew whenever the focus moves; this is one line."""
+    """Textual's footer is a widget for each key, built anew whenever the focus moves; this is one line.
+
+    offers: whether an action is of use now; the key of another stays, and tells why it is not.
+    """
 
     DEFAULT_CSS = """
     KeyLine { dock: bottom; height: 1; background: $panel; color: $foreground; }
     """
 
-    def __init__(self) -> None:
+    def __init__(self, offers: Callable[[str], bool]) -> None:
         super().__init__()
         self._text = Text()
+        self._offers = offers
 
     def on_mount(self) -> None:
         """Follow what the screen can be told."""
@@ -30,7 +35,8 @@ class KeyLine(Widget):
 
     def _follow(self, screen: Screen[Any]) -> None:
         text = Text(no_wrap=True, overflow="ellipsis", end="")
-        found = [each for each in screen.active_bindings.values() if each.binding.show and each.enabled]
+        shown = [each for each in screen.active_bindings.values() if each.binding.show and each.enabled]
+        found = [each for each in shown if self._offers(each.binding.action)]
         for active in sorted(found, key=lambda active: active.binding.id != HELP):
             binding = active.binding
             press = Style(meta={"@click": f"app.simulate_key('{binding.key}')"})

@@ -20,6 +20,7 @@ from cfm_tui.terminal import Images
 Pixels = NDArray[np.uint8]
 Lines = tuple[tuple[Segment, ...], ...]
 GAP = 2  # cells between images
+SIZES = (40, 32, 24, 20, 16, 12)  #: cells across an image; narrower ones tell nothing
 CHOSEN = Style(reverse=True, bold=True)
 SQUARE = (1, 1, 1)
 
@@ -45,6 +46,13 @@ class Thumbnails(Picture):
         self._images, self._labels = list(images), list(labels)
         self._cells_wide, self._cursor = max(size, 1), cursor
         self._draw()
+
+    def show_widest(self, images: Sequence[Pixels], labels: Sequence[str]) -> None:
+        """Show these images at the widest of `SIZES` at which as many as can be seen are seen."""
+        width, height = self.size
+        most = min(len(images), self.fits(width, height, SIZES[-1]))
+        wide = (size for size in SIZES if size // 2 < height and self.fits(width, height, size) >= most)
+        self.show_images(images, labels, next(wide, SIZES[-1]))
 
     def fits(self, width: int, height: int, size: int | None = None) -> int:
         """How many images of that size (default: as shown last), and of the first one's shape, fit."""
