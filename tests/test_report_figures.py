@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import swept
 from images_run import with_images
 from recorded import layout, opened, progress, record_recovery
 
@@ -299,3 +300,21 @@ def test_runs_are_one_group_where_only_the_seed_differs_and_labels_say_the_rest(
     assert (both.sets, both.distilled["n"], both.control["n"]) == (2, 4, 2)
     assert both.distilled["mean"] == pytest.approx(np.mean([1, 2, 4, 2]))
     assert both.distilled["std"] == pytest.approx(np.std([1, 2, 4, 2], ddof=1))
+
+
+def test_runs_of_a_sweep_are_called_as_its_rows(tmp_path):
+    cases = {"low": {"objective": "lfm"}, "high": {"objective": "hfm"}}
+    swept.made(tmp_path / "two", {"preset": "smoke", "cases": cases, "grid": {"seed": [0, 1]}}, {})
+    runs = [
+        subject(str(tmp_path / "two" / f"{row},seed={seed}"), f"objective={method}", f"seed={seed}")
+        for row, method in (("low", "lfm"), ("high", "hfm"))
+        for seed in (0, 1)
+    ]
+    assert [group.label for group in groups.grouped(runs)] == ["low", "high"]
+    assert [group.label for group in groups.grouped([*runs, subject("c", "objective=cfm")])] == [
+        "lfm",
+        "hfm",
+        "cfm",
+    ]
+    (tmp_path / "two" / "sweep.json").write_text("{")
+    assert [group.label for group in groups.grouped(runs)] == ["lfm", "hfm"]

@@ -210,15 +210,14 @@ def accuracy(rows: Sequence[Accuracy]) -> Figure:
     found, axes = _rows_panels([[row.label for row in each] for each in own] or [[]], "test accuracy, %")
     for place, name, each in zip(axes, names, own, strict=bool(names)):
         place.set_title(drawing.literal(f"{name} (students)"), fontsize=TEXT)
+        apart = 0.18 if any(row.control is not None for row in each) else 0.0
         for at, row in enumerate(each):
-            if row.distilled is not None:
-                _mean(place, at - 0.18, row.distilled, "o", COLOURS[0], filled=True, label="distilled")
-                spread = row.distilled
-                _told(place, at - 0.18, f"{spread['mean']:.1f} ± {spread['std']:.1f} ({spread['n']})")
-            if row.control is not None:
-                _mean(place, at + 0.18, row.control, "s", COLOURS[1], filled=False, label="control (real)")
-                spread = row.control
-                _told(place, at + 0.18, f"{spread['mean']:.1f} ± {spread['std']:.1f} ({spread['n']})")
+            if (spread := row.distilled) is not None:
+                _mean(place, at - apart, spread, "o", COLOURS[0], filled=True, label="distilled")
+                _told(place, at - apart, f"{spread['mean']:.1f} ± {spread['std']:.1f} ({spread['n']})")
+            if (spread := row.control) is not None:
+                _mean(place, at + apart, spread, "s", COLOURS[1], filled=False, label="control (real)")
+                _told(place, at + apart, f"{spread['mean']:.1f} ± {spread['std']:.1f} ({spread['n']})")
     drawing.legend(found, axes)
     return found
 

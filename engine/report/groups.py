@@ -6,14 +6,17 @@ Source: the forms of UniDD Figure 2 and Figure 6.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from engine import results, settings, yaml_file
+from engine.errors import UserError
 from engine.provenance import ELSEWHERE
 from engine.report.subject import Subject
+from engine.store import sweeps
 
 _ASIDE = {"seed", "objective.method", *ELSEWHERE}
 _SHORT = {"objective.beta": "β", "objective.ce": "CE", "backbone.name": "", "data.name": ""}
@@ -22,7 +25,7 @@ _MOST = 3  # settings in a label
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one setting. label: the method, and what tells it from other groups."""
+    """Runs of one setting. label: its row in a sweep, else the method and what tells it from other groups."""
 
     label: str
     subjects: tuple[Subject, ...]
@@ -89,8 +92,22 @@ def grouped(subjects: Sequence[Subject]) -> list[Group]:
         own, key = _own(subject), _key(subject)
         members.setdefault(key, []).append(subject)
         values[key] = own
-    labels = _labels(list(values.values()), [own[0].name for own in members.values()])
+    rows = [_row(own[0]) for own in members.values()]
+    if all(rows) and len(set(rows)) == len(rows):
+        labels = rows
+    else:
+        labels = _labels(list(values.values()), [own[0].name for own in members.values()])
     return [Group(label, tuple(own)) for label, own in zip(labels, members.values(), strict=True)]
+
+
+def _row(subject: Subject) -> str:
+    """Where a sweep puts a run; empty for one by itself."""
+    folder = subject.run.folder
+    with suppress(UserError, KeyError, TypeError):  # a sweep's file that is damaged names nothing
+        if sweeps.is_sweep(folder.parent):
+            points = sweeps.StoredSweep(folder.parent).manifest()["points"]
+            return next((str(point["row"]) for point in points if point["name"] == folder.name), "")
+    return ""
 
 
 def _labels(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
