@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LINE_SECONDS = 5.0
 SHORT = {"iterations": "it", "epochs": "epochs", "images": "images"}
-ONE = {"iterations": "iteration", "epochs": "epoch", "images": "image", "batches": "batch"}
+ONE = {"iterations": "iteration", "epochs": "epoch", "images": "image", "batches": "batch", "points": "point"}
 
 
 class Tracker:

@@ -160,6 +160,7 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
         ]
         print_json({"folder": str(folder), "points": told})
         return
+    from cfm_tui.progress import counted
     from cfm_tui.tables import aligned
     from engine import settings
 
@@ -168,9 +169,7 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
     for point in points:
         said = {key: value for key, value in point.says.items() if key not in common}
         rows.append([point.name, point.preset, " ".join(settings.as_sets(said)) or "—"])
-    typer.echo(
-        aligned(rows) + f"\n\n{'1 point' if len(points) == 1 else f'{len(points)} points'} in {folder}"
-    )
+    typer.echo(aligned(rows) + f"\n\n{counted(len(points), 'points')} in {folder}")
     for key, pair in sorted({(key, tuple(pair)) for point in points for key, pair in point.scaled.items()}):
         typer.echo(f"budget: {key} {pair[0]} → {pair[1]}")
 
