@@ -10,6 +10,7 @@ from cfm_tui.tables import spread as shown
 
 Rows = list[list[str]]
 MARK = "*"
+VIEWS = ("dm", "dc", "mtt", "frepo")
 _LATEX = str.maketrans(
     {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -87,17 +88,21 @@ def notes(document: dict[str, Any]) -> list[str]:
     against = document["against"]
     than = "the best row of the setting" if against == "best" else against
     found.append(
-        f"{MARK} differs from {than}: p < {document['level']:g}, two-sided paired t test over seeds, each "
-        "row by itself, not corrected for many"
+        f"{MARK} differs from {than}: p < {document['level']:g}, two-sided paired t test, each row by "
+        "itself, not corrected for many"
     )
     if len(document["seeds"]) == 1:
-        found.append("every row was distilled once: the noise is that of its students alone")
+        found.append("every row was distilled once: pairs are students, the noise is theirs alone")
     else:
-        found.append(f"distilled with {len(document['seeds'])} seeds")
+        found.append(
+            f"distilled with {len(document['seeds'])} seeds: pairs are distilled sets, students averaged"
+        )
     if any(cell["row"] == "control" for cell in document["cells"]):
         found.append("control: as many real images, under the labels and budget of the row compared with")
     if sources := sorted({cell["paper"]["source"] for cell in document["cells"] if cell["paper"]}):
-        found.append(f"paper: {', '.join(sources)}")
+        found.append(f"paper: {', '.join(sources)}, at its own settings and budget")
+    if views := [row for row in VIEWS if row in document["rows"]]:
+        found.append(f"{', '.join(views)}: filter views of those methods, not their own training loops")
     if document["budget"] is not None:
         scaled = (
             f"{key} " + " or ".join(f"{before} → {after}" for before, after in pairs)

@@ -46,7 +46,7 @@ def made(place, values, accuracies, **options):
     sweep, asked = description.parsed(values), description.Options(**options)
     found = points.expand(sweep, asked)
     place.mkdir(parents=True)
-    folder.written(place, folder.manifest(place.name, sweep, asked, found))
+    folder.written(place, folder.manifest(place.name, sweep, asked, found), {})
     for point in found:
         if point.name in accuracies:
             (place / point.name).mkdir()

@@ -3,13 +3,14 @@
 import json
 
 import pytest
+import swept
 from swept import TINY, expanded
 
 from engine import settings
 from engine.config import Config
 from engine.documents import sweep_names
 from engine.errors import UserError
-from engine.sweep import description, points
+from engine.sweep import description, folder, points
 from engine.sweep.description import Options, fitting, read
 from engine.sweep.schedule import Schedule, needs
 
@@ -148,6 +149,17 @@ def test_a_complaint_about_a_sweep_names_its_file(tmp_path):
     assert "cfm sweep" in told.value.hint
     with pytest.raises(UserError, match="is a folder"):
         read(str(tmp_path))
+
+
+def test_a_sweep_goes_on_with_what_its_points_were_given(tmp_path):
+    place = swept.made(tmp_path / "two", GRID, {}).folder
+    first, second = {"data": "d", "teacher": "t"}, {"data": "d", "teacher": "u"}
+    folder.written(place, None, {"objective=cfm,seed=0": first})
+    stored = folder.written(place, None, {"objective=lfm,seed=0": second})
+    assert len(folder.points_of(stored)) == 4
+    folder.refuse_other_things(place, {"objective=cfm,seed=0": first, "objective=cfm,seed=1": second})
+    with pytest.raises(UserError, match="objective=cfm,seed=0 was given another teacher"):
+        folder.refuse_other_things(place, {"objective=cfm,seed=0": second})
 
 
 def test_settings_take_the_preset_that_fits():

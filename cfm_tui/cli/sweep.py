@@ -189,6 +189,7 @@ def _run(
 ) -> Sweeper:
     from cfm_tui import sweep_progress
     from cfm_tui.sweeping import Sweeper, finished
+    from engine.device import choose
     from engine.launch import anchored
     from engine.store import sweeps
     from engine.sweep import folder as folders
@@ -203,10 +204,11 @@ def _run(
             if manifest is not None:
                 folders.refuse_another(folder, manifest)
             left = [point for point in points if not finished(stored.run(point.name))]
-            if left:
-                check([_placed(point, slots) for point in left])
-            if manifest is not None:
-                stored = folders.written(folder, manifest)
+            for device in filter(None, dict.fromkeys(slots)):
+                choose(device)
+            given = check([_placed(point, slots) for point in left])
+            folders.refuse_other_things(folder, given)
+            stored = folders.written(folder, manifest, given)
             sweeper = Sweeper(stored, points, slots, display, _threads(len(slots)))
             _follow(sweeper, display)
     finally:

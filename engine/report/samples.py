@@ -45,7 +45,7 @@ class Entry:
 class Samples:
     """Accuracies in percent after the last epoch, by column, row and seeds; `controls` likewise.
 
-    teachers: by column, those behind the accuracies. unfinished: runs without results.
+    unfinished: runs without results.
     """
 
     columns: dict[str, Column] = field(default_factory=dict)
@@ -53,7 +53,6 @@ class Samples:
     accuracies: dict[tuple[str, str], dict[Seeds, float]] = field(default_factory=dict)
     controls: dict[tuple[str, str], dict[Seeds, float]] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
-    scaled: dict[str, list[list[int]]] = field(default_factory=dict)
 
 
 def of_sweep(stored: StoredSweep, manifest: Mapping[str, Any]) -> list[Entry]:
@@ -85,6 +84,8 @@ def of_runs(runs: Sequence[StoredRun]) -> list[Entry]:
         alike = {
             key: value for key, value in settings.flat(config).items() if key not in (*_FREE, *ELSEWHERE)
         }
+        known = run.manifest().get("identity") or {}
+        alike |= {f"identity.{part}": known[part] for part in sorted(known) if part != "config"}
         method = config.objective.method
         labels = groups.setdefault((column, method), {})
         row = labels.setdefault(json.dumps(alike), method if not labels else f"{method} ({run.name})")

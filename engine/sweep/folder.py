@@ -15,6 +15,7 @@ from engine.sweep.description import Options, Sweep
 from engine.sweep.points import Point, from_record
 from engine.version import product_version
 
+Given = Mapping[str, Mapping[str, str]]  #: by point, the fingerprint of each thing that it is given
 _SHOWN = 4  # settings that a message names
 
 
@@ -39,10 +40,26 @@ def points_of(stored: StoredSweep) -> list[Point]:
     return [from_record(record) for record in stored.manifest()["points"]]
 
 
-def written(folder: Path, told: Mapping[str, Any]) -> StoredSweep:
-    """The sweep, written down in its folder: new, unchanged, or with more points than before."""
-    there = StoredSweep(folder).manifest() if sweeps.is_sweep(folder) else told
-    return sweeps.save_sweep(folder, {**told, "created": there["created"]})
+def written(folder: Path, told: Mapping[str, Any] | None, given: Given) -> StoredSweep:
+    """The sweep, written down in its folder: new, unchanged, or with more points than before.
+
+    told: None for what is there. given: see `points.check`, of the points that were looked at.
+    """
+    there = StoredSweep(folder).manifest() if sweeps.is_sweep(folder) else {}
+    given = {**there.get("given", {}), **given}
+    known = {**there, **(told or {})}
+    return sweeps.save_sweep(
+        folder, {**known, "created": there.get("created", known["created"]), "given": given}
+    )
+
+
+def refuse_other_things(folder: Path, given: Given) -> None:
+    """Raise UserError("usage") where a point was begun with other images, or another teacher."""
+    there = StoredSweep(folder).manifest().get("given", {}) if sweeps.is_sweep(folder) else {}
+    for name, parts in given.items():
+        before = there.get(name, parts)
+        if others := [part for part in parts if before.get(part) != parts[part]]:
+            raise _another(folder, f"its point {name} was given another {' and another '.join(others)}")
 
 
 def refuse_another(folder: Path, told: Mapping[str, Any]) -> None:

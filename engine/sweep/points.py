@@ -212,20 +212,25 @@ def _sentences(found: Mapping[tuple[str, str, str], Sequence[str]]) -> Iterator[
         yield f"  {names[0]}{others}: {message}"
 
 
-def check(points: Sequence[Point], progress: Callable[[int, int], None] | None = None) -> None:
+def check(
+    points: Sequence[Point], progress: Callable[[int, int], None] | None = None
+) -> dict[str, dict[str, str]]:
     """Look at images, teachers and devices of all points, as each run would before it begins.
 
-    progress(done, total): called while image files are read. Raises UserError with all that is wrong.
+    progress(done, total): called while image files are read. Returns, by point, the fingerprints of what it
+    is given: data, teacher, and what else there is. Raises UserError with all that is wrong.
     """
     from engine import plan
     from engine.data import load
 
-    problems = Problems()
+    problems, found = Problems(), {}
     for _, group in itertools.groupby(points, key=lambda point: point.config.data):
         alike = list(group)
         data = None
         for point in alike:
             with problems.of(point.name):
                 data = load(point.config.data, progress=progress) if data is None else data
-                plan.prepare(point.config, data=data)
+                identity = plan.prepare(point.config, data=data).identity()
+                found[point.name] = {part: text for part, text in identity.items() if part != "config"}
     problems.tell()
+    return found
