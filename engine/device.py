@@ -12,7 +12,8 @@ from engine.errors import UserError
 def choose(name: str) -> torch.device:
     """The device of a name that `config` takes: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
 
-    From then on cuDNN computes in a fixed order: a resumed run is to equal an uninterrupted one.
+    From then on cuDNN computes in a fixed order: a resumed run is to equal an uninterrupted one. And
+    float32 is float32, not TF32, whose ten bits are too few for inverses at a small β.
     Raises UserError("config") for a device that is not there.
     """
     kind, _, number = (_best() if name == "auto" else name).partition(":")
@@ -20,6 +21,7 @@ def choose(name: str) -> torch.device:
     if not _present(kind, index or 0):
         raise UserError("config", f"device: {name} is not there", f"use --device {_best()}, or auto")
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device(kind) if index is None else torch.device(kind, index)
 
 

@@ -62,7 +62,7 @@ class Plan:
             "teacher": " ".join(teachers),
             **({} if self.given is None else {"images": self.given.fingerprint}),
             **({} if self.statistics is None else {"statistics": running.fingerprint(self.statistics)}),
-            **({} if self.labels is None else {"labels": self.labels.fingerprint()}),
+            **({} if self.labels is None else {"labels": self.labels.fingerprint}),
         }
 
     def told(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Plan:
         given = self.config.given
         told: dict[str, Any] = {} if self.given is None else {"images": self.given.facts}
         if self.labels is not None:
-            of = {"source": given.labels, "fingerprint": self.labels.fingerprint()}
+            of = {"source": given.labels, "fingerprint": self.labels.fingerprint}
             told["labels"] = {**of, "epochs": self.labels.epochs, "agreement": self.labels.agreement}
         if self.statistics is not None:
             of = {"source": given.statistics, "fingerprint": running.fingerprint(self.statistics)}

@@ -99,6 +99,11 @@ def views_at(config: Config, iteration: int) -> Views:
     return settings.views.model_copy(update={"crop_scale": (min(least, 1.0), max(least, scale[1]))})
 
 
+def pool_size(config: Config) -> int:
+    """How many real images of a class crops are selected from: at least as many as there are tiles of it."""
+    return max(config.recover.select.pool, config.ipc * config.recover.select.factor**2)
+
+
 def require_enough(config: Config, train: ImageSet) -> None:
     """Raise UserError("data") naming a class that has too few real images for the set or its control."""
     initial_indices(config, train)
@@ -106,10 +111,10 @@ def require_enough(config: Config, train: ImageSet) -> None:
     needed = config.ipc * settings.factor**2
     counts = np.bincount(train.labels_N.numpy(), minlength=len(train.classes)).tolist()
     for name, count in zip(train.classes, counts, strict=True):
-        if config.recover.algorithm == "select" and min(count, settings.pool) < needed:
+        if config.recover.algorithm == "select" and count < needed:
             raise UserError(
                 "data",
                 f"ipc = {config.ipc} images of {settings.factor}×{settings.factor} crops need {needed} images"
-                f" of class {name!r}, which has {count}; recover.select.pool = {settings.pool} are looked at",
-                "lower ipc or recover.select.factor, or raise recover.select.pool",
+                f" of class {name!r}, which has {count}",
+                "lower ipc or recover.select.factor",
             )

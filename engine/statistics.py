@@ -70,7 +70,7 @@ def measure_set(
     for start in range(first, len(images), size):
         indices = order_N[start : start + size]
         labels_M = images.labels_N[indices].to(device, non_blocking=True)
-        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        with torch.no_grad():
             features, logits_MK = network(images.batch(indices, device))
             ce += nn.functional.cross_entropy(logits_MK.float(), labels_M, reduction="sum")
         for accumulator, x_MDHW in zip(accumulators, features, strict=True):

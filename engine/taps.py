@@ -65,6 +65,7 @@ class Tapped:
             self.names = [each for name in layers for each in self._both(name, name in norms)]
             self.columns = list(KINDS if patch else KINDS[:2])
             self.column_L = [kind_of(name, norms) for name in self.names]
+        self._on_device_L = torch.tensor(self.column_L, device=device)  # once: a copy waits for the device
 
     def _both(self, name: str, norm: bool) -> list[str]:
         return [name] if norm or not self.patch else [name, name + PATCHES]
@@ -101,8 +102,8 @@ class Tapped:
         What belongs to one of `columns` is added up.
         """
         if self.columns is not self.names:
-            column_L = torch.tensor(self.column_L, device=ce.device)
-            size, sums_LS = len(self.columns), sums[1:].reshape(len(column_L), -1)
+            column_L, size = self._on_device_L, len(self.columns)
+            sums_LS = sums[1:].reshape(len(column_L), -1)
             values_TL = values_TL.new_zeros(len(values_TL), size).index_add(1, column_L, values_TL)
             added = sums.new_zeros(size, sums_LS.shape[1]).index_add(0, column_L, sums_LS)
             sums = torch.cat([sums[:1], added.flatten()])

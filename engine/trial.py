@@ -180,7 +180,7 @@ class Trial:
             config = _changed(self.config, ipc=1, recover=_changed(settings, select=few))
             return rded.select(config, self.teachers[0], self.train, self.device, lambda *_: None)
 
-        pool = min(settings.select.pool, len(self.train) // classes)
+        pool = min(starts.pool_size(self.config), len(self.train) // classes)
         cost = self._cost(work, max(1, min(pool, rded.CHUNK)))
         return cost.setup + classes * _parts(pool, rded.CHUNK) * cost.step
 

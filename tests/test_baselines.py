@@ -10,6 +10,7 @@ from stages import small
 from engine import settings, starts
 from engine.config import Config
 from engine.errors import UserError
+from engine.methods import rded
 
 PRESETS = {
     "cifar10": "cifar10-10",
@@ -223,7 +224,13 @@ def test_classes_with_too_few_images_to_select_from_are_named(digits):
 
     with pytest.raises(UserError, match=r"6×6 crops need 180 images of class '\d', which has \d+"):
         require(factor=6)
-    with pytest.raises(UserError, match="pool = 40 are looked at"):
-        require(factor=3, pool=40)
     assert np.bincount(digits.train.labels_N).min() > 45
-    require(factor=3, pool=45)
+    require(factor=3, pool=40)
+
+
+def test_a_pool_is_as_large_as_the_tiles_are_many(digits):
+    def drawn(pool):
+        recover = {"algorithm": "select", "select": {"factor": 3, "pool": pool}}
+        return len(set(rded.drawn(small(ipc=5, recover=recover), digits.train, 0)[0].tolist()))
+
+    assert (drawn(40), drawn(45), drawn(50)) == (45, 45, 50)

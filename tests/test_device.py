@@ -30,3 +30,10 @@ def test_convolutions_are_summed_in_a_fixed_order(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     device.choose("cpu")
     assert torch.backends.cudnn.deterministic
+
+
+def test_float32_is_not_rounded_to_tf32():
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    device.choose("cpu")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32

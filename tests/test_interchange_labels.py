@@ -151,6 +151,22 @@ def test_a_run_that_was_cut_goes_on_with_them(own_folders, made, tmp_path):
         drive(launch.experiment(alone, tmp_path / "alone", "run"))
 
 
+def test_labels_of_another_teacher_have_another_fingerprint(made, tmp_path):
+    root, _ = made
+    shutil.copytree(root / "labels", tmp_path / "labels")
+
+    def fingerprint():
+        return fkd.Labels(tmp_path / "labels", LABELS, 10, 16, 42).fingerprint
+
+    before = fingerprint()
+    assert before == fkd.Labels(root / "labels", LABELS, 10, 16, 42).fingerprint
+    path = tmp_path / "labels" / "epoch_2" / "batch_0.tar"
+    size, content = path.stat().st_size, torch.load(path, weights_only=False)
+    torch.save([*content[:5], content[5] + 0.5], path)
+    assert path.stat().st_size == size
+    assert fingerprint() != before
+
+
 def refused(path, labels_N=LABELS, seed=42, size=16, classes=10):
     with pytest.raises(UserError) as caught:
         fkd.Labels(path, labels_N, classes, size, seed)

@@ -1,15 +1,18 @@
 """What a sweep's description means: its points, their names and settings, and what is refused."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import swept
+import torch
 from swept import TINY, expanded
 
-from engine import settings
+from engine import settings, starts
 from engine.config import Config
 from engine.documents import sweep_names
 from engine.errors import UserError
+from engine.methods import rded
 from engine.sweep import description, folder, points
 from engine.sweep.description import Options, fitting, read
 from engine.sweep.schedule import Schedule, needs
@@ -194,6 +197,23 @@ def test_ready_sweeps_resolve(name):
         found = points.expand(sweep, options)
         assert len(found) == len(sweep.cases) * len(description.columns(sweep, options))
         assert {point.row for point in found} == set(sweep.cases)
+
+
+#: Training images of the smallest class.
+LEAST = {"cifar10": 5000, "cifar100": 500, "tiny-imagenet": 500, "imagenet": 732}
+
+
+def test_rded_finds_images_enough_at_every_point_of_ready_sweeps():
+    sweeps = [description.read(name)[1] for name in sweep_names()]
+    found = [point.config for sweep in sweeps for point in points.expand(sweep, Options())]
+    selecting = [config for config in found if config.recover.algorithm == "select"]
+    assert {config.data.name for config in selecting} == set(LEAST)
+    for config in selecting:
+        least = LEAST[config.data.name]
+        one_class = SimpleNamespace(labels_N=torch.zeros(least, dtype=torch.long), classes=["a"], size=32)
+        starts.require_enough(config, one_class)
+        pool, _ = rded.drawn(config, one_class, 0)
+        assert len(set(pool.tolist())) >= config.ipc * config.recover.select.factor**2
 
 
 def test_ready_sweeps_are_those_of_the_paper():

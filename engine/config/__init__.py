@@ -167,7 +167,7 @@ class Density(Node):
 class Select(Node):
     """Crops of real images in place of optimised ones (RDED)."""
 
-    pool: Positive = 300  #: real images of a class that are looked at; all where there are fewer
+    pool: Positive = 300  #: real images of a class that are looked at; never fewer than tiles
     crops: Positive = 5  #: random crops of each, of which the likeliest is kept
     factor: Annotated[int, Field(ge=1, le=64)] = 1  #: an image is factor×factor of them
 

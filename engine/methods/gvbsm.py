@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.config import Config
+from engine.data.image_set import transfer
 from engine.moments import Moments, pack, unpack
 from engine.rng import generator
 from engine.savepoint import State, own, part, under
@@ -118,26 +119,30 @@ def left(values_TL: Tensor, kept_L: NDArray[np.bool_]) -> Tensor:
     """The values of the taps that are kept, zero for the others."""
     if kept_L.all():
         return values_TL
-    return values_TL * torch.from_numpy(kept_L).to(values_TL.device)
+    return values_TL * transfer(torch.from_numpy(kept_L), values_TL.device)
 
 
-def density(x_MCSS: Tensor, classes: Sequence[Tensor], tau: float) -> Tensor:
+def density(x_MCSS: Tensor, by_class: Sequence[Tensor], tau: float) -> Tensor:
     """Σ over classes of KL(softmax(λ/τ) ‖ softmax(λ)), a scalar; the gradient is that of the second one.
 
-    λ: the eigenvalues of the Gram matrix, shape (N, N), of a class's images, pooled to 32×32. classes: by
-    class, where its images stand in the batch.
+    λ: the eigenvalues of the Gram matrix, shape (N, N), of a class's images, pooled to 32×32. by_class: see
+    there. PyTorch waits for the device in an eigendecomposition: once for all classes of as many images.
     """
     side = min(POOLED, x_MCSS.shape[-1])
     rows_MD = F.adaptive_avg_pool2d(x_MCSS, side).flatten(1)
     total = rows_MD.new_zeros(())
-    for where_N in classes:
-        rows_ND = rows_MD[where_N]
-        eigenvalues_N = torch.linalg.eigvalsh(rows_ND @ rows_ND.T)
-        wanted_N = (eigenvalues_N / tau).softmax(dim=0).detach()
-        total = total + F.kl_div(eigenvalues_N.log_softmax(dim=0), wanted_N, reduction="sum")
+    for where_KN in by_class:
+        rows_KND = rows_MD[where_KN]
+        eigenvalues_KN = torch.linalg.eigvalsh(rows_KND @ rows_KND.mT)
+        wanted_KN = (eigenvalues_KN / tau).softmax(dim=1).detach()
+        total = total + F.kl_div(eigenvalues_KN.log_softmax(dim=1), wanted_KN, reduction="sum")
     return total
 
 
 def by_class(labels_M: NDArray[np.int64], device: torch.device) -> list[Tensor]:
-    """Where the images of each class of a batch stand in it."""
-    return [torch.from_numpy(np.flatnonzero(labels_M == label)).to(device) for label in np.unique(labels_M)]
+    """Where the images of each class of a batch stand in it, (K, N) for all classes of as many images."""
+    found: dict[int, list[NDArray[np.int64]]] = {}
+    for label in np.unique(labels_M):
+        where_N = np.flatnonzero(labels_M == label)
+        found.setdefault(len(where_N), []).append(where_N)
+    return [torch.from_numpy(np.stack(each)).to(device) for each in found.values()]

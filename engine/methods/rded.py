@@ -27,6 +27,7 @@ from engine.methods.unchanged import confidence, place
 from engine.relabel import Labeller
 from engine.rng import generator
 from engine.savepoint import Pace, SavePoint, State
+from engine.starts import pool_size
 
 SCALE = (0.08, 1.0)  #: of an image's area that a crop has
 CHUNK = 64  #: images that are scored at once
@@ -76,7 +77,7 @@ def drawn(config: Config, train: ImageSet, label: int) -> tuple[NDArray[np.int64
     settings, size = config.recover.select, train.size
     rng = generator(config.seed, "select", label)
     members = np.flatnonzero(train.labels_N.numpy() == label)
-    pool_M = rng.permutation(members)[: settings.pool]
+    pool_M = rng.permutation(members)[: pool_size(config)]
     shape = (len(pool_M), settings.crops)
     side_MR = np.rint(size * np.sqrt(rng.uniform(*SCALE, shape))).astype(np.int64).clip(1, size)
     corner_MR2 = np.floor(rng.random((*shape, 2)) * (size - side_MR + 1)[..., None]).astype(np.int64)
