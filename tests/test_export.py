@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 
 from engine import artefacts, launch, settings, store
 from engine.errors import UserError
-from engine.interchange import distilled, exports
+from engine.interchange import cards, distilled, exports
 from engine.resume import stored_config
 from engine.store import images, journal
 
@@ -123,6 +123,22 @@ def test_the_card_says_what_the_images_are_and_what_they_are_worth(run, tmp_path
     settings_told = text.split("```yaml\n")[1].split("```")[0]
     (tmp_path / "again.yaml").write_text(settings_told)
     assert settings.resolve(file=tmp_path / "again.yaml", base=None).config == stored_config(run).config
+
+
+@pytest.mark.parametrize(
+    ("teachers", "kept"),
+    [(["torchvision:A", "/home/me/b.pth"], ()), (["torchvision:A", "torchvision:B"], None), ([], ())],
+)
+def test_settings_that_leave_the_machine_name_no_files_of_it(teachers, kept):
+    of = {
+        "teacher": "/home/me/a.pth",
+        "also": "[resnet18,resnet50]",
+        "also_teachers": f"[{','.join(teachers)}]",
+    }
+    sets = ["objective=gvbsm", *(f"backbone.{name}={value}" for name, value in of.items())]
+    told = cards.without_places(settings.resolve(preset="smoke", sets=sets).config).backbone
+    assert told.teacher is None
+    assert told.also_teachers == (tuple(teachers) if kept is None else kept)
 
 
 def test_tensorboard_finds_every_number_of_the_record(run, tmp_path):
