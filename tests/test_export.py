@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from commandline import call, call_json
 from stages import drive, small
 from torchvision.datasets import ImageFolder
 
-from engine import artefacts, launch, settings, store
+from engine import artefacts, backbones, launch, settings, store
 from engine.errors import UserError
 from engine.interchange import cards, distilled, exports
+from engine.report import lens
 from engine.resume import stored_config
 from engine.store import images, journal
 
@@ -89,6 +91,27 @@ def test_dd_ranking_finds_class_after_class_with_the_teachers_logits(run, digits
         logits = teacher.double()(torch.from_numpy(wanted))
     assert torch.allclose(load["soft_labels"].double(), logits, atol=1e-4)
     assert "normalised with mean" in made.notes[0]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_soft_labels_of_several_teachers_are_the_mean_of_their_logits(digits, tmp_path, gone):
+    sets = ["objective=gvbsm", "backbone.width=8", "backbone.also=[shufflenet_v2_x1_0]"]
+    places = [tmp_path / "a.pth", tmp_path / "b.pth"]
+    sets += [f"backbone.teacher={places[0]}", f"backbone.also_teachers=[{places[1]}]"]
+    config = settings.resolve(preset="smoke", sets=sets).config
+    networks = [artefacts.new_network(each, digits).eval() for each in artefacts.alone(config)]
+    for network, place in zip(networks, places, strict=True):
+        torch.save(network.state_dict(), place)
+    first, second = map(backbones.fingerprint, networks)
+    manifest = {"teacher": {"fingerprint": first}, "others": ["0" * 64 if gone else second]}
+    made = exports.Export(SimpleNamespace(manifest=lambda: manifest), config, tmp_path)
+    few = lens.like(digits.train.pixels(range(5)).numpy(), digits.train.labels_N[:5].numpy(), digits)
+    found = exports._soft_labels(made, digits, few)
+    assert (found is None) is gone
+    if not gone:
+        with torch.no_grad():
+            logits = [network(few.batch(range(5), torch.device("cpu"))) for network in networks]
+        assert torch.allclose(found, sum(logits) / 2, atol=1e-4)
 
 
 def test_without_its_teacher_there_are_no_soft_labels(run, tmp_path, monkeypatch):
