@@ -7,7 +7,7 @@ Legend: M images, D features, K classes, L taps, T terms. Source: UniDD Eq. 1, 4
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,29 @@ def _filters(
         ]
 
     return of(synthetic=False), of(synthetic=True)
+
+
+def stand_in(objective: config.Objective, sizes: Mapping[str, int], classes: int) -> list[Moments]:
+    """Moments of the right shapes whose values decide nothing: Ψ = λI, λ near 1, where no term lacks a value.
+
+    sizes: D of each tap.
+    """
+    terms = resolved_terms(objective)
+
+    def fits(value: float) -> bool:
+        applied = (
+            filters.of_term(term, objective.beta, objective.parameters, largest=value, synthetic=synthetic)
+            for term in terms
+            for synthetic in (False, True)
+        )
+        return all(bool(each.response(torch.tensor([value])).isfinite().all()) for each in applied)
+
+    probes = sorted(formula.PROBES.tolist(), key=lambda value: abs(math.log(value)))
+    value = next(filter(fits, probes), 1.0)
+    return [
+        Moments(name, torch.zeros(d), torch.ones(d), value * torch.eye(d), torch.zeros(d, classes))
+        for name, d in sizes.items()
+    ]
 
 
 def _largest(objective: config.Objective, terms: Sequence[config.Term], moments: Moments) -> float | None:

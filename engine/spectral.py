@@ -127,17 +127,16 @@ class _Matrices:
     def _inverted(self, node: Node) -> Part:
         """By inverses of factors: they are better conditioned than what they multiply to."""
         match node:
-            case Number(value):
-                return 1.0 / value if value else float("nan")
             case Operation("*", left, right):
                 return _times(self.inverse(left), self.inverse(right))
             case Operation("/", left, right):
                 return _times(self.inverse(left), self.of(right))
             case Operation("**", base, Number(power)):
                 return self._power(base, -int(power))
-        matrix = self.of(node)
-        assert isinstance(matrix, Tensor)
-        return _part(Inverse.apply(matrix, 0.0, formula.is_nonnegative(node)))
+        found = self.of(node)
+        if isinstance(found, float):  # a multiple of the identity, as Ψ⁰ is
+            return 1.0 / found if found else float("nan")
+        return _part(Inverse.apply(found, 0.0, formula.is_nonnegative(node)))
 
 
 def _part(found: Any) -> Part:

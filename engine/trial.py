@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine import artefacts, recover, relabel, squeeze, starts, statistics, training, validate
-from engine.config import BetaSchedule, Config
+from engine.config import BetaSchedule, Config, Objective
 from engine.data import ImageSet
 from engine.events import STAGES, Event, Stage
+from engine.formula import ALPHA
 from engine.methods import rded
 from engine.methods.gvbsm import Ensemble
 from engine.moments import Moments
+from engine.objective import stand_in
 from engine.outlook import Stop, known_teachers, require_wanted
 from engine.plan import Plan
 from engine.savepoint import SavePoint, State
@@ -136,10 +138,8 @@ class Trial:
         return sum(map(self._measure, self.known, self.teachers))
 
     def _measure(self, known: nn.Module | None, teacher: nn.Module) -> float:
-        if known is not None:
-            name = artefacts.statistics_key(self.config, self.plan.data, known)
-            if self.cache.path("statistics", name).is_file():
-                return 0.0
+        if self._real(known) is not None:
+            return 0.0
         settings = self.config.statistics
 
         def work(size: int) -> Work:
@@ -156,10 +156,7 @@ class Trial:
         if self.config.recover.algorithm == "select":
             return self._select()
         settings = self.config.recover
-        through = [(teacher, self._real(teacher)) for teacher in self.teachers]
-        steady = _changed(
-            self.config.objective, beta=1.0, schedule=BetaSchedule(kind="constant", per="batch")
-        )
+        steady, through = self._through()
         plan = starts.batches(self.config, len(self.train.classes))
 
         def work(size: int) -> Work:
@@ -245,17 +242,25 @@ class Trial:
     def _sources(self) -> int:
         return 2 if self.config.validate_.control else 1
 
-    def _real(self, teacher: nn.Module) -> list[Moments]:
-        """Moments of the right shapes, whose values decide nothing: Ψ = I."""
-        goal = self.config.objective
+    def _through(self) -> tuple[Objective, list[tuple[nn.Module, list[Moments]]]]:
+        """An objective at one β, and each teacher with the real moments, where they are known already."""
+        goal = _changed(self.config.objective, beta=1.0, schedule=BetaSchedule(kind="constant", per="batch"))
+        reals = [self._real(known) for known in self.known]
+        if None in reals and ALPHA in goal.parameters:  # which may be too large for a stand-in alone
+            goal = _changed(goal, parameters={**goal.parameters, ALPHA: None})
+        return goal, [(t, r or self._stand_in(goal, t)) for t, r in zip(self.teachers, reals, strict=True)]
+
+    def _real(self, known: nn.Module | None) -> list[Moments] | None:
+        if known is None or self.plan.statistics is not None:
+            return self.plan.statistics
+        return artefacts.cached_statistics(self.config, self.plan.data, known, self.cache)
+
+    def _stand_in(self, goal: Objective, teacher: nn.Module) -> list[Moments]:
         network = Tapped(teacher, goal.taps, self.device, patch=goal.patch)
         with torch.no_grad():
             features, _ = network(self.train.batch([0], self.device))
-        classes = len(self.train.classes)
-        return [
-            Moments(name, torch.zeros(d), torch.ones(d), torch.eye(d), torch.zeros(d, classes))
-            for name, d in ((name, x.shape[1]) for name, x in zip(network.names, features, strict=True))
-        ]
+        sizes = {name: x.shape[1] for name, x in zip(network.names, features, strict=True)}
+        return stand_in(goal, sizes, len(self.train.classes))
 
     def memory(self) -> int:
         """Bytes at the run's peak, by what was tried so far."""

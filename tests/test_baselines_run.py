@@ -11,9 +11,12 @@ from cfm_tui import series
 from cfm_tui.console import shown, telling
 from cfm_tui.console.form import Form
 from cfm_tui.model import RunModel
-from engine import launch, plan, settings, trial
+from engine import backbones, launch, plan, settings, trial
+from engine.artefacts import Place
 from engine.errors import UserError
 from engine.events import StageFinished
+from engine.report import lens, plates
+from engine.report.subject import Subject
 from engine.store import Cache, StoredRun, json_file
 from engine.store import images as stored_images
 
@@ -107,6 +110,18 @@ def test_a_run_whose_second_teacher_is_another_is_not_gone_on_with(tmp_path):
     json_file.write_json(tmp_path / "run" / "manifest.json", {**manifest, "others": ["0" * 64]})
     with pytest.raises(UserError, match="other weights"):
         drive(launch.experiment(got, tmp_path / "run", "run"))
+
+
+@pytest.mark.parametrize("method", ["sre2l", "gvbsm"])
+def test_a_report_shows_spectra_where_the_objective_knows_none(method, teacher, digits, tmp_path, cpu):
+    got, train = resolved(method, "backbone.width=16"), digits.train
+    few = lens.like(train.pixels(range(20)).numpy(), train.labels_N[:20].numpy(), digits)
+    place = Place(cpu, Cache(tmp_path / "cache"))
+    _, layers = drive(lens.spectra(got.config, lens.Lens(digits, teacher, "0"), few, place))
+    assert [layer.name for layer in layers] == backbones.conv_names(teacher)
+    assert all(layer.real_D is not None and layer.synthetic_D is not None for layer in layers)
+    subject = Subject(StoredRun(tmp_path), "finished", got, layers=layers, source="images")
+    assert "at the inputs of convolutions" in plates.spectra(subject).caption
 
 
 def test_a_run_tells_what_its_method_set(capsys, tmp_path):

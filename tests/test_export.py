@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from commandline import call, call_json
 from stages import drive, small
 from torchvision.datasets import ImageFolder
 
-from engine import artefacts, launch, settings, store
+from engine import artefacts, backbones, launch, settings, store
 from engine.errors import UserError
-from engine.interchange import distilled, exports
+from engine.interchange import cards, distilled, exports
+from engine.report import lens
 from engine.resume import stored_config
 from engine.store import images, journal
 
@@ -91,6 +93,27 @@ def test_dd_ranking_finds_class_after_class_with_the_teachers_logits(run, digits
     assert "normalised with mean" in made.notes[0]
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_soft_labels_of_several_teachers_are_the_mean_of_their_logits(digits, tmp_path, gone):
+    sets = ["objective=gvbsm", "backbone.width=8", "backbone.also=[shufflenet_v2_x1_0]"]
+    places = [tmp_path / "a.pth", tmp_path / "b.pth"]
+    sets += [f"backbone.teacher={places[0]}", f"backbone.also_teachers=[{places[1]}]"]
+    config = settings.resolve(preset="smoke", sets=sets).config
+    networks = [artefacts.new_network(each, digits).eval() for each in artefacts.alone(config)]
+    for network, place in zip(networks, places, strict=True):
+        torch.save(network.state_dict(), place)
+    first, second = map(backbones.fingerprint, networks)
+    manifest = {"teacher": {"fingerprint": first}, "others": ["0" * 64 if gone else second]}
+    made = exports.Export(SimpleNamespace(manifest=lambda: manifest), config, tmp_path)
+    few = lens.like(digits.train.pixels(range(5)).numpy(), digits.train.labels_N[:5].numpy(), digits)
+    found = exports._soft_labels(made, digits, few)
+    assert (found is None) is gone
+    if not gone:
+        with torch.no_grad():
+            logits = [network(few.batch(range(5), torch.device("cpu"))) for network in networks]
+        assert torch.allclose(found, sum(logits) / 2, atol=1e-4)
+
+
 def test_without_its_teacher_there_are_no_soft_labels(run, tmp_path, monkeypatch):
     monkeypatch.setenv("CFM_CACHE", str(tmp_path / "empty"))
     made = exported(run, "dd-ranking", tmp_path / "out")
@@ -123,6 +146,22 @@ def test_the_card_says_what_the_images_are_and_what_they_are_worth(run, tmp_path
     settings_told = text.split("```yaml\n")[1].split("```")[0]
     (tmp_path / "again.yaml").write_text(settings_told)
     assert settings.resolve(file=tmp_path / "again.yaml", base=None).config == stored_config(run).config
+
+
+@pytest.mark.parametrize(
+    ("teachers", "kept"),
+    [(["torchvision:A", "/home/me/b.pth"], ()), (["torchvision:A", "torchvision:B"], None), ([], ())],
+)
+def test_settings_that_leave_the_machine_name_no_files_of_it(teachers, kept):
+    of = {
+        "teacher": "/home/me/a.pth",
+        "also": "[resnet18,resnet50]",
+        "also_teachers": f"[{','.join(teachers)}]",
+    }
+    sets = ["objective=gvbsm", *(f"backbone.{name}={value}" for name, value in of.items())]
+    told = cards.without_places(settings.resolve(preset="smoke", sets=sets).config).backbone
+    assert told.teacher is None
+    assert told.also_teachers == (tuple(teachers) if kept is None else kept)
 
 
 def test_tensorboard_finds_every_number_of_the_record(run, tmp_path):

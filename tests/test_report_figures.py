@@ -302,6 +302,25 @@ def test_runs_are_one_group_where_only_the_seed_differs_and_labels_say_the_rest(
     assert both.distilled["std"] == pytest.approx(np.std([1, 2, 4, 2], ddof=1))
 
 
+@pytest.mark.parametrize("part", ["images", "labels", "statistics"])
+def test_runs_of_different_given_files_are_neither_repeats_nor_one_group(part):
+    runs = [subject(name, f"given.{part}={name}", f"seed={seed}") for name, seed in (("a", 0), ("b", 0))]
+    for run, fingerprint in zip(runs, ("1111111111", "2222222222"), strict=True):
+        run.manifest = {"identity": {"data": "0", "teacher": "squeezed", part: fingerprint}}
+    assert groups.twins(runs) == {}
+    found = groups.grouped(runs)
+    assert [group.runs for group in found] == [["a"], ["b"]]
+    assert [group.label for group in found] == [f"cfm ({part} 11111111)", f"cfm ({part} 22222222)"]
+
+
+def test_runs_of_several_teachers_are_told_by_all_of_them():
+    runs = [subject(name, "objective=cfm") for name in ("a", "b")]
+    for run, second in zip(runs, ("1" * 64, "2" * 64), strict=True):
+        run.manifest = {"identity": {"teacher": f"{'0' * 64} {second}"}}
+    assert groups.twins(runs) == {}
+    assert groups.grouped(runs)[0].label == "cfm (teacher 00000000 11111111)"
+
+
 def test_runs_of_a_sweep_are_called_as_its_rows(tmp_path):
     cases = {"low": {"objective": "lfm"}, "high": {"objective": "hfm"}}
     swept.made(tmp_path / "two", {"preset": "smoke", "cases": cases, "grid": {"seed": [0, 1]}}, {})

@@ -8,9 +8,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from stages import small
+from stages import drive, small
 
 from engine import artefacts, launch, outlook, plan, trial
+from engine.errors import UserError
 from engine.events import STAGES, StageFinished, StageStarted
 from engine.settings import Resolved, resolve
 from engine.store import Cache
@@ -92,6 +93,30 @@ def test_a_given_teacher_is_not_squeezed_and_labels_are_not_stored_unasked(teach
     assert found.disk_bytes == prepared.bytes_needed()
     assert "cpu" in found.how
     assert not prepared.teacher.training
+
+
+@pytest.mark.parametrize(
+    ("f", "alpha"),
+    [
+        ("alpha*geometric(1 - alpha*lambda, 4)", 2.0),
+        ("1/(lambda - 1)", None),
+        ("log(lambda + beta)/(lambda - beta)", None),
+    ],
+)
+def test_what_the_real_images_are_not_known_to_do_is_not_refused(f, alpha):
+    parameters = {} if alpha is None else {"alpha": alpha}
+    goal = {"parameters": parameters, "terms": [{"f": f}, {"filter": "ridge", "signal": "class"}]}
+    prepared = plan.prepare(small(objective=goal))
+    assert trial.Trial(prepared, Cache()).recover() > 0
+
+
+def test_what_the_real_images_are_known_to_do_is_refused(tmp_path):
+    goal = {"parameters": {"alpha": 1e6}, "terms": [{"f": "alpha*geometric(1 - alpha*lambda, 4)"}]}
+    config = small(objective=goal)
+    with pytest.raises(UserError, match="alpha = 1e\\+06 is too large"):
+        drive(launch.experiment(Resolved(config, resolve().origins), None, "run"))
+    with pytest.raises(UserError, match="alpha = 1e\\+06 is too large"):
+        trial.Trial(plan.prepare(config), Cache()).recover()
 
 
 def test_batchnorm_statistics_cost_nothing():

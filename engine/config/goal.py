@@ -81,7 +81,8 @@ class Term(Node):
         return mine == its
 
 
-_BATCHNORM_KNOWS = {("diagonal", "none"), ("identity", "mean")}
+_WITHOUT_PSI = ("batchnorm", "bn-conv")  # taps of which no more than variances and means are known
+_WITHOUT_PSI_KNOWS = {("diagonal", "none"), ("identity", "mean")}
 
 
 class BetaSchedule(Node):
@@ -143,6 +144,11 @@ class Objective(Node):
                 )
         return self
 
+    @property
+    def tells_psi(self) -> bool:
+        """Whether the whole Ψ of its taps is known, not variances alone."""
+        return self.taps not in _WITHOUT_PSI
+
     def signal_of(self, term: Term) -> SignalName:
         """The signal of a term; of `chosen`, what the objective chooses."""
         return self.signal if term.signal == "chosen" else term.signal
@@ -155,7 +161,7 @@ class Objective(Node):
             signal = self.signal_of(term)
             if term.filter == "identity" and signal == "none":
                 raise ValueError("signal = none makes the identity filter zero whatever the images are")
-            if self.taps in ("batchnorm", "bn-conv") and (term.filter, signal) not in _BATCHNORM_KNOWS:
+            if not self.tells_psi and (term.filter, signal) not in _WITHOUT_PSI_KNOWS:
                 raise ValueError(
                     f"taps = {self.taps} knows variances and means alone, so no term"
                     f" {term.label} with signal {signal}; use diagonal with none, identity with mean,"

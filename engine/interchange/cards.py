@@ -120,11 +120,16 @@ def _licence(licence: str | None) -> list[str]:
 
 def without_places(config: Config) -> Config:
     """The same settings without where files lie on the machine that computed."""
-    teacher = config.backbone.teacher
-    kept = teacher if teacher is None or teacher.startswith("torchvision:") else None
+    backbone = config.backbone
+    kept = None if _is_file(backbone.teacher) else backbone.teacher
+    others = () if any(map(_is_file, backbone.also_teachers)) else backbone.also_teachers  # all, or none
     changes: dict[str, Any] = {
         "data": config.data.model_copy(update={"root": None}),
-        "backbone": config.backbone.model_copy(update={"teacher": kept}),
+        "backbone": backbone.model_copy(update={"teacher": kept, "also_teachers": others}),
         "given": config.given.model_copy(update={"images": None, "labels": None, "statistics": None}),
     }
     return config.model_copy(update=changes)
+
+
+def _is_file(teacher: str | None) -> bool:
+    return teacher is not None and not teacher.startswith("torchvision:")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine import artefacts, backbones, provenance
 from engine import device as devices
@@ -24,6 +24,7 @@ from engine.data import DataSet, ImageSet, load, normalise
 from engine.errors import UserError
 from engine.interchange import cards, event_files, pt_files
 from engine.interchange.distilled import fingerprint, ranks
+from engine.methods.gvbsm import Ensemble
 from engine.relabel import RELABEL_BATCH, Labeller
 from engine.store import Cache, StoredRun, files, images, json_file
 from engine.version import product_version
@@ -148,27 +149,36 @@ def _dd_ranking(made: Export) -> None:
     made.notes.append(f"images.pt is normalised with mean {list(mean)} and std {list(std)}")
     soft_NK = _soft_labels(made, data, whole)
     if soft_NK is None:
-        made.notes.append("no soft_labels.pt: the run's teacher is neither at hand nor in the cache")
+        made.notes.append("no soft_labels.pt: a teacher of the run is neither at hand nor in the cache")
     else:
         made.tensor("soft_labels.pt", soft_NK)
 
 
 @torch.no_grad()
 def _soft_labels(made: Export, data: DataSet, whole: ImageSet) -> Tensor | None:
-    """The teacher's logits (N, K) for the images as they are; None where the run's own teacher is gone."""
-    known = made.run.manifest().get("teacher", {}).get("fingerprint")
-    try:
-        teacher = artefacts.given_teacher(made.config, data)
-    except UserError:
-        teacher = None
-    teacher = teacher or artefacts.cached_teacher(made.config, data, Cache())
-    if teacher is None or backbones.fingerprint(teacher) != known:
+    """The teacher's logits (N, K) for the images as they are, of several teachers their mean.
+
+    None where one of the run's own is gone.
+    """
+    manifest = made.run.manifest()
+    known = [manifest.get("teacher", {}).get("fingerprint"), *manifest.get("others", [])]
+    found = [_teacher(config, data) for config in artefacts.alone(made.config)]
+    teachers = [teacher for teacher in found if teacher is not None]
+    if list(map(backbones.fingerprint, teachers)) != known:
         return None
     device = devices.choose(made.config.device)
-    label = Labeller(teacher, device, torch.float32)
+    label = Labeller(teachers[0] if len(teachers) == 1 else Ensemble(teachers), device, torch.float32)
     starts: Sequence[int] = range(0, len(whole), RELABEL_BATCH)
     parts = [range(start, min(start + RELABEL_BATCH, len(whole))) for start in starts]
     return torch.cat([label(whole.batch(part, device)).cpu() for part in parts])
+
+
+def _teacher(config: Config, data: DataSet) -> nn.Module | None:
+    try:
+        teacher = artefacts.given_teacher(config, data)
+    except UserError:
+        teacher = None
+    return teacher or artefacts.cached_teacher(config, data, Cache())
 
 
 def _tensorboard(made: Export) -> None:

@@ -20,6 +20,7 @@ from engine.store import sweeps
 
 _ASIDE = {"seed", "objective.method", *ELSEWHERE}
 _SHORT = {"objective.beta": "β", "objective.ce": "CE", "backbone.name": "", "data.name": ""}
+_FOUND = ("data", "teacher", "images", "labels", "statistics")  # what has a fingerprint in the identity
 _MOST = 3  # settings in a label
 
 
@@ -64,13 +65,17 @@ def twins(subjects: Sequence[Subject]) -> dict[int, Subject]:
 
 
 def _own(subject: Subject) -> dict[str, Any]:
-    """What tells a group: its settings, and with which images and given teacher they were used."""
+    """What tells a group: its settings, and the fingerprints of what they were used with."""
     if subject.config is None:
         return {}
     flat = settings.flat(subject.config)
     own = {key: value for key, value in flat.items() if key not in {"seed", *ELSEWHERE}}
     known = subject.manifest.get("identity") or {}
-    return own | {f"identity.{part}": str(known.get(part, ""))[:8] for part in ("data", "teacher")}
+    return own | {f"identity.{part}": _short(str(known.get(part, ""))) for part in _FOUND}
+
+
+def _short(fingerprints: str) -> str:
+    return " ".join(each[:8] for each in fingerprints.split())
 
 
 def _key(subject: Subject) -> str:

@@ -119,7 +119,7 @@ def spectra(
 ) -> Generator[Event, None, list[Layer]]:
     """Spectra of the real and of the distilled images, each set looked at as a whole, un-augmented.
 
-    Where the objective reads BatchNorm taps, which tell no Ψ, those of the inputs of convolutions.
+    Where the objective reads taps that tell no Ψ, those of the inputs of convolutions.
     Raises UserError("numeric") where statistics are not finite.
     """
     whole = _whole(config)
@@ -140,8 +140,9 @@ def _whole(config: Config) -> Config:
     if config.statistics.estimator != "pooled":
         pooled = {"estimator": "pooled", "order": "file"}
         changes["statistics"] = config.statistics.model_copy(update=pooled)
-    if config.objective.taps == "batchnorm":
-        changes["objective"] = config.objective.model_copy(update={"taps": "conv-input"})
+    if not config.objective.tells_psi:
+        inputs = {"taps": "conv-input", "patch": 0}
+        changes["objective"] = config.objective.model_copy(update=inputs)
     return config.model_copy(update=changes)
 
 

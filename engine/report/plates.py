@@ -204,4 +204,4 @@ def betas_of(subject: Subject) -> list[float]:
 
 def _other_taps(subject: Subject) -> bool:
     config = subject.config
-    return subject.source == "images" and config is not None and config.objective.taps == "batchnorm"
+    return subject.source == "images" and config is not None and not config.objective.tells_psi
