@@ -76,9 +76,7 @@ class Form:
     def _without(self, each: Field) -> str | None:
         """What a field says that nobody has written; None where that is not known."""
         try:
-            found = settings.resolve(
-                preset=self.preset, sets=self.sets(), environ=self.environ, label="the form"
-            )
+            found = settings.resolve(preset=self.preset, sets=self.sets(), environ=self.environ, label="form")
         except UserError:
             return None
         return each.text(settings.flat(found.config)[each.key])
@@ -91,9 +89,7 @@ class Form:
     def check(self) -> Checked:
         """See what all of it means together."""
         try:
-            found = settings.resolve(
-                preset=self.preset, sets=self.sets(), environ=self.environ, label="the form"
-            )
+            found = settings.resolve(preset=self.preset, sets=self.sets(), environ=self.environ, label="form")
             changed = settings.changes(self.preset, found.config, self.environ)
             plain = settings.resolve(preset=self.preset, environ=self.environ)
         except UserError as error:
