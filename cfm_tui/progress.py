@@ -23,6 +23,7 @@ from engine.events import (
     StageFinished,
     StageProgress,
     StageStarted,
+    pulled,
 )
 
 if TYPE_CHECKING:
@@ -141,16 +142,7 @@ class Display:
 
     def follow(self, work: Generator[Event, None, T]) -> T:
         """Pull `work` to its end, showing its events; returns its artefact."""
-        try:
-            while True:
-                try:
-                    event = next(work)
-                except StopIteration as end:
-                    found: T = end.value
-                    return found
-                self.hear(event)
-        finally:
-            work.close()
+        return pulled(work, self.hear)
 
     def hear(self, event: Event) -> None:
         """Take in an event and show it."""

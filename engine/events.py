@@ -149,6 +149,20 @@ class Notice(Event):
     message: str
 
 
+def pulled(work: Generator[Event, None, T], hear: Callable[[Event], object]) -> T:
+    """What a stage returns, each of its events told to `hear` on the way. In the end it is closed."""
+    try:
+        while True:
+            try:
+                event = next(work)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            hear(event)
+    finally:
+        work.close()
+
+
 def told_as(
     work: Generator[Event, None, T], tell: Callable[[Event], Iterable[Event]]
 ) -> Generator[Event, None, T]:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
 
-from engine.events import Event
+from engine.events import Event, pulled
 
 T = TypeVar("T")
 
@@ -28,17 +28,9 @@ class Engine(threading.Thread, Generic[T]):
     def run(self) -> None:
         """Called by the thread: pull until the end, or until something is raised."""
         try:
-            while True:
-                try:
-                    event = next(self._work)
-                except StopIteration as end:
-                    self._found.append(end.value)
-                    return
-                self._hear(event)
+            self._found.append(pulled(self._work, self._hear))
         except BaseException as error:
             self._error = error
-        finally:
-            self._work.close()
 
     def result(self) -> T:
         """What the run returned, or what it raised; waits for its end."""

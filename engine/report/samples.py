@@ -75,9 +75,9 @@ def of_runs(runs: Sequence[StoredRun]) -> list[Entry]:
 
     found = []
     groups: dict[tuple[str, str], dict[str, str]] = {}
-    for run in sorted(
-        runs, key=lambda each: each.results() is None
-    ):  # a method's name goes to what has numbers
+    ended = [(run, run.results()) for run in runs]
+    ended.sort(key=lambda each: each[1] is None)  # a method's name goes to what has numbers
+    for run, results in ended:
         run.config_yaml()  # refused where it is damaged
         config = settings.resolve(file=run.folder / "config.yaml", base=None).config
         column = f"{config.data.name} ipc {config.ipc} {config.backbone.name}"
@@ -89,7 +89,7 @@ def of_runs(runs: Sequence[StoredRun]) -> list[Entry]:
         method = config.objective.method
         labels = groups.setdefault((column, method), {})
         row = labels.setdefault(json.dumps(alike), method if not labels else f"{method} ({run.name})")
-        found.append(Entry(run.name, row, column, config, run.results()))
+        found.append(Entry(run.name, row, column, config, results))
     return found
 
 
