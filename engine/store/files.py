@@ -115,6 +115,10 @@ def guarded(path: Path, needed: int | None = None, hint: str = OUT) -> Iterator[
                 f"no room left for {path}: {wanted}{free_bytes(path):,} are free",
                 f"free some space there, or {hint}",
             ) from error
+        if (
+            error.errno in (errno.EISDIR, errno.EBUSY) and path.is_dir()
+        ):  # busy: the current folder, and above
+            raise UserError("disk", f"{path} is a folder", "Name a file.") from error
         if error.errno in _NO_WRITING:
             reason = os.strerror(error.errno or 0)
             raise UserError("disk", f"cannot write {path}: {reason}", hint) from error
@@ -228,8 +232,6 @@ def write(path: Path, *parts: bytes | memoryview, hint: str = OUT, sync_name: bo
 
     sync_name: False leaves it to the caller to sync the folder, once after many files.
     """
-    if path.is_dir():
-        raise UserError("disk", f"{path} is a folder", "Name a file.")
     temporary = path.parent / f".{path.name}.{os.getpid()}.{threading.get_native_id()}.tmp"
     with guarded(path, sum(memoryview(part).nbytes for part in parts), hint):
         try:
