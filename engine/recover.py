@@ -276,7 +276,7 @@ class Batch:
             synthetic = self.moves.step(turn, synthetic, kept_L)
         values_TL = terms.values(synthetic)
         ce = objective.cross_entropy(logits_MK, self.labels_M)
-        watched = [self.images_MCHW.detach(), *(x for s in synthetic for x in s.detach().measured())]
+        watched = [self.images_MCHW.detach(), *(x for s in synthetic for x in s.detach().measured().values())]
         sums = torch._foreach_norm(watched, 1)
         loss = terms.loss(gvbsm.left(values_TL, kept_L), ce)
         if settings.density.weight:

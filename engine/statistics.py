@@ -40,7 +40,7 @@ def measure(
     found, _ = yield from measure_set(config, network, images, device, saved)
     if config.objective.taps == "bn-conv":
         known = {own.name: own.to(torch.device("cpu"), torch.float64) for own in running_moments(model)}
-        found = [known.get(own.name, Moments(own.name, own.mean_D, own.var_D)) for own in found]
+        found = [known.get(own.name, own) for own in found]
         require_finite(found, "the running statistics", HINT)
     return found
 
@@ -54,13 +54,15 @@ def measure_set(
 ) -> Generator[Event, None, tuple[list[Moments], float]]:
     """Moments of each tap over any set of images, and the mean cross-entropy of its labels.
 
+    Of the taps `bn-conv`, only means and variances.
     saved: goes on from where another call offered a save point. Raises UserError("numeric") naming a layer.
     """
     estimator = config.statistics.estimator
     order_N = torch.arange(len(images))
     if (seed := config.statistics.order_seed(config.seed)) is not None:
         order_N = torch.from_numpy(generator(seed, "statistics").permutation(len(images)))
-    accumulators = [Accumulator(name, len(images.classes), estimator) for name in network.names]
+    classes, covariance = len(images.classes), network.taps != "bn-conv"
+    accumulators = [Accumulator(name, classes, estimator, covariance=covariance) for name in network.names]
     ce, first = torch.zeros((), device=device), 0
     if saved is not None:
         ce, first = own(saved.arrays["ce"], device), int(saved.facts["done"])

@@ -70,6 +70,19 @@ def test_batched_is_the_mean_of_within_batch_covariances_and_loses_class_varianc
     assert batched.result().var_D.sum() < 0.5 * pooled.result().var_D.sum()
 
 
+@pytest.mark.parametrize("estimator", ["pooled", "batched"])
+def test_variances_alone_are_those_beside_which_covariances_are_kept(features, estimator):
+    x, labels = (torch.tensor(part) for part in features)
+    whole, alone = (Accumulator("tap", 5, estimator, covariance=kept) for kept in (True, False))
+    for part in (slice(0, 40), slice(40, 50), slice(50, 90)):
+        for accumulator in (whole, alone):
+            accumulator.update(x[part], labels[part])
+    found, expected = alone.result(), whole.result()
+    torch.testing.assert_close(found.mean_D, expected.mean_D, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.var_D, expected.var_D, rtol=1e-12, atol=0)
+    assert found.cov_DD is found.flc_DK is None
+
+
 def test_statistics_stay_float32_when_features_are_half():
     x = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     found = of_batch("tap", x.bfloat16(), torch.eye(4))

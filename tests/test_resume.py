@@ -64,9 +64,11 @@ def part_of(images, count):
 
 
 @pytest.mark.parametrize("estimator", ["pooled", "batched"])
-def test_statistics(teacher, digits, cpu, estimator):
+@pytest.mark.parametrize("objective", [{}, {"taps": "bn-conv", "terms": [{"filter": "diagonal"}]}])
+def test_statistics(teacher, digits, cpu, estimator, objective):
     train = part_of(digits.train, 100)
-    config = everywhere(statistics={"estimator": estimator, "batch": 30, "order": "mixed"})
+    measured = {"estimator": estimator, "batch": 30, "order": "mixed"}
+    config = everywhere(statistics=measured, objective=objective)
 
     def begin(saved):
         return statistics.measure(config, teacher, train, cpu, saved)
