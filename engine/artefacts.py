@@ -87,13 +87,14 @@ def given_teacher(config: Config, data: DataSet) -> nn.Module | None:
 
 
 def teacher_key(config: Config, data: DataSet) -> str:
-    """The cache key of a squeezed teacher."""
+    """The cache key of a squeezed teacher. The precision is part of it where it rounds."""
+    plain = {"precision"} if config.squeeze.precision == "float32" else None
     return key(
         format=FORMAT,
         seed=config.seed,
         data=data.fingerprint,
         backbone=config.backbone.model_dump(mode="json", exclude={"teacher", "also", "also_teachers"}),
-        squeeze=config.squeeze.model_dump(mode="json"),
+        squeeze=config.squeeze.model_dump(mode="json", exclude=plain),
     )
 
 

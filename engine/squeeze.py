@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from engine import augment, backbones
 from engine.config import Config
 from engine.data import ImageSet
+from engine.device import autocast
 from engine.events import Event
 from engine.rng import generator
 from engine.savepoint import Pace, State, captured
@@ -27,6 +28,7 @@ def squeeze(
     epoch whose loss is not finite.
     """
     settings = config.squeeze
+    precision = getattr(torch, settings.precision)
     model = backbones.placed(model, device).train()
     trainer = Trainer(model, settings.optimiser, settings.epochs)
     log = EpochLog("squeeze", config.backbone.name, "teacher", config.seed, settings.epochs)
@@ -37,8 +39,9 @@ def squeeze(
     def loss_of(indices: np.ndarray) -> Tensor:
         x_MCHW = train.batch(indices, device, drawn.take(indices))
         labels_M = train.labels_N[torch.from_numpy(indices)].to(device, non_blocking=True)
-        logits_MK = model(x_MCHW.contiguous(memory_format=torch.channels_last))
-        return F.cross_entropy(logits_MK, labels_M)
+        with autocast(device, precision):
+            logits_MK = model(x_MCHW.contiguous(memory_format=torch.channels_last))
+        return F.cross_entropy(logits_MK.float(), labels_M)
 
     def capture() -> State:
         place = {"epoch": trainer.epoch, "batch": trainer.batch}

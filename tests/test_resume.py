@@ -25,17 +25,17 @@ def everywhere(**changes):
 
 
 @pytest.mark.parametrize(
-    ("optimiser", "backbone"),
+    ("optimiser", "backbone", "precision"),
     [
-        ({"name": "sgd", "momentum": 0.9, "lr": 0.05}, "convnet"),
-        ({"name": "sgd", "momentum": 0.0, "lr": 0.05}, "convnet"),
-        ({"name": "adam"}, "convnet"),
-        ({"name": "adamw"}, "mobilenet_v2"),  # it drops out
+        ({"name": "sgd", "momentum": 0.9, "lr": 0.05}, "convnet", "float32"),
+        ({"name": "sgd", "momentum": 0.0, "lr": 0.05}, "convnet", "bfloat16"),
+        ({"name": "adam"}, "convnet", "float32"),
+        ({"name": "adamw"}, "mobilenet_v2", "float32"),  # it drops out
     ],
 )
-def test_squeeze(digits, cpu, optimiser, backbone):
+def test_squeeze(digits, cpu, optimiser, backbone, precision):
     train = part_of(digits.train, 100)
-    settings = {"epochs": 2, "batch": 40, "optimiser": {"lr": 1e-3, **optimiser}}
+    settings = {"epochs": 2, "batch": 40, "optimiser": {"lr": 1e-3, **optimiser}, "precision": precision}
     config = everywhere(backbone={"name": backbone}, squeeze=settings)
 
     def begin(saved):

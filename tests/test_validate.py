@@ -156,3 +156,18 @@ def test_a_student_that_learns_approaches_its_teacher(digits, cpu):
     reached = training.accuracy(taught, digits.test, cpu)
     assert reached > 90
     assert result.last > reached - 10
+
+
+def test_a_teacher_trained_in_bfloat16_is_another_with_weights_in_float32(digits, cpu):
+    plain, rounded = (small(squeeze={"epochs": 1, "precision": name}) for name in ("float32", "bfloat16"))
+    assert artefacts.teacher_key(plain, digits) != artefacts.teacher_key(rounded, digits)
+
+    def trained(config):
+        model = artefacts.new_network(config, digits)
+        return drive(squeeze.squeeze(config, model, digits.train, cpu))[1].state_dict()
+
+    one, other = trained(plain), trained(rounded)
+    floats = {name: value for name, value in other.items() if value.is_floating_point()}
+    assert {value.dtype for value in floats.values()} == {torch.float32}
+    gaps = [float((one[name] - value).norm() / one[name].norm()) for name, value in floats.items()]
+    assert 0 < max(gaps) < 0.2

@@ -136,6 +136,7 @@ class Squeeze(Node):
     batch: Positive = 128
     optimiser: Optimiser = Optimiser()
     views: Views = Views(padding=2)
+    precision: Precision = "float32"  #: of the forward passes (autocast)
 
 
 class Statistics(Node):
