@@ -36,7 +36,7 @@ def place(status: dict[str, Any]) -> str:
     rate = status.get("rate") or 0.0
     if rate > 0:
         parts.append(f"{number(rate)} {SHORT.get(unit, unit)}/s")
-        if done is not None and total and status["stage"] != "validate":
+        if done is not None and total:
             parts.append(f"{duration(max(total - done, 0) / rate)} left of it")
     return "  ".join(parts)
 

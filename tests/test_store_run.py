@@ -114,6 +114,18 @@ def test_the_heartbeat_tells_the_latest_measured_accuracy(tmp_path):
     run.close("stopped")
 
 
+def test_the_heartbeat_counts_the_epochs_of_all_networks_from_where_a_stage_goes_on(tmp_path):
+    run, stored = opened(tmp_path / "r"), store.StoredRun(tmp_path / "r")
+    run.record(events.StageStarted("squeeze", 6, "epochs", 2))
+    counted = []
+    for network, epoch in [("convnet", 3), ("resnet18", 1), ("resnet18", 2)]:
+        run.record(events.EpochFinished("squeeze", network, "teacher", 0, epoch, 3, 0.5))
+        run.state("running")
+        counted.append(stored.status()["done"])
+    assert counted == [3, 4, 5]
+    run.close("stopped")
+
+
 def test_a_checkpoint_makes_all_else_durable_first(tmp_path, monkeypatch):
     run = opened(tmp_path / "r")
     record_recovery(run)

@@ -20,11 +20,11 @@ from engine.sweep.schedule import Schedule
 VALIDATING = {"stage": "validate", "total": 12, "unit": "epochs", "architecture": "convnet", "seed": 1}
 STATUSES = {
     "seed=0": {"stage": "recover", "total": 1000, "done": 250, "unit": "iterations", "rate": 25.0},
-    "seed=1": {**VALIDATING, "source": "distilled", "epoch": 3, "epochs": 6, "rate": 0.5},
+    "seed=1": {**VALIDATING, "source": "distilled", "epoch": 3, "epochs": 6, "rate": 0.5, "done": 9},
 }
 PLACES = {
     "seed=0": "recover  250 of 1000 iterations  25 it/s  30.0 s left of it",
-    "seed=1": "validate  convnet, distilled, seed 1  epoch 3 of 6  0.5 epochs/s",
+    "seed=1": "validate  convnet, distilled, seed 1  epoch 3 of 6  0.5 epochs/s  6.0 s left of it",
 }
 
 

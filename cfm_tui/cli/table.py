@@ -43,8 +43,9 @@ def table(
     if out is None:
         typer.echo(written)
         return
-    from engine.store.files import write
+    from engine.store.files import make_folder, write
 
+    make_folder(out.absolute().parent)
     write(out, (written + "\n").encode())
     if as_json:
         typer.echo(written)

@@ -88,7 +88,7 @@ def _read(run: StoredRun, begun: str) -> Row:
     if not isinstance(state, str):
         raise TypeError(f"{state!r} is no state")
     summary = {} if results is None else results["summary"]
-    total, done = status.get("total"), status.get("done", status.get("epoch"))
+    total, done = status.get("total"), status.get("done")
     return Row(
         folder=run.folder,
         name=run.name,

@@ -106,7 +106,9 @@ class Run:
             facts |= {name: payload[name] for name in ("stage", "total", "unit")}
             self._heartbeat.write({"state": self._heartbeat.status()["state"], **facts})
             return
-        if kind == "RecoverProgress":
+        if kind == "EpochFinished":
+            facts["done"] = self._heartbeat.status().get("done", 0) + 1  # of all networks that the stage trains
+        elif kind == "RecoverProgress":
             facts["done"] = payload["rows"][1]
             facts["iteration"] = facts["done"] - (payload["batch"] - 1) * payload["total_iterations"]
         self._heartbeat.update(**facts)
