@@ -32,17 +32,17 @@ def measure(
     `bn-conv`, of which only means and variances are kept.
     Raises UserError("numeric") naming a layer whose moments are not finite.
     """
-    if config.objective.taps == "batchnorm":
-        found = [moments.to(torch.device("cpu"), torch.float64) for moments in running_moments(model)]
-        require_finite(found, "the running statistics", HINT)
-        return found
+    known: dict[str, Moments] = {}
+    if config.objective.taps in ("batchnorm", "bn-conv"):
+        running = [moments.to(torch.device("cpu"), torch.float64) for moments in running_moments(model)]
+        require_finite(running, "the running statistics", HINT)
+        if config.objective.taps == "batchnorm":
+            return running
+        known = {own.name: own for own in running}
     network = Tapped(model, config.objective.taps, device, patch=config.objective.patch)
-    found, _ = yield from measure_set(config, network, images, device, saved)
-    if config.objective.taps == "bn-conv":
-        known = {own.name: own.to(torch.device("cpu"), torch.float64) for own in running_moments(model)}
-        found = [known.get(own.name, own) for own in found]
-        require_finite(found, "the running statistics", HINT)
-    return found
+    found, _ = yield from measure_set(config, network, images, device, saved, frozenset(known))
+    known |= {own.name: own for own in found}
+    return [known[name] for name in network.names]
 
 
 def measure_set(
@@ -51,10 +51,11 @@ def measure_set(
     images: ImageSet,
     device: torch.device,
     saved: State | None = None,
+    known: frozenset[str] = frozenset(),
 ) -> Generator[Event, None, tuple[list[Moments], float]]:
     """Moments of each tap over any set of images, and the mean cross-entropy of its labels.
 
-    Of the taps `bn-conv`, only means and variances.
+    Of the taps `bn-conv`, only means and variances. known: names of taps that are left out.
     saved: goes on from where another call offered a save point. Raises UserError("numeric") naming a layer.
     """
     estimator = config.statistics.estimator
@@ -62,11 +63,13 @@ def measure_set(
     if (seed := config.statistics.order_seed(config.seed)) is not None:
         order_N = torch.from_numpy(generator(seed, "statistics").permutation(len(images)))
     classes, covariance = len(images.classes), network.taps != "bn-conv"
-    accumulators = [Accumulator(name, classes, estimator, covariance=covariance) for name in network.names]
+    new = [name for name in network.names if name not in known]
+    accumulators = {name: Accumulator(name, classes, estimator, covariance=covariance) for name in new}
+    ordered = list(accumulators.values())
     ce, first = torch.zeros((), device=device), 0
     if saved is not None:
         ce, first = own(saved.arrays["ce"], device), int(saved.facts["done"])
-        _go_on(accumulators, saved, device)
+        _go_on(ordered, saved, device)
     pace = Pace(config.checkpoint_seconds)
     since, size = time.monotonic(), config.statistics.batch
     for start in range(first, len(images), size):
@@ -75,14 +78,15 @@ def measure_set(
         with torch.no_grad():
             features, logits_MK = network(images.batch(indices, device))
             ce += nn.functional.cross_entropy(logits_MK.float(), labels_M, reduction="sum")
-        for accumulator, x_MDHW in zip(accumulators, features, strict=True):
-            accumulator.update(x_MDHW, labels_M)
+        for name, x_MDHW in zip(network.names, features, strict=True):
+            if name in accumulators:
+                accumulators[name].update(x_MDHW, labels_M)
         done = start + len(indices)
         yield StageProgress("statistics", done, (done - first) / max(time.monotonic() - since, 1e-9))
         if pace.due():
-            yield SavePoint("statistics", partial(_state, accumulators, ce, done))
+            yield SavePoint("statistics", partial(_state, ordered, ce, done))
     cpu = torch.device("cpu")
-    found = [each.result().to(cpu, torch.float64) for each in accumulators]
+    found = [each.result().to(cpu, torch.float64) for each in ordered]
     require_finite(found, f"the statistics over {len(images)} images", HINT)
     return found, float(ce) / max(len(images), 1)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from engine import moments
 from engine.moments import Accumulator, moving, of_batch
 
 
@@ -32,7 +33,11 @@ def relative(found, expected):
 
 @pytest.mark.parametrize("batch", [1, 7, 32, 90])
 @pytest.mark.parametrize("order", ["file", "shuffled"])
-def test_pooled_is_the_exact_covariance_for_any_batch_size_and_order(features, batch, order):
+@pytest.mark.parametrize("part", [1, 50, 200, moments.PART])  # less than a pixel, an image of 84, a batch
+def test_pooled_is_the_exact_covariance_for_any_batch_size_and_order(
+    features, batch, order, part, monkeypatch
+):
+    monkeypatch.setattr(moments, "PART", part)
     x, labels = features
     mean, cov, flc = numpy_moments(x, labels, 5)
     indices = np.arange(90) if order == "file" else np.random.default_rng(1).permutation(90)

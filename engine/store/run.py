@@ -107,7 +107,7 @@ class Run:
             self._heartbeat.write({"state": self._heartbeat.status()["state"], **facts})
             return
         if kind == "EpochFinished":
-            facts["done"] = self._heartbeat.status().get("done", 0) + 1  # of all networks that the stage trains
+            facts["done"] = self._heartbeat.status().get("done", 0) + 1  # of all that the stage trains
         elif kind == "RecoverProgress":
             facts["done"] = payload["rows"][1]
             facts["iteration"] = facts["done"] - (payload["batch"] - 1) * payload["total_iterations"]
