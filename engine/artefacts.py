@@ -20,7 +20,7 @@ from engine import backbones, moments, rng, statistics
 from engine.config import Config
 from engine.data import DataSet
 from engine.errors import UserError
-from engine.events import Event, Notice, told_as
+from engine.events import Event, Notice, Stage, StageProgress, told_as
 from engine.savepoint import SavePoint, State
 from engine.squeeze import squeeze
 from engine.store import Cache, DamagedEntry, Entry
@@ -88,13 +88,13 @@ def given_teacher(config: Config, data: DataSet) -> nn.Module | None:
 
 def teacher_key(config: Config, data: DataSet) -> str:
     """The cache key of a squeezed teacher. The precision is part of it where it rounds."""
-    plain = {"precision"} if config.squeeze.precision == "float32" else None
+    excluded = {"precision"} if config.squeeze.precision == "float32" else set()
     return key(
         format=FORMAT,
         seed=config.seed,
         data=data.fingerprint,
         backbone=config.backbone.model_dump(mode="json", exclude={"teacher", "also", "also_teachers"}),
-        squeeze=config.squeeze.model_dump(mode="json", exclude=plain),
+        squeeze=config.squeeze.model_dump(mode="json", exclude=excluded),
     )
 
 
@@ -160,24 +160,33 @@ def measured(
 
 
 def in_turn(
-    works: Sequence[Callable[[State | None], Generator[Event, None, tuple[T, bool]]]], saved: State | None
+    stage: Stage,
+    size: int,
+    works: Sequence[Callable[[State | None], Generator[Event, None, tuple[T, bool]]]],
+    saved: State | None,
 ) -> Generator[Event, None, tuple[list[T], bool]]:
-    """One piece of a stage after another; its states say which (the fact `part`).
+    """One piece of a stage after another; its states say which (the fact `part`), and progress counts on.
 
-    works: begin each from its state. Returns what they made, and whether all of it was there already.
+    size: units of each. works: begin each from its state. Returns what they made, and whether all of it was
+    there already.
     """
     found, reused, at = [], True, 0 if saved is None else int(saved.facts.get("part", 0))
     for number, begin in enumerate(works):
-        made, there = yield from _as_part(begin(saved if number == at else None), number)
+        work = begin(saved if number == at else None)
+        made, there = yield from _as_part(work, number, number * size)
+        if there and len(works) > 1:
+            yield StageProgress(stage, (number + 1) * size, 0.0)
         found.append(made)
         reused &= there
     return found, reused
 
 
-def _as_part(work: Generator[Event, None, T], number: int) -> Generator[Event, None, T]:
-    """The same, its save points knowing which part it is."""
+def _as_part(work: Generator[Event, None, T], number: int, before: int) -> Generator[Event, None, T]:
+    """The same, its save points knowing which part it is, its progress what was done before it."""
 
     def tell(event: Event) -> Iterator[Event]:
+        if isinstance(event, StageProgress):
+            event = replace(event, done=before + event.done)
         if isinstance(event, SavePoint):
             event = replace(event, capture=partial(_state_of_part, event.capture, number))
         yield event

@@ -18,7 +18,7 @@ from torch import Tensor
 from engine.errors import UserError
 
 FIELDS = ("mean_D", "var_D", "cov_DD", "flc_DK")
-PART = 1 << 16  #: features widened at a time on a CPU: what its cache holds, and no fresh pages each time
+PART = 1 << 16  #: numbers that a CPU's thread widens at a time: few enough to stay in its cache
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,19 @@ class _Covariance(torch.autograd.Function):
 
 
 class _Variance(torch.autograd.Function):
-    """Biased mean and variance of rows; several times as fast as `torch.var_mean` along columns."""
+    """Biased mean and variance of rows; on a CPU several times as fast as `torch.var_mean` along columns."""
 
     @staticmethod
     def forward(ctx: Any, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
         mean_D = rows_ND.mean(dim=0)
-        centred_ND = rows_ND - mean_D
-        ctx.save_for_backward(centred_ND)
-        return mean_D, centred_ND.square().mean(dim=0)
+        ctx.save_for_backward(rows_ND, mean_D)  # centred rows would be a copy of every layer's features
+        return mean_D, (rows_ND - mean_D).square_().mean(dim=0)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Tensor:
-        (centred_ND,) = ctx.saved_tensors
-        mean_gradient_D, var_gradient_D = (gradient / len(centred_ND) for gradient in gradients)
-        return torch.addcmul(mean_gradient_D, centred_ND, 2 * var_gradient_D)
+        rows_ND, mean_D = ctx.saved_tensors
+        mean_gradient_D, var_gradient_D = (gradient / len(rows_ND) for gradient in gradients)
+        return torch.addcmul(mean_gradient_D, rows_ND - mean_D, 2 * var_gradient_D)
 
 
 def of_batch(
@@ -159,11 +158,11 @@ def moving(batch: Moments, earlier: Moments | None, count: int) -> Moments:
 
 
 def _widened(name: str, x_MDHW: Tensor, onehot_MK: Tensor, covariance: bool) -> Moments:
-    """Moments of one batch as `of_batch` gives them, in float64, of features that stay as they are."""
+    """Moments of one batch in float64 (on MPS float32), widened part by part; Φ only beside Ψ. P = H·W."""
     wide = torch.float32 if x_MDHW.device.type == "mps" else torch.float64
     images, depth, height, width = x_MDHW.shape
     rows_MPD = x_MDHW.permute(0, 2, 3, 1).reshape(images, height * width, depth)
-    part = PART if x_MDHW.device.type == "cpu" else rows_MPD.numel()
+    part = PART * torch.get_num_threads() if x_MDHW.device.type == "cpu" else rows_MPD.numel()
     sums = []
     for some_MPD in torch.split(rows_MPD, max(1, part // (height * width * depth))):
         parts = torch.split(some_MPD, max(1, part // depth), dim=1)
@@ -190,9 +189,8 @@ class Accumulator:
     """Moments of a whole set, one batch at a time, in float64; memory does not grow with the set.
 
     pooled: exact over the set, whatever the batch size and order (Chan's merge).
-    batched: mean of the moments within batches; biased, it loses the variance between batches.
-    covariance: without it, neither Ψ nor Φ is kept: of a layer with a thousand features they are most of
-    the work.
+    batched: mean of the within-batch means and covariances; biased, it loses the variance between batches.
+    covariance: whether Ψ and Φ are kept besides; Ψ is most of the work where features are many.
     """
 
     def __init__(

@@ -152,7 +152,7 @@ class Pipeline:
                 "squeeze",
                 epochs * len(works),
                 "epochs",
-                lambda saved: artefacts.in_turn(works, saved),
+                lambda saved: artefacts.in_turn("squeeze", epochs, works, saved),
                 lambda facts: facts.get("part", 0) * epochs + facts["epoch"],
             )
         else:
@@ -206,7 +206,7 @@ class Pipeline:
             "statistics",
             images * len(works),
             "images",
-            lambda saved: artefacts.in_turn(works, saved),
+            lambda saved: artefacts.in_turn("statistics", images, works, saved),
             lambda facts: facts.get("part", 0) * images + facts["done"],
         )
         fingerprint = " ".join(provenance.fingerprint(moments.pack(each)) for each in real)

@@ -55,14 +55,14 @@ def measure_set(
 ) -> Generator[Event, None, tuple[list[Moments], float]]:
     """Moments of each tap over any set of images, and the mean cross-entropy of its labels.
 
-    Of the taps `bn-conv`, only means and variances. known: names of taps that are left out.
+    Where the taps tell no Ψ, only means and variances. known: names of taps that are left out.
     saved: goes on from where another call offered a save point. Raises UserError("numeric") naming a layer.
     """
     estimator = config.statistics.estimator
     order_N = torch.arange(len(images))
     if (seed := config.statistics.order_seed(config.seed)) is not None:
         order_N = torch.from_numpy(generator(seed, "statistics").permutation(len(images)))
-    classes, covariance = len(images.classes), network.taps != "bn-conv"
+    classes, covariance = len(images.classes), config.objective.tells_psi
     new = [name for name in network.names if name not in known]
     accumulators = {name: Accumulator(name, classes, estimator, covariance=covariance) for name in new}
     ordered = list(accumulators.values())

@@ -12,7 +12,7 @@ from stages import drive, small
 
 from engine import artefacts, augment, backbones, objective, recover, starts, statistics, taps
 from engine.config import Config
-from engine.events import RecoverProgress
+from engine.events import RecoverProgress, StageProgress
 from engine.methods import gvbsm
 from engine.moments import Moments, of_batch
 from engine.relabel import Labeller
@@ -268,12 +268,26 @@ def test_parts_of_a_stage_follow_each_other_and_go_on_where_they_were_cut():
 
     works = [partial(part, name) for name in "abc"]
     states = []
-    _, made = drive(artefacts.in_turn(works, None), lambda point, _: states.append(point.capture()))
+    stage = artefacts.in_turn("squeeze", 2, works, None)
+    _, made = drive(stage, lambda point, _: states.append(point.capture()))
     assert made == (["a", "b", "c"], False)
     assert [state.facts for state in states] == [{"n": n, "part": p} for p in range(3) for n in (1, 2)]
     begun.clear()
-    assert drive(artefacts.in_turn(works, states[2]))[1] == made
+    assert drive(artefacts.in_turn("squeeze", 2, works, states[2]))[1] == made
     assert begun == [("a", None), ("b", 1), ("c", None)]
+
+
+def test_progress_counts_on_over_the_parts_of_a_stage_and_past_those_that_are_there_already():
+    def part(there):
+        if not there:
+            yield StageProgress("statistics", 3, 1.0)
+            yield StageProgress("statistics", 5, 1.0)
+        return "made", there
+
+    works = [lambda _, there=there: part(there) for there in (False, True, False, True)]
+    events, _ = drive(artefacts.in_turn("statistics", 5, works, None))
+    assert [event.done for event in events] == [3, 5, 10, 13, 15, 20]
+    assert drive(artefacts.in_turn("statistics", 5, works[1:2], None))[0] == []
 
 
 def test_a_part_at_work_is_closed_with_its_stage():
@@ -287,7 +301,7 @@ def test_a_part_at_work_is_closed_with_its_stage():
         return "made", False
 
     work = part()
-    stage = artefacts.in_turn([lambda saved: work], None)
+    stage = artefacts.in_turn("squeeze", 1, [lambda saved: work], None)
     next(stage)
     stage.close()
     assert closed == [True]

@@ -33,18 +33,20 @@ def relative(found, expected):
 
 @pytest.mark.parametrize("batch", [1, 7, 32, 90])
 @pytest.mark.parametrize("order", ["file", "shuffled"])
-@pytest.mark.parametrize("part", [1, 50, 200, moments.PART])  # less than a pixel, an image of 84, a batch
+@pytest.mark.parametrize("widened", [1, 50, 200, moments.PART])  # less than a pixel, an image of 84, a batch
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_pooled_is_the_exact_covariance_for_any_batch_size_and_order(
-    features, batch, order, part, monkeypatch
+    features, batch, order, widened, layout, monkeypatch
 ):
-    monkeypatch.setattr(moments, "PART", part)
+    monkeypatch.setattr(moments, "PART", widened)
     x, labels = features
     mean, cov, flc = numpy_moments(x, labels, 5)
     indices = np.arange(90) if order == "file" else np.random.default_rng(1).permutation(90)
     accumulator = Accumulator("tap", 5, "pooled")
     for start in range(0, 90, batch):
         part = indices[start : start + batch]
-        accumulator.update(torch.tensor(x[part], dtype=torch.float32), torch.tensor(labels[part]))
+        batch_MDHW = torch.tensor(x[part], dtype=torch.float32).to(memory_format=layout)
+        accumulator.update(batch_MDHW, torch.tensor(labels[part]))
     found = accumulator.result()
     assert relative(found.cov_DD.numpy(), cov) < 1e-11
     assert relative(found.mean_D.numpy(), mean) < 1e-12
@@ -76,7 +78,11 @@ def test_batched_is_the_mean_of_within_batch_covariances_and_loses_class_varianc
 
 
 @pytest.mark.parametrize("estimator", ["pooled", "batched"])
-def test_variances_alone_are_those_beside_which_covariances_are_kept(features, estimator):
+@pytest.mark.parametrize("widened", [1, 200, moments.PART])
+def test_variances_alone_are_those_beside_which_covariances_are_kept(
+    features, estimator, widened, monkeypatch
+):
+    monkeypatch.setattr(moments, "PART", widened)
     x, labels = (torch.tensor(part) for part in features)
     whole, alone = (Accumulator("tap", 5, estimator, covariance=kept) for kept in (True, False))
     for part in (slice(0, 40), slice(40, 50), slice(50, 90)):

@@ -146,7 +146,7 @@ def test_written_forms_are_as_recorded(capsys, sweep, tmp_path, form, name):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
     assert path.read_text(encoding="utf-8") == text
-    into = tmp_path / f"table.{name}"
+    into = tmp_path / "new" / f"table.{name}"
     assert call(capsys, "table", "two", "--out", into)[0] == ""
     assert into.read_text(encoding="utf-8") == text
 

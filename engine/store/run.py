@@ -10,6 +10,7 @@ Source: DESIGN "A run on disk". Not here: how others read it (see `reader`), wha
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -107,7 +108,8 @@ class Run:
             self._heartbeat.write({"state": self._heartbeat.status()["state"], **facts})
             return
         if kind == "EpochFinished":
-            facts["done"] = self._heartbeat.status().get("done", 0) + 1  # of all that the stage trains
+            status = self._heartbeat.status()  # what the stage has trained in all; some may be trained again
+            facts["done"] = min(status.get("done", 0) + 1, status.get("total", math.inf))
         elif kind == "RecoverProgress":
             facts["done"] = payload["rows"][1]
             facts["iteration"] = facts["done"] - (payload["batch"] - 1) * payload["total_iterations"]

@@ -72,10 +72,8 @@ def spoil(patch, fault, place):
         return f"the images are not finite after {at(place)}"
     if fault == "a real statistic":
         batch, layer, field = place
-        original = moments.of_batch
-        patch.setattr(
-            moments, "of_batch", Nth(original, batch * len(LAYERS) + LAYERS.index(layer), spoil_field(field))
-        )
+        call = batch * len(LAYERS) + LAYERS.index(layer)
+        patch.setattr(moments, "_widened", Nth(moments._widened, call, spoil_field(field)))
         return f"the statistics over [0-9]+ images of layer {layer} are not finite"
     if fault == "a synthetic statistic":
         step, layer, field = place
