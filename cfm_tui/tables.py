@@ -9,6 +9,9 @@ from typing import Any
 
 from cfm_tui.progress import SHORT, beta_text, duration, number
 from engine.events import STAGES
+from engine.results import in_words
+
+CONTROL = "the control: real images, same labels and budget"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -27,19 +30,14 @@ def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def spread(value: dict[str, Any] | None) -> str:
-    """A mean with its standard deviation and count."""
-    return "—" if value is None else f"{value['mean']:.2f} ± {value['std']:.2f} ({value['n']})"
-
-
 def results_table(results: dict[str, Any]) -> str:
     """Accuracies, then what each stage took."""
     rows = []
     for name, found in results["summary"]["by_architecture"].items():
         rows += [
-            ["distilled", spread(found["accuracy"]), f"{name}, last epoch, % (seeds)"],
-            ["random", spread(found["control"]), f"{name}, the control: real images, same labels and budget"],
-            ["best epoch", spread(found["accuracy_best"]), f"{name}, distilled; peeks at the test set"],
+            ["distilled", in_words(found["accuracy"]), f"{name}, last epoch, % (seeds)"],
+            ["random", in_words(found["control"]), f"{name}, {CONTROL}"],
+            ["best epoch", in_words(found["accuracy_best"]), f"{name}, distilled; peeks at the test set"],
         ]
     teacher = results["teacher"]
     rows.append(["teacher", f"{teacher['accuracy']:.2f}", teacher["architecture"]])
@@ -59,7 +57,7 @@ def runs_table(runs: Sequence[dict[str, Any]]) -> str:
     for run in runs:
         state = " ".join(part for part in (run["state"], run["stage"]) if part)
         rows.append(
-            [run["name"], state, spread(run["accuracy"]), spread(run["control"]), run["created"] or "—"]
+            [run["name"], state, in_words(run["accuracy"]), in_words(run["control"]), run["created"] or "—"]
         )
     return aligned(rows)
 

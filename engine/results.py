@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.store import SCHEMA_VERSION
@@ -20,6 +20,14 @@ def spread(values: Sequence[float]) -> dict[str, Any] | None:
         return None
     std = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": statistics.fmean(values), "std": std, "n": len(values)}
+
+
+def in_words(found: Mapping[str, Any] | None, digits: int = 2, absent: str = "—") -> str:
+    """A spread in words: mean ± standard deviation (count), but one value has no deviation."""
+    if found is None:
+        return absent
+    deviation = f" ± {found['std']:.{digits}f}" if found["n"] > 1 else ""
+    return f"{found['mean']:.{digits}f}{deviation} ({found['n']})"
 
 
 def _of(students: Sequence[StudentResult]) -> dict[str, Any]:

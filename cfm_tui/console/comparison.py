@@ -12,9 +12,9 @@ from cfm_tui import series
 from cfm_tui.charts import ROLES, Line, letter
 from cfm_tui.console import shown
 from cfm_tui.progress import duration
-from cfm_tui.tables import spread
 from engine import settings, yaml_file
 from engine.events import STAGES
+from engine.results import in_words
 from engine.store import StoredRun, folders
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _time(seconds: float | None) -> Cell:
 
 
 def _percent(found: dict[str, Any] | None) -> Cell:
-    return Cell(spread(found), None if found is None else float(found["mean"]))
+    return Cell(in_words(found), None if found is None else float(found["mean"]))
 
 
 def in_order(rows: Sequence[Row], column: int, turned: bool) -> list[Row]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfm_tui.progress import SHORT, duration, number, size
-from cfm_tui.tables import spread
 from engine.events import STAGES, Stage
+from engine.results import in_words
 from engine.store import folders
 from engine.store.numbers import FIXED
 
@@ -143,8 +143,8 @@ def _outcome(model: RunModel) -> list[str]:
     found = results["summary"]
     took = duration(in_all(model) or 0.0)
     return [
-        f"distilled {spread(found['accuracy'])} %, last epoch",
-        f"random    {spread(found['control'])} %, the control",
+        f"distilled {in_words(found['accuracy'])} %, last epoch",
+        f"random    {in_words(found['control'])} %, the control",
         f"{found['architecture']}; teacher {results['teacher']['accuracy']:.2f} %; {took} in all",
     ]
 
@@ -246,8 +246,8 @@ def training_rows(model: RunModel) -> list[tuple[str, ...]]:
     if model.results is not None:
         for name, found in model.results["summary"]["by_architecture"].items():
             best = found["accuracy_best"]
-            rows.append((name, "distilled", "mean", "", "", spread(found["accuracy"]), spread(best)))
-            rows.append((name, "random", "mean", "", "", spread(found["control"]), ""))
+            rows.append((name, "distilled", "mean", "", "", in_words(found["accuracy"]), in_words(best)))
+            rows.append((name, "random", "mean", "", "", in_words(found["control"]), ""))
     order = sorted(model.trainings, key=lambda key: (STAGES.index(key[0]), key[1], key[3], key[2]))
     for key in order:
         stage, architecture, source, seed = key

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine import settings
 from engine.config import Config
+from engine.results import in_words
 from engine.store import StoredRun
 from engine.version import product_version
 from engine.yaml_file import inline
@@ -100,12 +101,9 @@ def _worth(results: dict[str, Any] | None) -> list[str]:
         "| --- | --- | --- |",
     ]
     for name, found in results["summary"]["by_architecture"].items():
-        lines.append(f"| {name} | {_spread(found['accuracy'])} | {_spread(found['control'])} |")
+        cells = [in_words(found[key], absent="not measured") for key in ("accuracy", "control")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return [*lines, "", f"The teacher itself: {results['teacher']['accuracy']:.2f}.", ""]
-
-
-def _spread(value: dict[str, Any] | None) -> str:
-    return "not measured" if value is None else f"{value['mean']:.2f} ± {value['std']:.2f} ({value['n']})"
 
 
 def _licence(licence: str | None) -> list[str]:

@@ -17,6 +17,7 @@ from engine.report.groups import Accuracy, Likeness
 from engine.report.lens import Layer
 from engine.report.losses import Course, Curve
 from engine.responses import Response
+from engine.results import in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,7 +200,7 @@ def similarity(rows: Sequence[Likeness]) -> Figure:
         axes.scatter(values, place + jitter, s=10, color=COLOURS[5], alpha=0.6, linewidth=0, zorder=2)
         if row.spread is not None:
             _mean(axes, place, row.spread, "o", COLOURS[0], filled=True)
-            _told(axes, place, f"{row.spread['mean']:.3f} ± {row.spread['std']:.3f} ({row.spread['n']})")
+            _told(axes, place, in_words(row.spread, 3))
     return found
 
 
@@ -214,10 +215,10 @@ def accuracy(rows: Sequence[Accuracy]) -> Figure:
         for at, row in enumerate(each):
             if (spread := row.distilled) is not None:
                 _mean(place, at - apart, spread, "o", COLOURS[0], filled=True, label="distilled")
-                _told(place, at - apart, f"{spread['mean']:.1f} ± {spread['std']:.1f} ({spread['n']})")
+                _told(place, at - apart, in_words(spread, 1))
             if (spread := row.control) is not None:
                 _mean(place, at + apart, spread, "s", COLOURS[1], filled=False, label="control (real)")
-                _told(place, at + apart, f"{spread['mean']:.1f} ± {spread['std']:.1f} ({spread['n']})")
+                _told(place, at + apart, in_words(spread, 1))
     drawing.legend(found, axes)
     return found
 

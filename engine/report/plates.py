@@ -15,6 +15,7 @@ from engine.report.groups import Accuracy, Group, Likeness
 from engine.report.page import Plate, slug
 from engine.report.subject import Subject
 from engine.responses import Response, of_objective, reads_beta
+from engine.results import in_words
 
 _CLASSES = (
     "Bars: sample standard deviation over classes (none for a single one); small dots: single classes; in"
@@ -32,7 +33,8 @@ def accuracy(rows: Sequence[Accuracy]) -> Plate:
         " budget. Bars: sample standard deviation over students (none for a single one); in brackets: how"
         f" many students, trained on {sets_told} for each row. The axis does not begin at zero."
     )
-    told = "; ".join(f"{row.label}: {_spread(row.distilled)}, control {_spread(row.control)}" for row in rows)
+    pairs = [(row.label, in_words(row.distilled, 1), in_words(row.control, 1, "none")) for row in rows]
+    told = "; ".join(f"{label}: {distilled}, control {control}" for label, distilled, control in pairs)
     return Plate("accuracy", "Accuracy by method", caption, told, figures.accuracy(rows))
 
 
@@ -43,19 +45,13 @@ def similarity(rows: Sequence[Likeness]) -> Plate:
         " teacher's last linear layer reads: its penultimate features, of images as they are. Each set is"
         " seen by the teacher that it was distilled through. Large dots: mean over classes. " + _CLASSES
     )
-    told = "; ".join(f"{row.label}: {_spread(row.spread, 3)}" for row in rows)
+    told = "; ".join(f"{row.label}: {in_words(row.spread, 3, 'none')}" for row in rows)
     return Plate("similarity", "Intra-class similarity", caption, told, figures.similarity(rows))
 
 
 def counted(count: int, what: str, plural: str = "s") -> str:
     """A number of things."""
     return f"{count} {what}{plural if count != 1 else ''}"
-
-
-def _spread(found: dict[str, float] | None, digits: int = 1) -> str:
-    if found is None:
-        return "none"
-    return f"{found['mean']:.{digits}f} ± {found['std']:.{digits}f} (n = {found['n']})"
 
 
 def schedule(groups: Sequence[Group]) -> Plate | None:

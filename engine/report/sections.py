@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from engine import settings, yaml_file
+from engine import results, settings, yaml_file
 from engine.report import plates
 from engine.report.groups import Accuracy, Group, Likeness, accuracies, grouped, likenesses, twins
 from engine.report.page import Note, Plate, Section, Table
@@ -118,10 +118,7 @@ def _by_group(found: Sequence[Accuracy]) -> Table:
 
 
 def _spread(found: dict[str, Any] | None, digits: int = 2) -> str:
-    if found is None:
-        return ABSENT
-    text = f"{found['mean']:.{digits}f} ± {found['std']:.{digits}f} ({found['n']})"
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
+    return results.in_words(found, digits, ABSENT).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _common(groups: Sequence[Group]) -> list[Section]:
