@@ -28,7 +28,6 @@ def squeeze(
     epoch whose loss is not finite.
     """
     settings = config.squeeze
-    precision = getattr(torch, settings.precision)
     model = backbones.placed(model, device).train()
     trainer = Trainer(model, settings.optimiser, settings.epochs)
     log = EpochLog("squeeze", config.backbone.name, "teacher", config.seed, settings.epochs)
@@ -39,7 +38,7 @@ def squeeze(
     def loss_of(indices: np.ndarray) -> Tensor:
         x_MCHW = train.batch(indices, device, drawn.take(indices))
         labels_M = train.labels_N[torch.from_numpy(indices)].to(device, non_blocking=True)
-        with autocast(device, precision):
+        with autocast(device, getattr(torch, settings.precision)):
             logits_MK = model(x_MCHW.contiguous(memory_format=torch.channels_last))
         return F.cross_entropy(logits_MK.float(), labels_M)
 

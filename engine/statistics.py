@@ -58,10 +58,7 @@ def measure_set(
     Where the taps tell no Ψ, only means and variances. known: names of taps that are left out.
     saved: goes on from where another call offered a save point. Raises UserError("numeric") naming a layer.
     """
-    estimator = config.statistics.estimator
-    order_N = torch.arange(len(images))
-    if (seed := config.statistics.order_seed(config.seed)) is not None:
-        order_N = torch.from_numpy(generator(seed, "statistics").permutation(len(images)))
+    estimator, order_N = config.statistics.estimator, _order(config, len(images))
     classes, covariance = len(images.classes), config.objective.tells_psi
     new = [name for name in network.names if name not in known]
     accumulators = {name: Accumulator(name, classes, estimator, covariance=covariance) for name in new}
@@ -85,10 +82,17 @@ def measure_set(
         yield StageProgress("statistics", done, (done - first) / max(time.monotonic() - since, 1e-9))
         if pace.due():
             yield SavePoint("statistics", partial(_state, ordered, ce, done))
-    cpu = torch.device("cpu")
-    found = [each.result().to(cpu, torch.float64) for each in ordered]
+    found = [each.result().to(torch.device("cpu"), torch.float64) for each in ordered]
     require_finite(found, f"the statistics over {len(images)} images", HINT)
     return found, float(ce) / max(len(images), 1)
+
+
+def _order(config: Config, images: int) -> Tensor:
+    """The order in which images are taken in, shape (images,)."""
+    seed = config.statistics.order_seed(config.seed)
+    if seed is None:
+        return torch.arange(images)
+    return torch.from_numpy(generator(seed, "statistics").permutation(images))
 
 
 def _state(accumulators: list[Accumulator], ce: Tensor, done: int) -> State:
