@@ -28,6 +28,7 @@ from engine.objective import Spectra
 from engine.rng import generator
 from engine.savepoint import (
     Pace,
+    Rate,
     SavePoint,
     State,
     captured,
@@ -215,14 +216,16 @@ class Batch:
         """All iterations that are left; values leave the device in chunks, as events, with a save point."""
         settings, group = self.config.recover, self.adam.param_groups[0]
         chunk: list[Tensor] = []
-        since = time.monotonic()
+        since, rate = time.monotonic(), Rate()
         while self.iteration < settings.iterations:
             group["lr"] = schedules.cosine_to_zero(settings.lr, self.iteration, settings.iterations)
             due, last = pace.due(), self.iteration == settings.iterations - 1
             chunk.append(self.step(self.adam, self.iteration, keep=due or last))
             self.iteration += 1
             if due or last or len(chunk) == CHUNK_ITERATIONS:
-                yield from self._tell(torch.stack(chunk), batches, since)
+                values = torch.stack(chunk).cpu()
+                late = rate.add(len(chunk), time.monotonic() - since)
+                yield from self._tell(values, batches, late)
                 chunk, since = [], time.monotonic()
             if due and not last:
                 yield SavePoint("recover", self.state, look=partial(self.look, spectra))
@@ -292,9 +295,8 @@ class Batch:
             self.statistics = [moments.detach() for moments in synthetic]
         return network.told(ce.detach(), values_TL.detach(), torch.stack(sums))
 
-    def _tell(self, chunk: Tensor, batches: int, since: float) -> Generator[Event, None, None]:
+    def _tell(self, values: Tensor, batches: int, rate: float) -> Generator[Event, None, None]:
         """A chunk's iterations up to the first with a number that is not finite, which is then refused."""
-        values = chunk.cpu()
         bad = ~values.isfinite()
         count, taps = len(values), len(self.network.columns)
         first, terms = self.iteration - count, len(self.objective.terms) * taps
@@ -308,7 +310,7 @@ class Batch:
                 total_iterations=self.config.recover.iterations,
                 ce=values[:good, 0].tolist(),
                 terms=values[:good, 1 : 1 + terms].reshape(good, -1, taps).tolist(),
-                rate=count / max(time.monotonic() - since, 1e-9),
+                rate=rate,
             )
         if good < count:
             self._explain(bad[good], first + good)

@@ -7,6 +7,7 @@ or pass on. A stage that is given that state later goes on as if nothing had hap
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from engine.events import Event, Stage
 from engine.store.glimpse import Glimpse
 
 OFFER_SECONDS = 1.0  #: how often a stage offers a save point, at least
+RATE_SECONDS = 60.0  #: how far back a rate looks
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,22 @@ class Pace:
             return False
         self._since = now
         return True
+
+
+class Rate:
+    """Units a second over about the last minute: steps through several networks take turns, and differ."""
+
+    def __init__(self) -> None:
+        self._parts: deque[tuple[int, float]] = deque()
+        self._seconds = 0.0
+
+    def add(self, count: int, seconds: float) -> float:
+        """Take in so many units and the time spent on them; returns the rate."""
+        self._parts.append((count, seconds))
+        self._seconds += seconds
+        while self._seconds - self._parts[0][1] >= RATE_SECONDS:
+            self._seconds -= self._parts.popleft()[1]
+        return sum(count for count, _ in self._parts) / max(self._seconds, 1e-9)
 
 
 def under(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:

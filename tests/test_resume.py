@@ -7,7 +7,7 @@ import torch
 from resuming import left_everywhere, recovered_again, recovering, said, same, taken_up, unhurried
 from stages import drive, small
 
-from engine import artefacts, backbones, recover, relabel, squeeze, starts, statistics, validate
+from engine import artefacts, backbones, recover, relabel, savepoint, squeeze, starts, statistics, validate
 from engine.events import EpochFinished, RecoverProgress
 from engine.moments import pack
 from engine.savepoint import State
@@ -77,6 +77,15 @@ def test_statistics(teacher, digits, cpu, estimator, objective):
     assert [state.facts["done"] for _, state in points] == [30, 60, 90, 100]
     for _, _, again in taken_up(begin, events, points):
         assert same(pack(real), pack(again))
+
+
+def test_a_rate_is_that_of_the_last_minute_whatever_the_last_step_took():
+    rate = savepoint.Rate()
+    assert rate.add(200, 10.0) == 20.0
+    told = [rate.add(1, seconds) for _ in range(30) for seconds in (1.0, 4.0, 10.0)]
+    assert told[-1] == pytest.approx(3 / 15, rel=0.1)
+    assert max(told[-9:]) < 1.2 * min(told[-9:])
+    assert rate.add(1, 100.0) == 0.01
 
 
 def test_the_cross_entropy_of_a_scored_set_goes_on_too(teacher, digits, cpu):
