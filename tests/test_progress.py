@@ -4,6 +4,7 @@ import pytest
 
 from cfm_tui import progress, tables
 from engine import events
+from engine.results import in_words
 
 
 def work():
@@ -87,9 +88,10 @@ def test_durations(seconds, text):
     assert progress.duration(seconds) == text
 
 
-def test_spread():
-    assert tables.spread({"mean": 52.123, "std": 0.5, "n": 3}) == "52.12 ± 0.50 (3)"
-    assert tables.spread(None) == "—"
+def test_a_spread_in_words():
+    assert in_words({"mean": 52.123, "std": 0.5, "n": 3}) == "52.12 ± 0.50 (3)"
+    assert in_words({"mean": 52.123, "std": 0.0, "n": 1}, 1) == "52.1 (1)"
+    assert in_words(None) == "—"
 
 
 def test_a_status_without_beta_tells_none():
