@@ -301,6 +301,7 @@ def test_the_screen_at_every_size(place, size):
 def test_the_screen_where_data_are_absent(place, size):
     async def script(pilot, page):
         await until(pilot, "does not exist")
+        await pilot.pause(0.5)  # the rest of the page follows its first words
         golden(f"configure-absent-{size[0]}x{size[1]}", shown(pilot))
 
     played(opened(place, "tiny50"), script, size)
