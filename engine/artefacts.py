@@ -20,7 +20,7 @@ from engine import backbones, moments, rng, statistics
 from engine.config import Config
 from engine.data import DataSet
 from engine.errors import UserError
-from engine.events import Event, Notice, Stage, StageProgress, told_as
+from engine.events import Event, Notice, Stage, StageProgress, counted_on, told_as
 from engine.savepoint import SavePoint, State
 from engine.squeeze import squeeze
 from engine.store import Cache, DamagedEntry, Entry
@@ -172,8 +172,8 @@ def in_turn(
     """
     found, reused, at = [], True, 0 if saved is None else int(saved.facts.get("part", 0))
     for number, begin in enumerate(works):
-        work = begin(saved if number == at else None)
-        made, there = yield from _as_part(work, number, number * size)
+        work = counted_on(begin(saved if number == at else None), number * size)
+        made, there = yield from _as_part(work, number)
         if there and len(works) > 1:
             yield StageProgress(stage, (number + 1) * size, 0.0)
         found.append(made)
@@ -181,12 +181,10 @@ def in_turn(
     return found, reused
 
 
-def _as_part(work: Generator[Event, None, T], number: int, before: int) -> Generator[Event, None, T]:
-    """The same, its save points knowing which part it is, its progress what was done before it."""
+def _as_part(work: Generator[Event, None, T], number: int) -> Generator[Event, None, T]:
+    """The same, its save points knowing which part it is."""
 
     def tell(event: Event) -> Iterator[Event]:
-        if isinstance(event, StageProgress):
-            event = replace(event, done=before + event.done)
         if isinstance(event, SavePoint):
             event = replace(event, capture=partial(_state_of_part, event.capture, number))
         yield event

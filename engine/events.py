@@ -6,8 +6,8 @@ is pausing. Every event is plain data and JSON-serialisable by ``to_payload``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -177,6 +177,15 @@ def told_as(
             yield from tell(event)
     finally:
         work.close()
+
+
+def counted_on(work: Generator[Event, None, T], done: int) -> Generator[Event, None, T]:
+    """The same stage with its progress counted on from `done`."""
+
+    def tell(event: Event) -> Iterator[Event]:
+        yield replace(event, done=event.done + done) if isinstance(event, StageProgress) else event
+
+    return told_as(work, tell)
 
 
 def to_payload(event: Event) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,7 +20,7 @@ from engine import artefacts, backbones, moments, provenance, results
 from engine.artefacts import Place
 from engine.data import ImageSet
 from engine.errors import Stopped, UserError
-from engine.events import STAGES, Event, Notice, StageProgress, told_as
+from engine.events import STAGES, Event, Notice, counted_on, told_as
 from engine.interchange import distilled
 from engine.interchange.fkd import ReplayedViews
 from engine.methods.gvbsm import Ensemble
@@ -311,7 +310,7 @@ class Pipeline:
                 else:
                     drawn = None if views is None else views(images, self.device)
                     work = relabel(self.config, teacher, images, self.device, keep, source, first, drawn)
-                yield from _counted_on(work, number * epochs)
+                yield from counted_on(work, number * epochs)
                 writer.finish()
             stored = self.run.labels(source)
             if stored is None:
@@ -377,12 +376,3 @@ def _keeping(writer: Any) -> Callable[[int, Tensor], None]:
 def _computed(work: Generator[Event, None, T]) -> Generator[Event, None, tuple[T, bool]]:
     """A stage that was computed, not reused."""
     return (yield from work), False
-
-
-def _counted_on(work: Generator[Event, None, T], done: int) -> Generator[Event, None, T]:
-    """The same stage with its progress counted on from `done`."""
-
-    def tell(event: Event) -> Iterator[Event]:
-        yield replace(event, done=event.done + done) if isinstance(event, StageProgress) else event
-
-    return told_as(work, tell)
