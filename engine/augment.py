@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import Views
+from engine.device import upload
 
 ASPECT = (3 / 4, 4 / 3)
 TRIES = 10
@@ -97,7 +98,7 @@ def apply(drawn: Draw, x_MCHW: Tensor) -> Tensor:
     assert x_MCHW.shape[-1] == x_MCHW.shape[-2] == size, "views are drawn for square images"
     numbers_M7 = np.column_stack([drawn.boxes_M4, drawn.roll_M2, drawn.flip_M]).astype(np.float32)
     top, left, height, width, down, right, flip = (
-        torch.from_numpy(numbers_M7).to(x_MCHW.device, non_blocking=True).unsqueeze(2).unbind(1)
+        upload(torch.from_numpy(numbers_M7), x_MCHW.device).unsqueeze(2).unbind(1)
     )
     output_H = torch.arange(size, device=x_MCHW.device, dtype=torch.float32)
     rows_MH = (output_H - down) % size
@@ -106,7 +107,7 @@ def apply(drawn: Draw, x_MCHW: Tensor) -> Tensor:
     rows_MHH = _resampling(rows_MH, top, height, output_H).to(x_MCHW.dtype)
     columns_MWW = _resampling(columns_MW, left, width, output_H).to(x_MCHW.dtype)
     if drawn.source_M2S is not None:
-        place_M2S = torch.from_numpy(drawn.source_M2S.argsort(axis=2)).to(x_MCHW.device, non_blocking=True)
+        place_M2S = upload(torch.from_numpy(drawn.source_M2S.argsort(axis=2)), x_MCHW.device)
         rows_MHH = rows_MHH.gather(2, place_M2S[:, :1].expand_as(rows_MHH))
         columns_MWW = columns_MWW.gather(2, place_M2S[:, 1:].expand_as(columns_MWW))
     return rows_MHH.unsqueeze(1) @ x_MCHW @ columns_MWW.transpose(1, 2).unsqueeze(1)
@@ -162,7 +163,7 @@ def draw_cutmix(
 
 def cutmix(drawn: MixDraw, x_MCHW: Tensor, partner_MCHW: Tensor) -> Tensor:
     """Paste each patch of `partner_MCHW` into its image of `x_MCHW`."""
-    boxes_M4 = torch.from_numpy(drawn.boxes_M4).to(x_MCHW.device, non_blocking=True)
+    boxes_M4 = upload(torch.from_numpy(drawn.boxes_M4), x_MCHW.device)
     top, bottom, left, right = boxes_M4[:, :, None].unbind(1)
     y_H = torch.arange(x_MCHW.shape[2], device=x_MCHW.device)
     x_W = torch.arange(x_MCHW.shape[3], device=x_MCHW.device)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
+from engine.config import Precision
 from engine.errors import UserError
 
 
@@ -51,6 +55,55 @@ def cpus() -> int:
     return os.cpu_count() or 1
 
 
-def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """Mixed precision for forward passes; does nothing for float32."""
-    return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
+def upload(x: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor on `device`; the host does not wait for a copy to CUDA.
+
+    The tensor is copied into pinned memory first: from pageable memory even a `non_blocking` copy may wait
+    until the device has finished the work before it.
+    """
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the autocast context of a forward pass; it is disabled for float32 and tf32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextmanager
+def conv_precision(precision: Precision) -> Iterator[None]:
+    """Let cuDNN's convolutions use TF32 within the block if `precision` is tf32.
+
+    The block holds forward and backward pass. Matrix products keep float32, and with them Ψ, filters and
+    linear layers: cuBLAS has a switch of its own, which stays off. The switch is one for the whole process.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def explain_out_of_memory(device: torch.device, what: str, hint: str) -> Iterator[None]:
+    """Raise UserError("memory") where the block runs out of memory on `device`.
+
+    what: stage and batch, the subject of the message, as in "recovery of batch 3 (200 images of 224 px)".
+    hint: which setting lowers the need.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise UserError(
+            "memory", f"{what} needs more memory than {describe(device)} has free", hint
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocator raised `error`; the CPU's and MPS's raise a plain RuntimeError."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(text in str(error) for text in ("can't allocate memory", "MPS backend out of memory"))

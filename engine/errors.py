@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Kind = Literal["usage", "config", "data", "teacher", "disk", "network", "numeric"]
+Kind = Literal["usage", "config", "data", "teacher", "disk", "network", "numeric", "memory"]
 
 
 class UserError(ValueError):

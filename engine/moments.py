@@ -86,58 +86,124 @@ def positions(x_MDHW: Tensor) -> Tensor:
 
 
 class _Covariance(torch.autograd.Function):
-    """Biased mean and covariance of rows; its gradient needs one product, not two."""
+    """Biased mean and covariance over all positions; its gradient needs one product, not two.
+
+    Only the features are kept for backward, as the network made them, and they are centred again there:
+    centred rows would be a copy of every tap's features.
+    """
 
     @staticmethod
-    def forward(ctx: Any, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x_MDHW: Tensor) -> tuple[Tensor, Tensor]:
+        rows_ND = positions(widen(x_MDHW))
         mean_D = rows_ND.mean(dim=0)
+        ctx.save_for_backward(x_MDHW, mean_D)
         centred_ND = rows_ND - mean_D
-        ctx.save_for_backward(centred_ND)
         return mean_D, centred_ND.T @ centred_ND / len(rows_ND)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Tensor:
-        (centred_ND,) = ctx.saved_tensors
-        mean_gradient_D, cov_gradient_DD = gradients
-        symmetric_DD = (cov_gradient_DD + cov_gradient_DD.T) / len(centred_ND)
-        return torch.addmm(mean_gradient_D / len(centred_ND), centred_ND, symmetric_DD)
+        x_MDHW, mean_D = ctx.saved_tensors
+        return covariance_gradient(x_MDHW, mean_D, *gradients, count=positions_of(x_MDHW))
 
 
 class _Variance(torch.autograd.Function):
-    """Biased mean and variance of rows; on a CPU several times as fast as `torch.var_mean` along columns."""
+    """Biased mean and variance over all positions; on a CPU several times as fast as `torch.var_mean`.
+
+    It keeps for backward what `_Covariance` keeps.
+    """
 
     @staticmethod
-    def forward(ctx: Any, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x_MDHW: Tensor) -> tuple[Tensor, Tensor]:
+        rows_ND = positions(widen(x_MDHW))
         mean_D = rows_ND.mean(dim=0)
-        ctx.save_for_backward(rows_ND, mean_D)  # centred rows would be a copy of every layer's features
+        ctx.save_for_backward(x_MDHW, mean_D)
         return mean_D, (rows_ND - mean_D).square_().mean(dim=0)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Tensor:
-        rows_ND, mean_D = ctx.saved_tensors
-        mean_gradient_D, var_gradient_D = (gradient / len(rows_ND) for gradient in gradients)
-        return torch.addcmul(mean_gradient_D, rows_ND - mean_D, 2 * var_gradient_D)
+        x_MDHW, mean_D = ctx.saved_tensors
+        return variance_gradient(x_MDHW, mean_D, *gradients, count=positions_of(x_MDHW))
 
 
-def of_batch(
+def covariance_gradient(
+    x_MDHW: Tensor, mean_D: Tensor, mean_gradient_D: Tensor, cov_gradient_DD: Tensor, *, count: int
+) -> Tensor:
+    """Return the gradient for features of which mean and covariance over `count` positions were computed.
+
+    x_MDHW: all of them, or those of some of the images; mean_D: the mean over all. Shape and type of x_MDHW.
+    """
+    centred_ND = positions(widen(x_MDHW)) - mean_D
+    symmetric_DD = (cov_gradient_DD + cov_gradient_DD.T) / count
+    return _as_features(torch.addmm(mean_gradient_D / count, centred_ND, symmetric_DD), x_MDHW)
+
+
+def variance_gradient(
+    x_MDHW: Tensor, mean_D: Tensor, mean_gradient_D: Tensor, var_gradient_D: Tensor, *, count: int
+) -> Tensor:
+    """Return the gradient for features of which mean and variance were computed, as above."""
+    centred_ND = positions(widen(x_MDHW)) - mean_D
+    return _as_features(
+        torch.addcmul(mean_gradient_D / count, centred_ND, 2 * (var_gradient_D / count)), x_MDHW
+    )
+
+
+def flc_gradient(x_MDHW: Tensor, onehot_MK: Tensor, gradient_DK: Tensor, *, count: int) -> Tensor:
+    """Return the gradient for features of which Φ was computed over images of `count` positions in all."""
+    gradient_MD = onehot_MK.to(gradient_DK.dtype) @ gradient_DK.T / count
+    return gradient_MD[:, :, None, None].to(x_MDHW.dtype)
+
+
+def _as_features(rows_ND: Tensor, x_MDHW: Tensor) -> Tensor:
+    """Rows as `positions` made them, in the shape and type of the features."""
+    images, depth, height, width = x_MDHW.shape
+    return rows_ND.reshape(images, height, width, depth).permute(0, 3, 1, 2).to(x_MDHW.dtype)
+
+
+def widen(x: Tensor) -> Tensor:
+    """The values in float32, or in float64 where they are float64."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def positions_of(x_MDHW: Tensor) -> int:
+    """N: how many positions all images have."""
+    return x_MDHW.numel() // x_MDHW.shape[1]
+
+
+def batch_moments(
     name: str, x_MDHW: Tensor, onehot_MK: Tensor, *, covariance: bool = True, labels: bool = True
 ) -> Moments:
     """Moments of one batch, differentiable in the features, in float32 or better.
 
     `covariance` and `labels` say whether Ψ and Φ are wanted; Ψ's diagonal always comes.
     """
-    x_MDHW = x_MDHW if x_MDHW.dtype == torch.float64 else x_MDHW.float()
-    rows_ND = positions(x_MDHW)
     cov_DD: Tensor | None = None
     if covariance:
-        mean_D, cov_DD = _Covariance.apply(rows_ND)
+        mean_D, cov_DD = _Covariance.apply(x_MDHW)
         var_D = cov_DD.diagonal()
     else:
-        mean_D, var_D = _Variance.apply(rows_ND)
+        mean_D, var_D = _Variance.apply(x_MDHW)
     flc_DK = None
     if labels:
-        flc_DK = x_MDHW.mean(dim=(2, 3)).T @ onehot_MK.to(x_MDHW.dtype) / len(onehot_MK)
+        means_MD = x_MDHW.mean(dim=(2, 3), dtype=mean_D.dtype)
+        flc_DK = means_MD.T @ onehot_MK.to(mean_D.dtype) / len(onehot_MK)
     return Moments(name, mean_D, var_D, cov_DD, flc_DK)
+
+
+def merge(parts: Sequence[Moments], shares: Sequence[float]) -> Moments:
+    """Return the moments of a whole from those of its parts; `shares` are of its images, and add up to 1."""
+    mean_D = sum(share * part.mean_D for part, share in zip(parts, shares, strict=True))
+    assert isinstance(mean_D, Tensor)
+    var_D, cov_DD, flc_DK = torch.zeros_like(mean_D), None, None
+    for part, share in zip(parts, shares, strict=True):
+        gap_D = part.mean_D - mean_D
+        if part.cov_DD is None:
+            var_D = var_D + share * (part.var_D + gap_D.square())
+        else:
+            own_DD = share * (part.cov_DD + torch.outer(gap_D, gap_D))
+            cov_DD = own_DD if cov_DD is None else cov_DD + own_DD
+        if part.flc_DK is not None:
+            flc_DK = share * part.flc_DK if flc_DK is None else flc_DK + share * part.flc_DK
+    return Moments(parts[0].name, mean_D, var_D if cov_DD is None else cov_DD.diagonal(), cov_DD, flc_DK)
 
 
 def moving(batch: Moments, earlier: Moments | None, count: int) -> Moments:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine import config, filters, formula
 from engine.errors import UserError
-from engine.moments import Moments, require_finite
+from engine.moments import Moments, require_finite, widen
 
 
 def resolved_terms(objective: config.Objective) -> tuple[config.Term, ...]:
@@ -271,4 +271,4 @@ def _eigenvalues(tap: Moments) -> NDArray[np.float32] | None:
 
 def cross_entropy(logits_MK: Tensor, labels_M: Tensor) -> Tensor:
     """Mean cross-entropy of the true labels."""
-    return F.cross_entropy(logits_MK.float(), labels_M)
+    return F.cross_entropy(widen(logits_MK), labels_M)

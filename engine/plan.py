@@ -192,6 +192,7 @@ def manifest(plan: Plan, name: str, origins: dict[str, str], command: Sequence[s
         **({} if plan.given is None else {"images": plan.given.facts}),
         "seeds": provenance.seeds(plan.config),
         **provenance.circumstances(plan.device, command),
+        "micro_batch": plan.config.recover.micro_batch,
         "host": provenance.host(),
         "origins": origins,
     }

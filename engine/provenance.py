@@ -19,10 +19,11 @@ from engine.config import Config
 from engine.version import product_version
 
 _PACKAGES = ("torch", "torchvision", "numpy")
-#: Settings that say where and how a run is computed; none of them changes what comes out.
+#: Settings that say where and how a run is computed; none of them changes what comes out but for rounding.
 ELSEWHERE = (
     "device",
     "checkpoint_seconds",
+    "recover.micro_batch",
     "data.root",
     "backbone.teacher",
     "backbone.also_teachers",
@@ -51,8 +52,8 @@ def config_tree(config: Config) -> dict[str, Any]:
 def config_hash(config: Config) -> str:
     """SHA-256 of every setting that can change a result.
 
-    Which device, how often a checkpoint is written, and where data, teachers, given images, labels
-    and statistics lie, is left out: what lies there has a fingerprint.
+    Which device, how many images pass through it at once, how often a checkpoint is written, and where
+    data, teachers, given images, labels and statistics lie, is left out: what lies there has a fingerprint.
     """
     tree = config_tree(config)
     for *parents, name in (key.split(".") for key in ELSEWHERE):

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from engine import augment, objective, schedules
 from engine.config import Config
 from engine.data import ImageSet, denormalise, normalise
+from engine.device import conv_precision, explain_out_of_memory
 from engine.errors import UserError
 from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress
 from engine.methods import dwa, gvbsm, rded, unchanged
-from engine.moments import Moments, moving, of_batch, pack, unpack
+from engine.microbatch import Observer
+from engine.moments import Moments, moving, pack, unpack
 from engine.objective import Spectra
 from engine.rng import generator
 from engine.savepoint import (
@@ -102,16 +104,29 @@ def _optimised(
     pace, spectra = Pace(config.checkpoint_seconds), Spectra(reals[0])
     for number, where in list(enumerate(plan, start=1))[at["batch"] - 1 :]:
         batch = Batch(config, networks[0], reals[0], train, betas[number - 1], number, earlier)
-        batch.take_turns(list(zip(networks, reals, strict=True))[1:], moves)
-        batch.start(starts[where], where[1], saved, backbones[0][0])
-        yield from batch.optimise(len(plan), pace, spectra)
+        images = f"{len(where[1])} images of {train.size} px"
+        with explain_out_of_memory(
+            device, f"recovery of batch {number} ({images})", _smaller(config, where[1])
+        ):
+            batch.take_turns(list(zip(networks, reals, strict=True))[1:], moves)
+            batch.start(starts[where], where[1], saved, backbones[0][0])
+            yield from batch.optimise(len(plan), pace, spectra)
+            confidence_M = batch.confidence()
         if config.recover.emu:
             earlier = batch.statistics
-        keep(batch.pixels(), batch.labels_M.cpu(), number, batch.objective.beta, batch.confidence())
+        keep(batch.pixels(), batch.labels_M.cpu(), number, batch.objective.beta, confidence_M)
         yield BatchRecovered(number, len(plan), batch.objective.beta, len(where[1]))
         yield _batch_end(batch, earlier, partial(batch.look, spectra) if number == len(plan) else None)
         saved = None
     return None if earlier is None else [moments.to(torch.device("cpu")) for moments in earlier]
+
+
+def _smaller(config: Config, classes_M: np.ndarray) -> str:
+    """How a batch that does not fit can be made to fit."""
+    half = max(1, (config.recover.micro_batch or len(classes_M)) // 2)
+    return (
+        f"resume with --set recover.micro_batch={half}, or lower: the images stay the same but for rounding"
+    )
 
 
 def _batch_end(
@@ -137,8 +152,8 @@ def _earlier(saved: State, names: Sequence[str], device: torch.device) -> list[M
 
 
 def _tapped(config: Config, model: nn.Module, device: torch.device) -> Tapped:
-    goal, precision = config.objective, getattr(torch, config.recover.precision)
-    return Tapped(model, goal.taps, device, precision, goal.patch)
+    goal = config.objective
+    return Tapped(model, goal.taps, device, config.recover.precision, goal.patch)
 
 
 class Batch:
@@ -192,7 +207,7 @@ class Batch:
         images = first_images(self.config, self.train, self.number, indices_M, self.device)
         if settings.perturb.steps and model is not None:
             view_MCHW = augment.apply(self._draw(0), images.to(self.device))
-            climber = dwa.perturbed(model, view_MCHW, self.labels_M, settings.perturb)
+            climber = dwa.perturbed(model, view_MCHW, self.labels_M, settings.perturb, settings.micro_batch)
             self.turns[0] = (_tapped(self.config, climber, self.device), self.objective)
         self.by_class = gvbsm.by_class(classes_M, self.device)
         if saved is not None and saved.facts["iteration"]:
@@ -257,7 +272,19 @@ class Batch:
         )
 
     def step(self, adam: torch.optim.Optimizer, iteration: int, *, keep: bool = False) -> Tensor:
-        """One iteration; returns numbers on the device, shape (1 + T·L + 1 + S·L,).
+        """Take one step and return the iteration's numbers, as `loss` does; no step waits for the device."""
+        with conv_precision(self.config.recover.precision):
+            loss, metrics_row = self.loss(iteration, keep=keep)
+            adam.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        if self.config.recover.clamp:
+            with torch.no_grad():
+                self.images_MCHW.clamp_(self.lowest, self.highest)
+        return metrics_row
+
+    def loss(self, iteration: int, *, keep: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the loss of an iteration, and its numbers on the device, shape (1 + T·L + 1 + S·L,).
 
         They are CE, every term at every tap, and sums of absolute values that tell what was not finite before
         the step: of the images, and of S statistics of every tap. keep: the statistics stay in `statistics`.
@@ -265,35 +292,28 @@ class Batch:
         settings = self.config.recover
         turn = ((self.number - 1) * settings.iterations + iteration) % len(self.turns)
         network, terms = self.turns[turn]
-        view_MCHW = augment.apply(self._draw(iteration), self.images_MCHW)
-        features, logits_MK = network(view_MCHW)
-        synthetic = [
-            of_batch(name, x_MDHW, self.onehot_MK, covariance=terms.covariance, labels=terms.labels)
-            for name, x_MDHW in zip(network.names, features, strict=True)
-        ]
+        observe = Observer(
+            network, self.labels_M, self.onehot_MK, terms.covariance, terms.labels, settings.micro_batch
+        )
         kept_L = gvbsm.kept(network, settings.drop, self.config.seed, self.number, iteration)
+        view_MCHW = augment.apply(self._draw(iteration), self.images_MCHW)
+        synthetic, ce = observe(view_MCHW)
         if self.earlier is not None:
             pairs = zip(synthetic, self.earlier, strict=True)
             synthetic = [moving(batch, earlier, self.number) for batch, earlier in pairs]
         if self.moves is not None:
             synthetic = self.moves.step(turn, synthetic, kept_L)
         values_TL = terms.values(synthetic)
-        ce = objective.cross_entropy(logits_MK, self.labels_M)
-        watched = [self.images_MCHW.detach(), *(x for s in synthetic for x in s.detach().measured().values())]
-        sums = torch._foreach_norm(watched, 1)
         loss = terms.loss(gvbsm.left(values_TL, kept_L), ce)
         if settings.density.weight:
             apart = gvbsm.density(view_MCHW, self.by_class, settings.density.tau)
             loss = loss + settings.density.weight * apart
-        adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        if self.config.recover.clamp:
-            with torch.no_grad():
-                self.images_MCHW.clamp_(self.lowest, self.highest)
+        constant = [tap.detach() for tap in synthetic]
         if keep:
-            self.statistics = [moments.detach() for moments in synthetic]
-        return network.told(ce.detach(), values_TL.detach(), torch.stack(sums))
+            self.statistics = constant
+        watched = [self.images_MCHW.detach(), *(x for tap in constant for x in tap.measured().values())]
+        sums = torch.stack(torch._foreach_norm(watched, 1))
+        return loss, network.told(ce.detach(), values_TL.detach(), sums)
 
     def _tell(self, values: Tensor, batches: int, rate: float) -> Generator[Event, None, None]:
         """A chunk's iterations up to the first with a number that is not finite, which is then refused."""
@@ -374,7 +394,9 @@ class Batch:
     @torch.no_grad()
     def confidence(self) -> Tensor:
         """The teacher's probability of each image's own class, shape (M,), on the CPU; no view is drawn."""
-        _, logits_MK = self.network(normalise(self._shown(), self.train.mean, self.train.std))
+        shown_MCHW = normalise(self._shown(), self.train.mean, self.train.std)
+        parts = torch.split(shown_MCHW, self.config.recover.micro_batch or len(shown_MCHW))
+        logits_MK = torch.cat([self.network(part_MCHW)[1] for part_MCHW in parts])
         found_M1 = logits_MK.float().softmax(dim=1).gather(1, self.labels_M.unsqueeze(1))
         return found_M1.squeeze(1).cpu()
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine import augment, backbones
-from engine.config import Config
+from engine.config import Config, Precision
 from engine.data import ImageSet
-from engine.device import autocast
+from engine.device import autocast, conv_precision, explain_out_of_memory
 from engine.errors import UserError
 from engine.events import Event, StageProgress
 from engine.rng import generator
@@ -77,15 +77,15 @@ class FkdViews:
 class Labeller:
     """The frozen teacher, ready to label views: BatchNorm folded, channels-last."""
 
-    def __init__(self, teacher: nn.Module, device: torch.device, precision: torch.dtype) -> None:
+    def __init__(self, teacher: nn.Module, device: torch.device, precision: Precision) -> None:
         self.network = backbones.placed(backbones.fold_batchnorm(teacher), device)
         self.device = device
-        self.precision = precision
+        self.precision: Precision = precision
 
     @torch.no_grad()
     def __call__(self, x_MCHW: Tensor) -> Tensor:
         """Logits (M, K) in float32."""
-        with autocast(self.device, self.precision):
+        with conv_precision(self.precision), autocast(self.device, self.precision):
             logits_MK: Tensor = self.network(x_MCHW)
         return logits_MK.float()
 
@@ -129,14 +129,16 @@ def relabel(
     Raises UserError("numeric") naming an image whose logits are not finite.
     """
     epochs = config.relabel.stored_epochs or config.validate_.epochs
-    label = Labeller(teacher, device, getattr(torch, config.validate_.precision))
+    label = Labeller(teacher, device, config.validate_.precision)
     views = views or FkdViews(config, images, device)
     pace, since = Pace(config.checkpoint_seconds), time.monotonic()
     for epoch in range(first, epochs):
         logits_NK = torch.empty((len(images), len(images.classes)), dtype=torch.float16)
         for start in range(0, len(images), RELABEL_BATCH):
             indices = np.arange(start, min(start + RELABEL_BATCH, len(images)))
-            logits_NK[start : start + len(indices)] = label(views.batch(epoch, indices)).half().cpu()
+            what = f"relabelling images {start + 1} to {indices[-1] + 1} of {source}"
+            with explain_out_of_memory(device, what, "set relabel.mode=online, whose batches are smaller"):
+                logits_NK[start : start + len(indices)] = label(views.batch(epoch, indices)).half().cpu()
             if indices[-1] + 1 < len(images) and pace.due():
                 yield SavePoint("relabel", partial(state_after, source, epoch))
         _require_finite(logits_NK, source, epoch)

@@ -98,9 +98,10 @@ def _another(stored: StoredRun, why: str, first: str) -> UserError:
 
 def inexact(sessions: Sequence[Mapping[str, Any]]) -> str | None:
     """Why a run of several sessions is not bit for bit what one session gives; None where it is."""
-    for name in ("torch", "device", "threads"):
-        values = [session["versions"].get(name) if name == "torch" else session[name] for session in sessions]
-        other = next((value for value in values if value != values[0]), None)
-        if other is not None:
-            return f"{name} {values[0]} at its beginning and {other} later"
+    for name in ("torch", "device", "threads", "micro_batch"):
+        facts = [session["versions"] if name == "torch" else session for session in sessions]
+        values = [each.get(name) for each in facts]
+        if any(value != values[0] for value in values):
+            other = next(value for value in values if value != values[0])
+            return f"{name} {values[0] or 'unset'} at its beginning and {other or 'unset'} later"
     return None

@@ -201,7 +201,7 @@ class _Spectral(torch.autograd.Function):
 Divided = tuple[Tensor, Tensor]  #: f(λ_i) of shape (D,), and F of shape (D, D)
 
 
-def divided(bound: Node, values_D: Tensor) -> Divided:
+def divided(bound: Node, values_D: Tensor) -> Divided:  # noqa: C901 - one case for each kind of node
     """f of each value, and its divided differences between all pairs; the derivative where both are equal."""
     ones_DD = values_D.new_ones(len(values_D), len(values_D))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engine import augment, backbones
 from engine.config import Config
 from engine.data import ImageSet
-from engine.device import autocast
+from engine.device import autocast, explain_out_of_memory, upload
 from engine.events import Event
 from engine.rng import generator
 from engine.savepoint import Pace, State, captured
@@ -29,7 +29,7 @@ def squeeze(
     """
     settings = config.squeeze
     model = backbones.placed(model, device).train()
-    trainer = Trainer(model, settings.optimiser, settings.epochs)
+    trainer = Trainer(model, settings.optimiser, settings.epochs, settings.precision)
     log = EpochLog("squeeze", config.backbone.name, "teacher", config.seed, settings.epochs)
     pace = Pace(config.checkpoint_seconds)
     if saved is not None:
@@ -37,8 +37,8 @@ def squeeze(
 
     def loss_of(indices: np.ndarray) -> Tensor:
         x_MCHW = train.batch(indices, device, drawn.take(indices))
-        labels_M = train.labels_N[torch.from_numpy(indices)].to(device, non_blocking=True)
-        with autocast(device, getattr(torch, settings.precision)):
+        labels_M = upload(train.labels_N[torch.from_numpy(indices)], device)
+        with autocast(device, settings.precision):
             logits_MK = model(x_MCHW.contiguous(memory_format=torch.channels_last))
         return F.cross_entropy(logits_MK.float(), labels_M)
 
@@ -51,9 +51,12 @@ def squeeze(
         rng = generator(config.seed, "squeeze", epoch)
         batches = batches_of(rng.permutation(len(train)), settings.batch)
         drawn = augment.draw(settings.views, train.size, len(train), rng)
-        for _ in trainer.steps(batches, loss_of, config.seed, "squeeze"):
-            if pace.due():
-                yield from log.save_point(capture)
+        with explain_out_of_memory(
+            device, f"squeeze with batches of {settings.batch}", "lower squeeze.batch"
+        ):
+            for _ in trainer.steps(batches, loss_of, config.seed, "squeeze"):
+                if pace.due():
+                    yield from log.save_point(capture)
         yield from log.add(epoch, trainer.end_epoch(len(train)))
         if pace.due():
             yield from log.save_point(capture)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engine.config import Config
 from engine.data import ImageSet
+from engine.device import explain_out_of_memory, upload
 from engine.events import Event, StageProgress
 from engine.moments import Accumulator, Moments, require_finite
 from engine.rng import generator
@@ -71,13 +72,14 @@ def measure_set(
     since, size = time.monotonic(), config.statistics.batch
     for start in range(first, len(images), size):
         indices = order_N[start : start + size]
-        labels_M = images.labels_N[indices].to(device, non_blocking=True)
-        with torch.no_grad():
+        what = f"the statistics of images {start + 1} to {start + len(indices)}"
+        with explain_out_of_memory(device, what, "lower statistics.batch"), torch.no_grad():
+            labels_M = upload(images.labels_N[indices], device)
             features, logits_MK = network(images.batch(indices, device))
             ce += nn.functional.cross_entropy(logits_MK.float(), labels_M, reduction="sum")
-        for name, x_MDHW in zip(network.names, features, strict=True):
-            if name in accumulators:
-                accumulators[name].update(x_MDHW, labels_M)
+            for name, x_MDHW in zip(network.names, features, strict=True):
+                if name in accumulators:
+                    accumulators[name].update(x_MDHW, labels_M)
         done = start + len(indices)
         yield StageProgress("statistics", done, (done - first) / max(time.monotonic() - since, 1e-9))
         if pace.due():

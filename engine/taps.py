@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import backbones
-from engine.config import TapName
+from engine.config import Precision, TapName
 from engine.device import autocast
 from engine.errors import UserError
 from engine.moments import Moments
@@ -39,7 +39,7 @@ class Tapped:
         model: nn.Module,
         taps: TapName,
         device: torch.device,
-        precision: torch.dtype = torch.float32,
+        precision: Precision = "float32",
         patch: int = 0,
     ) -> None:
         self.taps, self.patch = taps, patch
@@ -50,9 +50,9 @@ class Tapped:
         if device.type == "cpu":
             _ease_first_conv(network)
         self.network = backbones.placed(network, device)
-        for module in self.network.modules():
+        for module in self.network.modules() if precision == "bfloat16" else ():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                module.to(precision)  # once, not at every step
+                module.to(torch.bfloat16)  # once, not at every step
         self.autocast = partial(autocast, device, precision)
         self._features: dict[str, Tensor] = {}
         layers = names(model, taps)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from engine import backbones
-from engine.config import Optimiser
+from engine.config import Optimiser, Precision
 from engine.data import ImageSet
+from engine.device import conv_precision, explain_out_of_memory, upload
 from engine.errors import UserError
 from engine.events import EpochFinished, Event, Stage
 from engine.rng import torch_seeded
@@ -37,11 +38,13 @@ EVALUATION_BATCH = 250
 class Trainer:
     """An optimiser over a network's weights (Tables 8, 10), and where its training stands.
 
-    epoch, batch: those that come next, from 0. total: the loss of the epoch so far, summed over images;
-    on the device.
+    precision: of forward and backward passes. epoch, batch: those that come next, from 0. total: the loss of
+    the epoch so far, summed over images; on the device.
     """
 
-    def __init__(self, model: nn.Module, settings: Optimiser, epochs: int) -> None:
+    def __init__(
+        self, model: nn.Module, settings: Optimiser, epochs: int, precision: Precision = "float32"
+    ) -> None:
         weights = list(model.parameters())
         if settings.name == "sgd":
             self.optimiser: torch.optim.Optimizer = torch.optim.SGD(
@@ -57,6 +60,7 @@ class Trainer:
         self.model = model
         self.settings = settings
         self.epochs = epochs
+        self.precision: Precision = precision
         self.epoch = self.batch = 0
         self.total = torch.zeros((), device=weights[0].device)
 
@@ -74,7 +78,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.settings, self.epoch, self.epochs)
         for indices in batches[self.batch :]:
-            with torch_seeded(seed, *key, self.epoch, self.batch):
+            with torch_seeded(seed, *key, self.epoch, self.batch), conv_precision(self.precision):
                 loss = loss_of(indices)
                 self.optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -179,10 +183,12 @@ class EpochLog:
 def accuracy(model: nn.Module, images: ImageSet, device: torch.device) -> float:
     """Top-1 accuracy in percent, of a copy in evaluation mode."""
     network = backbones.placed(backbones.fold_batchnorm(model), device)
+    what, hint = f"measuring accuracy in batches of {EVALUATION_BATCH}", "use a device with more memory"
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for start in range(0, len(images), EVALUATION_BATCH):
         indices = torch.arange(start, min(start + EVALUATION_BATCH, len(images)))
-        x_MCHW = images.batch(indices, device).contiguous(memory_format=torch.channels_last)
-        labels_M = images.labels_N[indices].to(device, non_blocking=True)
-        correct += (network(x_MCHW).argmax(dim=1) == labels_M).sum()
+        with explain_out_of_memory(device, what, hint):
+            x_MCHW = images.batch(indices, device).contiguous(memory_format=torch.channels_last)
+            labels_M = upload(images.labels_N[indices], device)
+            correct += (network(x_MCHW).argmax(dim=1) == labels_M).sum()
     return 100.0 * int(correct) / len(images)

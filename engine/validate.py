@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from engine import backbones
 from engine.config import Config, Validate
 from engine.data import ImageSet
-from engine.device import autocast
+from engine.device import autocast, explain_out_of_memory, upload
 from engine.events import Event
 from engine.relabel import FkdViews, Labeller, StoredLabels
 from engine.rng import torch_seeded
@@ -60,7 +60,7 @@ def validate(
     saved: goes on from where another call offered a save point. Raises UserError("numeric") naming the
     student and the epoch whose loss is not finite.
     """
-    label = Labeller(teacher, device, getattr(torch, config.validate_.precision))
+    label = Labeller(teacher, device, config.validate_.precision)
     students = [
         (architecture, seed, source)
         for architecture in config.validate_.students or (config.backbone.name,)
@@ -142,7 +142,7 @@ class Student:
     ) -> Generator[Event, None, StudentResult]:
         """All epochs, measuring after some and always after the last; `finished` students are saved too."""
         epochs, pace = self.settings.epochs, Pace(self.config.checkpoint_seconds)
-        trainer = Trainer(self.model, self.settings.optimiser, epochs)
+        trainer = Trainer(self.model, self.settings.optimiser, epochs, self.settings.precision)
         log = EpochLog("validate", self.architecture, self.source, self.seed, epochs)
         # Stored labels belong to stream 0; online every student draws views of its own.
         views = FkdViews(self.config, self.images, self.device, 0 if stored else self.seed + 1)
@@ -158,9 +158,12 @@ class Student:
 
         while trainer.epoch < epochs:
             epoch = trainer.epoch
-            for _ in self.epoch(trainer, views, label, stored):
-                if pace.due():
-                    yield from log.save_point(capture)
+            what = f"training {self.architecture} with batches of {self.settings.batch}"
+            hint = "lower validate.batch, or set validate.precision=bfloat16"
+            with explain_out_of_memory(self.device, what, hint):
+                for _ in self.epoch(trainer, views, label, stored):
+                    if pace.due():
+                        yield from log.save_point(capture)
             loss = trainer.end_epoch(len(self.images))
             self._update_average(epoch)
             measured = None
@@ -178,20 +181,19 @@ class Student:
     ) -> Iterator[None]:
         """What is left of the trainer's epoch, halting after each batch but the last."""
         settings, targets_NK = self.settings, None
-        precision = getattr(torch, settings.precision)
         self.model.train()
         replayed = trainer.epoch if stored is None else stored.epoch(trainer.epoch)
         if stored is not None:
-            targets_NK = stored.logits(replayed).to(self.device, non_blocking=True)
+            targets_NK = upload(stored.logits(replayed), self.device)
 
         def loss_of(indices: np.ndarray) -> Tensor:
             x_MCHW = views.batch(replayed, indices)
             if targets_NK is None:
                 target_MK = label(x_MCHW)
             else:
-                where = torch.from_numpy(indices).to(self.device, non_blocking=True)
+                where = upload(torch.from_numpy(indices), self.device)
                 target_MK = targets_NK.index_select(0, where)
-            with autocast(self.device, precision):
+            with autocast(self.device, settings.precision):
                 logits_MK = self.model(x_MCHW)
             return kd_loss(logits_MK, target_MK, settings.temperature)
 

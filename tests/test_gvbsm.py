@@ -14,7 +14,7 @@ from engine import artefacts, augment, backbones, objective, recover, starts, st
 from engine.config import Config
 from engine.events import RecoverProgress, StageProgress
 from engine.methods import gvbsm
-from engine.moments import Moments, of_batch
+from engine.moments import Moments, batch_moments
 from engine.relabel import Labeller
 from engine.rng import generator
 from engine.savepoint import SavePoint, State
@@ -72,7 +72,7 @@ def blocks(x, side):
 @pytest.mark.parametrize(("size", "side"), [(8, 4), (6, 4), (8, 16), (3, 2)])
 def test_patch_statistics_equal_numpy(size, side):
     x = np.random.default_rng(0).normal(size=(3, 5, size, size)) * 3 + 1
-    found = of_batch("x", taps.patches(torch.tensor(x).float(), side), torch.eye(3), covariance=False)
+    found = batch_moments("x", taps.patches(torch.tensor(x).float(), side), torch.eye(3), covariance=False)
     np.testing.assert_allclose(found.mean_D, [each.mean() for each in blocks(x, side)], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.var_D, [each.var() for each in blocks(x, side)], rtol=1e-4)
 
@@ -229,7 +229,7 @@ def test_labels_are_the_mean_of_all_backbones_logits(teacher, other, digits, cpu
     x = digits.train.batch(range(6), cpu)
     with torch.no_grad():
         expected = (teacher(x) + other(x)) / 2
-    found = Labeller(gvbsm.Ensemble([teacher, other]), cpu, torch.float32)(x)
+    found = Labeller(gvbsm.Ensemble([teacher, other]), cpu, "float32")(x)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -249,7 +249,7 @@ def test_what_moves_is_saved_under_each_backbone(teacher, other, digits, cpu):
     for turn, network in enumerate(networks):
         features, _ = network(digits.train.batch(range(4), cpu))
         pairs = zip(network.names, features, strict=True)
-        batch = [of_batch(name, x, torch.eye(4), covariance=False, labels=False) for name, x in pairs]
+        batch = [batch_moments(name, x, torch.eye(4), covariance=False, labels=False) for name, x in pairs]
         moves.step(turn, batch, np.ones(len(batch), dtype=bool))
     again = gvbsm.Moving(0.5)
     again.go_on(moves.arrays(), networks, cpu)

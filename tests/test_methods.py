@@ -207,7 +207,7 @@ def test_tiles_of_a_size_that_does_not_divide_cover_the_image():
 
 
 def test_nothing_is_measured_where_crops_score_by_the_folded_teacher(teacher, digits, cpu):
-    label = Labeller(teacher, cpu, torch.float32)
+    label = Labeller(teacher, cpu, "float32")
     crops, scores = rded.best_crops(label, digits.train, np.array([0, 1]), np.full((2, 1, 3), (0, 0, 16)), 1)
     assert torch.equal(crops, digits.train.batch([0, 1], cpu))
     assert scores.shape == (2,)

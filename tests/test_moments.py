@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from engine import moments
-from engine.moments import Accumulator, moving, of_batch
+from engine.moments import Accumulator, batch_moments, moving
 
 
 def numpy_moments(x_MDHW, labels_M, classes):
@@ -96,7 +96,7 @@ def test_variances_alone_are_those_beside_which_covariances_are_kept(
 
 def test_statistics_stay_float32_when_features_are_half():
     x = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    found = of_batch("tap", x.bfloat16(), torch.eye(4))
+    found = batch_moments("tap", x.bfloat16(), torch.eye(4))
     assert found.cov_DD.dtype == found.mean_D.dtype == found.flc_DK.dtype == torch.float32
 
 
@@ -108,7 +108,7 @@ def test_batch_moments_equal_numpy_and_their_gradients_finite_differences(covari
     onehot = F.one_hot(labels, 3).double()
 
     def moments(x):
-        found = of_batch("tap", x, onehot, covariance=covariance)
+        found = batch_moments("tap", x, onehot, covariance=covariance)
         parts = (found.mean_D, found.var_D, found.flc_DK)
         return (*parts, found.cov_DD) if covariance else parts
 
@@ -123,7 +123,7 @@ def test_moving_statistics_weigh_every_batch_alike_and_give_the_newest_the_gradi
     rng = np.random.default_rng(5)
     onehot = torch.eye(2).double()
     batches = [
-        of_batch("tap", torch.tensor(rng.normal(size=(2, 3, 2, 2)), requires_grad=b == 2), onehot)
+        batch_moments("tap", torch.tensor(rng.normal(size=(2, 3, 2, 2)), requires_grad=b == 2), onehot)
         for b in range(3)
     ]
     running = None

@@ -5,7 +5,18 @@ import pytest
 import torch
 from stages import drive, small
 
-from engine import artefacts, moments, objective, recover, relabel, squeeze, statistics, training, validate
+from engine import (
+    artefacts,
+    microbatch,
+    moments,
+    objective,
+    recover,
+    relabel,
+    squeeze,
+    statistics,
+    training,
+    validate,
+)
 from engine.errors import UserError
 from engine.events import RecoverProgress
 from engine.savepoint import SavePoint
@@ -148,7 +159,7 @@ def test_a_synthetic_statistic_is_not_called_singular(
         fields[field] = fields[field] * torch.ones_like(fields[field]).index_fill(0, torch.tensor([0]), NAN)
         return moments.Moments(found.name, **fields)
 
-    monkeypatch.setattr(recover, "of_batch", Nth(recover.of_batch, call, spoil))
+    monkeypatch.setattr(microbatch, "batch_moments", Nth(microbatch.batch_moments, call, spoil))
     message, kept = Recovery(teacher, real, digits, cpu).stopped()
     place = f"batch {where[0]}, iteration {where[1]}"
     assert message == f"the statistics of layer {real[1].name} at {place} are not finite"

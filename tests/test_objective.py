@@ -6,7 +6,7 @@ import torch
 
 from engine import config, filters
 from engine.errors import UserError
-from engine.moments import Moments, of_batch
+from engine.moments import Moments, batch_moments
 from engine.objective import Objective, score, sides
 
 CASES = [
@@ -75,9 +75,9 @@ def test_gradient_of_every_term_equals_finite_differences(filter_name, signal):
     rng = np.random.default_rng(3)
     features = torch.tensor(rng.normal(size=(3, 4, 2, 2)), requires_grad=True)
     onehot = torch.eye(3).double()
-    real = [of_batch("tap", torch.tensor(rng.normal(size=(3, 4, 2, 2))), onehot)]
+    real = [batch_moments("tap", torch.tensor(rng.normal(size=(3, 4, 2, 2))), onehot)]
     terms = Objective(objective_config((filter_name, signal)), real, BETA)
-    assert torch.autograd.gradcheck(lambda x: terms.values([of_batch("tap", x, onehot)]), (features,))
+    assert torch.autograd.gradcheck(lambda x: terms.values([batch_moments("tap", x, onehot)]), (features,))
 
 
 def test_ridge_gradient_is_minus_f_dpsi_f():
@@ -109,9 +109,9 @@ def test_chosen_signal_follows_the_objective():
 def test_identical_statistics_give_zero_terms_and_zero_gradients():
     features = torch.randn(3, 4, 2, 2, dtype=torch.float64).requires_grad_()
     onehot = torch.eye(3).double()
-    real = [of_batch("tap", features.detach(), onehot)]
+    real = [batch_moments("tap", features.detach(), onehot)]
     terms = Objective(objective_config(*CASES), real, BETA)
-    values = terms.values([of_batch("tap", features, onehot)])
+    values = terms.values([batch_moments("tap", features, onehot)])
     values.sum().backward()
     assert values.abs().max() < 1e-12
     assert features.grad.isfinite().all()

@@ -10,10 +10,10 @@ import pytest
 import torch
 from stages import distil, drive, small
 
-from engine import recover, settings, statistics
+from engine import microbatch, settings, statistics
 from engine.config import Objective as Goal
 from engine.errors import UserError
-from engine.moments import Moments, of_batch
+from engine.moments import Moments, batch_moments
 from engine.objective import Objective, score
 
 BETA, P, Q = 0.1, 10, 5
@@ -96,7 +96,7 @@ def taps(teacher, digits, cpu):
 
 def moments(features, onehot):
     onehot = torch.tensor(onehot)
-    return [of_batch(f"tap{n}", torch.tensor(x), onehot) for n, x in enumerate(features)]
+    return [batch_moments(f"tap{n}", torch.tensor(x), onehot) for n, x in enumerate(features)]
 
 
 def compare(goal, taps, expected):
@@ -196,10 +196,10 @@ def test_an_expression_without_a_value_names_layer_batch_iteration_and_beta(
     teacher, real, digits, cpu, monkeypatch
 ):
     def flat(*args, **kwargs):
-        found = of_batch(*args, **kwargs)
+        found = batch_moments(*args, **kwargs)
         return Moments(found.name, found.mean_D, found.var_D, found.cov_DD * 0)
 
-    monkeypatch.setattr(recover, "of_batch", flat)
+    monkeypatch.setattr(microbatch, "batch_moments", flat)
     config = small(objective={"terms": [{"f": "lambda**2/lambda", "signal": "mean"}], "beta": 0.25})
     full = [Moments(m.name, m.mean_D, m.var_D, m.cov_DD + torch.eye(len(m.mean_D))) for m in real]
     said = r"f = lambda\*\*2/lambda .* layer layers.conv.0 at batch 1, iteration 0, at β = 0.25"

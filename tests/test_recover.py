@@ -6,11 +6,11 @@ import stages
 import torch
 from stages import drive, small
 
-from engine import augment, backbones, objective, recover, starts, statistics
+from engine import augment, backbones, microbatch, objective, recover, starts, statistics
 from engine.data import normalise
 from engine.errors import UserError
 from engine.events import BatchRecovered, RecoverLayout, RecoverProgress
-from engine.moments import of_batch
+from engine.moments import batch_moments
 from engine.rng import generator
 from engine.taps import Tapped, names
 
@@ -189,12 +189,12 @@ def test_nan_names_batch_iteration_and_place(teacher, digits, cpu, monkeypatch):
 
 def test_singular_synthetic_side_names_layer_batch_and_beta(teacher, digits, cpu, monkeypatch):
     def without_spread(*args, **kwargs):
-        found = of_batch(*args, **kwargs)
+        found = batch_moments(*args, **kwargs)
         return type(found)(
             found.name, found.mean_D, found.var_D, found.cov_DD * 0 - torch.eye(len(found.mean_D))
         )
 
-    monkeypatch.setattr(recover, "of_batch", without_spread)
+    monkeypatch.setattr(microbatch, "batch_moments", without_spread)
     with pytest.raises(
         UserError, match=r"layer layers.conv.0 at batch 1, iteration 0 is singular at β = 0.1"
     ):

@@ -7,7 +7,18 @@ import torch
 from resuming import left_everywhere, recovered_again, recovering, said, same, taken_up, unhurried
 from stages import drive, small
 
-from engine import artefacts, backbones, recover, relabel, savepoint, squeeze, starts, statistics, validate
+from engine import (
+    artefacts,
+    backbones,
+    microbatch,
+    recover,
+    relabel,
+    savepoint,
+    squeeze,
+    starts,
+    statistics,
+    validate,
+)
 from engine.events import EpochFinished, RecoverProgress
 from engine.moments import pack
 from engine.savepoint import State
@@ -143,14 +154,14 @@ def test_moving_statistics_are_the_mean_over_batches(teacher, digits, cpu):
     config = small(ipc=3, recover={"iterations": 1})
     _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
     alone = []
-    original = recover.of_batch
+    original = microbatch.batch_moments
 
     def listen(*args, **kwargs):
         alone.append(original(*args, **kwargs))
         return alone[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recover, "of_batch", listen)
+        patch.setattr(microbatch, "batch_moments", listen)
         _, moving = drive(recover.recover(config, teacher, real, digits.train, cpu, keep=lambda *batch: None))
     taps = len(real)
     for tap, moments in enumerate(moving):
@@ -214,7 +225,7 @@ def test_validate(teacher, control, digits, cpu, case):
 def test_students_carry_the_fingerprint_of_their_final_network(teacher, control, digits, cpu):
     config = small(validate={"average": 0.7, "seeds": 1})
     student = validate.Student(config, "convnet", 0, "random", control, cpu)
-    label = relabel.Labeller(teacher, cpu, torch.float32)
+    label = relabel.Labeller(teacher, cpu, "float32")
     _, result = drive(student.train(label, None, digits.test))
     assert result.weights == backbones.fingerprint(student.average.module)
     assert result.weights != backbones.fingerprint(student.model)

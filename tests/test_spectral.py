@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine import filters, formula, spectral
-from engine.moments import of_batch
+from engine.moments import batch_moments
 
 BETA = 0.1
 RATIONAL = {
@@ -83,7 +83,7 @@ def test_gradients_equal_finite_differences(text):
     for form in forms:
 
         def filtered(x, form=form):
-            return form(tree, of_batch("tap", x, onehot).cov_DD) * 1.0
+            return form(tree, batch_moments("tap", x, onehot).cov_DD) * 1.0
 
         assert torch.autograd.gradcheck(filtered, (features,))
 

@@ -69,13 +69,13 @@ def test_a_first_conv_of_large_patches_or_groups_stays(conv):
 def test_a_rounded_network_has_nearly_the_same_features_and_gradients(teacher, digits, cpu, taps):
     x = digits.train.batch(range(8), cpu)
     found = {}
-    for precision in (torch.float32, torch.bfloat16):
+    for precision in ("float32", "bfloat16"):
         images = x.clone().requires_grad_()
         features, logits = Tapped(teacher, taps, cpu, precision)(images)
         logits.float().square().sum().backward()
         found[precision] = [*(part.detach().float() for part in features), logits.float(), images.grad]
-    *exact, exact_gradient = found[torch.float32]
-    *rounded, rounded_gradient = found[torch.bfloat16]
+    *exact, exact_gradient = found["float32"]
+    *rounded, rounded_gradient = found["bfloat16"]
     for one, other in zip(exact, rounded, strict=True):
         assert (other - one).norm() < 0.02 * one.norm()
     assert not torch.equal(exact[-1], rounded[-1])

@@ -27,7 +27,7 @@ ShortName = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]{0,23}$")]
 Parameter = Annotated[float, Field(ge=-1e9, le=1e9)]
 SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]  #: tf32: float32, but TF32 in convolutions on CUDA
 TapName = Literal["conv-input", "conv-output", "batchnorm", "bn-conv"]
 BackboneName = Literal[
     "convnet",

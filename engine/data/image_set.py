@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine import augment
+from engine.device import upload
 
 if TYPE_CHECKING:
     from engine.augment import Draw
@@ -138,18 +139,11 @@ class ImageSet:
         if device.type == "cpu":
             return self.pixels(indices)
         if len(self) * self.channels * self.size**2 >= RESIDENT_BYTES:
-            return transfer(self.pixels(indices), device)
+            return upload(self.pixels(indices), device)
         if device not in self._resident:
             self._resident[device] = self.pixels(range(len(self))).to(device)
         where = indices if isinstance(indices, Tensor) else torch.from_numpy(as_array(indices))
-        return self._resident[device].index_select(0, where.to(device, torch.int64, non_blocking=True))
-
-
-def transfer(x: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on `device`; to CUDA without waiting for the copy."""
-    if device.type == "cuda":
-        x = x.pin_memory()
-    return x.to(device, non_blocking=True)
+        return self._resident[device].index_select(0, upload(where.to(torch.int64), device))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from engine import augment
 from engine import device as devices
 from engine.data.cache import Shape
 from engine.data.decode import BadImage, frame_box, opened, square
-from engine.data.image_set import ImageSet, Indices, as_array, normalise, transfer
+from engine.data.image_set import ImageSet, Indices, as_array, normalise
 from engine.data.pictures import Pictures
 from engine.errors import UserError
 
@@ -65,7 +65,7 @@ class StreamedImages(ImageSet):
         if draw is not None and draw.source_M2S is None and _inside(draw.boxes_M4, self.size):
             boxes_M4 = draw.boxes_M4
             draw = replace(draw, boxes_M4=np.tile([0, 0, self.size, self.size], (len(boxes_M4), 1)))
-        x_MCSS = transfer(self._decode(as_array(indices), boxes_M4), torch.device(device))
+        x_MCSS = devices.upload(self._decode(as_array(indices), boxes_M4), torch.device(device))
         x_MCSS = x_MCSS.to(torch.float32).div_(255.0)
         if draw is not None:
             x_MCSS = augment.apply(draw, x_MCSS)

@@ -167,7 +167,7 @@ def _soft_labels(made: Export, data: DataSet, whole: ImageSet) -> Tensor | None:
     if list(map(backbones.fingerprint, teachers)) != known:
         return None
     device = devices.choose(made.config.device)
-    label = Labeller(teachers[0] if len(teachers) == 1 else Ensemble(teachers), device, torch.float32)
+    label = Labeller(teachers[0] if len(teachers) == 1 else Ensemble(teachers), device, "float32")
     starts: Sequence[int] = range(0, len(whole), RELABEL_BATCH)
     parts = [range(start, min(start + RELABEL_BATCH, len(whole))) for start in starts]
     return torch.cat([label(whole.batch(part, device)).cpu() for part in parts])

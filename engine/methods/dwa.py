@@ -8,6 +8,7 @@ Source: DWA (Du et al. 2024) and its released code.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,23 +20,39 @@ from engine.config import Perturbation
 TINY = 1e-12  #: added to ‖g‖, as in the released code
 
 
-def perturbed(model: nn.Module, x_MCHW: Tensor, labels_M: Tensor, settings: Perturbation) -> nn.Module:
+def perturbed(
+    model: nn.Module,
+    x_MCHW: Tensor,
+    labels_M: Tensor,
+    settings: Perturbation,
+    micro_batch: int | None = None,
+) -> nn.Module:
     """A copy of the teacher in evaluation mode, `settings.steps` ascent steps away; `model` is left as it is.
 
-    x_MCHW: the views of the images that the copy is turned against, normalised.
+    x_MCHW: the views of the images that the copy is turned against, normalised. micro_batch: how many pass
+    through the network at once; None: all of them.
     """
     climber = backbones.placed(copy.deepcopy(model).eval().requires_grad_(True), x_MCHW.device)
     weights = list(climber.parameters())
     x_MCHW = x_MCHW.detach().contiguous(memory_format=torch.channels_last)
+    size = micro_batch or len(x_MCHW)
+    parts = list(zip(torch.split(x_MCHW, size), torch.split(labels_M, size), strict=True))
     for _ in range(settings.steps):
-        ce = F.cross_entropy(climber(x_MCHW), labels_M)
-        gradients = torch.autograd.grad(ce, weights, allow_unused=True)
+        gradients: list[Tensor | None] = [None for _ in weights]
+        for part_MCHW, part_M in parts:
+            ce = F.cross_entropy(climber(part_MCHW), part_M) * (len(part_M) / len(labels_M))
+            found = torch.autograd.grad(ce, weights, allow_unused=True)
+            gradients = [_added(*pair) for pair in zip(gradients, found, strict=True)]
         ascend(weights, gradients, settings.rho / settings.steps)
     return climber.requires_grad_(False)
 
 
+def _added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other
+
+
 @torch.no_grad()
-def ascend(weights: list[nn.Parameter], gradients: tuple[Tensor | None, ...], length: float) -> None:
+def ascend(weights: list[nn.Parameter], gradients: Sequence[Tensor | None], length: float) -> None:
     """One step of that length along the gradient of all weights together, in place."""
     pairs = [(weight, g) for weight, g in zip(weights, gradients, strict=True) if g is not None]
     norm = torch.stack([torch.linalg.vector_norm(g) for _, g in pairs]).norm()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.config import Config
-from engine.data.image_set import transfer
+from engine.device import upload
 from engine.moments import Moments, pack, unpack
 from engine.rng import generator
 from engine.savepoint import State, own, part, under
@@ -119,7 +119,7 @@ def left(values_TL: Tensor, kept_L: NDArray[np.bool_]) -> Tensor:
     """The values of the taps that are kept, zero for the others."""
     if kept_L.all():
         return values_TL
-    return values_TL * transfer(torch.from_numpy(kept_L), values_TL.device)
+    return values_TL * upload(torch.from_numpy(kept_L), values_TL.device)
 
 
 def density(x_MCSS: Tensor, by_class: Sequence[Tensor], tau: float) -> Tensor:

@@ -51,7 +51,7 @@ def select(
     settings, classes = config.recover.select, len(train.classes)
     first = 1 if saved is None else int(saved.facts["batch"])
     yield RecoverLayout([], [], [], first - 1)
-    label = Labeller(teacher, device, getattr(torch, config.recover.precision))
+    label = Labeller(teacher, device, config.recover.precision)
     pace, since = Pace(config.checkpoint_seconds), time.monotonic()
     for number in range(first, classes + 1):
         pool_M, boxes_MR3 = drawn(config, train, number - 1)

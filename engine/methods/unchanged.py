@@ -44,7 +44,7 @@ def copied(
     yield RecoverLayout([], [], [], first - 1)
     classes = len(images.classes)
     chunks = [rounds_M * classes + labels_M for rounds_M, labels_M in batches(config, classes)]
-    label, since = Labeller(teacher, device, torch.float32), time.monotonic()
+    label, since = Labeller(teacher, device, "float32"), time.monotonic()
     for number, indices_M in list(enumerate(chunks, start=1))[first - 1 :]:
         x_MCHW = images.pixels(indices_M).float() / 255
         labels_M = images.labels_N[torch.from_numpy(indices_M)]

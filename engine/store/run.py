@@ -40,7 +40,7 @@ SCHEMA_VERSION = 1
 POLL_SECONDS = 0.5  #: how often, at most, the folder is looked into for requests
 _IN_STATUS = ("batch", "batches", "beta", "rate", "done", "architecture", "source", "seed", "epoch", "epochs")
 _OF_SETTINGS = ("identity", "origins")
-_OF_SESSION = ("versions", "device", "threads")
+_OF_SESSION = ("versions", "device", "threads", "micro_batch")
 
 
 class Run:
@@ -274,9 +274,9 @@ def open_run(
     """Make the folder of a run, or take up the one that is there.
 
     manifest: its ``identity`` is what two runs must share to be the same run; its ``versions``,
-    ``device`` and ``threads`` are noted for each session. changed: looks at the run that is there and
-    raises UserError to refuse it, or returns whether it goes on with the settings given here; by
-    default a run of another identity is refused.
+    ``device``, ``threads`` and ``micro_batch`` are noted for each session. changed: looks at the run that
+    is there and raises UserError to refuse it, or returns whether it goes on with the settings given here;
+    by default a run of another identity is refused.
     Raises UserError("usage") where the folder holds something else, UserError("disk") where another
     process has it or it cannot be written.
     """

@@ -25,7 +25,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,14 +41,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine import augment, backbones, filters, recover, settings
 from engine import statistics as real_side
-from engine.config import Config
+from engine.config import Config, Precision
 from engine.data import ImageSet
-from engine.moments import Moments, of_batch
+from engine.moments import Moments, batch_moments
 from engine.rng import generator, torch_seeded
 from engine.taps import Tapped
 
 CPU = torch.device("cpu")
-SIZE, CLASSES, BETA, NUMBER = 32, 10, 0.1, 2
+CLASSES, BETA, NUMBER = 10, 0.1, 2
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 ALONE = {
     "folded BatchNorm": {"fold": True},
@@ -64,8 +64,9 @@ View = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Scene:
-    """What every contestant is given."""
+    """What every contestant is given; tensors are on the device."""
 
+    device: torch.device
     config: Config
     model: nn.Module
     train: ImageSet
@@ -84,19 +85,20 @@ def pull(stage):
             return stop.value
 
 
-def smooth_images(count: int) -> ImageSet:
+def smooth_images(count: int, size: int = 32, classes: int = CLASSES) -> ImageSet:
     """Random images with the falling spectrum of photographs."""
     rng = generator(0, "bench", "images")
     scales = [rng.normal(size=(count, 3, side, side)).astype(np.float32) / side for side in (2, 4, 8, 16, 32)]
-    x = sum(F.interpolate(torch.from_numpy(s), SIZE, mode="bilinear").mul(8.0) for s in scales)
+    x = sum(F.interpolate(torch.from_numpy(s), size, mode="bilinear").mul(8.0) for s in scales)
     pixels = (torch.sigmoid(0.4 * x) * 255).to(torch.uint8)
-    labels = np.arange(count) % CLASSES
-    return ImageSet.from_arrays(pixels, labels, [str(k) for k in range(CLASSES)], MEAN, STD)
+    labels = np.arange(count) % classes
+    return ImageSet.from_arrays(pixels, labels, [str(k) for k in range(classes)], MEAN, STD)
 
 
-def teacher(config: Config) -> nn.Module:
+def teacher(config: Config, size: int = 32, classes: int = CLASSES) -> nn.Module:
+    """A random network whose BatchNorm layers have statistics and weights of their own."""
     with torch_seeded(0, "bench", "teacher"):
-        model = backbones.build(config.backbone, classes=CLASSES, channels=3, image_size=SIZE)
+        model = backbones.build(config.backbone, classes=classes, channels=3, image_size=size)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(std=0.1)
@@ -106,41 +108,47 @@ def teacher(config: Config) -> nn.Module:
     return model.eval()
 
 
-def scene(backbone: str) -> Scene:
-    preset = "cifar10-10-convnet" if backbone == "convnet" else "cifar10-10"
-    config = settings.resolve(preset=preset, overrides={"backbone.name": backbone}).config
-    model, train = teacher(config), smooth_images(200)
-    real = [m.to(CPU) for m in pull(real_side.measure(config, model, train, CPU))]
-    before = smooth_images(200).batch(np.arange(100, 110), CPU)
-    network = Tapped(model, config.objective.taps, CPU)
+def scene(
+    backbone: str,
+    device: torch.device = CPU,
+    classes: int = CLASSES,
+    size: int = 32,
+    sets: Sequence[str] = (),
+) -> Scene:
+    """A batch of one image of each of `classes`, `size` pixels wide; sets: further settings."""
+    config = settings.resolve(preset="cifar10-10", sets=[f"backbone.name={backbone}", *sets]).config
+    model, train = teacher(config, size, classes), smooth_images(2 * classes, size, classes)
+    real = [moments.to(device) for moments in pull(real_side.measure(config, model, train, device))]
+    network = Tapped(model, config.objective.taps, device)
     with torch.no_grad():
-        features, _ = network(before)
-        onehot_MK = torch.eye(CLASSES)
-        earlier = [of_batch(n, x, onehot_MK).detach() for n, x in zip(network.names, features, strict=True)]
-    indices = np.arange(CLASSES)
-    return Scene(config, model, train, real, earlier, train.batch(indices, CPU), train.labels_N[indices])
+        features, _ = network(train.batch(np.arange(classes, 2 * classes), device))
+        onehot_MK = torch.eye(classes, device=device)
+        earlier = [
+            batch_moments(name, x_MDHW, onehot_MK).detach()
+            for name, x_MDHW in zip(network.names, features, strict=True)
+        ]
+    indices = np.arange(classes)
+    labels_M = train.labels_N[indices].to(device)
+    start_MCHW = train.batch(indices, device)
+    return Scene(device, config, model.to(device), train, real, earlier, start_MCHW, labels_M)
 
 
 class Ours:
     """One batch as `recover` optimises it."""
 
-    def __init__(self, scene: Scene, precision: torch.dtype = torch.float32) -> None:
-        network = Tapped(scene.model, scene.config.objective.taps, CPU, precision)
-        self.batch = recover.Batch(
-            scene.config, network, scene.real, scene.train, BETA, NUMBER, scene.earlier
-        )
-        self.batch.start(np.arange(CLASSES), np.arange(CLASSES))
-        self.views = scene.config.recover.views
-        self.seed = scene.config.seed
+    def __init__(self, scene: Scene, precision: Precision = "float32") -> None:
+        changes = scene.config.recover.model_copy(update={"precision": precision})
+        config = scene.config.model_copy(update={"recover": changes})
+        network = Tapped(scene.model, config.objective.taps, scene.device, precision)
+        self.batch = recover.Batch(config, network, scene.real, scene.train, BETA, NUMBER, scene.earlier)
+        indices = np.arange(len(scene.labels_M))
+        self.batch.start(indices, indices)
+        self.config = config
         self.count = 0
-        settings_ = scene.config.recover
-        self.adam = torch.optim.Adam(
-            [self.batch.images_MCHW], lr=settings_.lr, betas=settings_.betas, fused=True
-        )
 
     def step(self) -> Tensor:
         self.count += 1
-        return self.batch.step(self.adam, self.count - 1)
+        return self.batch.step(self.batch.adam, self.count - 1)
 
     def first_loss(self) -> float:
         """The loss of the first iteration, which then has been made."""
@@ -150,11 +158,12 @@ class Ours:
 
     def first_view(self) -> View:
         """What the first iteration sees, by torchvision."""
-        rng = generator(self.seed, "recover", NUMBER, 0)
-        drawn = augment.draw(self.views, SIZE, CLASSES, rng, shared=True)
+        rng = generator(self.config.seed, "recover", NUMBER, 0)
+        size = self.batch.train.size
+        drawn = augment.draw(self.config.recover.views, size, 1, rng, shared=True)
 
         def view(x_MCHW: Tensor) -> Tensor:
-            x_MCHW = tv.resized_crop(x_MCHW, *drawn.boxes_M4[0].tolist(), [SIZE, SIZE])
+            x_MCHW = tv.resized_crop(x_MCHW, *drawn.boxes_M4[0].tolist(), [size, size])
             x_MCHW = tv.horizontal_flip(x_MCHW) if drawn.flip_M[0] else x_MCHW
             return torch.roll(x_MCHW, drawn.roll_M2[0].tolist(), dims=(2, 3))
 
@@ -194,14 +203,14 @@ class Plain:
         self.moments = self._moments_by_engine if gradient else self._moments
         self.cached = [self._side(m.mean_D, m.cov_DD) for m in scene.real] if cached else None
         self.random_view = self._view_by_matrices if matrices else self._view_by_torchvision
-        self.crop = v2.RandomResizedCrop(SIZE, scale=scene.config.recover.views.crop_scale)
+        self.crop = v2.RandomResizedCrop(scene.train.size, scale=scene.config.recover.views.crop_scale)
         self.flip = v2.RandomHorizontalFlip()
         self.images_MCHW = scene.start_MCHW.clone().requires_grad_()
         lr, betas = scene.config.recover.lr, scene.config.recover.betas
         self.adam = torch.optim.Adam([self.images_MCHW], lr=lr, betas=betas, fused=lean_step or None)
         self.lean_step = lean_step
         self.decay = torch.optim.lr_scheduler.CosineAnnealingLR(self.adam, scene.config.recover.iterations)
-        mean_C11, std_C11 = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+        mean_C11, std_C11 = (torch.tensor(v, device=scene.device).view(3, 1, 1) for v in (MEAN, STD))
         self.lowest, self.highest = (0 - mean_C11) / std_C11, (1 - mean_C11) / std_C11
         self.log: list[float] = []
         self.count = 0
@@ -210,7 +219,7 @@ class Plain:
         self.features[name] = inputs[0]
 
     def _general_inverse(self, cov_DD: Tensor) -> Tensor:
-        identity_DD = torch.eye(len(cov_DD))
+        identity_DD = torch.eye(len(cov_DD), device=cov_DD.device)
         return torch.linalg.solve(cov_DD + BETA * identity_DD, identity_DD)
 
     def _moments(self, x_MDHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,7 +227,7 @@ class Plain:
         return x_MDHW.mean(dim=(0, 2, 3)), torch.cov(x_DN, correction=0)
 
     def _moments_by_engine(self, x_MDHW: Tensor) -> tuple[Tensor, Tensor]:
-        found = of_batch("tap", x_MDHW, torch.empty(0), labels=False)
+        found = batch_moments("tap", x_MDHW, torch.empty(0), labels=False)
         return found.mean_D, found.cov_DD
 
     def _side(self, mean_D: Tensor, cov_DD: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,7 +240,8 @@ class Plain:
 
     def _view_by_matrices(self, x_MCHW: Tensor) -> Tensor:
         rng = generator(0, "bench", self.count)
-        return augment.apply(augment.draw(self.scene.config.recover.views, SIZE, 1, rng), x_MCHW)
+        views = self.scene.config.recover.views
+        return augment.apply(augment.draw(views, self.scene.train.size, 1, rng), x_MCHW)
 
     def loss(self, view: View) -> Tensor:
         logits_MK = self.network(view(self.images_MCHW).contiguous(memory_format=self.format))
@@ -295,7 +305,7 @@ def measure(scene: Scene, rounds: int, iterations: int, alone: bool) -> dict[str
     """Milliseconds an iteration of each contestant in each round."""
     contestants = {
         "ours": Ours(scene),
-        "ours, bfloat16": Ours(scene, torch.bfloat16),
+        "ours, bfloat16": Ours(scene, "bfloat16"),
         "plain": Plain(scene),
         "network": Network(scene),
     }
@@ -342,7 +352,7 @@ def main() -> None:
     if given.json:
         print(json.dumps({"backbone": given.backbone, "threads": given.threads, **result}, indent=2))
         return
-    print(f"{given.backbone}, {CLASSES} images of 3×{SIZE}×{SIZE}, {given.threads} threads")
+    print(f"{given.backbone}, {CLASSES} images of 3×32×32, {given.threads} threads")
     print(f"loss for the same images and view: ours {loss[0]:.6g}, plain {loss[1]:.6g}")
     plain = result["milliseconds"]["plain"]
     for name, value in result["milliseconds"].items():

@@ -11,7 +11,7 @@ from cases import chosen
 from cut import amiss, emptied, lost, pulled, taken_up
 from test_not_finite import NAN, Nth
 
-from engine import moments, objective, recover, squeeze, validate
+from engine import microbatch, moments, objective, recover, squeeze, validate
 from engine.errors import UserError
 from engine.store import StoredRun, checkpoints, heartbeat, images, metrics
 from engine.store.rows import Rows, partial
@@ -78,9 +78,9 @@ def spoil(patch, fault, place):
     if fault == "a synthetic statistic":
         step, layer, field = place
         patch.setattr(
-            recover,
-            "of_batch",
-            Nth(recover.of_batch, step * len(LAYERS) + LAYERS.index(layer), spoil_field(field)),
+            microbatch,
+            "batch_moments",
+            Nth(microbatch.batch_moments, step * len(LAYERS) + LAYERS.index(layer), spoil_field(field)),
         )
         return f"the statistics of layer {layer} at {at(step)} are not finite"
     if fault == "a teacher's loss":
