@@ -38,8 +38,8 @@ SECTIONS = [
     Section("recovery speed", 80, speed.recovery_speed),
     Section("profile", 30, speed.profile),
     Section("students", 35, speed.students),
-    Section("statistics, squeeze, evaluation", 25, speed.passes),
-    Section("whole job", 130, job.whole),
+    Section("statistics, squeeze, evaluation", 45, speed.passes),
+    Section("whole job", 180, job.whole),
 ]
 WHOLE = 420.0  #: seconds, at most, of all sections together
 

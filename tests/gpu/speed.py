@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import cProfile
+import pstats
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import correctness
 import numpy as np
@@ -236,6 +239,7 @@ def profile(options: Options) -> Iterator[Row]:
             options.synchronize()
         batch = f"resnet18, {images} × {size} px, {precision}"
         yield from _kernels(batch, profiler, count) if options.cuda else _operators(batch, profiler, count)
+        yield from _host(batch, step, count)
 
 
 def _kernels(batch: str, profiler: torch.profiler.profile, count: int) -> Iterator[Row]:
@@ -265,9 +269,31 @@ def _operators(batch: str, profiler: torch.profiler.profile, count: int) -> Iter
         yield _cost(batch, event.key, event.count / count, spent / count / 1e3, spent / whole)
 
 
+def _host(batch: str, step: Step, count: int) -> Iterator[Row]:
+    """The functions in which the host spends most time of its own; backward is one of them."""
+    profiler = cProfile.Profile()
+    profiler.enable()
+    for _ in range(count):
+        step()
+    profiler.disable()
+    entries = pstats.Stats(profiler).stats  # by (file, line, name): calls, _, own seconds, with callees, _
+    whole = sum(own for _, _, own, _, _ in entries.values())
+    for (file, _, name), (_, calls, own, _, _) in sorted(entries.items(), key=lambda entry: -entry[1][2])[
+        :SHOWN
+    ]:
+        title = f"host: {Path(file).name} {name}" if file != "~" else f"host: {name}"
+        yield _cost(batch, title, calls / count, own / count * 1e3, own / whole)
+
+
 def _cost(batch: str, name: str, number: float, milliseconds: float, share: float) -> Row:
     short = name if len(name) <= 90 else name[:87] + "..."
-    return {"batch": batch, "kernel": short, "a step": number, "ms a step": milliseconds, "share": share}
+    return {
+        "batch": batch,
+        "kernel or host function": short,
+        "a step": number,
+        "ms a step": milliseconds,
+        "share": share,
+    }
 
 
 # --- students -----------------------------------------------------------------------------------------
