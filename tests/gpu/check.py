@@ -39,7 +39,7 @@ SECTIONS = [
     Section("profile", 30, speed.profile),
     Section("students", 35, speed.students),
     Section("statistics, squeeze, evaluation", 45, speed.passes),
-    Section("whole job", 180, job.whole),
+    Section("whole job", 220, job.whole),
 ]
 WHOLE = 420.0  #: seconds, at most, of all sections together
 
