@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from engine.config import Precision
 from engine.errors import UserError
 
 
@@ -66,13 +65,13 @@ def upload(x: Tensor, device: torch.device) -> Tensor:
     return x.to(device, non_blocking=True)
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Return the autocast context of a forward pass; it is disabled for float32 and tf32."""
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the autocast context of a forward pass in a `Precision`; it is disabled for float32 and tf32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextmanager
-def conv_precision(precision: Precision) -> Iterator[None]:
+def conv_precision(precision: str) -> Iterator[None]:
     """Let cuDNN's convolutions use TF32 within the block if `precision` is tf32.
 
     The block holds forward and backward pass. Matrix products keep float32, and with them Ψ, filters and

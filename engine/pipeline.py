@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from engine import artefacts, backbones, moments, provenance, results
 from engine.artefacts import Place
+from engine.config.identity import config_hash
 from engine.data import ImageSet
 from engine.errors import Stopped, UserError
 from engine.events import STAGES, Event, Notice, counted_on, told_as
+from engine.fingerprint import fingerprint_tensors
 from engine.interchange import distilled
 from engine.interchange.fkd import ReplayedViews
 from engine.methods.gvbsm import Ensemble
@@ -197,7 +199,7 @@ class Pipeline:
         if given is not None:
             yield Notice("info", f"the real statistics are given by {self.config.given.statistics}")
             yield from self.work.skip("statistics")
-            self.run.add_to_manifest(statistics=provenance.fingerprint(moments.pack(given)))
+            self.run.add_to_manifest(statistics=fingerprint_tensors(moments.pack(given)))
             return [given]
         images = len(self.train)
         works = [partial(artefacts.measured, self.config, self.plan.data, t, self.place) for t in teachers]
@@ -208,7 +210,7 @@ class Pipeline:
             lambda saved: artefacts.in_turn("statistics", images, works, saved),
             lambda facts: facts.get("part", 0) * images + facts["done"],
         )
-        fingerprint = " ".join(provenance.fingerprint(moments.pack(each)) for each in real)
+        fingerprint = " ".join(fingerprint_tensors(moments.pack(each)) for each in real)
         if self.run.manifest.setdefault("statistics", fingerprint) != fingerprint:
             other = "the real statistics are not those that the run began with, which left the cache"
             yield Notice("warning", f"no longer bit for bit what one session would give: {other}")
@@ -254,7 +256,7 @@ class Pipeline:
         if moving is not None:
             packed = moments.pack(moving)
             self.run.save_moving({name: value.numpy() for name, value in packed.items()})
-            self.run.add_to_manifest(moving=provenance.fingerprint(packed))
+            self.run.add_to_manifest(moving=fingerprint_tensors(packed))
         writer.finish()
         return None, False
 
@@ -356,7 +358,7 @@ class Pipeline:
             timings=self.work.timings,
             provenance={
                 **provenance.circumstances(self.device, self.command),
-                "config_hash": provenance.config_hash(self.config),
+                "config_hash": config_hash(self.config),
                 "data": {"name": self.plan.data.name, "fingerprint": self.plan.data.fingerprint},
                 "measured_on": {"split": self.config.data.test, "images": len(self.plan.data.test)},
                 **self.plan.told(),

@@ -17,6 +17,7 @@ from torch import nn
 from engine import artefacts, backbones, provenance, taps
 from engine import device as devices
 from engine.config import Config, Relabel
+from engine.config.identity import config_hash
 from engine.data import DataSet, ImageSet, load
 from engine.errors import UserError
 from engine.interchange import distilled, fkd, running
@@ -57,7 +58,7 @@ class Plan:
             for teacher in (self.teacher, *self.others)
         ]
         return {
-            "config": provenance.config_hash(self.config),
+            "config": config_hash(self.config),
             "data": self.data.fingerprint,
             "teacher": " ".join(teachers),
             **({} if self.given is None else {"images": self.given.fingerprint}),

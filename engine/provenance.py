@@ -1,36 +1,21 @@
-"""Where a number comes from: software, device, settings, data and weights."""
+"""Where a number comes from: software, machine, device and command."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from engine import device as devices
 from engine.config import Config
 from engine.version import product_version
 
 _PACKAGES = ("torch", "torchvision", "numpy")
-#: Settings that say where and how a run is computed; none of them changes what comes out but for rounding.
-ELSEWHERE = (
-    "device",
-    "checkpoint_seconds",
-    "recover.micro_batch",
-    "data.root",
-    "backbone.teacher",
-    "backbone.also_teachers",
-    "given.images",
-    "given.labels",
-    "given.statistics",
-)
 
 
 def versions() -> dict[str, str]:
@@ -42,37 +27,6 @@ def versions() -> dict[str, str]:
 def host() -> dict[str, Any]:
     """The machine."""
     return {"name": socket.gethostname(), "system": platform.platform(), "cpus": os.cpu_count()}
-
-
-def config_tree(config: Config) -> dict[str, Any]:
-    """The configuration as nested JSON-serialisable data, under the names that its files use."""
-    return config.model_dump(mode="json", by_alias=True)
-
-
-def config_hash(config: Config) -> str:
-    """SHA-256 of every setting that can change a result.
-
-    Which device, how many images pass through it at once, how often a checkpoint is written, and where
-    data, teachers, given images, labels and statistics lie, is left out: what lies there has a fingerprint.
-    """
-    tree = config_tree(config)
-    for *parents, name in (key.split(".") for key in ELSEWHERE):
-        part = tree
-        for parent in parents:
-            part = part[parent]
-        del part[name]
-    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over names, types, shapes and bytes of tensors, on any device."""
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        plain = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def seeds(config: Config) -> dict[str, Any]:

@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine import augment, backbones
-from engine.config import Config, Precision
+from engine import augment
+from engine.backbones.labeller import Labeller
+from engine.config import Config
 from engine.data import ImageSet
-from engine.device import autocast, conv_precision, explain_out_of_memory
+from engine.device import explain_out_of_memory
 from engine.errors import UserError
 from engine.events import Event, StageProgress
 from engine.rng import generator
@@ -72,22 +73,6 @@ class FkdViews:
 
     def _view(self, indices_M: np.ndarray) -> Tensor:
         return self.images.batch(indices_M, self.device, self._views.take(indices_M))
-
-
-class Labeller:
-    """The frozen teacher, ready to label views: BatchNorm folded, channels-last."""
-
-    def __init__(self, teacher: nn.Module, device: torch.device, precision: Precision) -> None:
-        self.network = backbones.placed(backbones.fold_batchnorm(teacher), device)
-        self.device = device
-        self.precision: Precision = precision
-
-    @torch.no_grad()
-    def __call__(self, x_MCHW: Tensor) -> Tensor:
-        """Logits (M, K) in float32."""
-        with conv_precision(self.precision), autocast(self.device, self.precision):
-            logits_MK: Tensor = self.network(x_MCHW)
-        return logits_MK.float()
 
 
 @dataclass(frozen=True)

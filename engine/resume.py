@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine import provenance, settings
+from engine import settings
+from engine.config.identity import LOCAL_SETTINGS
 from engine.errors import UserError
 from engine.events import STAGES, Stage
 from engine.plan import Plan
@@ -29,7 +30,7 @@ _SHOWN = 6  # settings that a message names
 def differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Dotted keys of results-changing settings whose values differ."""
     keys = [*now, *(key for key in there if key not in now)]
-    return [key for key in keys if there.get(key) != now.get(key) and key not in provenance.ELSEWHERE]
+    return [key for key in keys if there.get(key) != now.get(key) and key not in LOCAL_SETTINGS]
 
 
 def refuse_changes(plan: Plan, stored: StoredRun) -> bool:

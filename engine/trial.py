@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine import artefacts, recover, relabel, squeeze, starts, statistics, training, validate
+from engine.backbones.labeller import Labeller
 from engine.config import BetaSchedule, Config, Objective
 from engine.data import ImageSet
 from engine.events import STAGES, Event, Stage
@@ -211,7 +212,7 @@ class Trial:
     def _student(self, name: str) -> tuple[Cost, Cost]:
         """What a step of its training takes, and a batch of its measurements."""
         settings, test = self.config.validate_, self.plan.data.test
-        label = relabel.Labeller(self.teacher, self.device, settings.precision)
+        label = Labeller(self.teacher, self.device, settings.precision)
         stored = self.config.relabel.mode == "stored"
 
         def student(size: int) -> validate.Student:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from engine import backbones
+from engine.backbones.labeller import Labeller
 from engine.config import Config, Validate
 from engine.data import ImageSet
 from engine.device import autocast, explain_out_of_memory, upload
 from engine.events import Event
-from engine.relabel import FkdViews, Labeller, StoredLabels
+from engine.relabel import FkdViews, StoredLabels
 from engine.rng import torch_seeded
 from engine.savepoint import Pace, State, captured, part, under
 from engine.training import EpochLog, Trainer, accuracy

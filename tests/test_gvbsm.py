@@ -11,11 +11,11 @@ from resuming import left_everywhere, recovered_again, recovering, same
 from stages import drive, small
 
 from engine import artefacts, augment, backbones, objective, recover, starts, statistics, taps
+from engine.backbones.labeller import Labeller
 from engine.config import Config
 from engine.events import RecoverProgress, StageProgress
 from engine.methods import gvbsm
 from engine.moments import Moments, batch_moments
-from engine.relabel import Labeller
 from engine.rng import generator
 from engine.savepoint import SavePoint, State
 

@@ -10,11 +10,11 @@ from resuming import left_everywhere, recovered_again, recovering, said, same, u
 from stages import drive, small
 
 from engine import augment, starts, statistics
+from engine.backbones.labeller import Labeller
 from engine.config import Perturbation, Views
 from engine.data import denormalise, normalise
 from engine.events import BatchRecovered, RecoverProgress
 from engine.methods import dwa, rded
-from engine.relabel import Labeller
 from engine.rng import generator
 
 BATCHNORM = {"taps": "batchnorm", "terms": [{"filter": "diagonal"}, {"filter": "identity", "signal": "mean"}]}

@@ -7,6 +7,7 @@ from stages import distil, drive, small
 
 from engine import microbatch, settings, statistics
 from engine.config import Config
+from engine.config.identity import config_hash
 from engine.data import ImageSet
 from engine.methods import dwa
 from engine.moments import batch_moments, merge
@@ -105,8 +106,6 @@ def test_the_teacher_is_perturbed_by_the_gradient_of_the_whole_batch(teacher, ba
 
 
 def test_a_micro_batch_is_no_other_experiment():
-    from engine.provenance import config_hash
-
     assert config_hash(small()) == config_hash(small(recover={"micro_batch": 4}))
 
 

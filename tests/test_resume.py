@@ -19,6 +19,7 @@ from engine import (
     statistics,
     validate,
 )
+from engine.backbones.labeller import Labeller
 from engine.events import EpochFinished, RecoverProgress
 from engine.moments import pack
 from engine.savepoint import State
@@ -225,7 +226,7 @@ def test_validate(teacher, control, digits, cpu, case):
 def test_students_carry_the_fingerprint_of_their_final_network(teacher, control, digits, cpu):
     config = small(validate={"average": 0.7, "seeds": 1})
     student = validate.Student(config, "convnet", 0, "random", control, cpu)
-    label = relabel.Labeller(teacher, cpu, "float32")
+    label = Labeller(teacher, cpu, "float32")
     _, result = drive(student.train(label, None, digits.test))
     assert result.weights == backbones.fingerprint(student.average.module)
     assert result.weights != backbones.fingerprint(student.model)

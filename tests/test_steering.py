@@ -259,7 +259,7 @@ def test_statistics_that_came_back_otherwise_are_told(tmp_path, monkeypatch):
 
 def test_a_run_of_a_version_without_some_setting_goes_on(tmp_path, whole, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("engine.provenance.config_hash", lambda config: "0" * 64)
+        patch.setattr("engine.plan.config_hash", lambda config: "0" * 64)
         cut_in(tmp_path, "recover")
     tiny.finish(tiny.begun(tmp_path))
     assert tiny.outcome(tmp_path) == whole

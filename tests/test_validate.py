@@ -7,6 +7,7 @@ import torch
 from stages import drive, small
 
 from engine import artefacts, relabel, squeeze, starts, training, validate
+from engine.backbones.labeller import Labeller
 from engine.events import EpochFinished
 from engine.store.cache import key
 
@@ -58,7 +59,7 @@ def test_stored_labels_depend_neither_on_batch_size_nor_on_order(teacher, contro
     assert whole.dtype == torch.float16
     assert whole.shape == (3, 20, 10)
     torch.testing.assert_close(whole, parts, rtol=2e-3, atol=2e-3)
-    views, label = relabel.FkdViews(config, control, cpu), relabel.Labeller(teacher, cpu, "float32")
+    views, label = relabel.FkdViews(config, control, cpu), Labeller(teacher, cpu, "float32")
     order = np.random.default_rng(0).permutation(20)
     torch.testing.assert_close(
         label(views.batch(2, order)).half(),
@@ -73,7 +74,7 @@ def test_stored_and_online_labels_train_the_same_student(teacher, control, digit
     stored, _ = stages.label(config, teacher, control, cpu)
     by_store, _ = train(config, teacher, control, digits, cpu, {"random": stored})
     online = validate.Student(config, "convnet", 0, "random", control, cpu)
-    views, label = relabel.FkdViews(config, control, cpu), relabel.Labeller(teacher, cpu, "float32")
+    views, label = relabel.FkdViews(config, control, cpu), Labeller(teacher, cpu, "float32")
     trainer = training.Trainer(online.model, config.validate_.optimiser, 3)
     for expected in by_store:
         assert list(online.epoch(trainer, views, label, None)) == [None] * (len(views.batches(0)) - 1)
@@ -123,7 +124,7 @@ def test_averaged_weights_are_the_mean_of_the_last_epochs(teacher, control, digi
         original(epoch)
 
     student._update_average = remember
-    label = relabel.Labeller(teacher, cpu, "float32")
+    label = Labeller(teacher, cpu, "float32")
     drive(student.train(label, None, digits.test))
     averaged = student.average.module.state_dict()["classifier.weight"]
     torch.testing.assert_close(averaged, (seen[2] + seen[3]) / 2)

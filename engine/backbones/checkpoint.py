@@ -17,10 +17,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from engine import provenance, torch_file
+from engine import torch_file
 from engine.backbones import naming
 from engine.backbones.build import SMALL, SPEC, Spec
 from engine.errors import UserError
+from engine.fingerprint import fingerprint_tensors
 from engine.torch_file import is_plain, plain_dict
 
 WRAPPERS = ("model", "state_dict", "net")  #: keys under which training scripts store a state dict
@@ -56,7 +57,7 @@ def load_teacher(model: nn.Module, source: str) -> None:
 
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 (hex) over names, types, shapes and bytes of all parameters and buffers, on any device."""
-    return provenance.fingerprint(model.state_dict())
+    return fingerprint_tensors(model.state_dict())
 
 
 def _read(path: Path) -> Any:

@@ -17,15 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine import artefacts, backbones, provenance
+from engine import artefacts, backbones
 from engine import device as devices
+from engine.backbones.labeller import Labeller
 from engine.config import Config, Given
+from engine.config.identity import config_tree
 from engine.data import DataSet, ImageSet, load, normalise
 from engine.errors import UserError
 from engine.interchange import cards, event_files, pt_files
 from engine.interchange.distilled import fingerprint, ranks
 from engine.methods.gvbsm import Ensemble
-from engine.relabel import RELABEL_BATCH, Labeller
+from engine.relabel import RELABEL_BATCH
 from engine.store import Cache, StoredRun, files, images, json_file
 from engine.version import product_version
 
@@ -73,7 +75,7 @@ class Export:
             "run": self.run.name,
             "images": {"count": len(labels_N), "fingerprint": fingerprint(pixels_NCHW, labels_N)},
             "classes": list(images.Reader(self.run.folder / "images").classes),
-            "settings": provenance.config_tree(cards.without_places(self.config)),
+            "settings": config_tree(cards.without_places(self.config)),
             "identity": self.run.manifest()["identity"],
             "teacher": self.run.manifest().get("teacher"),
             "summary": None if results is None else results["summary"],

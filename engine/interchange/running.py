@@ -21,10 +21,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine import backbones, provenance, taps
+from engine import backbones, taps
 from engine.config import Config
 from engine.data.layout import listing, refuse
 from engine.errors import UserError
+from engine.fingerprint import fingerprint_tensors
 from engine.moments import Moments, pack
 
 FILE = "running.npz"
@@ -71,7 +72,7 @@ def read(
 
 def fingerprint(real: Sequence[Moments]) -> str:
     """SHA-256 (hex) of the moments of all taps, as a run's manifest has it."""
-    return provenance.fingerprint(pack(real))
+    return fingerprint_tensors(pack(real))
 
 
 def _found(path: Path, names: Sequence[str]) -> tuple[Path, str]:

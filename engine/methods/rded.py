@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engine.backbones.labeller import Labeller
 from engine.config import Config
 from engine.data import ImageSet, denormalise
 from engine.events import BatchRecovered, Event, RecoverLayout, StageProgress
 from engine.methods.unchanged import confidence, place
-from engine.relabel import Labeller
 from engine.rng import generator
 from engine.savepoint import Pace, SavePoint, State
 from engine.starts import pool_size

@@ -13,10 +13,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from engine.backbones.labeller import Labeller
 from engine.config import Config
 from engine.data import ImageSet, normalise
 from engine.events import BatchRecovered, Event, RecoverLayout, StageProgress
-from engine.relabel import Labeller
 from engine.savepoint import SavePoint, State
 from engine.starts import batches
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from engine import results, settings, yaml_file
+from engine.config.identity import LOCAL_SETTINGS
 from engine.errors import UserError
-from engine.provenance import ELSEWHERE
 from engine.report.subject import Subject
 from engine.store import sweeps
 
-_ASIDE = {"seed", "objective.method", *ELSEWHERE}
+_ASIDE = {"seed", "objective.method", *LOCAL_SETTINGS}
 _SHORT = {"objective.beta": "β", "objective.ce": "CE", "backbone.name": "", "data.name": ""}
 _FOUND = ("data", "teacher", "images", "labels", "statistics")  # what has a fingerprint in the identity
 _MOST = 3  # settings in a label
@@ -69,7 +69,7 @@ def _own(subject: Subject) -> dict[str, Any]:
     if subject.config is None:
         return {}
     flat = settings.flat(subject.config)
-    own = {key: value for key, value in flat.items() if key not in {"seed", *ELSEWHERE}}
+    own = {key: value for key, value in flat.items() if key not in {"seed", *LOCAL_SETTINGS}}
     known = subject.manifest.get("identity") or {}
     return own | {f"identity.{part}": _short(str(known.get(part, ""))) for part in _FOUND}
 

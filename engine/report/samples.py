@@ -71,7 +71,7 @@ def of_sweep(stored: StoredSweep, manifest: Mapping[str, Any]) -> list[Entry]:
 
 def of_runs(runs: Sequence[StoredRun]) -> list[Entry]:
     """Runs by themselves, a row for each method, or for each set of settings where a method has several."""
-    from engine.provenance import ELSEWHERE
+    from engine.config.identity import LOCAL_SETTINGS
 
     found = []
     groups: dict[tuple[str, str], dict[str, str]] = {}
@@ -82,7 +82,7 @@ def of_runs(runs: Sequence[StoredRun]) -> list[Entry]:
         config = settings.resolve(file=run.folder / "config.yaml", base=None).config
         column = f"{config.data.name} ipc {config.ipc} {config.backbone.name}"
         alike = {
-            key: value for key, value in settings.flat(config).items() if key not in (*_FREE, *ELSEWHERE)
+            key: value for key, value in settings.flat(config).items() if key not in (*_FREE, *LOCAL_SETTINGS)
         }
         known = run.manifest().get("identity") or {}
         alike |= {f"identity.{part}": known[part] for part in sorted(known) if part != "config"}

@@ -78,13 +78,13 @@ def refuse_another(folder: Path, told: Mapping[str, Any]) -> None:
 
 
 def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    from engine.provenance import ELSEWHERE
+    from engine.config.identity import LOCAL_SETTINGS
 
     before, after = (settings.flat(from_record(record).config) for record in (there, now))
     found = [
         f"{key} is {before[key]} there and {after[key]} here"
         for key in after
-        if before[key] != after[key] and key not in ELSEWHERE
+        if before[key] != after[key] and key not in LOCAL_SETTINGS
     ]
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return "; ".join(found[:_SHOWN]) + more

@@ -29,9 +29,10 @@ from torchvision.transforms import v2
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine import backbones, settings, validate
+from engine.backbones.labeller import Labeller
 from engine.config import Config
 from engine.data import ImageSet, normalise
-from engine.relabel import FkdViews, Labeller
+from engine.relabel import FkdViews
 from engine.training import Trainer
 
 

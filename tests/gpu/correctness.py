@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from engine import augment, relabel, settings, starts, statistics, validate
 from engine import recover as recovery
+from engine.backbones.labeller import Labeller
 from engine.config import Config, Views
 from engine.data import ImageSet
 from engine.device import conv_precision
@@ -252,7 +253,7 @@ def _labels(options: Options) -> Iterator[Row]:
         x_MCHW = views.batch(0, np.arange(images))
         with torch.no_grad():
             expected = reference.double(model)(x_MCHW.cpu().double())
-        logits_MK = relabel.Labeller(model, options.device, "float32")(x_MCHW)
+        logits_MK = Labeller(model, options.device, "float32")(x_MCHW)
         yield _row(f"FKD logits, {backbone}", "float32", {"value": relative(logits_MK, expected)})
         stored = torch.empty(0)
 
@@ -342,7 +343,7 @@ def _student(
     config: Config, options: Options
 ) -> tuple[Callable[[State | None], Tensor], Callable[[], State]]:
     images, model = smooth_images(20), teacher(config)
-    label = relabel.Labeller(model, options.device, config.validate_.precision)
+    label = Labeller(model, options.device, config.validate_.precision)
 
     def student() -> validate.Student:
         return validate.Student(config, config.backbone.name, 0, "distilled", images, options.device)
