@@ -8,9 +8,11 @@ import pytest
 import torch
 from stages import drive, small
 
-from engine import device, microbatch, recover, relabel, squeeze, statistics, training, validate
+from engine import device
 from engine.errors import UserError
-from engine.starts import control_set
+from engine.spectral import microbatch
+from engine.spectral.recovery_batches import control_set
+from engine.stages import recover, relabel, squeeze, statistics, training, validate
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1", "cuda:200", "cuda:99999999999999999999", "mps"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import settings
+from engine.config import settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

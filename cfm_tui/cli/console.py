@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from cfm_tui.console.host import Configure, OpenRun
+    from cfm_tui.console.engine_link import Configure, OpenRun
     from cfm_tui.console.preferences import Preferences
 
 Fps = Annotated[
@@ -36,10 +36,10 @@ def console(
     read_only: ReadOnly = False,
 ) -> None:
     """Configure, launch, watch and steer distillations in the terminal."""
-    from cfm_tui.console.host import Configure
+    from cfm_tui.console.engine_link import Configure
 
     if preset is not None:
-        from engine import settings
+        from engine.config import settings
 
         settings.resolve(preset=preset)  # a name that is unknown is told before the screen is taken
     _open(Configure(preset) if preset is not None else None, folder, fps, images, theme, read_only)
@@ -55,7 +55,7 @@ def attach(
     read_only: ReadOnly = False,
 ) -> None:
     """Open the console on a run, at work or finished."""
-    from cfm_tui.console.host import OpenRun
+    from cfm_tui.console.engine_link import OpenRun
     from engine import store
 
     if run is not None:
@@ -76,9 +76,9 @@ def _open(
 ) -> None:
     """Take the terminal, run the console, and print what it leaves."""
     _require_terminal()
-    from cfm_tui import terminal
     from cfm_tui.console.app import ConsoleApp
     from cfm_tui.console.driver import own_output
+    from cfm_tui.display import terminal
 
     if folder is not None:  # new runs are made there too, by this process and those it starts
         folder = folder.absolute()

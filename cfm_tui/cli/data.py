@@ -34,8 +34,8 @@ Root = Annotated[
 @app.command("list")
 def list_sets(root: Root = None, as_json: Json = False) -> None:
     """List the known sets, and where each was found."""
-    from engine import outlook
     from engine.data.places import data_root, expanded
+    from engine.runs import preview
 
     folder = expanded(root or data_root())
     sets = [
@@ -50,7 +50,7 @@ def list_sets(root: Root = None, as_json: Json = False) -> None:
             "url": known.url,
             "note": known.note,
         }
-        for known in outlook.sets(folder)
+        for known in preview.sets(folder)
     ]
     if as_json:
         print_json({"root": str(folder), "sets": sets})
@@ -133,8 +133,7 @@ def _known(name: str) -> None:
 
 def _settings(name: str | None, root: Path | None, sets: list[str]) -> config.Data:
     """What flags and environment say of the data; presets have no say here."""
-    from engine import settings
-    from engine.config import Data
+    from engine.config import Data, settings
 
     resolved = settings.resolve(sets=sets, overrides={"data.root": root}, environ=os.environ)
     data = {

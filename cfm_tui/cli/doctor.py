@@ -12,7 +12,7 @@ from cfm_tui.cli.common import Json, print_json
 
 def doctor(as_json: Json = False) -> None:
     """Look over software, devices, folders, data sets and terminal; exit with 1 if no run is possible."""
-    from cfm_tui.checkup import examine
+    from cfm_tui.doctor import examine
 
     found = examine()
     if as_json:
@@ -52,7 +52,7 @@ def _entry(name: str, text: str) -> str:
 
 
 def _device(device: dict[str, Any]) -> str:
-    from cfm_tui.progress import size
+    from cfm_tui.display.progress import size
 
     facts = [device["model"]]
     if "threads" in device:
@@ -63,7 +63,7 @@ def _device(device: dict[str, Any]) -> str:
 
 
 def _folder(folder: dict[str, Any]) -> str:
-    from cfm_tui.progress import size
+    from cfm_tui.display.progress import size
 
     state = "" if folder["exists"] else ", not there yet"
     state += "" if folder["writable"] else ", cannot be written"

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from rich.color import ColorSystem
 
-from cfm_tui import ascii_image, charts, series, terminal
-from cfm_tui.model import RunModel, config_of
-from cfm_tui.progress import beta_text
-from engine.responses import has_beta
+from cfm_tui.display import ascii_image, charts, plot_data, terminal
+from cfm_tui.display.progress import beta_text
+from cfm_tui.display.run_state import RunModel, config_of
+from engine.config.responses import has_beta
 
 if TYPE_CHECKING:
-    from cfm_tui.charts import Line
+    from cfm_tui.display.charts import Line
     from engine.store import StoredRun
     from engine.store.images import Reader
 
@@ -47,9 +47,9 @@ def losses(run: StoredRun) -> str:
         if config is not None and not config.optimises:
             return "no losses: nothing is optimised"
         return "no losses: recovery told no numbers" + (" yet" if model.results is None else "")
-    whole = _chart(series.losses(model), "all layers", "iteration")
+    whole = _chart(plot_data.losses(model), "all layers", "iteration")
     layers = [
-        _chart(series.layer(model, place), tap, "iteration") for place, tap in enumerate(model.layout.taps)
+        _chart(plot_data.layer(model, place), tap, "iteration") for place, tap in enumerate(model.layout.taps)
     ]
     return "\n\n".join([whole, *layers])
 
@@ -59,12 +59,12 @@ def spectra(run: StoredRun) -> str:
     seen = run.glimpse()
     if seen is None or not seen.spectra:
         return "no spectra: recovery left none, or its objective reads no Ψ; `cfm report` measures them"
-    objective = series.objective_of(run.folder)
+    objective = plot_data.objective_of(run.folder)
     at = f", {beta_text(seen.beta)}" if any(map(has_beta, objective.terms)) else ""
     found = [f"Ψ of the real images and Ψ_s as recovery saw them last: batch {seen.batch}{at}"]
     for tap in seen.spectra:
-        lines, turn = series.spectrum(seen, tap, objective)
-        found.append(_chart(lines, tap, series.RANKS, turn))
+        lines, turn = plot_data.spectrum(seen, tap, objective)
+        found.append(_chart(lines, tap, plot_data.RANKS, turn))
     return "\n\n".join(found)
 
 
@@ -73,7 +73,7 @@ def beta_grid(run: StoredRun, columns: int) -> str:
 
     columns: cells of one image. Where not all fit, the images of a class are taken at equal distances.
     """
-    from cfm_tui.album import Album
+    from cfm_tui.display.image_grid import Album
     from engine.errors import UserError
     from engine.store import folders
     from engine.store.images import Reader

@@ -25,8 +25,8 @@ def export(
 ) -> None:
     """Write a run's images as others read them, or its record as TensorBoard's event files."""
     from engine import store
-    from engine.interchange import exports
-    from engine.resume import stored_config
+    from engine.exporters import exports
+    from engine.runs.resume import stored_config
 
     found = store.find(run)
     made = exports.export(found, stored_config(found).config, form, out, licence)

@@ -18,8 +18,8 @@ from cfm_tui.cli.common import Json, Sets, print_json
 
 if TYPE_CHECKING:
     from engine.config import Config, Term
-    from engine.documents import Document
-    from engine.responses import Response
+    from engine.config.presets import Document
+    from engine.config.responses import Response
 
 app = typer.Typer(no_args_is_help=True, help="List and show methods: filters, signals, weights.")
 HEIGHT = 16  #: rows of the chart
@@ -28,11 +28,11 @@ HEIGHT = 16  #: rows of the chart
 @app.command("list")
 def list_methods(as_json: Json = False) -> None:
     """List methods and your own, one line each."""
-    from engine import documents
+    from engine.config import presets
 
-    own = documents.own_methods()
+    own = presets.own_methods()
     mine = {method.name for method in own}
-    shipped = [documents.from_method(name) for name in documents.method_names() if name not in mine]
+    shipped = [presets.from_method(name) for name in presets.method_names() if name not in mine]
     names = [document.label.removeprefix("method ") for document in shipped]
     if as_json:
         told = [{"name": name, **_words(each)} for name, each in zip(names, shipped, strict=True)]
@@ -42,7 +42,7 @@ def list_methods(as_json: Json = False) -> None:
     for name, document in zip(names, shipped, strict=True):
         _say(f"  {name:<20} {document.description}")
     if own:
-        _say(f"your methods, in {documents.methods_folder()}:")
+        _say(f"your methods, in {presets.methods_folder()}:")
     for method in own:
         unusable = f"cannot be used: {method.problem}" if method.problem else ""
         _say(f"  {method.name:<20} {unusable or method.description}")
@@ -57,14 +57,14 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a method: formula, terms, what its filters let through, and their response f(λ)."""
-    from engine import documents, settings
+    from engine.config import presets, settings
 
     name = name or "cfm"
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        document = documents.from_file(Path(name))
+        document = presets.from_file(Path(name))
         resolved = settings.resolve(file=Path(name), base=None, sets=sets or (), environ=os.environ)
     else:
-        document = documents.from_method(name)
+        document = presets.from_method(name)
         resolved = settings.resolve(base=None, sets=[f"objective={name}", *(sets or ())], environ=os.environ)
     found = _described(name, document, resolved.config)
     if as_json:
@@ -79,9 +79,9 @@ def _words(document: Document) -> dict[str, str]:
 
 def _described(name: str, document: Document, config: Config) -> dict[str, Any]:
     """All that is told of a method. Curves are those of `of_objective`, null where f has no value."""
-    from engine import responses
-    from engine.formula import PROBES
-    from engine.schedules import betas_of_batches
+    from engine.config import responses
+    from engine.config.expressions import PROBES
+    from engine.spectral.schedules import betas_of_batches
 
     objective = config.objective
     betas = betas_of_batches(objective.schedule, objective.beta, config.ipc, config.ipc)
@@ -121,7 +121,7 @@ def _numbers(curve: Response, found: list[float]) -> dict[str, Any]:
 
 
 def _print(found: dict[str, Any], *, optimises: bool) -> None:
-    from cfm_tui.tables import aligned, terms_table
+    from cfm_tui.display.tables import aligned, terms_table
 
     objective = found["objective"]
     _say(f"{found['name']}: {found['description']}" if found["description"] else found["name"])
@@ -146,7 +146,7 @@ def _chart(found: dict[str, Any]) -> str:
     """|f(λ)| of every curve over six decades of λ, both axes logarithmic."""
     import numpy as np
 
-    from cfm_tui import charts
+    from cfm_tui.display import charts
 
     x = np.log10(found["eigenvalues"])
     lines = [charts.Line(each["name"], x, _sizes(each["values"])) for each in found["curves"]]
@@ -164,14 +164,14 @@ def _sizes(values: list[float | None]) -> Any:
 
 
 def _terminal() -> Any:
-    from cfm_tui import terminal
+    from cfm_tui.display import terminal
 
     return terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
 
 
 def _say(text: str) -> None:
     """Print, in ASCII where the terminal shows nothing else."""
-    from cfm_tui.terminal import to_ascii
+    from cfm_tui.display.terminal import to_ascii
 
     lines = text.split("\n")
     typer.echo("\n".join(lines if _terminal().unicode else map(to_ascii, lines)))

@@ -19,8 +19,8 @@ app = typer.Typer(no_args_is_help=True, help="List, show and check presets and c
 @app.command("list")
 def list_presets(as_json: Json = False) -> None:
     """List presets, your own, protocols and methods, one line each."""
-    from engine import settings
-    from engine.documents import presets_folder
+    from engine.config import settings
+    from engine.config.presets import presets_folder
 
     kinds = {
         "presets": [(name, settings.describe(name)) for name in settings.preset_names()],
@@ -58,10 +58,10 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a preset as it is written, or with --resolved what it means."""
-    from engine import documents, settings
+    from engine.config import presets, settings
 
     if not (resolved or as_json or config or sets):
-        typer.echo(documents.source_text(name or settings.DEFAULT_PRESET), nl=False)
+        typer.echo(presets.source_text(name or settings.DEFAULT_PRESET), nl=False)
         return
     answer = settings.resolve(preset=name, file=config, sets=sets or (), environ=os.environ)
     if as_json:
@@ -80,7 +80,7 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check presets or YAML files, under every protocol unless they name one; exit code 2 if any fails."""
-    from engine import settings
+    from engine.config import settings
 
     known = [*settings.preset_names(), *(preset.name for preset in settings.own_presets())]
     results = [(target, _problem(target)) for target in targets or known]
@@ -101,7 +101,7 @@ def validate(
 
 
 def _problem(target: str) -> dict[str, str] | None:
-    from engine import settings
+    from engine.config import settings
     from engine.errors import UserError
 
     is_file = target.endswith((".yaml", ".yml")) or Path(target).is_file()

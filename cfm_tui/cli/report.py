@@ -10,7 +10,7 @@ import typer
 from cfm_tui.cli.common import Device, Json, Quiet, print_json
 
 if TYPE_CHECKING:
-    from cfm_tui.progress import Display
+    from cfm_tui.display.progress import Display
     from engine.report.document import Report
 
 
@@ -30,7 +30,7 @@ def report(
 
     With --json, the numbers of every figure are printed, and the file is written where --out says so.
     """
-    from cfm_tui.progress import open_display
+    from cfm_tui.display.progress import open_display
 
     with open_display(quiet) as display:
         made = _made(runs, device, display)
@@ -55,8 +55,8 @@ def _made(names: list[str], device: str | None, display: Display) -> Report:
     display.say("loading")
     from engine import device as devices
     from engine import store
-    from engine.artefacts import Place
     from engine.report.lens import Finder
+    from engine.runs.artefacts import Place
 
     place = Place(devices.choose(device or "auto"), store.Cache())
     return display.follow(document.make(runs, Finder(place, display.reading), names, display.say))

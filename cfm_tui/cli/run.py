@@ -13,8 +13,8 @@ import typer
 from cfm_tui.cli.common import ConfigFile, DataRoot, Device, Json, Preset, Quiet, Sets, Teacher, print_json
 
 if TYPE_CHECKING:
-    from cfm_tui.progress import Display
-    from engine.settings import Resolved
+    from cfm_tui.display.progress import Display
+    from engine.config.settings import Resolved
 
 Detach = Annotated[
     bool, typer.Option("--detach", help="Go on in a process of its own that outlives this terminal.")
@@ -41,7 +41,7 @@ def run(
     Without arguments: the embedded digits, in about a minute or two. With --out of a run that was
     cut, goes on with it.
     """
-    from engine import settings
+    from engine.config import settings
 
     given = {"data.root": data_root, "backbone.teacher": teacher, "device": device}
     resolved = settings.resolve(
@@ -66,7 +66,7 @@ def resume(
     A setting may be changed as long as the stages that read it have left nothing yet.
     """
     from engine import store
-    from engine.resume import stored_config
+    from engine.runs.resume import stored_config
 
     stored = store.find(run)
     given = {"data.root": data_root, "backbone.teacher": teacher, "device": device}
@@ -78,15 +78,15 @@ def begin(
     resolved: Resolved, folder: Path | None, name: str, *, detach: bool, as_json: bool, quiet: bool
 ) -> None:
     """Compute a run, or hand it to a process of its own, and print what came out."""
-    from cfm_tui.progress import open_display
-    from engine import settings
+    from cfm_tui.display.progress import open_display
+    from engine.config import settings
 
     command, results = ["cfm", *sys.argv[1:]], None
     with open_display(quiet) as display:
         if brought := settings.by_method(resolved):
             display.say(f"method {resolved.config.objective.method}: {' '.join(settings.as_sets(brought))}")
         display.say("loading")
-        from engine import launch
+        from engine.runs import launch
 
         if detach:
             _, owned = launch.begin(resolved, folder, name, command, display.reading)
@@ -99,7 +99,7 @@ def begin(
     elif as_json:
         print_json({**results, "folder": str(place)})
     else:
-        from cfm_tui.tables import results_table
+        from cfm_tui.display.tables import results_table
 
         typer.echo(results_table(results) + f"\n\n{place}")
 
@@ -112,10 +112,10 @@ def _compute(
     All of it is on that one thread: OpenMP gives each thread that computes threads of its own, and where
     there are more of those than processors, small networks take almost twice as long.
     """
-    from cfm_tui import signals
-    from engine import launch
-    from engine.steering import Control
-    from engine.thread import Engine
+    from cfm_tui.process import signals
+    from engine.runs import launch
+    from engine.runs.control import Control
+    from engine.runs.thread import Engine
 
     control, places = Control(), list[Path]()
     opened, heard = threading.Event(), threading.Event()
@@ -140,7 +140,7 @@ def _compute(
 
 
 def _detach(folder: Path, as_json: bool) -> None:
-    from cfm_tui.detach import detached
+    from cfm_tui.process.detach import detached
 
     pid = detached(folder)
     if as_json:

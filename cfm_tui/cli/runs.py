@@ -30,7 +30,7 @@ def runs(
     if as_json:
         print_json({"folder": str(place), "runs": found})
     else:
-        from cfm_tui.tables import runs_table
+        from cfm_tui.display.tables import runs_table
 
         typer.echo(runs_table(found) if found else f"no runs in {place}")
         for lost in (entry for entry in found if entry["state"] == "lost"):
@@ -83,7 +83,7 @@ def show(
     if as_json:
         print_json({**_summary(found), "status": found.status(), "results": results})
         return
-    from cfm_tui.tables import results_table, status_line
+    from cfm_tui.display.tables import results_table, status_line
 
     typer.echo(f"{found.name}: {status_line(found.status(), found.state())}\n")
     typer.echo(results_table(results) if results is not None else "no results yet")
@@ -105,8 +105,8 @@ def _show_drawn(run: StoredRun, columns: int, losses: bool, spectra: bool) -> No
 
 
 def _show_images(run: StoredRun, count: int, columns: int) -> None:
-    from cfm_tui.ascii_image import grid
-    from cfm_tui.progress import beta_text
+    from cfm_tui.display.ascii_image import grid
+    from cfm_tui.display.progress import beta_text
     from engine.store.images import to_bytes
 
     found = run.images(first=count)

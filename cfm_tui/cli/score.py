@@ -11,7 +11,7 @@ import typer
 from cfm_tui.cli.common import ConfigFile, DataRoot, Device, Json, Preset, Quiet, Sets, Teacher, print_json
 
 if TYPE_CHECKING:
-    from cfm_tui.progress import Display
+    from cfm_tui.display.progress import Display
     from engine.config import Config
 
 
@@ -34,8 +34,8 @@ def score(
 
     Terms are unweighted and un-augmented, over the whole set at once. Without a teacher, one is squeezed.
     """
-    from cfm_tui.progress import open_display
-    from engine import settings
+    from cfm_tui.display.progress import open_display
+    from engine.config import settings
 
     given = {
         "data.name": dataset,
@@ -51,17 +51,18 @@ def score(
     if as_json:
         print_json(document)
     else:
-        from cfm_tui.tables import score_table
+        from cfm_tui.display.tables import score_table
 
         typer.echo(score_table(document))
 
 
 def _score(config: Config, path: Path, class_name: str | None, display: Display) -> dict[str, Any]:
     display.say("loading")
-    from engine import artefacts, backbones, scoring, store
+    from engine import backbones, store
     from engine import device as devices
     from engine.data import load
-    from engine.interchange import folders
+    from engine.importers import folders
+    from engine.runs import artefacts, scoring
 
     path = _named(path)
     folders.require_images(path)

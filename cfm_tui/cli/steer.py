@@ -77,7 +77,7 @@ def _ended(found: StoredRun, state: str) -> str:
 
 
 def _place(found: StoredRun) -> str:
-    from cfm_tui.tables import status_line
+    from cfm_tui.display.tables import status_line
 
     return status_line(found.status(), found.state())
 
@@ -93,8 +93,8 @@ def watch(run: RunName, quiet: Quiet = False) -> None:
 
     Exits with 0 where it finished or was stopped, with 1 where it failed or was lost.
     """
-    from cfm_tui.progress import open_display
-    from cfm_tui.tables import results_table
+    from cfm_tui.display.progress import open_display
+    from cfm_tui.display.tables import results_table
     from engine import store
 
     found = store.find(run)

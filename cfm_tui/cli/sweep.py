@@ -15,8 +15,8 @@ import typer
 from cfm_tui.cli.common import DataRoot, Json, Quiet, Sets, Teacher, print_json
 
 if TYPE_CHECKING:
-    from cfm_tui.sweep_progress import Lines
-    from cfm_tui.sweeping import Sweeper
+    from cfm_tui.display.sweep_progress import Lines
+    from cfm_tui.process.sweep_runner import Sweeper
     from engine.store.sweeps import StoredSweep
     from engine.sweep.description import Options
     from engine.sweep.points import Point
@@ -103,12 +103,12 @@ def _whole(text: str) -> int:
 
 
 def _axes(texts: Sequence[str]) -> dict[str, list[Any]]:
-    from engine import yaml_file
+    from engine.config import yaml_io
 
     axes = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        values = yaml_file.parse(value, f"--grid {key}") if equals else None
+        values = yaml_io.parse(value, f"--grid {key}") if equals else None
         if not isinstance(values, list) or not values:
             raise typer.BadParameter(f"--grid {text[:60]!r} is not KEY=[…], as seed=[0,1,2]")
         axes[key.strip()] = values
@@ -160,9 +160,9 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
         ]
         print_json({"folder": str(folder), "points": told})
         return
-    from cfm_tui.progress import counted
-    from cfm_tui.tables import aligned
-    from engine import settings
+    from cfm_tui.display.progress import counted
+    from cfm_tui.display.tables import aligned
+    from engine.config import settings
 
     common = _common(points)
     rows = [["point", "preset", "differs in"]]
@@ -187,10 +187,10 @@ def _run(
     slots: list[str | None],
     quiet: bool,
 ) -> Sweeper:
-    from cfm_tui import sweep_progress
-    from cfm_tui.sweeping import Sweeper, finished
+    from cfm_tui.display import sweep_progress
+    from cfm_tui.process.sweep_runner import Sweeper, finished
     from engine.device import choose
-    from engine.launch import anchored
+    from engine.runs.launch import anchored
     from engine.store import sweeps
     from engine.sweep import folder as folders
     from engine.sweep.points import check
@@ -235,10 +235,10 @@ def _threads(jobs: int) -> int | None:
 
 def _follow(sweeper: Sweeper, display: Lines) -> None:
     """All points; signals stop them as they stop a run."""
-    from cfm_tui import signals
-    from cfm_tui.sweeping import POLL_SECONDS
+    from cfm_tui.process import signals
+    from cfm_tui.process.sweep_runner import POLL_SECONDS
     from engine.errors import Stopped
-    from engine.steering import Control
+    from engine.runs.control import Control
 
     control = Control()
     with signals.handled(control, display.say) as came:

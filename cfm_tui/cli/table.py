@@ -71,6 +71,6 @@ def _written(document: Mapping[str, Any], form: str) -> str:
         import json
 
         return json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=False, indent=2)
-    from cfm_tui.table_text import FORMATS
+    from cfm_tui.display.table_formats import FORMATS
 
     return FORMATS[form](dict(document))

@@ -13,7 +13,7 @@ from cfm_tui.cli.common import ConfigFile, DataRoot, Device, Json, Preset, Quiet
 from cfm_tui.cli.run import Detach, begin
 
 if TYPE_CHECKING:
-    from engine.settings import Resolved
+    from engine.config.settings import Resolved
 
 Set = Annotated[
     str, typer.Argument(metavar="SET", help="A run or its name, class folders, a .pt or .safetensors file.")
@@ -71,7 +71,8 @@ def validate(
 def _resolved(
     path: Path, preset: str | None, config: Path | None, sets: Sequence[str], given: Mapping[str, object]
 ) -> Resolved:
-    from engine import settings, store
+    from engine import store
+    from engine.config import settings
 
     own = config is None and preset is None and store.is_run(path)
     return settings.resolve(

@@ -19,15 +19,15 @@ from textual.screen import Screen
 
 from cfm_tui.console import export, themes
 from cfm_tui.console.driver import Aside, TerminalDriver
+from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGallery, OpenRun
 from cfm_tui.console.governor import Governor
-from cfm_tui.console.host import CompareRuns, Configure, Launch, OpenGallery, OpenRun
-from cfm_tui.console.leaving import Leaving
 from cfm_tui.console.preferences import Preferences
 from cfm_tui.console.screens.base import Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, keys
 from cfm_tui.console.screens.runs import RunsPage
+from cfm_tui.console.shutdown import Leaving
 from cfm_tui.console.widgets.plain import AsciiFilter, only_changes
-from cfm_tui.terminal import Terminal
+from cfm_tui.display.terminal import Terminal
 from engine.errors import UserError
 
 if TYPE_CHECKING:

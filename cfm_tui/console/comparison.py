@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cfm_tui import series
-from cfm_tui.charts import ROLES, Line, letter
 from cfm_tui.console import shown
-from cfm_tui.progress import duration
-from engine import settings, yaml_file
+from cfm_tui.display import plot_data
+from cfm_tui.display.charts import ROLES, Line, letter
+from cfm_tui.display.progress import duration
+from engine.config import settings, yaml_io
 from engine.events import STAGES
-from engine.results import in_words
+from engine.runs.results import in_words
 from engine.store import StoredRun, folders
 
 if TYPE_CHECKING:
-    from cfm_tui.model import RunModel
+    from cfm_tui.display.run_state import RunModel
 
 CURVES = ("CE", "filter terms", "signal terms", "accuracy", "control")
 TRAINED = {"accuracy": "distilled", "control": "random"}  #: curves of students, and what they are trained on
@@ -62,7 +62,7 @@ def _student(model: RunModel) -> str:
 
 
 def _curve(model: RunModel, what: str, student: str) -> Line | None:
-    lines = series.accuracies(model, "validate") if student else series.losses(model)
+    lines = plot_data.accuracies(model, "validate") if student else plot_data.losses(model)
     wanted = f"{student} {TRAINED[what]}" if student else what
     return next((line for line in lines if line.name == wanted), None)
 
@@ -90,7 +90,7 @@ def _written(value: Any) -> Cell:
 def _text(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         return ", ".join(" ".join(map(str, each.values())) for each in value)
-    return ABSENT if value is None else str(value) if isinstance(value, str) else yaml_file.inline(value)
+    return ABSENT if value is None else str(value) if isinstance(value, str) else yaml_io.inline(value)
 
 
 def differing(found: Sequence[dict[str, Cell] | None]) -> list[Row]:

@@ -9,10 +9,9 @@ import types
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
-from engine import yaml_file
-from engine.config import Config
-from engine.problems import fields as parts
-from engine.settings import method_names
+from engine.config import Config, yaml_io
+from engine.config.messages import fields as parts
+from engine.config.settings import method_names
 
 Kind = Literal["choice", "text", "value", "names"]
 DATA, BACKBONE, OBJECTIVE, BUDGET, LAUNCH = 1, 2, 3, 4, 5
@@ -60,7 +59,7 @@ class Field:
             return ""
         if isinstance(value, list):
             return ", ".join(map(str, value))
-        return value if isinstance(value, str) else yaml_file.inline(value)
+        return value if isinstance(value, str) else yaml_io.inline(value)
 
     def set(self, text: str) -> str:
         """What was typed as `key=value`; `null` is no value."""
@@ -68,7 +67,7 @@ class Field:
         if self.kind == "names" and not text.startswith("["):
             text = f"[{text}]"
         elif self.kind == "text" and text not in ("null", "~"):
-            text = yaml_file.inline(text)
+            text = yaml_io.inline(text)
         return f"{self.key}={text}"
 
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cfm_tui.console.fields import BY_KEY, FIELDS, Field
-from engine import settings
-from engine.config import Config
+from engine.config import Config, settings
+from engine.config.settings import Resolved
 from engine.errors import UserError
-from engine.settings import Resolved
 
 ELSEWHERE = ""  #: where a problem is put that belongs to no field
 _COUNT = re.compile(r"^(\d+) problems: ")

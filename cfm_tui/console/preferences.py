@@ -50,9 +50,9 @@ def read(file: Path, themes: Sequence[str], actions: Callable[[], Sequence[str]]
     """
     if not file.exists():
         return Preferences()
-    from engine import yaml_file
+    from engine.config import yaml_io
 
-    values = yaml_file.read(file)
+    values = yaml_io.read(file)
     settings = list(Preferences.__dataclass_fields__)
     for name in values:
         if name not in settings:

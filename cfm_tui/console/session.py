@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from engine.config.settings import Resolved
 from engine.errors import Stopped, UserError
 from engine.events import Event
-from engine.settings import Resolved
+from engine.runs.thread import Engine
 from engine.store import StoredRun, control
-from engine.thread import Engine
 
 if TYPE_CHECKING:
-    from engine.steering import Control
+    from engine.runs.control import Control
     from engine.store.control import Command
 
 State = Literal["loading", "running", "ended"]
@@ -84,7 +84,7 @@ class Session:
         wanted it stopped. Asked twice, it is handed over once. Waits; raises UserError or OSError where that
         process did not come up.
         """
-        from cfm_tui.detach import detached
+        from cfm_tui.process.detach import detached
 
         with self._handing:
             if self.heir is not None or self._stop_wanted:
@@ -139,9 +139,9 @@ class Session:
             self.state = "ended"
 
     def _begun(self) -> Generator[Event, None, Any]:
-        from engine import launch
-        from engine.resume import stored_config
-        from engine.steering import Control
+        from engine.runs import launch
+        from engine.runs.control import Control
+        from engine.runs.resume import stored_config
 
         self._control = steering = Control()
         for command, by in self._asked:  # asked while the program was still loading

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfm_tui.progress import SHORT, duration, number, size
+from cfm_tui.display.progress import SHORT, duration, number, size
 from engine.events import STAGES, Stage
-from engine.results import in_words
+from engine.runs.results import in_words
 from engine.store import folders
 from engine.store.numbers import FIXED
 
 if TYPE_CHECKING:
     from cfm_tui.console.session import Session
-    from cfm_tui.model import LogLine, RunModel
+    from cfm_tui.display.run_state import LogLine, RunModel
 
 MARKS = {"waiting": "[ ]", "running": "[>]", "done": "[x]", "reused": "[=]"}
 LEFT = dict.fromkeys(("paused", "stopped", "lost", "damaged"), "[-]") | {"failed": "[!]"}

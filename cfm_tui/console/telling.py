@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfm_tui.console.study import Findings
-from cfm_tui.progress import counted, duration, size
+from cfm_tui.console.preflight import Findings
+from cfm_tui.display.progress import counted, duration, size
 from engine.config import Config
-from engine.formula import PROBES
-from engine.responses import of_objective, reads_beta
-from engine.schedules import batch_count, beta_at, betas_of_batches
+from engine.config.expressions import PROBES
+from engine.config.responses import of_objective, reads_beta
+from engine.spectral.schedules import batch_count, beta_at, betas_of_batches
 
 if TYPE_CHECKING:
-    from cfm_tui.charts import Line
-    from engine.outlook import SetFound
+    from cfm_tui.display.charts import Line
+    from engine.runs.preview import SetFound
 
 Curve = tuple[str, Any, Any]  #: name, x, y
 POINTS = 2000  #: of a curve, at most
@@ -138,16 +138,16 @@ def responses(config: Config, count: int, eigenvalues: Any = None) -> tuple[list
 
     eigenvalues: descending; f is told of each, as a layer's page does it. None: over the usual range.
     """
-    from cfm_tui import series  # what draws is loaded with the first chart
-    from cfm_tui.charts import ROLES, Line
+    from cfm_tui.display import plot_data  # what draws is loaded with the first chart
+    from cfm_tui.display.charts import ROLES, Line
 
     objective = config.objective
     _, _, values = betas(config, count)
     ends = list(dict.fromkeys((float(values[0]), float(values[-1])))) if len(values) else []
     if eigenvalues is not None:
-        spectra = {series.REAL: np.asarray(eigenvalues, np.float64)}
+        spectra = {plot_data.REAL: np.asarray(eigenvalues, np.float64)}
         terms = objective.terms if config.optimises else ()
-        return series.over_ranks(spectra, terms, ends, objective.parameters), series.RANKS
+        return plot_data.over_ranks(spectra, terms, ends, objective.parameters), plot_data.RANKS
     at = np.linspace(*USUAL, 200)
     found = of_objective(objective, ends) if config.optimises else []
     return [

@@ -18,8 +18,8 @@ from torch import nn
 
 from engine import config as settings
 from engine.backbones.convnet import ConvNet
+from engine.config.messages import unknown
 from engine.errors import UserError
-from engine.problems import unknown
 
 SMALL = 64  #: largest image, in pixels, for which a stem is adapted
 SPEC = "backbone_spec"  #: attribute of a built network that holds its `Spec`

@@ -17,12 +17,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from engine import torch_file
-from engine.backbones import naming
+from engine.backbones import naming, safe_loading
 from engine.backbones.build import SMALL, SPEC, Spec
+from engine.backbones.safe_loading import is_plain, plain_dict
 from engine.errors import UserError
 from engine.fingerprint import fingerprint_tensors
-from engine.torch_file import is_plain, plain_dict
 
 WRAPPERS = ("model", "state_dict", "net")  #: keys under which training scripts store a state dict
 PREFIX = re.compile(r"^(module\.|_orig_mod\.)+")  #: left by DataParallel and by torch.compile
@@ -32,7 +31,7 @@ OTHER_DATA = (
 )
 OTHER_NETWORK = "Set backbone.name (ConvNet: also depth, width, norm) to the network that the teacher is."
 SHOWN = 5  #: names of each kind of difference in a message
-WORDING = torch_file.Wording(
+WORDING = safe_loading.Wording(
     "teacher",
     "teacher",
     "Save the weights alone where you trust the file: torch.save(model.state_dict(), 'weights.pth').",
@@ -66,7 +65,7 @@ def _read(path: Path) -> Any:
         raise UserError(
             "teacher", f"teacher '{path}' {what}", "Give a checkpoint file, or torchvision:IMAGENET1K_V1."
         )
-    return torch_file.read(path, WORDING)
+    return safe_loading.read(path, WORDING)
 
 
 def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Settings: the typed tree, where its values come from, and what is said where one is wrong.
 
-Expressions f(λ) belong to it, as the tree validates them; matrices do not, so nothing here needs torch. Not here:
-what is done with settings.
+Expressions f(λ) belong here, as the tree validates them. Nothing here needs torch. Not here: what is done
+with settings.
 """
 
 from engine.config.fields import (

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_serializer, model_validator
 
-from engine import formula
+from engine.config import expressions
 from engine.config.fields import FilterName, Node, Parameter, Pixels, ShortName, SignalName, TapName
 
 
@@ -17,13 +17,13 @@ def _expression(text: str | None) -> str | None:
     """Refuse what is no expression; whether its names are known, the objective sees."""
     if text is not None:
         try:
-            formula.parse(text)
-        except formula.FormulaError as error:
+            expressions.parse(text)
+        except expressions.FormulaError as error:
             raise ValueError(_told(text, error)) from None
     return text
 
 
-def _told(text: str, error: formula.FormulaError) -> str:
+def _told(text: str, error: expressions.FormulaError) -> str:
     shown = text if len(text) <= 60 else f"{text[:57]}…"
     return f"{shown!r} {error}"
 
@@ -115,28 +115,28 @@ class Objective(Node):
     @field_validator("parameters")
     @classmethod
     def _names_are_free(cls, parameters: dict[str, float | None]) -> dict[str, float | None]:
-        taken = {formula.LAMBDA, formula.BETA, *formula.SPELT, *formula.FUNCTIONS}
+        taken = {expressions.LAMBDA, expressions.BETA, *expressions.SPELT, *expressions.FUNCTIONS}
         for name, value in parameters.items():
             if not re.fullmatch(r"[A-Za-z]\w{0,23}", name) or iskeyword(name) or name in taken:
                 raise ValueError(f"'{name}' cannot name a parameter; use a word that has no meaning yet")
-            if name == formula.ALPHA and value is not None and value <= 0:
+            if name == expressions.ALPHA and value is not None and value <= 0:
                 raise ValueError("alpha must be greater than 0; null takes 1/λ_max of each tap")
-            if name != formula.ALPHA and value is None:
+            if name != expressions.ALPHA and value is None:
                 raise ValueError(f"{name} needs a value; null is for alpha alone, and means 1/λ_max")
         return parameters
 
     @model_validator(mode="after")
     def _expressions_can_be_calculated(self) -> Objective:
         scope = {name: value for name, value in self.parameters.items() if value is not None}
-        scope[formula.BETA] = max(self.beta, self.schedule.beta_min)
-        if formula.ALPHA in self.parameters:
-            scope.setdefault(formula.ALPHA, 1.0 / float(formula.PROBES[-1]))
+        scope[expressions.BETA] = max(self.beta, self.schedule.beta_min)
+        if expressions.ALPHA in self.parameters:
+            scope.setdefault(expressions.ALPHA, 1.0 / float(expressions.PROBES[-1]))
         for number, term in enumerate(self.terms):
             for key, text in zip(("f", "f_synthetic"), term.sides, strict=False):
                 at = f"objective.terms[{number}].{key}"
                 try:
-                    constant = formula.is_constant(formula.check(text, scope))
-                except formula.FormulaError as error:
+                    constant = expressions.is_constant(expressions.check(text, scope))
+                except expressions.FormulaError as error:
                     raise ValueError(f"{at}: {_told(text, error)}") from None
             if term.f is not None and constant and self.signal_of(term) == "none":
                 raise ValueError(

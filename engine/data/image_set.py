@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import augment
+from engine.data import augmentation
 from engine.device import upload
 
 if TYPE_CHECKING:
-    from engine.augment import Draw
+    from engine.data.augmentation import Draw
 
 Indices = Sequence[int] | np.ndarray[Any, Any] | Tensor
 Array = np.ndarray[Any, Any]
@@ -128,7 +128,7 @@ class ImageSet:
         device = torch.device(device)
         x_MCHW = self._on_device(indices, device).to(torch.float32).div_(255.0)
         if draw is not None:
-            x_MCHW = augment.apply(draw, x_MCHW)
+            x_MCHW = augmentation.apply(draw, x_MCHW)
         return normalise(x_MCHW, self.mean, self.std)
 
     def _to_rows(self, indices: Array) -> Array:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import augment
 from engine import device as devices
+from engine.data import augmentation
 from engine.data.cache import Shape
 from engine.data.decode import BadImage, frame_box, opened, square
 from engine.data.image_set import ImageSet, Indices, as_array, normalise
@@ -26,7 +26,7 @@ from engine.data.pictures import Pictures
 from engine.errors import UserError
 
 if TYPE_CHECKING:
-    from engine.augment import Draw
+    from engine.data.augmentation import Draw
 
 Array = np.ndarray[Any, Any]
 
@@ -68,7 +68,7 @@ class StreamedImages(ImageSet):
         x_MCSS = devices.upload(self._decode(as_array(indices), boxes_M4), torch.device(device))
         x_MCSS = x_MCSS.to(torch.float32).div_(255.0)
         if draw is not None:
-            x_MCSS = augment.apply(draw, x_MCSS)
+            x_MCSS = augmentation.apply(draw, x_MCSS)
         return normalise(x_MCSS, self.mean, self.std)
 
     def _decode(self, indices: Array, boxes_M4: Array | None) -> Tensor:

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from engine.config import Config
 from engine.device import upload
-from engine.moments import Moments, pack, unpack
 from engine.rng import generator
 from engine.savepoint import State, own, part, under
-from engine.taps import KINDS, PATCHES, Tapped
+from engine.spectral.moments import Moments, pack, unpack
+from engine.spectral.taps import KINDS, PATCHES, Tapped
 
 POOLED = 32  #: pixels a side, at most, that the density term sees
 

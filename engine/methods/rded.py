@@ -24,10 +24,10 @@ from engine.backbones.labeller import Labeller
 from engine.config import Config
 from engine.data import ImageSet, denormalise
 from engine.events import BatchRecovered, Event, RecoverLayout, StageProgress
-from engine.methods.unchanged import confidence, place
+from engine.methods.random_images import confidence, place
 from engine.rng import generator
 from engine.savepoint import Pace, SavePoint, State
-from engine.starts import pool_size
+from engine.spectral.recovery_batches import pool_size
 
 SCALE = (0.08, 1.0)  #: of an image's area that a crop has
 CHUNK = 64  #: images that are scored at once

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.config.responses import Floats, Response
 from engine.errors import UserError
 from engine.events import Event
 from engine.report import losses, page, plates, sections, subject
@@ -18,7 +19,6 @@ from engine.report.groups import accuracies, grouped, likenesses
 from engine.report.lens import Finder
 from engine.report.page import Section
 from engine.report.subject import Subject
-from engine.responses import Floats, Response
 from engine.store import StoredRun, find, is_run, list_runs, runs_folder
 from engine.store.files import make_folder, write
 from engine.store.json_file import from_json, to_json

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.config.responses import Response
 from engine.report import drawing
 from engine.report.drawing import COLOURS, DASHES, GREY, SMALL, TEXT
 from engine.report.groups import Accuracy, Likeness
 from engine.report.lens import Layer
 from engine.report.losses import Course, Curve
-from engine.responses import Response
-from engine.results import in_words
+from engine.runs.results import in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from engine import results, settings, yaml_file
+from engine.config import settings, yaml_io
 from engine.config.identity import LOCAL_SETTINGS
 from engine.errors import UserError
 from engine.report.subject import Subject
+from engine.runs import results
 from engine.store import sweeps
 
 _ASIDE = {"seed", "objective.method", *LOCAL_SETTINGS}
@@ -80,7 +81,7 @@ def _short(fingerprints: str) -> str:
 
 def _key(subject: Subject) -> str:
     own = _own(subject)
-    return yaml_file.inline(own) if own else str(subject.run.folder)
+    return yaml_io.inline(own) if own else str(subject.run.folder)
 
 
 def grouped(subjects: Sequence[Subject]) -> list[Group]:
@@ -138,7 +139,7 @@ def _told(key: str, value: Any) -> str:
     if isinstance(value, list) and all(isinstance(each, dict) for each in value):
         value = " + ".join(f"{_filter(each)}/{each.get('signal')}" for each in value) or "none"
     elif not isinstance(value, str):
-        value = f"{value:g}" if isinstance(value, float) else yaml_file.inline(value)
+        value = f"{value:g}" if isinstance(value, float) else yaml_io.inline(value)
     return f"{short} {value or '—'}".strip()
 
 

@@ -16,15 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from engine import artefacts, backbones, objective, statistics
-from engine.artefacts import Place
+from engine import backbones
 from engine.config import Config
 from engine.data import DataSet, ImageSet, load
 from engine.errors import UserError
 from engine.events import Event, StageStarted
-from engine.moments import Moments
+from engine.runs import artefacts
+from engine.runs.artefacts import Place
+from engine.spectral import matching
+from engine.spectral.moments import Moments
+from engine.spectral.taps import Tapped
+from engine.stages import statistics
 from engine.store import StoredRun
-from engine.taps import Tapped
 
 Floats = NDArray[np.float64]
 
@@ -149,7 +152,7 @@ def _whole(config: Config) -> Config:
 def eigenvalues(moments: Moments) -> Floats | None:
     """Of Ψ, largest first; None where it was not measured, or no spectrum can be found."""
     try:
-        found = objective.spectrum(moments.to(torch.device("cpu"), torch.float64))
+        found = matching.spectrum(moments.to(torch.device("cpu"), torch.float64))
     except RuntimeError:  # the values are not finite, or too far apart
         return None
     return None if found is None else np.array(found)

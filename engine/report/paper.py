@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from engine.documents import shipped
+from engine.config.presets import shipped
 
 _NUMBER = re.compile(r"([0-9.]+)(?:±([0-9.]+))?")
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.config import Objective
+from engine.config.responses import Response, of_objective, reads_beta
 from engine.report import drawing, figures, grids
 from engine.report.groups import Accuracy, Group, Likeness
 from engine.report.page import Plate, slug
 from engine.report.subject import Subject
-from engine.responses import Response, of_objective, reads_beta
-from engine.results import in_words
+from engine.runs.results import in_words
 
 _CLASSES = (
     "Bars: sample standard deviation over classes (none for a single one); small dots: single classes; in"

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine import settings
-from engine.config import Config
+from engine.config import Config, settings
 from engine.errors import UserError
 from engine.report.comparing import Seeds
 from engine.store import StoredRun, find, sweeps

@@ -12,11 +12,12 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from engine import results, settings, yaml_file
+from engine.config import settings, yaml_io
 from engine.report import plates
 from engine.report.groups import Accuracy, Group, Likeness, accuracies, grouped, likenesses, twins
 from engine.report.page import Note, Plate, Section, Table
 from engine.report.subject import Subject
+from engine.runs import results
 
 ABSENT = "—"
 
@@ -176,7 +177,7 @@ def _own_tables(subject: Subject) -> list[tuple[str, Table]]:
 
 def _settings(resolved: settings.Resolved) -> Table:
     rows = tuple(
-        (key, yaml_file.inline(value), resolved.origins.get(key, "default"))
+        (key, yaml_io.inline(value), resolved.origins.get(key, "default"))
         for key, value in settings.flat(resolved.config).items()
     )
     return Table("Every setting, and where it comes from.", ("setting", "value", "origin"), rows)

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine import results
 from engine.data import ImageSet
+from engine.runs import results
 
 Floats = NDArray[np.float64]
 BATCH = 128  #: images that the network sees at once

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import settings
-from engine.config import Config
+from engine.config import Config, settings
+from engine.config.settings import Resolved
 from engine.errors import UserError
 from engine.events import Event
 from engine.report import lens as lenses
@@ -23,8 +23,7 @@ from engine.report import losses, similarity
 from engine.report.lens import Finder, Layer
 from engine.report.losses import Record
 from engine.report.similarity import Similarity
-from engine.settings import Resolved
-from engine.starts import control_set, initial_indices
+from engine.spectral.recovery_batches import control_set, initial_indices
 from engine.store import StoredRun, folders
 from engine.store.images import Reader
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from engine.config.messages import unknown
 from engine.errors import UserError
-from engine.problems import unknown
 from engine.report import paper
 from engine.report.comparing import LEVEL, Seeds, compared
 from engine.report.samples import Column, Samples, found, gathered
-from engine.results import spread
+from engine.runs.results import spread
 
 CONTROL = "control"  #: the row of as many real images, under the reference's labels and budget
 BEST = "best"  #: instead of a row's name: whichever is the most accurate, column by column

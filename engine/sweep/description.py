@@ -17,11 +17,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from engine import settings, yaml_file
-from engine.config import BackboneName, Data, Node, Positive
-from engine.documents import paper_names, shipped, sweep_names
+from engine.config import BackboneName, Data, Node, Positive, settings, yaml_io
+from engine.config.messages import explain, unknown
+from engine.config.presets import paper_names, shipped, sweep_names
 from engine.errors import UserError
-from engine.problems import explain, unknown
 
 DataName = Data.model_fields["name"].annotation
 T = TypeVar("T", bound=Node)
@@ -130,7 +129,7 @@ def read(target: str) -> tuple[str, Sweep]:
     """
     path = Path(target)
     if target.endswith((".yaml", ".yml")) or path.is_file():
-        values, name = yaml_file.read(path), path.stem
+        values, name = yaml_io.read(path), path.stem
         if not NAME.fullmatch(name):
             raise UserError("config", f"{name[:60]!r} cannot name a sweep", "Rename the file.")
     elif path.is_dir():

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import settings
+from engine.config import settings
 from engine.errors import UserError
 from engine.store import SCHEMA_VERSION, sweeps
 from engine.store.lock import timestamp

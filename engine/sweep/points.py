@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine import settings, yaml_file
-from engine.config import Config
+from engine.config import Config, settings, yaml_io
 from engine.errors import UserError
 from engine.sweep.description import Column, Options, Sweep, columns
 
@@ -147,7 +146,7 @@ def setting(config: Config) -> str:
 
 
 def _told(key: str, value: Any) -> str:
-    text = value if isinstance(value, str) else yaml_file.inline(value)
+    text = value if isinstance(value, str) else yaml_io.inline(value)
     return f"{key}=" + re.sub(r"[^\w.+-]+", "-", text).strip("-")
 
 
@@ -220,8 +219,8 @@ def check(
     progress(done, total): called while image files are read. Returns, by point, the fingerprints of what it
     is given: data, teacher, and what else there is. Raises UserError with all that is wrong.
     """
-    from engine import plan
     from engine.data import load
+    from engine.runs import plan
 
     problems, found = Problems(), {}
     for _, group in itertools.groupby(points, key=lambda point: point.config.data):

@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from engine import artefacts
 from engine.config import Config
 from engine.events import STAGES
+from engine.runs import artefacts
 from engine.sweep.points import Point
 
 State = Literal["waiting", "running", "done", "failed", "stopped"]

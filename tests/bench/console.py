@@ -90,7 +90,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 def begun(folder: Path, name: str, options: argparse.Namespace) -> Path:
     """A run that is ready to recover: its teacher and statistics are in the cache."""
-    from engine import launch, settings
+    from engine.config import settings
+    from engine.runs import launch
 
     sets = [f"recover.iterations={ITERATIONS}", "validate.epochs=1", "validate.seeds=1", "squeeze.epochs=1"]
     given = {"data.root": options.data_root, "backbone.teacher": options.teacher}

@@ -17,8 +17,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from engine import formula
-from engine.filters import Expression, Filter, Ridge
+from engine.config import expressions
+from engine.spectral.filters import Expression, Filter, Ridge
 
 BETA, ROUNDS = 0.1, 15
 TEXTS = ["1/(lambda+beta)", "lambda/(lambda+beta)", "1/(lambda+beta)**2"]  # products and inverses
@@ -35,7 +35,7 @@ def main() -> None:
     torch.set_num_threads(1)
     contestants: dict[str, Filter] = {"ridge": Ridge(BETA)}
     for text in TEXTS:
-        contestants[text] = Expression(formula.bind(formula.parse(text), {formula.BETA: BETA}))
+        contestants[text] = Expression(expressions.bind(expressions.parse(text), {expressions.BETA: BETA}))
     for depth in (64, 128, 256, 512):
         rows_ND = torch.randn(4 * depth, depth)
         cov_DD = (rows_ND.T @ rows_ND / len(rows_ND)).requires_grad_()

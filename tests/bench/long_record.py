@@ -22,7 +22,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cfm_tui.model import RunModel
+from cfm_tui.display.run_state import RunModel
 from engine import events, store
 from engine.store import folders, journal, metrics, numbers
 

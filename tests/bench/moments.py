@@ -23,7 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from engine.moments import Accumulator, batch_moments, positions
+from engine.spectral.moments import Accumulator, batch_moments, positions
 
 STEP = [(10, 128, 32), (10, 64, 32), (10, 128, 16), (10, 256, 8), (10, 512, 4), (100, 128, 32)]  # M, D, H
 SET = [(128, 64, 32), (128, 128, 16), (128, 256, 8), (128, 512, 4)]

@@ -2,7 +2,7 @@
 
     python tests/bench/recovery.py [--backbone convnet|resnet18] [--threads 2] [--alone] [--json]
 
-ours: `engine.recover.Batch`, as `cfm run --preset cifar10-10-convnet` drives it.
+ours: `engine.stages.recover.Batch`, as `cfm run --preset cifar10-10-convnet` drives it.
 ours, bfloat16: the same with `recover.precision=bfloat16`; fast where the processor or card knows the type.
 plain: the loop as one writes it first; see `Plain`. Both start from the same images, follow the moving
 statistics of an earlier batch, and must give the same loss for the same view before they are timed.
@@ -39,13 +39,15 @@ from torchvision.transforms.v2 import functional as tv
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from engine import augment, backbones, filters, recover, settings
-from engine import statistics as real_side
-from engine.config import Config, Precision
-from engine.data import ImageSet
-from engine.moments import Moments, batch_moments
+from engine import backbones
+from engine.config import Config, Precision, settings
+from engine.data import ImageSet, augmentation
 from engine.rng import generator, torch_seeded
-from engine.taps import Tapped
+from engine.spectral import filters
+from engine.spectral.moments import Moments, batch_moments
+from engine.spectral.taps import Tapped
+from engine.stages import recover
+from engine.stages import statistics as real_side
 
 CPU = torch.device("cpu")
 CLASSES, BETA, NUMBER = 10, 0.1, 2
@@ -160,7 +162,7 @@ class Ours:
         """What the first iteration sees, by torchvision."""
         rng = generator(self.config.seed, "recover", NUMBER, 0)
         size = self.batch.train.size
-        drawn = augment.draw(self.config.recover.views, size, 1, rng, shared=True)
+        drawn = augmentation.draw(self.config.recover.views, size, 1, rng, shared=True)
 
         def view(x_MCHW: Tensor) -> Tensor:
             x_MCHW = tv.resized_crop(x_MCHW, *drawn.boxes_M4[0].tolist(), [size, size])
@@ -241,7 +243,7 @@ class Plain:
     def _view_by_matrices(self, x_MCHW: Tensor) -> Tensor:
         rng = generator(0, "bench", self.count)
         views = self.scene.config.recover.views
-        return augment.apply(augment.draw(views, self.scene.train.size, 1, rng), x_MCHW)
+        return augmentation.apply(augmentation.draw(views, self.scene.train.size, 1, rng), x_MCHW)
 
     def loss(self, view: View) -> Tensor:
         logits_MK = self.network(view(self.images_MCHW).contiguous(memory_format=self.format))

@@ -2,7 +2,7 @@
 
     python tests/bench/students.py [--backbone convnet|resnet18] [--images 100] [--threads 2]
 
-ours: `engine.validate.Student`, as `cfm run --preset cifar10-10` drives it.
+ours: `engine.stages.validate.Student`, as `cfm run --preset cifar10-10` drives it.
 plain: a DataLoader whose transforms crop and flip image by image on the CPU, CutMix over the batch, the
 teacher's logits for the mixed images, KL without T², AdamW as it comes, the loss written down at every step.
 Both train the same network at the same batch size with the same random teacher; they take turns.
@@ -28,12 +28,13 @@ from torchvision.transforms import v2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from engine import backbones, settings, validate
+from engine import backbones
 from engine.backbones.labeller import Labeller
-from engine.config import Config
+from engine.config import Config, settings
 from engine.data import ImageSet, normalise
-from engine.relabel import FkdViews
-from engine.training import Trainer
+from engine.stages import validate
+from engine.stages.relabel import FkdViews
+from engine.stages.training import Trainer
 
 
 def configuration(backbone: str, sets: tuple[str, ...] = ()) -> Config:

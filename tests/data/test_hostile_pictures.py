@@ -16,7 +16,7 @@ from engine.config import Data
 from engine.data import decode, layout
 from engine.data.pictures import Files, entry
 from engine.errors import UserError
-from engine.interchange import folders
+from engine.importers import folders
 
 PEAK = Path("/proc/self/clear_refs")
 

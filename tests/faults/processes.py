@@ -56,8 +56,9 @@ def live(code):
     except OSError:
         left = 120
     os._exit(left)
-import cfm_tui.cli, cfm_tui.detach, cfm_tui.progress, cfm_tui.signals, cfm_tui.tables
-import engine.launch, engine.pipeline, engine.thread, rich.progress, sklearn.datasets
+import cfm_tui.cli, cfm_tui.display.progress, cfm_tui.display.tables
+import cfm_tui.process.detach, cfm_tui.process.signals
+import engine.runs.launch, engine.runs.pipeline, engine.runs.thread, rich.progress, sklearn.datasets
 gc.freeze()
 os.write(1, b"[]\\n")
 for line in sys.stdin:

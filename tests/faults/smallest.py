@@ -27,11 +27,11 @@ SETTINGS = {
 #: Every save point takes a moment longer, so that there is time to ask; no bit depends on it.
 SLOW = """
 import time
-from engine import steering
-def at(self, point, original=steering.Steering._at):
+from engine.runs.control import Steering
+def at(self, point, original=Steering._at):
     time.sleep({seconds})
     yield from original(self, point)
-steering.Steering._at = at
+Steering._at = at
 """
 
 

@@ -1,6 +1,6 @@
 """Configurations that a person got wrong, drawn as for the settings' own tests, and counted."""
 
-import test_settings_corrupted as corrupted
+import test_messages as corrupted
 from cases import how_many
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings

@@ -79,7 +79,7 @@ def test_a_small_disk_in_memory(tmp_path, tally):
     user = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
     sizes = chosen(range(8, 260, 4), few=3)
     words = ["unshare", "--mount", *user, sys.executable, str(HERE / "small_disk.py"), str(tmp_path)]
-    paths = os.pathsep.join([str(HERE.parents[1]), str(HERE), str(HERE.parent)])
+    paths = os.pathsep.join([str(HERE.parents[1]), str(HERE), str(HERE.parent / "support")])
     try:
         done = subprocess.run(
             [*words, *map(str, sizes)],

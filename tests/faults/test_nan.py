@@ -9,10 +9,11 @@ import tiny
 import torch
 from cases import chosen
 from cut import amiss, emptied, lost, pulled, taken_up
-from test_not_finite import NAN, Nth
+from spoiling import NAN, Nth
 
-from engine import microbatch, moments, objective, recover, squeeze, validate
 from engine.errors import UserError
+from engine.spectral import matching, microbatch, moments
+from engine.stages import recover, squeeze, validate
 from engine.store import StoredRun, checkpoints, heartbeat, images, metrics
 from engine.store.rows import Rows, partial
 
@@ -59,7 +60,7 @@ def spoil_image(images_MCHW):
 def spoil(patch, fault, place):
     """Let a number become NaN; returns what the message is to say, as a regular expression."""
     if fault == "the loss":
-        patch.setattr(objective, "cross_entropy", Nth(objective.cross_entropy, place, lambda ce: ce * NAN))
+        patch.setattr(matching, "cross_entropy", Nth(matching.cross_entropy, place, lambda ce: ce * NAN))
         return f"the cross-entropy is not finite at {at(place)}, at the network's output"
     if fault == "a gradient":
         patch.setattr(recover.Batch, "step", before(recover.Batch.step, place, spoil_gradients))

@@ -15,7 +15,8 @@ PROCESSES = 20
 #: Each waits before it opens the run until all are there.
 TOGETHER = """
 import os, sys, time
-from engine import steering, store
+from engine import store
+from engine.runs.control import Steering
 def wait_for(name):
     while not os.path.exists(os.path.join({place!r}, name)):
         time.sleep(0.005)
@@ -27,10 +28,10 @@ def open_run(*words, original=store.open_run):
 #: Whole `cfm` commands; the one that has the run stays at its first save point until it is told to go on.
 COMMANDS = """
 store.open_run = open_run
-def at(self, point, original=steering.Steering._at):
+def at(self, point, original=Steering._at):
     wait_for("go on")
     yield from original(self, point)
-steering.Steering._at = at
+Steering._at = at
 """
 #: The opening alone, without the seconds that loading takes.
 OPENING = """

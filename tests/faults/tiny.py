@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine import launch, pipeline, store
+from engine import store
 from engine.config import Config
 from engine.data import DataSet, ImageSet
-from engine.plan import Plan
+from engine.runs import launch, pipeline
+from engine.runs.plan import Plan
 
 CLASSES = ("ape", "bee", "cat")
 SETTINGS = {

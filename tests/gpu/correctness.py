@@ -14,18 +14,19 @@ from recovery import pull, smooth_images, teacher
 from reference import Tap
 from torch import Tensor, nn
 
-from engine import augment, relabel, settings, starts, statistics, validate
-from engine import recover as recovery
 from engine.backbones.labeller import Labeller
-from engine.config import Config, Views
-from engine.data import ImageSet
+from engine.config import Config, Views, settings
+from engine.data import ImageSet, augmentation
 from engine.device import conv_precision
 from engine.events import BatchRecovered
 from engine.methods import gvbsm
-from engine.moments import Moments, pack
 from engine.rng import generator
 from engine.savepoint import SavePoint, State, under
-from engine.taps import Tapped
+from engine.spectral import recovery_batches
+from engine.spectral.moments import Moments, pack
+from engine.spectral.taps import Tapped
+from engine.stages import recover as recovery
+from engine.stages import relabel, statistics, validate
 
 METHODS = ("cfm", "sre2l", "mtt", "dwa", "gvbsm")
 AIM = 1e-4  #: relative difference from float64, in float32 without TF32
@@ -124,8 +125,8 @@ def in_float64(
     onehot_MK = torch.eye(classes, dtype=torch.float64)
     model = reference.double(one.model)
     rng = generator(config.seed, "recover", number, 0)
-    drawn = augment.draw(
-        starts.views_at(config, 0), one.train.size, classes, rng, shared=settings_.shared_view
+    drawn = augmentation.draw(
+        recovery_batches.views_at(config, 0), one.train.size, classes, rng, shared=settings_.shared_view
     )
     view_MCHW = reference.view(images, drawn)
     if settings_.perturb.steps:
@@ -236,8 +237,8 @@ def _views(options: Options) -> Iterator[Row]:
     }
     for name, views in kinds.items():
         for shared in (True, False):
-            drawn = augment.draw(views, size, images, generator(0, "check", name), shared=shared)
-            found = augment.apply(drawn, x_MCHW.to(options.device))
+            drawn = augmentation.draw(views, size, images, generator(0, "check", name), shared=shared)
+            found = augmentation.apply(drawn, x_MCHW.to(options.device))
             expected = reference.view(x_MCHW.double(), drawn)
             what = f"views: {name}, {'one draw' if shared else 'a draw per image'}"
             yield _row(what, "float32", {"value": relative(found, expected)})

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from harness import Options, Row
 
-from engine import artefacts, data, launch, settings, squeeze
+from engine import data
+from engine.config import settings
 from engine.events import StageFinished
+from engine.runs import artefacts, launch
 from engine.savepoint import SavePoint
+from engine.stages import squeeze
 
 ITERATIONS, EPOCHS = 250, 100
 SQUEEZE_SECONDS = 60.0

@@ -22,14 +22,15 @@ from harness import Options, Row
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 
-from engine import backbones, squeeze, training
-from engine import statistics as real_side
+from engine import backbones
 from engine.config import Precision
 from engine.data import ImageSet
 from engine.device import autocast, conv_precision
 from engine.events import Event
-from engine.recover import Batch
 from engine.savepoint import SavePoint
+from engine.stages import squeeze, training
+from engine.stages import statistics as real_side
+from engine.stages.recover import Batch
 
 ROUNDS = 3
 SHOWN = 10  #: kernels of a profile

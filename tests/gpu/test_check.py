@@ -12,7 +12,7 @@ import correctness
 import harness
 import torch
 
-from engine import moments
+from engine.spectral import moments
 
 HERE = Path(__file__).resolve().parent
 OPTIONS = harness.Options(torch.device("cpu"), quick=True)

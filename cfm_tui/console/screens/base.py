@@ -20,7 +20,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import DataTable, Static
 
-from cfm_tui.console.host import Host
+from cfm_tui.console.engine_link import Host
 from cfm_tui.console.widgets.keyline import KeyLine
 
 SMALL = (60, 18)  #: columns and lines below which one panel is shown at a time

@@ -13,15 +13,15 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import DataTable, Input
 
-from cfm_tui.charts import letter
 from cfm_tui.console import comparison
 from cfm_tui.console.comparison import CURVES, RESULTS, Cell
-from cfm_tui.console.host import OpenRun
+from cfm_tui.console.engine_link import OpenRun
 from cfm_tui.console.screens.base import Page, Panel, Table
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.filtering import Filter
-from cfm_tui.model import RunModel
-from cfm_tui.tables import as_csv
+from cfm_tui.display.charts import letter
+from cfm_tui.display.run_state import RunModel
+from cfm_tui.display.tables import as_csv
 from engine.store import StoredRun
 
 READ_SECONDS = 0.05  #: of a tick, for reading records

@@ -9,13 +9,13 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Button, Static
 
 from cfm_tui.console import telling
+from cfm_tui.console.engine_link import Launch
 from cfm_tui.console.fields import BACKBONE, BUDGET, DATA
 from cfm_tui.console.form import ELSEWHERE
-from cfm_tui.console.host import Launch
+from cfm_tui.console.preflight import Fetch, Findings, Study
 from cfm_tui.console.screens.dialogs import Choice, Question
 from cfm_tui.console.screens.formpage import FormPage
 from cfm_tui.console.screens.picking import Offer, Pick
-from cfm_tui.console.study import Fetch, Findings, Study
 from engine.errors import UserError
 
 QUIET_SECONDS = 0.4  #: since the last letter, until it is looked where the data are
@@ -164,7 +164,7 @@ class ConfigurePage(FormPage):
 
     def action_preset(self) -> None:
         """Choose what to begin from."""
-        from engine import settings
+        from engine.config import settings
 
         offers = [Offer(name, settings.describe(name)) for name in settings.preset_names()]
         for own in settings.own_presets():
@@ -197,7 +197,7 @@ class ConfigurePage(FormPage):
             self.app.push_screen(Question("Save as which preset of yours?"), self._save)
 
     def _save(self, name: str | None, replace: bool = False) -> None:
-        from engine import settings
+        from engine.config import settings
 
         name = (name or "").strip()
         if not name:

@@ -19,12 +19,12 @@ from textual.widgets import Button, Static
 from cfm_tui.console import telling
 from cfm_tui.console.fields import BACKBONE, BUDGET, BY_KEY, DATA, FIELDS, LAUNCH, OBJECTIVE, PANELS
 from cfm_tui.console.form import ELSEWHERE, Form, line_name
+from cfm_tui.console.preflight import Findings
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.screens.picking import Offer, Pick
-from cfm_tui.console.study import Findings
 from cfm_tui.console.widgets.field import Entry
 from engine.config import Config
-from engine.problems import leaves
+from engine.config.messages import leaves
 
 SAMPLE = 8  #: cells that a sample image is wide
 BUTTONS = (("l", "launch", "launch"), ("w", "write", "save as preset"), ("c", "copy", "copy command"))
@@ -133,7 +133,7 @@ class FormPage(Page):
         self.app.push_screen(Pick(f"{entry.label} ({entry.name})", offers, entry.value), chosen)
 
     def _note(self, name: str, choice: str) -> str:
-        from engine import settings
+        from engine.config import settings
 
         if name == "data.name":
             return next((telling.where(each) for each in self.findings.sets if each.name == choice), "")
@@ -282,8 +282,8 @@ class FormPage(Page):
 
     def show_curves(self) -> None:
         """β_b as it is edited, and the filters' responses."""
-        from cfm_tui.charts import Line
         from cfm_tui.console.widgets.chart import Chart
+        from cfm_tui.display.charts import Line
 
         config, spectra = self.form.config, self.findings.spectra or {}
         classes = telling.classes(self.findings)

@@ -10,11 +10,11 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from cfm_tui.album import Album
 from cfm_tui.console.pictures import Pictures
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.filtering import Filter
 from cfm_tui.console.widgets.wall import SIZES, Tile, Wall
+from cfm_tui.display.image_grid import Album
 from engine.errors import UserError
 from engine.store import AT_WORK, StoredRun, files, folders, images
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from cfm_tui import series
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.chart import Chart
-from cfm_tui.model import RunModel
+from cfm_tui.display import plot_data
+from cfm_tui.display.run_state import RunModel
 
 READ_SECONDS = 0.05
 CHART_SECONDS = 2.0  #: between two drawings of a chart, unasked
@@ -40,7 +40,7 @@ class LayerPage(Page):
         self._model, self._tap = model, tap
         self._drawn = 0.0
         self._new = True
-        self._objective = series.objective_of(model.run.folder)
+        self._objective = plot_data.objective_of(model.run.folder)
 
     def body(self) -> Iterator[Widget]:
         """Two charts."""
@@ -85,7 +85,7 @@ class LayerPage(Page):
         taps = model.layout.taps if model.layout else []
         if self._tap in taps:
             self.query_one("#terms", Chart).plot(
-                series.layer(model, taps.index(self._tap)), x_label="iteration"
+                plot_data.layer(model, taps.index(self._tap)), x_label="iteration"
             )
         self._draw_spectrum()
 
@@ -96,8 +96,8 @@ class LayerPage(Page):
             panel.say(f"Spectrum: {NOT_YET if glimpse is None else 'Ψ is not measured at this layer'}")
             chart.plot([])
             return
-        lines, turn = series.spectrum(glimpse, self._tap, self._objective)
+        lines, turn = plot_data.spectrum(glimpse, self._tap, self._objective)
         where = f"batch {glimpse.batch}, iteration {glimpse.iteration}"
         where += f", β {glimpse.beta:.3g}" if self._model.betas else ""
         panel.say(f"Spectrum: {where}" + ("; | where λ < β" if turn is not None else ""))
-        chart.plot(lines, x_label=series.RANKS, mark=turn)
+        chart.plot(lines, x_label=plot_data.RANKS, mark=turn)

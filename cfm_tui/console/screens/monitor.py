@@ -14,7 +14,7 @@ from textual.widget import Widget
 from textual.widgets import DataTable
 
 from cfm_tui.console import shown
-from cfm_tui.console.host import OpenGallery
+from cfm_tui.console.engine_link import OpenGallery
 from cfm_tui.console.pictures import Sample, sample
 from cfm_tui.console.screens.base import SMALL, Page, Panel
 from cfm_tui.console.screens.dialogs import Choice
@@ -23,7 +23,7 @@ from cfm_tui.console.screens.parts import Log, Now
 from cfm_tui.console.screens.views import VIEWS, Curves, Numbers, View, fitting
 from cfm_tui.console.session import Session
 from cfm_tui.console.widgets.thumbnails import Thumbnails
-from cfm_tui.model import RunModel
+from cfm_tui.display.run_state import RunModel
 from engine.errors import UserError
 from engine.store import AT_WORK, StoredRun, control, folders
 from engine.store.control import Command

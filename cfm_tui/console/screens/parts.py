@@ -15,13 +15,13 @@ from textual.coordinate import Coordinate
 from textual.events import Resize
 from textual.widgets import RichLog, Static
 
-from cfm_tui import series
 from cfm_tui.console import shown
 from cfm_tui.console.screens.base import Table
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.sparks import spark
-from cfm_tui.model import LogLine, RunModel
-from cfm_tui.terminal import Terminal
+from cfm_tui.display import plot_data
+from cfm_tui.display.run_state import LogLine, RunModel
+from cfm_tui.display.terminal import Terminal
 from engine.store import AT_WORK
 
 LARGE = 28  #: cells for the large number and what is under it
@@ -97,7 +97,7 @@ class Now(Horizontal):
             )
         self._place.put(lines)
         if schedule:
-            self._schedule.plot(series.betas(model), mark=model.batch)
+            self._schedule.plot(plot_data.betas(model), mark=model.batch)
 
 
 class Cells(Table):

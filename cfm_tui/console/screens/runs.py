@@ -15,7 +15,7 @@ from textual.coordinate import Coordinate
 from textual.widget import Widget
 from textual.widgets import DataTable, Input, Static
 
-from cfm_tui.console.host import CompareRuns, Launch, OpenGallery, OpenRun
+from cfm_tui.console.engine_link import CompareRuns, Launch, OpenGallery, OpenRun
 from cfm_tui.console.screens.base import Page, Panel, Table
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.widgets.filtering import Filter
@@ -286,13 +286,13 @@ class RunsPage(Page):
 
 
 def _go_on(folder: Path) -> None:
-    from cfm_tui.detach import detached
+    from cfm_tui.process.detach import detached
 
     detached(folder)
 
 
 def _load() -> None:
-    import engine.launch  # noqa: F401
+    import engine.runs.launch  # noqa: F401
 
     gc.freeze()  # to look through all of torch for garbage takes half a second, in which no key is heard
 

@@ -8,13 +8,13 @@ from typing import Literal
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
-from cfm_tui import series
 from cfm_tui.console import shown
 from cfm_tui.console.screens.parts import Cells
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.sparks import spark
-from cfm_tui.model import RunModel
-from cfm_tui.terminal import Terminal
+from cfm_tui.display import plot_data
+from cfm_tui.display.run_state import RunModel
+from cfm_tui.display.terminal import Terminal
 from engine.events import Stage
 
 View = Literal["recovery", "accuracy", "loss"]
@@ -62,10 +62,13 @@ class Curves(Horizontal):
         first, second = self.first, self.second
         second.display = view != "recovery" and self.size.width >= self.WIDE
         if view == "recovery":
-            first.plot(series.losses(model), x_label="iteration")
+            first.plot(plot_data.losses(model), x_label="iteration")
             return "Losses, summed over layers"
         stage = trained(model)
-        charts = [(series.accuracies(model, stage), "%"), (series.training_losses(model, stage), "loss")]
+        charts = [
+            (plot_data.accuracies(model, stage), "%"),
+            (plot_data.training_losses(model, stage), "loss"),
+        ]
         for chart, (lines, title) in zip(
             (first, second), charts[:: 1 if view == "accuracy" else -1], strict=True
         ):

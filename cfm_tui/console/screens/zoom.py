@@ -14,20 +14,20 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
-from cfm_tui.ascii_image import RAMP
 from cfm_tui.console.pictures import SIDE, smaller
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import image_colours, images_of, is_light
 from cfm_tui.console.widgets.thumbnails import Thumbnails, drawn
+from cfm_tui.display.ascii_image import RAMP
 from engine.errors import UserError
 from engine.store import files, folders, images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cfm_tui.album import Album
     from cfm_tui.console.pictures import Pictures
+    from cfm_tui.display.image_grid import Album
     from engine.store import StoredRun
 
 LOOKING = "looking for the data"
@@ -216,8 +216,8 @@ class ZoomPage(Page):
         return None if number is None else int(self._album.reader.labels_N[number])
 
     def _images_of(self, label: int) -> NDArray[np.uint8]:
-        from engine.outlook import real_images
-        from engine.resume import stored_config
+        from engine.runs.preview import real_images
+        from engine.runs.resume import stored_config
 
         if self._config is None:
             self._config = stored_config(self._run).config

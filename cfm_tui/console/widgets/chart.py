@@ -11,11 +11,11 @@ from textual.events import Resize, Show
 from textual.message import Message
 from textual.strip import Strip
 
-from cfm_tui import charts
-from cfm_tui.charts import Line, Range
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import chart_colours, terminal_of
-from cfm_tui.tables import as_csv
+from cfm_tui.display import charts
+from cfm_tui.display.charts import Line, Range
+from cfm_tui.display.tables import as_csv
 
 LEAST = 1e-9  # of the whole, which can be zoomed to
 

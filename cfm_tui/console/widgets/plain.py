@@ -9,7 +9,7 @@ from textual._compositor import ChopsUpdate  # no public name; Textual is pinned
 from textual.color import Color
 from textual.filter import LineFilter
 
-from cfm_tui.terminal import to_ascii
+from cfm_tui.display.terminal import to_ascii
 
 
 class AsciiFilter(LineFilter):

@@ -12,10 +12,10 @@ from textual.app import App
 from textual.color import Color
 from textual.widget import Widget
 
-from cfm_tui import terminal
-from cfm_tui.ascii_image import Colours
-from cfm_tui.charts import ROLES
-from cfm_tui.terminal import Images, Terminal
+from cfm_tui.display import terminal
+from cfm_tui.display.ascii_image import Colours
+from cfm_tui.display.charts import ROLES
+from cfm_tui.display.terminal import Images, Terminal
 
 
 def terminal_of(app: App[Any]) -> Terminal:

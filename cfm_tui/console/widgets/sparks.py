@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cfm_tui.ascii_image import RAMP
-from cfm_tui.terminal import Terminal
+from cfm_tui.display.ascii_image import RAMP
+from cfm_tui.display.terminal import Terminal
 
 EIGHTHS = "▁▂▃▄▅▆▇█"
 NOT_FINITE = "!"

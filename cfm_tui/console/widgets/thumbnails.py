@@ -12,10 +12,10 @@ from rich.style import Style
 from textual.events import Resize
 from textual.strip import Strip
 
-from cfm_tui.ascii_image import RAMP, Colours, cells, label_of, line_count
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import image_colours, images_of, is_light
-from cfm_tui.terminal import Images
+from cfm_tui.display.ascii_image import RAMP, Colours, cells, label_of, line_count
+from cfm_tui.display.terminal import Images
 
 Pixels = NDArray[np.uint8]
 Lines = tuple[tuple[Segment, ...], ...]

@@ -13,10 +13,10 @@ from textual import events
 from textual.message import Message
 from textual.strip import Strip
 
-from cfm_tui.ascii_image import RAMP, label_of, line_count
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import image_colours, images_of, is_light
 from cfm_tui.console.widgets.thumbnails import CHOSEN, drawn
+from cfm_tui.display.ascii_image import RAMP, label_of, line_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

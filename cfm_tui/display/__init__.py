@@ -1,0 +1,4 @@
+"""How numbers, images and progress look as text, for commands and console alike.
+
+Not here: widgets and pages (`console`).
+"""

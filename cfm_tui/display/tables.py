@@ -1,0 +1,120 @@
+"""Results as text: columns that are aligned, or parted by commas."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cfm_tui.display.progress import SHORT, beta_text, duration, number
+from engine.events import STAGES
+from engine.runs.results import in_words
+
+CONTROL = "the control: real images, same labels and budget"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells in columns, left-aligned."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    padded = ("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def results_table(results: dict[str, Any]) -> str:
+    """Accuracies, then what each stage took."""
+    rows = []
+    for name, found in results["summary"]["by_architecture"].items():
+        rows += [
+            ["distilled", in_words(found["accuracy"]), f"{name}, last epoch, % (seeds)"],
+            ["random", in_words(found["control"]), f"{name}, {CONTROL}"],
+            ["best epoch", in_words(found["accuracy_best"]), f"{name}, distilled; peeks at the test set"],
+        ]
+    teacher = results["teacher"]
+    rows.append(["teacher", f"{teacher['accuracy']:.2f}", teacher["architecture"]])
+    return aligned(rows) + "\n\n" + aligned([_timing(stage, results["timings"][stage]) for stage in STAGES])
+
+
+def _timing(stage: str, timing: dict[str, Any]) -> list[str]:
+    if timing["reused"]:
+        return [stage, "—", "nothing computed"]
+    unit = SHORT.get(timing["unit"], timing["unit"])
+    return [stage, duration(timing["seconds"]), f"{number(timing['rate'])} {unit}/s"]
+
+
+def runs_table(runs: Sequence[dict[str, Any]]) -> str:
+    """One line a run."""
+    rows = [["run", "state", "distilled", "random", "begun"]]
+    for run in runs:
+        state = " ".join(part for part in (run["state"], run["stage"]) if part)
+        rows.append(
+            [run["name"], state, in_words(run["accuracy"]), in_words(run["control"]), run["created"] or "—"]
+        )
+    return aligned(rows)
+
+
+def status_line(status: dict[str, Any], state: str) -> str:
+    """A run's state and its latest heartbeat in one line."""
+    if not status:
+        return state
+    parts = [state, status.get("stage"), _place(status), status.get("message")]
+    return " — ".join(part for part in parts if part) + f" ({status['time']})"
+
+
+def _place(status: dict[str, Any]) -> str | None:
+    if "batch" in status:
+        parts = [f"batch {status['batch']} of {status['batches']}", beta_text(status["beta"], 4)]
+        return ", ".join(part for part in parts if part)
+    if "epoch" in status:
+        return f"{status['architecture']}, epoch {status['epoch']} of {status['epochs']}"
+    return None
+
+
+def score_table(document: dict[str, Any]) -> str:
+    """Every term at every layer, with the ends of both spectra."""
+    layers = document["layers"]
+    terms = [f"{term['filter']}/{term['signal']}" for term in layers[0]["terms"]]  # as `Term.title`
+    rows = [["layer", *terms, "λ real", "λ synthetic"]]
+    for layer in layers:
+        values = [f"{term['value']:.6g}" for term in layer["terms"]]
+        spectra = [_ends(layer[f"eigenvalues_{side}"]) for side in ("real", "synthetic")]
+        rows.append([layer["name"], *values, *spectra])
+    return (
+        f"CE {document['ce']:.6g}, β {document['beta']:g}, {document['images']['count']} images\n\n"
+        + aligned(rows)
+    )
+
+
+FORMULAS = {"identity": "1", "lambda": "λ", "ridge": "1/(λ + β)", "diagonal": "diag Ψ"}
+
+
+def terms_table(terms: Sequence[dict[str, Any]]) -> str:
+    """An objective's terms: filter, what it lets through, signal, weight, and f(λ) of both sides."""
+    rows = [["filter", "passes", "signal", "weight", "f(λ)"]]
+    for term in terms:
+        sides = [f"real: {term['f']}", f"synthetic: {term['f_synthetic']}"] if term["f_synthetic"] else []
+        bands = list(dict.fromkeys(band for band in (term["passes"], term["passes_synthetic"]) if band))
+        rows.append(
+            [
+                term["label"],
+                ", ".join(bands),
+                term["signal"],
+                f"{term['weight']:g}",
+                sides[0] if sides else term["f"] or FORMULAS[term["filter"]],
+            ]
+        )
+        rows += [["", "", "", "", side] for side in sides[1:]]
+    return aligned(rows)
+
+
+def _ends(eigenvalues: Sequence[float] | None) -> str:
+    return "—" if not eigenvalues else f"{eigenvalues[0]:.3g} … {eigenvalues[-1]:.3g}"

@@ -1,0 +1,61 @@
+"""`random`: the distilled set is real images as they are. Source: the control of every table.
+
+Legend: M images of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from engine.backbones.labeller import Labeller
+from engine.config import Config
+from engine.data import ImageSet, normalise
+from engine.events import BatchRecovered, Event, RecoverLayout, StageProgress
+from engine.savepoint import SavePoint, State
+from engine.spectral.recovery_batches import batches
+
+Keep = Callable[[Tensor, Tensor, int, float, Tensor], None]
+
+
+def place(batch: int) -> State:
+    """The state before batch `batch` is made: batches do not depend on each other."""
+    return State(facts={"batch": batch, "iteration": 0})
+
+
+def copied(
+    config: Config,
+    images: ImageSet,
+    teacher: nn.Module,
+    device: torch.device,
+    keep: Keep,
+    saved: State | None = None,
+) -> Generator[Event, None, None]:
+    """Hand over all of `images`, one of each class after another, as `recover` does its own; β is NaN.
+
+    saved: goes on from another call's save point. Yields a layout without taps, and a save point a batch.
+    """
+    first = 1 if saved is None else int(saved.facts["batch"])
+    yield RecoverLayout([], [], [], first - 1)
+    classes = len(images.classes)
+    chunks = [rounds_M * classes + labels_M for rounds_M, labels_M in batches(config, classes)]
+    label, since = Labeller(teacher, device, "float32"), time.monotonic()
+    for number, indices_M in list(enumerate(chunks, start=1))[first - 1 :]:
+        x_MCHW = images.pixels(indices_M).float() / 255
+        labels_M = images.labels_N[torch.from_numpy(indices_M)]
+        keep(x_MCHW, labels_M, number, math.nan, confidence(label, x_MCHW, labels_M, images))
+        rate = (number - first + 1) / max(time.monotonic() - since, 1e-9)
+        yield BatchRecovered(number, len(chunks), math.nan, len(indices_M))
+        yield StageProgress("recover", number, rate)
+        yield SavePoint("recover", partial(place, number + 1), always=True)
+
+
+def confidence(label: Labeller, x_MCHW: Tensor, labels_M: Tensor, like: ImageSet) -> Tensor:
+    """The teacher's probability of each image's own class, shape (M,), on the CPU; images in [0, 1]."""
+    logits_MK = label(normalise(x_MCHW, like.mean, like.std).to(label.device)).cpu()
+    return logits_MK.softmax(dim=1).gather(1, labels_M.unsqueeze(1)).squeeze(1)

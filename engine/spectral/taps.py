@@ -1,0 +1,195 @@
+"""Where features are read: the input or output of each convolution, or the input of each BatchNorm.
+
+Legend: M images, D features, K classes, L taps, P patches of a feature map.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine import backbones
+from engine.config import Precision, TapName
+from engine.device import autocast
+from engine.errors import UserError
+from engine.spectral.moments import Moments
+
+PATCHES = "/patches"  #: behind a conv's name: the tap of its input's patches
+KINDS = ("batchnorm", "conv", "patches")  #: of the taps of `bn-conv`
+
+
+class Tapped:
+    """A frozen backbone that returns its taps' features beside its logits.
+
+    The network is a private copy in evaluation mode: no weight gradients, channels-last, and with
+    BatchNorm folded into the convolutions where no tap stands between the two. A precision
+    of bfloat16 is that of convolutions and linear layers, and so of the features, but for the pixels.
+    patch: with the taps `bn-conv`, every conv's input has a second tap, whose features are its patches of
+    that side. columns: under which names values are told: the taps', or with `bn-conv` their `KINDS`, which
+    all networks share. column_L: which of them each tap belongs to.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        taps: TapName,
+        device: torch.device,
+        precision: Precision = "float32",
+        patch: int = 0,
+    ) -> None:
+        self.taps, self.patch = taps, patch
+        if taps == "conv-input":
+            network = backbones.fold_batchnorm(model)
+        else:
+            network = copy.deepcopy(model).eval().requires_grad_(False)
+        if device.type == "cpu":
+            _ease_first_conv(network)
+        self.network = backbones.placed(network, device)
+        for module in self.network.modules() if precision == "bfloat16" else ():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(torch.bfloat16)  # once, not at every step
+        self.autocast = partial(autocast, device, precision)
+        self._features: dict[str, Tensor] = {}
+        layers = names(model, taps)
+        for name in layers:
+            self._listen(name, network.get_submodule(name))
+        self.names = self.columns = layers
+        self.column_L = list(range(len(layers)))
+        if taps == "bn-conv":
+            norms = set(backbones.batchnorm_names(model))
+            self.names = [each for name in layers for each in self._both(name, name in norms)]
+            self.columns = list(KINDS if patch else KINDS[:2])
+            self.column_L = [kind_of(name, norms) for name in self.names]
+        self._on_device_L = torch.tensor(self.column_L, device=device)  # once: a copy waits for the device
+
+    def _both(self, name: str, norm: bool) -> list[str]:
+        return [name] if norm or not self.patch else [name, name + PATCHES]
+
+    def _listen(self, name: str, module: nn.Module) -> None:
+        def on_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self._features[name] = inputs[0]
+
+        def on_output(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+            self._features[name] = output
+
+        if self.taps == "conv-output":
+            module.register_forward_hook(on_output)
+        else:
+            module.register_forward_pre_hook(on_input)
+
+    def __call__(self, x_MCHW: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Features of each tap (M, D, H, W), in forward order, and logits (M, K)."""
+        self._features.clear()
+        with self.autocast():
+            logits_MK: Tensor = self.network(x_MCHW.contiguous(memory_format=torch.channels_last))
+        features = [
+            patches(self._features[name.removesuffix(PATCHES)], self.patch)
+            if name.endswith(PATCHES)
+            else self._features[name]
+            for name in self.names
+        ]
+        self._features.clear()
+        return features, logits_MK
+
+    def told(self, ce: Tensor, values_TL: Tensor, sums: Tensor) -> Tensor:
+        """A step's cross-entropy, its terms, and sums (of the images, then S of every tap), in a row.
+
+        What belongs to one of `columns` is added up.
+        """
+        if self.columns is not self.names:
+            column_L, size = self._on_device_L, len(self.columns)
+            sums_LS = sums[1:].reshape(len(column_L), -1)
+            values_TL = values_TL.new_zeros(len(values_TL), size).index_add(1, column_L, values_TL)
+            added = sums.new_zeros(size, sums_LS.shape[1]).index_add(0, column_L, sums_LS)
+            sums = torch.cat([sums[:1], added.flatten()])
+        return torch.cat([ce.reshape(1), values_TL.flatten(), sums])
+
+
+def kind_of(name: str, norms: set[str]) -> int:
+    """Which of `KINDS` a tap of `bn-conv` is; norms: the names of the BatchNorms."""
+    return 2 if name.endswith(PATCHES) else 0 if name in norms else 1
+
+
+def patches(x_MDHW: Tensor, side: int) -> Tensor:
+    """Feature maps as patches, shape (M, P, D, side²): where a patch lies is the feature of its own.
+
+    A map is first resized, bilinearly, to the next multiple of `side` (G-VBSM).
+    """
+    height, width = (-(-length // side) * side for length in x_MDHW.shape[2:])
+    if (height, width) != x_MDHW.shape[2:]:
+        x_MDHW = F.interpolate(x_MDHW.float(), (height, width), mode="bilinear")
+    count, depth = x_MDHW.shape[:2]
+    split = x_MDHW.reshape(count, depth, height // side, side, width // side, side)
+    return split.permute(0, 2, 4, 1, 3, 5).reshape(count, -1, depth, side * side)
+
+
+class _PixelConv(nn.Module):
+    """A frozen conv whose gradient for its input is one product, spread over overlapping patches.
+
+    For images: the CPU's own kernel computes three channels as slowly as sixteen.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x_MCHW: Tensor) -> Tensor:
+        found: Tensor = _PixelGradient.apply(x_MCHW, self.conv)
+        return found
+
+
+class _PixelGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_MCHW: Tensor, conv: nn.Conv2d) -> Tensor:
+        ctx.conv, ctx.size = conv, x_MCHW.shape[2:]
+        return conv(x_MCHW)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        conv = ctx.conv
+        patches = conv.weight.flatten(1).T @ gradients[0].flatten(2)
+        return F.fold(patches, ctx.size, conv.kernel_size, conv.dilation, conv.padding, conv.stride), None
+
+
+def _ease_first_conv(network: nn.Module) -> None:
+    """Replace a first conv that sees small patches of few channels, in place, by a `_PixelConv`."""
+    name = backbones.conv_names(network)[0]
+    conv = network.get_submodule(name)
+    assert isinstance(conv, nn.Conv2d)
+    plain = conv.groups == 1 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    if plain and conv.weight[0].numel() <= conv.out_channels:  # patches take no more memory than the output
+        network.set_submodule(name, _PixelConv(conv))
+
+
+def names(model: nn.Module, taps: TapName) -> list[str]:
+    """The tap modules in forward order; shortcut convolutions are not taps.
+
+    Raises UserError("config") where the network has none.
+    """
+    if taps == "bn-conv":
+        return backbones.layer_names(model)
+    found = backbones.batchnorm_names(model) if taps == "batchnorm" else backbones.conv_names(model)
+    if not found:
+        raise UserError(
+            "config",
+            f"objective.taps = {taps}, but the backbone has no BatchNorm layer to read",
+            "set objective.taps=conv-input, or a backbone with BatchNorm (backbone.norm=batch)",
+        )
+    return found
+
+
+def running_moments(model: nn.Module) -> list[Moments]:
+    """Real side of the BatchNorm taps: the running mean and variance (SRe²L, Eq. 4)."""
+    found = []
+    for name in backbones.batchnorm_names(model):
+        module = model.get_submodule(name)
+        assert isinstance(module, nn.BatchNorm2d)
+        assert module.running_mean is not None
+        assert module.running_var is not None
+        found.append(Moments(name, module.running_mean.detach(), module.running_var.detach()))
+    return found

@@ -1,0 +1,149 @@
+"""FKD relabelling: the teacher's logits for replayable views of the distilled images.
+
+Views are a function of (seed, epoch) and of the image's number, so labels do not depend on the order
+in which they are made; nor, unless CutMix is a batch's own, on the size of the students' batches.
+Legend: E stored epochs, N images, M images in a batch, C channels, H, W, K classes.
+Source: FKD (Shen and Xing 2022) as used by SRe²L; pruned stores as in LPLD.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engine.backbones.labeller import Labeller
+from engine.config import Config
+from engine.data import ImageSet, augmentation
+from engine.device import explain_out_of_memory
+from engine.errors import UserError
+from engine.events import Event, StageProgress
+from engine.rng import generator
+from engine.savepoint import Pace, SavePoint, State
+from engine.stages.training import batches_of
+
+RELABEL_BATCH = 256
+
+
+class FkdViews:
+    """The augmented images of every epoch: crop, flip and CutMix, replayable.
+
+    stream: number of an independent sequence of draws (0 is the stored one).
+    """
+
+    def __init__(self, config: Config, images: ImageSet, device: torch.device, stream: int = 0) -> None:
+        self.config = config
+        self.images = images
+        self.device = device
+        self.stream = stream
+        self._epoch = -1
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The numbers of the images of each of a student's batches, shuffled."""
+        order_N = generator(self.config.seed, "order", self.stream, epoch).permutation(len(self.images))
+        return batches_of(order_N, self.config.validate_.batch)
+
+    def batch(self, epoch: int, indices_M: np.ndarray) -> Tensor:
+        """Views (M, C, H, W) of the images with these numbers, normalised, channels-last."""
+        if epoch != self._epoch:
+            self._views, self._mix = self.drawn(epoch)
+            self._epoch = epoch
+        x_MCHW = self._view(indices_M)
+        if self._mix is not None:
+            mix = self._mix.take(indices_M)
+            x_MCHW = augmentation.cutmix(mix, x_MCHW, self._view(mix.partner_M))
+        return x_MCHW.contiguous(memory_format=torch.channels_last)
+
+    def drawn(self, epoch: int) -> tuple[augmentation.Draw, augmentation.MixDraw | None]:
+        """The crops and flips of all images in an epoch, and what is pasted into them, if anything."""
+        settings, size = self.config.validate_, self.images.size
+        rng = generator(self.config.seed, "fkd", self.stream, epoch)
+        views = augmentation.draw(settings.views, size, len(self.images), rng)
+        if settings.cutmix == "none":
+            return views, None
+        shared = settings.cutmix == "batch"
+        return views, augmentation.draw_cutmix(size, self.batches(epoch), rng, shared=shared)
+
+    def _view(self, indices_M: np.ndarray) -> Tensor:
+        return self.images.batch(indices_M, self.device, self._views.take(indices_M))
+
+
+@dataclass(frozen=True)
+class StoredLabels:
+    """Logits for so many epochs of views, read one epoch at a time; later epochs reuse them in turn.
+
+    read: the float16 logits (N, K) of a stored epoch, counted from 0. views: of a set of images on a device,
+    the views that they are of; None: those that are drawn here.
+    """
+
+    epochs: int
+    read: Callable[[int], NDArray[np.float16]]
+    views: Callable[[ImageSet, torch.device], FkdViews] | None = None
+
+    def epoch(self, epoch: int) -> int:
+        """The stored epoch that a student's 0-based epoch replays."""
+        return epoch % self.epochs
+
+    def logits(self, epoch: int) -> Tensor:
+        """The logits (N, K) of the stored epoch with this number."""
+        return torch.from_numpy(np.require(self.read(epoch), requirements="W"))
+
+
+def relabel(
+    config: Config,
+    teacher: nn.Module,
+    images: ImageSet,
+    device: torch.device,
+    keep: Callable[[int, Tensor], None],
+    source: str,
+    first: int = 0,
+    views: FkdViews | None = None,
+) -> Generator[Event, None, None]:
+    """Label every view of `relabel.stored_epochs` epochs (all of them if None) once.
+
+    keep: is given each epoch's number from 0 and its float16 logits (N, K) on the CPU. source: whose
+    images they are. first: the first epoch that is not kept already; an epoch that was cut is done again.
+    views: others than those that are drawn here.
+    Raises UserError("numeric") naming an image whose logits are not finite.
+    """
+    epochs = config.relabel.stored_epochs or config.validate_.epochs
+    label = Labeller(teacher, device, config.validate_.precision)
+    views = views or FkdViews(config, images, device)
+    pace, since = Pace(config.checkpoint_seconds), time.monotonic()
+    for epoch in range(first, epochs):
+        logits_NK = torch.empty((len(images), len(images.classes)), dtype=torch.float16)
+        for start in range(0, len(images), RELABEL_BATCH):
+            indices = np.arange(start, min(start + RELABEL_BATCH, len(images)))
+            what = f"relabelling images {start + 1} to {indices[-1] + 1} of {source}"
+            with explain_out_of_memory(device, what, "set relabel.mode=online, whose batches are smaller"):
+                logits_NK[start : start + len(indices)] = label(views.batch(epoch, indices)).half().cpu()
+            if indices[-1] + 1 < len(images) and pace.due():
+                yield SavePoint("relabel", partial(state_after, source, epoch))
+        _require_finite(logits_NK, source, epoch)
+        keep(epoch, logits_NK)
+        done = epoch + 1
+        yield StageProgress("relabel", done, (done - first) / max(time.monotonic() - since, 1e-9))
+        if pace.due():
+            yield SavePoint("relabel", partial(state_after, source, done))
+
+
+def state_after(source: str, epochs: int) -> State:
+    """Where relabelling stands when so many epochs of a source are kept."""
+    return State(facts={"source": source, "epochs": epochs})
+
+
+def _require_finite(logits_NK: Tensor, source: str, epoch: int) -> None:
+    bad_N = ~logits_NK.isfinite().all(dim=1)
+    if bool(bad_N.any()):
+        image = int(bad_N.nonzero()[0])
+        raise UserError(
+            "numeric",
+            f"the teacher's logits for {source} image {image} in epoch {epoch + 1} do not fit float16",
+            "use another teacher, or set relabel.mode=online",
+        )

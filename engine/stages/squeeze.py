@@ -1,0 +1,64 @@
+"""Squeeze: train the teacher on the real images (Table 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine import backbones
+from engine.config import Config
+from engine.data import ImageSet, augmentation
+from engine.device import autocast, explain_out_of_memory, upload
+from engine.events import Event
+from engine.rng import generator
+from engine.savepoint import Pace, State, captured
+from engine.stages.training import EpochLog, Trainer, batches_of
+
+
+def squeeze(
+    config: Config, model: nn.Module, train: ImageSet, device: torch.device, saved: State | None = None
+) -> Generator[Event, None, nn.Module]:
+    """Train the untrained `model` on the training images; returns it in evaluation mode.
+
+    saved: goes on from where another call offered a save point. Raises UserError("numeric") naming the
+    epoch whose loss is not finite.
+    """
+    settings = config.squeeze
+    model = backbones.placed(model, device).train()
+    trainer = Trainer(model, settings.optimiser, settings.epochs, settings.precision)
+    log = EpochLog("squeeze", config.backbone.name, "teacher", config.seed, settings.epochs)
+    pace = Pace(config.checkpoint_seconds)
+    if saved is not None:
+        trainer.go_on(saved)
+
+    def loss_of(indices: np.ndarray) -> Tensor:
+        x_MCHW = train.batch(indices, device, drawn.take(indices))
+        labels_M = upload(train.labels_N[torch.from_numpy(indices)], device)
+        with autocast(device, settings.precision):
+            logits_MK = model(x_MCHW.contiguous(memory_format=torch.channels_last))
+        return F.cross_entropy(logits_MK.float(), labels_M)
+
+    def capture() -> State:
+        place = {"epoch": trainer.epoch, "batch": trainer.batch}
+        return captured(trainer.arrays(), log.where(trainer), log.hint, **place)
+
+    while trainer.epoch < settings.epochs:
+        epoch = trainer.epoch
+        rng = generator(config.seed, "squeeze", epoch)
+        batches = batches_of(rng.permutation(len(train)), settings.batch)
+        drawn = augmentation.draw(settings.views, train.size, len(train), rng)
+        with explain_out_of_memory(
+            device, f"squeeze with batches of {settings.batch}", "lower squeeze.batch"
+        ):
+            for _ in trainer.steps(batches, loss_of, config.seed, "squeeze"):
+                if pace.due():
+                    yield from log.save_point(capture)
+        yield from log.add(epoch, trainer.end_epoch(len(train)))
+        if pace.due():
+            yield from log.save_point(capture)
+    log.require_finite(model)
+    return model.eval()

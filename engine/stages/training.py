@@ -1,0 +1,194 @@
+"""What training a teacher and training a student share: optimisers, batches, epochs reported in chunks.
+
+Legend: M images in a batch, N images in a set, K classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine import backbones
+from engine.config import Optimiser, Precision
+from engine.data import ImageSet
+from engine.device import conv_precision, explain_out_of_memory, upload
+from engine.errors import UserError
+from engine.events import EpochFinished, Event, Stage
+from engine.rng import torch_seeded
+from engine.savepoint import (
+    SavePoint,
+    State,
+    optimiser_arrays,
+    own,
+    part,
+    require_finite,
+    restore_optimiser,
+    under,
+)
+from engine.spectral.schedules import learning_rate
+
+CHUNK_SECONDS = 1.0  # how long losses may stay on the device before a person sees them
+EVALUATION_BATCH = 250
+
+
+class Trainer:
+    """An optimiser over a network's weights (Tables 8, 10), and where its training stands.
+
+    precision: of forward and backward passes. epoch, batch: those that come next, from 0. total: the loss of
+    the epoch so far, summed over images; on the device.
+    """
+
+    def __init__(
+        self, model: nn.Module, settings: Optimiser, epochs: int, precision: Precision = "float32"
+    ) -> None:
+        weights = list(model.parameters())
+        if settings.name == "sgd":
+            self.optimiser: torch.optim.Optimizer = torch.optim.SGD(
+                weights,
+                lr=settings.lr,
+                momentum=settings.momentum,
+                weight_decay=settings.weight_decay,
+                fused=True,
+            )
+        else:
+            kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+            self.optimiser = kind(weights, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        self.model = model
+        self.settings = settings
+        self.epochs = epochs
+        self.precision: Precision = precision
+        self.epoch = self.batch = 0
+        self.total = torch.zeros((), device=weights[0].device)
+
+    def steps(
+        self,
+        batches: Sequence[np.ndarray],
+        loss_of: Callable[[np.ndarray], Tensor],
+        seed: int,
+        *key: int | str,
+    ) -> Iterator[None]:
+        """Make what is left of an epoch, halting after each batch but the last.
+
+        loss_of: the mean loss of the images with these numbers. seed, key: of what libraries draw (dropout).
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.settings, self.epoch, self.epochs)
+        for indices in batches[self.batch :]:
+            with torch_seeded(seed, *key, self.epoch, self.batch), conv_precision(self.precision):
+                loss = loss_of(indices)
+                self.optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.optimiser.step()
+            self.total += loss.detach() * len(indices)
+            self.batch += 1
+            if self.batch < len(batches):
+                yield
+
+    def end_epoch(self, images: int) -> Tensor:
+        """The mean loss of the epoch's images, on the device; the next epoch begins."""
+        loss = self.total / images
+        self.epoch, self.batch, self.total = self.epoch + 1, 0, torch.zeros_like(self.total)
+        return loss
+
+    def arrays(self) -> dict[str, Tensor]:
+        """The tensors to be saved; `epoch` and `batch` are the rest."""
+        optimiser = under("optimiser", optimiser_arrays(self.optimiser))
+        return {"total": self.total, **under("model", self.model.state_dict()), **optimiser}
+
+    def go_on(self, saved: State) -> None:
+        """Stand where another trainer was saved."""
+        self.model.load_state_dict(part("model", saved.arrays))
+        restore_optimiser(self.optimiser, part("optimiser", saved.arrays))
+        self.total = own(saved.arrays["total"], self.total.device)
+        self.epoch, self.batch = int(saved.facts["epoch"]), int(saved.facts["batch"])
+
+
+def batches_of(order_N: np.ndarray, size: int) -> list[np.ndarray]:
+    """Consecutive parts of `size`; a last part of one image joins its neighbour (BatchNorm needs two)."""
+    parts = [order_N[start : start + size] for start in range(0, len(order_N), size)]
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [np.concatenate(parts[-2:])]
+    return parts
+
+
+class EpochLog:
+    """Losses wait on the device and become events about once a second, or with a measured accuracy."""
+
+    def __init__(self, stage: Stage, architecture: str, source: str, seed: int, epochs: int) -> None:
+        self.stage: Stage = stage
+        self.architecture = architecture
+        self.source = source
+        self.seed = seed
+        self.epochs = epochs
+        self.hint = f"lower {stage}.optimiser.lr"
+        self._waiting: list[tuple[int, Tensor, float | None]] = []
+        self._since = time.monotonic()
+
+    def add(self, epoch: int, loss: Tensor, accuracy: float | None = None) -> Iterator[EpochFinished]:
+        """Take in a 0-based epoch; yields the events that are due.
+
+        Raises UserError("numeric") naming the first epoch whose loss is not finite.
+        """
+        self._waiting.append((epoch, loss.detach(), accuracy))
+        due = time.monotonic() - self._since >= CHUNK_SECONDS
+        if due or accuracy is not None or epoch == self.epochs - 1:
+            yield from self._flush()
+
+    def save_point(self, capture: Callable[[], State]) -> Iterator[Event]:
+        """A save point, behind all events that wait. Raises as `add` does."""
+        if self._waiting:
+            yield from self._flush()
+        yield SavePoint(self.stage, capture)
+
+    def where(self, trainer: Trainer) -> str:
+        """Whose training it is and how far it is, in words."""
+        position = f"epoch {trainer.epoch + 1}, after {trainer.batch} batches"
+        return f"{self.architecture} ({self.source}, seed {self.seed}) in {position} of {self.stage}"
+
+    def require_finite(self, model: nn.Module) -> None:
+        """Raise UserError("numeric") naming a weight that is not finite at the end of all epochs."""
+        where = f"{self.architecture} ({self.source}, seed {self.seed}) at the end of {self.stage}"
+        require_finite(model.state_dict(), where, self.hint)
+
+    def _flush(self) -> Iterator[EpochFinished]:
+        losses = torch.stack([loss for _, loss, _ in self._waiting]).tolist()
+        rate = len(losses) / max(time.monotonic() - self._since, 1e-9)
+        for (number, _, measured), value in zip(self._waiting, losses, strict=True):
+            if not np.isfinite(value):
+                raise UserError(
+                    "numeric",
+                    f"the loss of {self.architecture} ({self.source}, seed {self.seed}) became {value} "
+                    f"in epoch {number + 1} of {self.stage}",
+                    self.hint,
+                )
+            yield EpochFinished(
+                self.stage,
+                self.architecture,
+                self.source,
+                self.seed,
+                number + 1,
+                self.epochs,
+                value,
+                measured,
+                rate,
+            )
+        self._waiting, self._since = [], time.monotonic()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: ImageSet, device: torch.device) -> float:
+    """Top-1 accuracy in percent, of a copy in evaluation mode."""
+    network = backbones.placed(backbones.fold_batchnorm(model), device)
+    what, hint = f"measuring accuracy in batches of {EVALUATION_BATCH}", "use a device with more memory"
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for start in range(0, len(images), EVALUATION_BATCH):
+        indices = torch.arange(start, min(start + EVALUATION_BATCH, len(images)))
+        with explain_out_of_memory(device, what, hint):
+            x_MCHW = images.batch(indices, device).contiguous(memory_format=torch.channels_last)
+            labels_M = upload(images.labels_N[indices], device)
+            correct += (network(x_MCHW).argmax(dim=1) == labels_M).sum()
+    return 100.0 * int(correct) / len(images)

@@ -1,0 +1,225 @@
+"""Validation: train students from scratch on a distilled set and on its control, and measure them (FKD).
+
+Legend: M images in a batch, N images in a set, K classes. Source: UniDD Table 10, SRe²L.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from engine import backbones
+from engine.backbones.labeller import Labeller
+from engine.config import Config, Validate
+from engine.data import ImageSet
+from engine.device import autocast, explain_out_of_memory, upload
+from engine.events import Event
+from engine.rng import torch_seeded
+from engine.savepoint import Pace, State, captured, part, under
+from engine.stages.relabel import FkdViews, StoredLabels
+from engine.stages.training import EpochLog, Trainer, accuracy
+
+Source = Literal["distilled", "random"]
+
+
+@dataclass(frozen=True)
+class StudentResult:
+    """One student.
+
+    last: accuracy (%) after the last epoch. best: of all measured, which peeks at the test set.
+    curve: (epoch, accuracy) wherever it was measured; epochs count from 1. weights: SHA-256 of the final
+    network, the averaged one where weights are averaged.
+    """
+
+    architecture: str
+    seed: int
+    source: Source
+    last: float
+    best: float
+    curve: list[tuple[int, float]]
+    weights: str
+
+
+def validate(
+    config: Config,
+    teacher: nn.Module,
+    sources: Mapping[Source, ImageSet],
+    test: ImageSet,
+    device: torch.device,
+    labels: Mapping[Source, StoredLabels] | None = None,
+    saved: State | None = None,
+) -> Generator[Event, None, list[StudentResult]]:
+    """Train every student of every seed on every source; labels come online unless given.
+
+    saved: goes on from where another call offered a save point. Raises UserError("numeric") naming the
+    student and the epoch whose loss is not finite.
+    """
+    label = Labeller(teacher, device, config.validate_.precision)
+    students = [
+        (architecture, seed, source)
+        for architecture in config.validate_.students or (config.backbone.name,)
+        for seed in range(config.validate_.seeds)
+        for source in sources
+    ]
+    results = [] if saved is None else [_result(fields) for fields in saved.facts["finished"]]
+    for architecture, seed, source in students[len(results) :]:
+        student = Student(config, architecture, seed, source, sources[source], device)
+        stored = None if labels is None else labels[source]
+        results.append((yield from student.train(label, stored, test, results, saved)))
+        saved = None
+    return results
+
+
+def _result(fields: Mapping[str, Any]) -> StudentResult:
+    """A student's result out of a state's facts, where tuples are lists."""
+    return StudentResult(**{**fields, "curve": _points(fields["curve"])})
+
+
+def _points(curve: Sequence[Sequence[Any]]) -> list[tuple[int, float]]:
+    return [(int(epoch), float(accuracy)) for epoch, accuracy in curve]
+
+
+def measures(settings: Validate, epoch: int) -> bool:
+    """Whether students are measured after this 0-based epoch."""
+    done = epoch + 1
+    due = done >= settings.evaluate_from * settings.epochs
+    return done == settings.epochs or (due and done % settings.evaluate_every == 0)
+
+
+def kd_loss(student_MK: Tensor, teacher_MK: Tensor, temperature: float) -> Tensor:
+    """KL(teacher/T ‖ student/T), batch mean, without the T² factor."""
+    return F.kl_div(
+        F.log_softmax(student_MK.float() / temperature, dim=1),
+        F.log_softmax(teacher_MK.float() / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+class Student:
+    """One network trained from scratch on soft labels."""
+
+    def __init__(
+        self,
+        config: Config,
+        architecture: str,
+        seed: int,
+        source: Source,
+        images: ImageSet,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.settings = config.validate_
+        self.architecture = architecture
+        self.seed = seed
+        self.source: Source = source
+        self.images = images
+        self.device = device
+        with torch_seeded(config.seed, "student", architecture, seed):
+            model = backbones.build(
+                config.backbone,
+                classes=len(images.classes),
+                channels=images.channels,
+                image_size=images.size,
+                name=architecture,
+            )
+        self.model = backbones.placed(model, device)
+        self.average: AveragedModel | None = None
+
+    def train(
+        self,
+        label: Labeller,
+        stored: StoredLabels | None,
+        test: ImageSet,
+        finished: Sequence[StudentResult] = (),
+        saved: State | None = None,
+    ) -> Generator[Event, None, StudentResult]:
+        """All epochs, measuring after some and always after the last; `finished` students are saved too."""
+        epochs, pace = self.settings.epochs, Pace(self.config.checkpoint_seconds)
+        trainer = Trainer(self.model, self.settings.optimiser, epochs, self.settings.precision)
+        log = EpochLog("validate", self.architecture, self.source, self.seed, epochs)
+        # Stored labels belong to stream 0; online every student draws views of its own.
+        views = FkdViews(self.config, self.images, self.device, 0 if stored else self.seed + 1)
+        if stored is not None and stored.views is not None:
+            views = stored.views(self.images, self.device)
+        curve = [] if saved is None else self._go_on(trainer, saved)
+
+        def capture() -> State:
+            place = {"epoch": trainer.epoch, "batch": trainer.batch, "curve": list(curve)}
+            place["finished"] = [asdict(result) for result in finished]
+            average = {} if self.average is None else under("average", self.average.state_dict())
+            return captured({**trainer.arrays(), **average}, log.where(trainer), log.hint, **place)
+
+        while trainer.epoch < epochs:
+            epoch = trainer.epoch
+            what = f"training {self.architecture} with batches of {self.settings.batch}"
+            hint = "lower validate.batch, or set validate.precision=bfloat16"
+            with explain_out_of_memory(self.device, what, hint):
+                for _ in self.epoch(trainer, views, label, stored):
+                    if pace.due():
+                        yield from log.save_point(capture)
+            loss = trainer.end_epoch(len(self.images))
+            self._update_average(epoch)
+            measured = None
+            if measures(self.settings, epoch):
+                measured = accuracy(self._final(), test, self.device)
+                curve.append((epoch + 1, measured))
+            yield from log.add(epoch, loss, measured)
+            if pace.due():
+                yield from log.save_point(capture)
+        log.require_finite(self._final())
+        return self._measured(curve)
+
+    def epoch(
+        self, trainer: Trainer, views: FkdViews, label: Labeller, stored: StoredLabels | None
+    ) -> Iterator[None]:
+        """What is left of the trainer's epoch, halting after each batch but the last."""
+        settings, targets_NK = self.settings, None
+        self.model.train()
+        replayed = trainer.epoch if stored is None else stored.epoch(trainer.epoch)
+        if stored is not None:
+            targets_NK = upload(stored.logits(replayed), self.device)
+
+        def loss_of(indices: np.ndarray) -> Tensor:
+            x_MCHW = views.batch(replayed, indices)
+            if targets_NK is None:
+                target_MK = label(x_MCHW)
+            else:
+                where = upload(torch.from_numpy(indices), self.device)
+                target_MK = targets_NK.index_select(0, where)
+            with autocast(self.device, settings.precision):
+                logits_MK = self.model(x_MCHW)
+            return kd_loss(logits_MK, target_MK, settings.temperature)
+
+        key = ("student", self.architecture, self.seed)
+        return trainer.steps(views.batches(replayed), loss_of, self.config.seed, *key)
+
+    def _final(self) -> nn.Module:
+        return self.model if self.average is None else self.average.module
+
+    def _measured(self, curve: list[tuple[int, float]]) -> StudentResult:
+        best = max(value for _, value in curve)
+        weights = backbones.fingerprint(self._final())
+        return StudentResult(self.architecture, self.seed, self.source, curve[-1][1], best, curve, weights)
+
+    def _go_on(self, trainer: Trainer, saved: State) -> list[tuple[int, float]]:
+        trainer.go_on(saved)
+        average = part("average", saved.arrays)
+        if average:
+            self.average = AveragedModel(self.model, use_buffers=True)
+            self.average.load_state_dict(average)
+        return _points(saved.facts["curve"])
+
+    def _update_average(self, epoch: int) -> None:
+        share = self.settings.average
+        if share > 0 and epoch >= (1.0 - share) * self.settings.epochs:
+            if self.average is None:
+                self.average = AveragedModel(self.model, use_buffers=True)
+            self.average.update_parameters(self.model)

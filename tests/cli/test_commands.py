@@ -1,0 +1,212 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from commandline import REPOSITORY, call, call_json, start, started
+from recorded import opened
+
+from cfm_tui import cli
+from cfm_tui.cli import steer
+from cfm_tui.cli.console import console as open_console
+from engine.errors import UserError
+from engine.events import StageStarted
+from engine.store import StoredRun
+
+HEAVY = ("torch", "torchvision", "numpy", "engine.config", "textual", "rich", "PIL", "sklearn", "yaml")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"], ["preset", "--help"]])
+def test_help_loads_nothing_heavy(words):
+    program = (
+        "import sys\nfrom cfm_tui.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        f"finally:\n    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+    assert "cfm" in done.stdout
+
+
+def test_help_is_quick():
+    def seconds():
+        """Of processor time: what it takes where nothing else runs."""
+        before = os.times()
+        start("--help").communicate()
+        after = os.times()
+        return sum(after[2:4]) - sum(before[2:4])
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def fail_with(monkeypatch, error):
+    def broken(**_):
+        raise error
+
+    monkeypatch.setattr("engine.config.settings.resolve", broken)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "kind", "said"),
+    [
+        (UserError("disk", "it is full", "make room"), 2, "disk", "cfm: it is full\n→ make room\n"),
+        (UserError("data", "no hint"), 2, "data", "cfm: no hint\n"),
+        (RuntimeError("a\nb"), 1, "failed", "cfm: failed: RuntimeError: a\n→ run again with --debug"),
+        (KeyboardInterrupt(), 130, "interrupted", "cfm: interrupted\n"),
+        (cli.Terminated(143), 143, "terminated", "cfm: terminated\n"),
+    ],
+)
+def test_every_failure_is_said_once_with_its_code(capsys, monkeypatch, error, code, kind, said):
+    fail_with(monkeypatch, error)
+    out, err = call(capsys, "run", code=code)
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.startswith(said)
+    assert call_json(capsys, "error", "run", code=code)["error"]["kind"] == kind
+
+
+@pytest.mark.parametrize("words", [["--debug", "run"], ["run", "--debug"]])
+def test_debug_shows_the_traceback(capsys, monkeypatch, words):
+    fail_with(monkeypatch, UserError("data", "what"))
+    assert "Traceback" in call(capsys, *words, code=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--bogus"], "--bogus"),
+        (["nonsense"], "nonsense"),
+        (["show"], "run"),
+        (["show", "x", "--width", "1"], "width"),
+    ],
+)
+def test_a_wrong_command_line_is_a_usage_error(capsys, words, said):
+    _, err = call(capsys, *words, code=2)
+    assert said in err
+    assert "--help` says" in err
+    document = call_json(capsys, "error", *words, code=2)
+    assert document["error"]["kind"] == "usage"
+    assert said in document["error"]["message"]
+
+
+def test_without_words_it_helps(capsys):
+    out, err = call(capsys, code=2)
+    assert "Usage: cfm" in out + err
+    assert "→" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said", "hint"),
+    [
+        (["run", "--preset", "digit"], "config", "digit", "digits"),
+        (["run", "--set", "recover.itterations=3"], "config", "recover.itterations", "recover.iterations"),
+        (["run", "--set", "ipc=0"], "config", "ipc", ""),
+        (["run", "--config", "/nowhere.yaml"], "config", "/nowhere.yaml", ""),
+        (["run", "--teacher", "/nowhere.pth"], "teacher", "/nowhere.pth", "checkpoint"),
+        (["run", "--device", "abacus"], "config", "abacus", ""),
+        (["run", "--set", "validate.students=[convnt]"], "config", "convnt", "convnet"),
+        (["run", "--set", "ipc=143"], "data", "class '0' has 142", "142"),
+        (["run", "--preset", "cifar10-10", "--data-root", "/nowhere"], "data", "/nowhere", "cfm data get"),
+        (["score", "/nowhere"], "data", "/nowhere", "folder"),
+        (["show", "nothing"], "usage", "nothing", "cfm runs"),
+    ],
+)
+def test_what_a_person_gets_wrong_is_told_and_leaves_nothing(
+    capsys, monkeypatch, tmp_path, words, kind, said, hint
+):
+    monkeypatch.setenv("CFM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CFM_RUNS", str(tmp_path / "runs"))
+    error = call_json(capsys, "error", *words, code=2)["error"]
+    assert error["kind"] == kind
+    assert said in error["message"]
+    assert hint in error["hint"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_listings(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("CFM_RUNS", str(tmp_path))
+    assert call_json(capsys, "runs", "runs")["runs"] == []
+    assert "smoke" in [
+        preset["name"] for preset in call_json(capsys, "preset-list", "preset", "list")["presets"]
+    ]
+
+
+def test_the_doctor_answers_in_its_shape(capsys):
+    assert call_json(capsys, "doctor", "doctor")["ok"]
+
+
+def test_a_process_of_a_test_is_never_left_behind(tmp_path):
+    words = ["run", "--preset", "smoke", "--out", str(tmp_path / "run")]
+    with pytest.raises(AssertionError), started(*words) as left:
+        raise AssertionError
+    with started(*words, seconds=0.1) as late:
+        late.communicate()
+    assert [process.returncode for process in (left, late)] == [-signal.SIGKILL] * 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_the_run_marked_and_free(tmp_path, number, code):
+    out = tmp_path / "run"
+    words = [
+        "run",
+        "--preset",
+        "smoke",
+        "--set",
+        "relabel.mode=online",
+        "--set",
+        "validate.epochs=100000",
+        "--out",
+        str(out),
+    ]
+    with started(*words, env={"CFM_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}) as process:
+        assert any("validate" in line for line in process.stderr)
+        process.send_signal(number)
+        process.communicate()
+    assert process.returncode == code
+    assert json.loads((out / "status.json").read_text())["state"] == "stopped"
+    assert (out / "images" / "distilled.safetensors").exists()
+    assert not (out / "owner.json").exists()
+
+
+def test_a_reader_that_goes_away_is_no_failure_to_speak_of(tmp_path):
+    with start("preset", "show", "--resolved") as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_the_console_says_what_to_use(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["cfm-tui"])
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)
+        with pytest.raises(SystemExit) as left:
+            cli.console()
+    assert left.value.code == 2
+    assert "cfm run" in capsys.readouterr().err
+
+
+def test_that_stderr_is_no_terminal_is_said(monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda: False))
+    with pytest.raises(UserError, match="stderr, on which it draws") as told:
+        open_console()
+    assert "redirect" in told.value.hint
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("stopped", "is stopped in its stage recover; `cfm resume {}` goes on with it"),
+        ("failed", "has failed in its stage recover; `cfm resume {}` goes on with it"),
+        ("finished", "is finished; `cfm show {}` shows its results"),
+    ],
+)
+def test_what_a_stop_came_to_is_one_sentence(tmp_path, state, told):
+    folder = tmp_path / "run"
+    run = opened(folder)
+    run.record(StageStarted("recover", 8, "iterations"))
+    run.close(state, f"{folder} was stopped by somebody")
+    assert steer._ended(StoredRun(folder), state) == f"{folder} {told.format(folder)}"

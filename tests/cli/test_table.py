@@ -1,0 +1,246 @@
+"""`cfm table` on runs made by hand: against a hand computation, the paper's pages, and golden files.
+
+After a change on purpose: UPDATE_GOLDEN=1 pytest tests/cli/test_table.py
+"""
+
+import csv
+import io
+import json
+import os
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commandline import call, call_json, check
+from scipy import stats
+from swept import made, results
+
+from engine.config.presets import shipped
+from engine.report import comparing, paper
+from engine.store import open_run
+from engine.store.json_file import write_json
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "tables"
+SWEEP = {
+    "settings": [{"dataset": "cifar10", "ipc": [10, 50], "backbone": "convnet"}],
+    "cases": {"dm": {"objective": "dm"}, "frepo": {"objective": "frepo"}, "cfm": {"objective": "cfm"}},
+    "grid": {"seed": [0, 1]},
+    "order": ["dm", "frepo", "cfm"],
+    "paper": "table2",
+}
+ACCURACIES = {
+    "dm": [[40.0, 41.0], [38.0, 39.0]],
+    "frepo": [[50.0, 51.5], [49.0, 50.5]],
+    "cfm": [[52.0, 53.0], [51.0, 49.5]],
+}
+CONTROL = [[45.0, 44.0], [46.0, 45.5]]
+
+
+@pytest.fixture(autouse=True)
+def runs(monkeypatch, tmp_path):
+    monkeypatch.setenv("CFM_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def sweep(runs):
+    """A sweep of two settings, of which the second has one row."""
+    told = {
+        f"cifar10-10-convnet,{row},seed={seed}": (values, CONTROL[seed])
+        for row, both in ACCURACIES.items()
+        for seed, values in enumerate(both)
+    }
+    return made(runs / "two", SWEEP, told | {"cifar10-50-convnet,cfm,seed=0": [60.0]}, budget=0.1)
+
+
+def cell(document, row, column="cifar10 ipc 10 convnet"):
+    (found,) = [each for each in document["cells"] if (each["row"], each["column"]) == (row, column)]
+    return found
+
+
+def test_a_table_is_what_a_hand_computes(capsys, sweep):
+    document = call_json(capsys, "table", "table", "two")
+    assert document["against"] == "cfm"
+    for row, values in ACCURACIES.items():
+        flat = np.ravel(values)
+        told = cell(document, row)["accuracy"]
+        assert told == {"mean": pytest.approx(flat.mean()), "std": pytest.approx(flat.std(ddof=1)), "n": 4}
+    for row, values in {"dm": ACCURACIES["dm"], "frepo": ACCURACIES["frepo"], "control": CONTROL}.items():
+        mine, reference = np.mean(values, axis=1), np.mean(ACCURACIES["cfm"], axis=1)  # of each distilled set
+        test = stats.ttest_rel(mine, reference)
+        versus = cell(document, row)["versus"]
+        assert versus["p"] == pytest.approx(test.pvalue)
+        assert versus["errors"] == pytest.approx(test.statistic)
+        assert versus["difference"] == pytest.approx((mine - reference).mean())
+        assert versus["exceeds_noise"] == (test.pvalue < 0.05)
+        assert versus["n"] == 2
+    assert cell(document, "cfm")["versus"] is None
+    assert cell(document, "dm")["control"]["mean"] == pytest.approx(np.mean(CONTROL))
+    assert cell(document, "control")["accuracy"]["n"] == 4
+    assert cell(document, "cfm")["paper"] == {
+        **{"mean": 52.1, "std": 0.5},
+        **{"printed": "52.1±0.5", "source": "UniDD Table 2"},
+    }
+    assert cell(document, "dm", "cifar10 ipc 50 convnet")["accuracy"] is None
+    assert cell(document, "cfm", "cifar10 ipc 50 convnet")["accuracy"] == {"mean": 60.0, "std": 0.0, "n": 1}
+    assert len(document["unfinished"]) == 5
+    assert document["seeds"] == [0, 1]
+    assert document["scaled"]["recover.iterations"] == [[1000, 100]]
+    first, second = document["order"]
+    assert (first["less"], first["more"], first["exceeds_noise"]) == ("dm", "frepo", True)
+    step = stats.ttest_rel(np.mean(ACCURACIES["cfm"], axis=1), np.mean(ACCURACIES["frepo"], axis=1))
+    assert (second["p"], second["errors"]) == pytest.approx((step.pvalue, step.statistic))
+
+
+def test_the_row_to_compare_with_can_be_chosen(capsys, sweep):
+    document = call_json(capsys, "table", "table", sweep.folder, "--against", "dm")
+    assert cell(document, "dm")["versus"] is None
+    assert cell(document, "cfm")["versus"]["difference"] == pytest.approx(11.875)
+    best = call_json(capsys, "table", "table", sweep.folder, "--against", "best")
+    assert cell(best, "dm")["versus"]["row"] == "cfm"
+    error = call_json(capsys, "error", "table", "two", "--against", "frep", code=2)["error"]
+    assert "frepo" in error["hint"]
+    error = call_json(capsys, "error", "table", "tow", code=2)["error"]
+    assert "two" in error["hint"]
+    _, err = call(capsys, "table", "two", "--format", "html", code=2)
+    assert "markdown" in err
+
+
+def test_pairs_are_of_one_seed_and_noise_needs_two_of_them():
+    one = comparing.compared({(0, 0): 2.0, (0, 1): 5.0}, {(0, 1): 3.0, (1, 0): 9.0})
+    assert (one["difference"], one["n"], one["p"], one["exceeds_noise"]) == (2.0, 1, None, False)
+    none = comparing.compared({(0, 0): 2.0}, {(1, 0): 2.0})
+    assert (none["difference"], none["n"]) == (None, 0)
+    alike = comparing.compared({(0, 0): 2.0, (0, 1): 3.0}, {(0, 0): 1.0, (0, 1): 2.0})
+    assert (alike["difference"], alike["errors"], alike["p"], alike["exceeds_noise"]) == (
+        1.0,
+        None,
+        None,
+        False,
+    )
+
+
+def test_students_of_one_set_are_no_samples_of_the_method():
+    """Sets that differ by chance alone, with nine students: marked about as rarely as the level says."""
+    rng, marked = np.random.default_rng(0), 0
+    for _ in range(400):
+        rows = []
+        for _ in range(2):
+            sets = rng.normal(0, 0.7, size=3)
+            rows.append({(r, s): sets[r] + rng.normal(0, 0.5) for r in range(3) for s in range(3)})
+        found = comparing.compared(*rows)
+        assert found["n"] == 3
+        marked += found["exceeds_noise"]
+    assert marked / 400 < 0.08
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("text", "txt"), ("markdown", "md"), ("latex", "tex"), ("csv", "csv")]
+)
+def test_written_forms_are_as_recorded(capsys, sweep, tmp_path, form, name):
+    text, _ = call(capsys, "table", "two", "--format", form)
+    path = GOLDEN / f"two.{name}"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text
+    into = tmp_path / "new" / f"table.{name}"
+    assert call(capsys, "table", "two", "--out", into)[0] == ""
+    assert into.read_text(encoding="utf-8") == text
+
+
+def test_json_and_csv_say_the_same(capsys, sweep, tmp_path):
+    document = call_json(capsys, "table", "table", "two")
+    call(capsys, "table", "two", "--out", tmp_path / "t.json")
+    written = json.loads((tmp_path / "t.json").read_text())
+    check(written, "table")
+    assert written == document
+    text, _ = call(capsys, "table", "two", "--format", "csv")
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert len(lines) == len(document["cells"])
+    for line, told in zip(lines, document["cells"], strict=True):
+        assert (line["method"], line["setting"]) == (told["row"], told["column"])
+        assert line["mean"] == ("" if told["accuracy"] is None else str(told["accuracy"]["mean"]))
+
+
+def run_of(place, name, accuracies, **changes):
+    """A finished run by itself."""
+    from engine.config import settings
+
+    config = settings.resolve(
+        preset="smoke", sets=[f"{key}={value}" for key, value in changes.items()]
+    ).config
+    run = open_run(
+        place / name, {"identity": {}, "created": "2024-01-01T00:00:00Z"}, settings.to_yaml(config)
+    )
+    run.close("finished" if accuracies else "stopped")
+    if accuracies:
+        write_json(place / name / "results.json", results(accuracies))
+
+
+def test_runs_by_themselves_have_a_row_for_each_method(capsys, runs):
+    run_of(runs, "a", [50.0, 52.0], objective="cfm")
+    run_of(runs, "b", [51.0, 54.0], objective="cfm", seed=1)
+    run_of(runs, "c", [40.0, 41.0], objective="lfm")
+    run_of(runs, "d", [49.0, 50.0], objective="cfm", **{"objective.beta": 0.5})
+    document = call_json(capsys, "table", "table", "a", "b", "c", "d")
+    assert document["rows"] == ["cfm", "lfm", "cfm (d)"]
+    assert cell(document, "cfm", "digits ipc 1 convnet")["accuracy"]["n"] == 4
+    assert cell(document, "lfm", "digits ipc 1 convnet")["versus"]["n"] == 2
+    run_of(runs, "e", [50.0, 52.0], objective="cfm")
+    error = call_json(capsys, "error", "table", "a", "e", code=2)["error"]
+    assert "same seed" in error["message"]
+    error = call_json(capsys, "error", "table", "a", "nowhere", code=2)["error"]
+    assert "nowhere" in error["message"]
+
+
+def test_a_run_that_is_not_finished_takes_no_row_from_one_that_is(capsys, runs):
+    run_of(runs, "half", None, objective="cfm")
+    run_of(runs, "whole", [50.0, 52.0], objective="cfm", **{"objective.beta": 0.5})
+    document = call_json(capsys, "table", "table", "half", "whole")
+    assert document["unfinished"] == ["half"]
+    assert cell(document, "cfm", "digits ipc 1 convnet")["accuracy"]["n"] == 2
+
+
+def test_a_file_for_a_table_says_its_form(capsys, sweep, tmp_path):
+    assert "does not end in" in call(capsys, "table", "two", "--out", tmp_path / "x.pdf", code=2)[1]
+    assert "is a folder" in call(capsys, "table", "two", "--out", ".", "--format", "csv", code=2)[1]
+
+
+def test_a_table_of_nothing_is_refused(capsys, runs):
+    made(runs / "none", SWEEP, {})
+    error = call_json(capsys, "error", "table", "none", code=2)["error"]
+    assert "finished" in error["message"]
+
+
+# --- the paper's numbers ----------------------------------------------------------------------------
+
+NAMES = {"SRe2L": "sre2l", "G-VBSM": "gvbsm", "FrePo": "frepo"}
+
+
+def test_the_papers_numbers_are_all_read():
+    names = [entry.name[:-5] for entry in files("presets").joinpath("paper").iterdir()]
+    assert sorted(names) == ["table2", "table3", "table4", "table5"]
+    counts = {}
+    for name in names:
+        table = paper.table(name)
+        assert table.source == f"UniDD Table {name[-1]}"
+        assert set(shipped("paper", name)) == {"description", "source", "values"}
+        counts[name] = 0
+        for column, rows in table.values.items():
+            for row in rows:
+                number = table.number(column, row)
+                assert 0 < number["mean"] < 100
+                counts[name] += 1
+    assert counts == {"table2": 44, "table3": 45, "table4": 24, "table5": 9}
+    assert paper.table("table3").number("imagenet-50-resnet18-resnet101", "cfm")["mean"] == 63.5
+    assert paper.table("table2").number("cifar10-10-convnet", "sre2l") is None
+
+
+def test_numbers_are_written_as_they_are_printed():
+    for name in ("table2", "table3", "table4", "table5"):
+        for rows in shipped("paper", name)["values"].values():
+            for printed in rows.values():
+                assert re.fullmatch(r"\d\d\.\d\d?(±\d\.\d)?", printed), printed

@@ -1,0 +1,165 @@
+"""`cfm validate`: a set that is there already is measured as the run that made it was."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commandline import call, call_json
+from interchanged import class_sorted, dc_file, labels, levels, normalised, pictures
+from stages import drive
+
+from engine import store
+from engine.config import settings
+from engine.importers.distilled import fingerprint
+from engine.runs import estimates, launch, pipeline
+from engine.store import images, journal
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished smoke run, and the cache with its teacher."""
+    root = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CFM_CACHE", str(root / "cache"))
+        work = launch.experiment(settings.resolve(preset="smoke"), root / "run", "run", ["test"])
+        _, results = drive(work)
+    return root, results
+
+
+@pytest.fixture(autouse=True)
+def own_folders(monkeypatch, tmp_path, made):
+    monkeypatch.setenv("CFM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CFM_CACHE", str(made[0] / "cache"))
+
+
+def same_students(found, results):
+    return all(found[part] == results[part] for part in ("students", "summary", "teacher"))
+
+
+@pytest.mark.parametrize("what", ["run", "run/images", "run/images/distilled.safetensors"])
+def test_the_images_of_a_run_give_the_same_students_again(capsys, made, what):
+    root, results = made
+    words = [] if what == "run" else ["--preset", "smoke"]
+    found = call_json(capsys, "results", "validate", root / what, *words)
+    assert same_students(found, results)
+    told = found["provenance"]["images"]
+    assert told["source"] == str(root / what)
+    assert told["count"] == 10
+    pixels, labels_N = images.read_pixels(root / "run" / "images")
+    assert told["fingerprint"] == fingerprint(pixels, labels_N)
+    assert [stage for stage, spent in found["timings"].items() if not spent["reused"]] == [
+        "relabel",
+        "validate",
+    ]
+
+
+def test_it_is_a_run_with_all_that_belongs_to_one(capsys, made, tmp_path):
+    name = "new{label:03d}/class{label:03d}_id{rank:03d}.png"
+    folder = pictures(tmp_path / "set", levels(2), labels(2), name)
+    found = call_json(capsys, "results", "validate", folder, "--preset", "smoke")
+    run = store.StoredRun(Path(found["folder"]))
+    assert run.folder.parent == tmp_path / "runs"
+    assert run.name.startswith("validate-set")
+    assert run.state() == "finished"
+    manifest = run.manifest()
+    assert manifest["images"] == found["provenance"]["images"]
+    assert manifest["identity"]["images"] == manifest["images"]["fingerprint"]
+    kept = run.images()
+    assert np.array_equal(images.to_bytes(kept.images_NCHW), levels(2))
+    assert np.isnan(kept.beta_N).all()
+    assert kept.batch_N.tolist() == [1] * 10 + [2] * 10
+    notices = [r.payload["message"] for r in journal.read(run.folder / "journal.jsonl") if r.kind == "Notice"]
+    assert any("20 images are given by" in message for message in notices)
+    control = [student for student in found["students"] if student["source"] == "random"]
+    assert len(control) == 2
+    assert settings.resolve(file=run.folder / "config.yaml", base=None).config.ipc == 2
+    assert json.loads(call(capsys, "check", run.folder, "--json")[0])["ok"]
+    shown, _ = call(capsys, "show", run.folder, "--thumbnails", "1", "--width", "4")
+    assert "nan" not in shown
+
+
+def test_a_run_that_was_cut_goes_on_though_its_source_is_gone(made, tmp_path):
+    folder = pictures(tmp_path / "set", levels(1), labels(1))
+    resolved = settings.resolve(preset="smoke", overrides={"given.images": str(folder)})
+    _, whole = drive(launch.experiment(resolved, tmp_path / "whole", "run"))
+    work = launch.experiment(resolved, tmp_path / "cut", "run")
+    while not ((event := next(work)).kind == "StageStarted" and event.stage == "validate"):
+        pass
+    work.close()
+    shutil.rmtree(folder)
+    _, found = drive(launch.experiment(resolved, tmp_path / "cut", "run"))
+    assert same_students(found, whole)
+    assert found["provenance"]["images"] == whole["provenance"]["images"]
+
+
+def test_a_cut_before_the_images_are_in_begins_with_them_again(made, tmp_path):
+    folder = pictures(tmp_path / "set", levels(1), labels(1))
+    resolved = settings.resolve(preset="smoke", overrides={"given.images": str(folder)})
+    work = launch.experiment(resolved, tmp_path / "cut", "run")
+    next(work)
+    work.close()
+    plan, run = launch.begin(resolved, tmp_path / "cut", "run")
+    writer = run.image_writer(plan.image_shape(), plan.data.train.classes)
+    writer.add(np.zeros((1, 1, 16, 16), np.float32), np.zeros(1, np.int64), 1, 0.0, np.zeros(1, np.float32))
+    run.release()
+    _, found = drive(launch.experiment(resolved, tmp_path / "cut", "run"))
+    pixels, _ = images.read_pixels(tmp_path / "cut" / "images")
+    assert np.array_equal(pixels, levels(1))
+    assert found["provenance"]["images"]["count"] == 10
+
+
+def test_another_set_is_another_run(capsys, made, tmp_path):
+    first = pictures(tmp_path / "a", levels(1), labels(1))
+    other = pictures(tmp_path / "b", levels(1, seed=1), labels(1))
+    words = ["--preset", "smoke", "--out", tmp_path / "run"]
+    call(capsys, "validate", first, *words, "--set", "validate.epochs=1", "--set", "validate.seeds=1")
+    error = call_json(
+        capsys, "error", "validate", other, *words, "--set", "validate.epochs=1",
+        "--set", "validate.seeds=1", code=2,
+    )["error"]  # fmt: skip
+    assert "of other given images" in error["message"]
+
+
+def test_uneven_sets_have_no_control(capsys, made, tmp_path):
+    folder = pictures(tmp_path / "set", levels(2)[:13], labels(2)[:13])
+    error = call_json(capsys, "error", "validate", folder, "--preset", "smoke", code=2)["error"]
+    assert "1 images of class '3' and 2 of '0'" in error["message"]
+    assert "validate.control=false" in error["hint"]
+    words = ["--set", "validate.control=false", "--set", "validate.seeds=1", "--set", "validate.epochs=1"]
+    found = call_json(capsys, "results", "validate", folder, "--preset", "smoke", *words)
+    assert found["summary"]["control"] is None
+    assert found["provenance"]["images"]["count"] == 13
+
+
+def test_a_dc_file_from_the_command_line(capsys, made, tmp_path, digits):
+    mean, std = digits.train.mean, digits.train.std
+    pixels, labels_N = class_sorted(levels(1), labels(1))
+    dc_file(tmp_path / "res_DC.pt", normalised(pixels, mean, std) * 3, labels_N)
+    words = ["--preset", "smoke", "--experiment", "1", "--set", "validate.seeds=1"]
+    out, err = call(capsys, "validate", tmp_path / "res_DC.pt", *words)
+    assert "lay outside the range of pixels and were clipped" in err
+    assert "distilled" in out
+
+
+def test_what_is_no_set_is_told_and_leaves_nothing(capsys, made, tmp_path):
+    for words, said in (
+        (["nowhere"], "does not exist, and no run has that name"),
+        ([tmp_path], "no pictures in"),
+        ([tmp_path, "--space", "lab"], "given.space"),
+    ):
+        error = call_json(capsys, "error", "validate", *words, "--preset", "smoke", code=2)["error"]
+        assert said in error["message"] + error["hint"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_stages_that_are_not_needed_are_not_begun(made, tmp_path):
+    folder = pictures(tmp_path / "set", levels(1), labels(1))
+    resolved = settings.resolve(preset="smoke", overrides={"given.images": str(folder)})
+    plan, run = launch.begin(resolved, tmp_path / "run", "run")
+    cost = estimates.estimate(plan, store.Cache()).seconds
+    events, _ = drive(pipeline.run(plan, run, store.Cache()))
+    begun = {event.stage for event in events if event.kind == "StageStarted"}
+    assert begun == {"squeeze", "relabel", "validate"}
+    assert {stage for stage, seconds in cost.items() if seconds} == {"relabel", "validate"}

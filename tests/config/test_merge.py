@@ -1,0 +1,190 @@
+"""A person's own presets, and what a configuration differs from a preset in."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from commandline import check
+from typer.testing import CliRunner
+
+from cfm_tui.cli.preset import app
+from engine.config import presets, settings
+from engine.config.settings import resolve
+from engine.errors import UserError
+
+EDITS = [
+    {"recover.lr": 0.3, "data.root": "/x y/it's #1", "recover.views.crop_scale": None, "seed": 7},
+    {"protocol": "paper", "ipc": 1, "validate.students": ["convnet", "resnet18"]},
+    {"objective.method": "hfm", "objective.beta": 1e-3, "data.root": "2024"},
+    {"protocol": "reference", "objective.method": "sre2l", "objective.first_tap": 2.0},
+    {"objective.terms": [{"filter": "ridge", "signal": "class", "weight": 0.5}], "backbone.teacher": None},
+    {"objective.method": "mtt", "objective.parameters": {"alpha": 0.01, "P": 7}},
+    {"objective.terms": [{"f": "1/(lambda+a)", "signal": "class"}], "objective.parameters": {"a": 0.5}},
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CFM_PRESETS", str(tmp_path / "presets"))
+    return tmp_path / "presets"
+
+
+def write(folder, name, text):
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+def refused(kind, call, *args, **kwargs):
+    with pytest.raises(UserError) as caught:
+        call(*args, **kwargs)
+    assert caught.value.kind == kind
+    assert caught.value.hint
+    return caught.value
+
+
+# --- own presets -----------------------------------------------------------------------------------
+
+
+def test_an_own_preset_is_found_by_its_name_and_says_whose_it_is(folder):
+    write(folder, "mine", "extends: _shared\nseed: 5\nprotocols: {paper: {seed: 6}}\n")
+    write(folder, "_shared", "description: what mine share\nextends: cifar10-10\nipc: 3\n")
+    got = resolve(preset="mine")
+    assert (got.config.data.name, got.config.ipc, got.config.seed) == ("cifar10", 3, 5)
+    assert (got.origins["ipc"], got.origins["seed"]) == ("own preset _shared", "own preset mine")
+    paper = resolve(preset="mine", sets=["protocol=paper"])
+    assert (paper.config.seed, paper.origins["seed"]) == (6, "own preset mine, protocol paper")
+    assert [preset.name for preset in presets.own_presets()] == ["mine"]
+    assert "mine" in refused("config", resolve, preset="mien").hint
+
+
+def test_a_file_may_extend_an_own_preset_which_is_then_not_asked_for_as_well(folder, tmp_path):
+    write(folder, "mine", "seed: 5\n")
+    file = tmp_path / "run.yaml"
+    file.write_text("extends: mine\nipc: 2\n")
+    config = resolve(file=file).config
+    assert (config.seed, config.ipc) == (5, 2)
+    assert "extends a preset" in refused("config", resolve, file=file, preset="digits").message
+
+
+def test_a_shipped_name_is_refused_wherever_it_is_used(folder):
+    write(folder, "digits", "ipc: 3\n")
+    message = refused("config", resolve, preset="digits").message
+    assert str(folder / "digits.yaml") in message
+    assert resolve(preset="tiny50").config.ipc == 50
+    assert presets.own_presets()[0].problem == message
+    assert "ships" in refused("usage", settings.save_preset, "tiny50", "ipc: 3\n").message
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"CFM_PRESETS": "/p", "XDG_CONFIG_HOME": "/x"}, "/p"),
+        ({"XDG_CONFIG_HOME": "/x"}, "/x/cfm-tui/presets"),
+        ({"XDG_CONFIG_HOME": ""}, "/home/me/.config/cfm-tui/presets"),
+    ],
+)
+def test_where_they_lie(environ, expected, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(presets.presets_folder(environ)) == expected
+    assert resolve(environ=environ) == resolve()
+
+
+def test_saving_never_replaces_unasked(folder):
+    path = settings.save_preset("mine", "ipc: 3\n")
+    assert path == folder / "mine.yaml"
+    assert "already" in refused("usage", settings.save_preset, "mine", "ipc: 4\n").message
+    assert resolve(preset="mine").config.ipc == 3
+    settings.save_preset("mine", "ipc: 4\n", replace=True)
+    assert resolve(preset="mine").config.ipc == 4
+    assert [entry.name for entry in folder.iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.parametrize("name", ["", "_base", "a/b", "../a", "a.yaml", ".hidden", "a\nb", "x" * 200])
+def test_names_that_cannot_be_used(name, folder):
+    refused("usage", settings.save_preset, name, "ipc: 3\n")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["- ipc", "ipc: [", "extends: mine\n", "extends: nothing\n", "protocols: 3\n"]
+)
+def test_a_text_that_is_no_preset_is_not_saved(text, folder):
+    refused("config", settings.save_preset, "mine", text)
+    assert not folder.exists()
+
+
+def test_the_commands_know_them_and_say_which_cannot_be_used(folder):
+    def cfm_preset(*words, code=0):
+        result = CliRunner().invoke(app, list(words))
+        assert result.exit_code == code, result.output
+        return result.stdout
+
+    write(folder, "mine", "description: Nearer to home\nextends: smoke\n")
+    write(folder, "torn", "ipc: [\n")
+    text = cfm_preset("list")
+    assert "Nearer to home" in text
+    assert "cannot be used" in text
+    document = json.loads(cfm_preset("list", "--json"))
+    check(document, "preset-list")
+    assert {each["name"]: "problem" in each for each in document["own"]} == {"mine": False, "torn": True}
+    assert cfm_preset("show", "mine") == (folder / "mine.yaml").read_text()
+    assert "# preset smoke" in cfm_preset("show", "mine", "--resolved")
+    lines = cfm_preset("validate", code=2).splitlines()
+    assert "mine: valid" in lines
+    assert any(line.startswith("torn: ") and "line" in line for line in lines)
+
+
+# --- what differs ----------------------------------------------------------------------------------
+
+
+def edited(preset, edit):
+    return resolve(preset=preset, sets=settings.as_sets(edit)).config
+
+
+@pytest.mark.parametrize("preset", settings.preset_names())
+def test_changes_lead_from_the_preset_to_the_configuration(preset, tmp_path):
+    for edit in EDITS:
+        wanted = edited(preset, edit)
+        changed = settings.changes(preset, wanted)
+        assert set(changed) <= set(edit)
+        sets = settings.as_sets(changed)
+        assert resolve(preset=preset, sets=sets).config == wanted
+        words = shlex.split(settings.command_line(preset, sets))
+        assert words[:4] == ["cfm", "run", "--preset", preset]
+        assert resolve(preset=words[3], sets=words[5::2]).config == wanted
+        assert set(words[4::2]) <= {"--set"}
+
+
+def test_what_the_preset_says_is_no_change():
+    for preset in settings.preset_names():
+        assert settings.changes(preset, resolve(preset=preset).config) == {}
+
+
+def test_what_the_environment_says_is_no_change_where_it_holds():
+    environ = {"CFM_DATA_ROOT": "/sets", "CFM_IPC": "3"}
+    config = resolve(preset="smoke", environ=environ, sets=["seed=2"]).config
+    assert settings.changes("smoke", config, environ) == {"seed": 2}
+    assert settings.changes("smoke", config) == {"seed": 2, "ipc": 3, "data.root": "/sets"}
+
+
+def test_a_method_that_does_not_fit_the_presets_own_settings_is_written_out(folder):
+    text = "protocols: {paper: {objective: {method: sre2l, taps: batchnorm}}}\nprotocol: paper\n"
+    write(folder, "mine", text + "validate: {epochs: 20}\nrelabel: {stored_epochs: 20}\n")
+    for edit in ({"objective.method": "hfm", "objective.taps": "conv-input"}, {"protocol": "cfm", "ipc": 3}):
+        wanted = edited("mine", edit)
+        sets = settings.as_sets(settings.changes("mine", wanted))
+        assert resolve(preset="mine", sets=sets).config == wanted
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_configuration_is_saved_as_a_preset_that_means_the_same(edit):
+    wanted = edited("cifar10-10", edit)
+    settings.save_preset("mine", settings.as_preset("mine", "cifar10-10", wanted, "Mine: all # of it"))
+    assert resolve(preset="mine").config == wanted
+    assert settings.describe("mine") == "Mine: all # of it"
+    again = resolve(preset="mine", sets=["seed=9", "statistics.batch=64"]).config
+    settings.save_preset("mine", settings.as_preset("mine", "mine", again), replace=True)
+    assert resolve(preset="mine").config == again
+    assert presets.from_preset("mine").extends == "cifar10-10"

@@ -1,0 +1,89 @@
+"""What every shipped preset means, held by golden files.
+
+After a change on purpose: UPDATE_GOLDEN=1 pytest tests/config/test_presets.py
+"""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from engine.config import Data, settings, yaml_io
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "presets"
+CASES = [(preset, protocol) for preset in settings.preset_names() for protocol in settings.PROTOCOLS]
+
+
+@pytest.mark.parametrize(("preset", "protocol"), CASES)
+def test_resolved_preset_is_as_recorded(preset: str, protocol: str) -> None:
+    got = settings.resolve(preset=preset, overrides={"protocol": protocol})
+    text = settings.to_yaml(got.config, got.origins)
+    path = GOLDEN / f"{preset}.{protocol}.yaml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text, "UPDATE_GOLDEN=1 pytest tests/config/test_presets.py"
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {path.name for path in GOLDEN.iterdir()} == {f"{a}.{b}.yaml" for a, b in CASES}
+
+
+def test_presets_are_those_that_are_promised() -> None:
+    cifar = {f"cifar{k}-{ipc}{twin}" for k in (10, 100) for ipc in (10, 50) for twin in ("", "-convnet")}
+    assert set(settings.preset_names()) == cifar | {
+        "digits",
+        "smoke",
+        "tiny50",
+        "tiny100",
+        "imagenet10",
+        "imagenet50",
+        "imagenet100",
+    }
+
+
+def test_files_are_described_and_fit_on_a_screen() -> None:
+    for entry in files("presets").iterdir():
+        if entry.name.endswith(".yaml"):
+            lines = entry.read_text(encoding="utf-8").splitlines()
+            assert len(lines) <= 24, entry.name
+            assert max(map(len, lines)) <= 110, entry.name
+            assert settings.describe(entry.name[:-5]), entry.name
+    for protocol in settings.PROTOCOLS:
+        assert settings.describe(protocol, "protocols")
+    for method in settings.method_names():
+        assert settings.describe(method, "methods")
+        values = yaml_io.parse(files("presets").joinpath(f"methods/{method}.yaml").read_text("utf-8"), method)
+        assert {"description", "formula", "source", "objective"} <= set(values)
+        assert set(values.get("datasets", ())) <= set(Data.model_fields["name"].annotation.__args__)
+
+
+def test_protocols_are_the_table_of_the_paper_and_the_released_code() -> None:
+    def of(preset: str, protocol: str) -> dict[str, object]:
+        return settings.flat(settings.resolve(preset=preset, overrides={"protocol": protocol}).config)
+
+    def holds(preset: str, protocol: str, **expected: object) -> None:
+        got = of(preset, protocol)
+        for key, value in expected.items():
+            assert got[key.replace("__", ".")] == value, (preset, protocol, key)
+
+    holds("cifar10-10", "paper", squeeze__epochs=200, validate__batch=64, validate__temperature=30)
+    holds("cifar100-50", "paper", squeeze__epochs=100, validate__optimiser__name="sgd", objective__beta=0.1)
+    holds("cifar100-50", "paper", validate__optimiser__lr=0.1, validate__optimiser__weight_decay=5e-4)
+    holds("tiny50", "paper", squeeze__epochs=50, squeeze__batch=256, objective__beta=1.0, recover__lr=0.1)
+    holds("tiny50", "paper", validate__optimiser__lr=0.2, validate__epochs=300, validate__temperature=20)
+    holds("imagenet10", "paper", recover__classes_per_batch=500, validate__batch=100)
+    holds("imagenet10", "paper", squeeze__optimiser__schedule="step", validate__optimiser__weight_decay=1e-4)
+    holds("tiny100", "reference", squeeze__epochs=100, squeeze__batch=128, objective__beta=0.1)
+    holds("tiny100", "reference", validate__views__crop_scale=[0.5, 1.0], statistics__batch=256)
+    batches = {"cifar10-10": 50, "cifar10-50": 100, "cifar100-10": 100, "cifar100-50": 200, "imagenet50": 100}
+    for preset, batch in batches.items():
+        holds(preset, "reference", validate__batch=batch, validate__optimiser__schedule="half-cosine")
+        holds(preset, "cfm", validate__batch=batch)
+    for preset in settings.preset_names():
+        holds(
+            preset, "paper", objective__taps="conv-output", objective__signal="class", recover__init="random"
+        )
+        holds(
+            preset, "reference", objective__taps="conv-input", objective__signal="mean", recover__init="first"
+        )

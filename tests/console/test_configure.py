@@ -1,0 +1,323 @@
+"""The form of a new experiment on screen: every field, key and preset."""
+
+from __future__ import annotations
+
+import pytest
+from consoles import shown, until
+from forms import Recorded, focused, nowhere, opened, played, write
+
+from cfm_tui.console.screens.configure import ConfigurePage
+from cfm_tui.console.screens.dialogs import Choice, Question
+from cfm_tui.console.screens.picking import Pick
+from cfm_tui.console.widgets.field import Entry
+from engine.config import settings
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def place(tmp_path, cache, monkeypatch):
+    return nowhere(tmp_path, cache, monkeypatch)
+
+
+# --- fields --------------------------------------------------------------------------------------
+
+
+def test_arrows_tab_and_letters_lead_from_field_to_field(place):
+    async def script(pilot, page):
+        stops = page.stops()
+        names = [stop.name or stop.id for stop in stops]
+        assert len(names) == len(set(names)) >= 28
+        page.go(stops[0])
+        for number, key in enumerate(("down", "tab", "j", "down", "tab", "j"), 1):
+            await pilot.press(key)
+            assert focused(page) is stops[number]
+        for number, key in zip((5, 4, 3), ("up", "shift+tab", "k"), strict=True):
+            await pilot.press(key)
+            assert focused(page) is stops[number]
+        await pilot.press("G")
+        assert focused(page) is stops[-1]
+        await pilot.press("down")
+        assert focused(page) is stops[0]
+        await pilot.press("up", "g")
+        assert focused(page) is stops[0]
+
+    played(opened(place), script)
+
+
+@pytest.mark.parametrize("size", [(40, 12), (120, 40)])
+def test_every_field_is_reached_and_seen(place, size):
+    async def script(pilot, page):
+        for stop in page.stops():
+            assert focused(page) is stop
+            if isinstance(stop, Entry):
+                line = shown(pilot).splitlines()[stop.region.y]
+                assert line[stop.region.x + 1 :].startswith(stop.label)
+            await pilot.press("down")
+
+    played(opened(place), script, size)
+
+
+def test_a_value_is_typed_and_committed(place):
+    async def script(pilot, page):
+        await pilot.press("4", "down")
+        assert focused(page).name == "ipc"
+        await write(pilot, "20")
+        await until(pilot, "1 change")  # while it is typed
+        assert page.form.config.ipc == 20
+        await pilot.press("enter")
+        assert focused(page).name == "ipc"
+        assert not focused(page).editing
+        await pilot.press("j")
+        assert "*IPC           20" in shown(pilot)
+
+    played(opened(place), script)
+
+
+def test_letters_are_text_inside_a_field(place):
+    async def script(pilot, page):
+        page.go(page.entry("backbone.teacher"))
+        await pilot.press("enter", *"qlpwcvdsjkgG", "enter")
+        assert page.form.texts == {"backbone.teacher": "qlpwcvdsjkgG"}
+        assert pilot.app.screen is page
+
+    played(opened(place), script)
+
+
+def test_what_is_wrong_stands_under_its_field_while_it_is_typed(place):
+    async def script(pilot, page):
+        await pilot.press("4", "down", "down", "down")
+        await write(pilot, "-1")
+        await until(pilot, "! recover.lr = -1 is out of range")
+        lines = shown(pilot).splitlines()
+        row = next(number for number, line in enumerate(lines) if line.startswith("!rate"))
+        assert lines[row + 1].strip().startswith("! recover.lr = -1")
+        assert "1 problem" in lines[0]
+        await pilot.press("escape")
+        await until(pilot, "as it ships")
+        assert "out of range" not in shown(pilot)
+
+    played(opened(place), script)
+
+
+def test_escape_leaves_the_field_and_then_the_page(place):
+    async def script(pilot, page):
+        await pilot.press("4", "down")
+        await write(pilot, "77")
+        await pilot.press("escape")
+        assert (page.form.config.ipc, page.form.texts) == (1, {})
+        assert pilot.app.screen is page
+        await pilot.press("escape")
+        assert not isinstance(pilot.app.screen, ConfigurePage)
+
+    played(opened(place), script)
+
+
+def test_moving_on_commits(place):
+    async def script(pilot, page):
+        await pilot.press("4", "down")
+        for key, value in (("tab", "3"), ("up", "5"), ("down", "6")):
+            page.go(page.entry("ipc"))
+            await write(pilot, value)
+            await pilot.press(key)
+            assert page.form.config.ipc == int(value)
+            assert not page.entry("ipc").editing
+            assert focused(page).name in ("protocol", "recover.iterations")
+
+    played(opened(place), script)
+
+
+def test_choices_are_turned_and_picked(place):
+    async def script(pilot, page):
+        page.go(page.entry("objective.schedule.kind"))
+        await pilot.press("right")
+        assert page.form.config.objective.schedule.kind == "linear"
+        await pilot.press("left", "left")
+        assert page.form.config.objective.schedule.kind == "constant"
+        await pilot.press("enter")
+        assert isinstance(pilot.app.screen, Pick)
+        await pilot.press("g", "j", "k", "enter")
+        assert page.form.config.objective.schedule.kind == "cosine"
+        page.go(page.entry("objective.method"))
+        await pilot.press("enter")
+        await pilot.pause()
+        assert settings.describe("dm", "methods")[:20] in shown(pilot)
+        await pilot.press("escape")
+        assert page.form.config.objective.method == "cfm"
+
+    played(opened(place), script)
+
+
+def test_backspace_takes_the_presets_value_again(place):
+    async def script(pilot, page):
+        page.go(page.entry("objective.schedule.kind"))
+        await pilot.press("right")
+        assert page.form.texts
+        await pilot.press("backspace")
+        assert not page.form.texts
+
+    played(opened(place), script)
+
+
+def test_a_click_edits(place):
+    async def script(pilot, page):
+        await pilot.press("4")
+        await pilot.click(page.entry("ipc"))
+        await pilot.press("backspace", "9", "enter")
+        assert page.form.config.ipc == 9
+
+    played(opened(place), script)
+
+
+def test_free_lines_set_everything_else(place):
+    async def script(pilot, page):
+        await pilot.press("5", "enter", *"recover.clamp=false", "enter", "down")
+        assert focused(page).name == "line 1"
+        await pilot.press("enter", *"recover.speed=1")
+        await until(pilot, "unknown key 'recover.speed'")
+        await pilot.press("enter")
+        await write(pilot, "")
+        await pilot.press("enter")
+        assert page.form.config.recover.clamp is False
+        assert page.form.command() == "cfm run --preset smoke --set recover.clamp=false"
+        await until(pilot, "recover.clamp: true → false")
+
+    played(opened(place), script)
+
+
+def test_keys_are_offered_while_a_line_is_typed(place):
+    async def script(pilot, page):
+        await pilot.press("5", "enter", *"recover.cl")
+        await pilot.pause(0.2)
+        await pilot.press("right", *"false", "enter")
+        assert "recover.cl" in page.form.lines[0]
+        assert page.form.lines[0].endswith("=false")
+
+    played(opened(place), script)
+
+
+def test_fields_of_a_convnet_come_and_go(place):
+    async def script(pilot, page):
+        assert not page.entry("backbone.width").display
+        page.go(page.entry("backbone.name"))
+        await pilot.press("left")
+        assert page.form.config.backbone.name == "convnet"
+        assert page.entry("backbone.width").display
+
+    played(opened(place, "cifar10-10"), script)
+
+
+def test_the_environment_is_shown_and_may_be_wrong(place, monkeypatch):
+    monkeypatch.setenv("CFM_IPC", "4")
+
+    async def right(pilot, page):
+        page.go(page.entry("ipc"))
+        await until(pilot, "environment CFM_IPC")
+
+    played(opened(place), right)
+    monkeypatch.setenv("CFM_RECOVER__SPEED", "4")
+
+    async def wrong(pilot, page):
+        await until(pilot, "unknown key 'recover.speed'")
+        await pilot.press("l")
+        await until(pilot, "not yet")
+        assert pilot.app.launched is None
+
+    played(opened(place, kind=Recorded), wrong)
+
+
+# --- curves --------------------------------------------------------------------------------------
+
+
+def test_the_curve_follows_what_is_typed(place):
+    async def script(pilot, page):
+        await pilot.press("3")
+        await pilot.pause()
+        before = shown(pilot)
+        assert "f(λ), no statistics yet" in before
+        page.go(page.entry("ipc"))
+        await write(pilot, "50")
+        await pilot.press("enter", "3")
+        await until(pilot, "β_b of 50 batches")
+        assert page.csv().count("\n") == 51
+        page.go(page.query_one("#responses"))
+        await pilot.pause()
+        assert "β 0.1" in page.csv()
+
+    played(opened(place), script)
+
+
+# --- presets, saving, copying --------------------------------------------------------------------
+
+
+def test_another_preset_is_begun_from(place):
+    async def script(pilot, page):
+        await pilot.press("p")
+        assert isinstance(pilot.app.screen, Pick)
+        await pilot.press("G", "enter")
+        last = settings.preset_names()[-1]
+        assert page.form.preset == last
+        assert page.form.config == settings.resolve(preset=last, environ={"CFM_DATA_ROOT": "data"}).config
+        await until(pilot, last)
+        page.go(page.entry("ipc"))
+        await write(pilot, "7")
+        await pilot.press("enter", "p", "g", "enter")
+        assert isinstance(pilot.app.screen, Choice)
+        await pilot.press("t")
+        assert (page.form.preset, page.form.config.ipc) == (settings.preset_names()[0], 7)
+        await pilot.press("p", "G", "enter", "d")
+        assert (page.form.preset, page.form.texts) == (last, {})
+
+    played(opened(place), script)
+
+
+def test_saved_as_a_preset_and_read_back(place):
+    async def script(pilot, page):
+        page.go(page.entry("ipc"))
+        await write(pilot, "7")
+        await pilot.press("enter", "w")
+        assert isinstance(pilot.app.screen, Question)
+        await pilot.press(*"mine", "enter")
+        await until(pilot, "New experiment · mine · as it ships")
+        assert settings.resolve(preset="mine").config.ipc == 7
+        page.go(page.entry("ipc"))
+        await write(pilot, "8")
+        await pilot.press("enter", "w", *"mine", "enter")
+        assert isinstance(pilot.app.screen, Choice)
+        await pilot.press("n")
+        assert settings.resolve(preset="mine").config.ipc == 7
+        await pilot.press("w", *"mine", "enter", "y")
+        assert settings.resolve(preset="mine").config.ipc == 8
+        await pilot.press("w", *"digits", "enter")
+        await until(pilot, "a preset digits ships")
+        await pilot.press("p", "G")
+        await pilot.pause()
+        assert "mine" in shown(pilot)
+
+    played(opened(place), script)
+
+
+def test_the_command_is_shown_and_copied(place):
+    async def script(pilot, page):
+        page.go(page.entry("ipc"))
+        await write(pilot, "7")
+        await pilot.press("enter", "5", "c")
+        await pilot.pause()
+        assert pilot.app.clipboard == "cfm run --preset smoke --set ipc=7"
+        assert "cfm run --preset smoke --set ipc=7" in shown(pilot)
+        assert "ipc: 1 → 7" in shown(pilot)
+
+    played(opened(place), script)
+
+
+def test_buttons_do_what_their_keys_do(place):
+    async def script(pilot, page):
+        await pilot.press("5")
+        await pilot.pause()
+        await pilot.click("Button")
+        await until(pilot, lambda: pilot.app.launched is not None)
+
+    played(opened(place, kind=Recorded), script)

@@ -1,0 +1,398 @@
+"""The gallery: every key and flow, on runs that are finished, at work, damaged, or have no images yet."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import tiny
+from consoles import SIZES, console, drive, golden, shown, until
+from images_run import BETAS, CLASSES, add_batch, with_images
+from recorded import opened
+
+from cfm_tui.console.engine_link import OpenGallery
+from cfm_tui.console.screens.gallery import GalleryPage
+from cfm_tui.console.screens.zoom import ZoomPage
+from cfm_tui.console.widgets.wall import Wall
+from engine import events
+from engine.errors import UserError
+from engine.runs import preview
+from engine.store import images
+from engine.store.rows import Rows
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with one run, whose four batches of three classes are finished."""
+    place = tmp_path_factory.mktemp("runs")
+    run, _ = with_images(place / "four")
+    run.close("finished")
+    return place
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """An experiment that was computed, from its first stage to its last."""
+    folder = tmp_path_factory.mktemp("real")
+    tiny.finish(tiny.begun(folder))
+    return folder
+
+
+def gallery(folder, **options):
+    return console(folder.parent, opening=OpenGallery(folder), **{"images": "ascii", **options})
+
+
+def here(pilot) -> str:
+    """Class and batch of the image under the cursor."""
+    album = pilot.app.screen.album
+    number = album.here
+    return f"{album.name(number)} {album.reader.batch_N[number]}"
+
+
+async def loaded(pilot):
+    """Wait until everything that is seen was read."""
+    await until(pilot, lambda: getattr(pilot.app.screen, "pictures", None) is not None)
+    wall = pilot.app.screen.query_one(Wall)
+
+    def drawn():
+        tiles = [tile for row in wall._tiles for tile in row if tile is not None]
+        return wall.size.area and tiles and all(t.problem or t.pixels_CHW is not None for t in tiles)
+
+    await until(pilot, drawn)
+
+
+def test_rows_are_classes_and_columns_go_by_beta(place):
+    async def script(pilot):
+        await loaded(pilot)
+        text = shown(pilot)
+        assert "12 · 1,1 of 3×4 · classes × β" in text
+        first = next(line for line in text.splitlines() if line.startswith("ant"))
+        assert [f"β {beta:.3g}" in first for beta in BETAS] == [True] * 4
+        assert "ant · batch 1 · β 0.1 · teacher 50.0%" in text
+        await pilot.press("b")
+        assert "4×3 · β × classes" in shown(pilot)
+        first = next(line for line in shown(pilot).splitlines() if line.startswith("β 0.1"))
+        assert all(name in first for name in CLASSES)
+
+    drive(gallery(place / "four"), script, (120, 40))
+
+
+def test_the_title_of_a_set_without_beta_names_none(tmp_path):
+    run = opened(tmp_path / "given")
+    writer = run.image_writer((3, 1, 16, 16), CLASSES)
+    writer.add(np.zeros((3, 1, 16, 16)), np.arange(3), 1, np.nan, np.full(3, np.nan))
+    writer.finish()
+    run.close("finished")
+
+    async def script(pilot):
+        await loaded(pilot)
+        assert "classes × images" in shown(pilot)
+        await pilot.press("b")
+        assert "images × classes" in shown(pilot)
+
+    drive(gallery(tmp_path / "given"), script)
+
+
+def test_the_cursor_goes_everywhere(place):
+    async def script(pilot):
+        await loaded(pilot)
+        for keys, wanted in (
+            (("right",), "ant 2"),
+            (("l", "j"), "bee 3"),
+            (("down",), "cat 3"),
+            (("h", "left", "k"), "bee 1"),
+            (("up", "up"), "ant 1"),
+            (("G",), "cat 4"),
+            (("g",), "ant 1"),
+            (("pagedown",), "cat 1"),
+            (("pageup",), "ant 1"),
+            (("end",), "cat 4"),
+            (("b",), "cat 4"),
+            (("h",), "bee 4"),
+            (("k",), "bee 3"),
+            (("home",), "ant 1"),
+        ):
+            await pilot.press(*keys)
+            assert here(pilot) == wanted, keys
+            assert f"{wanted.split()[0]} · batch {wanted.split()[1]}" in shown(pilot)
+
+    drive(gallery(place / "four"), script)
+
+
+def test_one_class_alone_flows_over_the_width(place):
+    async def script(pilot):
+        await loaded(pilot)
+        await pilot.press("j", "o")
+        assert "1,1 of 1×4 · bee" in shown(pilot)
+        await pilot.press("plus", "plus", "equals_sign")
+        await until(pilot, "1,1 of 2×3 · bee")
+        await pilot.press("l", "j")
+        assert here(pilot) == "bee 4"  # the last row has only one
+        await pilot.press("minus", "minus", "minus", "minus")
+        assert "1,4 of 1×4 · bee" in shown(pilot)
+        await pilot.press("o")
+        assert "2,4 of 3×4" in shown(pilot)
+
+    drive(gallery(place / "four"), script)
+
+
+def test_classes_are_filtered_by_name(place):
+    async def script(pilot):
+        await loaded(pilot)
+        await pilot.press("slash", "a")
+        assert "of 2×4" in shown(pilot)
+        await pilot.press("backspace", *"zz")
+        assert "no class has 'zz' in its name" in shown(pilot)
+        await pilot.press("enter", "j", "l", "enter", "G", "b", "o")
+        assert isinstance(pilot.app.screen, GalleryPage)
+        await pilot.press("slash", "backspace", "backspace", *"Cat", "enter")
+        assert "of 1×4 · cat" in shown(pilot)
+        await pilot.press("slash", "backspace", "backspace", "backspace", "enter")
+        assert "of 4×3" in shown(pilot)
+        assert not pilot.app.screen.query_one("#filter").has_class("-open")
+
+    drive(gallery(place / "four"), script)
+
+
+def test_one_image_is_shown_large_and_others_are_reached_from_there(place):
+    async def script(pilot):
+        await loaded(pilot)
+        await pilot.press("enter")
+        await until(pilot, "class ant   batch 1   β 0.1")
+        assert isinstance(pilot.app.screen, ZoomPage)
+        assert "teacher's confidence 50.0%" in shown(pilot)
+        await pilot.press("right", "l")
+        await until(pilot, "class ant   batch 3   β 0.05")
+        await pilot.press("down", "h")
+        await until(pilot, "class bee   batch 2")
+        await pilot.press("k", "left")
+        await until(pilot, "class ant   batch 1")
+        await pilot.press("left", "up")
+        await until(pilot, "class ant   batch 1")
+        await pilot.press("j", "space")
+        await until(pilot, "class bee   batch 2")
+        await until(pilot, "@@@")
+        await pilot.press("enter")
+        assert isinstance(pilot.app.screen, GalleryPage)
+        assert here(pilot) == "bee 2"
+        await pilot.press("enter", "escape")
+        assert isinstance(pilot.app.screen, GalleryPage)
+
+    drive(gallery(place / "four"), script)
+
+
+def test_real_images_of_the_class_stand_beside_it(real):
+    async def script(pilot):
+        await loaded(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: "Real" in shown(pilot) and "looking" not in shown(pilot), 60)
+        assert "Real: ape" in shown(pilot)
+        assert [len(found) > 3 for found in pilot.app.screen._real.values()] == [True]
+        assert any(
+            line.split("│")[-1].rstrip().endswith("2") or " 2 " in line for line in shown(pilot).splitlines()
+        )
+
+    drive(gallery(real / "run"), script, (120, 40))
+
+
+def test_it_says_that_it_looks_for_the_data(place, monkeypatch):
+    held = threading.Event()
+
+    def slow(config, label, count):
+        held.wait(30)
+        raise UserError("data", "the disk was pulled out", "put it back")
+
+    monkeypatch.setattr(preview, "real_images", slow)
+
+    async def script(pilot):
+        await loaded(pilot)
+        await pilot.press("enter")
+        await until(pilot, "looking for the data")
+        await pilot.press("j", "k")
+        held.set()
+        await until(pilot, "the disk was pulled out")
+        assert "→ put it back" in shown(pilot)
+
+    drive(gallery(place / "four"), script)
+
+
+def test_data_that_is_not_there_is_told_in_place(tmp_path):
+    text = f"data: {{name: cifar10, root: {tmp_path}/none}}\nbackbone: {{name: convnet}}\n"
+    run, _ = with_images(tmp_path / "lonely", text=text)
+    run.close("finished")
+
+    async def script(pilot):
+        await loaded(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: "looking" not in shown(pilot) and "Real" in shown(pilot), 60)
+        assert "→" in shown(pilot)
+        assert "cifar" in shown(pilot).lower()
+
+    drive(gallery(tmp_path / "lonely"), script, (120, 40))
+
+
+def test_a_run_at_work_shows_what_is_there_and_grows(tmp_path):
+    run, writer = with_images(tmp_path / "live", batches=2)
+
+    async def script(pilot):
+        await loaded(pilot)
+        assert "6 of 12 so far" in shown(pilot)
+        await pilot.press("l")
+        add_batch(writer, 3)
+        await until(pilot, "9 of 12 so far")
+        assert here(pilot) == "ant 2"
+        add_batch(writer, 4)
+        writer.finish()
+        await until(pilot, "Images: 12 ·")
+        await pilot.press("G")
+        await loaded(pilot)
+        assert here(pilot) == "cat 4"
+
+    drive(gallery(tmp_path / "live"), script)
+    run.close("finished")
+
+
+def test_it_says_when_there_will_be_images(tmp_path):
+    run = opened(tmp_path / "early")
+
+    async def script(pilot):
+        await until(pilot, "No images yet: the run is running")
+        run.record(events.StageStarted("squeeze", 8, "epochs"))
+        await until(pilot, "in its stage squeeze")
+        await pilot.press("enter", "l", "j", "G", "b", "o", "plus", "pagedown")
+        assert isinstance(pilot.app.screen, GalleryPage)
+        run.record(events.StageStarted("recover", 8, "iterations"))
+        writer = run.image_writer((3, 1, 16, 16), CLASSES)
+        await until(pilot, "in its stage recover")
+        add_batch(writer, 1)
+        writer.finish()
+        await until(pilot, "Images: 3 ·")
+
+    drive(gallery(tmp_path / "early"), script)
+    run.close("finished")
+
+
+@pytest.mark.parametrize(("state", "told"), [("failed", "goes on with it"), ("finished", "were removed")])
+def test_a_run_that_ended_without_images_says_so(tmp_path, state, told):
+    opened(tmp_path / "over").close(state, "no room" if state == "failed" else "")
+
+    async def script(pilot):
+        await until(pilot, told)
+
+    drive(gallery(tmp_path / "over"), script)
+
+
+def test_images_can_be_off(place):
+    async def script(pilot):
+        await until(pilot, "12 of 12 images are there")
+        assert "--images" in shown(pilot)
+        await pilot.press("enter")
+        assert isinstance(pilot.app.screen, GalleryPage)
+        assert not pilot.app.screen.pictures._found
+
+    drive(gallery(place / "four", images="off"), script)
+
+
+def test_a_damaged_image_is_told_where_it_stands(tmp_path):
+    run, _ = with_images(tmp_path / "hurt")
+    run.close("finished")
+    path = tmp_path / "hurt" / "images" / images.TENSORS
+    part = Rows(path).header.parts["images"]
+    with path.open("r+b") as file:
+        file.seek(part.start + 3 * part.size // 12)
+        file.write(b"\x00\x01\x02\x03")
+
+    async def script(pilot):
+        await loaded(pilot)
+        await pilot.press("l")
+        await until(pilot, "image 3 is not what was written")
+        assert "damaged" in shown(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ZoomPage))
+        await until(pilot, "image 3 is not what was written")
+
+    drive(gallery(tmp_path / "hurt"), script, (200, 60))
+
+
+def test_a_set_that_cannot_be_read_is_told(tmp_path):
+    run, _ = with_images(tmp_path / "torn")
+    run.close("finished")
+    (tmp_path / "torn" / "images" / images.TENSORS).write_bytes(b"nothing")
+
+    async def script(pilot):
+        await until(pilot, "is damaged")
+        await until(pilot, "→")
+
+    drive(gallery(tmp_path / "torn"), script)
+
+
+def test_only_what_is_seen_is_read(place):
+    async def script(pilot):
+        await loaded(pilot)
+        page = pilot.app.screen
+        wall = page.query_one(Wall)
+        seen = (wall.down + wall.peeps) * wall.across
+        assert len(page.pictures._found) <= seen < 12
+        await pilot.press("G")
+        await loaded(pilot)
+        assert page.album.here in page.pictures._found
+
+    drive(gallery(place / "four"), script, (40, 12))
+
+
+def test_a_click_moves_the_cursor_and_another_one_zooms(place):
+    async def script(pilot):
+        await loaded(pilot)
+        wall = pilot.app.screen.query_one(Wall)
+        await pilot.click(wall, offset=(wall.size.width - 1, wall.size.height - 1))
+        await pilot.click(wall, offset=(5 + 14 + 6, 3))
+        assert here(pilot) == "ant 2"
+        await pilot.click(wall, offset=(5 + 14 + 6, 3))
+        await until(pilot, lambda: isinstance(pilot.app.screen, ZoomPage))
+
+    drive(gallery(place / "four"), script)
+
+
+@pytest.mark.parametrize("mode", ["ascii", "half"])
+def test_resizing_and_themes_break_nothing(place, mode):
+    async def script(pilot):
+        await loaded(pilot)
+        for size in ((20, 6), (3, 2), (200, 60), (40, 12), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            await pilot.press("l", "plus")
+        for theme in ("cfm-light", "cfm-mono"):
+            pilot.app.theme = theme
+            await pilot.pause()
+        await pilot.press("enter")
+        for size in ((20, 6), (3, 2), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+        await until(pilot, "class ant")
+
+    drive(gallery(place / "four", images=mode), script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_screens_at_every_size(tmp_path, size):
+    text = f"data: {{name: cifar10, root: {tmp_path}}}\nbackbone: {{name: convnet}}\n"
+    run, _ = with_images(tmp_path / "four", text=text)
+    run.close("finished")
+
+    async def script(pilot):
+        await loaded(pilot)
+        golden(f"gallery-{size[0]}x{size[1]}", shown(pilot))
+        await pilot.press("l", "b")
+        await loaded(pilot)
+        golden(f"gallery-by-beta-{size[0]}x{size[1]}", shown(pilot))
+        await pilot.press("enter")
+        page = pilot.app.screen
+        await until(pilot, lambda: page._real and "looking" not in shown(pilot), 60)
+        for label in page._real:  # what is not found has a path in it
+            page._real[label] = np.stack([np.uint8(255 * np.tri(16))[None, ::-1]] * 9)
+        page._show()
+        await pilot.pause()
+        golden(f"gallery-large-{size[0]}x{size[1]}", shown(pilot))
+
+    drive(gallery(tmp_path / "four"), script, size)

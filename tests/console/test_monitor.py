@@ -1,0 +1,362 @@
+"""The monitor on recorded runs: what it says of each state, what its keys do, and that it stays quiet."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+import tiny
+from consoles import SIZES, becomes, shown, until
+from monitored import TAPS, copied, elsewhere, frozen, made, recovering, validating, watch
+from recorded import opened
+
+from cfm_tui.console.engine_link import OpenGallery
+from cfm_tui.console.screens.dialogs import Choice
+from cfm_tui.console.screens.layer import LayerPage
+from cfm_tui.console.screens.parts import Cells, Words
+from cfm_tui.console.widgets.chart import Chart
+from cfm_tui.console.widgets.picture import Picture
+from engine import events
+from engine.store import heartbeat
+
+
+@pytest.fixture(autouse=True)
+def no_thread(monkeypatch):
+    monkeypatch.setattr(heartbeat, "THREAD", False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    tiny.finish(tiny.begun(folder))
+    return folder / "run"
+
+
+def panels(pilot):
+    """The screen without its last line, which is the same on all pages."""
+    return "\n".join(shown(pilot).splitlines()[:-1]) + "\n"
+
+
+# --- what it shows --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("record", [recovering, validating], ids=lambda record: record.__name__)
+def test_the_screen_at_every_size(tmp_path, monkeypatch, size, record):
+    frozen(monkeypatch)
+    folder = made(tmp_path / "seen", record)
+
+    async def script(pilot, page):
+        seen = {1} if size[1] < 18 else {1, 2, 3, 4}
+        await until(pilot, lambda: not page._stale & seen)
+        await pilot.pause(0.3)
+        await becomes(pilot, f"monitor-{record.__name__}-{size[0]}x{size[1]}", panels)
+
+    watch(folder, script, size, images="ascii")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_layer_at_every_size(tmp_path, monkeypatch, size):
+    frozen(monkeypatch)
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        await pilot.press("3", "j", "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, LayerPage))
+        await pilot.press("2")
+        await until(pilot, "A Ψ")
+        await pilot.pause(0.3)
+        await becomes(pilot, f"monitor-layer-{size[0]}x{size[1]}", panels)
+
+    watch(folder, script, size)
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "told"),
+    [
+        ("failed", "Ψ + βI of real tap a is singular", ["FAILED in recover", "is singular", "cfm resume"]),
+        ("stopped", "stopped by you", ["STOPPED in recover", "stopped by you", "cfm resume"]),
+        ("paused", "", ["PAUSED", "space lets it go on", "batch 3 of 8, iteration 20 of 40"]),
+        ("running", "", ["RUNNING in process 4321 on node7", "12.5 it/s", "left"]),
+    ],
+)
+def test_every_state_is_told_in_words(tmp_path, state, message, told):
+    folder = made(tmp_path / "seen", recovering, state, message)
+
+    async def script(pilot, page):
+        await until(pilot, told[0])
+        text = shown(pilot)
+        assert [each for each in told if each not in text] == []
+
+    watch(folder, script)
+
+
+def test_a_lost_run_says_who_is_gone_and_what_goes_on(tmp_path):
+    folder = made(tmp_path / "seen", recovering, time="2020-01-01T00:00:00Z")
+
+    async def script(pilot, page):
+        await until(pilot, "LOST: process 4321 on node7 is gone")
+        assert "`cfm resume" in shown(pilot)
+        await pilot.press("space")
+        await until(pilot, "nobody is at work")
+
+    watch(folder, script)
+
+
+def test_a_damaged_run_says_how_it_is_looked_into(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+    (folder / "config.yaml").write_text("seed: 1\n")
+
+    async def script(pilot, page):
+        await until(pilot, "DAMAGED")
+        assert "`cfm check" in shown(pilot)
+
+    watch(folder, script)
+
+
+def test_a_finished_run_shows_its_results_and_all_of_its_course(finished):
+    async def script(pilot, page):
+        await until(pilot, "FINISHED")
+        text = shown(pilot)
+        assert "mean" in text
+        assert "random" in text
+        assert "peeks at the test set" in text
+        await pilot.press("v", "v")
+        await until(pilot, "A filter terms  B signal terms  C CE")
+        await until(pilot, "Layers of batch")
+
+    watch(finished, script)
+
+
+def test_what_is_recorded_later_is_shown(tmp_path):
+    run = opened(tmp_path / "seen")
+
+    async def script(pilot, page):
+        await until(pilot, "[ ] recover")
+        recovering(run)
+        await until(pilot, "[>] recover 31%")
+        await until(pilot, "batch 3 of 8")
+        await until(pilot, "Images: batch 3, it 20")
+        run.record(events.Notice("warning", "the disk is slow"))
+        await pilot.press("5")
+        await until(pilot, "! the disk is slow")
+
+    watch(tmp_path / "seen", script)
+    run.close("stopped")
+
+
+def test_one_panel_is_drawn_where_one_is_seen(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        await until(pilot, "1 Now")
+        assert page.query_one("#first", Chart)._lines == []
+        await pilot.press("2")
+        await until(pilot, "A filter terms")
+        await pilot.press("4")
+        await until(pilot, "4 Images: batch 3")
+
+    watch(folder, script, (40, 12))
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def test_the_table_is_sorted_by_every_column(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        await until(pilot, "in order")
+        table = page.query_one(Cells)
+        first = [str(cell) for cell in table.get_row_at(0)]
+        assert first[0] == TAPS[0]
+        await pilot.press("3", "s")
+        await until(pilot, "by ridge/none")
+        await pilot.press("s", "s")
+        await until(pilot, "in order")
+
+    watch(folder, script)
+
+
+def test_a_layer_opens_closes_and_leads_to_the_next(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        await until(pilot, "in order")
+        await pilot.press("3", "enter")
+        await until(pilot, "Ψ is not measured at this layer")
+        await pilot.press("j")
+        await until(pilot, "C f(Ψ)")
+        assert "line,iteration" in pilot.app.screen.csv()
+        await pilot.press("k")
+        await until(pilot, "not measured")
+        await pilot.press("escape")
+        await until(pilot, lambda: pilot.app.screen is page)
+
+    watch(folder, script)
+
+
+def test_the_view_changes_and_charts_zoom(tmp_path):
+    folder = made(tmp_path / "seen", validating)
+
+    async def script(pilot, page):
+        await until(pilot, "2 Accuracy")
+        first = page.query_one("#first", Chart)
+        await pilot.press("2", "y")
+        assert first.log_axis
+        await pilot.press("v")
+        await until(pilot, "2 Loss by epoch")
+        await pilot.press("plus")
+        assert first.view is not None
+        await pilot.press("minus")
+        await pilot.press("plus", "0")
+        assert first.view is None
+
+    watch(folder, script)
+
+
+def test_a_chart_gives_its_numbers(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        await until(pilot, "A filter terms")
+        rows = list(csv.DictReader(io.StringIO(page.csv())))
+        ce = [row for row in rows if row["line"] == "CE"]
+        assert len(ce) == 100
+        assert float(ce[0]["low"]) == pytest.approx(2.01)
+        terms = [row for row in rows if row["line"] == "filter terms"]
+        assert float(terms[0]["low"]) == pytest.approx(1.11, rel=1e-5)
+
+    watch(folder, script)
+
+
+def test_panels_fill_the_page(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        await until(pilot, "3 Layers")
+        await pilot.press("5")
+        await until(pilot, "5 Log")
+        assert "3 Layers" not in shown(pilot)
+        await pilot.press("f")
+        await until(pilot, lambda: "1 Now" not in shown(pilot))
+        assert "checkpoint 2: 2.5 MB" in shown(pilot)
+        await pilot.press("g", "G", "k", "j", "f", "3")
+        await until(pilot, "3 Layers")
+
+    watch(folder, script)
+
+
+def test_the_gallery_is_asked_for(tmp_path, monkeypatch):
+    folder, asked = made(tmp_path / "seen", recovering), []
+
+    async def script(pilot, page):
+        monkeypatch.setattr(page, "post_message", lambda message: asked.append(message))
+        page.action_images()
+        monkeypatch.undo()
+
+    watch(folder, script)
+    assert [(type(message), message.folder) for message in asked] == [(OpenGallery, folder)]
+
+
+def requests(folder):
+    place = folder / "control"
+    return sorted(path.suffix[1:] for path in place.iterdir()) if place.is_dir() else []
+
+
+def test_another_process_is_asked_through_the_folder_and_its_answer_shown(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        await pilot.press("space")
+        await until(pilot, "PAUSING")
+        await until(pilot, lambda: requests(folder) == ["pause"])
+        elsewhere(folder, state="paused")
+        await until(pilot, "PAUSED: the engine waits")
+        await pilot.press("space")
+        await until(pilot, lambda: requests(folder) == ["continue", "pause"])
+        elsewhere(folder, state="running")
+        await until(pilot, "RUNNING")
+        await pilot.press("S")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Choice))
+        await pilot.press("k")
+        assert "stop" not in requests(folder)
+        await pilot.press("S")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Choice))
+        await pilot.press("s")
+        await until(pilot, "STOPPING")
+        await until(pilot, lambda: "stop" in requests(folder))
+        elsewhere(folder, state="stopped")
+        await until(pilot, "STOPPED")
+        await pilot.press("D")
+        await until(pilot, "not at work here")
+
+    watch(folder, script)
+
+
+def test_a_checkpoint_that_was_asked_for_is_told(tmp_path):
+    run = opened(tmp_path / "seen")
+    recovering(run)
+
+    async def script(pilot, page):
+        await until(pilot, "RUNNING")
+        await pilot.press("w")
+        await until(pilot, lambda: [each.command for each in run.requests()] == ["checkpoint"])
+        run.record(events.Checkpointed("recover", 9, 1_000_000, 0.5))
+        await until(pilot, "checkpoint 9: 1.0 MB")
+
+    watch(tmp_path / "seen", script)
+    run.close("stopped")
+
+
+def test_read_only_refuses_every_hand(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        for key in ("space", "w", "S", "D"):
+            await pilot.press(key)
+            await until(pilot, lambda: len(pilot.app._notifications) > 0)
+            pilot.app.clear_notifications()
+        assert requests(folder) == []
+        assert pilot.app.screen is page
+
+    watch(folder, script, read_only=True)
+
+
+def test_nothing_is_painted_while_nothing_changes(finished, tmp_path, monkeypatch):
+    folder, painted = copied(finished, tmp_path / "run"), []
+
+    async def script(pilot, page):
+        await until(pilot, "mean")
+        await pilot.pause(2.5)
+        for kind in (Words, Cells, Picture):
+            known = kind.refresh
+            monkeypatch.setattr(
+                kind,
+                "refresh",
+                lambda self, *a, known=known, **k: painted.append(self) or known(self, *a, **k),
+            )
+        for _ in range(20):
+            page.tick()
+        await pilot.pause()
+        assert painted == []
+
+    watch(folder, script)
+
+
+def test_any_size_can_be_drawn(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        for size in ((10, 3), (200, 60), (40, 12), (1, 1), (60, 18), (59, 60), (120, 20), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause(0.1)
+        await until(pilot, "A filter terms")
+        await pilot.press("3", "enter")
+        for size in ((10, 3), (1, 1), (59, 60), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause(0.1)
+        await until(pilot, "2 Spectrum")
+
+    watch(folder, script)

@@ -1,0 +1,172 @@
+"""What the monitor says and draws, without a screen."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images_run import results
+from monitored import BETAS, TAPS, glimpse
+from recorded import layout, opened, progress
+
+from cfm_tui.console import shown as words
+from cfm_tui.display import plot_data
+from cfm_tui.display.run_state import LogLine, RunModel, _line
+from engine import events, store
+from engine.config import Objective
+
+
+def test_digits_are_three_rows_and_only_of_numbers():
+    assert {len(row) for row in words.big("1.5e-3")} == {16}
+    assert words.big("") == words.big("β") == []
+
+
+def test_the_place_on_the_schedule_is_marked():
+    betas = [0.5, 0.25, 0.1]
+    rows = [words.beta_place(betas, batch, 20, lambda values: "x" * len(values))[1] for batch in (1, 2, 3)]
+    assert rows == ["^", " ^", "  ^"]
+    row, mark = words.beta_place([0.9**n for n in range(500)], 500, 20, lambda values: "x" * len(values))
+    assert (len(row), len(mark)) == (20, 20)
+    assert words.beta_place([], 0, 20, str) == []
+
+
+def test_a_bar_is_as_long_as_it_may_be():
+    assert [words.bar(share, 12) for share in (0, 0.5, 1)] == [
+        "[..........]",
+        "[#####.....]",
+        "[##########]",
+    ]
+
+
+def test_class_names_come_from_the_images_folders(tmp_path):
+    for name in ("00_cat", "01_ant"):
+        os.makedirs(tmp_path / "images" / name)
+    assert words.class_names(tmp_path) == ["cat", "ant"]
+    assert words.class_names(Path("nowhere")) == []
+
+
+def goal(*titles):
+    """An objective with terms of these filters and signals."""
+    pairs = (title.split("/") for title in titles)
+    return Objective.model_validate({"terms": [{"filter": f, "signal": g} for f, g in pairs]})
+
+
+@pytest.mark.parametrize(("method", "large"), [("cfm", "β of batch 1"), ("sre2l", "")])
+def test_beta_is_the_number_that_matters_where_a_filter_reads_it(tmp_path, method, large):
+    run = opened(tmp_path / "run", text=f"objective: {method}\n")
+    run.record(events.StageStarted("recover", 8, "iterations"))
+    run.record(layout())
+    run.record(progress(1, 0))
+    model = RunModel(store.StoredRun(tmp_path / "run"))
+    model.read(9)
+    assert words.headline(model)[1] == large
+    assert words.place(model) == "batch 1 of 2, iteration 2 of 4"
+    run.close("stopped")
+
+
+def test_a_filter_without_beta_is_drawn_where_there_is_no_beta():
+    terms = Objective.model_validate({"terms": [{"f": "lambda**2", "signal": "none"}]}).terms
+    lines = plot_data.over_ranks({plot_data.REAL: np.ones(3)}, terms, [], {})
+    assert [line.name for line in lines] == ["Ψ", "f(Ψ)"]
+
+
+def test_a_spectrum_says_where_the_filter_turns():
+    seen = glimpse()
+    lines, turn = plot_data.spectrum(seen, TAPS[1], goal("ridge/none", "ridge/class"))
+    assert [line.name for line in lines] == ["Ψ", "Ψ_s", "f(Ψ)", "f(Ψ_s)"]
+    real = seen.spectra[TAPS[1]][0]
+    assert 10**turn == pytest.approx(1 + sum(real >= BETAS[2]))
+    assert plot_data.spectrum(seen, TAPS[1], goal("identity/class"))[1] is None
+
+
+def test_a_filter_that_changes_nothing_has_no_curve_and_no_two_curves_one_name():
+    seen = glimpse()
+    lines, _ = plot_data.spectrum(seen, TAPS[1], goal("lambda/none", "ridge/class", "identity/mean"))
+    assert [line.name for line in lines] == ["Ψ", "Ψ_s", "f(Ψ)", "f(Ψ_s)"]
+    lines, _ = plot_data.spectrum(seen, TAPS[1], goal("lambda/none"))
+    assert [line.name for line in lines] == ["Ψ", "Ψ_s"]
+
+
+def test_an_expression_has_its_own_curve_on_each_side():
+    seen = glimpse()
+    own = Objective.model_validate(
+        {
+            "parameters": {"alpha": None},
+            "terms": [{"f": "1 - 2*alpha*lambda", "f_synthetic": "lambda**2", "name": "two"}],
+        }
+    )
+    lines, turn = plot_data.spectrum(seen, TAPS[1], own)
+    assert [line.name for line in lines] == ["Ψ", "Ψ_s", "|f(Ψ)|", "f(Ψ_s)"]
+    assert turn is None
+    real, synthetic = seen.spectra[TAPS[1]]
+    np.testing.assert_allclose(lines[2].low, np.abs(1 - 2 * real / real[0]), rtol=1e-5)
+    np.testing.assert_allclose(lines[3].low, synthetic**2, rtol=1e-5)
+    both = Objective.model_validate({"terms": [{"filter": "ridge"}, {"f": "lambda**2", "name": "two"}]})
+    names = [line.name for line in plot_data.spectrum(seen, TAPS[1], both)[0]]
+    assert names == ["Ψ", "Ψ_s", "ridge(Ψ)", "ridge(Ψ_s)", "two(Ψ)", "two(Ψ_s)"]
+
+
+def recovered(folder, batches, iterations, last=None):
+    """A model of so many batches at one layer; a term is its batch's number, once 1000."""
+    run = opened(folder)
+    run.record(events.StageStarted("recover", batches * iterations, "iterations"))
+    run.record(events.RecoverLayout(["conv"], ["ridge/none"], [0.5] * batches))
+    for batch in range(1, batches + 1):
+        made = list(range(iterations if batch < batches else last or iterations))
+        terms = [[[1000.0 if i == 1 else float(batch)]] for i in made]
+        run.record(
+            events.RecoverProgress(batch, batches, 0.5, made, iterations, [1.0] * len(made), terms, 9.0)
+        )
+    run.close("stopped")
+    return read(RunModel(store.StoredRun(folder)))
+
+
+def read(model):
+    model.read(9)
+    while model.behind:
+        model.read(9)
+    return model
+
+
+def course(model, points):
+    (row,) = words.layer_rows(model, lambda values: list(values), points)
+    return row[2][0]
+
+
+def test_a_sparkline_shows_spikes_as_high_as_they_are(tmp_path):
+    assert course(recovered(tmp_path / "r", 1, 40), 4) == [1000.0, 1.0, 1.0, 1.0]
+
+
+def test_a_sparkline_is_of_the_batch_at_work_alone_however_long_the_run(tmp_path):
+    model = recovered(tmp_path / "r", 60, 1000, 10)
+    assert course(model, 20) == [60.0, 1000.0, *[60.0] * 8]
+    model = recovered(tmp_path / "s", 3, 3000)
+    assert course(model, 5) == [1000.0, *[3.0] * (len(course(model, 5)) - 1)]
+
+
+def test_all_stages_took_what_those_took_that_were_computed(tmp_path):
+    run = opened(tmp_path / "x")
+    found = results("x", 50.0)
+    found["timings"]["squeeze"]["seconds"] = 30.0  # spent on looking for it
+    run.save_results(found)
+    run.close("finished")
+    model = read(RunModel(store.StoredRun(tmp_path / "x")))
+    assert words.in_all(model) == 4 * 61.0
+    assert any("4 min 04 s in all" in line for line in words.facts(model, "FINISHED", 80))
+    assert words.in_all(RunModel(store.StoredRun(tmp_path / "x"))) is None
+
+
+def test_bytes_are_decimal_wherever_they_are_told(tmp_path):
+    model = recovered(tmp_path / "r", 1, 4)
+    model.memory_bytes = 1_500_000_000
+    assert "1.5 GB" in words.pace(model)
+
+
+def test_a_checkpoint_fits_a_narrow_log():
+    level, text = _line(events.Checkpointed("recover", 30, 3_800_000, 0.04), {})
+    told = words.log_line(LogLine(time.time(), level, text))
+    assert told.endswith("checkpoint 30: 3.8 MB, 0.0 s")
+    assert len(told) <= 38

@@ -1,0 +1,61 @@
+"""Which image of a set stands where, and how large ones are made small."""
+
+from __future__ import annotations
+
+import numpy as np
+from images_run import CLASSES, with_images
+from recorded import opened
+
+from cfm_tui.cli import drawn
+from cfm_tui.console.pictures import smaller
+from cfm_tui.console.screens.gallery import facts
+from cfm_tui.display.image_grid import Album
+from engine.store import StoredRun
+from engine.store.images import Reader
+
+
+def test_an_album_of_an_unfinished_set_has_gaps(tmp_path):
+    run, writer = with_images(tmp_path / "live", batches=1)
+    writer.add(np.zeros((1, 1, 16, 16), np.float32), np.array([1]), 2, 0.05, np.ones(1, np.float32))
+    album = Album(Reader(tmp_path / "live" / "images"))
+    assert (album.rows, album.columns) == (3, 2)
+    assert [album.number(0, 1), album.number(1, 1), album.number(2, 1)] == [None, 3, None]
+    album.move(0, 1)
+    assert album.here == 0
+    album.step(1)
+    assert album.here == 1
+    album.step(1)
+    album.step(1)
+    album.step(1)
+    assert album.here == 2
+    album.again(order="β")
+    assert (album.row, album.column, album.here) == (0, 2, 2)
+    assert album.heading(1) == "β 0.05"
+    album.move(1, 0)
+    assert album.here is None
+    run.close("stopped")
+
+
+def test_images_that_were_not_optimised_have_no_beta(tmp_path):
+    run = opened(tmp_path / "given")
+    writer = run.image_writer((6, 1, 16, 16), CLASSES)
+    for batch in (1, 2):
+        writer.add(np.zeros((3, 1, 16, 16)), np.arange(3), batch, np.nan, np.full(3, np.nan))
+    writer.finish()
+    album = Album(Reader(tmp_path / "given" / "images"))
+    assert [album.label(album.number(1, column)) for column in (0, 1)] == ["1.", "2."]
+    assert facts(album, None) == "ant · batch 1 · teacher —"
+    album.again(order="β")
+    assert [album.heading(row) for row in (0, 1)] == ["1.", "2."]
+    assert "β" not in drawn.beta_grid(StoredRun(tmp_path / "given"), 8)
+    run.close("stopped")
+
+
+def test_large_images_are_made_small_by_averaging():
+    rng = np.random.default_rng(0)
+    large = rng.integers(0, 256, (3, 224, 224), np.uint8)
+    small = smaller(large)
+    assert small.shape == (3, 56, 56)
+    assert abs(float(small[1, 2, 3]) - large[1, 8:12, 12:16].mean()) <= 0.5
+    assert smaller(large[:, :64, :64]) is not None
+    assert smaller(large[:, :65, :65]).shape == (3, 32, 32)

@@ -1,0 +1,100 @@
+import io
+
+import pytest
+
+from cfm_tui.display import progress, tables
+from engine import events
+from engine.runs.results import in_words
+
+
+def work():
+    yield events.StageStarted("recover", 20, "iterations")
+    yield events.RecoverLayout(["a", "b"], ["ridge/none", "ridge/mean"], [0.1, 0.05])
+    yield events.RecoverProgress(
+        2, 2, 0.05, [3, 4], 10, [2.0, 1.5], [[[0, 0], [0, 0]], [[1, 2], [3, 0.5]]], 5.0
+    )
+    yield events.Notice("warning", "mind the gap")
+    yield events.StageFinished("recover", 75.0, 0.2667)
+    return "done"
+
+
+def followed(display_class):
+    stream = io.StringIO()
+    display = display_class(stream, seconds=0.0)
+    assert display.follow(work()) == "done"
+    return stream.getvalue().splitlines()
+
+
+def test_lines_say_batch_beta_losses_rate_and_time_left():
+    began, *_, line, warning, ended = followed(progress.Display)
+    assert began == "recover: 20 iterations"
+    assert "15 of 20 iterations" in line
+    assert "5 it/s, 1.0 s left" in line
+    assert "batch 2 of 2  β 0.05  CE 1.5  ridge/none 3  ridge/mean 3.5" in line
+    assert warning == "warning: mind the gap"
+    assert ended == "recover: 1 min 15 s (0.267 it/s)"
+
+
+def test_one_is_told_in_the_singular():
+    stream = io.StringIO()
+    display = progress.Display(stream, seconds=0.0)
+    for unit in ("epochs", "batches", "images", "iterations"):
+        display.hear(events.StageStarted("recover", 1, unit))
+    said = stream.getvalue().split()
+    assert [word for word in said if word.isalpha()] == ["epoch", "batch", "image", "iteration"]
+    assert progress.counted(2000, "epochs") == "2,000 epochs"
+
+
+def test_quiet_says_warnings_alone():
+    assert followed(progress.Quiet) == ["warning: mind the gap"]
+
+
+def test_epochs_count_over_all_students():
+    tracker = progress.Tracker()
+    tracker.hear(events.StageStarted("validate", 8, "epochs"))
+    for seed in range(2):
+        for epoch in (1, 2):
+            accuracy = 50.0 if epoch == 2 else None
+            tracker.hear(events.EpochFinished("validate", "convnet", "random", seed, epoch, 2, 0.5, accuracy))
+    assert tracker.done == 4
+    assert tracker.detail == "convnet (random, seed 1)  epoch 2 of 2  loss 0.5  50.0 %"
+
+
+def test_a_bar_in_a_terminal_survives_a_whole_run(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.open_display(quiet=False) as display:
+        assert isinstance(display, progress.Live)
+        display.reading(3, 10)
+        assert display.follow(work()) == "done"
+
+
+def test_a_reader_that_went_away_does_not_stop_the_work():
+    class Broken(io.StringIO):
+        def write(self, _):
+            raise BrokenPipeError
+
+    assert progress.Display(Broken(), seconds=0.0).follow(work()) == "done"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (59.0, "59.0 s"), (61, "1 min 01 s"), (7260, "2 h 01 min")]
+)
+def test_durations(seconds, text):
+    assert progress.duration(seconds) == text
+
+
+def test_a_spread_in_words():
+    assert in_words({"mean": 52.123, "std": 0.5, "n": 3}) == "52.12 ± 0.50 (3)"
+    assert in_words({"mean": 52.123, "std": 0.0, "n": 1}, 1) == "52.1 (1)"
+    assert in_words(None) == "—"
+
+
+def test_a_status_without_beta_tells_none():
+    status = {"stage": "recover", "batch": 1, "batches": 2, "time": "now"}
+    assert tables.status_line({**status, "beta": None}, "running") == "running — recover — batch 1 of 2 (now)"
+    assert "batch 1 of 2, β 0.05 (" in tables.status_line({**status, "beta": 0.05}, "running")

@@ -1,0 +1,148 @@
+"""What a sweep shows while it goes, and with which words it starts its runs."""
+
+import io
+import itertools
+import time
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from rich.live import Live
+from swept import expanded, student
+
+from cfm_tui.cli import sweep as command
+from cfm_tui.display import sweep_progress
+from cfm_tui.process import sweep_runner
+from engine.config import settings
+from engine.store.json_file import write_json
+from engine.store.reader import StoredRun
+from engine.sweep.schedule import Schedule
+
+VALIDATING = {"stage": "validate", "total": 12, "unit": "epochs", "architecture": "convnet", "seed": 1}
+STATUSES = {
+    "seed=0": {"stage": "recover", "total": 1000, "done": 250, "unit": "iterations", "rate": 25.0},
+    "seed=1": {**VALIDATING, "source": "distilled", "epoch": 3, "epochs": 6, "rate": 0.5, "done": 9},
+}
+PLACES = {
+    "seed=0": "recover  250 of 1000 iterations  25 it/s  30.0 s left of it",
+    "seed=1": "validate  convnet, distilled, seed 1  epoch 3 of 6  0.5 epochs/s  6.0 s left of it",
+}
+
+
+def sweeper():
+    """Four points: two that run, one that failed, one that waits."""
+    schedule = Schedule(expanded({"preset": "smoke", "grid": {"seed": [0, 1, 2, 3]}}))
+    schedule.states |= {"seed=0": "running", "seed=1": "running", "seed=2": "failed"}
+    messages = {"seed=2": "it broke"}
+    return SimpleNamespace(schedule=schedule, messages=messages, status=lambda name: STATUSES.get(name, {}))
+
+
+def test_a_running_point_says_where_it_is():
+    for name, said in PLACES.items():
+        assert sweep_progress.place(STATUSES[name]) == said
+    assert sweep_progress.place({}) == "loading"
+
+
+def test_lines_tell_what_begins_and_ends_and_now_and_then_what_runs(monkeypatch):
+    stream = io.StringIO()
+    lines = sweep_progress.Lines(2, stream)
+    lines.told("seed=2", "failed", "it broke")
+    lines.look(sweeper())
+    assert stream.getvalue() == "seed=2: failed, it broke\n"
+    monkeypatch.setattr(sweep_progress, "LINE_SECONDS", 0.0)
+    lines.look(sweeper())
+    shown = stream.getvalue().splitlines()[1:]
+    assert shown == [
+        f"seed=0: {PLACES['seed=0']}",
+        f"seed=1: {PLACES['seed=1']}",
+        "seed=2: failed, it broke",
+        "0 of 4 done, 2 running, 1 waiting, 1 failed",
+    ]
+
+
+def test_what_is_left_is_told_by_what_was_done(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace = sweep_progress.Pace()
+    pace.told("before", "done")  # finished by an earlier sweep: it says nothing of the pace
+    assert pace.left(3, [], 1) is None
+    pace.told("cut", "running", whole=False)
+    now[0] += 1.0
+    pace.told("cut", "done")
+    assert pace.mean() is None
+    pace.told("a", "running")
+    now[0] += 10.0
+    pace.told("a", "done")
+    pace.told("b", "running")
+    now[0] += 4.0
+    assert pace.mean() == 10.0
+    assert pace.left(2, ["b"], 1) == 26.0  # two of 10 s and the other 6 s of b
+    assert pace.left(2, ["b"], 2) == 13.0
+
+
+def test_the_board_has_a_line_for_every_point_and_keeps_to_the_screen():
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, height=24, color_system=None)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        board = sweep_progress.Board(2, live)
+        board.told("seed=2", "failed", "it broke")
+        board.look(sweeper())
+    shown = stream.getvalue()
+    for said in ("seed=2: failed, it broke", f"running  seed=0  {PLACES['seed=0']}", "waiting  seed=3"):
+        assert said in shown
+    small = io.StringIO()
+    console = Console(file=small, force_terminal=True, width=40, height=8, color_system=None)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        sweep_progress.Board(2, live).look(sweeper())
+    assert "… and 2 more" in small.getvalue()
+    assert "seed=3" not in small.getvalue()
+
+
+def test_quiet_tells_failures_alone():
+    stream = io.StringIO()
+    silent = sweep_progress.Silent(1, stream)
+    silent.told("a", "running")
+    silent.look(sweeper())
+    silent.told("a", "failed", "it broke")
+    assert stream.getvalue() == "a: failed, it broke\n"
+
+
+def test_points_are_started_by_a_command_that_a_person_could_give(tmp_path):
+    (point,) = expanded({"preset": "smoke", "set": {"recover.lr": 0.5, "objective": "lfm"}})
+    words = sweep_runner.command(point, tmp_path / "x", "cuda:1")
+    assert words[:3] == ["run", "--preset", "smoke"]
+    assert words[-4:] == ["--device", "cuda:1", "--out", str(tmp_path / "x")]
+    sets = [text for flag, text in itertools.pairwise(words) if flag == "--set"]
+    assert settings.resolve(preset="smoke", sets=sets).config == point.config
+    assert "--device" not in sweep_runner.command(point, tmp_path, None)
+
+
+def test_devices_are_dealt_out_in_turn():
+    assert command._slots(None, None) == [None]
+    assert command._slots(3, None) == [None] * 3
+    assert command._slots(None, "cuda:0,cuda:1") == ["cuda:0", "cuda:1"]
+    assert command._slots(3, "cuda:0 cuda:1") == ["cuda:0", "cuda:1", "cuda:0"]
+
+
+def test_why_a_point_failed_is_told_by_its_run_its_log_or_its_process(tmp_path):
+    run = StoredRun(tmp_path)
+    assert sweep_runner.why(run, 3) == "its process ended with code 3"
+    (tmp_path / "log.txt").write_text("one\ntwo\nthree\nfour\n")
+    assert sweep_runner.why(run, 1) == "two / three / four"
+    write_json(tmp_path / "status.json", {"message": "a layer broke"})
+    assert sweep_runner.why(run, 1) == "a layer broke"
+    assert "SIGKILL" in sweep_runner.why(run, -9)
+
+
+def test_a_point_is_finished_once_it_has_results_that_can_be_read(tmp_path):
+    assert not sweep_runner.finished(StoredRun(tmp_path))
+    write_json(tmp_path / "results.json", {"students": [student(0, 1.0)]})
+    assert sweep_runner.finished(StoredRun(tmp_path))
+    (tmp_path / "results.json").write_text("{")
+    assert not sweep_runner.finished(StoredRun(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["seed", "seed=1", "seed=[]"])
+def test_an_axis_is_a_key_with_values(text):
+    with pytest.raises(command.typer.BadParameter, match="KEY="):
+        command._axes([text])

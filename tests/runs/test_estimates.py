@@ -1,0 +1,187 @@
+"""What a run would cost, beside what it does cost; and that finding out leaves no trace."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import numpy as np
+import pytest
+import torch
+from stages import drive, small
+
+from engine.config.settings import Resolved, resolve
+from engine.errors import UserError
+from engine.events import STAGES, StageFinished, StageStarted
+from engine.runs import artefacts, estimates, launch, plan, preview
+from engine.runs.estimates import Cost, estimate
+from engine.store import Cache
+
+WORK = {
+    "squeeze": {"epochs": 3},
+    "recover": {"iterations": 60, "views": {"crop_scale": [0.5, 1.0]}},
+    "validate": {"epochs": 40, "seeds": 1, "batch": 8, "evaluate_from": 0.5},
+    "relabel": {"mode": "stored"},
+}
+
+
+@pytest.fixture(autouse=True)
+def own_folders(monkeypatch, tmp_path):
+    monkeypatch.setenv("CFM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CFM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def spent(config):
+    """Seconds of this thread that each stage of a whole run takes."""
+    seconds = {}
+    for event in launch.experiment(Resolved(config, resolve().origins), None, "run"):
+        if isinstance(event, StageStarted):
+            began = time.thread_time()
+        elif isinstance(event, StageFinished):
+            seconds[event.stage] = 0.0 if event.reused else time.thread_time() - began
+    return seconds
+
+
+def test_estimates_are_of_the_order_of_what_a_run_takes(monkeypatch):
+    monkeypatch.setattr(estimates.time, "perf_counter", time.thread_time)  # others may keep the machine busy
+    config = small(**WORK)
+    expected = estimate(plan.prepare(config), Cache()).seconds
+    real = spent(config)
+    for stage in STAGES:
+        slack = 0.3  # of a stage that is over at once, beginning is the most
+        assert real[stage] <= 4 * expected[stage] + slack, (stage, expected, real)
+        assert expected[stage] <= 4 * real[stage] + slack, (stage, expected, real)
+    again = estimate(plan.prepare(config), Cache()).seconds
+    assert again["squeeze"] == again["statistics"] == 0
+    assert again["recover"] > 0
+
+
+def test_nothing_is_written_and_no_random_state_is_changed(tmp_path):
+    prepared = plan.prepare(small(**WORK))
+    for source in (np.random.seed, random.seed, torch.manual_seed):
+        source(3)
+    files = sorted(tmp_path.rglob("*"))
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    estimate(prepared, Cache())
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_it_stops_between_two_steps():
+    prepared = plan.prepare(small(**WORK))
+    asked = []
+
+    def stop():
+        asked.append(True)
+        return len(asked) > 3
+
+    with pytest.raises(preview.Cancelled):
+        estimate(prepared, Cache(), stop)
+    assert len(asked) == 4
+
+
+def test_a_given_teacher_is_not_squeezed_and_labels_are_not_stored_unasked(teacher, tmp_path):
+    torch.save(teacher.state_dict(), tmp_path / "teacher.pth")
+    config = small(backbone={"teacher": str(tmp_path / "teacher.pth")}, relabel={"mode": "online"})
+    prepared = plan.prepare(config)
+    found = estimate(prepared, Cache())
+    assert found.seconds["squeeze"] == found.seconds["relabel"] == 0
+    assert min(found.seconds[stage] for stage in ("statistics", "recover", "validate")) > 0
+    assert found.disk_bytes == prepared.bytes_needed()
+    assert "cpu" in found.how
+    assert not prepared.teacher.training
+
+
+@pytest.mark.parametrize(
+    ("f", "alpha"),
+    [
+        ("alpha*geometric(1 - alpha*lambda, 4)", 2.0),
+        ("1/(lambda - 1)", None),
+        ("log(lambda + beta)/(lambda - beta)", None),
+    ],
+)
+def test_what_the_real_images_are_not_known_to_do_is_not_refused(f, alpha):
+    parameters = {} if alpha is None else {"alpha": alpha}
+    goal = {"parameters": parameters, "terms": [{"f": f}, {"filter": "ridge", "signal": "class"}]}
+    prepared = plan.prepare(small(objective=goal))
+    assert estimates.Trial(prepared, Cache()).recover() > 0
+
+
+def test_what_the_real_images_are_known_to_do_is_refused(tmp_path):
+    goal = {"parameters": {"alpha": 1e6}, "terms": [{"f": "alpha*geometric(1 - alpha*lambda, 4)"}]}
+    config = small(objective=goal)
+    with pytest.raises(UserError, match="alpha = 1e\\+06 is too large"):
+        drive(launch.experiment(Resolved(config, resolve().origins), None, "run"))
+    with pytest.raises(UserError, match="alpha = 1e\\+06 is too large"):
+        estimates.Trial(plan.prepare(config), Cache()).recover()
+
+
+def test_batchnorm_statistics_cost_nothing():
+    objective = resolve(sets=["objective=sre2l"]).config.objective
+    seconds = estimates.Trial(plan.prepare(small(objective=objective)), Cache()).statistics()
+    assert seconds < 0.5
+
+
+@pytest.mark.parametrize(
+    ("full", "seconds", "sizes"),
+    [(3, 0.01, [3]), (96, 0.001, [12, 96]), (96, 0.01, [12, 40]), (96, 0.03, [12, 24]), (96, 0.1, [12, 6])],
+)
+def test_batches_that_take_long_are_tried_with_fewer_images(full, seconds, sizes, monkeypatch):
+    tried = []
+
+    def trying(self, work, size):
+        tried.append(size)
+        return Cost(1.0, seconds * size, 1e6 + size)
+
+    monkeypatch.setattr(estimates.Trial, "_try", trying)
+    one = estimates.Trial(plan.prepare(small()), Cache())
+    cost = one._cost(lambda size: None, full)
+    assert tried == sizes
+    assert cost.step == pytest.approx(seconds * full)
+    assert cost.bytes == pytest.approx(1e6 + full)
+    assert cost.whole == one.whole == (full in sizes)
+
+
+def test_an_unsteady_machine_does_not_bend_the_line():
+    noisy = estimates._line(Cost(step=1.0), 10, Cost(step=9.0), 20, 80)
+    assert noisy.step == 9.0 * 4
+    assert estimates._line(Cost(step=3.0), 10, Cost(step=2.0), 20, 80).step == 2.0
+
+
+def test_memory_is_what_tensors_hold_at_once():
+    meter = estimates._Tensors()
+    with meter:
+        for _ in range(5):
+            a = torch.ones(1000)
+            b = (a * 2)[:10]
+            a.add_(1)
+            del a, b
+        kept = torch.ones(500)
+        del kept
+    assert meter.peak == 8000
+
+
+def test_memory_grows_with_the_images(teacher):
+    def needed(**changes):
+        one = estimates.Trial(plan.prepare(small(**changes)), Cache())
+        one.recover()
+        return one._peak
+
+    few, many = needed(recover={"classes_per_batch": 2}), needed(recover={"classes_per_batch": 10})
+    assert 2 * few < many < 10 * few
+
+
+def test_weights_that_are_drawn_meanwhile_are_not_disturbed():
+    from concurrent.futures import ThreadPoolExecutor
+
+    config = small(**WORK)
+    prepared = plan.prepare(config)
+    alone = artefacts.new_network(config, prepared.data).state_dict()
+    with ThreadPoolExecutor(1) as pool:
+        trying = pool.submit(estimate, prepared, Cache())
+        while not trying.done():
+            beside = artefacts.new_network(config, prepared.data).state_dict()
+            assert all(torch.equal(alone[name], beside[name]) for name in alone)

@@ -1,0 +1,76 @@
+"""An experiment that begins where it is pulled: on a thread of its own, left to others however it ends."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from engine.config import settings
+from engine.errors import Stopped, UserError
+from engine.events import STAGES, StageFinished
+from engine.runs import launch
+from engine.runs.control import Control
+from engine.runs.thread import Engine
+from engine.store import StoredRun, list_runs
+
+
+@pytest.fixture(autouse=True)
+def own_folders(monkeypatch, tmp_path):
+    monkeypatch.setenv("CFM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CFM_CACHE", str(tmp_path / "cache"))
+
+
+def smoke(*sets):
+    return settings.resolve(preset="smoke", sets=["validate.seeds=1", *sets])
+
+
+def test_everything_happens_on_the_engines_thread(tmp_path):
+    where, events, folders = set(), [], []
+
+    def opened(folder):
+        where.add(threading.current_thread())
+        assert StoredRun(folder).owner() is not None
+        folders.append(folder)
+
+    engine = Engine(launch.experiment(smoke(), None, "mine", ["test"], None, None, opened), events.append)
+    assert list_runs() == []
+    engine.start()
+    results = engine.result()
+    assert where == {engine}
+    assert [event.stage for event in events if isinstance(event, StageFinished)] == list(STAGES)
+    stored = StoredRun(folders[0])
+    assert stored.name == results["run"]
+    assert stored.name.startswith("mine-")
+    assert (stored.state(), stored.owner()) == ("finished", None)
+
+
+def test_a_run_that_was_stopped_is_taken_up_again(tmp_path):
+    folder, control = tmp_path / "run", Control()
+    control.ask("stop", "a test")
+    with pytest.raises(Stopped):
+        list(launch.experiment(smoke("checkpoint_seconds=0"), folder, "run", control=control))
+    assert (StoredRun(folder).state(), StoredRun(folder).owner()) == ("stopped", None)
+    list(launch.experiment(smoke("checkpoint_seconds=0"), folder, "run"))
+    assert StoredRun(folder).state() == "finished"
+
+
+def test_a_run_that_is_left_at_any_point_has_no_owner(tmp_path):
+    work = launch.experiment(smoke(), tmp_path / "pulled", "run")
+    next(work)
+    assert StoredRun(tmp_path / "pulled").owner() is not None
+    work.close()
+    assert StoredRun(tmp_path / "pulled").owner() is None
+
+    def opened(folder):
+        raise RuntimeError("nobody listens")
+
+    with pytest.raises(RuntimeError, match="nobody listens"):
+        list(launch.experiment(smoke(), tmp_path / "unheard", "run", opened=opened))
+    assert StoredRun(tmp_path / "unheard").owner() is None
+
+
+def test_what_cannot_begin_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match="no file"):
+        list(launch.experiment(smoke("backbone.teacher=none.pth"), tmp_path / "run", "run"))
+    assert not (tmp_path / "run").exists()

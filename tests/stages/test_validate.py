@@ -1,0 +1,181 @@
+"""Relabelling and validation: labels do not depend on batches, students on nothing but their keys."""
+
+import numpy as np
+import pytest
+import stages
+import torch
+from stages import drive, small
+
+from engine.backbones.labeller import Labeller
+from engine.events import EpochFinished
+from engine.runs import artefacts
+from engine.spectral import recovery_batches
+from engine.stages import relabel, squeeze, training, validate
+from engine.store.cache import key
+
+
+@pytest.fixture
+def control(digits):
+    return recovery_batches.control_set(small(), digits.train)
+
+
+def train(config, teacher, control, digits, cpu, labels=None):
+    sources = {"random": control}
+    return drive(validate.validate(config, teacher, sources, digits.test, cpu, labels))
+
+
+def test_results_carry_every_seed_with_last_and_best(teacher, control, digits, cpu):
+    config = small(validate={"epochs": 4, "evaluate_every": 2, "evaluate_from": 0.5})
+    events, results = drive(
+        validate.validate(config, teacher, {"distilled": control, "random": control}, digits.test, cpu)
+    )
+    assert [(r.source, r.seed) for r in results] == [
+        ("distilled", 0), ("random", 0), ("distilled", 1), ("random", 1),
+    ]  # fmt: skip
+    for result in results:
+        assert [epoch for epoch, _ in result.curve] == [2, 4]
+        assert result.last == result.curve[-1][1]
+        assert result.best == max(value for _, value in result.curve)
+    # The same images under another name give the same student: nothing depends on what ran before.
+    assert [r.curve for r in results if r.source == "random"] == [
+        r.curve for r in results if r.source == "distilled"
+    ]
+    epochs = [e for e in events if isinstance(e, EpochFinished)]
+    assert len(epochs) == 4 * 4
+
+
+def test_students_differ_between_seeds_and_repeat_exactly(teacher, control, digits, cpu):
+    config = small()
+    first, _ = train(config, teacher, control, digits, cpu)
+    again, _ = train(config, teacher, control, digits, cpu)
+    assert [e.loss for e in first] == [e.loss for e in again]
+    by_seed = {e.seed: e.loss for e in first}
+    assert by_seed[0] != by_seed[1]
+
+
+def test_stored_labels_depend_neither_on_batch_size_nor_on_order(teacher, control, cpu, monkeypatch):
+    config = small(relabel={"mode": "stored"})
+    _, whole = stages.label(config, teacher, control, cpu)
+    monkeypatch.setattr(relabel, "RELABEL_BATCH", 7)
+    _, parts = stages.label(config, teacher, control, cpu)
+    assert whole.dtype == torch.float16
+    assert whole.shape == (3, 20, 10)
+    torch.testing.assert_close(whole, parts, rtol=2e-3, atol=2e-3)
+    views, label = relabel.FkdViews(config, control, cpu), Labeller(teacher, cpu, "float32")
+    order = np.random.default_rng(0).permutation(20)
+    torch.testing.assert_close(
+        label(views.batch(2, order)).half(),
+        whole[2][torch.from_numpy(order)],
+        rtol=2e-3,
+        atol=2e-3,
+    )
+
+
+def test_stored_and_online_labels_train_the_same_student(teacher, control, digits, cpu):
+    config = small(validate={"seeds": 1})
+    stored, _ = stages.label(config, teacher, control, cpu)
+    by_store, _ = train(config, teacher, control, digits, cpu, {"random": stored})
+    online = validate.Student(config, "convnet", 0, "random", control, cpu)
+    views, label = relabel.FkdViews(config, control, cpu), Labeller(teacher, cpu, "float32")
+    trainer = training.Trainer(online.model, config.validate_.optimiser, 3)
+    for expected in by_store:
+        assert list(online.epoch(trainer, views, label, None)) == [None] * (len(views.batches(0)) - 1)
+        assert float(trainer.end_epoch(len(control))) == pytest.approx(expected.loss, rel=0.02)
+
+
+def test_a_pruned_store_reuses_its_epochs(teacher, control, digits, cpu):
+    config = small(relabel={"mode": "stored", "stored_epochs": 2})
+    stored, _ = stages.label(config, teacher, control, cpu)
+    assert stored.epochs == 2
+    assert [stored.epoch(e) for e in range(5)] == [0, 1, 0, 1, 0]
+    _, results = train(config, teacher, control, digits, cpu, {"random": stored})
+    assert len(results) == 2
+
+
+def test_labels_are_the_teachers_logits_on_the_plain_view(teacher, control, cpu):
+    config = small(validate={"views": {}, "cutmix": "none"})
+    _, logits_ENK = stages.label(config, teacher, control, cpu)
+    expected = teacher(control.batch(range(20), cpu))
+    torch.testing.assert_close(logits_ENK[0].float(), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_kd_loss_is_kl_without_the_temperature_factor():
+    rng = np.random.default_rng(0)
+    student, teacher = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+
+    def softmax(x):
+        e = np.exp(x / 20.0)
+        return e / e.sum(axis=1, keepdims=True)
+
+    p, q = softmax(teacher), softmax(student)
+    expected = (p * np.log(p / q)).sum(axis=1).mean()
+    found = validate.kd_loss(torch.tensor(student), torch.tensor(teacher), 20.0)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    logits = torch.tensor(student)
+    assert float(validate.kd_loss(logits, logits, 20.0)) == pytest.approx(0.0, abs=1e-7)
+
+
+def test_averaged_weights_are_the_mean_of_the_last_epochs(teacher, control, digits, cpu):
+    config = small(validate={"epochs": 4, "average": 0.5, "seeds": 1})
+    student = validate.Student(config, "convnet", 0, "random", control, cpu)
+    seen = []
+    original = student._update_average
+
+    def remember(epoch):
+        seen.append(student.model.state_dict()["classifier.weight"].clone())
+        original(epoch)
+
+    student._update_average = remember
+    label = Labeller(teacher, cpu, "float32")
+    drive(student.train(label, None, digits.test))
+    averaged = student.average.module.state_dict()["classifier.weight"]
+    torch.testing.assert_close(averaged, (seen[2] + seen[3]) / 2)
+
+
+def test_accuracy_counts_right_answers_and_leaves_the_model_alone(teacher, digits, cpu):
+    teacher.train()
+    found = training.accuracy(teacher, digits.test, cpu)
+    assert teacher.training
+    teacher.eval()
+    with torch.no_grad():
+        right = teacher(digits.test.batch(range(len(digits.test)), cpu)).argmax(1) == digits.test.labels_N
+    assert found == pytest.approx(100.0 * right.float().mean().item())
+
+
+def test_a_last_batch_of_one_joins_its_neighbour():
+    parts = training.batches_of(np.arange(11), 5)
+    assert [len(part) for part in parts] == [5, 6]
+    assert np.concatenate(parts).tolist() == list(range(11))
+    assert [len(part) for part in training.batches_of(np.arange(1), 5)] == [1]
+
+
+def test_a_student_that_learns_approaches_its_teacher(digits, cpu):
+    """Trained on every real image under soft labels, a student agrees with a teacher that is worth it."""
+    config = small(
+        squeeze={"epochs": 6, "optimiser": {"lr": 0.05}},
+        validate={"epochs": 6, "seeds": 1, "batch": 64, "views": {}, "cutmix": "none", "temperature": 1.0},
+    )
+    _, taught = drive(squeeze.squeeze(config, artefacts.new_network(config, digits), digits.train, cpu))
+    _, (result,) = drive(validate.validate(config, taught, {"distilled": digits.train}, digits.test, cpu))
+    reached = training.accuracy(taught, digits.test, cpu)
+    assert reached > 90
+    assert result.last > reached - 10
+
+
+def test_a_teacher_trained_in_bfloat16_is_another_with_weights_in_float32(digits, cpu):
+    plain, rounded = (small(squeeze={"epochs": 1, "precision": name}) for name in ("float32", "bfloat16"))
+    assert artefacts.teacher_key(plain, digits) != artefacts.teacher_key(rounded, digits)
+    settings = plain.squeeze.model_dump(mode="json", exclude={"precision"})  # as teachers are filed already
+    backbone = plain.backbone.model_dump(mode="json", exclude={"teacher", "also", "also_teachers"})
+    parts = {"format": artefacts.FORMAT, "seed": plain.seed, "data": digits.fingerprint}
+    assert artefacts.teacher_key(plain, digits) == key(**parts, backbone=backbone, squeeze=settings)
+
+    def trained(config):
+        model = artefacts.new_network(config, digits)
+        return drive(squeeze.squeeze(config, model, digits.train, cpu))[1].state_dict()
+
+    one, other = trained(plain), trained(rounded)
+    floats = {name: value for name, value in other.items() if value.is_floating_point()}
+    assert {value.dtype for value in floats.values()} == {torch.float32}
+    gaps = [float((one[name] - value).norm() / one[name].norm()) for name, value in floats.items()]
+    assert 0 < max(gaps) < 0.2

@@ -1,0 +1,284 @@
+"""What a sweep's description means: its points, their names and settings, and what is refused."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import swept
+import torch
+from swept import TINY, expanded
+
+from engine.config import Config, settings
+from engine.config.presets import sweep_names
+from engine.errors import UserError
+from engine.methods import rded
+from engine.spectral import recovery_batches
+from engine.sweep import description, folder, points
+from engine.sweep.description import Options, fitting, read
+from engine.sweep.schedule import Schedule, needs
+
+GRID = {"preset": "smoke", "grid": {"objective": ["cfm", "lfm"], "seed": [0, 1]}}
+
+
+def refused(values, **options):
+    with pytest.raises(UserError) as caught:
+        expanded(values, **options)
+    return caught.value
+
+
+def test_points_are_all_combinations_each_with_its_own_settings():
+    found = expanded({**GRID, "set": {"recover": {"iterations": 2}, "objective.beta": 0.5}})
+    assert [point.name for point in found] == [
+        "objective=cfm,seed=0",
+        "objective=cfm,seed=1",
+        "objective=lfm,seed=0",
+        "objective=lfm,seed=1",
+    ]
+    assert [(point.row, point.config.seed) for point in found] == [
+        ("cfm", 0),
+        ("cfm", 1),
+        ("lfm", 0),
+        ("lfm", 1),
+    ]
+    assert {point.column for point in found} == {"digits ipc 1 convnet"}
+    for point in found:
+        wanted = settings.resolve(
+            preset="smoke",
+            sets=[
+                f"objective={point.row}",
+                f"seed={point.config.seed}",
+                "recover.iterations=2",
+                "objective.beta=0.5",
+            ],
+        )
+        assert point.config == wanted.config
+
+
+def test_what_a_point_passes_on_to_its_run_arrives_at_the_same_settings():
+    environ = {"CFM_RECOVER__LR": "0.125"}
+    values = {**GRID, "cases": {"a": {"recover.views.crop_scale": None, "protocol": "paper"}, "b": {}}}
+    for point in expanded(values, environ):
+        assert point.config.recover.lr == 0.125
+        again = settings.resolve(preset=point.preset, sets=point.sets(environ), environ=environ)
+        assert again.config == point.config
+        assert points.from_record(json.loads(json.dumps(point.record()))) == point
+
+
+def test_cases_have_names_and_the_grid_multiplies_them():
+    values = {
+        "preset": "smoke",
+        "cases": {"plain": {}, "b+": {"objective.beta": 0.5}},
+        "grid": {"ipc": [1, 2]},
+    }
+    found = expanded(values)
+    assert [point.name for point in found] == ["plain,ipc=1", "plain,ipc=2", "b+,ipc=1", "b+,ipc=2"]
+    assert [(point.row, point.column) for point in found][1] == ("plain", "digits ipc 2 convnet ipc=2")
+    assert found[2].config.objective.beta == 0.5
+
+
+def test_names_are_short_unique_and_fit_for_folders():
+    terms = [[{"filter": "ridge", "signal": signal, "weight": 0.1}] for signal in ("none", "class", "mean")]
+    values = {
+        "preset": "smoke",
+        "grid": {"objective.terms": terms, "objective.taps": ["conv-input", "conv-output"]},
+    }
+    long = {"preset": "smoke", "grid": {"objective.terms": [term * 9 for term in terms]}}
+    for names in ([point.name for point in expanded(each)] for each in (values, long)):
+        assert len({name.lower() for name in names}) == len(names)
+        assert all(len(name) <= 104 and "/" not in name and " " not in name for name in names)
+    both = expanded({"preset": "smoke", "grid": {"squeeze.epochs": [1, 2], "validate.epochs": [2]}})
+    assert both[0].name == "squeeze.epochs=1,validate.epochs=2"
+
+
+def test_a_budget_scales_epochs_and_iterations_and_nothing_else():
+    (whole,) = expanded({"preset": "cifar10-10-convnet"})
+    (small,) = expanded({"preset": "cifar10-10-convnet"}, budget=0.01)
+    before, after = (settings.flat(point.config) for point in (whole, small))
+    changed = {key: [before[key], after[key]] for key in before if before[key] != after[key]}
+    assert changed == small.scaled
+    assert changed == {
+        "squeeze.epochs": [200, 2],
+        "recover.iterations": [1000, 10],
+        "validate.epochs": [1000, 10],
+    }
+    stored = {"preset": "smoke", "set": {"relabel.stored_epochs": 2}}
+    (least,) = expanded(stored, budget=1e-6)
+    assert least.scaled["relabel.stored_epochs"] == [2, 1]
+    assert least.config.validate_.epochs == 1
+
+
+def test_all_that_is_wrong_is_told_at_once_and_offers_the_nearest():
+    error = refused({"preset": "smoke", "cases": {"a": {"recovr.lr": 1}, "b": {"ipc": 0}, "c": {}, "d": {}}})
+    assert error.kind == "config"
+    assert "3 points of the sweep cannot run" in error.message
+    assert "a: unknown key 'recovr'" in error.message
+    assert "b: ipc = 0" in error.message
+    assert "d: it is the same experiment as c" in error.message
+    assert "recover" in error.hint
+    many = refused({"preset": "smoke", "grid": {"objective": ["cfn", "cfm"], "seed": [0, 1, 2]}})
+    assert "objective=cfn,seed=0 and 2 more: unknown method 'cfn'" in many.message
+    assert "'cfm'" in many.hint
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"preset": "smoke", "gird": {}}, "Did you mean 'grid'?"),
+        ({"preset": "smok"}, "Did you mean 'smoke'?"),
+        ({}, "either a preset or settings"),
+        ({**GRID, "settings": [{"dataset": "digits", "ipc": 1, "backbone": "convnet"}]}, "either a preset"),
+        ({"preset": "smoke", "grid": {"seed": []}}, "seed has no values"),
+        ({"preset": "smoke", "grid": {"seed": [1, 1]}}, "twice"),
+        ({"preset": "smoke", "grid": {"seed": 1}}, "must be a list"),
+        ({"preset": "smoke", "cases": {"a/b": {}}}, "cannot name a case"),
+        ({"preset": "smoke", "cases": {"a": {}}, "order": ["a", "b"]}, "order names 'b'"),
+        ({"settings": [{"dataset": "cifar", "ipc": 1, "backbone": "convnet"}]}, "cifar10"),
+        ({"settings": [{"dataset": "folder", "ipc": 1, "backbone": "convnet"}]}, "no preset has the images"),
+        ({"preset": "smoke", "paper": "table99"}, "'table99' is none of table2, table3"),
+        ({"preset": "smoke", "grid": {"seed": ["x"]}}, "seed = x must be a whole number (from the sweep)"),
+    ],
+)
+def test_a_description_that_is_none_is_refused_in_words(values, said):
+    error = refused(values)
+    assert said in error.message + error.hint
+
+
+def test_a_complaint_about_a_sweep_names_its_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("preset: smoke\ncases: {a: {}}\nagainst: b\n")
+    with pytest.raises(UserError) as told:
+        read(str(path))
+    assert told.value.message == f"{path}: against names 'b', which is no case; there are a"
+    assert "cfm sweep" in told.value.hint
+    with pytest.raises(UserError, match="is a folder"):
+        read(str(tmp_path))
+
+
+def test_a_sweep_goes_on_with_what_its_points_were_given(tmp_path):
+    place = swept.made(tmp_path / "two", GRID, {}).folder
+    first, second = {"data": "d", "teacher": "t"}, {"data": "d", "teacher": "u"}
+    folder.written(place, None, {"objective=cfm,seed=0": first})
+    stored = folder.written(place, None, {"objective=lfm,seed=0": second})
+    assert len(folder.points_of(stored)) == 4
+    folder.refuse_other_things(place, {"objective=cfm,seed=0": first, "objective=cfm,seed=1": second})
+    with pytest.raises(UserError, match="objective=cfm,seed=0 was given another teacher"):
+        folder.refuse_other_things(place, {"objective=cfm,seed=0": second})
+
+
+def test_settings_take_the_preset_that_fits():
+    exact = fitting("cifar100", 50, "convnet")
+    assert (exact.preset, exact.sets) == ("cifar100-50-convnet", {})
+    near = fitting("tiny-imagenet", 5, "convnet")
+    assert (near.preset, near.sets) == ("tiny50", {"ipc": 5, "backbone.name": "convnet"})
+    assert fitting("digits", 1, "convnet").preset == "digits"
+
+
+def test_options_choose_among_settings_and_beyond_them():
+    sweep = description.read("table3")[1]
+    names = lambda **options: [each.name for each in description.columns(sweep, Options(**options))]  # noqa: E731
+    assert len(names()) == 5
+    assert names(datasets=["imagenet"]) == [f"imagenet-{ipc}-resnet18" for ipc in (10, 50, 100)]
+    assert names(datasets=["tiny-imagenet"], ipcs=[1, 5], backbones=["convnet"]) == [
+        "tiny-imagenet-1-convnet",
+        "tiny-imagenet-5-convnet",
+    ]
+    assert names(datasets=["digits"], ipcs=[1]) == ["digits-1-resnet18"]
+    assert "change `preset`" in refused(TINY, datasets=["cifar10"]).hint
+    (point,) = expanded({"preset": "smoke"}, ipcs=[2], backbones=["resnet18"])
+    assert (point.config.ipc, point.config.backbone.name) == (2, "resnet18")
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_ready_sweeps_resolve(name):
+    called, sweep = description.read(name)
+    assert called == name
+    assert sweep.description
+    for options in (Options(), Options(datasets=["digits"], ipcs=[1], backbones=["convnet"], budget=0.01)):
+        found = points.expand(sweep, options)
+        assert len(found) == len(sweep.cases) * len(description.columns(sweep, options))
+        assert {point.row for point in found} == set(sweep.cases)
+
+
+#: Training images of the smallest class.
+LEAST = {"cifar10": 5000, "cifar100": 500, "tiny-imagenet": 500, "imagenet": 732}
+
+
+def test_rded_finds_images_enough_at_every_point_of_ready_sweeps():
+    sweeps = [description.read(name)[1] for name in sweep_names()]
+    found = [point.config for sweep in sweeps for point in points.expand(sweep, Options())]
+    selecting = [config for config in found if config.recover.algorithm == "select"]
+    assert {config.data.name for config in selecting} == set(LEAST)
+    for config in selecting:
+        least = LEAST[config.data.name]
+        one_class = SimpleNamespace(labels_N=torch.zeros(least, dtype=torch.long), classes=["a"], size=32)
+        recovery_batches.require_enough(config, one_class)
+        pool, _ = rded.drawn(config, one_class, 0)
+        assert len(set(pool.tolist())) >= config.ipc * config.recover.select.factor**2
+
+
+def test_ready_sweeps_are_those_of_the_paper():
+    of = {name: description.read(name)[1] for name in sweep_names()}
+    assert list(of["table2"].cases) == [
+        *("random", "dm", "dc", "mtt", "frepo", "sre2l", "gvbsm", "dwa", "rded", "cfm")
+    ]
+    six = {point.row: point.config.objective for point in points.expand(of["figure6"], Options(ipcs=[10]))}
+    assert [six[row].beta for row in six if row.startswith("ridge")] == [1e-1, 1e-2, 1e-3, 1e-4]
+    assert (six["low-pass"].method, six["cfm"].schedule.kind) == ("lfm", "cosine")
+    parts = {point.row: point.config.objective for point in points.expand(of["table5"], Options())}
+    told = {row: (len(each.terms), each.ce) for row, each in parts.items()}
+    assert told == {"filter": (1, 0), "filter+signal": (2, 0), "filter+signal+ce": (2, 1)}
+    assert len(of["table4"].common["validate.students"]) == 6
+    assert all(sweep.common["validate.seeds"] >= 3 for sweep in of.values())
+
+
+# --- order ------------------------------------------------------------------------------------------
+
+
+def test_what_is_shared_is_made_by_one_point_while_the_others_wait():
+    found = expanded({**GRID, "grid": {"seed": [0, 1], "objective": ["cfm", "lfm", "sre2l"]}})
+    schedule = Schedule(found)
+
+    def begin():
+        name = schedule.next()
+        if name is not None:
+            schedule.states[name] = "running"
+        return name
+
+    assert begin() == "seed=0,objective=cfm"
+    assert begin() == "seed=1,objective=cfm"  # another teacher
+    assert begin() is None
+    schedule.reached("seed=0,objective=cfm", "statistics")
+    assert begin() == "seed=0,objective=sre2l"  # the same teacher, its statistics at other taps
+    assert begin() is None
+    schedule.reached("seed=0,objective=cfm", "recover")
+    assert begin() == "seed=0,objective=lfm"
+    schedule.states["seed=1,objective=cfm"] = "failed"  # the next one makes it
+    assert begin() == "seed=1,objective=lfm"
+    assert begin() is None
+
+
+def test_what_was_begun_goes_on_first():
+    found = expanded(GRID)
+    assert Schedule(found, ["objective=lfm,seed=0"]).next() == "objective=lfm,seed=0"
+    assert Schedule(found).next() == "objective=cfm,seed=0"
+
+
+def test_needs_are_told_by_what_determines_them():
+    def of(**changes):
+        return needs(Config.model_validate(changes))
+
+    assert of() == of(recover={"lr": 0.5}, ipc=3)
+    assert of()["squeeze"] != of(seed=1)["squeeze"]
+    assert of(backbone={"teacher": "a.pth"})["squeeze"] == []
+    assert of(backbone={"teacher": "a.pth"}) == of(backbone={"teacher": "a.pth"}, seed=1)
+    goal = {"taps": "bn-conv", "terms": [{"filter": "diagonal"}]}
+    several = of(backbone={"also": ["resnet18"]}, recover={"emu": False}, objective=goal)
+    assert several["squeeze"] == of()["squeeze"] + of(backbone={"name": "resnet18"})["squeeze"]
+    assert len(several["statistics"]) == 2
+    assert of(recover={"algorithm": "none"})["statistics"] == []
+    assert of()["squeeze"] == of(statistics={"batch": 3})["squeeze"]
+    assert of()["statistics"] != of(statistics={"batch": 3})["statistics"]
+    given, mixed = {"teacher": "a.pth"}, {"order": "mixed"}
+    assert of(backbone=given, statistics=mixed) == of(backbone=given, statistics=mixed, seed=1)
+    batched = {**mixed, "estimator": "batched"}
+    assert of(backbone=given, statistics=batched) != of(backbone=given, statistics=batched, seed=1)
