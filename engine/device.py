@@ -72,10 +72,10 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 @contextmanager
 def conv_precision(precision: str) -> Iterator[None]:
-    """Let cuDNN's convolutions use TF32 within the block if `precision` is tf32.
+    """Allow TF32 in cuDNN convolutions inside the block if `precision` is tf32.
 
-    The block holds forward and backward pass. Matrix products keep float32, and with them Ψ, filters and
-    linear layers: cuBLAS has a switch of its own, which stays off. The switch is one for the whole process.
+    Put forward and backward pass inside. Matrix products (Ψ, filters, linear layers) stay in float32, because
+    cuBLAS has its own flag. The flag is process-wide.
     """
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -90,7 +90,7 @@ def explain_out_of_memory(device: torch.device, what: str, hint: str) -> Iterato
     """Raise UserError("memory") where the block runs out of memory on `device`.
 
     what: stage and batch, the subject of the message, as in "recovery of batch 3 (200 images of 224 px)".
-    hint: which setting lowers the need.
+    hint: the setting that reduces memory use.
     """
     try:
         yield
@@ -105,4 +105,5 @@ def explain_out_of_memory(device: torch.device, what: str, hint: str) -> Iterato
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether an allocator raised `error`; the CPU's and MPS's raise a plain RuntimeError."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(text in str(error) for text in ("can't allocate memory", "MPS backend out of memory"))
+    texts = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return known or any(text in str(error) for text in texts)

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.config import Config
 
-#: Settings that say where and how a run is computed; none of them changes what comes out but for rounding.
+#: Settings that choose where and how a run computes; they change results only by rounding.
 LOCAL_SETTINGS = (
     "device",
     "checkpoint_seconds",

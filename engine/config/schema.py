@@ -157,7 +157,7 @@ class Recover(Node):
     select: Select = Select()
     shared_view: bool = True  #: one draw for the whole batch, or one per image
     precision: Precision = "float32"  #: of the network; statistics are float32 whatever it is
-    micro_batch: Positive | None = None  #: images that pass through the network at once; None: the batch
+    micro_batch: Positive | None = None  #: images per forward pass; None: the whole batch
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recover:

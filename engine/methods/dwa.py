@@ -38,17 +38,13 @@ def perturbed(
     size = micro_batch or len(x_MCHW)
     parts = list(zip(torch.split(x_MCHW, size), torch.split(labels_M, size), strict=True))
     for _ in range(settings.steps):
-        gradients: list[Tensor | None] = [None for _ in weights]
+        climber.zero_grad()
         for part_MCHW, part_M in parts:
-            ce = F.cross_entropy(climber(part_MCHW), part_M) * (len(part_M) / len(labels_M))
-            found = torch.autograd.grad(ce, weights, allow_unused=True)
-            gradients = [_added(*pair) for pair in zip(gradients, found, strict=True)]
-        ascend(weights, gradients, settings.rho / settings.steps)
+            ce = F.cross_entropy(climber(part_MCHW), part_M)
+            (ce * (len(part_M) / len(labels_M))).backward()  # type: ignore[no-untyped-call]
+        ascend(weights, [weight.grad for weight in weights], settings.rho / settings.steps)
+    climber.zero_grad()
     return climber.requires_grad_(False)
-
-
-def _added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return other if one is None else one if other is None else one + other
 
 
 @torch.no_grad()

@@ -161,15 +161,16 @@ class Trial:
         settings = self.config.recover
         steady, through = self._through()
         plan = recovery_batches.batches(self.config, len(self.train.classes))
+        images = len(plan[0][1])
 
         def work(size: int) -> Work:
-            few = _changed(settings, classes_per_batch=size, iterations=EPOCHS)
+            part = None if settings.micro_batch is None else -(-settings.micro_batch * size // images)
+            few = _changed(settings, classes_per_batch=size, iterations=EPOCHS, micro_batch=part)
             config = _changed(self.config, recover=few, objective=steady)
             device, keep = self.device, lambda *_: None
             return recover.recover(config, *through[0], self.train, device, keep, None, through[1:])
 
-        images = len(plan[0][1])
-        cost = self._cost(work, images, min(images, settings.micro_batch or images))
+        cost = self._cost(work, images)
         return cost.setup + len(plan) * settings.iterations * cost.step
 
     def _select(self) -> float:
@@ -272,16 +273,16 @@ class Trial:
 
     # --- measuring --------------------------------------------------------------------------------
 
-    def _cost(self, work: Callable[[int], Work], full: int, at_once: int | None = None) -> Cost:
-        """What a stage takes whose batches have `full` images, of which `at_once` are in memory."""
+    def _cost(self, work: Callable[[int], Work], full: int) -> Cost:
+        """What a stage takes whose batches have `full` images."""
         size = min(full, max(LEAST, -(-full // SHARE)))
         cost = self._try(work, size)
         if size < full and cost.step >= LONG and size // 2 >= 2:
             half = size // 2
-            cost = _line(self._try(work, half), half, cost, size, full, at_once)
+            cost = _line(self._try(work, half), half, cost, size, full)
         elif size < full and cost.step > 0:
             larger = min(full, max(2 * size, int(size * QUICK / cost.step)))
-            cost = _line(cost, size, self._try(work, larger), larger, full, at_once)
+            cost = _line(cost, size, self._try(work, larger), larger, full)
         self.whole &= cost.whole
         self._peak = max(self._peak, cost.bytes)
         return cost
@@ -336,22 +337,19 @@ def _some(images: ImageSet, count: int) -> ImageSet:
     return ImageSet.from_arrays(images.pixels(chosen), labels_N, images.classes, images.mean, images.std)
 
 
-def _line(small: Cost, size: int, large: Cost, larger: int, full: int, at_once: int | None = None) -> Cost:
-    """What `full` images take by the line through two smaller sizes; bytes by those that are there at once.
+def _line(small: Cost, size: int, large: Cost, larger: int, full: int) -> Cost:
+    """What `full` images take by the line through two smaller sizes.
 
     It neither falls nor rises faster than the images' number, however unsteady the machine was.
     """
 
-    def extrapolated(low: float, high: float, images: int) -> float:
-        line = high + (high - low) / (larger - size) * (images - larger)
-        return min(max(high, line), high * images / larger)
+    def at_full(low: float, high: float) -> float:
+        line = high + (high - low) / (larger - size) * (full - larger)
+        return min(max(high, line), high * full / larger)
 
-    held = max(larger, full if at_once is None else at_once)
-    step, memory = (
-        extrapolated(small.step, large.step, full),
-        extrapolated(small.bytes, large.bytes, held),
+    return Cost(
+        large.setup, at_full(small.step, large.step), at_full(small.bytes, large.bytes), larger == full
     )
-    return Cost(large.setup, step, memory, larger == full)
 
 
 # --- memory --------------------------------------------------------------------------------------

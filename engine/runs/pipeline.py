@@ -94,7 +94,7 @@ class Pipeline:
         self.place = Place(plan.device, cache)
         self.run = run
         self.command = command
-        self.work = StageWork(run)
+        self.work = StageWork(run, plan.device)
 
     def stages(self) -> Generator[Event, None, Results]:
         """Squeeze, statistics, recover, relabel, validate; returns the document of results."""

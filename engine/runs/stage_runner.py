@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from engine.device import explain_out_of_memory
 from engine.events import Event, Notice, Stage, StageFinished, StageStarted, told_as
 from engine.savepoint import SavePoint, State
 from engine.store import Run
@@ -23,8 +24,9 @@ class StageWork:
     whether it was reused, computed by none of them.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, device: torch.device) -> None:
         self.timings: dict[str, Any] = {}
+        self._device = device
         self._run = run
         self._before = run.spent()
 
@@ -54,7 +56,8 @@ class StageWork:
             yield _with_seconds(event, seconds) if isinstance(event, SavePoint) else event
             began = time.perf_counter()
 
-        artefact, reused = yield from told_as(begin(saved), tell)
+        with explain_out_of_memory(self._device, f"the stage {stage}", "use a device with more memory"):
+            artefact, reused = yield from told_as(begin(saved), tell)
         seconds += time.perf_counter() - began
         if stage != "validate":  # the students are on disk with the results
             self._run.forget(stage)

@@ -1,9 +1,9 @@
 """A batch seen through a backbone: moments of every tap and the cross-entropy, at once or in micro-batches.
 
 Micro-batches need the memory of one part of the batch and give the values and the gradient of the whole, up
-to rounding. Moments are not means over images, so their gradient is known only once all parts were seen: a
-first pass without gradients finds the moments, and a second one, in backward, carries their gradient to the
-views.
+to rounding. The loss depends on the moments of the whole batch, so gradients need two passes: the first
+computes the moments without gradients, the second, in backward, propagates their gradient to the views one
+part at a time.
 Legend: M images, C channels, H, W, D features, K classes.
 """
 
@@ -20,10 +20,10 @@ from engine.spectral import matching
 from engine.spectral.moments import (
     Moments,
     batch_moments,
+    count_positions,
     covariance_gradient,
     flc_gradient,
     merge,
-    positions_of,
     variance_gradient,
 )
 from engine.spectral.taps import Tapped
@@ -63,16 +63,13 @@ class Observer:
     def parts(self) -> Iterator[tuple[slice, float]]:
         """Yield each micro-batch with its share of the images."""
         images = len(self.labels_M)
-        for start in range(0, images, self.size or images):
-            part = slice(start, min(start + (self.size or images), images))
+        size = self.size or images
+        for start in range(0, images, size):
+            part = slice(start, min(start + size, images))
             yield part, (part.stop - part.start) / images
 
-    def flatten(self, taps: Sequence[Moments]) -> tuple[Tensor, ...]:
-        """Return the tensors that `unflatten` makes moments of; autograd passes no other kind of value."""
-        return tuple(value for tap in taps for value in tap.measured().values())
-
     def unflatten(self, values: Sequence[Tensor]) -> list[Moments]:
-        """Return the moments that were flattened."""
+        """Return the moments whose `measured` tensors are given, tap after tap."""
         per_tap = 2 + self.flc
         taps = []
         for index, name in enumerate(self.network.names):
@@ -90,16 +87,19 @@ class _MicroBatches(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, view_MCHW: Tensor, observer: Observer) -> tuple[Tensor, ...]:
-        ce, found, shares = view_MCHW.new_zeros(()), [], []
+        ce, taps, seen = view_MCHW.new_zeros(()), list[Moments](), 0.0
         for part, share in observer.parts():
             features, logits_MK = observer.network(view_MCHW[part])
             ce = ce + share * matching.cross_entropy(logits_MK, observer.labels_M[part])
-            found.append(observer.moments(features, observer.onehot_MK[part]))
-            shares.append(share)
-        taps = [merge(parts, shares) for parts in zip(*found, strict=True)]
+            part_taps = observer.moments(features, observer.onehot_MK[part])
+            seen += share
+            if taps:  # merged at once: one Ψ per tap and part would take more memory than the features
+                pairs = zip(taps, part_taps, strict=True)
+                part_taps = [merge(pair, (1.0 - share / seen, share / seen)) for pair in pairs]
+            taps = part_taps
         ctx.observer = observer
         ctx.save_for_backward(view_MCHW, *(tap.mean_D for tap in taps))
-        return (ce, *observer.flatten(taps))
+        return (ce, *(value for tap in taps for value in tap.measured().values()))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
@@ -111,16 +111,18 @@ class _MicroBatches(torch.autograd.Function):
             with torch.enable_grad():
                 features, logits_MK = observer.network(part_MCHW)
                 ce = share * matching.cross_entropy(logits_MK, observer.labels_M[part])
-            wanted = []
+            feature_gradients = []
             for x_MDHW, mean_D, tap in zip(features, means, taps, strict=True):
-                count = round(positions_of(x_MDHW) / share)
+                count = round(count_positions(x_MDHW) / share)
                 if observer.covariance:
                     each = covariance_gradient(x_MDHW, mean_D, tap.mean_D, tap.cov_DD, count=count)
                 else:
                     each = variance_gradient(x_MDHW, mean_D, tap.mean_D, tap.var_D, count=count)
                 if observer.flc:
                     each = each + flc_gradient(x_MDHW, observer.onehot_MK[part], tap.flc_DK, count=count)
-                wanted.append(each)
+                feature_gradients.append(each)
             outputs = [ce, *features]
-            (gradient_MCHW[part],) = torch.autograd.grad(outputs, part_MCHW, [ce_gradient, *wanted])
+            (gradient_MCHW[part],) = torch.autograd.grad(
+                outputs, part_MCHW, [ce_gradient, *feature_gradients]
+            )
         return gradient_MCHW, None

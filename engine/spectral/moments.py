@@ -88,8 +88,8 @@ def positions(x_MDHW: Tensor) -> Tensor:
 class _Covariance(torch.autograd.Function):
     """Biased mean and covariance over all positions; its gradient needs one product, not two.
 
-    Only the features are kept for backward, as the network made them, and they are centred again there:
-    centred rows would be a copy of every tap's features.
+    Backward keeps the features as the network made them and centres them again; saving centred rows would
+    copy every tap's features.
     """
 
     @staticmethod
@@ -103,7 +103,7 @@ class _Covariance(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Tensor:
         x_MDHW, mean_D = ctx.saved_tensors
-        return covariance_gradient(x_MDHW, mean_D, *gradients, count=positions_of(x_MDHW))
+        return covariance_gradient(x_MDHW, mean_D, *gradients, count=count_positions(x_MDHW))
 
 
 class _Variance(torch.autograd.Function):
@@ -122,15 +122,16 @@ class _Variance(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Tensor:
         x_MDHW, mean_D = ctx.saved_tensors
-        return variance_gradient(x_MDHW, mean_D, *gradients, count=positions_of(x_MDHW))
+        return variance_gradient(x_MDHW, mean_D, *gradients, count=count_positions(x_MDHW))
 
 
 def covariance_gradient(
     x_MDHW: Tensor, mean_D: Tensor, mean_gradient_D: Tensor, cov_gradient_DD: Tensor, *, count: int
 ) -> Tensor:
-    """Return the gradient for features of which mean and covariance over `count` positions were computed.
+    """Return the gradient with respect to the features, given those of their mean and covariance.
 
-    x_MDHW: all of them, or those of some of the images; mean_D: the mean over all. Shape and type of x_MDHW.
+    x_MDHW: the features of all images, or of some. mean_D: the mean over all `count` positions. Returns the
+    shape and type of x_MDHW.
     """
     centred_ND = positions(widen(x_MDHW)) - mean_D
     symmetric_DD = (cov_gradient_DD + cov_gradient_DD.T) / count
@@ -140,7 +141,7 @@ def covariance_gradient(
 def variance_gradient(
     x_MDHW: Tensor, mean_D: Tensor, mean_gradient_D: Tensor, var_gradient_D: Tensor, *, count: int
 ) -> Tensor:
-    """Return the gradient for features of which mean and variance were computed, as above."""
+    """Return the gradient with respect to the features, given those of their mean and variance."""
     centred_ND = positions(widen(x_MDHW)) - mean_D
     return _as_features(
         torch.addcmul(mean_gradient_D / count, centred_ND, 2 * (var_gradient_D / count)), x_MDHW
@@ -148,7 +149,7 @@ def variance_gradient(
 
 
 def flc_gradient(x_MDHW: Tensor, onehot_MK: Tensor, gradient_DK: Tensor, *, count: int) -> Tensor:
-    """Return the gradient for features of which Φ was computed over images of `count` positions in all."""
+    """Return the gradient with respect to the features, given that of Φ over `count` positions."""
     gradient_MD = onehot_MK.to(gradient_DK.dtype) @ gradient_DK.T / count
     return gradient_MD[:, :, None, None].to(x_MDHW.dtype)
 
@@ -164,7 +165,7 @@ def widen(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def positions_of(x_MDHW: Tensor) -> int:
+def count_positions(x_MDHW: Tensor) -> int:
     """N: how many positions all images have."""
     return x_MDHW.numel() // x_MDHW.shape[1]
 
@@ -199,8 +200,8 @@ def merge(parts: Sequence[Moments], shares: Sequence[float]) -> Moments:
         if part.cov_DD is None:
             var_D = var_D + share * (part.var_D + gap_D.square())
         else:
-            own_DD = share * (part.cov_DD + torch.outer(gap_D, gap_D))
-            cov_DD = own_DD if cov_DD is None else cov_DD + own_DD
+            part_DD = share * (part.cov_DD + torch.outer(gap_D, gap_D))
+            cov_DD = part_DD if cov_DD is None else cov_DD + part_DD
         if part.flc_DK is not None:
             flc_DK = share * part.flc_DK if flc_DK is None else flc_DK + share * part.flc_DK
     return Moments(parts[0].name, mean_D, var_D if cov_DD is None else cov_DD.diagonal(), cov_DD, flc_DK)

@@ -111,10 +111,9 @@ def _optimised(
     pace, spectra = Pace(config.checkpoint_seconds), Spectra(reals[0])
     for number, where in list(enumerate(plan, start=1))[at["batch"] - 1 :]:
         batch = Batch(config, networks[0], reals[0], train, betas[number - 1], number, earlier)
-        images = f"{len(where[1])} images of {train.size} px"
-        with explain_out_of_memory(
-            device, f"recovery of batch {number} ({images})", _smaller(config, where[1])
-        ):
+        images = len(where[1])
+        what = f"recovery of batch {number} ({images} images of {train.size} px)"
+        with explain_out_of_memory(device, what, _micro_batch_hint(config, images)):
             batch.take_turns(list(zip(networks, reals, strict=True))[1:], moves)
             batch.start(starts[where], where[1], saved, backbones[0][0])
             yield from batch.optimise(len(plan), pace, spectra)
@@ -128,12 +127,12 @@ def _optimised(
     return None if earlier is None else [moments.to(torch.device("cpu")) for moments in earlier]
 
 
-def _smaller(config: Config, classes_M: np.ndarray) -> str:
-    """How a batch that does not fit can be made to fit."""
-    half = max(1, (config.recover.micro_batch or len(classes_M)) // 2)
-    return (
-        f"resume with --set recover.micro_batch={half}, or lower: the images stay the same but for rounding"
-    )
+def _micro_batch_hint(config: Config, images: int) -> str:
+    """Return the hint for a batch that does not fit into memory."""
+    half = min(config.recover.micro_batch or images, images) // 2
+    if half == 0:
+        return "set recover.precision=bfloat16, or use a device with more memory"
+    return f"resume with --set recover.micro_batch={half}; each step stays the same up to rounding"
 
 
 def _batch_end(

@@ -120,8 +120,8 @@ def relabel(
         logits_NK = torch.empty((len(images), len(images.classes)), dtype=torch.float16)
         for start in range(0, len(images), RELABEL_BATCH):
             indices = np.arange(start, min(start + RELABEL_BATCH, len(images)))
-            what = f"relabelling images {start + 1} to {indices[-1] + 1} of {source}"
-            with explain_out_of_memory(device, what, "set relabel.mode=online, whose batches are smaller"):
+            what = f"relabelling images {start + 1} to {indices[-1] + 1} of the {source} set"
+            with explain_out_of_memory(device, what, "set validate.precision=bfloat16"):
                 logits_NK[start : start + len(indices)] = label(views.batch(epoch, indices)).half().cpu()
             if indices[-1] + 1 < len(images) and pace.due():
                 yield SavePoint("relabel", partial(state_after, source, epoch))

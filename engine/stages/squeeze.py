@@ -46,14 +46,13 @@ def squeeze(
         place = {"epoch": trainer.epoch, "batch": trainer.batch}
         return captured(trainer.arrays(), log.where(trainer), log.hint, **place)
 
+    what = f"training the teacher with batches of {settings.batch}"
     while trainer.epoch < settings.epochs:
         epoch = trainer.epoch
         rng = generator(config.seed, "squeeze", epoch)
         batches = batches_of(rng.permutation(len(train)), settings.batch)
         drawn = augmentation.draw(settings.views, train.size, len(train), rng)
-        with explain_out_of_memory(
-            device, f"squeeze with batches of {settings.batch}", "lower squeeze.batch"
-        ):
+        with explain_out_of_memory(device, what, "lower squeeze.batch; it changes the result"):
             for _ in trainer.steps(batches, loss_of, config.seed, "squeeze"):
                 if pace.due():
                     yield from log.save_point(capture)

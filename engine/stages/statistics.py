@@ -72,7 +72,7 @@ def measure_set(
     since, size = time.monotonic(), config.statistics.batch
     for start in range(first, len(images), size):
         indices = order_N[start : start + size]
-        what = f"the statistics of images {start + 1} to {start + len(indices)}"
+        what = f"measuring the statistics of images {start + 1} to {start + len(indices)}"
         with explain_out_of_memory(device, what, "lower statistics.batch"), torch.no_grad():
             labels_M = upload(images.labels_N[indices], device)
             features, logits_MK = network(images.batch(indices, device))

@@ -160,7 +160,7 @@ class Student:
         while trainer.epoch < epochs:
             epoch = trainer.epoch
             what = f"training {self.architecture} with batches of {self.settings.batch}"
-            hint = "lower validate.batch, or set validate.precision=bfloat16"
+            hint = "set validate.precision=bfloat16, or lower validate.batch; both change the result"
             with explain_out_of_memory(self.device, what, hint):
                 for _ in self.epoch(trainer, views, label, stored):
                     if pace.due():

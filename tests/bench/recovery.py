@@ -138,8 +138,10 @@ def scene(
 class Ours:
     """One batch as `recover` optimises it."""
 
-    def __init__(self, scene: Scene, precision: Precision = "float32") -> None:
-        changes = scene.config.recover.model_copy(update={"precision": precision})
+    def __init__(
+        self, scene: Scene, precision: Precision = "float32", micro_batch: int | None = None
+    ) -> None:
+        changes = scene.config.recover.model_copy(update={"precision": precision, "micro_batch": micro_batch})
         config = scene.config.model_copy(update={"recover": changes})
         network = Tapped(scene.model, config.objective.taps, scene.device, precision)
         self.batch = recover.Batch(config, network, scene.real, scene.train, BETA, NUMBER, scene.earlier)

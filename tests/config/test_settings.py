@@ -212,7 +212,9 @@ def test_names_that_do_not_exist(tmp_path: Path) -> None:
 
 
 def test_settings_need_no_torch() -> None:
-    code = "import sys, engine.config.settings as settings; settings.resolve(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from engine.config import settings; settings.resolve(); sys.exit('torch' in sys.modules)"
+    )
     assert run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -27,16 +27,16 @@ import correctness
 import job
 import speed
 import torch
-from harness import Options, Row, Section, run_section
+from harness import Options, Row, Section, finite, run_section
 
 from engine import device as devices
 
 SECTIONS = [
     Section("correct", 70, correctness.first_steps),
-    Section("resume", 30, correctness.resumed),
+    Section("resume", 30, correctness.check_resume),
     Section("waits", 30, speed.waits),
     Section("recovery speed", 80, speed.recovery_speed),
-    Section("profile", 30, speed.profile),
+    Section("profile", 45, speed.profile),
     Section("students", 35, speed.students),
     Section("statistics, squeeze, evaluation", 45, speed.passes),
     Section("whole job", 220, job.whole),
@@ -52,7 +52,7 @@ def machine(options: Options) -> Row:
         facts["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         facts["cuda"], facts["cudnn"] = torch.version.cuda, torch.backends.cudnn.version()
     facts |= {"torch": torch.__version__, "python": platform.python_version()}
-    facts["commit"] = _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+    facts["commit"] = _output("git", "-C", str(ROOT), "describe", "--always", "--dirty")
     return facts
 
 
@@ -87,9 +87,10 @@ def main() -> int:
     for section in SECTIONS:
         left = WHOLE - (time.perf_counter() - began)
         if not given.only or section.name in given.only:
-            outcomes.append(run_section(section, options, min(section.seconds, left)))
+            limit = section.seconds if options.cuda else 3 * section.seconds
+            outcomes.append(run_section(section, options, min(limit, left)))
             document = {**facts, "quick": given.quick, "seconds": time.perf_counter() - began}
-            document["sections"] = [vars(outcome) for outcome in outcomes]
+            document["sections"] = [{**vars(each), "rows": list(map(finite, each.rows))} for each in outcomes]
             if given.out is not None:  # after every section: what is measured is kept, whatever comes
                 given.out.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
     missed = [row for outcome in outcomes for row in outcome.rows if row.get("ok") is False]

@@ -91,13 +91,15 @@ def _taps(
     labels_M = train.labels_N[list(indices)]
     onehot_MK = F.one_hot(labels_M, len(train.classes)).double()
     with torch.no_grad():
-        features, _ = reference.read(reference.double(model), names, x_MCHW, config.objective.patch)
+        features, _ = reference.read(reference.to_float64(model), names, x_MCHW, config.objective.patch)
     return [reference.measure(x_MDHW, onehot_MK) for x_MDHW in features]
 
 
-def batch_on_device(one: Case, number: int, device: torch.device, precision: str) -> recovery.Batch:
+def batch_on_device(
+    one: Case, number: int, device: torch.device, precision: str, micro_batch: int | None = None
+) -> recovery.Batch:
     """Return the engine's batch of this number, ready for its first step."""
-    changes = one.config.recover.model_copy(update={"precision": precision})
+    changes = one.config.recover.model_copy(update={"precision": precision, "micro_batch": micro_batch})
     config = one.config.model_copy(update={"recover": changes})
     network = Tapped(one.model, config.objective.taps, device, changes.precision, config.objective.patch)
     moves, earlier = None, one.moments(one.earlier, device)
@@ -123,7 +125,7 @@ def in_float64(
     classes = len(one.train.classes)
     labels_M = torch.arange(classes)
     onehot_MK = torch.eye(classes, dtype=torch.float64)
-    model = reference.double(one.model)
+    model = reference.to_float64(one.model)
     rng = generator(config.seed, "recover", number, 0)
     drawn = augmentation.draw(
         recovery_batches.views_at(config, 0), one.train.size, classes, rng, shared=settings_.shared_view
@@ -132,7 +134,7 @@ def in_float64(
     if settings_.perturb.steps:
         steps, rho = settings_.perturb.steps, settings_.perturb.rho
         model = reference.perturbed(model, view_MCHW.detach(), labels_M, steps, rho)
-    model = reference.double(model, masks)
+    model = reference.to_float64(model, masks)
     features, logits_MK = reference.read(model, one.names, view_MCHW, config.objective.patch)
     own = [reference.measure(x_MDHW, onehot_MK) for x_MDHW in features]
     if settings_.emu and number > 1:
@@ -185,22 +187,29 @@ def first_steps(options: Options) -> Iterator[Row]:
 
 
 def _first_step(one: Case, backbone: str, method: str, number: int, options: Options) -> Iterator[Row]:
-    expected = None
-    for precision in ("float32", "tf32", "bfloat16") if options.cuda else ("float32",):
-        batch = batch_on_device(one, number, options.device, precision)
+    expected = same_side = None
+    kinds: list[tuple[str, int | None]] = [("float32", None)]
+    if (method, number) == ("cfm", 3):
+        kinds.append(("float32", 3))  # next to the whole batch, whose ReLU masks it shares
+    if options.cuda:
+        kinds += [("tf32", None), ("bfloat16", None)]
+    for precision, micro_batch in kinds:
+        batch = batch_on_device(one, number, options.device, precision, micro_batch)
         network = batch.turns[0][0].network
-        with conv_precision(batch.config.recover.precision), reference.recorded_masks(network) as masks:
+        with conv_precision(batch.config.recover.precision), reference.record_masks(network) as masks:
             loss, _ = batch.loss(0)
             (gradient,) = torch.autograd.grad(loss, batch.images_MCHW)
         start_MCHW = batch.images_MCHW.detach().cpu()
         expected = expected or in_float64(one, number, start_MCHW)
-        same_side = in_float64(one, number, start_MCHW, masks)
+        if micro_batch is None or same_side is None:
+            same_side = in_float64(one, number, start_MCHW, masks)
         apart = {
             "loss": abs(float(loss.detach()) - expected[0]) / abs(expected[0]),
             "gradient": relative(gradient, expected[1]),
             "gradient, same ReLUs": relative(gradient, same_side[1]),
         }
-        yield _row(f"first step, {backbone}, {method}, batch {number}", precision, apart)
+        parts = "" if micro_batch is None else f", micro-batches of {micro_batch}"
+        yield _row(f"first step, {backbone}, {method}, batch {number}{parts}", precision, apart)
 
 
 def _row(what: str, precision: str, apart: dict[str, float]) -> Row:
@@ -253,7 +262,7 @@ def _labels(options: Options) -> Iterator[Row]:
         views = relabel.FkdViews(config, train, options.device)
         x_MCHW = views.batch(0, np.arange(images))
         with torch.no_grad():
-            expected = reference.double(model)(x_MCHW.cpu().double())
+            expected = reference.to_float64(model)(x_MCHW.cpu().double())
         logits_MK = Labeller(model, options.device, "float32")(x_MCHW)
         yield _row(f"FKD logits, {backbone}", "float32", {"value": relative(logits_MK, expected)})
         stored = torch.empty(0)
@@ -275,7 +284,7 @@ def _labels(options: Options) -> Iterator[Row]:
 # --- resuming -----------------------------------------------------------------------------------------
 
 
-def resumed(options: Options) -> Iterator[Row]:
+def check_resume(options: Options) -> Iterator[Row]:
     """Cut a recovery and a student at a checkpoint, go on, and compare with what was never cut."""
     for backbone in ("convnet", "resnet18"):
         for precision in ("float32", "bfloat16"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 import traceback
@@ -66,20 +67,22 @@ def run_section(section: Section, options: Options, seconds: float) -> Outcome:
         raise TimeLimit
 
     before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
     try:
-        for row in section.rows(options):
-            outcome.rows.append(row)
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+        try:
+            for row in section.rows(options):
+                outcome.rows.append(row)
+                print_row(outcome.rows)
+        except Exception as error:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            outcome.status, outcome.error = "failed", traceback.format_exc()
+            text = str(error).splitlines()
+            outcome.rows.append({"failed": f"{type(error).__name__}: {text[0] if text else ''}"})
             print_row(outcome.rows)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     except TimeLimit:
         outcome.status = "cut"
-    except Exception as error:
-        outcome.status, outcome.error = "failed", traceback.format_exc()
-        text = str(error).splitlines()
-        outcome.rows.append({"failed": f"{type(error).__name__}: {text[0] if text else ''}"})
-        print_row(outcome.rows)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         if options.cuda:
             torch.cuda.set_sync_debug_mode("default")
@@ -88,6 +91,14 @@ def run_section(section: Section, options: Options, seconds: float) -> Outcome:
     limit = f", cut at its limit of {seconds:.0f} s" if outcome.status == "cut" else ""
     print(f"\n{section.name}: {outcome.seconds:.1f} s{limit}", flush=True)
     return outcome
+
+
+def finite(row: Row) -> Row:
+    """Return a row for JSON, which has no NaN and no infinity: None stands for them."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
 
 
 def print_row(rows: list[Row]) -> None:

@@ -17,10 +17,10 @@ from engine.runs import artefacts, launch
 from engine.savepoint import SavePoint
 from engine.stages import squeeze
 
-ITERATIONS, EPOCHS = 250, 100
+ITERATIONS = {"convnet": 250, "resnet18": 100}
+EPOCHS = 100
 SQUEEZE_SECONDS = 60.0
 BUDGET = [
-    f"recover.iterations={ITERATIONS}",
     f"validate.epochs={EPOCHS}",
     "validate.seeds=1",
     f"validate.evaluate_every={EPOCHS}",
@@ -36,15 +36,17 @@ def whole(options: Options) -> Iterator[Row]:
         os.environ["CFM_CACHE"] = str(Path(folder, "cache"))
         root = [f"data.root={options.data_root.resolve()}", f"device={options.device}"]
         convnet = [*root, *BUDGET, "backbone.name=convnet", f"backbone.teacher={options.teacher.resolve()}"]
-        yield from _job("convnet, given teacher", convnet, Path(folder, "convnet"))
+        yield from _job("convnet", "given teacher", convnet, Path(folder, "convnet"))
         resnet = [*root, *BUDGET, "backbone.name=resnet18"]
         epochs = _affordable_epochs(resnet, options)
-        name = f"resnet18, squeezed for {epochs} epochs"
-        yield from _job(name, [*resnet, f"squeeze.epochs={epochs}"], Path(folder, "resnet18"))
+        how = f"teacher squeezed for {epochs} epochs"
+        yield from _job("resnet18", how, [*resnet, f"squeeze.epochs={epochs}"], Path(folder, "resnet18"))
 
 
-def _job(name: str, sets: list[str], folder: Path) -> Iterator[Row]:
-    name = f"{name}; IPC 10, {ITERATIONS} iterations, {EPOCHS} epochs, 1 student"
+def _job(backbone: str, how: str, sets: list[str], folder: Path) -> Iterator[Row]:
+    iterations = ITERATIONS[backbone]
+    name = f"{backbone}, {how}; IPC 10, {iterations} iterations, {EPOCHS} epochs, 1 student"
+    sets = [*sets, f"recover.iterations={iterations}"]
     began = time.perf_counter()
     work = launch.experiment(settings.resolve(preset="cifar10-10", sets=sets), folder, "job")
     while True:

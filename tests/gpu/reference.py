@@ -94,7 +94,7 @@ def measure(x_MDHW: Tensor, onehot_MK: Tensor) -> Tap:
     return Tap(mean_D, centred_ND.T @ centred_ND / len(rows_ND), flc_DK)
 
 
-def double(model: nn.Module, masks: Masks | None = None) -> nn.Module:
+def to_float64(model: nn.Module, masks: Masks | None = None) -> nn.Module:
     """Return a float64 copy on the CPU, in evaluation mode.
 
     masks: replaces ReLUs. Rounding may put an input that is nearly 0 on the other side, where the gradient is
@@ -116,7 +116,7 @@ class _Masked(nn.Module):
 
 
 @contextmanager
-def recorded_masks(network: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+def record_masks(network: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     """Record the masks of all ReLUs while the network computes."""
     masks: dict[str, list[Tensor]] = {}
 

@@ -41,7 +41,7 @@ Step = Callable[[], object]
 
 
 @contextmanager
-def refusing_to_wait(options: Options) -> Iterator[None]:
+def forbid_sync(options: Options) -> Iterator[None]:
     """Let an operation that synchronizes host and device raise, on CUDA."""
     if options.cuda:
         torch.cuda.set_sync_debug_mode("error")
@@ -59,22 +59,22 @@ def waits(options: Options) -> Iterator[Row]:
         one = correctness.case("convnet", method, options.quick)
         batch = correctness.batch_on_device(one, 3, options.device, "float32")
         step = partial(_recovery_steps, batch, iter(range(10**6)))
-        yield _waiting(f"{steps} steps of recovery, {method}", step, steps, options)
+        yield _measure_waits(f"{steps} steps of recovery, {method}", step, steps, options)
     config = student_loops.configuration("convnet", ("backbone.width=32",) if options.quick else ())
     images = recovery.smooth_images(100)
     loops = student_loops.contestants(config, images, options.device)
-    yield _waiting("3 epochs of a student, labels online", loops["ours"].epoch, 3, options)
+    yield _measure_waits("3 epochs of a student, labels online", loops["ours"].epoch, 3, options)
 
 
 def _recovery_steps(batch: Batch, numbers: Iterator[int]) -> None:
     batch.step(batch.adam, next(numbers) % batch.config.recover.iterations)
 
 
-def _waiting(what: str, step: Step, count: int, options: Options) -> Row:
+def _measure_waits(what: str, step: Step, count: int, options: Options) -> Row:
     step()  # what is copied to the device once
     verdict = None
     try:
-        with refusing_to_wait(options):
+        with forbid_sync(options):
             for _ in range(count):
                 step()
         verdict = "no" if options.cuda else None
@@ -156,10 +156,26 @@ def recovery_contestants(one: recovery.Scene, options: Options) -> dict[str, Ste
     precisions: Sequence[Precision] = ("float32", "tf32", "bfloat16") if options.cuda else ("float32",)
     steps: dict[str, Step] = {"bare network": recovery.Network(one).step}
     steps["plain loop"] = recovery.Plain(one).step
+    if options.cuda:
+        steps["plain loop, tf32"] = with_tf32(recovery.Plain(one).step)
     for precision in precisions:
         steps[f"folded network, {precision}"] = Folded(one, precision).step
         steps[f"ours, {precision}"] = recovery.Ours(one, precision).step
+    images = len(one.labels_M)
+    if images in (4, 200):
+        part = images // 4
+        steps[f"ours, float32, micro-batches of {part}"] = recovery.Ours(one, "float32", part).step
     return steps
+
+
+def with_tf32(step: Step) -> Step:
+    """Take steps as PyTorch takes them by default: with TF32 in convolutions."""
+
+    def in_tf32() -> None:
+        with conv_precision("tf32"):
+            step()
+
+    return in_tf32
 
 
 def recovery_speed(options: Options) -> Iterator[Row]:
@@ -274,9 +290,11 @@ def _host(batch: str, step: Step, count: int) -> Iterator[Row]:
     """The functions in which the host spends most time of its own; backward is one of them."""
     profiler = cProfile.Profile()
     profiler.enable()
-    for _ in range(count):
-        step()
-    profiler.disable()
+    try:
+        for _ in range(count):
+            step()
+    finally:
+        profiler.disable()
     entries = pstats.Stats(profiler).stats  # by (file, line, name): calls, _, own seconds, with callees, _
     whole = sum(own for _, _, own, _, _ in entries.values())
     for (file, _, name), (_, calls, own, _, _) in sorted(entries.items(), key=lambda entry: -entry[1][2])[

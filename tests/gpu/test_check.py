@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ OPTIONS = harness.Options(torch.device("cpu"), quick=True)
 NOT_NEEDED = ("textual", "rich", "plotext", "typer", "click")
 
 
-def test_the_whole_check_runs_without_a_gpu_in_90_seconds(tmp_path):
+def test_the_whole_check_runs_without_a_gpu_in_90_seconds_on_two_cores(tmp_path):
     """Every section gives rows, and float32 on the CPU is as near to float64 as is asked of a GPU."""
     blocked = tmp_path / "blocked"
     blocked.mkdir()
@@ -28,7 +29,7 @@ def test_the_whole_check_runs_without_a_gpu_in_90_seconds(tmp_path):
     out = tmp_path / "check.json"
     command = [sys.executable, HERE / "check.py", "--device", "cpu", "--quick", "--out", out]
     path = os.pathsep.join(map(str, (blocked, HERE.parents[1])))
-    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         command,
         env=os.environ | {"PYTHONPATH": path},
@@ -38,7 +39,9 @@ def test_the_whole_check_runs_without_a_gpu_in_90_seconds(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - began < 90
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent < 2 * 90  # processor seconds: other tests may run beside this one
     document = json.loads(out.read_text())
     assert document["torch"] == torch.__version__
     assert [section["status"] for section in document["sections"]] == ["done"] * 8
