@@ -50,5 +50,5 @@ def test_without_beta_the_ridge_is_infinite_at_zero(zero):
 
 
 def test_they_need_no_torch():
-    code = "import sys, engine.responses; sys.exit('torch' in sys.modules)"
+    code = "import sys, engine.config.responses; sys.exit('torch' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0

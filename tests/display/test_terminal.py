@@ -89,7 +89,7 @@ def test_the_linux_console_has_blocks_and_no_braille() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what the kernel keeps")
 def test_pythons_own_change_of_the_locale_says_nothing_of_the_terminal(environ, unicode) -> None:
     code = (
-        "import os; from cfm_tui.terminal import *;"
+        "import os; from cfm_tui.display.terminal import *;"
         "found = detect(environment(os.environ), None).unicode; print('unicode', found)"
     )
     environ = {**environ, "TERM": "xterm", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

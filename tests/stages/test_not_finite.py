@@ -66,7 +66,7 @@ def spoil_gradient(x_MCHW):
 @pytest.mark.parametrize(("call", "where"), [(0, (1, 0)), (8, (2, 2)), (11, (2, 5))])
 def test_a_gradient(teacher, real, digits, cpu, monkeypatch, call, where, seconds):
     recovery = Recovery(teacher, real, digits, cpu, checkpoint_seconds=seconds)
-    monkeypatch.setattr(recover.augment, "apply", Nth(recover.augment.apply, call, spoil_gradient))
+    monkeypatch.setattr(recover.augmentation, "apply", Nth(recover.augmentation.apply, call, spoil_gradient))
     message, kept = recovery.stopped()
     assert message == f"the images are not finite after batch {where[0]}, iteration {where[1]}"
     assert kept == [1][: where[0] - 1]
