@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from cfm_tui.display.progress import size
+from cfm_tui.display.progress import format_bytes
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "pydantic", "pyyaml", "typer", "rich", "textual", "plotext", "pillow",
@@ -148,7 +148,7 @@ def _folder(name: str, path: Path, variable: str, problems: list[Problem]) -> di
         message = f"the {name} folder {path} cannot be written: {reason}"
         problems.append(Problem(serious, message, f"{elsewhere}, or change this one."))
     elif free < LITTLE:
-        message = f"{size(free)} are free at the {name} folder {path}"
+        message = f"{format_bytes(free)} are free at the {name} folder {path}"
         level = serious if free < TOO_LITTLE else "warning"
         problems.append(Problem(level, message, f"Make room, or {elsewhere[0].lower()}{elsewhere[1:]}."))
     return {"path": str(path), "exists": os.path.isdir(path), "writable": not reason, "free_bytes": free}

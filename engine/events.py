@@ -149,7 +149,7 @@ class Notice(Event):
     message: str
 
 
-def pulled(work: Generator[Event, None, T], hear: Callable[[Event], object]) -> T:
+def drain(work: Generator[Event, None, T], hear: Callable[[Event], object]) -> T:
     """What a stage returns, each of its events told to `hear` on the way. In the end it is closed."""
     try:
         while True:
@@ -163,7 +163,7 @@ def pulled(work: Generator[Event, None, T], hear: Callable[[Event], object]) -> 
         work.close()
 
 
-def told_as(
+def map_events(
     work: Generator[Event, None, T], tell: Callable[[Event], Iterable[Event]]
 ) -> Generator[Event, None, T]:
     """The same stage in other words: what `tell` makes of each of its events. In the end it is closed."""
@@ -179,13 +179,13 @@ def told_as(
         work.close()
 
 
-def counted_on(work: Generator[Event, None, T], done: int) -> Generator[Event, None, T]:
+def offset_progress(work: Generator[Event, None, T], done: int) -> Generator[Event, None, T]:
     """The same stage with its progress counted on from `done`."""
 
     def tell(event: Event) -> Iterator[Event]:
         yield replace(event, done=event.done + done) if isinstance(event, StageProgress) else event
 
-    return told_as(work, tell)
+    return map_events(work, tell)
 
 
 def to_payload(event: Event) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def list_sets(root: Root = None, as_json: Json = False) -> None:
             "url": known.url,
             "note": known.note,
         }
-        for known in preview.sets(folder)
+        for known in preview.list_datasets(folder)
     ]
     if as_json:
         print_json({"root": str(folder), "sets": sets})

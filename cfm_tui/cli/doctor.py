@@ -52,22 +52,22 @@ def _entry(name: str, text: str) -> str:
 
 
 def _device(device: dict[str, Any]) -> str:
-    from cfm_tui.display.progress import size
+    from cfm_tui.display.progress import format_bytes
 
     facts = [device["model"]]
     if "threads" in device:
         facts.append(f"{device['threads']} threads on {device['cpus']} processors")
     if "memory_bytes" in device:
-        facts.append(size(device["memory_bytes"]))
+        facts.append(format_bytes(device["memory_bytes"]))
     return ", ".join(fact for fact in facts if fact)
 
 
 def _folder(folder: dict[str, Any]) -> str:
-    from cfm_tui.display.progress import size
+    from cfm_tui.display.progress import format_bytes
 
     state = "" if folder["exists"] else ", not there yet"
     state += "" if folder["writable"] else ", cannot be written"
-    return f"{folder['path']}{state}, {size(folder['free_bytes'])} free"
+    return f"{folder['path']}{state}, {format_bytes(folder['free_bytes'])} free"
 
 
 def _data_set(data_set: dict[str, Any]) -> str:

@@ -56,9 +56,9 @@ def _made(names: list[str], device: str | None, display: Display) -> Report:
     from engine import device as devices
     from engine import store
     from engine.report.lens import Finder
-    from engine.runs.artefacts import Place
+    from engine.runs.artefacts import ComputeContext
 
-    place = Place(devices.choose(device or "auto"), store.Cache())
+    place = ComputeContext(devices.choose(device or "auto"), store.Cache())
     return display.follow(document.make(runs, Finder(place, display.reading), names, display.say))
 
 

@@ -89,7 +89,7 @@ def begin(
         from engine.runs import launch
 
         if detach:
-            _, owned = launch.begin(resolved, folder, name, command, display.reading)
+            _, owned = launch.prepare_run(resolved, folder, name, command, display.reading)
             owned.release()
             place = owned.folder
         else:
@@ -126,7 +126,8 @@ def _compute(
         heard.wait()  # from its first moment on, signals reach the run
 
     engine = Engine(
-        launch.experiment(resolved, folder, name, command, control, display.reading, at_work), display.hear
+        launch.run_experiment(resolved, folder, name, command, control, display.reading, at_work),
+        display.hear,
     )
     engine.start()
     while engine.is_alive() and not opened.wait(JOIN_SECONDS):

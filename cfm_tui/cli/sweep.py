@@ -160,7 +160,7 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
         ]
         print_json({"folder": str(folder), "points": told})
         return
-    from cfm_tui.display.progress import counted
+    from cfm_tui.display.progress import format_count
     from cfm_tui.display.tables import aligned
     from engine.config import settings
 
@@ -169,7 +169,7 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
     for point in points:
         said = {key: value for key, value in point.says.items() if key not in common}
         rows.append([point.name, point.preset, " ".join(settings.as_sets(said)) or "—"])
-    typer.echo(aligned(rows) + f"\n\n{counted(len(points), 'points')} in {folder}")
+    typer.echo(aligned(rows) + f"\n\n{format_count(len(points), 'points')} in {folder}")
     for key, pair in sorted({(key, tuple(pair)) for point in points for key, pair in point.scaled.items()}):
         typer.echo(f"budget: {key} {pair[0]} → {pair[1]}")
 
@@ -190,12 +190,12 @@ def _run(
     from cfm_tui.display import sweep_progress
     from cfm_tui.process.sweep_runner import Sweeper, finished
     from engine.device import choose
-    from engine.runs.launch import anchored
+    from engine.runs.launch import with_absolute_paths
     from engine.store import sweeps
     from engine.sweep import folder as folders
     from engine.sweep.points import check
 
-    points = [replace(point, config=anchored(point.config)) for point in points]
+    points = [replace(point, config=with_absolute_paths(point.config)) for point in points]
     manifest = None if describe is None else describe(points)
     owner = sweeps.own_sweep(folder)
     try:

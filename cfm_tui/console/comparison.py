@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cfm_tui.console import shown
+from cfm_tui.console import formatting
 from cfm_tui.display import plot_data
 from cfm_tui.display.charts import ROLES, Line, letter
-from cfm_tui.display.progress import duration
+from cfm_tui.display.progress import format_duration
 from engine.config import settings, yaml_io
 from engine.events import STAGES
-from engine.runs.results import in_words
+from engine.runs.results import format_mean_std
 from engine.store import StoredRun, folders
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def results(models: Sequence[RunModel]) -> list[Row]:
 
 def _results(model: RunModel) -> Row:
     found = model.results
-    times = [shown.spent(model, stage) for stage in STAGES]
-    spent = [_time(each) for each in (*times, shown.in_all(model))]
+    times = [formatting.spent(model, stage) for stage in STAGES]
+    spent = [_time(each) for each in (*times, formatting.in_all(model))]
     if found is None:
         return (Cell(str(model.state)), *[Cell(ABSENT)] * 4, *spent)
     summary, teacher = found["summary"], float(found["teacher"]["accuracy"])
@@ -127,11 +127,11 @@ def _results(model: RunModel) -> Row:
 
 
 def _time(seconds: float | None) -> Cell:
-    return Cell(ABSENT) if seconds is None else Cell(duration(seconds), seconds)
+    return Cell(ABSENT) if seconds is None else Cell(format_duration(seconds), seconds)
 
 
 def _percent(found: dict[str, Any] | None) -> Cell:
-    return Cell(in_words(found), None if found is None else float(found["mean"]))
+    return Cell(format_mean_std(found), None if found is None else float(found["mean"]))
 
 
 def in_order(rows: Sequence[Row], column: int, turned: bool) -> list[Row]:

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cfm_tui.display.progress import size
+from cfm_tui.display.progress import format_bytes
 from engine.config import Config
 from engine.errors import UserError
 
 if TYPE_CHECKING:
     from engine.runs.estimates import Estimate
     from engine.runs.plan import Plan
-    from engine.runs.preview import DataLook, SetFound
+    from engine.runs.preview import DatasetPreview, DatasetStatus
 
 SMALL = 60_000  #: training images of a set that is read without being asked
 
@@ -36,11 +36,11 @@ class Findings:
     config: Config
     doing: str = ""
     possible: bool | None = None
-    sets: tuple[SetFound, ...] = ()
+    sets: tuple[DatasetStatus, ...] = ()
     place: Path | None = None
     problem: UserError | None = None
     trouble: BaseException | None = None
-    look: DataLook | None = None
+    look: DatasetPreview | None = None
     parameters: int | None = None
     accuracy: float | None = None
     spectra: dict[str, Any] | None = None
@@ -48,7 +48,7 @@ class Findings:
     short: str = ""
 
     @property
-    def chosen(self) -> SetFound | None:
+    def chosen(self) -> DatasetStatus | None:
         """The set that is configured."""
         return next((each for each in self.sets if each.name == self.config.data.name), None)
 
@@ -116,10 +116,10 @@ class Study(threading.Thread):
         """What costs next to nothing."""
         from engine.runs import launch  # noqa: F401  (takes seconds, and is needed for whatever follows)
         from engine.runs.artefacts import require_teacher
-        from engine.runs.preview import sets
+        from engine.runs.preview import list_datasets
 
         data = self._config.data
-        self._found(problem=None, sets=tuple(sets(Path(data.root) if data.root else None)))
+        self._found(problem=None, sets=tuple(list_datasets(Path(data.root) if data.root else None)))
         require_teacher(self._config)
         self._found(place=place(self._config), possible=True)
 
@@ -131,7 +131,7 @@ class Study(threading.Thread):
         config, stop = self._config, self._stopped.is_set
         if self.findings.look is None:
             self._found(doing="reading images")
-            self._found(look=preview.look(config, self._reading, stop))
+            self._found(look=preview.preview_dataset(config, self._reading, stop))
         look = self.findings.look
         assert look is not None
         self._found(doing="building the networks", parameters=preview.parameters(config, look))
@@ -176,9 +176,11 @@ def _short(estimate: Estimate, plan: Plan, runs: Path) -> str:
     else:
         room = psutil.virtual_memory().available + psutil.Process().memory_info().rss
     if estimate.disk_bytes > free:
-        return f"disk: {size(estimate.disk_bytes)} are needed in {runs}, {size(free)} are free"
+        return (
+            f"disk: {format_bytes(estimate.disk_bytes)} are needed in {runs}, {format_bytes(free)} are free"
+        )
     if estimate.memory_bytes > room:
-        return f"memory: {size(estimate.memory_bytes)} are needed, {size(room)} are free"
+        return f"memory: {format_bytes(estimate.memory_bytes)} are needed, {format_bytes(room)} are free"
     return ""
 
 
@@ -216,7 +218,7 @@ class Fetch(threading.Thread):
 
         require_wanted(self._stopped.is_set)
         if phase == "download":
-            of = f" of {size(total)} ({done / total:.0%})" if total else ""
-            self.told = f"{self.set}: {size(done)}{of}"
+            of = f" of {format_bytes(total)} ({done / total:.0%})" if total else ""
+            self.told = f"{self.set}: {format_bytes(done)}{of}"
         else:
             self.told = f"{self.set}: unpacking, {done:,} files"

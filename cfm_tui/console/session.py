@@ -150,7 +150,7 @@ class Session:
         if resolved is None:
             assert self.folder is not None
             resolved = stored_config(StoredRun(self.folder))
-        return launch.experiment(
+        return launch.run_experiment(
             resolved,
             self.folder,
             self.name,

@@ -23,7 +23,7 @@ from engine.store.numbers import FIXED
 if TYPE_CHECKING:
     from cfm_tui.display.run_state import RunModel, Training
     from engine.config import Term
-    from engine.store.glimpse import Glimpse
+    from engine.store.preview import Preview
 
 Floats = NDArray[np.float64]
 REAL, SYNTHETIC = "Ψ", "Ψ_s"
@@ -132,7 +132,7 @@ def objective_of(folder: Path) -> Objective:
     return Objective(terms=()) if config is None else config.objective
 
 
-def spectrum(glimpse: Glimpse, tap: str, objective: Objective) -> tuple[list[Line], float | None]:
+def spectrum(glimpse: Preview, tap: str, objective: Objective) -> tuple[list[Line], float | None]:
     """Eigenvalues of Ψ and Ψ_s with f(λ) of both, as `over_ranks` draws them.
 
     Also where Ψ falls below β: there the ridge filter turns. None where nothing does.

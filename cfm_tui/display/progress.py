@@ -23,7 +23,7 @@ from engine.events import (
     StageFinished,
     StageProgress,
     StageStarted,
-    pulled,
+    drain,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Tracker:
         if self.rate <= 0:
             return ""
         left = max(self.total - self.done, 0) / self.rate
-        return f"{number(self.rate)} {SHORT.get(self.unit, self.unit)}/s, {duration(left)} left"
+        return f"{format_number(self.rate)} {SHORT.get(self.unit, self.unit)}/s, {format_duration(left)} left"
 
     def line(self) -> str:
         """All of it in one line."""
@@ -90,7 +90,7 @@ def _epoch(event: EpochFinished) -> str:
     return f"{who}  epoch {event.epoch} of {event.epochs}  loss {event.loss:.3g}{measured}"
 
 
-def counted(count: int, unit: str) -> str:
+def format_count(count: int, unit: str) -> str:
     """So many of a unit, which is named in the plural."""
     return f"{count:,} {ONE.get(unit, unit) if count == 1 else unit}"
 
@@ -99,8 +99,8 @@ def finished(event: StageFinished, unit: str) -> str:
     """A stage's last line."""
     if event.reused:
         return f"{event.stage}: nothing to do"
-    pace = f" ({number(event.rate)} {SHORT.get(unit, unit)}/s)" if event.rate else ""
-    return f"{event.stage}: {duration(event.seconds)}{pace}"
+    pace = f" ({format_number(event.rate)} {SHORT.get(unit, unit)}/s)" if event.rate else ""
+    return f"{event.stage}: {format_duration(event.seconds)}{pace}"
 
 
 def beta_text(beta: float | None, digits: int = 3) -> str:
@@ -108,7 +108,7 @@ def beta_text(beta: float | None, digits: int = 3) -> str:
     return "" if beta is None or math.isnan(beta) else f"β {beta:.{digits}g}"
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes as a person reads them, in decimal units, as disks are sold."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:
@@ -117,12 +117,12 @@ def size(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A rate with three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as a person says them."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -142,7 +142,7 @@ class Display:
 
     def follow(self, work: Generator[Event, None, T]) -> T:
         """Pull `work` to its end, showing its events; returns its artefact."""
-        return pulled(work, self.hear)
+        return drain(work, self.hear)
 
     def hear(self, event: Event) -> None:
         """Take in an event and show it."""
@@ -159,7 +159,7 @@ class Display:
             self.say(finished(event, self.tracker.unit))
         elif isinstance(event, StageStarted):
             first = f", {event.done} of them done before" if event.done else ""
-            self.say(f"{event.stage}: {counted(event.total, event.unit)}{first}")
+            self.say(f"{event.stage}: {format_count(event.total, event.unit)}{first}")
         elif time.monotonic() - self._shown >= self._seconds:
             self.say(self.tracker.line())
 

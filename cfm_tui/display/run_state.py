@@ -19,15 +19,15 @@ import psutil
 from numpy.typing import NDArray
 
 from cfm_tui.display.downsampling import Curves
-from cfm_tui.display.progress import beta_text, counted, duration, finished, size
+from cfm_tui.display.progress import beta_text, finished, format_bytes, format_count, format_duration
 from engine import events
 from engine.config import Config, settings
 from engine.config.responses import reads_beta
 from engine.errors import UserError
 from engine.events import STAGES, Event, Stage
 from engine.store import AT_WORK, StoredRun, files, folders
-from engine.store.glimpse import Glimpse
 from engine.store.numbers import FIXED, columns
+from engine.store.preview import Preview
 from engine.store.process import alive
 from engine.store.reader import State, state_by
 from engine.store.tail import Rows, Tail
@@ -133,7 +133,7 @@ class RunModel:
         self.rate = 0.0
         self.trainings: dict[TrainingKey, Training] = {}
         self.log: deque[LogLine] = deque(maxlen=_LINES)
-        self.glimpse: Glimpse | None = None
+        self.glimpse: Preview | None = None
         self.results: dict[str, Any] | None = None
         self.memory_bytes = 0
         self.damage = ""
@@ -326,18 +326,18 @@ def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:
     text = ""
     if isinstance(event, events.StageStarted):
         first = f", {event.done:,} of them done before" if event.done else ""
-        text = f"{event.stage}: {counted(event.total, event.unit)}{first}"
+        text = f"{event.stage}: {format_count(event.total, event.unit)}{first}"
     elif isinstance(event, events.StageFinished):
         text = finished(event, stages[event.stage].unit)
     elif isinstance(event, events.BatchRecovered):
         at = f" at {beta}" if (beta := beta_text(event.beta, 4)) else ""
-        text = f"batch {event.batch} of {event.batches}: {counted(event.images, 'images')}{at}"
+        text = f"batch {event.batch} of {event.batches}: {format_count(event.images, 'images')}{at}"
     elif isinstance(event, events.Checkpointed):
-        text = f"checkpoint {event.number}: {size(event.bytes)}, {duration(event.seconds)}"
+        text = f"checkpoint {event.number}: {format_bytes(event.bytes)}, {format_duration(event.seconds)}"
     elif isinstance(event, (events.Paused, events.Continued)):
         text = f"{event.kind.lower()} by {event.by}"
     elif isinstance(event, events.EpochFinished) and event.epoch == event.epochs:
         measured = "" if event.accuracy is None else f", {event.accuracy:.1f} %"
         who = event.source if event.source == "teacher" else f"{event.source}, seed {event.seed}"
-        text = f"{event.architecture} ({who}): {counted(event.epochs, 'epochs')}{measured}"
+        text = f"{event.architecture} ({who}): {format_count(event.epochs, 'epochs')}{measured}"
     return "info", text

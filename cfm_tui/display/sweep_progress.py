@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from cfm_tui.display.progress import SHORT, duration, number
+from cfm_tui.display.progress import SHORT, format_duration, format_number
 from engine.sweep.schedule import State
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def place(status: dict[str, Any]) -> str:
         parts.append(f"{done} of {total} {unit}")
     rate = status.get("rate") or 0.0
     if rate > 0:
-        parts.append(f"{number(rate)} {SHORT.get(unit, unit)}/s")
+        parts.append(f"{format_number(rate)} {SHORT.get(unit, unit)}/s")
         if done is not None and total:
-            parts.append(f"{duration(max(total - done, 0) / rate)} left of it")
+            parts.append(f"{format_duration(max(total - done, 0) / rate)} left of it")
     return "  ".join(parts)
 
 
@@ -107,7 +107,7 @@ class Lines:
         parts += [f"{counts[state]} {state}" for state in ("running", "waiting", "failed") if counts[state]]
         left, mean = self.pace.left(counts["waiting"], running, self._slots), self.pace.mean()
         if mean is not None and left is not None and (running or counts["waiting"]):
-            parts += [f"{duration(mean)} a point", f"{duration(left)} left"]
+            parts += [f"{format_duration(mean)} a point", f"{format_duration(left)} left"]
         return ", ".join(parts)
 
     def say(self, text: str) -> None:

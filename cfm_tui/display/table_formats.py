@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from cfm_tui.display.tables import aligned, as_csv
-from engine.runs.results import in_words
+from engine.runs.results import format_mean_std
 
 Rows = list[list[str]]
 MARK = "*"
@@ -43,7 +43,7 @@ def _measured(cell: dict[str, Any] | None) -> str:
     if cell is None or cell["accuracy"] is None:
         return "—"
     differs = cell["versus"] is not None and cell["versus"]["exceeds_noise"]
-    return in_words(cell["accuracy"]) + (f" {MARK}" if differs else "")
+    return format_mean_std(cell["accuracy"]) + (f" {MARK}" if differs else "")
 
 
 def _printed(cell: dict[str, Any] | None) -> str:

@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cfm_tui.display.progress import SHORT, beta_text, duration, number
+from cfm_tui.display.progress import SHORT, beta_text, format_duration, format_number
 from engine.events import STAGES
-from engine.runs.results import in_words
+from engine.runs.results import format_mean_std
 
 CONTROL = "the control: real images, same labels and budget"
 
@@ -35,9 +35,13 @@ def results_table(results: dict[str, Any]) -> str:
     rows = []
     for name, found in results["summary"]["by_architecture"].items():
         rows += [
-            ["distilled", in_words(found["accuracy"]), f"{name}, last epoch, % (seeds)"],
-            ["random", in_words(found["control"]), f"{name}, {CONTROL}"],
-            ["best epoch", in_words(found["accuracy_best"]), f"{name}, distilled; peeks at the test set"],
+            ["distilled", format_mean_std(found["accuracy"]), f"{name}, last epoch, % (seeds)"],
+            ["random", format_mean_std(found["control"]), f"{name}, {CONTROL}"],
+            [
+                "best epoch",
+                format_mean_std(found["accuracy_best"]),
+                f"{name}, distilled; peeks at the test set",
+            ],
         ]
     teacher = results["teacher"]
     rows.append(["teacher", f"{teacher['accuracy']:.2f}", teacher["architecture"]])
@@ -48,7 +52,7 @@ def _timing(stage: str, timing: dict[str, Any]) -> list[str]:
     if timing["reused"]:
         return [stage, "—", "nothing computed"]
     unit = SHORT.get(timing["unit"], timing["unit"])
-    return [stage, duration(timing["seconds"]), f"{number(timing['rate'])} {unit}/s"]
+    return [stage, format_duration(timing["seconds"]), f"{format_number(timing['rate'])} {unit}/s"]
 
 
 def runs_table(runs: Sequence[dict[str, Any]]) -> str:
@@ -57,7 +61,13 @@ def runs_table(runs: Sequence[dict[str, Any]]) -> str:
     for run in runs:
         state = " ".join(part for part in (run["state"], run["stage"]) if part)
         rows.append(
-            [run["name"], state, in_words(run["accuracy"]), in_words(run["control"]), run["created"] or "—"]
+            [
+                run["name"],
+                state,
+                format_mean_std(run["accuracy"]),
+                format_mean_std(run["control"]),
+                run["created"] or "—",
+            ]
         )
     return aligned(rows)
 

@@ -6,7 +6,7 @@ Not here: how a network is trained (`squeeze`, `validate`), where its features a
 from engine.backbones.build import NAMES, build
 from engine.backbones.checkpoint import fingerprint, load_teacher
 from engine.backbones.convnet import ConvNet
-from engine.backbones.graph import batchnorm_names, conv_names, fold_batchnorm, layer_names, placed
+from engine.backbones.graph import batchnorm_names, conv_names, fold_batchnorm, layer_names, place_on
 
 __all__ = [
     "NAMES",
@@ -18,5 +18,5 @@ __all__ = [
     "fold_batchnorm",
     "layer_names",
     "load_teacher",
-    "placed",
+    "place_on",
 ]

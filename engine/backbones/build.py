@@ -18,7 +18,7 @@ from torch import nn
 
 from engine import config as settings
 from engine.backbones.convnet import ConvNet
-from engine.config.messages import unknown
+from engine.config.messages import unknown_name_error
 from engine.errors import UserError
 
 SMALL = 64  #: largest image, in pixels, for which a stem is adapted
@@ -83,7 +83,7 @@ def build(
     """
     spec = Spec(name or config.name, classes, channels, image_size)
     if spec.name not in NAMES:
-        raise unknown("backbone", spec.name, NAMES)
+        raise unknown_name_error("backbone", spec.name, NAMES)
     model = _convnet(config, spec) if spec.name == "convnet" else _torchvision(spec)
     setattr(model, SPEC, spec)
     return model

@@ -48,7 +48,7 @@ def load_teacher(model: nn.Module, source: str) -> None:
     kind, _, tag = source.partition(":")
     path = _published(model, tag) if kind == "torchvision" else Path(os.path.expanduser(source))
     named = _plain_names(_state_dict(_read(path), path))
-    weights = naming.fitted(named, model.state_dict(), source)
+    weights = naming.fit_names(named, model.state_dict(), source)
     _check_fit(model, weights, source)
     # Counters of BatchNorm, which old checkpoints lack, are not read in evaluation.
     model.load_state_dict({**model.state_dict(), **weights})

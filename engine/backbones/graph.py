@@ -57,7 +57,7 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
     return folded
 
 
-def placed(model: nn.Module, device: torch.device) -> nn.Module:
+def place_on(model: nn.Module, device: torch.device) -> nn.Module:
     """`model` moved to `device`, its convolutions channels-last."""
     moved: nn.Module = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.backbones.graph import fold_batchnorm, placed
+from engine.backbones.graph import fold_batchnorm, place_on
 from engine.config import Precision
 from engine.device import autocast, conv_precision
 
@@ -17,7 +17,7 @@ class Labeller:
     """The frozen teacher, ready to label views: BatchNorm folded, channels-last."""
 
     def __init__(self, teacher: nn.Module, device: torch.device, precision: Precision) -> None:
-        self.network = placed(fold_batchnorm(teacher), device)
+        self.network = place_on(fold_batchnorm(teacher), device)
         self.device = device
         self.precision: Precision = precision
 

@@ -18,7 +18,7 @@ _FEATURE = re.compile(r"features\.(\d+)\.(.+)")
 _LAST = re.compile(r"^(classifier|linear)\.")
 
 
-def fitted(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def fit_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """The weights under the names of `own` where they are known to mean the same; else as they are.
 
     Raises UserError("teacher") for a network whose weights fit, but which computes something else.

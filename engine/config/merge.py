@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.config import Config, Data, yaml_io
-from engine.config.messages import leaves, unknown
+from engine.config.messages import leaves, unknown_name_error
 from engine.config.presets import from_method
 from engine.errors import UserError
 
@@ -29,7 +29,7 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     """A dotted key and its value as nested keys. Raises UserError("config") where it is too deep."""
     parts = key.split(".")
     if len(parts) > yaml_io.MAX_DEPTH:
-        raise unknown("key", key, leaves(Config))
+        raise unknown_name_error("key", key, leaves(Config))
     nested = copy.deepcopy(value)
     for part in reversed(parts):
         nested = {part: nested}

@@ -44,7 +44,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def unknown(what: str, name: object, known: Iterable[str], where: str = "") -> UserError:
+def unknown_name_error(what: str, name: object, known: Iterable[str], where: str = "") -> UserError:
     """The error for a name that is not among `known`: offers the nearest, and all."""
     names = sorted(known)
     close = nearest(str(name), names)
@@ -54,7 +54,7 @@ def unknown(what: str, name: object, known: Iterable[str], where: str = "") -> U
     return UserError("config", message, f"{offer}Known: {', '.join(names)}.")
 
 
-def explain(
+def format_validation_error(
     error: ValidationError,
     model: type[BaseModel],
     origins: Mapping[str, str],

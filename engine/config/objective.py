@@ -145,7 +145,7 @@ class Objective(Node):
         return self
 
     @property
-    def tells_psi(self) -> bool:
+    def has_covariance(self) -> bool:
         """Whether the whole Ψ of its taps is known, not variances alone."""
         return self.taps not in _WITHOUT_PSI
 
@@ -161,7 +161,7 @@ class Objective(Node):
             signal = self.signal_of(term)
             if term.filter == "identity" and signal == "none":
                 raise ValueError("signal = none makes the identity filter zero whatever the images are")
-            if not self.tells_psi and (term.filter, signal) not in _WITHOUT_PSI_KNOWS:
+            if not self.has_covariance and (term.filter, signal) not in _WITHOUT_PSI_KNOWS:
                 raise ValueError(
                     f"taps = {self.taps} knows variances and means alone, so no term"
                     f" {term.label} with signal {signal}; use diagonal with none, identity with mean,"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from engine.config import Config, yaml_io
-from engine.config.messages import show, unknown
+from engine.config.messages import show, unknown_name_error
 from engine.errors import UserError
 
 PROTOCOLS: tuple[str, ...] = get_args(Config.model_fields["protocol"].annotation)
@@ -196,7 +196,7 @@ def _document(values: Mapping[str, Any], label: str, path: Path | None = None) -
         raise UserError("config", f"protocols = {show(sections)} must be a section ({label})", _SECTION_HINT)
     for name, section in sections.items():
         if name not in PROTOCOLS:
-            raise unknown("protocol", name, PROTOCOLS, f"protocols of {label}")
+            raise unknown_name_error("protocol", name, PROTOCOLS, f"protocols of {label}")
         if not isinstance(section, dict):
             raise UserError(
                 "config", f"protocols.{name} = {show(section)} must be a section ({label})", _SECTION_HINT
@@ -215,7 +215,7 @@ def from_preset(name: str, where: str = "") -> Document:
     if name not in _names(""):
         if name not in own:
             shown = [*preset_names(), *(each for each in own if not each.startswith("_"))]
-            raise unknown("preset", name, shown, where)
+            raise unknown_name_error("preset", name, shown, where)
         return _own_document(name, yaml_io.read(_own_path(name)))
     if name in own:
         raise UserError(
@@ -239,7 +239,7 @@ def from_method(name: str, where: str = "") -> Document:
     own, path = _own_names("methods"), _own_path(name, "methods")
     if name not in _names("methods"):
         if name not in own:
-            raise unknown("method", name, [*_names("methods"), *own], where)
+            raise unknown_name_error("method", name, [*_names("methods"), *own], where)
         return _required_method(_method(yaml_io.read(path), f"own method {name}", path.resolve()))
     if name in own:
         raise UserError(

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from engine.config import Config, yaml_io
 from engine.config.merge import Layer, merge, named, nest, normal, with_method
-from engine.config.messages import explain, leaves, unknown
+from engine.config.messages import format_validation_error, leaves, unknown_name_error
 from engine.config.presets import (
     PROTOCOLS,
     Document,
@@ -128,7 +128,7 @@ def _protocol(layers: Sequence[Layer]) -> str:
         if "protocol" in layer.values:
             name = layer.values["protocol"]
             if name not in PROTOCOLS:
-                raise unknown("protocol", name, PROTOCOLS, f"protocol, from {layer.label}")
+                raise unknown_name_error("protocol", name, PROTOCOLS, f"protocol, from {layer.label}")
             return str(name)
     return str(Config.model_fields["protocol"].default)
 
@@ -201,7 +201,7 @@ def _build(layers: Sequence[Layer]) -> Resolved:
     try:
         config = Config.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
-        raise explain(error, Config, said) from None
+        raise format_validation_error(error, Config, said) from None
     except (TypeError, ValueError) as error:
         raise UserError(
             "config", f"a value is no plain data: {error}", "Use numbers, text and lists."

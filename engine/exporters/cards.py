@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.config import Config, settings
 from engine.config.yaml_io import inline
-from engine.runs.results import in_words
+from engine.runs.results import format_mean_std
 from engine.store import StoredRun
 from engine.version import product_version
 
@@ -100,7 +100,7 @@ def _worth(results: dict[str, Any] | None) -> list[str]:
         "| --- | --- | --- |",
     ]
     for name, found in results["summary"]["by_architecture"].items():
-        cells = [in_words(found[key], absent="not measured") for key in ("accuracy", "control")]
+        cells = [format_mean_std(found[key], absent="not measured") for key in ("accuracy", "control")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return [*lines, "", f"The teacher itself: {results['teacher']['accuracy']:.2f}.", ""]
 

@@ -166,7 +166,7 @@ def _soft_labels(made: Export, data: DataSet, whole: ImageSet) -> Tensor | None:
     """
     manifest = made.run.manifest()
     known = [manifest.get("teacher", {}).get("fingerprint"), *manifest.get("others", [])]
-    found = [_teacher(config, data) for config in artefacts.alone(made.config)]
+    found = [_teacher(config, data) for config in artefacts.single_backbone_configs(made.config)]
     teachers = [teacher for teacher in found if teacher is not None]
     if list(map(backbones.fingerprint, teachers)) != known:
         return None

@@ -25,13 +25,13 @@ from torch import Tensor
 from torch.utils.data import RandomSampler
 
 from engine.backbones import safe_loading
+from engine.checkpoint import Checkpoint, IntervalTimer
 from engine.config import Config
 from engine.data import ImageSet
 from engine.data.augmentation import Draw, MixDraw
 from engine.data.layout import refuse
 from engine.events import Event, Notice, StageProgress
 from engine.importers.pt_files import require_there
-from engine.savepoint import Pace, SavePoint
 from engine.stages.relabel import FkdViews, state_after
 
 WORDING = safe_loading.Wording("data", "label file", "make the labels again with the code that made them")
@@ -145,13 +145,13 @@ class Labels:
         self, epochs: int, keep: Callable[[int, Tensor], None], first: int
     ) -> Generator[Event, None, None]:
         """Hand over each epoch's logits, as relabelling would."""
-        pace, since = Pace(math.inf), time.monotonic()
+        pace, since = IntervalTimer(math.inf), time.monotonic()
         for number in range(first, epochs):
             keep(number, torch.from_numpy(self.epoch(number).logits_NK))
             done = number + 1
             yield StageProgress("relabel", done, (done - first) / max(time.monotonic() - since, 1e-9))
             if pace.due():
-                yield SavePoint("relabel", partial(state_after, "distilled", done))
+                yield Checkpoint("relabel", partial(state_after, "distilled", done))
 
 
 class ReplayedViews(FkdViews):

@@ -53,7 +53,7 @@ def read(
     kind = config.objective.taps
     if kind not in SIDES:
         raise UserError("config", f"objective.taps = {kind} reads no such statistics", "use conv-input")
-    names = taps.names(backbone, kind)
+    names = taps.tap_names(backbone, kind)
     folder, prefix = _found(Path(config.given.statistics), names)
     side = next((part for part in reversed(folder.parts) if part in SIDES.values()), None)
     if side is not None and side != SIDES[kind]:

@@ -20,7 +20,7 @@ from engine.config import Perturbation
 TINY = 1e-12  #: added to ‖g‖, as in the released code
 
 
-def perturbed(
+def perturb_teacher(
     model: nn.Module,
     x_MCHW: Tensor,
     labels_M: Tensor,
@@ -32,7 +32,7 @@ def perturbed(
     x_MCHW: the views of the images that the copy is turned against, normalised. micro_batch: how many pass
     through the network at once; None: all of them.
     """
-    climber = backbones.placed(copy.deepcopy(model).eval().requires_grad_(True), x_MCHW.device)
+    climber = backbones.place_on(copy.deepcopy(model).eval().requires_grad_(True), x_MCHW.device)
     weights = list(climber.parameters())
     x_MCHW = x_MCHW.detach().contiguous(memory_format=torch.channels_last)
     size = micro_batch or len(x_MCHW)

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engine.checkpoint import StageState, add_prefix, clone_to, strip_prefix
 from engine.config import Config
 from engine.device import upload
 from engine.rng import generator
-from engine.savepoint import State, own, part, under
 from engine.spectral.moments import Moments, pack, unpack
 from engine.spectral.taps import KINDS, PATCHES, Tapped
 
@@ -42,7 +42,7 @@ class Ensemble(nn.Module):
         return total_MK / len(self.networks)
 
 
-class Moving:
+class MovingStatistics:
     """Straight-through moving statistics of every backbone; they begin at zero, as in the released code."""
 
     def __init__(self, alpha: float) -> None:
@@ -65,17 +65,22 @@ class Moving:
         old, share = self.alpha, 1.0 - self.alpha
         return Moments(new.name, old * was.mean_D + share * new.mean_D, old * was.var_D + share * new.var_D)
 
-    def arrays(self) -> dict[str, Tensor]:
-        """What `go_on` needs, by name."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the statistics of all backbones, by name."""
         found: dict[str, Tensor] = {}
         for turn, moments in self._was.items():
-            found |= under(f"moving.{turn}", pack(moments))
+            found |= add_prefix(f"moving.{turn}", pack(moments))
         return found
 
-    def go_on(self, arrays: Mapping[str, Tensor], networks: Sequence[Tapped], device: torch.device) -> None:
-        """Stand where another stood when it told these."""
+    def load_state_dict(
+        self, arrays: Mapping[str, Tensor], networks: Sequence[Tapped], device: torch.device
+    ) -> None:
+        """Restore the statistics from a `state_dict`."""
         for turn, network in enumerate(networks):
-            kept = {name: own(value, device) for name, value in part(f"moving.{turn}", arrays).items()}
+            kept = {
+                name: clone_to(value, device)
+                for name, value in strip_prefix(f"moving.{turn}", arrays).items()
+            }
             if kept:
                 self._was[turn] = unpack(kept, network.names)
 
@@ -89,18 +94,18 @@ def _straight(value: Moments, batch: Moments) -> Moments:
     )
 
 
-def moving(
-    config: Config, networks: Sequence[Tapped], device: torch.device, saved: State | None
-) -> Moving | None:
+def build_moving_statistics(
+    config: Config, networks: Sequence[Tapped], device: torch.device, saved: StageState | None
+) -> MovingStatistics | None:
     """The statistics that move from step to step, if any, as they stood when `saved` was."""
     if config.recover.straight_through is None:
         return None
-    moves = Moving(config.recover.straight_through)
-    moves.go_on({} if saved is None else saved.arrays, networks, device)
+    moves = MovingStatistics(config.recover.straight_through)
+    moves.load_state_dict({} if saved is None else saved.tensors, networks, device)
     return moves
 
 
-def kept(network: Tapped, share: float, seed: int, batch: int, iteration: int) -> NDArray[np.bool_]:
+def draw_kept_taps(network: Tapped, share: float, seed: int, batch: int, iteration: int) -> NDArray[np.bool_]:
     """Which taps a step reads, shape (L,): with probability `share` not a conv, nor its patches."""
     if not share:
         return np.ones(len(network.names), dtype=bool)
@@ -115,7 +120,7 @@ def kept(network: Tapped, share: float, seed: int, batch: int, iteration: int) -
     )
 
 
-def left(values_TL: Tensor, kept_L: NDArray[np.bool_]) -> Tensor:
+def mask_dropped_taps(values_TL: Tensor, kept_L: NDArray[np.bool_]) -> Tensor:
     """The values of the taps that are kept, zero for the others."""
     if kept_L.all():
         return values_TL
@@ -139,7 +144,7 @@ def density(x_MCSS: Tensor, by_class: Sequence[Tensor], tau: float) -> Tensor:
     return total
 
 
-def by_class(labels_M: NDArray[np.int64], device: torch.device) -> list[Tensor]:
+def group_by_class(labels_M: NDArray[np.int64], device: torch.device) -> list[Tensor]:
     """Where the images of each class of a batch stand in it, (K, N) for all classes of as many images."""
     found: dict[int, list[NDArray[np.int64]]] = {}
     for label in np.unique(labels_M):

@@ -14,36 +14,36 @@ import torch
 from torch import Tensor, nn
 
 from engine.backbones.labeller import Labeller
+from engine.checkpoint import Checkpoint, StageState
 from engine.config import Config
 from engine.data import ImageSet, normalise
 from engine.events import BatchRecovered, Event, RecoverLayout, StageProgress
-from engine.savepoint import SavePoint, State
-from engine.spectral.recovery_batches import batches
+from engine.spectral.recovery_batches import plan_batches
 
 Keep = Callable[[Tensor, Tensor, int, float, Tensor], None]
 
 
-def place(batch: int) -> State:
+def state_before_batch(batch: int) -> StageState:
     """The state before batch `batch` is made: batches do not depend on each other."""
-    return State(facts={"batch": batch, "iteration": 0})
+    return StageState(metadata={"batch": batch, "iteration": 0})
 
 
-def copied(
+def copy_real_images(
     config: Config,
     images: ImageSet,
     teacher: nn.Module,
     device: torch.device,
     keep: Keep,
-    saved: State | None = None,
+    saved: StageState | None = None,
 ) -> Generator[Event, None, None]:
     """Hand over all of `images`, one of each class after another, as `recover` does its own; β is NaN.
 
     saved: goes on from another call's save point. Yields a layout without taps, and a save point a batch.
     """
-    first = 1 if saved is None else int(saved.facts["batch"])
+    first = 1 if saved is None else int(saved.metadata["batch"])
     yield RecoverLayout([], [], [], first - 1)
     classes = len(images.classes)
-    chunks = [rounds_M * classes + labels_M for rounds_M, labels_M in batches(config, classes)]
+    chunks = [rounds_M * classes + labels_M for rounds_M, labels_M in plan_batches(config, classes)]
     label, since = Labeller(teacher, device, "float32"), time.monotonic()
     for number, indices_M in list(enumerate(chunks, start=1))[first - 1 :]:
         x_MCHW = images.pixels(indices_M).float() / 255
@@ -52,7 +52,7 @@ def copied(
         rate = (number - first + 1) / max(time.monotonic() - since, 1e-9)
         yield BatchRecovered(number, len(chunks), math.nan, len(indices_M))
         yield StageProgress("recover", number, rate)
-        yield SavePoint("recover", partial(place, number + 1), always=True)
+        yield Checkpoint("recover", partial(state_before_batch, number + 1), always=True)
 
 
 def confidence(label: Labeller, x_MCHW: Tensor, labels_M: Tensor, like: ImageSet) -> Tensor:

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.backbones.labeller import Labeller
+from engine.checkpoint import Checkpoint, IntervalTimer, StageState
 from engine.config import Config
 from engine.data import ImageSet, denormalise
 from engine.events import BatchRecovered, Event, RecoverLayout, StageProgress
-from engine.methods.random_images import confidence, place
+from engine.methods.random_images import confidence, state_before_batch
 from engine.rng import generator
-from engine.savepoint import Pace, SavePoint, State
 from engine.spectral.recovery_batches import pool_size
 
 SCALE = (0.08, 1.0)  #: of an image's area that a crop has
@@ -41,7 +41,7 @@ def select(
     train: ImageSet,
     device: torch.device,
     keep: Keep,
-    saved: State | None = None,
+    saved: StageState | None = None,
 ) -> Generator[Event, None, None]:
     """Select `config.ipc` images of every class; a class is a batch, handed over as `recover` does its own.
 
@@ -49,30 +49,30 @@ def select(
     saved: goes on from another call's save point; a class that was cut is done again, with the same crops.
     """
     settings, classes = config.recover.select, len(train.classes)
-    first = 1 if saved is None else int(saved.facts["batch"])
+    first = 1 if saved is None else int(saved.metadata["batch"])
     yield RecoverLayout([], [], [], first - 1)
     label = Labeller(teacher, device, config.recover.precision)
-    pace, since = Pace(config.checkpoint_seconds), time.monotonic()
+    pace, since = IntervalTimer(config.checkpoint_seconds), time.monotonic()
     for number in range(first, classes + 1):
-        pool_M, boxes_MR3 = drawn(config, train, number - 1)
+        pool_M, boxes_MR3 = draw_crops(config, train, number - 1)
         best: list[tuple[Tensor, Tensor]] = []
         for start in range(0, len(pool_M), CHUNK):
             part = slice(start, start + CHUNK)
             best.append(best_crops(label, train, pool_M[part], boxes_MR3[part], settings.factor))
             if start + CHUNK < len(pool_M) and pace.due():
-                yield SavePoint("recover", partial(place, number))
+                yield Checkpoint("recover", partial(state_before_batch, number))
         crops_MCTT, scores_M = (torch.cat(parts) for parts in zip(*best, strict=True))
         likeliest_N = np.argsort(scores_M.numpy(), kind="stable")[: config.ipc * settings.factor**2]
-        tiles_MCSS = tiled(crops_MCTT[likeliest_N], settings.factor, train.size)
+        tiles_MCSS = tile(crops_MCTT[likeliest_N], settings.factor, train.size)
         x_MCSS = denormalise(tiles_MCSS, train.mean, train.std).clamp(0, 1)
         labels_M = torch.full((len(x_MCSS),), number - 1)
         keep(x_MCSS, labels_M, number, math.nan, confidence(label, x_MCSS, labels_M, train))
         yield BatchRecovered(number, classes, math.nan, len(x_MCSS))
         yield StageProgress("recover", number, (number - first + 1) / max(time.monotonic() - since, 1e-9))
-        yield SavePoint("recover", partial(place, number + 1), always=True)
+        yield Checkpoint("recover", partial(state_before_batch, number + 1), always=True)
 
 
-def drawn(config: Config, train: ImageSet, label: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def draw_crops(config: Config, train: ImageSet, label: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The pool of a class, shape (M,), and top, left and side of each image's crops, shape (M, R, 3)."""
     settings, size = config.recover.select, train.size
     rng = generator(config.seed, "select", label)
@@ -92,15 +92,15 @@ def best_crops(
     labels_M = train.labels_N[torch.from_numpy(indices_M)].to(label.device)
     found = []
     for boxes_M3 in boxes_MR3.transpose(1, 0, 2):
-        crops_MCTT = cropped(x_MCSS, torch.from_numpy(boxes_M3).to(label.device), train.size // factor)
-        logits_MK = label(bordered(crops_MCTT, train.size))
+        crops_MCTT = crop(x_MCSS, torch.from_numpy(boxes_M3).to(label.device), train.size // factor)
+        logits_MK = label(pad_to_size(crops_MCTT, train.size))
         found.append((crops_MCTT, F.cross_entropy(logits_MK, labels_M, reduction="none")))
     crops_RMCTT, scores_RM = (torch.stack(parts) for parts in zip(*found, strict=True))
     scores_M, best_M = scores_RM.min(dim=0)
     return crops_RMCTT[best_M, torch.arange(len(best_M), device=best_M.device)].cpu(), scores_M.cpu()
 
 
-def cropped(x_MCSS: Tensor, boxes_M3: Tensor, side: int) -> Tensor:
+def crop(x_MCSS: Tensor, boxes_M3: Tensor, side: int) -> Tensor:
     """Square crops, given by top, left and side, resized to `side` pixels; bilinear, antialiased."""
     top_M, left_M, extent_M = boxes_M3.unbind(1)
     rows_MTS = _resampling(top_M, extent_M, side, x_MCSS)
@@ -120,14 +120,14 @@ def _resampling(start_M: Tensor, extent_M: Tensor, side: int, like: Tensor) -> T
     return weights_MTP / weights_MTP.sum(dim=2, keepdim=True)
 
 
-def bordered(crops_MCTT: Tensor, size: int) -> Tensor:
+def pad_to_size(crops_MCTT: Tensor, size: int) -> Tensor:
     """Crops in the middle of size×size images of zeros, the mean colour of normalised pixels."""
     before = (size - crops_MCTT.shape[-1]) // 2
     after = size - crops_MCTT.shape[-1] - before
     return F.pad(crops_MCTT, (before, after, before, after))
 
 
-def tiled(crops_NCTT: Tensor, factor: int, size: int) -> Tensor:
+def tile(crops_NCTT: Tensor, factor: int, size: int) -> Tensor:
     """Images of factor×factor crops, best first: image m of M has those ranked m, m + M, m + 2M…, row by row.
 
     Where `factor` does not divide the size, the first rows and columns of tiles are a pixel larger.

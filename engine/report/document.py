@@ -15,7 +15,7 @@ from engine.config.responses import Floats, Response
 from engine.errors import UserError
 from engine.events import Event
 from engine.report import losses, page, plates, sections, subject
-from engine.report.groups import accuracies, grouped, likenesses
+from engine.report.groups import accuracies, group_runs, intra_class_similarities
 from engine.report.lens import Finder
 from engine.report.page import Section
 from engine.report.subject import Subject
@@ -59,13 +59,15 @@ class Report:
 
     def numbers(self) -> dict[str, Any]:
         """The numbers of every figure; what is not finite is null."""
-        groups = grouped(self.subjects)
+        groups = group_runs(self.subjects)
         document = {
             "command": self.command,
             "runs": [_numbers(each) for each in self.subjects],
             "groups": [{"label": group.label, "runs": group.runs} for group in groups],
             "accuracy": [asdict(row) for row in accuracies(groups)],
-            "similarity": [{**asdict(row), "of_class": list(row.of_class)} for row in likenesses(groups)],
+            "similarity": [
+                {**asdict(row), "of_class": list(row.of_class)} for row in intra_class_similarities(groups)
+            ],
             "figures": [
                 {"name": plate.name, "title": plate.title, "caption": plate.caption}
                 for plate in sections.plates_of(self.sections)

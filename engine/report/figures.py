@@ -14,10 +14,10 @@ import numpy as np
 from engine.config.responses import Response
 from engine.report import drawing
 from engine.report.drawing import COLOURS, DASHES, GREY, SMALL, TEXT
-from engine.report.groups import Accuracy, Likeness
+from engine.report.groups import Accuracy, GroupSimilarity
 from engine.report.lens import Layer
-from engine.report.losses import Course, Curve
-from engine.runs.results import in_words
+from engine.report.losses import Curve, LossCourse
+from engine.runs.results import format_mean_std
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ BOUNDS = 20  #: batches up to which their ends are marked
 _LINES = len(COLOURS) * len(DASHES)
 
 
-def loss_curves(course: Course) -> Figure:
+def loss_curves(course: LossCourse) -> Figure:
     """CE, then every unweighted term at every tap (some of them where there are many), by iteration."""
     taps, terms = course.layout.taps, course.layout.terms
     shown = drawing.chosen(len(taps), drawing.PANELS - 1)
@@ -42,7 +42,7 @@ def loss_curves(course: Course) -> Figure:
 
 
 def _curves(
-    axes: Axes, course: Course, curves: Sequence[tuple[str, Curve]], title: str, own: str | None = None
+    axes: Axes, course: LossCourse, curves: Sequence[tuple[str, Curve]], title: str, own: str | None = None
 ) -> None:
     """own: a colour that is not told apart from others."""
     drawing.titled(axes, title, "iteration")
@@ -191,7 +191,7 @@ def _whole_ticks(axes: Axes) -> None:
 # --- one row for each group --------------------------------------------------------------------------
 
 
-def similarity(rows: Sequence[Likeness]) -> Figure:
+def similarity(rows: Sequence[GroupSimilarity]) -> Figure:
     """Figure 2: the mean over classes with its standard deviation, and every class as a dot."""
     found, (axes,) = _rows([row.label for row in rows], "mean cosine similarity within a class")
     for place, row in enumerate(rows):
@@ -200,7 +200,7 @@ def similarity(rows: Sequence[Likeness]) -> Figure:
         axes.scatter(values, place + jitter, s=10, color=COLOURS[5], alpha=0.6, linewidth=0, zorder=2)
         if row.spread is not None:
             _mean(axes, place, row.spread, "o", COLOURS[0], filled=True)
-            _told(axes, place, in_words(row.spread, 3))
+            _told(axes, place, format_mean_std(row.spread, 3))
     return found
 
 
@@ -215,10 +215,10 @@ def accuracy(rows: Sequence[Accuracy]) -> Figure:
         for at, row in enumerate(each):
             if (spread := row.distilled) is not None:
                 _mean(place, at - apart, spread, "o", COLOURS[0], filled=True, label="distilled")
-                _told(place, at - apart, in_words(spread, 1))
+                _told(place, at - apart, format_mean_std(spread, 1))
             if (spread := row.control) is not None:
                 _mean(place, at + apart, spread, "s", COLOURS[1], filled=False, label="control (real)")
-                _told(place, at + apart, in_words(spread, 1))
+                _told(place, at + apart, format_mean_std(spread, 1))
     drawing.legend(found, axes)
     return found
 

@@ -53,7 +53,7 @@ class Accuracy:
     sets: int
 
 
-def twins(subjects: Sequence[Subject]) -> dict[int, Subject]:
+def duplicate_runs(subjects: Sequence[Subject]) -> dict[int, Subject]:
     """Runs, by place, with settings and seed of an earlier one, which is told: repeats, not samples."""
     first: dict[tuple[str, int], Subject] = {}
     found = {}
@@ -84,14 +84,14 @@ def _key(subject: Subject) -> str:
     return yaml_io.inline(own) if own else str(subject.run.folder)
 
 
-def grouped(subjects: Sequence[Subject]) -> list[Group]:
-    """Groups in the order of their first runs, without `twins`.
+def group_runs(subjects: Sequence[Subject]) -> list[Group]:
+    """Groups in the order of their first runs, without `duplicate_runs`.
 
     A run whose settings cannot be read is its own group.
     """
     members: dict[str, list[Subject]] = {}
     values: dict[str, dict[str, Any]] = {}
-    repeated = twins(subjects)
+    repeated = duplicate_runs(subjects)
     for place, subject in enumerate(subjects):
         if place in repeated:
             continue
@@ -177,14 +177,14 @@ def _accuracy(group: Group, architecture: str) -> Accuracy:
     return Accuracy(
         group.label,
         architecture,
-        results.spread([value for _, value in distilled]),
-        results.spread(control),
+        results.mean_std([value for _, value in distilled]),
+        results.mean_std(control),
         len({run for run, _ in distilled}),
     )
 
 
 @dataclass(frozen=True)
-class Likeness:
+class GroupSimilarity:
     """A row of Figure 2. of_class: s_k of every class of every run that has one; spread: over these."""
 
     label: str
@@ -193,7 +193,7 @@ class Likeness:
     sets: int
 
 
-def likenesses(groups: Sequence[Group]) -> list[Likeness]:
+def intra_class_similarities(groups: Sequence[Group]) -> list[GroupSimilarity]:
     """Intra-class similarity: of as many real images first, once for every teacher; then of the groups."""
     real: dict[int, dict[str | None, list[float]]] = {}
     for group in groups:
@@ -217,5 +217,5 @@ def _known(values_K: Any) -> list[float]:
     return [float(value) for value in values_K if np.isfinite(value)]
 
 
-def _likeness(label: str, values: list[float], sets: int) -> Likeness:
-    return Likeness(label, tuple(values), results.spread(values), sets)
+def _likeness(label: str, values: list[float], sets: int) -> GroupSimilarity:
+    return GroupSimilarity(label, tuple(values), results.mean_std(values), sets)

@@ -22,7 +22,7 @@ from engine.data import DataSet, ImageSet, load
 from engine.errors import UserError
 from engine.events import Event, StageStarted
 from engine.runs import artefacts
-from engine.runs.artefacts import Place
+from engine.runs.artefacts import ComputeContext
 from engine.spectral import matching
 from engine.spectral.moments import Moments
 from engine.spectral.taps import Tapped
@@ -60,7 +60,7 @@ class Finder:
     reading(done, total): called while images are read.
     """
 
-    place: Place
+    place: ComputeContext
     reading: Callable[[int, int], None] | None = None
     _data: dict[str, DataSet] = field(default_factory=dict)
     _teachers: dict[str, tuple[nn.Module, str]] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Finder:
             if teacher is None:
                 raise _gone(run, "is no longer in the cache")
             fingerprint = backbones.fingerprint(teacher)
-            self._teachers[key] = backbones.placed(teacher, self.place.device).eval(), fingerprint
+            self._teachers[key] = backbones.place_on(teacher, self.place.device).eval(), fingerprint
         teacher, fingerprint = self._teachers[key]
         known = run.manifest().get("teacher") or {}
         if known.get("fingerprint") not in (None, fingerprint):
@@ -118,7 +118,7 @@ def like(pixels_NCHW: NDArray[np.uint8], labels_N: NDArray[np.int64], data: Data
 
 
 def spectra(
-    config: Config, lens: Lens, images: ImageSet, place: Place
+    config: Config, lens: Lens, images: ImageSet, place: ComputeContext
 ) -> Generator[Event, None, list[Layer]]:
     """Spectra of the real and of the distilled images, each set looked at as a whole, un-augmented.
 
@@ -129,7 +129,7 @@ def spectra(
     real = artefacts.cached_statistics(whole, lens.data, lens.teacher, place.cache)
     if real is None:
         yield StageStarted("statistics", len(lens.data.train), "images")
-        real, _ = yield from artefacts.measured(whole, lens.data, lens.teacher, place)
+        real, _ = yield from artefacts.load_or_measure_statistics(whole, lens.data, lens.teacher, place)
     yield StageStarted("statistics", len(images), "images")
     network = Tapped(lens.teacher, whole.objective.taps, place.device)
     synthetic, _ = yield from statistics.measure_set(whole, network, images, place.device)
@@ -143,7 +143,7 @@ def _whole(config: Config) -> Config:
     if config.statistics.estimator != "pooled":
         pooled = {"estimator": "pooled", "order": "file"}
         changes["statistics"] = config.statistics.model_copy(update=pooled)
-    if not config.objective.tells_psi:
+    if not config.objective.has_covariance:
         inputs = {"taps": "conv-input", "patch": 0}
         changes["objective"] = config.objective.model_copy(update=inputs)
     return config.model_copy(update=changes)

@@ -30,7 +30,7 @@ class Curve:
     high_B: Floats
 
 
-class Course:
+class LossCourse:
     """All columns of the table in at most `BUCKETS` buckets of `stride` rows that follow each other.
 
     rows: how many there are to be; done: how far recovery came; iterations: of one batch. Numbers that are
@@ -104,7 +104,7 @@ class Record:
     """
 
     layout: RecoverLayout | None
-    course: Course | None
+    course: LossCourse | None
     warnings: tuple[str, ...]
 
 
@@ -112,14 +112,14 @@ def read(run: StoredRun) -> Record:
     """The whole record of a run. Raises UserError("disk") where the system refuses to read it."""
     tail = run.tail()
     layout: RecoverLayout | None = None
-    course: Course | None = None
+    course: LossCourse | None = None
     warnings: list[str] = []
     while tail.behind:
         for told in tail.more(_PIECE_SECONDS):
             if isinstance(told, Rows):
                 layout = tail.layout if layout is None else layout
                 if course is None and layout.betas and told.total_iterations > 0:
-                    course = Course(layout, told.total_iterations)
+                    course = LossCourse(layout, told.total_iterations)
                 if course is not None:
                     course.add(told.first, told.values_RP)
             elif isinstance(told.event, RecoverLayout):
@@ -135,7 +135,7 @@ def read(run: StoredRun) -> Record:
     return Record(layout, course, tuple(dict.fromkeys([*tail.damage(), *warnings])))
 
 
-def numbers(course: Course) -> dict[str, Any]:
+def numbers(course: LossCourse) -> dict[str, Any]:
     """The curves as plain data: x, CE, and every term at every tap."""
 
     def told(curve: Curve) -> dict[str, list[float]]:

@@ -12,10 +12,10 @@ import numpy as np
 from engine.config import Objective
 from engine.config.responses import Response, of_objective, reads_beta
 from engine.report import drawing, figures, grids
-from engine.report.groups import Accuracy, Group, Likeness
+from engine.report.groups import Accuracy, Group, GroupSimilarity
 from engine.report.page import Plate, slug
 from engine.report.subject import Subject
-from engine.runs.results import in_words
+from engine.runs.results import format_mean_std
 
 _CLASSES = (
     "Bars: sample standard deviation over classes (none for a single one); small dots: single classes; in"
@@ -33,19 +33,22 @@ def accuracy(rows: Sequence[Accuracy]) -> Plate:
         " budget. Bars: sample standard deviation over students (none for a single one); in brackets: how"
         f" many students, trained on {sets_told} for each row. The axis does not begin at zero."
     )
-    pairs = [(row.label, in_words(row.distilled, 1), in_words(row.control, 1, "none")) for row in rows]
+    pairs = [
+        (row.label, format_mean_std(row.distilled, 1), format_mean_std(row.control, 1, "none"))
+        for row in rows
+    ]
     told = "; ".join(f"{label}: {distilled}, control {control}" for label, distilled, control in pairs)
     return Plate("accuracy", "Accuracy by method", caption, told, figures.accuracy(rows))
 
 
-def similarity(rows: Sequence[Likeness]) -> Plate:
+def similarity(rows: Sequence[GroupSimilarity]) -> Plate:
     """Figure 2."""
     caption = (
         "Mean cosine similarity of all pairs of images of a class (UniDD Figure 2), between what the"
         " teacher's last linear layer reads: its penultimate features, of images as they are. Each set is"
         " seen by the teacher that it was distilled through. Large dots: mean over classes. " + _CLASSES
     )
-    told = "; ".join(f"{row.label}: {in_words(row.spread, 3, 'none')}" for row in rows)
+    told = "; ".join(f"{row.label}: {format_mean_std(row.spread, 3, 'none')}" for row in rows)
     return Plate("similarity", "Intra-class similarity", caption, told, figures.similarity(rows))
 
 
@@ -200,4 +203,4 @@ def betas_of(subject: Subject) -> list[float]:
 
 def _other_taps(subject: Subject) -> bool:
     config = subject.config
-    return subject.source == "images" and config is not None and not config.objective.tells_psi
+    return subject.source == "images" and config is not None and not config.objective.has_covariance

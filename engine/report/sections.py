@@ -14,7 +14,15 @@ from typing import Any
 
 from engine.config import settings, yaml_io
 from engine.report import plates
-from engine.report.groups import Accuracy, Group, Likeness, accuracies, grouped, likenesses, twins
+from engine.report.groups import (
+    Accuracy,
+    Group,
+    GroupSimilarity,
+    accuracies,
+    duplicate_runs,
+    group_runs,
+    intra_class_similarities,
+)
 from engine.report.page import Note, Plate, Section, Table
 from engine.report.subject import Subject
 from engine.runs import results
@@ -24,7 +32,7 @@ ABSENT = "—"
 
 def of_runs(subjects: Sequence[Subject]) -> list[Section]:
     """All sections; figures have names of their own."""
-    groups = grouped(subjects)
+    groups = group_runs(subjects)
     found = _alone(subjects[0], groups) if len(subjects) == 1 else _together(subjects, groups)
     taken: set[str] = set()
     for section in found:
@@ -49,7 +57,7 @@ def _together(subjects: Sequence[Subject], groups: Sequence[Group]) -> list[Sect
         for other in group.subjects[1:]:
             found.append(Section(f"Run {other.name}", [_same_as(group), *_missing(other)]))
             found.append(Section("Provenance", [_provenance(other)], 3))
-    for place, first in twins(subjects).items():
+    for place, first in duplicate_runs(subjects).items():
         told = f"Left out: it has the settings and the seed of {first.name} ({first.run.folder})."
         found.append(Section(f"Run {subjects[place].name}", [Note(told, warning=True)]))
         found.append(Section("Provenance", [_provenance(subjects[place])], 3))
@@ -119,14 +127,14 @@ def _by_group(found: Sequence[Accuracy]) -> Table:
 
 
 def _spread(found: dict[str, Any] | None, digits: int = 2) -> str:
-    return results.in_words(found, digits, ABSENT).replace(" ", "\N{NO-BREAK SPACE}")
+    return results.format_mean_std(found, digits, ABSENT).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _common(groups: Sequence[Group]) -> list[Section]:
     found = []
     if plate := plates.methods_grid(groups):
         found.append(Section("Images by method", [plate]))
-    if rows := likenesses(groups):
+    if rows := intra_class_similarities(groups):
         found.append(Section("Intra-class similarity", [plates.similarity(rows), _similarities(rows)]))
     else:
         why = "Intra-class similarity: no class has two images whose features could be read."
@@ -136,7 +144,7 @@ def _common(groups: Sequence[Group]) -> list[Section]:
     return found
 
 
-def _similarities(rows: Sequence[Likeness]) -> Table:
+def _similarities(rows: Sequence[GroupSimilarity]) -> Table:
     told = tuple((row.label, _spread(row.spread, 4), str(row.sets)) for row in rows)
     caption = (
         "Mean ± sample standard deviation over classes (classes); of real images, one set for each teacher."

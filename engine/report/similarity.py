@@ -34,7 +34,7 @@ class Similarity:
 
     def spread(self) -> dict[str, Any] | None:
         """Mean over classes, sample standard deviation over classes, and how many classes; None for none."""
-        return results.spread([float(value) for value in self.of_class_K if np.isfinite(value)])
+        return results.mean_std([float(value) for value in self.of_class_K if np.isfinite(value)])
 
 
 def intra_class(features_NF: NDArray[Any], labels_N: NDArray[np.int64], classes: int) -> Similarity:

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from engine.config.messages import unknown
+from engine.config.messages import unknown_name_error
 from engine.errors import UserError
 from engine.report import paper
 from engine.report.comparing import LEVEL, Seeds, compared
 from engine.report.samples import Column, Samples, found, gathered
-from engine.runs.results import spread
+from engine.runs.results import mean_std
 
 CONTROL = "control"  #: the row of as many real images, under the reference's labels and budget
 BEST = "best"  #: instead of a row's name: whichever is the most accurate, column by column
@@ -63,7 +63,7 @@ def table(targets: Sequence[str], against: str | None = None) -> dict[str, Any]:
 
 def _chosen(against: str | None, sweep: Mapping[str, Any], samples: Samples) -> str:
     if against is not None and against not in (*samples.rows, BEST):
-        raise unknown("row", against, [*samples.rows, BEST], "--against")
+        raise unknown_name_error("row", against, [*samples.rows, BEST], "--against")
     wanted = against or sweep.get("against")
     if wanted is None or wanted not in (*samples.rows, BEST):
         wanted = DEFAULT if DEFAULT in samples.rows else BEST
@@ -90,7 +90,7 @@ def _cells(
         control = samples.controls.get((column.name, row), {})
         told = _cell(column, row, values, None if row == reference else against, reference)
         cells.append(
-            {**told, "control": spread(list(control.values())), "paper": _printed(column, row, papers)}
+            {**told, "control": mean_std(list(control.values())), "paper": _printed(column, row, papers)}
         )
     behind = reference or next((row for row in samples.rows if (column.name, row) in samples.controls), None)
     control = samples.controls.get((column.name, behind), {}) if behind is not None else {}
@@ -110,7 +110,7 @@ def _cell(
     versus = None
     if reference is not None and against is not None and values:
         versus = {"row": reference, **compared(values, against)}
-    return {"row": row, "column": column.name, "accuracy": spread(list(values.values())), "versus": versus}
+    return {"row": row, "column": column.name, "accuracy": mean_std(list(values.values())), "versus": versus}
 
 
 def _printed(column: Column, row: str, papers: Sequence[paper.PaperTable]) -> dict[str, Any] | None:

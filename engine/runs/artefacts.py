@@ -22,8 +22,8 @@ from engine.stages import statistics
 from engine.config import Config
 from engine.data import DataSet
 from engine.errors import UserError
-from engine.events import Event, Notice, Stage, StageProgress, counted_on, told_as
-from engine.savepoint import SavePoint, State
+from engine.events import Event, Notice, Stage, StageProgress, offset_progress, map_events
+from engine.checkpoint import Checkpoint, StageState
 from engine.stages.squeeze import squeeze
 from engine.store import Cache, DamagedEntry, Entry
 from engine.store.cache import key
@@ -33,14 +33,14 @@ FORMAT = 3  #: raised when an artefact's making, layout or key changes
 
 
 @dataclass(frozen=True)
-class Place:
+class ComputeContext:
     """Where work is done, and where its artefacts are shared."""
 
     device: torch.device
     cache: Cache
 
 
-def alone(config: Config) -> list[Config]:
+def single_backbone_configs(config: Config) -> list[Config]:
     """The experiment with each of its backbones alone, its own first."""
     backbone = config.backbone
     teachers = backbone.also_teachers or (None,) * len(backbone.also)
@@ -100,8 +100,8 @@ def teacher_key(config: Config, data: DataSet) -> str:
     )
 
 
-def squeezed(
-    config: Config, data: DataSet, place: Place, saved: State | None = None
+def load_or_train_teacher(
+    config: Config, data: DataSet, place: ComputeContext, saved: StageState | None = None
 ) -> Generator[Event, None, tuple[nn.Module, bool]]:
     """The squeezed teacher on the CPU, and whether the cache had it.
 
@@ -144,8 +144,8 @@ def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
     )
 
 
-def measured(
-    config: Config, data: DataSet, teacher: nn.Module, place: Place, saved: State | None = None
+def load_or_measure_statistics(
+    config: Config, data: DataSet, teacher: nn.Module, place: ComputeContext, saved: StageState | None = None
 ) -> Generator[Event, None, tuple[list[moments.Moments], bool]]:
     """The real moments of every tap, and whether the cache had them.
 
@@ -161,20 +161,20 @@ def measured(
     return real, False
 
 
-def in_turn(
+def run_in_sequence(
     stage: Stage,
     size: int,
-    works: Sequence[Callable[[State | None], Generator[Event, None, tuple[T, bool]]]],
-    saved: State | None,
+    works: Sequence[Callable[[StageState | None], Generator[Event, None, tuple[T, bool]]]],
+    saved: StageState | None,
 ) -> Generator[Event, None, tuple[list[T], bool]]:
     """One piece of a stage after another; its states say which (the fact `part`), and progress counts on.
 
     size: units of each. works: begin each from its state. Returns what they made, and whether all of it was
     there already.
     """
-    found, reused, at = [], True, 0 if saved is None else int(saved.facts.get("part", 0))
+    found, reused, at = [], True, 0 if saved is None else int(saved.metadata.get("part", 0))
     for number, begin in enumerate(works):
-        work = counted_on(begin(saved if number == at else None), number * size)
+        work = offset_progress(begin(saved if number == at else None), number * size)
         made, there = yield from _as_part(work, number)
         if there and len(works) > 1:
             yield StageProgress(stage, (number + 1) * size, 0.0)
@@ -187,16 +187,16 @@ def _as_part(work: Generator[Event, None, T], number: int) -> Generator[Event, N
     """The same, its save points knowing which part it is."""
 
     def tell(event: Event) -> Iterator[Event]:
-        if isinstance(event, SavePoint):
+        if isinstance(event, Checkpoint):
             event = replace(event, capture=partial(_state_of_part, event.capture, number))
         yield event
 
-    return told_as(work, tell)
+    return map_events(work, tell)
 
 
-def _state_of_part(capture: Callable[[], State], number: int) -> State:
+def _state_of_part(capture: Callable[[], StageState], number: int) -> StageState:
     state = capture()
-    return State(state.arrays, {**state.facts, "part": number})
+    return StageState(state.tensors, {**state.metadata, "part": number})
 
 
 def cached_statistics(

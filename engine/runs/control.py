@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 from engine.errors import Stopped, UserError
-from engine.events import Checkpointed, Continued, Event, Paused, told_as
-from engine.savepoint import SavePoint
+from engine.events import Checkpointed, Continued, Event, Paused, map_events
+from engine.checkpoint import Checkpoint
 from engine.store import Run
 from engine.store.control import Command
 
@@ -64,11 +64,11 @@ class Steering:
         """The same stages, their save points used and left out. Raises Stopped where that was asked."""
 
         def tell(event: Event) -> Iterator[Event]:
-            return self._at(event) if isinstance(event, SavePoint) else iter((event,))
+            return self._at(event) if isinstance(event, Checkpoint) else iter((event,))
 
-        return told_as(work, tell)
+        return map_events(work, tell)
 
-    def _at(self, point: SavePoint) -> Iterator[Event]:
+    def _at(self, point: Checkpoint) -> Iterator[Event]:
         self._listen()
         wanted = self._save or self._pause is not None or self._stop is not None
         if wanted or point.always or self._due():
@@ -93,23 +93,23 @@ class Steering:
     def _due(self) -> bool:
         return time.monotonic() - self._saved >= (self._seconds and max(self._seconds, self._cost / SHARE))
 
-    def _checkpoint(self, point: SavePoint) -> Checkpointed:
+    def _checkpoint(self, point: Checkpoint) -> Checkpointed:
         began = time.perf_counter()
         state = point.capture()
-        arrays = {name: value.numpy() for name, value in state.arrays.items()}
-        number, size = self._run.checkpoint(point.stage, arrays, state.facts)
+        arrays = {name: value.numpy() for name, value in state.tensors.items()}
+        number, size = self._run.checkpoint(point.stage, arrays, state.metadata)
         self._cost = time.perf_counter() - began
         self._saved, self._save = time.monotonic(), False
         return Checkpointed(point.stage, number, size, self._cost)
 
-    def _look(self, point: SavePoint) -> None:
+    def _look(self, point: Checkpoint) -> None:
         """Let others see the work, now and then. A disk that refuses is met where it matters."""
         rest = self._seconds and max(LOOK_SECONDS, self._look_cost / LOOK_SHARE)
-        if point.look is None or not (point.always or time.monotonic() - self._looked >= rest):
+        if point.preview is None or not (point.always or time.monotonic() - self._looked >= rest):
             return
         began = time.perf_counter()
         with suppress(UserError, OSError):
-            self._run.save_glimpse(point.look())
+            self._run.save_glimpse(point.preview())
         self._look_cost = time.perf_counter() - began
         self._looked = time.monotonic()
 

@@ -34,10 +34,10 @@ from engine.config.expressions import ALPHA
 from engine.methods import rded
 from engine.methods.gvbsm import Ensemble
 from engine.spectral.moments import Moments
-from engine.spectral.matching import stand_in
+from engine.spectral.matching import placeholder_moments
 from engine.runs.preview import Stop, known_teachers, require_wanted
 from engine.runs.plan import Plan
-from engine.savepoint import SavePoint, State
+from engine.checkpoint import Checkpoint, StageState
 from engine.store import Cache
 from engine.spectral.taps import Tapped
 
@@ -106,7 +106,7 @@ class Trial:
         self.device = plan.device
         self.train = plan.data.train
         self.config = _changed(plan.config, checkpoint_seconds=0.0)  # a save point after every step
-        self.alone, self.known = artefacts.alone(self.config), known_teachers(plan, cache)
+        self.alone, self.known = artefacts.single_backbone_configs(self.config), known_teachers(plan, cache)
         self.teachers = [
             known or artefacts.new_network(config, plan.data).eval()
             for config, known in zip(self.alone, self.known, strict=True)
@@ -160,7 +160,7 @@ class Trial:
             return self._select()
         settings = self.config.recover
         steady, through = self._through()
-        plan = recovery_batches.batches(self.config, len(self.train.classes))
+        plan = recovery_batches.plan_batches(self.config, len(self.train.classes))
         images = len(plan[0][1])
 
         def work(size: int) -> Work:
@@ -203,7 +203,7 @@ class Trial:
     def validate(self) -> float:
         """Seconds of training and measuring every student."""
         settings, seconds = self.config.validate_, 0.0
-        measured = sum(validate.measures(settings, epoch) for epoch in range(settings.epochs))
+        measured = sum(validate.is_measured_epoch(settings, epoch) for epoch in range(settings.epochs))
         for name in settings.students or (self.config.backbone.name,):
             learning, measuring = self._student(name)
             steps = settings.epochs * _parts(self._images(), settings.batch)
@@ -233,8 +233,8 @@ class Trial:
         def measure(size: int) -> Work:
             model, some = student(2).model, _some(test, size)
             while True:
-                training.accuracy(model, some, self.device)
-                yield SavePoint("validate", State)
+                training.evaluate_accuracy(model, some, self.device)
+                yield Checkpoint("validate", StageState)
 
         learning = self._cost(learn, min(settings.batch, self._images()))
         return learning, self._cost(measure, min(training.EVALUATION_BATCH, len(test)))
@@ -265,7 +265,7 @@ class Trial:
         with torch.no_grad():
             features, _ = network(self.train.batch([0], self.device))
         sizes = {name: x.shape[1] for name, x in zip(network.names, features, strict=True)}
-        return stand_in(goal, sizes, len(self.train.classes))
+        return placeholder_moments(goal, sizes, len(self.train.classes))
 
     def memory(self) -> int:
         """Bytes at the run's peak, by what was tried so far."""
@@ -314,7 +314,7 @@ class Trial:
         """One step; whether there may be another. Raises Cancelled."""
         require_wanted(self.stop)
         with suppress(StopIteration):
-            while not isinstance(next(stage), SavePoint):
+            while not isinstance(next(stage), Checkpoint):
                 pass
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)

@@ -19,7 +19,7 @@ from engine.runs.control import Control
 from engine.store import Cache, Run
 
 
-def begin(
+def prepare_run(
     resolved: Resolved,
     folder: Path | None,
     name: str,
@@ -34,15 +34,15 @@ def begin(
     """
     if folder is not None:
         store.refuse_foreign(folder)
-    config = anchored(resolved.config)
+    config = with_absolute_paths(resolved.config)
     plan = plans.prepare(config, reading, folder)
     folder = folder or store.fresh_folder(name, plan.identity()["config"])
     if not store.is_run(folder):
         plans.check_room(plan, folder)
-    return plan, opened(plan, folder, resolved.origins, command)
+    return plan, open_planned_run(plan, folder, resolved.origins, command)
 
 
-def experiment(
+def run_experiment(
     resolved: Resolved,
     folder: Path | None,
     name: str,
@@ -51,12 +51,12 @@ def experiment(
     reading: Callable[[int, int], None] | None = None,
     opened: Callable[[Path], None] | None = None,
 ) -> Generator[Event, None, Results]:
-    """A whole experiment: `begin`, then `pipeline.run`; nothing is done before the first event is pulled.
+    """A whole experiment: `prepare_run`, then `pipeline.run`; nothing is done before the first event is pulled.
 
     opened(folder): called once the run's folder exists and is this process's. The run is left to others
     however this ends. Raises what those two do.
     """
-    plan, run = begin(resolved, folder, name, command, reading)
+    plan, run = prepare_run(resolved, folder, name, command, reading)
     try:
         if opened is not None:
             opened(run.folder)
@@ -65,10 +65,10 @@ def experiment(
         run.release()  # where it did not come to be pulled
 
 
-def opened(plan: Plan, folder: Path, origins: dict[str, str], command: Sequence[str] = ()) -> Run:
+def open_planned_run(plan: Plan, folder: Path, origins: dict[str, str], command: Sequence[str] = ()) -> Run:
     """The run of a plan in `folder`, owned by this process: a new one, or the one that is there.
 
-    origins: by dotted key, the layer that set it. Raises UserError as `begin` does.
+    origins: by dotted key, the layer that set it. Raises UserError as `prepare_run` does.
     """
     return store.open_run(
         folder,
@@ -78,7 +78,7 @@ def opened(plan: Plan, folder: Path, origins: dict[str, str], command: Sequence[
     )
 
 
-def anchored(config: Config) -> Config:
+def with_absolute_paths(config: Config) -> Config:
     """The same, its folders and files named so that they are found from any folder."""
     changes: dict[str, dict[str, Any]] = {
         "data": {"root": _absolute(config.data.root)},

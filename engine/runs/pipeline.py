@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from engine.runs import artefacts, provenance, results
 from engine import backbones
 from engine.spectral import moments
-from engine.runs.artefacts import Place
+from engine.runs.artefacts import ComputeContext
 from engine.config.identity import config_hash
 from engine.data import ImageSet
 from engine.errors import Stopped, UserError
-from engine.events import STAGES, Event, Notice, counted_on, told_as
+from engine.events import STAGES, Event, Notice, offset_progress, map_events
 from engine.fingerprint import fingerprint_tensors
 from engine.importers import distilled
 from engine.importers.fkd import ReplayedViews
@@ -33,15 +33,15 @@ from engine.runs.plan import Plan
 from engine.stages.recover import recover
 from engine.stages.relabel import StoredLabels, relabel
 from engine.runs.results import Results
-from engine.runs.resume import inexact
-from engine.savepoint import State
-from engine.runs.stage_runner import StageWork
-from engine.spectral.recovery_batches import amount, batches, control_set, done
+from engine.runs.resume import nonreproducible_reason
+from engine.checkpoint import StageState
+from engine.runs.stage_runner import StageRunner
+from engine.spectral.recovery_batches import total_work, plan_batches, control_set, completed_work
 from engine.runs.control import Control, Steering
 from engine.store import Cache, Run
 from engine.store import images as stored_images
 from engine.store.lock import timestamp
-from engine.stages.training import accuracy
+from engine.stages.training import evaluate_accuracy
 from engine.stages.validate import Source, StudentResult, validate
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ def _recorded(run: Run, work: Generator[Event, None, T]) -> Generator[Event, Non
             run.record(told)
             yield told
 
-    return told_as(work, tell)
+    return map_events(work, tell)
 
 
 class Pipeline:
@@ -91,10 +91,10 @@ class Pipeline:
         self.config = plan.config
         self.train = plan.data.train
         self.device = plan.device
-        self.place = Place(plan.device, cache)
+        self.place = ComputeContext(plan.device, cache)
         self.run = run
         self.command = command
-        self.work = StageWork(run, plan.device)
+        self.work = StageRunner(run, plan.device)
 
     def stages(self) -> Generator[Event, None, Results]:
         """Squeeze, statistics, recover, relabel, validate; returns the document of results."""
@@ -136,7 +136,7 @@ class Pipeline:
                 yield Notice("warning", f"{len(images.skipped)} unreadable {split} images left out: {names}")
 
     def _say_what_is_inexact(self) -> Generator[Event, None, None]:
-        if why := inexact(self.run.manifest["sessions"]):
+        if why := nonreproducible_reason(self.run.manifest["sessions"]):
             yield Notice("warning", f"no longer bit for bit what one session would give: {why}")
 
     # --- one stage each ---------------------------------------------------------------------------
@@ -144,18 +144,18 @@ class Pipeline:
     def _teachers(self) -> Generator[Event, None, list[nn.Module]]:
         """The teacher, and those of further backbones, on the device; they are frozen from here on."""
         given = [self.plan.teacher, *self.plan.others]
-        alone = dict(enumerate(artefacts.alone(self.config)))
+        alone = dict(enumerate(artefacts.single_backbone_configs(self.config)))
         self.teacher_source = "squeezed" if given[0] is None else str(self.config.backbone.teacher)
         missing = [number for number, teacher in enumerate(given) if teacher is None]
         made: list[nn.Module] = []
         if missing:
             epochs = self.config.squeeze.epochs
-            works = [partial(artefacts.squeezed, alone[n], self.plan.data, self.place) for n in missing]
-            made = yield from self.work.timed(
+            works = [partial(artefacts.load_or_train_teacher, alone[n], self.plan.data, self.place) for n in missing]
+            made = yield from self.work.run(
                 "squeeze",
                 epochs * len(works),
                 "epochs",
-                lambda saved: artefacts.in_turn("squeeze", epochs, works, saved),
+                lambda saved: artefacts.run_in_sequence("squeeze", epochs, works, saved),
                 lambda facts: facts.get("part", 0) * epochs + facts["epoch"],
             )
         else:
@@ -173,7 +173,7 @@ class Pipeline:
         if known is None:
             known = {
                 "fingerprint": fingerprint,
-                "accuracy": accuracy(teacher, self.plan.data.test, self.device),
+                "accuracy": evaluate_accuracy(teacher, self.plan.data.test, self.device),
             }
             self.run.add_to_manifest(teacher=known)
         elif known["fingerprint"] != fingerprint:
@@ -204,12 +204,12 @@ class Pipeline:
             self.run.add_to_manifest(statistics=fingerprint_tensors(moments.pack(given)))
             return [given]
         images = len(self.train)
-        works = [partial(artefacts.measured, self.config, self.plan.data, t, self.place) for t in teachers]
-        real = yield from self.work.timed(
+        works = [partial(artefacts.load_or_measure_statistics, self.config, self.plan.data, t, self.place) for t in teachers]
+        real = yield from self.work.run(
             "statistics",
             images * len(works),
             "images",
-            lambda saved: artefacts.in_turn("statistics", images, works, saved),
+            lambda saved: artefacts.run_in_sequence("statistics", images, works, saved),
             lambda facts: facts.get("part", 0) * images + facts["done"],
         )
         fingerprint = " ".join(fingerprint_tensors(moments.pack(each)) for each in real)
@@ -228,20 +228,20 @@ class Pipeline:
             distilled.write(self.run, given, self.train.classes)
 
     def _recover(self, through: list[tuple[nn.Module, list[Moments]]]) -> Generator[Event, None, None]:
-        yield from self.work.timed(
+        yield from self.work.run(
             "recover",
-            *amount(self.config, len(self.train.classes)),
+            *total_work(self.config, len(self.train.classes)),
             lambda saved: self._images(through, saved),
-            lambda facts: done(self.config, facts),
+            lambda facts: completed_work(self.config, facts),
         )
 
     def _images(
-        self, through: list[tuple[nn.Module, list[Moments]]], saved: State | None
+        self, through: list[tuple[nn.Module, list[Moments]]], saved: StageState | None
     ) -> Generator[Event, None, tuple[None, bool]]:
         """Recovery, its images written batch by batch."""
         shape, classes = self.plan.image_shape(), self.train.classes
-        plan = batches(self.config, len(classes))
-        there = 0 if saved is None else sum(len(part) for _, part in plan[: saved.facts["batch"] - 1])
+        plan = plan_batches(self.config, len(classes))
+        there = 0 if saved is None else sum(len(part) for _, part in plan[: saved.metadata["batch"] - 1])
         if there and not stored_images.is_begun(self.run.images):
             yield Notice("warning", f"the images in {self.run.images} are gone; recovery begins anew")
             saved, there = None, 0
@@ -279,7 +279,7 @@ class Pipeline:
         epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
         names = list(sources)
         return (
-            yield from self.work.timed(
+            yield from self.work.run(
                 "relabel",
                 epochs * len(sources),
                 "epochs",
@@ -289,7 +289,7 @@ class Pipeline:
         )
 
     def _store_labels(
-        self, teacher: nn.Module, sources: dict[Source, ImageSet], epochs: int, saved: State | None
+        self, teacher: nn.Module, sources: dict[Source, ImageSet], epochs: int, saved: StageState | None
     ) -> Generator[Event, None, tuple[dict[Source, StoredLabels], bool]]:
         labels: dict[Source, StoredLabels] = {}
         reused, given = True, self.plan.labels
@@ -299,7 +299,7 @@ class Pipeline:
         for number, (source, images) in enumerate(sources.items()):
             if self.run.labels(source) is None:
                 reused = False
-                first = saved.facts["epochs"] if saved and saved.facts["source"] == source else 0
+                first = saved.metadata["epochs"] if saved and saved.metadata["source"] == source else 0
                 shape = (epochs, len(images), len(images.classes))
                 try:
                     writer = self.run.label_writer(source, shape, first)
@@ -314,7 +314,7 @@ class Pipeline:
                 else:
                     drawn = None if views is None else views(images, self.device)
                     work = relabel(self.config, teacher, images, self.device, keep, source, first, drawn)
-                yield from counted_on(work, number * epochs)
+                yield from offset_progress(work, number * epochs)
                 writer.finish()
             stored = self.run.labels(source)
             if stored is None:
@@ -336,7 +336,7 @@ class Pipeline:
         total = settings.epochs * settings.seeds * len(sources) * max(1, len(settings.students))
         test = self.plan.data.test
         return (
-            yield from self.work.timed(
+            yield from self.work.run(
                 "validate",
                 total,
                 "epochs",
@@ -363,11 +363,11 @@ class Pipeline:
                 "config_hash": config_hash(self.config),
                 "data": {"name": self.plan.data.name, "fingerprint": self.plan.data.fingerprint},
                 "measured_on": {"split": self.config.data.test, "images": len(self.plan.data.test)},
-                **self.plan.told(),
+                **self.plan.given_provenance(),
                 "teacher_fingerprint": self.teacher["fingerprint"],
                 "seeds": provenance.seeds(self.config),
                 "sessions": len(sessions),
-                "bit_exact": inexact(sessions) is None and "inexact" not in self.run.manifest,
+                "bit_exact": nonreproducible_reason(sessions) is None and "inexact" not in self.run.manifest,
                 "finished": timestamp(),
             },
         )

@@ -25,7 +25,7 @@ from engine.errors import UserError
 from engine.importers import distilled, fkd, running
 from engine.importers.distilled import Distilled
 from engine.spectral.moments import Moments
-from engine.spectral.recovery_batches import batches, require_enough
+from engine.spectral.recovery_batches import plan_batches, require_enough
 from engine.store import SCHEMA_VERSION, files
 from engine.store.lock import timestamp
 
@@ -68,7 +68,7 @@ class Plan:
             **({} if self.labels is None else {"labels": self.labels.fingerprint}),
         }
 
-    def told(self) -> dict[str, Any]:
+    def given_provenance(self) -> dict[str, Any]:
         """What results say of images, labels and statistics that were given."""
         given = self.config.given
         told: dict[str, Any] = {} if self.given is None else {"images": self.given.facts}
@@ -95,7 +95,7 @@ class Plan:
             epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
             sources = 2 if self.config.validate_.control else 1
             labels = (2 * images * classes + DIGESTS) * epochs * sources
-        recovery = 3 * 4 * pixels * len(batches(self.config, classes)[0][1])  # Adam has two more
+        recovery = 3 * 4 * pixels * len(plan_batches(self.config, classes)[0][1])  # Adam has two more
         training = 4 * max(_bytes(network) for network in networks(self.config, self.data.train))
         saved = CHECKPOINTS * max(recovery, training)
         return images * (4 * pixels + max(pixels, BLOCK) + DIGESTS) + labels + saved + RECORDS
@@ -141,10 +141,10 @@ def prepare(
         config = config.model_copy(update={"ipc": _ipc(config, data, given)})
     if given is None or config.validate_.control:
         require_enough(config, data.train)
-    own, *others = artefacts.alone(config)
+    own, *others = artefacts.single_backbone_configs(config)
     through = networks(config, data.train)[: 1 + len(others)]
     for network in through if given is None else ():
-        taps.names(network, config.objective.taps)
+        taps.tap_names(network, config.objective.taps)
     teacher, *further = (artefacts.given_teacher(each, data) for each in (own, *others))
     real = None if given else running.read(config, through[0], teacher, len(data.train.classes))
     labels = fkd.read(config, None if given is None else given.labels_N, data.train)

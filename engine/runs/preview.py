@@ -43,7 +43,7 @@ def require_wanted(stop: Stop | None) -> None:
 
 
 @dataclass(frozen=True)
-class SetFound:
+class DatasetStatus:
     """A known data set. path: where it lies; None where it was not found, or comes with the program.
 
     classes, images: of the training set as it is published; None where that depends on the folder.
@@ -62,7 +62,7 @@ class SetFound:
 
 
 @dataclass(frozen=True, eq=False)
-class DataLook:
+class DatasetPreview:
     """What a configuration's data set holds, as stages would read it.
 
     images: of each split, "train" and "test". per_class: the fewest and the most training images of a class.
@@ -81,7 +81,7 @@ class DataLook:
 
 
 class Images(Protocol):
-    """What a network must know of the images that it sees: a `DataLook`, or a plan's training set."""
+    """What a network must know of the images that it sees: a `DatasetPreview`, or a plan's training set."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class Images(Protocol):
         """Side in pixels."""
 
 
-def sets(root: Path | None = None) -> list[SetFound]:
+def list_datasets(root: Path | None = None) -> list[DatasetStatus]:
     """Every known set, looked for in `root`, else in the user's data folder. Cheap; needs no torch."""
     from engine.data.catalogue import KNOWN
     from engine.data.finding import locate
@@ -107,7 +107,7 @@ def sets(root: Path | None = None) -> list[SetFound]:
     for name, known in KNOWN.items():
         place = locate(name, folder, by_name=True) if known.folders else None
         found.append(
-            SetFound(
+            DatasetStatus(
                 name=name,
                 title=known.title,
                 found=name == "digits" or place is not None,
@@ -122,9 +122,9 @@ def sets(root: Path | None = None) -> list[SetFound]:
     return found
 
 
-def look(
+def preview_dataset(
     config: Config, reading: Callable[[int, int], None] | None = None, stop: Stop | None = None
-) -> DataLook:
+) -> DatasetPreview:
     """Read the data set, decoding it into the cache where it is not there yet.
 
     reading(done, total): called while image files are read. Raises Cancelled, or UserError as `data.load`.
@@ -142,7 +142,7 @@ def look(
     labels_N = train.labels_N.numpy()
     shown_M = _samples(labels_N, len(train.classes))
     counts = np.bincount(labels_N, minlength=len(train.classes))
-    return DataLook(
+    return DatasetPreview(
         name=data.name,
         classes=train.classes,
         channels=train.channels,
@@ -206,7 +206,7 @@ def known_teachers(plan: Plan, cache: Cache) -> list[nn.Module | None]:
     """The same of every backbone, the experiment's own first."""
     from engine.runs import artefacts
 
-    pairs = zip(artefacts.alone(plan.config), (plan.teacher, *plan.others), strict=True)
+    pairs = zip(artefacts.single_backbone_configs(plan.config), (plan.teacher, *plan.others), strict=True)
     return [given or artefacts.cached_teacher(config, plan.data, cache) for config, given in pairs]
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Results = dict[str, Any]
 
 
-def spread(values: Sequence[float]) -> dict[str, Any] | None:
+def mean_std(values: Sequence[float]) -> dict[str, Any] | None:
     """Mean, sample standard deviation (0 for one value) and count; None for no values."""
     if not values:
         return None
@@ -22,7 +22,7 @@ def spread(values: Sequence[float]) -> dict[str, Any] | None:
     return {"mean": statistics.fmean(values), "std": std, "n": len(values)}
 
 
-def in_words(found: Mapping[str, Any] | None, digits: int = 2, absent: str = "—") -> str:
+def format_mean_std(found: Mapping[str, Any] | None, digits: int = 2, absent: str = "—") -> str:
     """A spread in words: mean ± standard deviation (count), but one value has no deviation."""
     if found is None:
         return absent
@@ -33,11 +33,11 @@ def in_words(found: Mapping[str, Any] | None, digits: int = 2, absent: str = "�
 def _of(students: Sequence[StudentResult]) -> dict[str, Any]:
     distilled = [student for student in students if student.source == "distilled"]
     control = [student for student in students if student.source == "random"]
-    best = spread([student.best for student in distilled])
+    best = mean_std([student.best for student in distilled])
     return {
-        "accuracy": spread([student.last for student in distilled]),
+        "accuracy": mean_std([student.last for student in distilled]),
         "accuracy_best": None if best is None else {**best, "peeks_at_test_set": True},
-        "control": spread([student.last for student in control]),
+        "control": mean_std([student.last for student in control]),
     }
 
 

@@ -27,7 +27,7 @@ _FIRST_READ: dict[str, Stage] = {
 _SHOWN = 6  # settings that a message names
 
 
-def differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def differing_settings(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Dotted keys of results-changing settings whose values differ."""
     keys = [*now, *(key for key in there if key not in now)]
     return [key for key in keys if there.get(key) != now.get(key) and key not in LOCAL_SETTINGS]
@@ -52,7 +52,7 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
     before, after = settings.flat(stored_config(stored).config), settings.flat(plan.config)
     if there.get("config") == now["config"]:
         return before != after
-    changed = differences(before, after)
+    changed = differing_settings(before, after)
     begun = max((STAGES.index(stage) for stage in stored.begun()), default=-1)
     late = [key for key in changed if STAGES.index(first_read(key)) <= begun]
     if late:
@@ -97,7 +97,7 @@ def _another(stored: StoredRun, why: str, first: str) -> UserError:
     )
 
 
-def inexact(sessions: Sequence[Mapping[str, Any]]) -> str | None:
+def nonreproducible_reason(sessions: Sequence[Mapping[str, Any]]) -> str | None:
     """Why a run of several sessions is not bit for bit what one session gives; None where it is."""
     for name in ("torch", "device", "threads", "micro_batch"):
         facts = [session["versions"] if name == "torch" else session for session in sessions]

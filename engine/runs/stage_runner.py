@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 import torch
 
 from engine.device import explain_out_of_memory
-from engine.events import Event, Notice, Stage, StageFinished, StageStarted, told_as
-from engine.savepoint import SavePoint, State
+from engine.events import Event, Notice, Stage, StageFinished, StageStarted, map_events
+from engine.checkpoint import Checkpoint, StageState
 from engine.store import Run
 
 T = TypeVar("T")
 
 
-class StageWork:
+class StageRunner:
     """The stages of one run as they are worked through.
 
     timings: by stage, what all sessions of the run spent on it: seconds, rate in units a second, unit, and
@@ -30,12 +30,12 @@ class StageWork:
         self._run = run
         self._before = run.spent()
 
-    def timed(
+    def run(
         self,
         stage: Stage,
         total: int,
         unit: str,
-        begin: Callable[[State | None], Generator[Event, None, tuple[T, bool]]],
+        begin: Callable[[StageState | None], Generator[Event, None, tuple[T, bool]]],
         count: Callable[[dict[str, Any]], int],
     ) -> Generator[Event, None, T]:
         """Run a stage from its beginning or its last checkpoint; only the time that it works counts.
@@ -44,7 +44,7 @@ class StageWork:
         count: how many units lie behind a state, told by its facts.
         """
         saved = self._saved(stage)
-        done, seconds = (0, 0.0) if saved is None else (count(saved.facts), saved.facts["seconds"])
+        done, seconds = (0, 0.0) if saved is None else (count(saved.metadata), saved.metadata["seconds"])
         yield StageStarted(stage, total, unit, done)
         if saved is not None:
             yield Notice("info", f"{stage} goes on from its checkpoint: {done} of {total} {unit} are there")
@@ -53,22 +53,22 @@ class StageWork:
         def tell(event: Event) -> Iterator[Event]:
             nonlocal seconds, began
             seconds += time.perf_counter() - began
-            yield _with_seconds(event, seconds) if isinstance(event, SavePoint) else event
+            yield _with_seconds(event, seconds) if isinstance(event, Checkpoint) else event
             began = time.perf_counter()
 
         with explain_out_of_memory(self._device, f"the stage {stage}", "use a device with more memory"):
-            artefact, reused = yield from told_as(begin(saved), tell)
+            artefact, reused = yield from map_events(begin(saved), tell)
         seconds += time.perf_counter() - began
         if stage != "validate":  # the students are on disk with the results
             self._run.forget(stage)
         yield from self._finish(stage, seconds, 0 if reused else total, unit, reused)
         return artefact
 
-    def _saved(self, stage: Stage) -> State | None:
+    def _saved(self, stage: Stage) -> StageState | None:
         found = self._run.saved(stage)
         if found is None:
             return None
-        return State({name: torch.from_numpy(array) for name, array in found.arrays.items()}, found.facts)
+        return StageState({name: torch.from_numpy(array) for name, array in found.arrays.items()}, found.facts)
 
     def skip(self, stage: Stage) -> Generator[Event, None, None]:
         """Tell that a stage had nothing to do; what was saved of it is of no use any more."""
@@ -87,11 +87,11 @@ class StageWork:
         yield StageFinished(stage, seconds, rate, reused)
 
 
-def _with_seconds(point: SavePoint, seconds: float) -> SavePoint:
+def _with_seconds(point: Checkpoint, seconds: float) -> Checkpoint:
     """The same save point, its state knowing how long the stage has worked."""
 
-    def capture() -> State:
+    def capture() -> StageState:
         state = point.capture()
-        return State(state.arrays, {**state.facts, "seconds": seconds})
+        return StageState(state.tensors, {**state.metadata, "seconds": seconds})
 
     return replace(point, capture=capture)

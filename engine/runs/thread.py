@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
 
-from engine.events import Event, pulled
+from engine.events import Event, drain
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class Engine(threading.Thread, Generic[T]):
     def run(self) -> None:
         """Called by the thread: pull until the end, or until something is raised."""
         try:
-            self._found.append(pulled(self._work, self._hear))
+            self._found.append(drain(self._work, self._hear))
         except BaseException as error:
             self._error = error
 

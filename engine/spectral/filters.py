@@ -106,7 +106,7 @@ class Expression:
         return matrix_functions.apply(self.tree, cov_DD)
 
 
-def build(name: FilterName, beta: float) -> Filter:
+def build_filter(name: FilterName, beta: float) -> Filter:
     """The filter of that name; `beta` is used by the ridge alone."""
     known: dict[str, Filter] = {
         "identity": Identity(),
@@ -117,7 +117,7 @@ def build(name: FilterName, beta: float) -> Filter:
     return known[name]
 
 
-def of_term(
+def filter_of_term(
     term: Term,
     beta: float,
     parameters: Mapping[str, float | None],
@@ -127,5 +127,5 @@ def of_term(
 ) -> Filter:
     """The filter of a term on its real or its synthetic side. largest: see `responses.bound`."""
     if term.filter is not None:
-        return build(term.filter, beta)
+        return build_filter(term.filter, beta)
     return Expression(bound(term, beta, parameters, largest=largest, synthetic=synthetic))

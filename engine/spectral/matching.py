@@ -48,7 +48,9 @@ def needs_labels(terms: Sequence[config.Term]) -> bool:
     return any(term.signal == "class" for term in terms)
 
 
-def sides(terms: Sequence[config.Term], applied: Sequence[filters.Filter], moments: Moments) -> list[Tensor]:
+def filtered_signals(
+    terms: Sequence[config.Term], applied: Sequence[filters.Filter], moments: Moments
+) -> list[Tensor]:
     """f(Ψ)·g(Φ) of one tap for each term and its filter: (D, D), (D,) or (D, K)."""
     matrices: dict[filters.Filter, Tensor] = {}
     found: list[Tensor] = []
@@ -68,7 +70,7 @@ def sides(terms: Sequence[config.Term], applied: Sequence[filters.Filter], momen
     return found
 
 
-class Objective:
+class MatchingLoss:
     """The objective of one recovery batch: the real side of every term is computed once, here.
 
     Raises UserError("numeric") where a real statistic is not finite, or a filter has no value for a real tap,
@@ -85,11 +87,11 @@ class Objective:
         self._real, self._filters = [], []
         for moments in real:
             own, synthetic = _filters(objective, self.terms, moments, beta)
-            self._real.append(sides(self.terms, own, moments))
+            self._real.append(filtered_signals(self.terms, own, moments))
             self._filters.append(synthetic)
             for term, side in zip(self.terms, self._real[-1], strict=True):
                 if not bool(side.isfinite().all()):
-                    raise without_value(term, f"real tap {moments.name}", beta)
+                    raise non_finite_error(term, f"real tap {moments.name}", beta)
         device = real[0].mean_D.device
         weights_T1 = torch.tensor([term.weight for term in self.terms], device=device).reshape(-1, 1)
         weights_TL = weights_T1.repeat(1, len(real))
@@ -102,7 +104,7 @@ class Objective:
         """Every unweighted term at every tap, shape (T, L); differentiable."""
         columns = []
         for moments, own, real in zip(synthetic, self._filters, self._real, strict=True):
-            found = sides(self.terms, own, moments)
+            found = filtered_signals(self.terms, own, moments)
             columns += [torch.linalg.vector_norm(s - r) for s, r in zip(found, real, strict=True)]
         if not columns:
             return self._weights_TL.new_zeros(0, len(self._real))
@@ -113,7 +115,7 @@ class Objective:
         return self.ce_weight * ce + (self._weights_TL * values_TL).sum()
 
 
-def singular(where: str, beta: float) -> UserError:
+def singular_error(where: str, beta: float) -> UserError:
     """The report that Ψ + βI has no inverse in the arithmetic at hand."""
     return UserError(
         "numeric",
@@ -122,10 +124,10 @@ def singular(where: str, beta: float) -> UserError:
     )
 
 
-def without_value(term: config.Term, where: str, beta: float) -> UserError:
+def non_finite_error(term: config.Term, where: str, beta: float) -> UserError:
     """The report that a term's filter gave no finite number for finite statistics."""
     if term.filter == "ridge":
-        return singular(where, beta)
+        return singular_error(where, beta)
     if term.filter is not None:
         return UserError("numeric", f"the term {term.title} of {where} is not finite", "use another teacher")
     return UserError(
@@ -144,14 +146,14 @@ def _filters(
 
     def of(*, synthetic: bool) -> list[filters.Filter]:
         return [
-            filters.of_term(term, beta, objective.parameters, largest=largest, synthetic=synthetic)
+            filters.filter_of_term(term, beta, objective.parameters, largest=largest, synthetic=synthetic)
             for term in terms
         ]
 
     return of(synthetic=False), of(synthetic=True)
 
 
-def stand_in(objective: config.Objective, sizes: Mapping[str, int], classes: int) -> list[Moments]:
+def placeholder_moments(objective: config.Objective, sizes: Mapping[str, int], classes: int) -> list[Moments]:
     """Moments of the right shapes whose values decide nothing: Ψ = λI, λ near 1, where no term lacks a value.
 
     sizes: D of each tap.
@@ -160,7 +162,9 @@ def stand_in(objective: config.Objective, sizes: Mapping[str, int], classes: int
 
     def fits(value: float) -> bool:
         applied = (
-            filters.of_term(term, objective.beta, objective.parameters, largest=value, synthetic=synthetic)
+            filters.filter_of_term(
+                term, objective.beta, objective.parameters, largest=value, synthetic=synthetic
+            )
             for term in terms
             for synthetic in (False, True)
         )
@@ -213,13 +217,13 @@ def score(
     cpu = torch.device("cpu")
     real = [moments.to(cpu, torch.float64) for moments in real]
     synthetic = [moments.to(cpu, torch.float64) for moments in synthetic]
-    whole = Objective(objective, real, objective.beta)
+    whole = MatchingLoss(objective, real, objective.beta)
     values_TL = whole.values(synthetic)
     layers = []
     for index, (r, s) in enumerate(zip(real, synthetic, strict=True)):
         for term, value in zip(whole.terms, values_TL[:, index].tolist(), strict=True):
             if not math.isfinite(value):
-                raise without_value(term, f"the scored images at tap {s.name}", objective.beta)
+                raise non_finite_error(term, f"the scored images at tap {s.name}", objective.beta)
         terms = [
             {"filter": term.label, "signal": term.signal, "value": float(values_TL[t, index])}
             | ({"f": list(term.sides)} if term.sides else {})

@@ -207,7 +207,7 @@ def merge(parts: Sequence[Moments], shares: Sequence[float]) -> Moments:
     return Moments(parts[0].name, mean_D, var_D if cov_DD is None else cov_DD.diagonal(), cov_DD, flc_DK)
 
 
-def moving(batch: Moments, earlier: Moments | None, count: int) -> Moments:
+def cumulative_mean(batch: Moments, earlier: Moments | None, count: int) -> Moments:
     """Moving statistics of batch number `count` (1-based): weight 1/count for the newest (Eq. 18).
 
     `earlier` is taken as it is; pass constants, so that the gradient flows through `batch` alone.
@@ -301,12 +301,12 @@ class Accumulator:
         flc_DK = old.flc_DK + image_share * (batch.flc_DK - old.flc_DK)
         return Moments(self.name, mean_D, cov_DD.diagonal(), cov_DD, flc_DK)
 
-    def sums(self) -> dict[str, Tensor]:
-        """What was taken in so far, for `go_on`, which also needs `weight` and `images`."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the sums so far; `load_state_dict` also needs `weight` and `images`."""
         return self.result().measured()
 
-    def go_on(self, sums: Mapping[str, Tensor], weight: float, images: int) -> None:
-        """Stand where another accumulator stood when it told these."""
+    def load_state_dict(self, sums: Mapping[str, Tensor], weight: float, images: int) -> None:
+        """Restore the accumulator from its `state_dict`, weight and number of images."""
         cov_DD = sums.get("cov_DD")
         var_D = sums["var_D"] if cov_DD is None else cov_DD.diagonal()
         self._sofar = Moments(self.name, sums["mean_D"], var_D, cov_DD, sums.get("flc_DK"))

@@ -18,7 +18,7 @@ from engine.rng import generator
 from engine.spectral import schedules
 
 
-def batches(config: Config, classes: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def plan_batches(config: Config, classes: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Every recovery batch in order: of each of its images the 0-based IPC round, and the class."""
     if config.recover.algorithm == "select":
         return [(np.arange(config.ipc), np.full(config.ipc, label)) for label in range(classes)]
@@ -31,15 +31,15 @@ def batches(config: Config, classes: int) -> list[tuple[np.ndarray, np.ndarray]]
     return [(np.full(len(chunk), b), chunk) for b in range(config.ipc) for chunk in chunks]
 
 
-def amount(config: Config, classes: int) -> tuple[int, str]:
+def total_work(config: Config, classes: int) -> tuple[int, str]:
     """How much work recovery is, and in which units; `done` counts the same."""
-    count = len(batches(config, classes))
+    count = len(plan_batches(config, classes))
     if config.recover.algorithm == "optimise":
         return count * config.recover.iterations, "iterations"
     return count, "batches"
 
 
-def done(config: Config, facts: Mapping[str, Any]) -> int:
+def completed_work(config: Config, facts: Mapping[str, Any]) -> int:
     """How much of it lies behind a state with these facts."""
     each = config.recover.iterations if config.recover.algorithm == "optimise" else 1
     return int((facts["batch"] - 1) * each + facts["iteration"])
@@ -86,7 +86,7 @@ def first_images(
     return torch.from_numpy(noise)
 
 
-def views_at(config: Config, iteration: int) -> Views:
+def views_at_iteration(config: Config, iteration: int) -> Views:
     """The views that are drawn for an iteration.
 
     With `crop_curriculum` the least crop falls along a cosine: low + (1 − low)·(1 + cos(π·t/T))/2 (CDA).

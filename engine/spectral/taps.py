@@ -49,13 +49,13 @@ class Tapped:
             network = copy.deepcopy(model).eval().requires_grad_(False)
         if device.type == "cpu":
             _ease_first_conv(network)
-        self.network = backbones.placed(network, device)
+        self.network = backbones.place_on(network, device)
         for module in self.network.modules() if precision == "bfloat16" else ():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(torch.bfloat16)  # once, not at every step
         self.autocast = partial(autocast, device, precision)
         self._features: dict[str, Tensor] = {}
-        layers = names(model, taps)
+        layers = tap_names(model, taps)
         for name in layers:
             self._listen(name, network.get_submodule(name))
         self.names = self.columns = layers
@@ -64,7 +64,7 @@ class Tapped:
             norms = set(backbones.batchnorm_names(model))
             self.names = [each for name in layers for each in self._both(name, name in norms)]
             self.columns = list(KINDS if patch else KINDS[:2])
-            self.column_L = [kind_of(name, norms) for name in self.names]
+            self.column_L = [tap_kind(name, norms) for name in self.names]
         self._on_device_L = torch.tensor(self.column_L, device=device)  # once: a copy waits for the device
 
     def _both(self, name: str, norm: bool) -> list[str]:
@@ -88,7 +88,7 @@ class Tapped:
         with self.autocast():
             logits_MK: Tensor = self.network(x_MCHW.contiguous(memory_format=torch.channels_last))
         features = [
-            patches(self._features[name.removesuffix(PATCHES)], self.patch)
+            extract_patches(self._features[name.removesuffix(PATCHES)], self.patch)
             if name.endswith(PATCHES)
             else self._features[name]
             for name in self.names
@@ -96,7 +96,7 @@ class Tapped:
         self._features.clear()
         return features, logits_MK
 
-    def told(self, ce: Tensor, values_TL: Tensor, sums: Tensor) -> Tensor:
+    def metrics_row(self, ce: Tensor, values_TL: Tensor, sums: Tensor) -> Tensor:
         """A step's cross-entropy, its terms, and sums (of the images, then S of every tap), in a row.
 
         What belongs to one of `columns` is added up.
@@ -110,12 +110,12 @@ class Tapped:
         return torch.cat([ce.reshape(1), values_TL.flatten(), sums])
 
 
-def kind_of(name: str, norms: set[str]) -> int:
+def tap_kind(name: str, norms: set[str]) -> int:
     """Which of `KINDS` a tap of `bn-conv` is; norms: the names of the BatchNorms."""
     return 2 if name.endswith(PATCHES) else 0 if name in norms else 1
 
 
-def patches(x_MDHW: Tensor, side: int) -> Tensor:
+def extract_patches(x_MDHW: Tensor, side: int) -> Tensor:
     """Feature maps as patches, shape (M, P, D, side²): where a patch lies is the feature of its own.
 
     A map is first resized, bilinearly, to the next multiple of `side` (G-VBSM).
@@ -166,7 +166,7 @@ def _ease_first_conv(network: nn.Module) -> None:
         network.set_submodule(name, _PixelConv(conv))
 
 
-def names(model: nn.Module, taps: TapName) -> list[str]:
+def tap_names(model: nn.Module, taps: TapName) -> list[str]:
     """The tap modules in forward order; shortcut convolutions are not taps.
 
     Raises UserError("config") where the network has none.

@@ -17,6 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.checkpoint import (
+    Checkpoint,
+    IntervalTimer,
+    Rate,
+    StageState,
+    add_prefix,
+    capture_state,
+    clone_to,
+    optimiser_tensors,
+    restore_optimiser,
+    strip_prefix,
+)
 from engine.config import Config
 from engine.data import ImageSet, augmentation, denormalise, normalise
 from engine.device import conv_precision, explain_out_of_memory
@@ -24,32 +36,20 @@ from engine.errors import UserError
 from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress
 from engine.methods import dwa, gvbsm, random_images, rded
 from engine.rng import generator
-from engine.savepoint import (
-    Pace,
-    Rate,
-    SavePoint,
-    State,
-    captured,
-    optimiser_arrays,
-    own,
-    part,
-    restore_optimiser,
-    under,
-)
 from engine.spectral import matching, schedules
 from engine.spectral.matching import Spectra
 from engine.spectral.microbatch import Observer
-from engine.spectral.moments import Moments, moving, pack, unpack
+from engine.spectral.moments import Moments, cumulative_mean, pack, unpack
 from engine.spectral.recovery_batches import (
-    batches,
+    completed_work,
     control_set,
-    done,
     first_images,
     initial_indices,
-    views_at,
+    plan_batches,
+    views_at_iteration,
 )
 from engine.spectral.taps import Tapped
-from engine.store import glimpse
+from engine.store.preview import MOST_IMAGES, MOST_PIXELS, Preview
 
 CHUNK_ITERATIONS = 200
 KEPT = "earlier batches are kept"
@@ -66,7 +66,7 @@ def recover(
     train: ImageSet,
     device: torch.device,
     keep: Keep,
-    saved: State | None = None,
+    saved: StageState | None = None,
     others: Sequence[Backbone] = (),
 ) -> Generator[Event, None, list[Moments] | None]:
     """Distil `config.ipc` images per class out of `model` and the real statistics.
@@ -83,7 +83,9 @@ def recover(
         yield from rded.select(config, model, train, device, keep, saved)
         return None
     if config.recover.algorithm == "none":
-        yield from random_images.copied(config, control_set(config, train), model, device, keep, saved)
+        yield from random_images.copy_real_images(
+            config, control_set(config, train), model, device, keep, saved
+        )
         return None
     backbones = [(model, real), *others]
     return (yield from _optimised(config, backbones, train, device, keep, saved))
@@ -95,20 +97,23 @@ def _optimised(
     train: ImageSet,
     device: torch.device,
     keep: Keep,
-    saved: State | None,
+    saved: StageState | None,
 ) -> Generator[Event, None, list[Moments] | None]:
     """`recover` where images are optimised."""
-    goal, plan = config.objective, batches(config, len(train.classes))
+    goal, plan = config.objective, plan_batches(config, len(train.classes))
     networks = [_tapped(config, model, device) for model, _ in backbones]
     reals = [[moments.to(device) for moments in real] for _, real in backbones]
     betas = schedules.betas_of_batches(goal.schedule, goal.beta, config.ipc, len(plan))
     terms = [term.title for term in matching.resolved_terms(goal)]
-    at = {"batch": 1, "iteration": 0} if saved is None else saved.facts
-    yield RecoverLayout(networks[0].columns, terms, betas, done(config, at))
-    matching.Objective(goal, reals[0], min(betas))  # a missing inverse is known before hours of work
-    starts, moves = initial_indices(config, train), gvbsm.moving(config, networks, device, saved)
+    at = {"batch": 1, "iteration": 0} if saved is None else saved.metadata
+    yield RecoverLayout(networks[0].columns, terms, betas, completed_work(config, at))
+    matching.MatchingLoss(goal, reals[0], min(betas))  # a missing inverse is known before hours of work
+    starts, moves = (
+        initial_indices(config, train),
+        gvbsm.build_moving_statistics(config, networks, device, saved),
+    )
     earlier = None if saved is None else _earlier(saved, networks[0].names, device)
-    pace, spectra = Pace(config.checkpoint_seconds), Spectra(reals[0])
+    pace, spectra = IntervalTimer(config.checkpoint_seconds), Spectra(reals[0])
     for number, where in list(enumerate(plan, start=1))[at["batch"] - 1 :]:
         batch = Batch(config, networks[0], reals[0], train, betas[number - 1], number, earlier)
         images = len(where[1])
@@ -122,7 +127,7 @@ def _optimised(
             earlier = batch.statistics
         keep(batch.pixels(), batch.labels_M.cpu(), number, batch.objective.beta, confidence_M)
         yield BatchRecovered(number, len(plan), batch.objective.beta, len(where[1]))
-        yield _batch_end(batch, earlier, partial(batch.look, spectra) if number == len(plan) else None)
+        yield _batch_end(batch, earlier, partial(batch.preview, spectra) if number == len(plan) else None)
         saved = None
     return None if earlier is None else [moments.to(torch.device("cpu")) for moments in earlier]
 
@@ -136,24 +141,24 @@ def _micro_batch_hint(config: Config, images: int) -> str:
 
 
 def _batch_end(
-    batch: Batch, earlier: list[Moments] | None, look: Callable[[], glimpse.Glimpse] | None
-) -> SavePoint:
+    batch: Batch, earlier: list[Moments] | None, preview: Callable[[], Preview] | None
+) -> Checkpoint:
     """Where the next batch has not begun."""
     between = partial(_between, batch.number + 1, earlier, batch.moves)
-    return SavePoint("recover", between, always=True, look=look)
+    return Checkpoint("recover", between, always=True, preview=preview)
 
 
-def _between(number: int, earlier: list[Moments] | None, moves: gvbsm.Moving | None) -> State:
+def _between(number: int, earlier: list[Moments] | None, moves: gvbsm.MovingStatistics | None) -> StageState:
     """The state before batch `number` is begun."""
-    arrays = {} if earlier is None else under("earlier", pack(earlier))
+    arrays = {} if earlier is None else add_prefix("earlier", pack(earlier))
     if moves is not None:
-        arrays |= moves.arrays()
-    return captured(arrays, f"the batches before {number}", HINT, batch=number, iteration=0)
+        arrays |= moves.state_dict()
+    return capture_state(arrays, f"the batches before {number}", HINT, batch=number, iteration=0)
 
 
-def _earlier(saved: State, names: Sequence[str], device: torch.device) -> list[Moments] | None:
+def _earlier(saved: StageState, names: Sequence[str], device: torch.device) -> list[Moments] | None:
     """The moving statistics of the batches before."""
-    arrays = {name: own(value, device) for name, value in part("earlier", saved.arrays).items()}
+    arrays = {name: clone_to(value, device) for name, value in strip_prefix("earlier", saved.tensors).items()}
     return unpack(arrays, names) if arrays else None
 
 
@@ -187,23 +192,23 @@ class Batch:
         self.statistics: list[Moments] = []
         self.iteration = 0
         self.device = real[0].mean_D.device
-        self.objective = matching.Objective(config.objective, real, beta)
+        self.objective = matching.MatchingLoss(config.objective, real, beta)
         self.turns = [(network, self.objective)]
-        self.moves: gvbsm.Moving | None = None
+        self.moves: gvbsm.MovingStatistics | None = None
 
     def take_turns(
-        self, others: Sequence[tuple[Tapped, Sequence[Moments]]], moves: gvbsm.Moving | None
+        self, others: Sequence[tuple[Tapped, Sequence[Moments]]], moves: gvbsm.MovingStatistics | None
     ) -> None:
         """See the images through other backbones too, and let the statistics move from step to step."""
         beta, goal = self.objective.beta, self.config.objective
-        self.turns += [(network, matching.Objective(goal, real, beta)) for network, real in others]
+        self.turns += [(network, matching.MatchingLoss(goal, real, beta)) for network, real in others]
         self.moves = moves
 
     def start(
         self,
         indices_M: np.ndarray,
         classes_M: np.ndarray,
-        saved: State | None = None,
+        saved: StageState | None = None,
         model: nn.Module | None = None,
     ) -> None:
         """Place the images: as they begin, or as they were saved. model: the teacher, for one to perturb."""
@@ -213,16 +218,18 @@ class Batch:
         images = first_images(self.config, self.train, self.number, indices_M, self.device)
         if settings.perturb.steps and model is not None:
             view_MCHW = augmentation.apply(self._draw(0), images.to(self.device))
-            climber = dwa.perturbed(model, view_MCHW, self.labels_M, settings.perturb, settings.micro_batch)
+            climber = dwa.perturb_teacher(
+                model, view_MCHW, self.labels_M, settings.perturb, settings.micro_batch
+            )
             self.turns[0] = (_tapped(self.config, climber, self.device), self.objective)
-        self.by_class = gvbsm.by_class(classes_M, self.device)
-        if saved is not None and saved.facts["iteration"]:
-            self.iteration = int(saved.facts["iteration"])
-            images = saved.arrays["images"]
-        self.images_MCHW = own(images, self.device).requires_grad_()
+        self.by_class = gvbsm.group_by_class(classes_M, self.device)
+        if saved is not None and saved.metadata["iteration"]:
+            self.iteration = int(saved.metadata["iteration"])
+            images = saved.tensors["images"]
+        self.images_MCHW = clone_to(images, self.device).requires_grad_()
         self.adam = torch.optim.Adam([self.images_MCHW], lr=settings.lr, betas=settings.betas, fused=True)
         if saved is not None:
-            restore_optimiser(self.adam, part("optimiser", saved.arrays))
+            restore_optimiser(self.adam, strip_prefix("optimiser", saved.tensors))
         one = torch.ones((), device=self.device).expand(1, self.train.channels, 1, 1)
         self.lowest, self.highest = (normalise(v, self.train.mean, self.train.std) for v in (0 * one, one))
 
@@ -230,10 +237,10 @@ class Batch:
         """The view, or views, through which an iteration sees the images."""
         settings = self.config.recover
         rng = generator(self.config.seed, "recover", self.number, iteration)
-        views = views_at(self.config, iteration)
+        views = views_at_iteration(self.config, iteration)
         return augmentation.draw(views, self.train.size, len(self.labels_M), rng, shared=settings.shared_view)
 
-    def optimise(self, batches: int, pace: Pace, spectra: Spectra) -> Generator[Event, None, None]:
+    def optimise(self, batches: int, pace: IntervalTimer, spectra: Spectra) -> Generator[Event, None, None]:
         """All iterations that are left; values leave the device in chunks, as events, with a save point."""
         settings, group = self.config.recover, self.adam.param_groups[0]
         chunk: list[Tensor] = []
@@ -249,30 +256,30 @@ class Batch:
                 yield from self._tell(values, batches, late)
                 chunk, since = [], time.monotonic()
             if due and not last:
-                yield SavePoint("recover", self.state, look=partial(self.look, spectra))
+                yield Checkpoint("recover", self.state, preview=partial(self.preview, spectra))
 
-    def state(self) -> State:
+    def state(self) -> StageState:
         """The state between two iterations. Raises UserError("numeric") where an image is not finite."""
         self._require_images()
         where = f"batch {self.number}, iteration {self.iteration}"
-        arrays = {"images": self.images_MCHW, **under("optimiser", optimiser_arrays(self.adam))}
+        arrays = {"images": self.images_MCHW, **add_prefix("optimiser", optimiser_tensors(self.adam))}
         if self.earlier is not None:
-            arrays |= under("earlier", pack(self.earlier))
+            arrays |= add_prefix("earlier", pack(self.earlier))
         if self.moves is not None:
-            arrays |= self.moves.arrays()
-        return captured(arrays, where, HINT, batch=self.number, iteration=self.iteration)
+            arrays |= self.moves.state_dict()
+        return capture_state(arrays, where, HINT, batch=self.number, iteration=self.iteration)
 
-    def look(self, spectra: Spectra) -> glimpse.Glimpse:
+    def preview(self, spectra: Spectra) -> Preview:
         """What the batch looks like now, after an iteration that kept its statistics."""
-        x_MCHW = self._shown()[: glimpse.MOST_IMAGES]
-        if x_MCHW.shape[-1] > glimpse.MOST_PIXELS:
-            x_MCHW = F.adaptive_avg_pool2d(x_MCHW, glimpse.MOST_PIXELS)
-        return glimpse.Glimpse(
+        x_MCHW = self._shown()[:MOST_IMAGES]
+        if x_MCHW.shape[-1] > MOST_PIXELS:
+            x_MCHW = F.adaptive_avg_pool2d(x_MCHW, MOST_PIXELS)
+        return Preview(
             self.number,
             self.iteration,
             self.objective.beta,
             x_MCHW.mul(255).round().byte().cpu().numpy(),
-            self.labels_M[: glimpse.MOST_IMAGES].cpu().numpy(),
+            self.labels_M[:MOST_IMAGES].cpu().numpy(),
             spectra.beside(self.statistics) if self.config.objective.taps != "bn-conv" else {},
             time.time(),
         )
@@ -301,16 +308,16 @@ class Batch:
         observe = Observer(
             network, self.labels_M, self.onehot_MK, terms.covariance, terms.labels, settings.micro_batch
         )
-        kept_L = gvbsm.kept(network, settings.drop, self.config.seed, self.number, iteration)
+        kept_L = gvbsm.draw_kept_taps(network, settings.drop, self.config.seed, self.number, iteration)
         view_MCHW = augmentation.apply(self._draw(iteration), self.images_MCHW)
         synthetic, ce = observe(view_MCHW)
         if self.earlier is not None:
             pairs = zip(synthetic, self.earlier, strict=True)
-            synthetic = [moving(batch, earlier, self.number) for batch, earlier in pairs]
+            synthetic = [cumulative_mean(batch, earlier, self.number) for batch, earlier in pairs]
         if self.moves is not None:
             synthetic = self.moves.step(turn, synthetic, kept_L)
         values_TL = terms.values(synthetic)
-        loss = terms.loss(gvbsm.left(values_TL, kept_L), ce)
+        loss = terms.loss(gvbsm.mask_dropped_taps(values_TL, kept_L), ce)
         if settings.density.weight:
             apart = gvbsm.density(view_MCHW, self.by_class, settings.density.tau)
             loss = loss + settings.density.weight * apart
@@ -319,7 +326,7 @@ class Batch:
             self.statistics = constant
         watched = [self.images_MCHW.detach(), *(x for tap in constant for x in tap.measured().values())]
         sums = torch.stack(torch._foreach_norm(watched, 1))
-        return loss, network.told(ce.detach(), values_TL.detach(), sums)
+        return loss, network.metrics_row(ce.detach(), values_TL.detach(), sums)
 
     def _tell(self, values: Tensor, batches: int, rate: float) -> Generator[Event, None, None]:
         """A chunk's iterations up to the first with a number that is not finite, which is then refused."""
@@ -380,7 +387,7 @@ class Batch:
                 f"{which} of {layer} are not finite: the images ran away, or {why}",
                 f"set recover.clamp=true, lower recover.lr, or raise objective.beta; {KEPT}",
             )
-        return matching.without_value(bad[0], layer, self.objective.beta)
+        return matching.non_finite_error(bad[0], layer, self.objective.beta)
 
     def _require_images(self) -> None:
         if not bool(self.images_MCHW.isfinite().all()):

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.backbones.labeller import Labeller
+from engine.checkpoint import Checkpoint, IntervalTimer, StageState
 from engine.config import Config
 from engine.data import ImageSet, augmentation
 from engine.device import explain_out_of_memory
 from engine.errors import UserError
 from engine.events import Event, StageProgress
 from engine.rng import generator
-from engine.savepoint import Pace, SavePoint, State
-from engine.stages.training import batches_of
+from engine.stages.training import split_batches
 
 RELABEL_BATCH = 256
 
@@ -47,7 +47,7 @@ class FkdViews:
     def batches(self, epoch: int) -> list[np.ndarray]:
         """The numbers of the images of each of a student's batches, shuffled."""
         order_N = generator(self.config.seed, "order", self.stream, epoch).permutation(len(self.images))
-        return batches_of(order_N, self.config.validate_.batch)
+        return split_batches(order_N, self.config.validate_.batch)
 
     def batch(self, epoch: int, indices_M: np.ndarray) -> Tensor:
         """Views (M, C, H, W) of the images with these numbers, normalised, channels-last."""
@@ -115,7 +115,7 @@ def relabel(
     epochs = config.relabel.stored_epochs or config.validate_.epochs
     label = Labeller(teacher, device, config.validate_.precision)
     views = views or FkdViews(config, images, device)
-    pace, since = Pace(config.checkpoint_seconds), time.monotonic()
+    pace, since = IntervalTimer(config.checkpoint_seconds), time.monotonic()
     for epoch in range(first, epochs):
         logits_NK = torch.empty((len(images), len(images.classes)), dtype=torch.float16)
         for start in range(0, len(images), RELABEL_BATCH):
@@ -124,18 +124,18 @@ def relabel(
             with explain_out_of_memory(device, what, "set validate.precision=bfloat16"):
                 logits_NK[start : start + len(indices)] = label(views.batch(epoch, indices)).half().cpu()
             if indices[-1] + 1 < len(images) and pace.due():
-                yield SavePoint("relabel", partial(state_after, source, epoch))
+                yield Checkpoint("relabel", partial(state_after, source, epoch))
         _require_finite(logits_NK, source, epoch)
         keep(epoch, logits_NK)
         done = epoch + 1
         yield StageProgress("relabel", done, (done - first) / max(time.monotonic() - since, 1e-9))
         if pace.due():
-            yield SavePoint("relabel", partial(state_after, source, done))
+            yield Checkpoint("relabel", partial(state_after, source, done))
 
 
-def state_after(source: str, epochs: int) -> State:
+def state_after(source: str, epochs: int) -> StageState:
     """Where relabelling stands when so many epochs of a source are kept."""
-    return State(facts={"source": source, "epochs": epochs})
+    return StageState(metadata={"source": source, "epochs": epochs})
 
 
 def _require_finite(logits_NK: Tensor, source: str, epoch: int) -> None:

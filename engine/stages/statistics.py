@@ -12,12 +12,20 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from engine.checkpoint import (
+    Checkpoint,
+    IntervalTimer,
+    StageState,
+    add_prefix,
+    clone_to,
+    strip_prefix,
+    to_cpu,
+)
 from engine.config import Config
 from engine.data import ImageSet
 from engine.device import explain_out_of_memory, upload
 from engine.events import Event, StageProgress
 from engine.rng import generator
-from engine.savepoint import Pace, SavePoint, State, on_cpu, own, part, under
 from engine.spectral.moments import Accumulator, Moments, require_finite
 from engine.spectral.taps import Tapped, running_moments
 
@@ -25,7 +33,7 @@ HINT = "use another teacher: this one's features overflow, or are no numbers"
 
 
 def measure(
-    config: Config, model: nn.Module, images: ImageSet, device: torch.device, saved: State | None = None
+    config: Config, model: nn.Module, images: ImageSet, device: torch.device, saved: StageState | None = None
 ) -> Generator[Event, None, list[Moments]]:
     """Moments of each tap in forward order, float64 on the CPU.
 
@@ -51,7 +59,7 @@ def measure_set(
     network: Tapped,
     images: ImageSet,
     device: torch.device,
-    saved: State | None = None,
+    saved: StageState | None = None,
     known: frozenset[str] = frozenset(),
 ) -> Generator[Event, None, tuple[list[Moments], float]]:
     """Moments of each tap over any set of images, and the mean cross-entropy of its labels.
@@ -60,15 +68,15 @@ def measure_set(
     saved: goes on from where another call offered a save point. Raises UserError("numeric") naming a layer.
     """
     estimator, order_N = config.statistics.estimator, _order(config, len(images))
-    classes, covariance = len(images.classes), config.objective.tells_psi
+    classes, covariance = len(images.classes), config.objective.has_covariance
     new = [name for name in network.names if name not in known]
     accumulators = {name: Accumulator(name, classes, estimator, covariance=covariance) for name in new}
     ordered = list(accumulators.values())
     ce, first = torch.zeros((), device=device), 0
     if saved is not None:
-        ce, first = own(saved.arrays["ce"], device), int(saved.facts["done"])
+        ce, first = clone_to(saved.tensors["ce"], device), int(saved.metadata["done"])
         _go_on(ordered, saved, device)
-    pace = Pace(config.checkpoint_seconds)
+    pace = IntervalTimer(config.checkpoint_seconds)
     since, size = time.monotonic(), config.statistics.batch
     for start in range(first, len(images), size):
         indices = order_N[start : start + size]
@@ -83,7 +91,7 @@ def measure_set(
         done = start + len(indices)
         yield StageProgress("statistics", done, (done - first) / max(time.monotonic() - since, 1e-9))
         if pace.due():
-            yield SavePoint("statistics", partial(_state, ordered, ce, done))
+            yield Checkpoint("statistics", partial(_state, ordered, ce, done))
     found = [each.result().to(torch.device("cpu"), torch.float64) for each in ordered]
     require_finite(found, f"the statistics over {len(images)} images", HINT)
     return found, float(ce) / max(len(images), 1)
@@ -97,16 +105,18 @@ def _order(config: Config, images: int) -> Tensor:
     return torch.from_numpy(generator(seed, "statistics").permutation(images))
 
 
-def _state(accumulators: list[Accumulator], ce: Tensor, done: int) -> State:
+def _state(accumulators: list[Accumulator], ce: Tensor, done: int) -> StageState:
     require_finite([each.result() for each in accumulators], f"the statistics over {done} images", HINT)
     arrays = {"ce": ce}
     for tap, each in enumerate(accumulators):
-        arrays |= under(str(tap), each.sums())
+        arrays |= add_prefix(str(tap), each.state_dict())
     weights = [each.weight for each in accumulators]
-    return State(on_cpu(arrays), {"done": done, "weights": weights})
+    return StageState(to_cpu(arrays), {"done": done, "weights": weights})
 
 
-def _go_on(accumulators: list[Accumulator], saved: State, device: torch.device) -> None:
-    for tap, (each, weight) in enumerate(zip(accumulators, saved.facts["weights"], strict=True)):
-        sums = {name: own(value, device) for name, value in part(str(tap), saved.arrays).items()}
-        each.go_on(sums, float(weight), int(saved.facts["done"]))
+def _go_on(accumulators: list[Accumulator], saved: StageState, device: torch.device) -> None:
+    for tap, (each, weight) in enumerate(zip(accumulators, saved.metadata["weights"], strict=True)):
+        sums = {
+            name: clone_to(value, device) for name, value in strip_prefix(str(tap), saved.tensors).items()
+        }
+        each.load_state_dict(sums, float(weight), int(saved.metadata["done"]))

@@ -13,22 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from engine import backbones
+from engine.checkpoint import (
+    Checkpoint,
+    StageState,
+    add_prefix,
+    clone_to,
+    optimiser_tensors,
+    require_finite,
+    restore_optimiser,
+    strip_prefix,
+)
 from engine.config import Optimiser, Precision
 from engine.data import ImageSet
 from engine.device import conv_precision, explain_out_of_memory, upload
 from engine.errors import UserError
 from engine.events import EpochFinished, Event, Stage
 from engine.rng import torch_seeded
-from engine.savepoint import (
-    SavePoint,
-    State,
-    optimiser_arrays,
-    own,
-    part,
-    require_finite,
-    restore_optimiser,
-    under,
-)
 from engine.spectral.schedules import learning_rate
 
 CHUNK_SECONDS = 1.0  # how long losses may stay on the device before a person sees them
@@ -94,20 +94,20 @@ class Trainer:
         self.epoch, self.batch, self.total = self.epoch + 1, 0, torch.zeros_like(self.total)
         return loss
 
-    def arrays(self) -> dict[str, Tensor]:
-        """The tensors to be saved; `epoch` and `batch` are the rest."""
-        optimiser = under("optimiser", optimiser_arrays(self.optimiser))
-        return {"total": self.total, **under("model", self.model.state_dict()), **optimiser}
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors to save; `epoch` and `batch` are the rest of the state."""
+        optimiser = add_prefix("optimiser", optimiser_tensors(self.optimiser))
+        return {"total": self.total, **add_prefix("model", self.model.state_dict()), **optimiser}
 
-    def go_on(self, saved: State) -> None:
-        """Stand where another trainer was saved."""
-        self.model.load_state_dict(part("model", saved.arrays))
-        restore_optimiser(self.optimiser, part("optimiser", saved.arrays))
-        self.total = own(saved.arrays["total"], self.total.device)
-        self.epoch, self.batch = int(saved.facts["epoch"]), int(saved.facts["batch"])
+    def load_state_dict(self, saved: StageState) -> None:
+        """Restore tensors, epoch and batch from a checkpoint."""
+        self.model.load_state_dict(strip_prefix("model", saved.tensors))
+        restore_optimiser(self.optimiser, strip_prefix("optimiser", saved.tensors))
+        self.total = clone_to(saved.tensors["total"], self.total.device)
+        self.epoch, self.batch = int(saved.metadata["epoch"]), int(saved.metadata["batch"])
 
 
-def batches_of(order_N: np.ndarray, size: int) -> list[np.ndarray]:
+def split_batches(order_N: np.ndarray, size: int) -> list[np.ndarray]:
     """Consecutive parts of `size`; a last part of one image joins its neighbour (BatchNorm needs two)."""
     parts = [order_N[start : start + size] for start in range(0, len(order_N), size)]
     if len(parts) > 1 and len(parts[-1]) == 1:
@@ -138,11 +138,11 @@ class EpochLog:
         if due or accuracy is not None or epoch == self.epochs - 1:
             yield from self._flush()
 
-    def save_point(self, capture: Callable[[], State]) -> Iterator[Event]:
+    def save_point(self, capture: Callable[[], StageState]) -> Iterator[Event]:
         """A save point, behind all events that wait. Raises as `add` does."""
         if self._waiting:
             yield from self._flush()
-        yield SavePoint(self.stage, capture)
+        yield Checkpoint(self.stage, capture)
 
     def where(self, trainer: Trainer) -> str:
         """Whose training it is and how far it is, in words."""
@@ -180,9 +180,9 @@ class EpochLog:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, images: ImageSet, device: torch.device) -> float:
+def evaluate_accuracy(model: nn.Module, images: ImageSet, device: torch.device) -> float:
     """Top-1 accuracy in percent, of a copy in evaluation mode."""
-    network = backbones.placed(backbones.fold_batchnorm(model), device)
+    network = backbones.place_on(backbones.fold_batchnorm(model), device)
     what, hint = f"measuring accuracy in batches of {EVALUATION_BATCH}", "use a device with more memory"
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for start in range(0, len(images), EVALUATION_BATCH):

@@ -17,14 +17,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from engine import backbones
 from engine.backbones.labeller import Labeller
+from engine.checkpoint import IntervalTimer, StageState, add_prefix, capture_state, strip_prefix
 from engine.config import Config, Validate
 from engine.data import ImageSet
 from engine.device import autocast, explain_out_of_memory, upload
 from engine.events import Event
 from engine.rng import torch_seeded
-from engine.savepoint import Pace, State, captured, part, under
 from engine.stages.relabel import FkdViews, StoredLabels
-from engine.stages.training import EpochLog, Trainer, accuracy
+from engine.stages.training import EpochLog, Trainer, evaluate_accuracy
 
 Source = Literal["distilled", "random"]
 
@@ -54,7 +54,7 @@ def validate(
     test: ImageSet,
     device: torch.device,
     labels: Mapping[Source, StoredLabels] | None = None,
-    saved: State | None = None,
+    saved: StageState | None = None,
 ) -> Generator[Event, None, list[StudentResult]]:
     """Train every student of every seed on every source; labels come online unless given.
 
@@ -68,7 +68,7 @@ def validate(
         for seed in range(config.validate_.seeds)
         for source in sources
     ]
-    results = [] if saved is None else [_result(fields) for fields in saved.facts["finished"]]
+    results = [] if saved is None else [_result(fields) for fields in saved.metadata["finished"]]
     for architecture, seed, source in students[len(results) :]:
         student = Student(config, architecture, seed, source, sources[source], device)
         stored = None if labels is None else labels[source]
@@ -86,7 +86,7 @@ def _points(curve: Sequence[Sequence[Any]]) -> list[tuple[int, float]]:
     return [(int(epoch), float(accuracy)) for epoch, accuracy in curve]
 
 
-def measures(settings: Validate, epoch: int) -> bool:
+def is_measured_epoch(settings: Validate, epoch: int) -> bool:
     """Whether students are measured after this 0-based epoch."""
     done = epoch + 1
     due = done >= settings.evaluate_from * settings.epochs
@@ -130,7 +130,7 @@ class Student:
                 image_size=images.size,
                 name=architecture,
             )
-        self.model = backbones.placed(model, device)
+        self.model = backbones.place_on(model, device)
         self.average: AveragedModel | None = None
 
     def train(
@@ -139,10 +139,10 @@ class Student:
         stored: StoredLabels | None,
         test: ImageSet,
         finished: Sequence[StudentResult] = (),
-        saved: State | None = None,
+        saved: StageState | None = None,
     ) -> Generator[Event, None, StudentResult]:
         """All epochs, measuring after some and always after the last; `finished` students are saved too."""
-        epochs, pace = self.settings.epochs, Pace(self.config.checkpoint_seconds)
+        epochs, pace = self.settings.epochs, IntervalTimer(self.config.checkpoint_seconds)
         trainer = Trainer(self.model, self.settings.optimiser, epochs, self.settings.precision)
         log = EpochLog("validate", self.architecture, self.source, self.seed, epochs)
         # Stored labels belong to stream 0; online every student draws views of its own.
@@ -151,11 +151,11 @@ class Student:
             views = stored.views(self.images, self.device)
         curve = [] if saved is None else self._go_on(trainer, saved)
 
-        def capture() -> State:
+        def capture() -> StageState:
             place = {"epoch": trainer.epoch, "batch": trainer.batch, "curve": list(curve)}
             place["finished"] = [asdict(result) for result in finished]
-            average = {} if self.average is None else under("average", self.average.state_dict())
-            return captured({**trainer.arrays(), **average}, log.where(trainer), log.hint, **place)
+            average = {} if self.average is None else add_prefix("average", self.average.state_dict())
+            return capture_state({**trainer.state_dict(), **average}, log.where(trainer), log.hint, **place)
 
         while trainer.epoch < epochs:
             epoch = trainer.epoch
@@ -168,8 +168,8 @@ class Student:
             loss = trainer.end_epoch(len(self.images))
             self._update_average(epoch)
             measured = None
-            if measures(self.settings, epoch):
-                measured = accuracy(self._final(), test, self.device)
+            if is_measured_epoch(self.settings, epoch):
+                measured = evaluate_accuracy(self._final(), test, self.device)
                 curve.append((epoch + 1, measured))
             yield from log.add(epoch, loss, measured)
             if pace.due():
@@ -209,13 +209,13 @@ class Student:
         weights = backbones.fingerprint(self._final())
         return StudentResult(self.architecture, self.seed, self.source, curve[-1][1], best, curve, weights)
 
-    def _go_on(self, trainer: Trainer, saved: State) -> list[tuple[int, float]]:
-        trainer.go_on(saved)
-        average = part("average", saved.arrays)
+    def _go_on(self, trainer: Trainer, saved: StageState) -> list[tuple[int, float]]:
+        trainer.load_state_dict(saved)
+        average = strip_prefix("average", saved.tensors)
         if average:
             self.average = AveragedModel(self.model, use_buffers=True)
             self.average.load_state_dict(average)
-        return _points(saved.facts["curve"])
+        return _points(saved.metadata["curve"])
 
     def _update_average(self, epoch: int) -> None:
         share = self.settings.average

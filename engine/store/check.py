@@ -13,11 +13,11 @@ from engine.store import (
     checkpoints,
     control,
     folders,
-    glimpse,
     images,
     journal,
     labels,
     metrics,
+    preview,
     rows,
     tensors,
 )
@@ -198,5 +198,5 @@ def _moving(folder: Path) -> list[str]:
 def _glimpse(folder: Path) -> list[str]:
     path = folder / folders.GLIMPSE
     if path.is_file():
-        glimpse.read(path)
+        preview.read(path)
     return []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import UserError
 from engine.events import STAGES, Event, RecoverLayout, Stage
-from engine.store import checkpoints, folders, glimpse, images, journal, tensors
+from engine.store import checkpoints, folders, images, journal, preview, tensors
 from engine.store.files import unreadable
 from engine.store.json_file import read_json
 from engine.store.lock import owner_of, timestamp
@@ -139,9 +139,9 @@ class StoredRun:
         """What is wrong with the journal, by line. `check` looks at every file."""
         return journal.damage(self.folder / folders.JOURNAL)
 
-    def glimpse(self) -> glimpse.Glimpse | None:
+    def glimpse(self) -> preview.Preview | None:
         """What recovery looked like lately, or at its end; None where that is absent or damaged."""
-        return glimpse.latest(self.folder / folders.GLIMPSE)
+        return preview.latest(self.folder / folders.GLIMPSE)
 
     def moving(self) -> dict[str, NDArray[Any]] | None:
         """The moving statistics with which recovery ended, if any (`moments.pack`). Raises UserError."""

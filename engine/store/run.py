@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
 from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress, StageFinished, to_payload
-from engine.store import checkpoints, folders, glimpse, journal, tensors
+from engine.store import checkpoints, folders, journal, preview, tensors
 from engine.store.checkpoints import Saved
 from engine.store.control import Inbox, Request
 from engine.store.files import make_folder, remove, sweep, write
@@ -205,9 +205,9 @@ class Run:
         """The moving statistics with which recovery ended, if any. Raises UserError("data")."""
         return StoredRun(self.folder).moving()
 
-    def save_glimpse(self, seen: glimpse.Glimpse) -> None:
+    def save_glimpse(self, seen: preview.Preview) -> None:
         """Replace what others see of the recovery that is at work. Raises UserError("disk")."""
-        glimpse.write(self.folder / folders.GLIMPSE, seen)
+        preview.write(self.folder / folders.GLIMPSE, seen)
 
     def save_results(self, results: dict[str, Any]) -> None:
         """Write the finished run's numbers."""

@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from engine.config import BackboneName, Data, Node, Positive, settings, yaml_io
-from engine.config.messages import explain, unknown
+from engine.config.messages import format_validation_error, unknown_name_error
 from engine.config.presets import paper_names, shipped, sweep_names
 from engine.errors import UserError
 
@@ -139,7 +139,7 @@ def read(target: str) -> tuple[str, Sweep]:
     elif target in sweep_names():
         values, name = shipped("sweeps", target), target
     else:
-        raise unknown("sweep", target, sweep_names())
+        raise unknown_name_error("sweep", target, sweep_names())
     return name, parsed(values, target)
 
 
@@ -152,7 +152,7 @@ def _checked(model: type[T], values: Mapping[str, Any], where: str = "") -> T:
     try:
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise explain(error, model, {}, where=where, hint=HINT) from None
+        raise format_validation_error(error, model, {}, where=where, hint=HINT) from None
 
 
 def columns(sweep: Sweep, options: Options) -> list[Column]:

@@ -24,7 +24,7 @@ def needs(config: Config) -> dict[str, list[str]]:
 
     Coarser than the cache's own keys where it is not known yet which weights and images there are.
     """
-    networks = [each.backbone for each in artefacts.alone(config)]
+    networks = [each.backbone for each in artefacts.single_backbone_configs(config)]
     data, made = config.data.model_dump(mode="json"), [config.seed, config.squeeze.model_dump(mode="json")]
     order = config.statistics.order_seed(config.seed)
     goal = [config.objective.taps, config.objective.patch, config.statistics.model_dump(mode="json"), order]

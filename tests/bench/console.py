@@ -97,7 +97,7 @@ def begun(folder: Path, name: str, options: argparse.Namespace) -> Path:
     given = {"data.root": options.data_root, "backbone.teacher": options.teacher}
     resolved = settings.resolve(preset=options.preset, sets=[*sets, *options.set], overrides=given)
     where = folder / "runs" / name
-    launch.begin(resolved, where, name)[1].release()
+    launch.prepare_run(resolved, where, name)[1].release()
     return where
 
 

@@ -23,7 +23,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CFM_CACHE", str(root / "cache"))
-        work = launch.experiment(settings.resolve(preset="smoke"), root / "run", "run", ["test"])
+        work = launch.run_experiment(settings.resolve(preset="smoke"), root / "run", "run", ["test"])
         _, results = drive(work)
     return root, results
 
@@ -83,13 +83,13 @@ def test_it_is_a_run_with_all_that_belongs_to_one(capsys, made, tmp_path):
 def test_a_run_that_was_cut_goes_on_though_its_source_is_gone(made, tmp_path):
     folder = pictures(tmp_path / "set", levels(1), labels(1))
     resolved = settings.resolve(preset="smoke", overrides={"given.images": str(folder)})
-    _, whole = drive(launch.experiment(resolved, tmp_path / "whole", "run"))
-    work = launch.experiment(resolved, tmp_path / "cut", "run")
+    _, whole = drive(launch.run_experiment(resolved, tmp_path / "whole", "run"))
+    work = launch.run_experiment(resolved, tmp_path / "cut", "run")
     while not ((event := next(work)).kind == "StageStarted" and event.stage == "validate"):
         pass
     work.close()
     shutil.rmtree(folder)
-    _, found = drive(launch.experiment(resolved, tmp_path / "cut", "run"))
+    _, found = drive(launch.run_experiment(resolved, tmp_path / "cut", "run"))
     assert same_students(found, whole)
     assert found["provenance"]["images"] == whole["provenance"]["images"]
 
@@ -97,14 +97,14 @@ def test_a_run_that_was_cut_goes_on_though_its_source_is_gone(made, tmp_path):
 def test_a_cut_before_the_images_are_in_begins_with_them_again(made, tmp_path):
     folder = pictures(tmp_path / "set", levels(1), labels(1))
     resolved = settings.resolve(preset="smoke", overrides={"given.images": str(folder)})
-    work = launch.experiment(resolved, tmp_path / "cut", "run")
+    work = launch.run_experiment(resolved, tmp_path / "cut", "run")
     next(work)
     work.close()
-    plan, run = launch.begin(resolved, tmp_path / "cut", "run")
+    plan, run = launch.prepare_run(resolved, tmp_path / "cut", "run")
     writer = run.image_writer(plan.image_shape(), plan.data.train.classes)
     writer.add(np.zeros((1, 1, 16, 16), np.float32), np.zeros(1, np.int64), 1, 0.0, np.zeros(1, np.float32))
     run.release()
-    _, found = drive(launch.experiment(resolved, tmp_path / "cut", "run"))
+    _, found = drive(launch.run_experiment(resolved, tmp_path / "cut", "run"))
     pixels, _ = images.read_pixels(tmp_path / "cut" / "images")
     assert np.array_equal(pixels, levels(1))
     assert found["provenance"]["images"]["count"] == 10
@@ -157,7 +157,7 @@ def test_what_is_no_set_is_told_and_leaves_nothing(capsys, made, tmp_path):
 def test_the_stages_that_are_not_needed_are_not_begun(made, tmp_path):
     folder = pictures(tmp_path / "set", levels(1), labels(1))
     resolved = settings.resolve(preset="smoke", overrides={"given.images": str(folder)})
-    plan, run = launch.begin(resolved, tmp_path / "run", "run")
+    plan, run = launch.prepare_run(resolved, tmp_path / "run", "run")
     cost = estimates.estimate(plan, store.Cache()).seconds
     events, _ = drive(pipeline.run(plan, run, store.Cache()))
     begun = {event.stage for event in events if event.kind == "StageStarted"}

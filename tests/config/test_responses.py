@@ -27,7 +27,7 @@ def test_responses_are_the_formulas(name, beta):
     expected = [FORMULAS[name](eigenvalue, beta) for eigenvalue in EIGENVALUES.tolist()]
     assert response(name, EIGENVALUES, beta) == pytest.approx(expected)
     assert [response(name, each, beta) for each in EIGENVALUES.tolist()] == pytest.approx(expected)
-    through_filter = filters.build(name, beta).response(torch.from_numpy(EIGENVALUES))
+    through_filter = filters.build_filter(name, beta).response(torch.from_numpy(EIGENVALUES))
     assert through_filter.dtype == torch.float64
     assert through_filter.tolist() == pytest.approx(expected)
 

@@ -5,13 +5,13 @@ import shlex
 import numpy as np
 import pytest
 
-from cfm_tui.console import telling
+from cfm_tui.console import experiment_text
 from cfm_tui.console.fields import BY_KEY, FIELDS, PANELS
 from cfm_tui.console.form import ELSEWHERE, Form, line_name
 from cfm_tui.console.preflight import Findings
 from cfm_tui.console.widgets.field import LABEL
 from cfm_tui.display import plot_data
-from cfm_tui.display.progress import size
+from cfm_tui.display.progress import format_bytes
 from engine.config import Config, settings
 from engine.config.messages import leaves
 from engine.spectral import recovery_batches
@@ -202,8 +202,8 @@ def test_widths_matter_where_there_is_a_convnet():
 @pytest.mark.parametrize("ipc", ["1", "10", "1000000000"])
 def test_the_curve_of_beta_is_short_and_falls(per, ipc):
     made = form("cifar100-10", ipc=ipc, objective__schedule__per=per)
-    _, x, y = telling.betas(made.config, 100)
-    assert 1 <= len(x) == len(y) <= telling.POINTS
+    _, x, y = experiment_text.betas(made.config, 100)
+    assert 1 <= len(x) == len(y) <= experiment_text.POINTS
     assert y[0] == made.config.objective.beta
     assert np.all(np.diff(y) <= 0)
     assert np.all(np.diff(x) > 0)
@@ -214,8 +214,8 @@ def test_every_method_has_responses(method):
     made = form(objective__method=method, ipc="10")
     assert made.checked.resolved is not None
     filters = {term.label for term in made.config.objective.terms}
-    usual, _ = telling.responses(made.config, 10)
-    over, label = telling.responses(made.config, 10, np.array([3.0, 1.0, 0.0, -1e-9]))
+    usual, _ = experiment_text.responses(made.config, 10)
+    over, label = experiment_text.responses(made.config, 10, np.array([3.0, 1.0, 0.0, -1e-9]))
     assert len({line.name for line in usual}) == len(usual) >= len(filters)
     assert over[0].name == "Ψ"
     assert (len(over) > 1) == bool(filters & {"ridge", "power", "series"})
@@ -228,9 +228,9 @@ def test_responses_are_at_the_betas_of_the_classes_that_there_are():
     made = form("cifar100-10", ipc="1", objective__schedule__per="batch", recover__classes_per_batch="10")
     schedule, beta = made.config.objective.schedule, made.config.objective.beta
     last = betas_of_batches(schedule, beta, 1, 10)[-1]
-    names = [line.name for line in telling.responses(made.config, 100)[0]]
+    names = [line.name for line in experiment_text.responses(made.config, 100)[0]]
     assert f"ridge β {last:.3g}" in names
-    assert [line.name for line in telling.responses(made.config, 100, np.ones(4))[0]] == [
+    assert [line.name for line in experiment_text.responses(made.config, 100, np.ones(4))[0]] == [
         "Ψ",
         f"f(Ψ) β {beta:.3g}",
         f"f(Ψ) β {last:.3g}",
@@ -240,26 +240,30 @@ def test_responses_are_at_the_betas_of_the_classes_that_there_are():
 @pytest.mark.parametrize("classes", [1, 9, 10, 11, 100])
 def test_the_curve_of_beta_has_the_batches_of_recovery(classes):
     made = form("cifar100-10", ipc="2", recover__classes_per_batch="10")
-    _, x, _ = telling.betas(made.config, classes)
-    assert len(x) == len(recovery_batches.batches(made.config, classes))
+    _, x, _ = experiment_text.betas(made.config, classes)
+    assert len(x) == len(recovery_batches.plan_batches(made.config, classes))
 
 
 def test_given_images_have_neither_beta_nor_responses():
     config = Config.model_validate({"given": {"images": "set"}})
-    name, x, y = telling.betas(config, 10)
+    name, x, y = experiment_text.betas(config, 10)
     assert (name, len(x), len(y)) == ("no β: nothing is optimised", 0, 0)
-    assert telling.responses(config, 10)[0] == []
-    assert [line.name for line in telling.responses(config, 10, np.ones(4))[0]] == ["Ψ"]
+    assert experiment_text.responses(config, 10)[0] == []
+    assert [line.name for line in experiment_text.responses(config, 10, np.ones(4))[0]] == ["Ψ"]
 
 
 def test_sides_of_what_is_not_known():
     found = Findings(Config())
-    for text in (telling.data(found), telling.backbone(found), telling.estimate(found)):
+    for text in (
+        experiment_text.data(found),
+        experiment_text.backbone(found),
+        experiment_text.estimate(found),
+    ):
         assert text
 
 
 def test_sizes_are_read_by_people():
-    assert [size(n) for n in (0, 999, 1000, 170_052_171, 5e12)] == [
+    assert [format_bytes(n) for n in (0, 999, 1000, 170_052_171, 5e12)] == [
         "0 B",
         "999 B",
         "1.0 kB",

@@ -259,12 +259,12 @@ def test_help_names_the_keys(place):
 
 def recorded(config):
     """What might be known of it."""
-    look = preview.look(config)
+    look = preview.preview_dataset(config)
     seconds = {"squeeze": 0.0, "statistics": 0.0, "recover": 75.0, "relabel": 0.5, "validate": 4000.0}
     return Findings(
         config,
         possible=True,
-        sets=tuple(preview.sets()),
+        sets=tuple(preview.list_datasets()),
         look=look,
         parameters=preview.parameters(config, look),
         accuracy=97.5,

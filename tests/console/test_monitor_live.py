@@ -46,14 +46,14 @@ def launched(runs, script, sets=(), preset="smoke", size=(80, 24)):
 
 
 def test_a_run_warms_up_and_is_followed_to_its_results(runs, monkeypatch):
-    begun, known = threading.Event(), launch.experiment
+    begun, known = threading.Event(), launch.run_experiment
 
     def slow(*arguments):
         arguments[5](1200, 5000)
         assert begun.wait(60)
         yield from known(*arguments)
 
-    monkeypatch.setattr(launch, "experiment", slow)
+    monkeypatch.setattr(launch, "run_experiment", slow)
 
     async def script(pilot, page, session):
         await until(pilot, "WARMING UP: reading images, 1,200 of 5,000, for")
@@ -141,13 +141,13 @@ def test_a_run_that_was_stopped_goes_on_here(runs, monkeypatch):
         await until(pilot, "batch 1 of 1", 60)
 
     folder = launched(runs, stop, LONG).folder
-    begun, known = threading.Event(), launch.experiment
+    begun, known = threading.Event(), launch.run_experiment
 
     def slow(*arguments):
         assert begun.wait(60)
         yield from known(*arguments)
 
-    monkeypatch.setattr(launch, "experiment", slow)
+    monkeypatch.setattr(launch, "run_experiment", slow)
 
     async def script(pilot):
         await until(pilot, "WARMING UP: loading the program, for")

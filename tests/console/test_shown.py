@@ -12,7 +12,7 @@ from images_run import results
 from monitored import BETAS, TAPS, glimpse
 from recorded import layout, opened, progress
 
-from cfm_tui.console import shown as words
+from cfm_tui.console import formatting as words
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import LogLine, RunModel, _line
 from engine import events, store

@@ -103,7 +103,7 @@ def run(tmp_path, monkeypatch):
     """A run that was begun and not yet computed; it takes hours."""
     monkeypatch.chdir(tmp_path)
     resolved = settings.resolve(preset="smoke", sets=SLOW)
-    _, owned = launch.begin(resolved, tmp_path / "runs" / "slow", "slow")
+    _, owned = launch.prepare_run(resolved, tmp_path / "runs" / "slow", "slow")
     owned.release()
     return StoredRun(tmp_path / "runs" / "slow")
 

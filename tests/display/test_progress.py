@@ -4,7 +4,7 @@ import pytest
 
 from cfm_tui.display import progress, tables
 from engine import events
-from engine.runs.results import in_words
+from engine.runs.results import format_mean_std
 
 
 def work():
@@ -42,7 +42,7 @@ def test_one_is_told_in_the_singular():
         display.hear(events.StageStarted("recover", 1, unit))
     said = stream.getvalue().split()
     assert [word for word in said if word.isalpha()] == ["epoch", "batch", "image", "iteration"]
-    assert progress.counted(2000, "epochs") == "2,000 epochs"
+    assert progress.format_count(2000, "epochs") == "2,000 epochs"
 
 
 def test_quiet_says_warnings_alone():
@@ -85,13 +85,13 @@ def test_a_reader_that_went_away_does_not_stop_the_work():
     ("seconds", "text"), [(0.04, "0.0 s"), (59.0, "59.0 s"), (61, "1 min 01 s"), (7260, "2 h 01 min")]
 )
 def test_durations(seconds, text):
-    assert progress.duration(seconds) == text
+    assert progress.format_duration(seconds) == text
 
 
 def test_a_spread_in_words():
-    assert in_words({"mean": 52.123, "std": 0.5, "n": 3}) == "52.12 ± 0.50 (3)"
-    assert in_words({"mean": 52.123, "std": 0.0, "n": 1}, 1) == "52.1 (1)"
-    assert in_words(None) == "—"
+    assert format_mean_std({"mean": 52.123, "std": 0.5, "n": 3}) == "52.12 ± 0.50 (3)"
+    assert format_mean_std({"mean": 52.123, "std": 0.0, "n": 1}, 1) == "52.1 (1)"
+    assert format_mean_std(None) == "—"
 
 
 def test_a_status_without_beta_tells_none():

@@ -33,7 +33,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CFM_CACHE", str(root / "cache"))
         resolved = settings.resolve(preset="smoke", sets=["ipc=2", "recover.iterations=40"])
-        drive(launch.experiment(resolved, root / "run", "run", ["test"]))
+        drive(launch.run_experiment(resolved, root / "run", "run", ["test"]))
         yield store.StoredRun(root / "run")
 
 
@@ -102,7 +102,9 @@ def test_soft_labels_of_several_teachers_are_the_mean_of_their_logits(digits, tm
     places = [tmp_path / "a.pth", tmp_path / "b.pth"]
     sets += [f"backbone.teacher={places[0]}", f"backbone.also_teachers=[{places[1]}]"]
     config = settings.resolve(preset="smoke", sets=sets).config
-    networks = [artefacts.new_network(each, digits).eval() for each in artefacts.alone(config)]
+    networks = [
+        artefacts.new_network(each, digits).eval() for each in artefacts.single_backbone_configs(config)
+    ]
     for network, place in zip(networks, places, strict=True):
         torch.save(network.state_dict(), place)
     first, second = map(backbones.fingerprint, networks)

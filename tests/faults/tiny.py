@@ -48,7 +48,7 @@ def plan(**changes) -> Plan:
 def begun(folder: Path, prepared: Plan | None = None, control=None):
     """A run in ``folder/run`` with a cache of its own, not yet pulled: new, or taken up again."""
     prepared = prepared or plan()
-    run = launch.opened(prepared, folder / "run", {}, ["test"])
+    run = launch.open_planned_run(prepared, folder / "run", {}, ["test"])
     return pipeline.run(prepared, run, store.Cache(folder / "cache"), ["test"], control)
 
 

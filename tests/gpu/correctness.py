@@ -15,13 +15,13 @@ from reference import Tap
 from torch import Tensor, nn
 
 from engine.backbones.labeller import Labeller
+from engine.checkpoint import Checkpoint, StageState, add_prefix
 from engine.config import Config, Views, settings
 from engine.data import ImageSet, augmentation
 from engine.device import conv_precision
 from engine.events import BatchRecovered
 from engine.methods import gvbsm
 from engine.rng import generator
-from engine.savepoint import SavePoint, State, under
 from engine.spectral import recovery_batches
 from engine.spectral.moments import Moments, pack
 from engine.spectral.taps import Tapped
@@ -47,7 +47,7 @@ class Case:
 
     def moments(self, taps: Sequence[Tap], device: torch.device) -> list[Moments]:
         """The statistics as the engine takes them."""
-        whole = self.config.objective.tells_psi
+        whole = self.config.objective.has_covariance
         pairs = zip(self.names, taps, strict=True)
         found = [
             Moments(
@@ -104,9 +104,9 @@ def batch_on_device(
     network = Tapped(one.model, config.objective.taps, device, changes.precision, config.objective.patch)
     moves, earlier = None, one.moments(one.earlier, device)
     if config.recover.straight_through is not None:
-        moves = gvbsm.Moving(config.recover.straight_through)
+        moves = gvbsm.MovingStatistics(config.recover.straight_through)
         if number > 1:
-            moves.go_on(under("moving.0", pack(earlier)), [network], device)
+            moves.load_state_dict(add_prefix("moving.0", pack(earlier)), [network], device)
     real = one.moments(one.real, device)
     moving = earlier if config.recover.emu and number > 1 else None
     batch = recovery.Batch(config, network, real, one.train, BETAS[number], number, moving)
@@ -128,7 +128,11 @@ def in_float64(
     model = reference.to_float64(one.model)
     rng = generator(config.seed, "recover", number, 0)
     drawn = augmentation.draw(
-        recovery_batches.views_at(config, 0), one.train.size, classes, rng, shared=settings_.shared_view
+        recovery_batches.views_at_iteration(config, 0),
+        one.train.size,
+        classes,
+        rng,
+        shared=settings_.shared_view,
     )
     view_MCHW = reference.view(images, drawn)
     if settings_.perturb.steps:
@@ -146,7 +150,7 @@ def in_float64(
         alpha = settings_.straight_through
         own = [reference.straight_through(*pair, alpha) for pair in zip(own, before, strict=True)]
         network = Tapped(one.model, config.objective.taps, CPU, patch=config.objective.patch)
-        kept = list(gvbsm.kept(network, settings_.drop, config.seed, number, 0))
+        kept = list(gvbsm.draw_kept_taps(network, settings_.drop, config.seed, number, 0))
     loss = F.cross_entropy(logits_MK, labels_M)
     for name, real, tap, read in zip(one.names, one.real, own, kept, strict=True):
         if read:
@@ -303,7 +307,7 @@ def _short(backbone: str, precision: str, options: Options) -> Config:
 
 
 def _compare(
-    what: str, precision: str, begin: Callable[[State | None], Tensor], cut: Callable[[], State]
+    what: str, precision: str, begin: Callable[[StageState | None], Tensor], cut: Callable[[], StageState]
 ) -> Row:
     """Compare the outcomes of an uncut stage and of a resumed one, and give the reason of a difference."""
     whole, again = begin(None), begin(cut())
@@ -322,23 +326,23 @@ def _compare(
 
 def _recovery(
     config: Config, options: Options
-) -> tuple[Callable[[State | None], Tensor], Callable[[], State]]:
+) -> tuple[Callable[[StageState | None], Tensor], Callable[[], StageState]]:
     train, model = smooth_images(40), teacher(config)
     real = pull(statistics.measure(config, model, train, options.device))
     images: list[Tensor] = []
 
-    def begin(saved: State | None) -> Tensor:
+    def begin(saved: StageState | None) -> Tensor:
         images.clear()
         pull(recovery.recover(config, model, real, train, options.device, _keep(images), saved))
         return images[-1]
 
-    def cut() -> State:
+    def cut() -> StageState:
         batches = 0
         for event in recovery.recover(config, model, real, train, options.device, lambda *_: None):
             batches += isinstance(event, BatchRecovered)
-            if batches and isinstance(event, SavePoint):
+            if batches and isinstance(event, Checkpoint):
                 state = _stored(event.capture())
-                if state.facts["iteration"] == config.recover.iterations // 2:
+                if state.metadata["iteration"] == config.recover.iterations // 2:
                     return state
         raise AssertionError("no checkpoint in the middle of the second batch")
 
@@ -351,29 +355,31 @@ def _keep(images: list[Tensor]) -> Callable[..., None]:
 
 def _student(
     config: Config, options: Options
-) -> tuple[Callable[[State | None], Tensor], Callable[[], State]]:
+) -> tuple[Callable[[StageState | None], Tensor], Callable[[], StageState]]:
     images, model = smooth_images(20), teacher(config)
     label = Labeller(model, options.device, config.validate_.precision)
 
     def student() -> validate.Student:
         return validate.Student(config, config.backbone.name, 0, "distilled", images, options.device)
 
-    def begin(saved: State | None) -> Tensor:
+    def begin(saved: StageState | None) -> Tensor:
         one = student()
         pull(one.train(label, None, images, (), saved))
         return torch.cat([weight.detach().flatten().float() for weight in one.model.state_dict().values()])
 
-    def cut() -> State:
+    def cut() -> StageState:
         for event in student().train(label, None, images):
-            if isinstance(event, SavePoint):
+            if isinstance(event, Checkpoint):
                 state = _stored(event.capture())
-                if (state.facts["epoch"], state.facts["batch"]) == (1, 1):
+                if (state.metadata["epoch"], state.metadata["batch"]) == (1, 1):
                     return state
         raise AssertionError("no checkpoint in the middle of the second epoch")
 
     return begin, cut
 
 
-def _stored(state: State) -> State:
+def _stored(state: StageState) -> StageState:
     """The state as it comes back from a disk."""
-    return State({name: torch.from_numpy(x.numpy().copy()) for name, x in state.arrays.items()}, state.facts)
+    return StageState(
+        {name: torch.from_numpy(x.numpy().copy()) for name, x in state.tensors.items()}, state.metadata
+    )

@@ -11,10 +11,10 @@ from pathlib import Path
 from harness import Options, Row
 
 from engine import data
+from engine.checkpoint import Checkpoint
 from engine.config import settings
 from engine.events import StageFinished
 from engine.runs import artefacts, launch
-from engine.savepoint import SavePoint
 from engine.stages import squeeze
 
 ITERATIONS = {"convnet": 250, "resnet18": 100}
@@ -48,7 +48,7 @@ def _job(backbone: str, how: str, sets: list[str], folder: Path) -> Iterator[Row
     name = f"{backbone}, {how}; IPC 10, {iterations} iterations, {EPOCHS} epochs, 1 student"
     sets = [*sets, f"recover.iterations={iterations}"]
     began = time.perf_counter()
-    work = launch.experiment(settings.resolve(preset="cifar10-10", sets=sets), folder, "job")
+    work = launch.run_experiment(settings.resolve(preset="cifar10-10", sets=sets), folder, "job")
     while True:
         try:
             event = next(work)
@@ -68,7 +68,7 @@ def _affordable_epochs(sets: list[str], options: Options) -> int:
     config = settings.resolve(preset="cifar10-10", sets=[*sets, "checkpoint_seconds=0"]).config
     images = data.load(config.data)
     work = squeeze.squeeze(config, artefacts.new_network(config, images), images.train, options.device)
-    points = (event for event in work if isinstance(event, SavePoint))
+    points = (event for event in work if isinstance(event, Checkpoint))
     for _ in range(10):
         next(points)
     options.synchronize()

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 
 from engine import backbones
+from engine.checkpoint import Checkpoint
 from engine.config import Precision
 from engine.data import ImageSet
 from engine.device import autocast, conv_precision
 from engine.events import Event
-from engine.savepoint import SavePoint
 from engine.stages import squeeze, training
 from engine.stages import statistics as real_side
 from engine.stages.recover import Batch
@@ -128,7 +128,7 @@ class Folded:
 
     def __init__(self, scene: recovery.Scene, precision: Precision) -> None:
         network = backbones.fold_batchnorm(scene.model)
-        self.network = backbones.placed(network, scene.device)
+        self.network = backbones.place_on(network, scene.device)
         for module in self.network.modules() if precision == "bfloat16" else ():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(torch.bfloat16)
@@ -366,7 +366,7 @@ def passes(options: Options) -> Iterator[Row]:
                 partial(_forward, model, images, config.statistics.batch, options),
             ),
             "evaluation": (
-                partial(training.accuracy, model, images, options.device),
+                partial(training.evaluate_accuracy, model, images, options.device),
                 partial(_forward, model, images, training.EVALUATION_BATCH, options),
             ),
         }
@@ -396,7 +396,7 @@ def _rates(what: str, images: int, pairs: list[tuple[float, float]], bare: str) 
 @torch.no_grad()
 def _forward(model: nn.Module, images: ImageSet, batch: int, options: Options) -> Tensor:
     """A forward pass of the folded network over the set, its images ready on the device."""
-    network = backbones.placed(backbones.fold_batchnorm(model), options.device)
+    network = backbones.place_on(backbones.fold_batchnorm(model), options.device)
     for start in range(0, len(images), batch):
         indices = np.arange(start, min(start + batch, len(images)))
         x_MCHW = images.batch(indices, options.device)
@@ -411,7 +411,7 @@ def _squeeze(config, images: ImageSet, steps: int, options: Options) -> tuple[fl
     _advance(work, 2)
     ours = _milliseconds(lambda: _advance(work, steps), 1, options)
     work.close()
-    network = backbones.placed(recovery.teacher(config), options.device).train()
+    network = backbones.place_on(recovery.teacher(config), options.device).train()
     optimiser = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, fused=True)
     x_MCHW = images.batch(np.arange(batch), options.device).contiguous(memory_format=torch.channels_last)
     labels_M = images.labels_N[:batch].to(options.device)
@@ -428,6 +428,6 @@ def _squeeze(config, images: ImageSet, steps: int, options: Options) -> tuple[fl
 def _advance(work: Iterator[Event], steps: int) -> None:
     """Pull a stage over so many checkpoints; there is one after every step."""
     for event in work:
-        steps -= isinstance(event, SavePoint)
+        steps -= isinstance(event, Checkpoint)
         if steps == 0:
             return

@@ -137,19 +137,19 @@ def test_a_run_that_was_cut_goes_on_with_them(own_folders, made, tmp_path):
     root, _ = made
     given = {"given.images": str(root / "set"), "given.labels": str(root / "labels")}
     resolved = settings.resolve(preset="smoke", overrides=given)
-    _, whole = drive(launch.experiment(resolved, tmp_path / "whole", "run"))
-    work = launch.experiment(resolved, tmp_path / "cut", "run")
+    _, whole = drive(launch.run_experiment(resolved, tmp_path / "whole", "run"))
+    work = launch.run_experiment(resolved, tmp_path / "cut", "run")
     while not ((event := next(work)).kind == "StageStarted" and event.stage == "validate"):
         pass
     work.close()
-    _, found = drive(launch.experiment(resolved, tmp_path / "cut", "run"))
+    _, found = drive(launch.run_experiment(resolved, tmp_path / "cut", "run"))
     assert found["students"] == whole["students"]
     other = settings.resolve(preset="smoke", overrides={"given.images": str(root / "set")})
     with pytest.raises(UserError, match="with other given labels"):
-        drive(launch.experiment(other, tmp_path / "cut", "run"))
+        drive(launch.run_experiment(other, tmp_path / "cut", "run"))
     alone = settings.resolve(preset="smoke", overrides={"given.labels": str(root / "labels")})
     with pytest.raises(UserError, match="belong to images that are given"):
-        drive(launch.experiment(alone, tmp_path / "alone", "run"))
+        drive(launch.run_experiment(alone, tmp_path / "alone", "run"))
 
 
 def test_labels_of_another_teacher_have_another_fingerprint(made, tmp_path):

@@ -151,9 +151,9 @@ def test_a_run_takes_them_instead_of_measuring(tmp_path, monkeypatch):
     monkeypatch.setenv("CFM_CACHE", str(tmp_path / "cache"))
     base = settings.resolve(preset="smoke", sets=["statistics.estimator=batched"]).config
     data = plan.prepare(base).data
-    place = artefacts.Place(choose("cpu"), store.Cache())
-    _, (teacher, _) = drive(artefacts.squeezed(base, data, place))
-    _, (real, _) = drive(artefacts.measured(base, data, teacher, place))
+    place = artefacts.ComputeContext(choose("cpu"), store.Cache())
+    _, (teacher, _) = drive(artefacts.load_or_train_teacher(base, data, place))
+    _, (real, _) = drive(artefacts.load_or_measure_statistics(base, data, teacher, place))
     for moments in real:
         folder = tmp_path / "stats" / f"T.pth={moments.name}"
         folder.mkdir(parents=True)
@@ -161,10 +161,10 @@ def test_a_run_takes_them_instead_of_measuring(tmp_path, monkeypatch):
         np.savez(folder / "running.npz", **{f"running_{key}": v.float().numpy() for key, v in arrays.items()})
     sets = ["statistics.estimator=batched", f"given.statistics={tmp_path / 'stats'}"]
     with pytest.raises(UserError, match="nobody knows"):
-        drive(launch.experiment(settings.resolve(preset="smoke", sets=sets), tmp_path / "run", "run"))
+        drive(launch.run_experiment(settings.resolve(preset="smoke", sets=sets), tmp_path / "run", "run"))
     for name, extra in (("measured", sets[:1]), ("given", [*sets, "given.trust=true"])):
         resolved = settings.resolve(preset="smoke", sets=extra)
-        _, results = drive(launch.experiment(resolved, tmp_path / name, "run"))
+        _, results = drive(launch.run_experiment(resolved, tmp_path / name, "run"))
     told = results["provenance"]["statistics"]
     assert told["trusted"]
     assert told["fingerprint"] == json.loads((tmp_path / "given" / "manifest.json").read_text())["statistics"]

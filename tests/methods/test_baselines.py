@@ -231,6 +231,6 @@ def test_classes_with_too_few_images_to_select_from_are_named(digits):
 def test_a_pool_is_as_large_as_the_tiles_are_many(digits):
     def drawn(pool):
         recover = {"algorithm": "select", "select": {"factor": 3, "pool": pool}}
-        return len(set(rded.drawn(small(ipc=5, recover=recover), digits.train, 0)[0].tolist()))
+        return len(set(rded.draw_crops(small(ipc=5, recover=recover), digits.train, 0)[0].tolist()))
 
     assert (drawn(40), drawn(45), drawn(50)) == (45, 45, 50)

@@ -7,7 +7,7 @@ import pytest
 from commandline import call
 from stages import drive
 
-from cfm_tui.console import shown, telling
+from cfm_tui.console import experiment_text, formatting
 from cfm_tui.console.form import Form
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import RunModel
@@ -18,7 +18,7 @@ from engine.events import StageFinished
 from engine.report import lens, plates
 from engine.report.subject import Subject
 from engine.runs import estimates, launch, plan
-from engine.runs.artefacts import Place
+from engine.runs.artefacts import ComputeContext
 from engine.store import Cache, StoredRun, json_file
 from engine.store import images as stored_images
 
@@ -43,7 +43,7 @@ def resolved(method, *sets):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_ends_with_images_of_every_class_and_its_control_beside(method, tmp_path, capsys):
     got = resolved(method, "ipc=2")
-    events, results = drive(launch.experiment(got, tmp_path / "run", "run"))
+    events, results = drive(launch.run_experiment(got, tmp_path / "run", "run"))
     images = stored_images.read(tmp_path / "run" / "images")
     assert sorted(images.labels_N.tolist()) == sorted(list(range(10)) * 2)
     assert np.isfinite(images.images_NCHW).all()
@@ -70,8 +70,8 @@ def test_a_run_ends_with_images_of_every_class_and_its_control_beside(method, tm
     losses, _ = call(capsys, "show", tmp_path / "run", "--losses")
     assert ("no losses: nothing is optimised" in losses) is (method in TAKEN)
     assert "nan" not in " ".join([grid, *told])
-    assert shown.layer_rows(model, lambda values: "", 8) is not None
-    again, _ = drive(launch.experiment(got, tmp_path / "run", "run"))
+    assert formatting.layer_rows(model, lambda values: "", 8) is not None
+    again, _ = drive(launch.run_experiment(got, tmp_path / "run", "run"))
     assert all(event.reused for event in again if isinstance(event, StageFinished))
 
 
@@ -92,18 +92,18 @@ def test_the_form_of_a_new_experiment_knows_it(method):
     checked = form.check()
     assert checked.resolved is not None
     assert form.config.objective.method == method
-    name, x, y = telling.betas(form.config, 10)
+    name, x, y = experiment_text.betas(form.config, 10)
     assert len(x) == len(y) == 0
     why = "nothing is optimised" if method in TAKEN else "no filter of this method reads it"
     assert name == f"no β: {why}"
-    assert (telling.responses(form.config, 10)[0] == []) is (method in TAKEN)
+    assert (experiment_text.responses(form.config, 10)[0] == []) is (method in TAKEN)
     sets = settings.as_sets(checked.changes)
     assert settings.resolve(preset="cifar10-10", sets=sets).config == form.config
 
 
 def test_a_run_whose_second_teacher_is_another_is_not_gone_on_with(tmp_path):
     got = resolved("gvbsm")
-    work = launch.experiment(got, tmp_path / "run", "run")
+    work = launch.run_experiment(got, tmp_path / "run", "run")
     for event in work:
         if isinstance(event, StageFinished) and event.stage == "statistics":
             work.close()
@@ -111,14 +111,14 @@ def test_a_run_whose_second_teacher_is_another_is_not_gone_on_with(tmp_path):
     assert len(manifest["others"]) == 1
     json_file.write_json(tmp_path / "run" / "manifest.json", {**manifest, "others": ["0" * 64]})
     with pytest.raises(UserError, match="other weights"):
-        drive(launch.experiment(got, tmp_path / "run", "run"))
+        drive(launch.run_experiment(got, tmp_path / "run", "run"))
 
 
 @pytest.mark.parametrize("method", ["sre2l", "gvbsm"])
 def test_a_report_shows_spectra_where_the_objective_knows_none(method, teacher, digits, tmp_path, cpu):
     got, train = resolved(method, "backbone.width=16"), digits.train
     few = lens.like(train.pixels(range(20)).numpy(), train.labels_N[:20].numpy(), digits)
-    place = Place(cpu, Cache(tmp_path / "cache"))
+    place = ComputeContext(cpu, Cache(tmp_path / "cache"))
     _, layers = drive(lens.spectra(got.config, lens.Lens(digits, teacher, "0"), few, place))
     assert [layer.name for layer in layers] == backbones.conv_names(teacher)
     assert all(layer.real_D is not None and layer.synthetic_D is not None for layer in layers)

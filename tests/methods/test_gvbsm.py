@@ -12,13 +12,13 @@ from stages import drive, small
 
 from engine import backbones
 from engine.backbones.labeller import Labeller
+from engine.checkpoint import Checkpoint, StageState
 from engine.config import Config
 from engine.data import augmentation
 from engine.events import RecoverProgress, StageProgress
 from engine.methods import gvbsm
 from engine.rng import generator
 from engine.runs import artefacts
-from engine.savepoint import SavePoint, State
 from engine.spectral import matching, recovery_batches, taps
 from engine.spectral.moments import Moments, batch_moments
 from engine.stages import recover, statistics
@@ -76,7 +76,9 @@ def blocks(x, side):
 @pytest.mark.parametrize(("size", "side"), [(8, 4), (6, 4), (8, 16), (3, 2)])
 def test_patch_statistics_equal_numpy(size, side):
     x = np.random.default_rng(0).normal(size=(3, 5, size, size)) * 3 + 1
-    found = batch_moments("x", taps.patches(torch.tensor(x).float(), side), torch.eye(3), covariance=False)
+    found = batch_moments(
+        "x", taps.extract_patches(torch.tensor(x).float(), side), torch.eye(3), covariance=False
+    )
     np.testing.assert_allclose(found.mean_D, [each.mean() for each in blocks(x, side)], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.var_D, [each.var() for each in blocks(x, side)], rtol=1e-4)
 
@@ -101,7 +103,7 @@ def test_density_and_its_gradient_equal_numpy():
         return sum(float((p * np.log(p / q)).sum()) for p, q in each)
 
     images = torch.tensor(x, requires_grad=True)
-    found = gvbsm.density(images, gvbsm.by_class(labels, torch.device("cpu")), 4.0)
+    found = gvbsm.density(images, gvbsm.group_by_class(labels, torch.device("cpu")), 4.0)
     assert float(found.detach()) == pytest.approx(value(x), rel=1e-9)
     found.backward()
     direction = rng.normal(size=x.shape)
@@ -113,7 +115,7 @@ def test_classes_of_as_many_images_are_decomposed_at_once(monkeypatch):
     """What is left of a class where a batch is cut is a decomposition of its own."""
     shapes, eigvalsh = [], torch.linalg.eigvalsh
     monkeypatch.setattr(torch.linalg, "eigvalsh", lambda x: shapes.append(tuple(x.shape)) or eigvalsh(x))
-    where = gvbsm.by_class(np.repeat(np.arange(5), (2, 3, 3, 3, 2)), torch.device("cpu"))
+    where = gvbsm.group_by_class(np.repeat(np.arange(5), (2, 3, 3, 3, 2)), torch.device("cpu"))
     assert [each.tolist() for each in where] == [[[0, 1], [11, 12]], [[2, 3, 4], [5, 6, 7], [8, 9, 10]]]
     x = torch.rand(13, 1, 8, 8, dtype=torch.float64)
     together = gvbsm.density(x, where, 4.0)
@@ -132,7 +134,7 @@ def test_density_sees_large_images_pooled_to_32_pixels():
 
 def test_statistics_move_straight_through():
     rng = np.random.default_rng(2)
-    moves, was = gvbsm.Moving(0.8), (np.zeros(4), np.zeros(4))
+    moves, was = gvbsm.MovingStatistics(0.8), (np.zeros(4), np.zeros(4))
     for step in range(5):
         mean, var = rng.normal(size=4), rng.uniform(size=4)
         inputs = [torch.tensor(value, requires_grad=True) for value in (mean, var)]
@@ -182,7 +184,7 @@ def test_the_first_steps_equal_a_plain_evaluation_of_each_backbone_in_turn(teach
     through = measured(config, [teacher, other], digits, cpu)
     work = recover.recover(config, *through[0], digits.train, cpu, lambda *batch: None, None, through[1:])
     first = next(event for event in drive(work)[0] if isinstance(event, RecoverProgress))
-    rounds, labels = recovery_batches.batches(config, 10)[0]
+    rounds, labels = recovery_batches.plan_batches(config, 10)[0]
     start = digits.train.batch(recovery_batches.initial_indices(config, digits.train)[rounds, labels], cpu)
     for turn, (model, real) in enumerate(through):
         rng = generator(config.seed, "recover", 1, turn)
@@ -204,7 +206,7 @@ def test_the_first_steps_equal_a_plain_evaluation_of_each_backbone_in_turn(teach
 def test_both_taps_of_the_first_conv_weigh_ten_times(teacher, digits, cpu):
     config = small(objective=GOAL, recover=MADE)
     ((_, real),) = measured(config, [teacher], digits, cpu)
-    goal = matching.Objective(config.objective, real, 0.1)
+    goal = matching.MatchingLoss(config.objective, real, 0.1)
     assert goal._weights_TL[0].tolist() == [5.0, 5.0] + [0.5] * (len(real) - 2)
 
 
@@ -221,12 +223,12 @@ def test_recovery_through_two_backbones_that_was_cut_anywhere_ends_the_same(teac
 
 def test_convolutions_are_left_out_with_their_patches_and_batchnorms_never(teacher, cpu):
     network = taps.Tapped(teacher, "bn-conv", cpu, patch=4)
-    left = np.array([gvbsm.kept(network, 0.4, 0, 1, iteration) for iteration in range(1000)])
+    left = np.array([gvbsm.draw_kept_taps(network, 0.4, 0, 1, iteration) for iteration in range(1000)])
     share, kinds = 1 - left.mean(axis=0), np.array(network.column_L)
     assert (share[kinds == 0] == 0).all()
     np.testing.assert_allclose(share[kinds == 1], 0.4, atol=0.05)
     assert (left[:, kinds == 1] == left[:, kinds == 2]).all()
-    assert gvbsm.kept(network, 0.0, 0, 1, 0).all()
+    assert gvbsm.draw_kept_taps(network, 0.0, 0, 1, 0).all()
 
 
 def test_labels_are_the_mean_of_all_backbones_logits(teacher, other, digits, cpu):
@@ -239,7 +241,7 @@ def test_labels_are_the_mean_of_all_backbones_logits(teacher, other, digits, cpu
 
 def test_backbones_share_the_cache_with_runs_of_each_alone(digits):
     also = ["resnet18", "convnet", "mobilenet_v2"]
-    each = artefacts.alone(small(backbone={"also": also}, recover=MADE, objective=GOAL))
+    each = artefacts.single_backbone_configs(small(backbone={"also": also}, recover=MADE, objective=GOAL))
     assert [one.backbone.name for one in each] == ["convnet", "resnet18", "mobilenet_v2"]
     for one in each:
         lone = small(backbone={"name": one.backbone.name})
@@ -249,35 +251,35 @@ def test_backbones_share_the_cache_with_runs_of_each_alone(digits):
 
 def test_what_moves_is_saved_under_each_backbone(teacher, other, digits, cpu):
     networks = [taps.Tapped(model, "bn-conv", cpu, patch=4) for model in (teacher, other)]
-    moves = gvbsm.Moving(0.5)
+    moves = gvbsm.MovingStatistics(0.5)
     for turn, network in enumerate(networks):
         features, _ = network(digits.train.batch(range(4), cpu))
         pairs = zip(network.names, features, strict=True)
         batch = [batch_moments(name, x, torch.eye(4), covariance=False, labels=False) for name, x in pairs]
         moves.step(turn, batch, np.ones(len(batch), dtype=bool))
-    again = gvbsm.Moving(0.5)
-    again.go_on(moves.arrays(), networks, cpu)
-    assert same(moves.arrays(), again.arrays())
-    assert len(moves.arrays()) == 2 * sum(len(network.names) for network in networks)
+    again = gvbsm.MovingStatistics(0.5)
+    again.load_state_dict(moves.state_dict(), networks, cpu)
+    assert same(moves.state_dict(), again.state_dict())
+    assert len(moves.state_dict()) == 2 * sum(len(network.names) for network in networks)
 
 
 def test_parts_of_a_stage_follow_each_other_and_go_on_where_they_were_cut():
     begun = []
 
     def part(name, saved):
-        begun.append((name, None if saved is None else saved.facts["n"]))
-        for n in range(0 if saved is None else saved.facts["n"], 2):
-            yield SavePoint("squeeze", lambda n=n: State(facts={"n": n + 1}))
+        begun.append((name, None if saved is None else saved.metadata["n"]))
+        for n in range(0 if saved is None else saved.metadata["n"], 2):
+            yield Checkpoint("squeeze", lambda n=n: StageState(metadata={"n": n + 1}))
         return name, name == "a"
 
     works = [partial(part, name) for name in "abc"]
     states = []
-    stage = artefacts.in_turn("squeeze", 2, works, None)
+    stage = artefacts.run_in_sequence("squeeze", 2, works, None)
     _, made = drive(stage, lambda point, _: states.append(point.capture()))
     assert made == (["a", "b", "c"], False)
-    assert [state.facts for state in states] == [{"n": n, "part": p} for p in range(3) for n in (1, 2)]
+    assert [state.metadata for state in states] == [{"n": n, "part": p} for p in range(3) for n in (1, 2)]
     begun.clear()
-    assert drive(artefacts.in_turn("squeeze", 2, works, states[2]))[1] == made
+    assert drive(artefacts.run_in_sequence("squeeze", 2, works, states[2]))[1] == made
     assert begun == [("a", None), ("b", 1), ("c", None)]
 
 
@@ -289,9 +291,9 @@ def test_progress_counts_on_over_the_parts_of_a_stage_and_past_those_that_are_th
         return "made", there
 
     works = [lambda _, there=there: part(there) for there in (False, True, False, True)]
-    events, _ = drive(artefacts.in_turn("statistics", 5, works, None))
+    events, _ = drive(artefacts.run_in_sequence("statistics", 5, works, None))
     assert [event.done for event in events] == [3, 5, 10, 13, 15, 20]
-    assert drive(artefacts.in_turn("statistics", 5, works[1:2], None))[0] == []
+    assert drive(artefacts.run_in_sequence("statistics", 5, works[1:2], None))[0] == []
 
 
 def test_a_part_at_work_is_closed_with_its_stage():
@@ -299,13 +301,13 @@ def test_a_part_at_work_is_closed_with_its_stage():
 
     def part():
         try:
-            yield SavePoint("squeeze", State)
+            yield Checkpoint("squeeze", StageState)
         finally:
             closed.append(True)
         return "made", False
 
     work = part()
-    stage = artefacts.in_turn("squeeze", 1, [lambda saved: work], None)
+    stage = artefacts.run_in_sequence("squeeze", 1, [lambda saved: work], None)
     next(stage)
     stage.close()
     assert closed == [True]

@@ -46,7 +46,7 @@ def test_recovery_that_was_cut_anywhere_ends_with_the_same_images(everywhere, te
     plain, _ = drive(begin(None, unhurried(config)))
     events, _, points = left_everywhere(begin)
     assert said(plain) == said(events)
-    plan = recovery_batches.batches(config, 10)
+    plan = recovery_batches.plan_batches(config, 10)
     assert [len(parts[batch]["labels"]) for batch in sorted(parts)] == [len(classes) for _, classes in plan]
     assert len(points) > len(plan) or changes["recover"]["algorithm"] == "none"
     assert len(list(recovered_again(config, begin, parts, events, points))) == len(points)
@@ -71,10 +71,10 @@ def test_the_least_crop_falls_along_the_published_cosine():
     config = small(recover={"iterations": 40, "crop_curriculum": True, "views": {"crop_scale": [0.08, 1.0]}})
     for t in range(40):
         expected = 0.08 + 0.92 * (1 + np.cos(np.pi * t / 40)) / 2
-        low, high = recovery_batches.views_at(config, t).crop_scale
+        low, high = recovery_batches.views_at_iteration(config, t).crop_scale
         assert (low, high) == (pytest.approx(expected, rel=1e-12), 1.0)
     plain = small(recover={"iterations": 40})
-    assert recovery_batches.views_at(plain, 20) == plain.recover.views
+    assert recovery_batches.views_at_iteration(plain, 20) == plain.recover.views
 
 
 # --- DWA -----------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_ascent_steps_are_rho_over_k_long_along_the_gradient_of_all_weights():
         dw, db = error.T @ x, error.sum(0)
         norm = np.sqrt((dw**2).sum() + (db**2).sum())
         w, b = w + rho / steps * dw / norm, b + rho / steps * db / norm
-    found = dwa.perturbed(
+    found = dwa.perturb_teacher(
         model, torch.tensor(x)[:, :, None, None], torch.tensor(y), Perturbation(steps=steps, rho=rho)
     )
     np.testing.assert_allclose(found[1].weight.numpy(), w, rtol=1e-9)
@@ -117,7 +117,7 @@ def test_each_batch_has_a_teacher_of_its_own_and_the_statistics_stay(teacher, di
         start = digits.train.batch(recovery_batches.initial_indices(config, digits.train)[number - 1], cpu)
         rng = generator(config.seed, "recover", number, 0)
         view = augmentation.apply(augmentation.draw(config.recover.views, 16, 10, rng, shared=True), start)
-        climber = dwa.perturbed(teacher, view, torch.arange(10), config.recover.perturb)
+        climber = dwa.perturb_teacher(teacher, view, torch.arange(10), config.recover.perturb)
         first = next(e for e in events if isinstance(e, RecoverProgress) and e.batch == number)
         with torch.no_grad():
             expected = torch.nn.functional.cross_entropy(climber(view), torch.arange(10))
@@ -150,7 +150,7 @@ def triangle(extent, start, side, pixels):
 def test_crops_are_resized_as_numpy_and_torchvision_do(side):
     x = torch.rand(4, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     boxes = torch.tensor([[0, 0, 16], [3, 5, 9], [12, 1, 4], [0, 8, 8]])
-    found = rded.cropped(x, boxes, side)
+    found = rded.crop(x, boxes, side)
     for image, (top, left, extent) in enumerate(boxes.tolist()):
         rows, columns = triangle(extent, top, side, 16), triangle(extent, left, side, 16)
         np.testing.assert_allclose(found[image], rows @ x[image].numpy() @ columns.T, rtol=1e-9)
@@ -166,7 +166,7 @@ def test_the_likeliest_crops_are_found_scored_and_tiled(teacher, digits, cpu):
     assert [event.batch for event in events if isinstance(event, BatchRecovered)] == list(range(1, 11))
     assert distilled.labels_N.tolist() == sorted(list(range(10)) * 2)
     train, label = digits.train, 3
-    pool, boxes = rded.drawn(config, train, label)
+    pool, boxes = rded.draw_crops(config, train, label)
     assert len(set(pool.tolist())) == 9
     assert set(train.labels_N[pool].tolist()) == {label}
     best = []
@@ -191,7 +191,7 @@ def test_the_likeliest_crops_are_found_scored_and_tiled(teacher, digits, cpu):
 
 def test_crops_are_squares_of_eight_to_a_hundred_percent_inside_the_image(digits):
     config = small(recover={"algorithm": "select", "select": {"pool": 100, "crops": 20}})
-    _, boxes = rded.drawn(config, digits.train, 0)
+    _, boxes = rded.draw_crops(config, digits.train, 0)
     top, left, side = boxes.reshape(-1, 3).T
     assert (np.minimum(top, left) >= 0).all()
     assert (np.maximum(top, left) + side <= 16).all()
@@ -201,7 +201,7 @@ def test_crops_are_squares_of_eight_to_a_hundred_percent_inside_the_image(digits
 
 def test_tiles_of_a_size_that_does_not_divide_cover_the_image():
     crops = torch.arange(1.0, 10.0)[:, None, None, None].expand(9, 1, 5, 5)
-    image = rded.tiled(crops, 3, 17)
+    image = rded.tile(crops, 3, 17)
     assert image.shape == (1, 1, 17, 17)
     assert image[0, 0, ::6, ::6].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     assert [int((image == value).sum()) for value in (1, 3, 9)] == [36, 30, 25]

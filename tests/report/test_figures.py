@@ -15,9 +15,9 @@ from engine import events, store
 from engine.config import Objective, Term, settings
 from engine.config.responses import has_beta
 from engine.report import drawing, figures, grids, groups, losses, plates, similarity
-from engine.report.groups import Accuracy, Likeness
+from engine.report.groups import Accuracy, GroupSimilarity
 from engine.report.lens import Layer
-from engine.report.losses import Course
+from engine.report.losses import LossCourse
 from engine.report.subject import Subject
 from engine.store.images import Reader
 
@@ -27,7 +27,7 @@ PNG, TAPS = b"\x89PNG\r\n\x1a\n", ["conv0", "conv1"]
 def course(values, taps=2, batches=2, iterations=4):
     """A recovery whose every number is that of `values`, row by row."""
     shape = events.RecoverLayout([f"conv{tap}" for tap in range(taps)], ["ridge/none"], [0.5] * batches)
-    found = Course(shape, iterations)
+    found = LossCourse(shape, iterations)
     found.add(0, np.repeat(np.asarray(values, np.float32)[:, None], 4 + taps, axis=1))
     return found
 
@@ -59,7 +59,7 @@ def test_any_numbers_give_a_picture(values):
         figures.loss_curves(course(values)),
         figures.spectra([Layer("a", numbers, None), Layer("b", None, numbers)], over),
         figures.schedules([("cfm", values), ("hfm", values)]),
-        figures.similarity([Likeness("x", tuple(values), spread, 1)]),
+        figures.similarity([GroupSimilarity("x", tuple(values), spread, 1)]),
         figures.accuracy([Accuracy("x", "convnet", spread, None, 1)]),
     ]
     for each in drawn:
@@ -74,7 +74,7 @@ def test_no_rows_and_no_layers_give_a_picture():
 
 def test_names_are_drawn_as_they_stand():
     odd = "$\\frac{$ <b> 猫 \x1b[31m"
-    drawn = figures.similarity([Likeness(odd, (0.5,), {"mean": 0.5, "std": 0.0, "n": 1}, 1)])
+    drawn = figures.similarity([GroupSimilarity(odd, (0.5,), {"mean": 0.5, "std": 0.0, "n": 1}, 1)])
     assert drawing.png(drawn, dpi=40).startswith(PNG)
     assert drawing.literal("$1\x1b") == r"\$1?"
 
@@ -103,7 +103,7 @@ def test_curves_are_means_and_bounds_of_their_buckets():
     shape = events.RecoverLayout(["a", "b", "c"], ["ridge/none", "ridge/mean"], [0.1] * batches)
     table = rng.standard_normal((batches * iterations, 4 + 2 * taps)).astype(np.float32)
     table[100:130, 6] = np.nan
-    found = Course(shape, iterations)
+    found = LossCourse(shape, iterations)
     for first in range(0, len(table), 128):
         found.add(first, table[first : first + 128])
     each = -(-len(table) // losses.BUCKETS)
@@ -274,7 +274,7 @@ def test_runs_are_one_group_where_only_the_seed_differs_and_labels_say_the_rest(
         subject("f", "objective=lfm"),
         subject("g", "objective=cfm"),
     ]
-    found = groups.grouped(runs)
+    found = groups.group_runs(runs)
     assert [(group.label, group.runs) for group in found] == [
         ("hfm (β 0.1)", ["a"]),
         ("hfm (β 0.001)", ["b"]),
@@ -282,10 +282,10 @@ def test_runs_are_one_group_where_only_the_seed_differs_and_labels_say_the_rest(
         ("cfm (CE 0)", ["e"]),
         ("lfm", ["f"]),
     ]
-    assert groups.twins(runs) == {6: runs[2]}
+    assert groups.duplicate_runs(runs) == {6: runs[2]}
     runs[3].manifest = {"identity": {"teacher": "1234567890"}}  # a file of the user's, not squeezed
-    assert [group.runs for group in groups.grouped(runs)][2:5] == [["c"], ["dddd"], ["e"]]
-    assert groups.grouped(runs)[3].label == "cfm (CE 1, teacher 12345678)"
+    assert [group.runs for group in groups.group_runs(runs)][2:5] == [["c"], ["dddd"], ["e"]]
+    assert groups.group_runs(runs)[3].label == "cfm (CE 1, teacher 12345678)"
     both = groups.accuracies(found)[2]
     assert (both.sets, both.distilled["n"], both.control["n"]) == (2, 4, 2)
     assert both.distilled["mean"] == pytest.approx(np.mean([1, 2, 4, 2]))
@@ -297,8 +297,8 @@ def test_runs_of_different_given_files_are_neither_repeats_nor_one_group(part):
     runs = [subject(name, f"given.{part}={name}", f"seed={seed}") for name, seed in (("a", 0), ("b", 0))]
     for run, fingerprint in zip(runs, ("1111111111", "2222222222"), strict=True):
         run.manifest = {"identity": {"data": "0", "teacher": "squeezed", part: fingerprint}}
-    assert groups.twins(runs) == {}
-    found = groups.grouped(runs)
+    assert groups.duplicate_runs(runs) == {}
+    found = groups.group_runs(runs)
     assert [group.runs for group in found] == [["a"], ["b"]]
     assert [group.label for group in found] == [f"cfm ({part} 11111111)", f"cfm ({part} 22222222)"]
 
@@ -307,8 +307,8 @@ def test_runs_of_several_teachers_are_told_by_all_of_them():
     runs = [subject(name, "objective=cfm") for name in ("a", "b")]
     for run, second in zip(runs, ("1" * 64, "2" * 64), strict=True):
         run.manifest = {"identity": {"teacher": f"{'0' * 64} {second}"}}
-    assert groups.twins(runs) == {}
-    assert groups.grouped(runs)[0].label == "cfm (teacher 00000000 11111111)"
+    assert groups.duplicate_runs(runs) == {}
+    assert groups.group_runs(runs)[0].label == "cfm (teacher 00000000 11111111)"
 
 
 def test_runs_of_a_sweep_are_called_as_its_rows(tmp_path):
@@ -319,11 +319,11 @@ def test_runs_of_a_sweep_are_called_as_its_rows(tmp_path):
         for row, method in (("low", "lfm"), ("high", "hfm"))
         for seed in (0, 1)
     ]
-    assert [group.label for group in groups.grouped(runs)] == ["low", "high"]
-    assert [group.label for group in groups.grouped([*runs, subject("c", "objective=cfm")])] == [
+    assert [group.label for group in groups.group_runs(runs)] == ["low", "high"]
+    assert [group.label for group in groups.group_runs([*runs, subject("c", "objective=cfm")])] == [
         "lfm",
         "hfm",
         "cfm",
     ]
     (tmp_path / "two" / "sweep.json").write_text("{")
-    assert [group.label for group in groups.grouped(runs)] == ["lfm", "hfm"]
+    assert [group.label for group in groups.group_runs(runs)] == ["lfm", "hfm"]

@@ -100,7 +100,7 @@ def test_checkpoints_are_written_when_due_when_asked_and_at_a_batchs_end(tmp_pat
     clock = [0.0]
     monkeypatch.setattr(run_control.time, "monotonic", lambda: clock[0])
     asked, written = Control(), []
-    monkeypatch.setattr("engine.savepoint.OFFER_SECONDS", 0.0)
+    monkeypatch.setattr("engine.checkpoint.OFFER_SECONDS", 0.0)
     work = tiny.begun(tmp_path, tiny.plan(checkpoint_seconds=10), asked)
     for event in work:
         if event.kind == "RecoverProgress" and event.iterations == [0] and event.batch == 1:
@@ -126,11 +126,11 @@ def test_slow_checkpoints_are_written_less_often(tmp_path):
     clock = [0.0]
 
     def stage():
-        from engine.savepoint import SavePoint, State
+        from engine.checkpoint import Checkpoint, StageState
 
         for _ in range(4000):
             clock[0] += 0.25
-            yield SavePoint("recover", State)
+            yield Checkpoint("recover", StageState)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_control.time, "monotonic", lambda: clock[0])
@@ -235,11 +235,11 @@ def test_a_teacher_that_was_lost_and_came_back_as_another_is_refused(tmp_path, m
 def test_folders_and_files_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prepared = tiny.plan(data={"root": "images"}, backbone={"width": 4, "teacher": "t.pth"})
-    anchored = launch.anchored(prepared.config)
+    anchored = launch.with_absolute_paths(prepared.config)
     assert anchored.data.root == str(tmp_path / "images")
     assert anchored.backbone.teacher == str(tmp_path / "t.pth")
     published = tiny.plan(backbone={"width": 4, "teacher": "torchvision:X"}).config
-    assert launch.anchored(published).backbone.teacher == "torchvision:X"
+    assert launch.with_absolute_paths(published).backbone.teacher == "torchvision:X"
 
 
 def test_statistics_that_came_back_otherwise_are_told(tmp_path, monkeypatch):

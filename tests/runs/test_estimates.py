@@ -35,7 +35,7 @@ def own_folders(monkeypatch, tmp_path):
 def spent(config):
     """Seconds of this thread that each stage of a whole run takes."""
     seconds = {}
-    for event in launch.experiment(Resolved(config, resolve().origins), None, "run"):
+    for event in launch.run_experiment(Resolved(config, resolve().origins), None, "run"):
         if isinstance(event, StageStarted):
             began = time.thread_time()
         elif isinstance(event, StageFinished):
@@ -114,7 +114,7 @@ def test_what_the_real_images_are_known_to_do_is_refused(tmp_path):
     goal = {"parameters": {"alpha": 1e6}, "terms": [{"f": "alpha*geometric(1 - alpha*lambda, 4)"}]}
     config = small(objective=goal)
     with pytest.raises(UserError, match="alpha = 1e\\+06 is too large"):
-        drive(launch.experiment(Resolved(config, resolve().origins), None, "run"))
+        drive(launch.run_experiment(Resolved(config, resolve().origins), None, "run"))
     with pytest.raises(UserError, match="alpha = 1e\\+06 is too large"):
         estimates.Trial(plan.prepare(config), Cache()).recover()
 

@@ -33,7 +33,7 @@ def test_everything_happens_on_the_engines_thread(tmp_path):
         assert StoredRun(folder).owner() is not None
         folders.append(folder)
 
-    engine = Engine(launch.experiment(smoke(), None, "mine", ["test"], None, None, opened), events.append)
+    engine = Engine(launch.run_experiment(smoke(), None, "mine", ["test"], None, None, opened), events.append)
     assert list_runs() == []
     engine.start()
     results = engine.result()
@@ -49,14 +49,14 @@ def test_a_run_that_was_stopped_is_taken_up_again(tmp_path):
     folder, control = tmp_path / "run", Control()
     control.ask("stop", "a test")
     with pytest.raises(Stopped):
-        list(launch.experiment(smoke("checkpoint_seconds=0"), folder, "run", control=control))
+        list(launch.run_experiment(smoke("checkpoint_seconds=0"), folder, "run", control=control))
     assert (StoredRun(folder).state(), StoredRun(folder).owner()) == ("stopped", None)
-    list(launch.experiment(smoke("checkpoint_seconds=0"), folder, "run"))
+    list(launch.run_experiment(smoke("checkpoint_seconds=0"), folder, "run"))
     assert StoredRun(folder).state() == "finished"
 
 
 def test_a_run_that_is_left_at_any_point_has_no_owner(tmp_path):
-    work = launch.experiment(smoke(), tmp_path / "pulled", "run")
+    work = launch.run_experiment(smoke(), tmp_path / "pulled", "run")
     next(work)
     assert StoredRun(tmp_path / "pulled").owner() is not None
     work.close()
@@ -66,11 +66,11 @@ def test_a_run_that_is_left_at_any_point_has_no_owner(tmp_path):
         raise RuntimeError("nobody listens")
 
     with pytest.raises(RuntimeError, match="nobody listens"):
-        list(launch.experiment(smoke(), tmp_path / "unheard", "run", opened=opened))
+        list(launch.run_experiment(smoke(), tmp_path / "unheard", "run", opened=opened))
     assert StoredRun(tmp_path / "unheard").owner() is None
 
 
 def test_what_cannot_begin_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="no file"):
-        list(launch.experiment(smoke("backbone.teacher=none.pth"), tmp_path / "run", "run"))
+        list(launch.run_experiment(smoke("backbone.teacher=none.pth"), tmp_path / "run", "run"))
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,7 @@ from stages import drive, small
 from engine import backbones
 from engine.config.settings import Resolved, resolve
 from engine.runs import launch, plan, preview
-from engine.runs.artefacts import Place, measured
+from engine.runs.artefacts import ComputeContext, load_or_measure_statistics
 from engine.store import Cache
 
 CHANGES = {"squeeze": {"epochs": 1}, "recover": {"iterations": 3}, "validate": {"epochs": 2, "seeds": 1}}
@@ -40,7 +40,7 @@ def write_pictures(root, images=3):
 def test_sets_are_found_without_torch(tmp_path):
     code = (
         "import sys; from engine.runs import preview; from pathlib import Path;"
-        "print([each.name for each in preview.sets(Path(sys.argv[1])) if each.found]);"
+        "print([each.name for each in preview.list_datasets(Path(sys.argv[1])) if each.found]);"
         "sys.exit('torch' in sys.modules)"
     )
     (tmp_path / "cifar10" / "train" / "cat").mkdir(parents=True)
@@ -49,7 +49,7 @@ def test_sets_are_found_without_torch(tmp_path):
 
 
 def test_a_set_says_where_it_is_or_how_to_come_by_it(tmp_path):
-    sets = {each.name: each for each in preview.sets(tmp_path)}
+    sets = {each.name: each for each in preview.list_datasets(tmp_path)}
     assert (sets["digits"].found, sets["digits"].path, sets["digits"].download_bytes) == (True, None, None)
     assert (sets["cifar10"].found, sets["cifar10"].classes, sets["cifar10"].images) == (False, 10, 50_000)
     assert sets["cifar10"].download_bytes > 10**8
@@ -57,7 +57,7 @@ def test_a_set_says_where_it_is_or_how_to_come_by_it(tmp_path):
 
 
 def test_a_look_counts_and_shows_images_of_every_class():
-    look = preview.look(small())
+    look = preview.preview_dataset(small())
     assert look.images == {"train": 1438, "test": 359}
     assert 100 < look.per_class[0] <= look.per_class[1] < 200
     assert (look.channels, look.size, len(look.classes)) == (1, 16, 10)
@@ -81,9 +81,9 @@ def test_a_look_reads_files_until_it_is_stopped(tmp_path):
     write_pictures(tmp_path / "set")
     config = small(data={"name": "folder", "root": str(tmp_path / "set")})
     with pytest.raises(preview.Cancelled):
-        preview.look(config, stop=lambda: True)
+        preview.preview_dataset(config, stop=lambda: True)
     told = []
-    look = preview.look(config, lambda done, total: told.append((done, total)))
+    look = preview.preview_dataset(config, lambda done, total: told.append((done, total)))
     assert look.classes == ("even", "odd")
     assert look.images == {"train": 6, "test": 6}
     assert told
@@ -93,7 +93,7 @@ def test_parameters_are_those_of_the_network_and_draw_nothing(digits, teacher):
     before = torch.get_rng_state()
     count = sum(weight.numel() for weight in teacher.parameters())
     assert preview.parameters(small(), digits.train) == count
-    assert preview.parameters(small(), preview.look(small()), "resnet18") > 10**7
+    assert preview.parameters(small(), preview.preview_dataset(small()), "resnet18") > 10**7
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -103,7 +103,7 @@ def test_spectra_are_those_of_the_real_statistics_once_they_are_cached(digits, t
     prepared = plan.prepare(small(backbone={"teacher": str(path)}))
     cache = Cache(tmp_path / "cache")
     assert preview.spectra(prepared, cache) is None
-    _, (real, _) = drive(measured(prepared.config, prepared.data, prepared.teacher, Place(cpu, cache)))
+    _, (real, _) = drive(load_or_measure_statistics(prepared.config, prepared.data, prepared.teacher, ComputeContext(cpu, cache)))
     found = preview.spectra(prepared, cache)
     assert list(found) == [tap.name for tap in real]
     for tap in real:
@@ -115,7 +115,7 @@ def test_a_teachers_accuracy_is_known_from_any_run_that_measured_it(tmp_path):
     config = small(ipc=1, **CHANGES)
     prepared, cache = plan.prepare(config), Cache()
     assert preview.teacher_accuracy(prepared, cache) is None
-    work = launch.experiment(Resolved(config, resolve().origins), None, "first")
+    work = launch.run_experiment(Resolved(config, resolve().origins), None, "first")
     _, results = drive(work)
     assert preview.teacher_accuracy(prepared, cache) == results["teacher"]["accuracy"]
     path = tmp_path / "teacher.pth"

@@ -14,7 +14,7 @@ from engine.config import Objective as Goal
 from engine.config import settings
 from engine.errors import UserError
 from engine.spectral import microbatch
-from engine.spectral.matching import Objective, score
+from engine.spectral.matching import MatchingLoss, score
 from engine.spectral.moments import Moments, batch_moments
 from engine.stages import statistics
 
@@ -104,7 +104,7 @@ def moments(features, onehot):
 def compare(goal, taps, expected):
     """Hold every term at every tap against NumPy, to 1e-6."""
     (real, labels), (ours, own) = taps
-    values_TL = Objective(goal, moments(real, labels), BETA).values(moments(ours, own)).numpy()
+    values_TL = MatchingLoss(goal, moments(real, labels), BETA).values(moments(ours, own)).numpy()
     for tap, (r, s) in enumerate(zip(real, ours, strict=True)):
         wanted = [np.linalg.norm(gap) for gap in expected(side(r, labels), side(s, own))]
         np.testing.assert_allclose(values_TL[:, tap], wanted, rtol=1e-6)
@@ -147,15 +147,15 @@ def of_spectrum(values, name="tap"):
 
 def test_alpha_follows_each_tap_or_is_refused_with_its_bound():
     real = [of_spectrum([0.5, 0.1], "narrow"), of_spectrum([8.0, 1.0], "wide")]
-    Objective(goal_of(), real, BETA)
-    Objective(goal_of("objective.parameters.alpha=0.2499"), real, BETA)
+    MatchingLoss(goal_of(), real, BETA)
+    MatchingLoss(goal_of("objective.parameters.alpha=0.2499"), real, BETA)
     with pytest.raises(UserError) as caught:
-        Objective(goal_of("objective.parameters.alpha=0.25"), real, BETA)
+        MatchingLoss(goal_of("objective.parameters.alpha=0.25"), real, BETA)
     for said in ("objective.parameters.alpha = 0.25", "tap wide", "λ_max is 8", "2/λ_max = 0.25"):
         assert said in caught.value.message
     assert caught.value.kind == "config"
     with pytest.raises(UserError, match="tap flat is zero"):
-        Objective(goal_of(), [of_spectrum([0.0, 0.0], "flat")], BETA)
+        MatchingLoss(goal_of(), [of_spectrum([0.0, 0.0], "flat")], BETA)
 
 
 def test_score_names_expressions_and_says_where_they_have_no_value():
@@ -167,7 +167,7 @@ def test_score_names_expressions_and_says_where_they_have_no_value():
     with pytest.raises(UserError, match=r"f = 1/lambda has no finite value.*scored images at tap tap"):
         score(pole, [real], [ours], 0.0)
     with pytest.raises(UserError, match="real tap tap"):
-        Objective(pole, [ours], BETA)
+        MatchingLoss(pole, [ours], BETA)
 
 
 # --- in recovery -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 from engine import config
 from engine.errors import UserError
 from engine.spectral import filters
-from engine.spectral.matching import Objective, score, sides
+from engine.spectral.matching import MatchingLoss, filtered_signals, score
 from engine.spectral.moments import Moments, batch_moments
 
 CASES = [
@@ -57,7 +57,7 @@ def test_every_term_equals_numpy(filter_name, signal):
     expected = np.linalg.norm(
         numpy_side(filter_name, signal, real, BETA) - numpy_side(filter_name, signal, synthetic, BETA)
     )
-    value = Objective(objective_config((filter_name, signal)), [real], BETA).values([synthetic])
+    value = MatchingLoss(objective_config((filter_name, signal)), [real], BETA).values([synthetic])
     assert float(value) == pytest.approx(expected, rel=1e-10)
 
 
@@ -65,7 +65,7 @@ def test_every_term_equals_numpy(filter_name, signal):
 def test_matrix_form_agrees_with_the_response_of_the_spectrum(name):
     cov = random_moments(2).cov_DD
     values, vectors = torch.linalg.eigh(cov)
-    spectral = filters.build(name, BETA)
+    spectral = filters.build_filter(name, BETA)
     torch.testing.assert_close(
         spectral.apply(cov), vectors @ torch.diag(spectral.response(values)) @ vectors.T
     )
@@ -77,7 +77,7 @@ def test_gradient_of_every_term_equals_finite_differences(filter_name, signal):
     features = torch.tensor(rng.normal(size=(3, 4, 2, 2)), requires_grad=True)
     onehot = torch.eye(3).double()
     real = [batch_moments("tap", torch.tensor(rng.normal(size=(3, 4, 2, 2))), onehot)]
-    terms = Objective(objective_config((filter_name, signal)), real, BETA)
+    terms = MatchingLoss(objective_config((filter_name, signal)), real, BETA)
     assert torch.autograd.gradcheck(lambda x: terms.values([batch_moments("tap", x, onehot)]), (features,))
 
 
@@ -93,7 +93,7 @@ def test_ridge_gradient_is_minus_f_dpsi_f():
 def test_loss_is_ce_plus_weighted_terms_and_first_tap_factor():
     real, synthetic = [random_moments(5), random_moments(6)], [random_moments(7), random_moments(8)]
     settings = objective_config(("ridge", "none"), ("ridge", "mean"), ce=0.5, first_tap=10.0)
-    terms = Objective(settings, real, BETA)
+    terms = MatchingLoss(settings, real, BETA)
     values = terms.values(synthetic)
     expected = 0.5 * 2.0 + 0.1 * (10.0 * values[:, 0].sum() + values[:, 1].sum())
     assert float(terms.loss(values, torch.tensor(2.0))) == pytest.approx(float(expected), rel=1e-6)
@@ -102,8 +102,10 @@ def test_loss_is_ce_plus_weighted_terms_and_first_tap_factor():
 def test_chosen_signal_follows_the_objective():
     real, synthetic = [random_moments(9)], [random_moments(10)]
     for signal in ("class", "mean", "none"):
-        chosen = Objective(objective_config(("ridge", "chosen"), signal=signal), real, BETA).values(synthetic)
-        named = Objective(objective_config(("ridge", signal)), real, BETA).values(synthetic)
+        chosen = MatchingLoss(objective_config(("ridge", "chosen"), signal=signal), real, BETA).values(
+            synthetic
+        )
+        named = MatchingLoss(objective_config(("ridge", signal)), real, BETA).values(synthetic)
         assert torch.equal(chosen, named)
 
 
@@ -111,7 +113,7 @@ def test_identical_statistics_give_zero_terms_and_zero_gradients():
     features = torch.randn(3, 4, 2, 2, dtype=torch.float64).requires_grad_()
     onehot = torch.eye(3).double()
     real = [batch_moments("tap", features.detach(), onehot)]
-    terms = Objective(objective_config(*CASES), real, BETA)
+    terms = MatchingLoss(objective_config(*CASES), real, BETA)
     values = terms.values([batch_moments("tap", features, onehot)])
     values.sum().backward()
     assert values.abs().max() < 1e-12
@@ -123,7 +125,7 @@ def test_singular_correlation_is_reported_with_layer_and_beta():
     flat = Moments("tap", torch.ones(6, dtype=torch.float64), zero.diagonal(), zero)
     ridge = objective_config(("ridge", "none"), beta=1e-320)  # what is left of β at the end of a schedule
     with pytest.raises(UserError, match=r"real tap tap is singular at β = 1e-320"):
-        Objective(ridge, [flat], 1e-320)
+        MatchingLoss(ridge, [flat], 1e-320)
     with pytest.raises(UserError, match=r"scored images at tap tap is singular at β = 1e-320"):
         score(ridge, [random_moments(12)], [flat], 0.0)
     assert filters.Ridge(0.0).apply(-torch.eye(3)).isnan().all()
@@ -153,18 +155,18 @@ def test_terms_of_one_filter_share_its_matrix(monkeypatch):
     original = filters.Ridge.apply
     monkeypatch.setattr(filters.Ridge, "apply", lambda self, cov: calls.append(1) or original(self, cov))
     terms = objective_config(("ridge", "none"), ("ridge", "mean"), ("ridge", "class")).terms
-    sides(terms, [filters.of_term(term, BETA, {}) for term in terms], random_moments(15))
+    filtered_signals(terms, [filters.filter_of_term(term, BETA, {}) for term in terms], random_moments(15))
     assert len(calls) == 1
 
 
 def test_a_signal_of_none_leaves_the_filter_term_once():
     settings = objective_config(("ridge", "none"), ("ridge", "chosen"), signal="none")
-    terms = Objective(settings, [random_moments(0)], BETA)
+    terms = MatchingLoss(settings, [random_moments(0)], BETA)
     assert [(term.filter, term.signal) for term in terms.terms] == [("ridge", "none")]
 
 
 def test_without_terms_the_objective_is_the_cross_entropy():
-    terms = Objective(objective_config(), [random_moments(0), random_moments(1)], BETA)
+    terms = MatchingLoss(objective_config(), [random_moments(0), random_moments(1)], BETA)
     values = terms.values([random_moments(2), random_moments(3)])
     assert values.shape == (0, 2)
     assert float(terms.loss(values, torch.tensor(1.5))) == 1.5

@@ -100,8 +100,8 @@ def test_recovery_of_every_method_goes_the_same_way(teacher, digits, cpu, method
 def test_the_teacher_is_perturbed_by_the_gradient_of_the_whole_batch(teacher, batch):
     x_MCHW, labels_M, _ = batch
     given = Config.model_validate({"recover": {"perturb": {"steps": 3}}}).recover.perturb
-    whole = dwa.perturbed(teacher, x_MCHW, labels_M, given)
-    parts = dwa.perturbed(teacher, x_MCHW, labels_M, given, 4)
+    whole = dwa.perturb_teacher(teacher, x_MCHW, labels_M, given)
+    parts = dwa.perturb_teacher(teacher, x_MCHW, labels_M, given, 4)
     for one, other, before in zip(parts.parameters(), whole.parameters(), teacher.parameters(), strict=True):
         assert (one - other).norm() <= 1e-4 * (other - before).norm() + 1e-7
 

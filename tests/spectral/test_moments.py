@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from engine.spectral import moments
-from engine.spectral.moments import Accumulator, batch_moments, moving
+from engine.spectral.moments import Accumulator, batch_moments, cumulative_mean
 
 
 def numpy_moments(x_MDHW, labels_M, classes):
@@ -128,7 +128,7 @@ def test_moving_statistics_weigh_every_batch_alike_and_give_the_newest_the_gradi
     ]
     running = None
     for number, batch in enumerate(batches, start=1):
-        running = moving(batch, None if running is None else running.detach(), number)
+        running = cumulative_mean(batch, None if running is None else running.detach(), number)
     expected = sum(batch.cov_DD.detach() for batch in batches) / 3
     torch.testing.assert_close(running.cov_DD.detach(), expected)
     torch.testing.assert_close(running.flc_DK.detach(), sum(b.flc_DK.detach() for b in batches) / 3)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from engine.spectral import taps
-from engine.spectral.taps import Tapped, names
+from engine.spectral.taps import Tapped, tap_names
 
 
 @pytest.mark.parametrize("where", ["conv-input", "conv-output", "batchnorm"])
@@ -19,7 +19,7 @@ def test_logits_features_and_gradients_are_those_of_the_network_itself(where, te
 
         return hook
 
-    wanted = names(teacher, where)
+    wanted = tap_names(teacher, where)
     hooks = [teacher.get_submodule(name).register_forward_hook(listen(name)) for name in wanted]
     logits = teacher(x)
     for hook in hooks:

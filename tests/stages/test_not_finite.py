@@ -6,10 +6,10 @@ import torch
 from spoiling import NAN, Nth
 from stages import drive, small
 
+from engine.checkpoint import Checkpoint
 from engine.errors import UserError
 from engine.events import RecoverProgress
 from engine.runs import artefacts
-from engine.savepoint import SavePoint
 from engine.spectral import matching, microbatch, moments
 from engine.spectral.recovery_batches import control_set
 from engine.stages import recover, relabel, squeeze, statistics, training, validate
@@ -78,7 +78,7 @@ def test_an_image_to_start_from(teacher, real, digits, cpu, monkeypatch, seconds
         images_MCHW[3, 0, 5, 5] = NAN
         return images_MCHW
 
-    monkeypatch.setattr(recover, "own", Nth(recover.own, 1, spoil))
+    monkeypatch.setattr(recover, "clone_to", Nth(recover.clone_to, 1, spoil))
     message, kept = Recovery(teacher, real, digits, cpu, checkpoint_seconds=seconds).stopped()
     assert message == "the images are not finite before batch 2, iteration 0"
     assert kept == [1]
@@ -109,7 +109,7 @@ def test_an_image_between_iterations(teacher, real, digits, cpu, monkeypatch, se
 def test_images_that_are_not_finite_are_not_captured(teacher, real, digits, cpu):
     config = small(checkpoint_seconds=0)
     stage = recover.recover(config, teacher, real, digits.train, cpu, keep=lambda *batch: None)
-    point = next(event for event in stage if isinstance(event, SavePoint))
+    point = next(event for event in stage if isinstance(event, Checkpoint))
     point.capture()
     point.capture.__self__.images_MCHW.data[0, 0, 0, 0] = float("inf")
     with pytest.raises(UserError, match="not finite after batch 1, iteration 0"):
@@ -163,7 +163,7 @@ def test_a_feature_while_statistics_are_measured(teacher, digits, cpu, monkeypat
     config = small(checkpoint_seconds=0, statistics={"batch": 100})
     monkeypatch.setattr(moments, "_widened", Nth(moments._widened, 4, spoil))
     stage = statistics.measure(config, teacher, digits.train, cpu)
-    points = [event for event in (next(stage) for _ in range(4)) if isinstance(event, SavePoint)]
+    points = [event for event in (next(stage) for _ in range(4)) if isinstance(event, Checkpoint)]
     with pytest.raises(UserError, match=r"over 200 images of layer layers.conv.1 are not finite"):
         points[-1].capture()
     message = refused(stage)
@@ -201,7 +201,7 @@ def test_a_loss_in_training_names_its_epoch_and_is_not_captured(teacher, digits,
         assert f"became nan in epoch 1 of {stage}" in refused(begin())
     with monkeypatch.context() as patch:
         spoil_loss(patch, stage, 0)
-        point = next(event for event in begin(checkpoint_seconds=0) if isinstance(event, SavePoint))
+        point = next(event for event in begin(checkpoint_seconds=0) if isinstance(event, Checkpoint))
         with pytest.raises(
             UserError, match=f"the loss of .* in epoch 1, after 1 batches of {stage}"
         ) as caught:
@@ -238,8 +238,8 @@ def test_labels_that_do_not_fit_their_type(teacher, digits, cpu, monkeypatch):
 def test_a_squared_gradient_that_overflowed_does_no_harm(teacher, real, digits, cpu):
     config = small(checkpoint_seconds=0)
     stage = recover.recover(config, teacher, real, digits.train, cpu, keep=lambda *batch: None)
-    point = next(event for event in stage if isinstance(event, SavePoint))
+    point = next(event for event in stage if isinstance(event, Checkpoint))
     batch = point.capture.__self__
     batch.adam.state[batch.images_MCHW]["exp_avg_sq"][0, 0, 0, 0] = np.inf
-    assert point.capture().arrays["optimiser.0.exp_avg_sq"][0, 0, 0, 0] == np.inf
+    assert point.capture().tensors["optimiser.0.exp_avg_sq"][0, 0, 0, 0] == np.inf
     drive(stage)

@@ -13,7 +13,7 @@ from engine.events import BatchRecovered, RecoverLayout, RecoverProgress
 from engine.rng import generator
 from engine.spectral import matching, microbatch, recovery_batches
 from engine.spectral.moments import batch_moments
-from engine.spectral.taps import Tapped, names
+from engine.spectral.taps import Tapped, tap_names
 from engine.stages import recover, statistics
 
 
@@ -89,7 +89,7 @@ def test_first_step_equals_a_plain_implementation(taps, signal, teacher, digits,
     events, _ = distil(config, teacher, digits, cpu)
     first = next(e for e in events if isinstance(e, RecoverProgress))
     _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
-    wanted = names(teacher, taps)
+    wanted = tap_names(teacher, taps)
     found = {}
 
     def listen(name):
@@ -267,7 +267,7 @@ def test_taps_that_a_network_lacks_are_refused(cpu):
     config = small(backbone={"norm": "instance"})
     model = backbones.build(config.backbone, classes=10, channels=1, image_size=16)
     with pytest.raises(UserError, match="no BatchNorm"):
-        names(model, "batchnorm")
+        tap_names(model, "batchnorm")
 
 
 def test_a_schedule_that_ends_where_there_is_no_inverse_is_refused_before_the_first_batch(

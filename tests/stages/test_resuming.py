@@ -7,11 +7,11 @@ import torch
 from resuming import left_everywhere, recovered_again, recovering, said, same, taken_up, unhurried
 from stages import drive, small
 
-from engine import backbones, savepoint
+from engine import backbones, checkpoint
 from engine.backbones.labeller import Labeller
+from engine.checkpoint import StageState
 from engine.events import EpochFinished, RecoverProgress
 from engine.runs import artefacts
-from engine.savepoint import State
 from engine.spectral import microbatch, recovery_batches
 from engine.spectral.moments import pack
 from engine.stages import recover, relabel, squeeze, statistics, validate
@@ -46,7 +46,7 @@ def test_squeeze(digits, cpu, optimiser, backbone, precision):
         return squeeze.squeeze(config, artefacts.new_network(config, digits), train, cpu, saved)
 
     events, model, points = left_everywhere(begin)
-    assert [(state.facts["epoch"], state.facts["batch"]) for _, state in points] == [
+    assert [(state.metadata["epoch"], state.metadata["batch"]) for _, state in points] == [
         (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0),
     ]  # fmt: skip
     for _, _, again in taken_up(begin, events, points):
@@ -78,13 +78,13 @@ def test_statistics(teacher, digits, cpu, estimator, objective):
         return statistics.measure(config, teacher, train, cpu, saved)
 
     events, real, points = left_everywhere(begin)
-    assert [state.facts["done"] for _, state in points] == [30, 60, 90, 100]
+    assert [state.metadata["done"] for _, state in points] == [30, 60, 90, 100]
     for _, _, again in taken_up(begin, events, points):
         assert same(pack(real), pack(again))
 
 
 def test_a_rate_is_that_of_the_last_minute_whatever_the_last_step_took():
-    rate = savepoint.Rate()
+    rate = checkpoint.Rate()
     assert rate.add(200, 10.0) == 20.0
     told = [rate.add(1, seconds) for _ in range(30) for seconds in (1.0, 4.0, 10.0)]
     assert told[-1] == pytest.approx(3 / 15, rel=0.1)
@@ -130,14 +130,14 @@ def test_recover(teacher, digits, cpu, changes):
     assert said(plain) == said(events)
     assert all(same(expected[batch], parts[batch]) for batch in parts)
     count, each = len(parts), config.recover.iterations
-    places = [(state.facts["batch"], state.facts["iteration"]) for _, state in points]
+    places = [(state.metadata["batch"], state.metadata["iteration"]) for _, state in points]
     assert places == [
         place for b in range(1, count + 1) for place in [*((b, i) for i in range(1, each)), (b + 1, 0)]
     ]
     assert (moving is not None) == config.recover.emu
     for told, state in points:
         there = said(event for event in events[:told] if isinstance(event, RecoverProgress))
-        assert len(there) == (state.facts["batch"] - 1) * each + state.facts["iteration"]
+        assert len(there) == (state.metadata["batch"] - 1) * each + state.metadata["iteration"]
     for _, _, again in recovered_again(config, begin, parts, events, points):
         assert moving is None or same(pack(moving), pack(again))
 
@@ -169,16 +169,16 @@ def test_relabel(teacher, control, cpu, monkeypatch):
 
     def begin(saved):
         kept.clear()
-        first = 0 if saved is None else saved.facts["epochs"]
+        first = 0 if saved is None else saved.metadata["epochs"]
         return relabel.relabel(config, teacher, control, cpu, kept.__setitem__, "random", first)
 
     events, _, points = left_everywhere(begin)
     whole = dict(kept)
-    assert [state.facts for _, state in points] == [
+    assert [state.metadata for _, state in points] == [
         {"source": "random", "epochs": epochs} for epochs in (0, 0, 1, 1, 1, 2, 2, 2, 3)
     ]
     for state, _, _ in taken_up(begin, events, points):
-        assert list(kept) == list(range(state.facts["epochs"], 3))
+        assert list(kept) == list(range(state.metadata["epochs"], 3))
         assert same(kept, {epoch: whole[epoch] for epoch in kept})
 
 
@@ -241,7 +241,7 @@ def test_libraries_draw_anew_in_every_batch_and_epoch():
 def test_what_waits_is_told_before_a_save_point():
     log = EpochLog("squeeze", "convnet", "teacher", 0, 9)
     assert list(log.add(0, torch.tensor(1.5))) == []
-    told = [*log.save_point(State), *log.save_point(State)]
-    assert [event.kind for event in told] == ["EpochFinished", "SavePoint", "SavePoint"]
+    told = [*log.save_point(StageState), *log.save_point(StageState)]
+    assert [event.kind for event in told] == ["EpochFinished", "Checkpoint", "Checkpoint"]
     assert isinstance(told[0], EpochFinished)
     assert told[0].loss == 1.5

@@ -134,7 +134,7 @@ def test_averaged_weights_are_the_mean_of_the_last_epochs(teacher, control, digi
 
 def test_accuracy_counts_right_answers_and_leaves_the_model_alone(teacher, digits, cpu):
     teacher.train()
-    found = training.accuracy(teacher, digits.test, cpu)
+    found = training.evaluate_accuracy(teacher, digits.test, cpu)
     assert teacher.training
     teacher.eval()
     with torch.no_grad():
@@ -143,10 +143,10 @@ def test_accuracy_counts_right_answers_and_leaves_the_model_alone(teacher, digit
 
 
 def test_a_last_batch_of_one_joins_its_neighbour():
-    parts = training.batches_of(np.arange(11), 5)
+    parts = training.split_batches(np.arange(11), 5)
     assert [len(part) for part in parts] == [5, 6]
     assert np.concatenate(parts).tolist() == list(range(11))
-    assert [len(part) for part in training.batches_of(np.arange(1), 5)] == [1]
+    assert [len(part) for part in training.split_batches(np.arange(1), 5)] == [1]
 
 
 def test_a_student_that_learns_approaches_its_teacher(digits, cpu):
@@ -157,7 +157,7 @@ def test_a_student_that_learns_approaches_its_teacher(digits, cpu):
     )
     _, taught = drive(squeeze.squeeze(config, artefacts.new_network(config, digits), digits.train, cpu))
     _, (result,) = drive(validate.validate(config, taught, {"distilled": digits.train}, digits.test, cpu))
-    reached = training.accuracy(taught, digits.test, cpu)
+    reached = training.evaluate_accuracy(taught, digits.test, cpu)
     assert reached > 90
     assert result.last > reached - 10
 

@@ -13,9 +13,9 @@ from recorded import opened
 from cfm_tui.console.engine_link import OpenRun
 from cfm_tui.console.screens.monitor import MonitorPage
 from engine import events
-from engine.store.glimpse import Glimpse
 from engine.store.json_file import read_json, write_json
 from engine.store.lock import timestamp
+from engine.store.preview import Preview
 
 MOMENT = 1772600000.0  #: of all that is recorded
 TAPS = ["layers.conv.0", "layers.conv.1", "layers.conv.2"]
@@ -46,7 +46,7 @@ def glimpse(batch=3, iteration=20):
     real = (4.0 / np.arange(1, 65) ** 2).astype(np.float32)
     spectra = {tap: (real, (real * 0.5).astype(np.float32)) for tap in TAPS[1:]}
     pixels = np.stack(images).astype(np.uint8)[:, None]
-    return Glimpse(batch, iteration, BETAS[batch - 1], pixels, np.arange(10) % 2, spectra, MOMENT)
+    return Preview(batch, iteration, BETAS[batch - 1], pixels, np.arange(10) % 2, spectra, MOMENT)
 
 
 def train(run, stage, architecture, source, seed, epochs=6):

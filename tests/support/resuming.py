@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from stages import drive
 
+from engine.checkpoint import StageState
 from engine.events import EpochFinished, RecoverLayout, RecoverProgress, StageProgress
-from engine.savepoint import State
 from engine.spectral import recovery_batches
 from engine.stages.recover import recover
 
@@ -61,20 +61,20 @@ def recovered_again(config, begin, parts, events, points):
     """Take up a recovery that has handed over all of `parts`: yields what `taken_up` does."""
     whole = dict(parts)
     for state, more, artefact in taken_up(begin, events, points):
-        assert list(parts) == list(range(state.facts["batch"], len(whole) + 1))
+        assert list(parts) == list(range(state.metadata["batch"], len(whole) + 1))
         assert all(same(parts[batch], whole[batch]) for batch in parts)
-        assert more[0].done == recovery_batches.done(config, state.facts)
+        assert more[0].done == recovery_batches.completed_work(config, state.metadata)
         yield state, more, artefact
 
 
 def stored(state):
     """The state as it comes back from a disk."""
     arrays = {}
-    for name, value in state.arrays.items():
+    for name, value in state.tensors.items():
         assert value.is_contiguous()
         assert value.device.type == "cpu"
         arrays[name] = torch.from_numpy(np.array(value.numpy(), order="C"))
-    return State(arrays, json.loads(json.dumps(state.facts, allow_nan=False)))
+    return StageState(arrays, json.loads(json.dumps(state.metadata, allow_nan=False)))
 
 
 def said(events):

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import torch
 
+from engine.checkpoint import Checkpoint
 from engine.config import Config
-from engine.savepoint import SavePoint
 from engine.stages.recover import recover
 from engine.stages.relabel import StoredLabels, relabel
 
@@ -20,7 +20,7 @@ def drive(stage, at_save_point=lambda event, events: None):
             event = next(stage)
         except StopIteration as stop:
             return events, stop.value
-        if isinstance(event, SavePoint):
+        if isinstance(event, Checkpoint):
             at_save_point(event, events)
         else:
             events.append(event)

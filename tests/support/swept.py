@@ -7,7 +7,7 @@ import json
 
 import yaml
 
-from engine.runs.results import spread
+from engine.runs.results import mean_std
 from engine.store import journal
 from engine.store.json_file import write_json
 from engine.store.sweeps import StoredSweep
@@ -60,7 +60,7 @@ def results(told):
     students += [student(seed, last, "random") for seed, last in enumerate(control)]
     return {
         "students": students,
-        "summary": {"accuracy": spread(distilled), "control": spread(control) or None},
+        "summary": {"accuracy": mean_std(distilled), "control": mean_std(control) or None},
     }
 
 

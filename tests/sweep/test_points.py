@@ -212,7 +212,7 @@ def test_rded_finds_images_enough_at_every_point_of_ready_sweeps():
         least = LEAST[config.data.name]
         one_class = SimpleNamespace(labels_N=torch.zeros(least, dtype=torch.long), classes=["a"], size=32)
         recovery_batches.require_enough(config, one_class)
-        pool, _ = rded.drawn(config, one_class, 0)
+        pool, _ = rded.draw_crops(config, one_class, 0)
         assert len(set(pool.tolist())) >= config.ipc * config.recover.select.factor**2
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from textual.binding import Binding, BindingType
 from textual.widgets import Button, Static
 
-from cfm_tui.console import telling
+from cfm_tui.console import experiment_text
 from cfm_tui.console.engine_link import Launch
 from cfm_tui.console.fields import BACKBONE, BUDGET, DATA
 from cfm_tui.console.form import ELSEWHERE
@@ -123,7 +123,7 @@ class ConfigurePage(FormPage):
         self._study.start()
 
     def _follow(self, fetch: Fetch) -> None:
-        self.query_one("#data", Static).update(telling.data(self.findings, fetch.told))
+        self.query_one("#data", Static).update(experiment_text.data(self.findings, fetch.told))
         if fetch.is_alive():
             return
         self._fetch = None
@@ -150,7 +150,7 @@ class ConfigurePage(FormPage):
         if self._fetch is not None or chosen is None or self.host.refused("download"):
             return
         if self.findings.possible or not chosen.download_bytes:
-            self.notify(f"{chosen.name}: {telling.where(chosen)}", markup=False)
+            self.notify(f"{chosen.name}: {experiment_text.where(chosen)}", markup=False)
             return
         self._fetch = Fetch(chosen.name, self.form.config.data.root)
         self._fetch.start()

@@ -16,7 +16,7 @@ from textual.containers import Container, Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Button, Static
 
-from cfm_tui.console import telling
+from cfm_tui.console import experiment_text
 from cfm_tui.console.fields import BACKBONE, BUDGET, BY_KEY, DATA, FIELDS, LAUNCH, OBJECTIVE, PANELS
 from cfm_tui.console.form import ELSEWHERE, Form, line_name
 from cfm_tui.console.preflight import Findings
@@ -136,7 +136,9 @@ class FormPage(Page):
         from engine.config import settings
 
         if name == "data.name":
-            return next((telling.where(each) for each in self.findings.sets if each.name == choice), "")
+            return next(
+                (experiment_text.where(each) for each in self.findings.sets if each.name == choice), ""
+            )
         kind = {"objective.method": "methods", "protocol": "protocols"}.get(name)
         return settings.describe(choice, kind) if kind else ""
 
@@ -263,10 +265,10 @@ class FormPage(Page):
         from cfm_tui.console.widgets.thumbnails import Thumbnails
 
         found = self.findings
-        self.query_one("#data", Static).update(telling.data(found, self.fetching()))
-        self.query_one("#backbone", Static).update(telling.backbone(found))
-        self.query_one("#estimate", Static).update(telling.estimate(found))
-        known = "\n".join(f"{each.name:<14}{telling.where(each)}" for each in found.sets)
+        self.query_one("#data", Static).update(experiment_text.data(found, self.fetching()))
+        self.query_one("#backbone", Static).update(experiment_text.backbone(found))
+        self.query_one("#estimate", Static).update(experiment_text.estimate(found))
+        known = "\n".join(f"{each.name:<14}{experiment_text.where(each)}" for each in found.sets)
         self.query_one("#sets", Static).update(f"\n{known}" if known else "")
         samples = self.query_one("#samples", Thumbnails)
         look = found.look
@@ -286,11 +288,13 @@ class FormPage(Page):
         from cfm_tui.display.charts import Line
 
         config, spectra = self.form.config, self.findings.spectra or {}
-        classes = telling.classes(self.findings)
-        name, x, y = telling.betas(config, classes)
+        classes = experiment_text.classes(self.findings)
+        name, x, y = experiment_text.betas(config, classes)
         self.query_one("#betas", Chart).plot([Line(name, x, y)], title=name, x_label="b")
         layer = list(spectra)[self.chosen_layer % len(spectra)] if spectra else None
-        lines, label = telling.responses(config, classes, spectra.get(layer) if layer is not None else None)
+        lines, label = experiment_text.responses(
+            config, classes, spectra.get(layer) if layer is not None else None
+        )
         title = layer if layer is not None else "f(λ), no statistics yet"
         if not config.optimises:
             title = "no filter: nothing is optimised"

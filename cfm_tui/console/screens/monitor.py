@@ -13,7 +13,7 @@ from textual.errors import NoWidget
 from textual.widget import Widget
 from textual.widgets import DataTable
 
-from cfm_tui.console import shown
+from cfm_tui.console import formatting
 from cfm_tui.console.engine_link import OpenGallery
 from cfm_tui.console.pictures import Sample, sample
 from cfm_tui.console.screens.base import SMALL, Page, Panel
@@ -27,7 +27,7 @@ from cfm_tui.display.run_state import RunModel
 from engine.errors import UserError
 from engine.store import AT_WORK, StoredRun, control, folders
 from engine.store.control import Command
-from engine.store.glimpse import MOST_IMAGES
+from engine.store.preview import MOST_IMAGES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,8 +154,8 @@ class MonitorPage(Page):
                 self.say(str(self._folder), "")
                 return
         if session is not None:
-            self._now.say(shown.warming(session, time.monotonic() - self._began))
-            self.say(session.name, shown.loading(session))
+            self._now.say(formatting.warming(session, time.monotonic() - self._began))
+            self.say(session.name, formatting.loading(session))
 
     def _open(self, folder: Path) -> None:
         """On a thread: a record of days takes a second to read."""
@@ -177,7 +177,7 @@ class MonitorPage(Page):
 
     def _opened(self, model: RunModel) -> None:
         self._model = model
-        self._names = shown.class_names(model.run.folder)
+        self._names = formatting.class_names(model.run.folder)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -212,7 +212,9 @@ class MonitorPage(Page):
             self._stale.discard(NOW)
             own = self._own()
             if own is not None and own.state == "loading":
-                self._now.say(shown.warming(own, time.monotonic() - self._began, shown.stages(model)))
+                self._now.say(
+                    formatting.warming(own, time.monotonic() - self._began, formatting.stages(model))
+                )
             else:
                 self._now.show(model, words, self.host.terminal)
         if LOG in self._stale:
@@ -232,7 +234,7 @@ class MonitorPage(Page):
         where = "here" if own else ""
         if not own and model.state == "running":
             where = f"in process {model.status.get('pid')} on {model.status.get('host')}"
-        return shown.doing(model, self._asked, where, own is not None and own.state == "loading")
+        return formatting.doing(model, self._asked, where, own is not None and own.state == "loading")
 
     def _draw_curves(self, model: RunModel) -> None:
         self._panel(LOSSES).say(self._curves.show(model, self._view or fitting(model)))
@@ -246,7 +248,7 @@ class MonitorPage(Page):
         if glimpse is None:
             self._draw_sample(model)
             return
-        self._names = self._names or shown.class_names(model.run.folder)
+        self._names = self._names or formatting.class_names(model.run.folder)
         names = [self._names[label] if label < len(self._names) else str(label) for label in glimpse.labels_M]
         self._show_images(f"batch {glimpse.batch}, it {glimpse.iteration}", list(glimpse.images_MCHW), names)
 

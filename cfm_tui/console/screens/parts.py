@@ -15,7 +15,7 @@ from textual.coordinate import Coordinate
 from textual.events import Resize
 from textual.widgets import RichLog, Static
 
-from cfm_tui.console import shown
+from cfm_tui.console import formatting
 from cfm_tui.console.screens.base import Table
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.sparks import spark
@@ -75,11 +75,11 @@ class Now(Horizontal):
         width, height = self.size
         if not width or not height:
             return
-        number, what = shown.headline(model)
+        number, what = formatting.headline(model)
         room = width >= 60 and bool(number)
         schedule = room and width >= 110 and height >= 6 and model.stage == "recover" and len(model.betas) > 1
         left = width - (LARGE if room else 0) - (44 if schedule else 0)
-        lines = shown.facts(model, words, left - 1)
+        lines = formatting.facts(model, words, left - 1)
         if not room and number:
             lines.insert(-1 if model.state in AT_WORK else len(lines), f"{number} {what}")
         self._facts.put(lines)
@@ -89,10 +89,10 @@ class Now(Horizontal):
             self._large(model, number, what, terminal, schedule)
 
     def _large(self, model: RunModel, number: str, what: str, terminal: Terminal, schedule: bool) -> None:
-        self._digits.put([*shown.big(number), what])
+        self._digits.put([*formatting.big(number), what])
         lines: list[str] = []
         if model.stage == "recover" and model.state in AT_WORK and not schedule:
-            lines = shown.beta_place(
+            lines = formatting.beta_place(
                 model.betas, model.batch, LARGE - 2, lambda values: spark(values, len(values), terminal)
             )
         self._place.put(lines)
@@ -170,7 +170,7 @@ class Log(RichLog):
         new.reverse()
         self._lines_told, self._last = lines, lines[-1] if lines else None
         for line in new:
-            self.write(Text(shown.log_line(line)))
+            self.write(Text(formatting.log_line(line)))
         return new
 
     def on_resize(self, event: Resize) -> None:

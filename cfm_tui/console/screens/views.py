@@ -8,7 +8,7 @@ from typing import Literal
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
-from cfm_tui.console import shown
+from cfm_tui.console import formatting
 from cfm_tui.console.screens.parts import Cells
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.sparks import spark
@@ -97,7 +97,7 @@ class Numbers(Cells):
         terms = model.layout.terms if model.layout else []
         room = (self.size.width - 18) // max(len(terms), 1) - 14
         cells = min(max(room, SPARK[0]), SPARK[1])
-        found = shown.layer_rows(model, lambda values: spark(values, cells, terminal), cells)
+        found = formatting.layer_rows(model, lambda values: spark(values, cells, terminal), cells)
         self.by %= len(terms) + 1
         if self.by:
             found.sort(key=lambda row: -row[1][self.by - 1])
@@ -108,7 +108,7 @@ class Numbers(Cells):
         return f"Layers of batch {model.batch}, {order}" if found else "Layers"
 
     def _trainings(self, model: RunModel) -> str:
-        rows, columns = shown.training_rows(model), shown.TRAINING_COLUMNS
+        rows, columns = formatting.training_rows(model), formatting.TRAINING_COLUMNS
         self.by %= len(columns)
         if self.by:
             rows.sort(key=lambda row: row[self.by])
@@ -119,4 +119,4 @@ class Numbers(Cells):
 
 def _beside(values: Sequence[float], lines: Sequence[str]) -> list[str]:
     pairs = zip(values, lines, strict=True)
-    return [cell for number, line in pairs for cell in (shown.value(number), line)]
+    return [cell for number, line in pairs for cell in (formatting.value(number), line)]

@@ -1,7 +1,7 @@
-"""Where a stage can be left and taken up again: what it must remember, and how often it offers to.
+"""Checkpoints of a stage: where it can be resumed, and the state that this needs.
 
-A stage yields a `SavePoint` about once a second; whoever drives may take its state there, stop, wait,
-or pass on. A stage that is given that state later goes on as if nothing had happened, bit for bit.
+A stage yields a `Checkpoint` about once a second. Its driver may save the state there, stop, wait, or go on.
+A stage that is given the state later continues bit for bit as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from torch import Tensor
 
 from engine.errors import UserError
 from engine.events import Event, Stage
-from engine.store.glimpse import Glimpse
+from engine.store.preview import Preview
 
 OFFER_SECONDS = 1.0  #: how often a stage offers a save point, at least
 RATE_SECONDS = 60.0  #: how far back a rate looks
 
 
 @dataclass(frozen=True)
-class State:
-    """What a stage needs to go on.
+class StageState:
+    """What a stage needs to resume.
 
-    arrays: tensors by name, on the CPU and contiguous; they may be the stage's own, so they are to be
-    written or copied before the stage is pulled again. facts: JSON-serialisable.
+    tensors: by name, on the CPU and contiguous; they may share memory with the stage, so write or copy them
+    before the stage goes on. metadata: JSON-serialisable.
     """
 
-    arrays: dict[str, Tensor] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class SavePoint(Event):
-    """The stage can be left here; everything it told so far has been yielded.
+class Checkpoint(Event):
+    """The stage can be resumed from here; all events before this point have been yielded.
 
-    capture: gives the state, to be called before the stage is pulled again; raises UserError("numeric")
-    where it is not worth keeping. always: a point that is saved, and looked at, whenever it is reached,
-    such as a batch's end. look: gives what a person may see of the work, to be called before the stage is
-    pulled again; it may take as long as an iteration.
+    capture: returns the state; call it before the stage goes on. Raises UserError("numeric") where a value is
+    not finite. always: the checkpoint is saved and shown whenever it is reached, as at the end of a batch.
+    preview: returns what a person may see of the work; call it before the stage goes on. It may take as long
+    as an iteration.
     """
 
     stage: Stage
-    capture: Callable[[], State]
+    capture: Callable[[], StageState]
     always: bool = False
-    look: Callable[[], Glimpse] | None = None
+    preview: Callable[[], Preview] | None = None
 
 
-class Pace:
+class IntervalTimer:
     """Says when so many seconds have passed since it last said so."""
 
     def __init__(self, seconds: float) -> None:
@@ -83,12 +83,12 @@ class Rate:
         return sum(count for count, _ in self._parts) / max(self._seconds, 1e-9)
 
 
-def under(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def add_prefix(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, each name behind ``prefix.``."""
     return {f"{prefix}.{name}": value for name, value in arrays.items()}
 
 
-def part(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_prefix(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose name begins with ``prefix.``, under the rest of their names."""
     return {
         name.removeprefix(f"{prefix}."): value
@@ -109,24 +109,24 @@ def require_finite(arrays: Mapping[str, Tensor], where: str, hint: str) -> None:
             raise UserError("numeric", f"{what} of {where} is not finite", hint)
 
 
-def on_cpu(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_cpu(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The arrays as a state holds them."""
     return {name: value.detach().cpu().contiguous() for name, value in arrays.items()}
 
 
-def captured(arrays: Mapping[str, Tensor], where: str, hint: str, **facts: Any) -> State:
+def capture_state(arrays: Mapping[str, Tensor], where: str, hint: str, **facts: Any) -> StageState:
     """The state of these arrays and facts. Raises UserError("numeric") as `require_finite` does."""
-    state = State(on_cpu(arrays), facts)
-    require_finite(state.arrays, where, hint)
+    state = StageState(to_cpu(arrays), facts)
+    require_finite(state.tensors, where, hint)
     return state
 
 
-def own(value: Tensor, device: torch.device) -> Tensor:
+def clone_to(value: Tensor, device: torch.device) -> Tensor:
     """A contiguous copy in memory that torch allocated: alignment may decide how a sum is rounded."""
     return torch.empty(value.shape, dtype=value.dtype, device=device).copy_(value)
 
 
-def optimiser_arrays(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What an optimiser remembers of each weight, as ``NUMBER.NAME``."""
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     return {
@@ -139,10 +139,10 @@ def optimiser_arrays(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore_optimiser(optimiser: torch.optim.Optimizer, arrays: Mapping[str, Tensor]) -> None:
-    """Give a new optimiser what `optimiser_arrays` told of another, in the memory layout of its weights."""
+    """Give a new optimiser what `optimiser_tensors` told of another, in the memory layout of its weights."""
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     for number, weight in enumerate(weights):
-        for name, value in part(str(number), arrays).items():
+        for name, value in strip_prefix(str(number), arrays).items():
             like = weight if value.shape == weight.shape else value
             device = weight.device if name != "step" else _step_device(optimiser, weight)
             kept = torch.empty_like(like, dtype=value.dtype, device=device)

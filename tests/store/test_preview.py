@@ -9,14 +9,14 @@ import torch
 from recorded import opened
 from stages import drive, small
 
-from engine import savepoint, store
+from engine import checkpoint, store
+from engine.checkpoint import Checkpoint, StageState
 from engine.errors import UserError
 from engine.runs import control
 from engine.runs.control import Control, Steering
-from engine.savepoint import SavePoint, State
 from engine.stages import statistics
 from engine.stages.recover import recover
-from engine.store import glimpse, heartbeat
+from engine.store import heartbeat, preview
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def seen(number=3):
     rng = np.random.default_rng(number)
     spectra = {f"layers.conv.{tap}": tuple(rng.random((2, 4 + tap)).astype(np.float32)) for tap in (0, 2, 10)}
     images = rng.integers(0, 256, (2, 3, 4, 4), np.uint8)
-    return glimpse.Glimpse(number, 17, 0.25, images, np.array([4, 1]), spectra, 1.5e9)
+    return preview.Preview(number, 17, 0.25, images, np.array([4, 1]), spectra, 1.5e9)
 
 
 def assert_same(found, wanted):
@@ -54,7 +54,7 @@ def test_a_glimpse_is_kept_and_replaced(tmp_path):
 def test_a_damaged_glimpse_is_none_and_is_named(tmp_path):
     opened(tmp_path / "r").close("stopped")
     path = tmp_path / "r" / "glimpse.safetensors"
-    glimpse.write(path, seen())
+    preview.write(path, seen())
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):
         altered = bytearray(whole)
@@ -104,13 +104,15 @@ def test_looking_changes_no_bit_and_shows_the_latest_iteration(teacher, digits, 
     images = {}
 
     def look(name, point, _):
-        found = point.look() if point.look else None
+        found = point.preview() if point.preview else None
         if found is not None:
             looks[name][found.batch, found.iteration] = found
 
     for name, often in (("never", 0), ("always", 1), ("seldom", 4)):
         count = iter(range(10**6))
-        monkeypatch.setattr(savepoint.Pace, "due", lambda _, c=count, o=often: o > 0 and next(c) % o == o - 1)
+        monkeypatch.setattr(
+            checkpoint.IntervalTimer, "due", lambda _, c=count, o=often: o > 0 and next(c) % o == o - 1
+        )
         at = partial(look, name) if often else lambda *_: None
         images[name] = recovered(config, teacher, digits, cpu, at)
     assert torch.equal(images["never"], images["always"])
@@ -128,11 +130,15 @@ def test_looking_changes_no_bit_and_shows_the_latest_iteration(teacher, digits, 
 
 
 def test_large_images_are_made_smaller_and_many_are_left_out(teacher, digits, cpu, monkeypatch):
-    monkeypatch.setattr(glimpse, "MOST_IMAGES", 3)
-    monkeypatch.setattr(glimpse, "MOST_PIXELS", 4)
+    monkeypatch.setattr("engine.stages.recover.MOST_IMAGES", 3)
+    monkeypatch.setattr("engine.stages.recover.MOST_PIXELS", 4)
     found = []
     recovered(
-        small(ipc=1), teacher, digits, cpu, lambda point, _: found.append(point.look()) if point.look else 0
+        small(ipc=1),
+        teacher,
+        digits,
+        cpu,
+        lambda point, _: found.append(point.preview()) if point.preview else 0,
     )
     images = recovered(small(ipc=1), teacher, digits, cpu, lambda *_: None)[:3]
     wanted = images.reshape(3, 1, 4, 4, 4, 4).mean(dim=(3, 5)).mul(255)
@@ -143,7 +149,9 @@ def test_large_images_are_made_smaller_and_many_are_left_out(teacher, digits, cp
 def test_diagonal_statistics_have_no_spectrum(teacher, digits, cpu):
     config = small(ipc=1, objective={"terms": [{"filter": "diagonal", "signal": "none", "weight": 1.0}]})
     found = []
-    recovered(config, teacher, digits, cpu, lambda point, _: found.append(point.look()) if point.look else 0)
+    recovered(
+        config, teacher, digits, cpu, lambda point, _: found.append(point.preview()) if point.preview else 0
+    )
     assert found[-1].spectra == {}
 
 
@@ -180,8 +188,8 @@ def looked(monkeypatch, seconds, error=None, every=5.0, points=4000):
     def stage():
         for _ in range(points):
             clock[0] += 0.25
-            yield SavePoint("recover", State, look=seen)
-        yield SavePoint("recover", State, always=True, look=seen)
+            yield Checkpoint("recover", StageState, preview=seen)
+        yield Checkpoint("recover", StageState, always=True, preview=seen)
 
     list(Steering(run, Control(), every).steer(stage()))
     return run.looks, clock[0]

@@ -26,7 +26,7 @@ _FORMAT = "cfm-glimpse"
 
 
 @dataclass(frozen=True)
-class Glimpse:
+class Preview:
     """The batch as it stood after `iteration` iterations; batch counts from 1.
 
     images_MCHW: some of the batch's images, made smaller where they are large. labels_M: their classes.
@@ -43,7 +43,7 @@ class Glimpse:
     time: float
 
 
-def write(path: Path, glimpse: Glimpse) -> None:
+def write(path: Path, glimpse: Preview) -> None:
     """Replace the file `path`. Raises UserError("disk")."""
     arrays: dict[str, NDArray[Any]] = {"images": glimpse.images_MCHW, "labels": glimpse.labels_M}
     for number, (real_D, synthetic_D) in enumerate(glimpse.spectra.values()):
@@ -53,7 +53,7 @@ def write(path: Path, glimpse: Glimpse) -> None:
     tensors.write(path, arrays, {"format": _FORMAT, "version": "1", "facts": told}, sync_name=False)
 
 
-def read(path: Path) -> Glimpse:
+def read(path: Path) -> Preview:
     """The latest. Raises UserError("data") where it is damaged, UserError("disk") where it is absent."""
     arrays, told = tensors.read(path)
     try:
@@ -64,12 +64,12 @@ def read(path: Path) -> Glimpse:
             tap: (arrays[f"{number}.real"], arrays[f"{number}.synthetic"])
             for number, tap in enumerate(facts.pop("taps"))
         }
-        return Glimpse(images_MCHW=arrays["images"], labels_M=arrays["labels"], spectra=spectra, **facts)
+        return Preview(images_MCHW=arrays["images"], labels_M=arrays["labels"], spectra=spectra, **facts)
     except (KeyError, ValueError, TypeError) as error:
         raise tensors.damaged(path, error) from error
 
 
-def latest(path: Path) -> Glimpse | None:
+def latest(path: Path) -> Preview | None:
     """The same; None where there is none, or none that can be used."""
     try:
         return read(path)

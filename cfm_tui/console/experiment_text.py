@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfm_tui.console.preflight import Findings
-from cfm_tui.display.progress import counted, duration, size
+from cfm_tui.display.progress import format_bytes, format_count, format_duration
 from engine.config import Config
 from engine.config.expressions import PROBES
 from engine.config.responses import of_objective, reads_beta
@@ -15,7 +15,7 @@ from engine.spectral.schedules import batch_count, beta_at, betas_of_batches
 
 if TYPE_CHECKING:
     from cfm_tui.display.charts import Line
-    from engine.runs.preview import SetFound
+    from engine.runs.preview import DatasetStatus
 
 Curve = tuple[str, Any, Any]  #: name, x, y
 POINTS = 2000  #: of a curve, at most
@@ -34,7 +34,9 @@ def data(findings: Findings, fetching: str = "") -> str:
     if findings.possible is False and findings.problem is not None and findings.problem.kind == "data":
         lines += ["", f"! {findings.problem.message}", f"→ {findings.problem.hint}"]
         if chosen.download_bytes:
-            lines += [f"d: download {size(chosen.download_bytes)}, as `cfm data get {chosen.name}` does"]
+            lines += [
+                f"d: download {format_bytes(chosen.download_bytes)}, as `cfm data get {chosen.name}` does"
+            ]
         return "\n".join(lines)
     if findings.place is not None:
         lines.append(f"at {findings.place}")
@@ -54,13 +56,13 @@ def data(findings: Findings, fetching: str = "") -> str:
     return "\n".join(lines)
 
 
-def where(each: SetFound) -> str:
+def where(each: DatasetStatus) -> str:
     """Where a set lies, or how to get it, on one line."""
     if each.path is not None:
         return f"at {each.path}"
     if each.found or each.download_bytes is None:
         return each.note
-    return f"not there; {size(each.download_bytes)} to download"
+    return f"not there; {format_bytes(each.download_bytes)} to download"
 
 
 def backbone(findings: Findings) -> str:
@@ -73,7 +75,7 @@ def backbone(findings: Findings) -> str:
         lines += [f"! {problem.message}", f"→ {problem.hint}"]
     elif config.backbone.teacher is None:
         lines.append(
-            f"teacher: trained first, {counted(config.squeeze.epochs, 'epochs')}, unless in the cache"
+            f"teacher: trained first, {format_count(config.squeeze.epochs, 'epochs')}, unless in the cache"
         )
     else:
         lines.append(f"teacher: {config.backbone.teacher}")
@@ -93,13 +95,13 @@ def estimate(findings: Findings) -> str:
             return f"! {problem.message}\n→ {problem.hint}"
         return "v: estimate time, memory and disk"
     lines = [
-        f"{stage:<11} {duration(seconds) if seconds else 'nothing to do'}"
+        f"{stage:<11} {format_duration(seconds) if seconds else 'nothing to do'}"
         for stage, seconds in found.seconds.items()
     ]
     lines += [
-        f"{'in all':<11} {duration(sum(found.seconds.values()))}",
-        f"{'memory':<11} {size(found.memory_bytes)}",
-        f"{'disk':<11} {size(found.disk_bytes)}",
+        f"{'in all':<11} {format_duration(sum(found.seconds.values()))}",
+        f"{'memory':<11} {format_bytes(found.memory_bytes)}",
+        f"{'disk':<11} {format_bytes(found.disk_bytes)}",
     ]
     if findings.short:
         lines.append(f"! {findings.short}")
@@ -125,7 +127,7 @@ def betas(config: Config, count: int) -> Curve:
     batches = batch_count(config.recover, config.ipc, count)
     if batches <= POINTS:
         values = betas_of_batches(objective.schedule, objective.beta, config.ipc, batches)
-        name = f"β_b of {counted(batches, 'batches')}"
+        name = f"β_b of {format_count(batches, 'batches')}"
         return name, np.arange(1, batches + 1), np.array(values)
     steps = batches if objective.schedule.per == "batch" else config.ipc
     at = np.unique(np.linspace(0, steps - 1, POINTS).astype(np.int64))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfm_tui.display.progress import SHORT, duration, number, size
+from cfm_tui.display.progress import SHORT, format_bytes, format_duration, format_number
 from engine.events import STAGES, Stage
-from engine.runs.results import in_words
+from engine.runs.results import format_mean_std
 from engine.store import folders
 from engine.store.numbers import FIXED
 
@@ -104,11 +104,11 @@ def pace(model: RunModel) -> str:
     parts = []
     view = model.stages.get(model.stage) if model.stage else None
     if model.rate and model.rate > 0:
-        parts.append(f"{number(model.rate)} {SHORT.get(view.unit, view.unit) if view else 'it'}/s")
+        parts.append(f"{format_number(model.rate)} {SHORT.get(view.unit, view.unit) if view else 'it'}/s")
     if model.seconds_left is not None:
-        parts.append(f"{duration(model.seconds_left)} left")
+        parts.append(f"{format_duration(model.seconds_left)} left")
     if model.memory_bytes:
-        parts.append(size(model.memory_bytes))
+        parts.append(format_bytes(model.memory_bytes))
     return "   ".join(parts)
 
 
@@ -141,10 +141,10 @@ def _outcome(model: RunModel) -> list[str]:
     if results is None:
         return []
     found = results["summary"]
-    took = duration(in_all(model) or 0.0)
+    took = format_duration(in_all(model) or 0.0)
     return [
-        f"distilled {in_words(found['accuracy'])} %, last epoch",
-        f"random    {in_words(found['control'])} %, the control",
+        f"distilled {format_mean_std(found['accuracy'])} %, last epoch",
+        f"random    {format_mean_std(found['control'])} %, the control",
         f"{found['architecture']}; teacher {results['teacher']['accuracy']:.2f} %; {took} in all",
     ]
 
@@ -246,8 +246,10 @@ def training_rows(model: RunModel) -> list[tuple[str, ...]]:
     if model.results is not None:
         for name, found in model.results["summary"]["by_architecture"].items():
             best = found["accuracy_best"]
-            rows.append((name, "distilled", "mean", "", "", in_words(found["accuracy"]), in_words(best)))
-            rows.append((name, "random", "mean", "", "", in_words(found["control"]), ""))
+            rows.append(
+                (name, "distilled", "mean", "", "", format_mean_std(found["accuracy"]), format_mean_std(best))
+            )
+            rows.append((name, "random", "mean", "", "", format_mean_std(found["control"]), ""))
     order = sorted(model.trainings, key=lambda key: (STAGES.index(key[0]), key[1], key[3], key[2]))
     for key in order:
         stage, architecture, source, seed = key
@@ -297,5 +299,5 @@ def warming(session: Session, seconds: float, known: Sequence[str] = ()) -> list
         return ["FAILED before it began", failure[0], f"-> {failure[1]}   (t: traceback)"]
     marks = known or [f"{MARKS['waiting']} {stage}" for stage in STAGES]
     done, total = session.read
-    lines = [*wrapped(marks, 50), f"WARMING UP: {loading(session)}, for {duration(seconds)}"]
+    lines = [*wrapped(marks, 50), f"WARMING UP: {loading(session)}, for {format_duration(seconds)}"]
     return [*lines, bar(done / total, 40)] if total else lines
