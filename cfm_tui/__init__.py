@@ -1,1 +1,1 @@
-"""The faces of the engine: the `cfm` commands and the console."""
+"""The user interfaces: the `cfm` command line and the `cfm-tui` console."""

@@ -1,4 +1,4 @@
-"""`python -m cfm_tui` is `cfm`."""
+"""Run the `cfm` command line by `python -m cfm_tui`."""
 
 from cfm_tui.cli import main
 

@@ -1,4 +1,4 @@
-"""Everything that computes: dataset distillation seen as spectral filtering (UniDD, CFM).
+"""The computation: dataset distillation as spectral filtering (UniDD, CFM).
 
 Nothing in this package draws on a screen, prints, or parses command lines.
 """

@@ -1,7 +1,7 @@
 """Checkpoints of a stage: where it can be resumed, and the state that this needs.
 
-A stage yields a `Checkpoint` about once a second. Its driver may save the state there, stop, wait, or go on.
-A stage that is given the state later continues bit for bit as if nothing had happened.
+A stage yields a `Checkpoint` about once a second. Its driver may then save the state, stop, or pause.
+A stage that is resumed from the state gives the same result, bit for bit, as one that was not interrupted.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from engine.errors import UserError
 from engine.events import Event, Stage
 from engine.store.preview import Preview
 
-OFFER_SECONDS = 1.0  #: how often a stage offers a save point, at least
-RATE_SECONDS = 60.0  #: how far back a rate looks
+OFFER_SECONDS = 1.0  #: the longest time between two checkpoints that a stage yields
+RATE_SECONDS = 60.0  #: the period over which a rate is averaged
 
 
 @dataclass(frozen=True)
 class StageState:
     """What a stage needs to resume.
 
-    tensors: by name, on the CPU and contiguous; they may share memory with the stage, so write or copy them
-    before the stage goes on. metadata: JSON-serialisable.
+    tensors: by name, on the CPU and contiguous. They may share memory with the stage, so write or copy them
+    before the stage continues. metadata: JSON-serialisable.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -39,10 +39,10 @@ class StageState:
 class Checkpoint(Event):
     """The stage can be resumed from here; all events before this point have been yielded.
 
-    capture: returns the state; call it before the stage goes on. Raises UserError("numeric") where a value is
-    not finite. always: the checkpoint is saved and shown whenever it is reached, as at the end of a batch.
-    preview: returns what a person may see of the work; call it before the stage goes on. It may take as long
-    as an iteration.
+    capture: returns the state; call it before the stage continues. Raises UserError("numeric") if a value is
+    not finite. always: save and show this checkpoint however recent the last one is, as at a batch's end.
+    preview: returns a preview of the work for display; call it before the stage continues. It may take as
+    long as an iteration.
     """
 
     stage: Stage
@@ -52,14 +52,14 @@ class Checkpoint(Event):
 
 
 class IntervalTimer:
-    """Says when so many seconds have passed since it last said so."""
+    """Fires at most once every `seconds` seconds, or every OFFER_SECONDS if that is shorter."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = min(seconds, OFFER_SECONDS)
         self._since = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time; if so, the seconds are counted anew."""
+        """Return whether the interval has passed, and if so start the next one."""
         now = time.monotonic()
         if now - self._since < self.seconds:
             return False
@@ -68,14 +68,17 @@ class IntervalTimer:
 
 
 class Rate:
-    """Units a second over about the last minute: steps through several networks take turns, and differ."""
+    """Units per second, averaged over about the last minute.
+
+    The average is long because steps through different networks alternate and differ in speed.
+    """
 
     def __init__(self) -> None:
         self._parts: deque[tuple[int, float]] = deque()
         self._seconds = 0.0
 
     def add(self, count: int, seconds: float) -> float:
-        """Take in so many units and the time spent on them; returns the rate."""
+        """Add `count` units that took `seconds`, and return the rate."""
         self._parts.append((count, seconds))
         self._seconds += seconds
         while self._seconds - self._parts[0][1] >= RATE_SECONDS:
@@ -83,51 +86,57 @@ class Rate:
         return sum(count for count, _ in self._parts) / max(self._seconds, 1e-9)
 
 
-def add_prefix(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, each name behind ``prefix.``."""
-    return {f"{prefix}.{name}": value for name, value in arrays.items()}
+def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the same tensors with ``prefix.`` before each name."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
 
 
-def strip_prefix(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose name begins with ``prefix.``, under the rest of their names."""
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``prefix.``, with that prefix removed from the names."""
     return {
         name.removeprefix(f"{prefix}."): value
-        for name, value in arrays.items()
+        for name, value in tensors.items()
         if name.startswith(f"{prefix}.")
     }
 
 
-def require_finite(arrays: Mapping[str, Tensor], where: str, hint: str) -> None:
-    """Raise UserError("numeric") naming the first array with a value that is not finite, and `where`.
+def require_finite(tensors: Mapping[str, Tensor], where: str, hint: str) -> None:
+    """Raise UserError("numeric") that names `where` and the first tensor with a value that is not finite.
 
-    What an optimiser remembers may overflow: such a weight then stands still, and does no harm.
+    An infinity in an optimiser's state is allowed: it only keeps the weight from changing.
     """
-    for name, value in arrays.items():
-        bad = value.isnan() if name.startswith("optimiser.") else ~value.isfinite()
-        if bool(bad.any()):
-            what = "the loss" if name == "total" else name
-            raise UserError("numeric", f"{what} of {where} is not finite", hint)
+    for name, value in tensors.items():
+        invalid = value.isnan() if name.startswith("optimiser.") else ~value.isfinite()
+        if bool(invalid.any()):
+            quantity = "the loss" if name == "total" else name
+            raise UserError("numeric", f"{quantity} of {where} is not finite", hint)
 
 
-def to_cpu(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The arrays as a state holds them."""
-    return {name: value.detach().cpu().contiguous() for name, value in arrays.items()}
+def to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors detached, on the CPU and contiguous, as a `StageState` holds them."""
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def capture_state(arrays: Mapping[str, Tensor], where: str, hint: str, **facts: Any) -> StageState:
-    """The state of these arrays and facts. Raises UserError("numeric") as `require_finite` does."""
-    state = StageState(to_cpu(arrays), facts)
+def capture_state(tensors: Mapping[str, Tensor], where: str, hint: str, **metadata: Any) -> StageState:
+    """Return the state of a stage with these tensors and metadata.
+
+    Raises UserError("numeric") as `require_finite` does.
+    """
+    state = StageState(to_cpu(tensors), metadata)
     require_finite(state.tensors, where, hint)
     return state
 
 
 def clone_to(value: Tensor, device: torch.device) -> Tensor:
-    """A contiguous copy in memory that torch allocated: alignment may decide how a sum is rounded."""
+    """Return a contiguous copy on `device`, in memory that torch allocated.
+
+    Alignment can change how a sum is rounded, so a restored tensor needs the alignment of the original.
+    """
     return torch.empty(value.shape, dtype=value.dtype, device=device).copy_(value)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser remembers of each weight, as ``NUMBER.NAME``."""
+    """Return the state tensors of an optimiser, named ``NUMBER.NAME`` by number of the weight."""
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     return {
         f"{number}.{name}": value
@@ -138,18 +147,14 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def restore_optimiser(optimiser: torch.optim.Optimizer, arrays: Mapping[str, Tensor]) -> None:
-    """Give a new optimiser what `optimiser_tensors` told of another, in the memory layout of its weights."""
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Restore a new optimiser from `optimiser_tensors` of another, in the memory layout of its weights."""
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-    for number, weight in enumerate(weights):
-        for name, value in strip_prefix(str(number), arrays).items():
-            like = weight if value.shape == weight.shape else value
-            device = weight.device if name != "step" else _step_device(optimiser, weight)
-            kept = torch.empty_like(like, dtype=value.dtype, device=device)
-            optimiser.state[weight][name] = kept.copy_(value)
-
-
-def _step_device(optimiser: torch.optim.Optimizer, weight: Tensor) -> torch.device:
-    """Fused optimisers count their steps beside the weights, others on the CPU."""
     fused = any(group.get("fused") or group.get("capturable") for group in optimiser.param_groups)
-    return weight.device if fused else torch.device("cpu")
+    for number, weight in enumerate(weights):
+        for name, value in strip_prefix(str(number), tensors).items():
+            like = weight if value.shape == weight.shape else value
+            # Fused optimisers count their steps on the device of the weights, others on the CPU.
+            device = weight.device if fused or name != "step" else torch.device("cpu")
+            restored = torch.empty_like(like, dtype=value.dtype, device=device)
+            optimiser.state[weight][name] = restored.copy_(value)

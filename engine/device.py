@@ -1,4 +1,4 @@
-"""Which device computes, and on how many processors."""
+"""The device that computes: its choice, copies to it, precision, and errors when its memory runs out."""
 
 from __future__ import annotations
 
@@ -13,42 +13,40 @@ from engine.errors import UserError
 
 
 def choose(name: str) -> torch.device:
-    """The device of a name that `config` takes: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
+    """Return the device of a name: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
 
-    From then on cuDNN computes in a fixed order: a resumed run is to equal an uninterrupted one. And
-    float32 is float32, not TF32, whose ten bits are too few for inverses at a small β.
-    Raises UserError("config") for a device that is not there.
+    Also makes cuDNN deterministic, because a resumed run must equal an uninterrupted one, and switches TF32
+    off, because its ten mantissa bits are too few for inverses at a small β.
+    Raises UserError("config") if the device is not available.
     """
-    kind, _, number = (_best() if name == "auto" else name).partition(":")
+    kind, _, number = (_best_kind() if name == "auto" else name).partition(":")
     index = int(number) if number else None
-    if not _present(kind, index or 0):
-        raise UserError("config", f"device: {name} is not there", f"use --device {_best()}, or auto")
+    if kind == "cuda":
+        available = torch.cuda.is_available() and (index or 0) < torch.cuda.device_count()
+    else:
+        available = kind == "cpu" or torch.backends.mps.is_available()
+    if not available:
+        raise UserError("config", f"device: {name} is not available", f"use --device {_best_kind()}, or auto")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device(kind) if index is None else torch.device(kind, index)
 
 
-def _best() -> str:
+def _best_kind() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _present(kind: str, index: int) -> bool:
-    if kind == "cuda":
-        return torch.cuda.is_available() and index < torch.cuda.device_count()
-    return kind == "cpu" or torch.backends.mps.is_available()
-
-
 def describe(device: torch.device) -> str:
-    """The device with its model, where it tells one."""
+    """Return the device's name, with its model if it is a CUDA device."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device)
 
 
 def cpus() -> int:
-    """Processors that this process may use."""
+    """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -77,17 +75,17 @@ def conv_precision(precision: str) -> Iterator[None]:
     Put forward and backward pass inside. Matrix products (Ψ, filters, linear layers) stay in float32, because
     cuBLAS has its own flag. The flag is process-wide.
     """
-    before = torch.backends.cudnn.allow_tf32
+    previous = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        torch.backends.cudnn.allow_tf32 = previous
 
 
 @contextmanager
 def explain_out_of_memory(device: torch.device, what: str, hint: str) -> Iterator[None]:
-    """Raise UserError("memory") where the block runs out of memory on `device`.
+    """Raise UserError("memory") if the block runs out of memory on `device`.
 
     what: stage and batch, the subject of the message, as in "recovery of batch 3 (200 images of 224 px)".
     hint: the setting that reduces memory use.
@@ -103,7 +101,7 @@ def explain_out_of_memory(device: torch.device, what: str, hint: str) -> Iterato
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocator raised `error`; the CPU's and MPS's raise a plain RuntimeError."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    """Return whether an allocator raised `error`; those of CPU and MPS raise a plain RuntimeError."""
+    is_memory_error = isinstance(error, MemoryError | torch.OutOfMemoryError)
     texts = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-    return known or any(text in str(error) for text in texts)
+    return is_memory_error or any(text in str(error) for text in texts)

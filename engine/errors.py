@@ -1,7 +1,7 @@
-"""The exceptions that a person is meant to read.
+"""Exceptions whose messages are written for users.
 
-Everything that a user can get wrong ends here: what is wrong, where, and how to mend it.
-A programmer's broken promise is an ``assert`` instead.
+Whatever a user can get wrong raises a UserError that says what is wrong, where, and how to fix it.
+A programming error is an ``assert`` instead.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ Kind = Literal["usage", "config", "data", "teacher", "disk", "network", "numeric
 
 
 class UserError(ValueError):
-    """A condition that the user can mend.
+    """An error that the user can fix.
 
-    kind: what it is about, a stable word for scripts (``error.kind`` under ``--json``).
+    kind: the subject of the error, a stable word for scripts (``error.kind`` under ``--json``).
     message: what is wrong and where, one sentence.
-    hint: how to mend it, one sentence; may be empty.
+    hint: how to fix it, one sentence; may be empty.
     """
 
     def __init__(self, kind: Kind, message: str, hint: str = "") -> None:
@@ -27,12 +27,12 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):
-    """A run was left because somebody asked for it; its state is on disk.
+    """A run was stopped on request; its state is on disk.
 
-    by: who asked: a signal's name, or a user with host. folder: the run's.
+    by: who requested it, a signal's name or a user with host. folder: the run's folder.
     """
 
     def __init__(self, by: str, folder: object) -> None:
         super().__init__(f"{folder} was stopped by {by}")
         self.by = by
-        self.hint = f"`cfm resume {folder}` goes on with it"
+        self.hint = f"`cfm resume {folder}` resumes it"

@@ -1,7 +1,8 @@
-"""What a stage says while it works.
+"""Events that a stage yields while it runs.
 
-A stage is a generator: it yields these and returns its artefact. Whoever pulls, drives; not pulling
-is pausing. Every event is plain data and JSON-serialisable by ``to_payload``.
+A stage is a generator: it yields events and returns its artefact. It computes only while its consumer
+iterates, so a consumer that stops iterating pauses it. Every event is plain data; ``to_payload`` makes it
+JSON-serialisable.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ STAGES: tuple[Stage, ...] = ("squeeze", "statistics", "recover", "relabel", "val
 
 @dataclass(frozen=True)
 class Event:
-    """Base of all events."""
+    """Base class of all events."""
 
     @property
     def kind(self) -> str:
-        """The name by which the journal knows this event."""
+        """The name of this kind of event in the journal."""
         return type(self).__name__
 
 
 @dataclass(frozen=True)
 class StageStarted(Event):
-    """A stage begins: `total` units of `unit` (epochs, images…), `done` of which are there already."""
+    """A stage begins: `total` units of `unit` (epochs, images…), of which `done` are already finished."""
 
     stage: Stage
     total: int
@@ -37,7 +38,7 @@ class StageStarted(Event):
 
 @dataclass(frozen=True)
 class StageProgress(Event):
-    """`done` of the stage's units are finished; `rate` is units per second of late."""
+    """`done` of the stage's units are finished; `rate` is the recent rate in units per second."""
 
     stage: Stage
     done: int
@@ -46,7 +47,7 @@ class StageProgress(Event):
 
 @dataclass(frozen=True)
 class StageFinished(Event):
-    """A stage ended. `reused`: its artefact was found, nothing was computed."""
+    """A stage ended. reused: its artefact came from the cache or an earlier session; nothing was computed."""
 
     stage: Stage
     seconds: float
@@ -58,8 +59,8 @@ class StageFinished(Event):
 class EpochFinished(Event):
     """One epoch of squeezing or of a student's training.
 
-    source: ``teacher``, ``distilled`` or ``random``; accuracy in percent where it was measured; rate is
-    epochs per second of late.
+    source: ``teacher``, ``distilled`` or ``random``. accuracy: in percent, None if it was not measured.
+    rate: the recent rate in epochs per second.
     """
 
     stage: Stage
@@ -75,9 +76,9 @@ class EpochFinished(Event):
 
 @dataclass(frozen=True)
 class RecoverProgress(Event):
-    """A chunk of recovery iterations has left the device (batch counts from 1).
+    """A chunk of recovery iterations was copied from the device (batch counts from 1).
 
-    iterations: the 0-based numbers of the iterations in this chunk; ce: cross-entropy for each.
+    iterations: the 0-based numbers of the iterations in this chunk. ce: the cross-entropy of each.
     terms: ``terms[i][t][l]`` is the unweighted value of term t at tap l in iteration i.
     """
 
@@ -93,9 +94,9 @@ class RecoverProgress(Event):
 
 @dataclass(frozen=True)
 class RecoverLayout(Event):
-    """Said before recovery: what the numbers of `RecoverProgress` stand for.
+    """Names of the values in `RecoverProgress`; yielded before the recovery begins or resumes.
 
-    done: iterations of all batches that were finished before the recovery was cut; the rest follows.
+    done: iterations, over all batches, that were finished before the recovery was interrupted.
     """
 
     taps: list[str]
@@ -106,9 +107,9 @@ class RecoverLayout(Event):
 
 @dataclass(frozen=True)
 class BatchRecovered(Event):
-    """Batch `batch` of `batches` is finished; its images are in the artefact so far.
+    """Batch `batch` of `batches` is finished; its images were added to the artefact.
 
-    beta: NaN where they were not optimised.
+    beta: NaN if the images were not optimised.
     """
 
     batch: int
@@ -119,7 +120,7 @@ class BatchRecovered(Event):
 
 @dataclass(frozen=True)
 class Checkpointed(Event):
-    """The stage's state is on disk: its `number`, how many `bytes`, and what it took to write them."""
+    """The stage's state was written as checkpoint `number`: `bytes` bytes in `seconds` seconds."""
 
     stage: Stage
     number: int
@@ -129,71 +130,77 @@ class Checkpointed(Event):
 
 @dataclass(frozen=True)
 class Paused(Event):
-    """Nothing is computed until somebody says so. by: who asked."""
+    """The run is paused until it is continued. by: who requested it."""
 
     by: str
 
 
 @dataclass(frozen=True)
 class Continued(Event):
-    """A pause is over. by: who asked."""
+    """A paused run continues. by: who requested it."""
 
     by: str
 
 
 @dataclass(frozen=True)
 class Notice(Event):
-    """Something a person should know; the stage goes on."""
+    """A message for the user; the stage continues."""
 
     level: Literal["info", "warning"]
     message: str
 
 
-def drain(work: Generator[Event, None, T], hear: Callable[[Event], object]) -> T:
-    """What a stage returns, each of its events told to `hear` on the way. In the end it is closed."""
+def drain(work: Generator[Event, None, T], on_event: Callable[[Event], object]) -> T:
+    """Run a stage to completion, pass each event to `on_event`, and return the artefact.
+
+    The stage is closed in any case.
+    """
     try:
         while True:
             try:
                 event = next(work)
             except StopIteration as end:
-                found: T = end.value
-                return found
-            hear(event)
+                artefact: T = end.value
+                return artefact
+            on_event(event)
     finally:
         work.close()
 
 
 def map_events(
-    work: Generator[Event, None, T], tell: Callable[[Event], Iterable[Event]]
+    work: Generator[Event, None, T], transform: Callable[[Event], Iterable[Event]]
 ) -> Generator[Event, None, T]:
-    """The same stage in other words: what `tell` makes of each of its events. In the end it is closed."""
+    """Run a stage, yield the events that `transform` returns for each of its events, and return its artefact.
+
+    The stage is closed in any case.
+    """
     try:
         while True:
             try:
                 event = next(work)
             except StopIteration as end:
-                found: T = end.value
-                return found
-            yield from tell(event)
+                artefact: T = end.value
+                return artefact
+            yield from transform(event)
     finally:
         work.close()
 
 
 def offset_progress(work: Generator[Event, None, T], done: int) -> Generator[Event, None, T]:
-    """The same stage with its progress counted on from `done`."""
+    """Run a stage with `done` added to the `done` of its progress events."""
 
-    def tell(event: Event) -> Iterator[Event]:
+    def add_done(event: Event) -> Iterator[Event]:
         yield replace(event, done=event.done + done) if isinstance(event, StageProgress) else event
 
-    return map_events(work, tell)
+    return map_events(work, add_done)
 
 
 def to_payload(event: Event) -> dict[str, Any]:
-    """The event's fields as JSON-serialisable data."""
+    """Return the event's fields as JSON-serialisable data."""
     return asdict(event)
 
 
 def from_payload(kind: str, payload: Mapping[str, Any]) -> Event | None:
-    """The event that `to_payload` was given; None for a kind that this version does not know."""
+    """Return the event that `to_payload` serialised, or None for a kind that this version does not know."""
     known = {event.__name__: event for event in Event.__subclasses__()}
     return known[kind](**payload) if kind in known else None

@@ -1,4 +1,4 @@
-"""Fingerprints of tensors: equal where names, types, shapes and every byte are equal."""
+"""Fingerprints of tensors: equal if names, types, shapes and all bytes are equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This product's version."""
+"""The version of this product."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import metadata
 
 
 def product_version() -> str:
-    """The installed version, or ``unknown`` where the product runs without having been installed."""
+    """Return the installed version, or ``unknown`` if the product is not installed."""
     try:
         return metadata.version("cfm-tui")
     except metadata.PackageNotFoundError:

@@ -19,7 +19,7 @@ from engine.stages import recover, relabel, squeeze, statistics, training, valid
 def test_an_absent_device_is_told(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(UserError, match=f"{name} is not there") as caught:
+    with pytest.raises(UserError, match=f"{name} is not available") as caught:
         device.choose(name)
     assert "--device cpu" in caught.value.hint
 
@@ -28,7 +28,7 @@ def test_an_absent_device_is_told(monkeypatch, name):
 def test_a_number_beyond_the_last_device_is_told(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="is not available"):
         device.choose(name)
     assert device.choose("auto") == device.choose("cuda") == torch.device("cuda")
     assert device.choose("cuda:01") == torch.device("cuda:1")

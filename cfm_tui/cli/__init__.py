@@ -1,8 +1,8 @@
-"""The `cfm` command: its groups, and how every failure is reported.
+"""The `cfm` command line: its commands, signal handlers and error reports.
 
-Nothing here or at the top of a command's module imports the engine's heavy parts, so that
-`cfm --help` stays quick.
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 130 interrupted, 143 terminated.
+Neither this module nor the top level of a command's module imports heavy parts of the engine, so that
+`cfm --help` stays fast.
+Exit codes: 0 success, 1 failure, 2 usage or configuration, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cfm_tui.cli import console as consoles
+from cfm_tui.cli import console as console_commands
 from cfm_tui.cli import (
     data,
     doctor,
@@ -34,11 +34,11 @@ from cfm_tui.cli import (
 )
 from cfm_tui.cli.common import print_json
 
-USAGE_ERROR = typer.BadParameter.__mro__[2]  # the base of everything that is wrong with a command line
+USAGE_ERROR = typer.BadParameter.__mro__[2]  # base class of all command-line errors
 
 app = typer.Typer(
     name="cfm",
-    help="Distil an image data set into a few images per class (CFM), and measure them.",
+    help="Distil an image data set into a few images per class (CFM), and evaluate them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,8 +46,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         from engine.version import product_version
 
         typer.echo(f"cfm-tui {product_version()}")
@@ -55,12 +55,12 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _root(
+def _define_global_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of a failure; works after any command.")
+        bool, typer.Option("--debug", help="Show the traceback of a failure; accepted after any command.")
     ] = False,
 ) -> None:
     pass
@@ -70,10 +70,10 @@ app.command("run")(run.run)
 app.command("resume")(run.resume)
 app.command("runs")(runs.runs)
 app.command("show")(runs.show)
-app.command("attach")(consoles.attach)
+app.command("attach")(console_commands.attach)
 app.command("watch")(steer.watch)
 app.command("pause")(steer.pause)
-app.command("continue")(steer.go_on)
+app.command("continue")(steer.continue_run)
 app.command("stop")(steer.stop)
 app.command("checkpoint")(steer.checkpoint)
 app.command("check")(steer.check)
@@ -91,40 +91,40 @@ app.add_typer(data.app, name="data")
 console_app = typer.Typer(
     name="cfm-tui", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-console_app.command()(consoles.console)
+console_app.command()(console_commands.console)
 
 
 class Terminated(SystemExit):
-    """SIGTERM or SIGHUP came; an exception, so that whatever is open is closed on the way out."""
+    """Raised on SIGTERM or SIGHUP, so that open resources are closed during unwinding."""
 
 
 def _terminate(number: int, _: object) -> NoReturn:
-    signal.signal(number, _pass_over)  # a terminal that is closed may say so twice
+    signal.signal(number, _ignore_signal)  # a closing terminal may send SIGHUP twice
     raise Terminated(143)
 
 
-def _pass_over(_: int, __: object) -> None:
-    """There is nothing to save yet, or it is being left already."""
+def _ignore_signal(_: int, __: object) -> None:
+    """Ignore a signal: there is nothing to save yet, or the process is already terminating."""
 
 
-def _listen() -> None:
-    """What signals mean until a run is at work (see `signals`), and to every other command."""
-    meant: dict[str, Callable[[int, object], None]] = {"SIGTERM": _terminate, "SIGHUP": _terminate}
-    for name, handler in (meant | {"SIGUSR1": _pass_over, "SIGUSR2": _pass_over}).items():
-        number = getattr(signal, name, None)  # not every system has all
+def _install_signal_handlers() -> None:
+    """Install the handlers used until a run starts (see `signals`), and by every other command."""
+    terminating: dict[str, Callable[[int, object], None]] = {"SIGTERM": _terminate, "SIGHUP": _terminate}
+    for name, handler in (terminating | {"SIGUSR1": _ignore_signal, "SIGUSR2": _ignore_signal}).items():
+        number = getattr(signal, name, None)  # not every platform has all of these
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, handler)
 
 
 def main(args: Sequence[str] | None = None, program: typer.Typer = app, name: str = "cfm") -> NoReturn:
-    """Run a command line and exit."""
+    """Run a command line and exit with its code."""
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    _listen()
+    _install_signal_handlers()
     try:
         code = program(words, standalone_mode=False, prog_name=name) or 0
-        if code == 130:  # Typer's word for Ctrl-C
+        if code == 130:  # Typer's exit code for Ctrl-C
             raise KeyboardInterrupt
         sys.stdout.flush()
     except BaseException as error:
@@ -135,41 +135,41 @@ def main(args: Sequence[str] | None = None, program: typer.Typer = app, name: st
 
 
 def _report(error: BaseException, *, as_json: bool) -> int:
-    """Say what went wrong, once; returns the exit code."""
+    """Print an error, and return the exit code."""
     if isinstance(error, BrokenPipeError):
-        _fall_silent()
+        _discard_output()
         return 1
     if isinstance(error, SystemExit) and not isinstance(error, Terminated):
         return error.code if isinstance(error.code, int) else 1
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]  # noqa: T201
         return 2
-    code, kind, *said = _explain(error)
-    message, hint = (_printable(text) for text in said)
+    code, kind, *texts = _describe_error(error)
+    message, hint = (_escape_control_characters(text) for text in texts)
     try:
         if as_json:
             print_json({"error": {"kind": kind, "message": message, "hint": hint}})
         else:
             print(f"cfm: {message}" + (f"\n→ {hint}" if hint else ""), file=sys.stderr)  # noqa: T201
-    except OSError:  # the terminal is gone
-        _fall_silent()
+    except OSError:  # the terminal was closed
+        _discard_output()
     return code
 
 
-def _fall_silent() -> None:
-    """Nobody reads any more: what is still to be written goes nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _discard_output() -> None:
+    """Redirect stdout and stderr to the null device: nobody reads them any more."""
+    null_device = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
+        os.dup2(null_device, stream.fileno())
 
 
-def _printable(text: str) -> str:
-    """The same without characters by which a foreign file's name could steer the terminal."""
+def _escape_control_characters(text: str) -> str:
+    """Escape characters by which a file name could control the terminal."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
-def _explain(error: BaseException) -> tuple[int, str, str, str]:
-    """Exit code, kind, message and hint."""
+def _describe_error(error: BaseException) -> tuple[int, str, str, str]:
+    """Return the exit code, kind, message and hint of an error."""
     from engine.errors import Stopped, UserError
 
     if isinstance(error, UserError):
@@ -177,7 +177,7 @@ def _explain(error: BaseException) -> tuple[int, str, str, str]:
     if isinstance(error, USAGE_ERROR):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "cfm"
-        return 2, "usage", error.format_message(), f"`{command} --help` says what can be given"  # type: ignore[attr-defined]
+        return 2, "usage", error.format_message(), f"`{command} --help` lists arguments and options"  # type: ignore[attr-defined]
     if isinstance(error, Stopped):
         terminated = error.by in ("SIGTERM", "SIGHUP")
         code, kind = (143, "terminated") if terminated else (130, "interrupted")
@@ -187,13 +187,13 @@ def _explain(error: BaseException) -> tuple[int, str, str, str]:
     if isinstance(error, Terminated):
         return 143, "terminated", "terminated", ""
     if isinstance(error, OSError) and error.filename is not None:
-        what = f"{os.fspath(error.filename)!r:.200}: {error.strerror}"
-        return 2, "disk", what, "run again with --debug for the traceback"
-    text = str(error).splitlines()
-    what = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-    return 1, "failed", f"failed: {what}", "run again with --debug for the traceback"
+        message = f"{os.fspath(error.filename)!r:.200}: {error.strerror}"
+        return 2, "disk", message, "run again with --debug for the traceback"
+    lines = str(error).splitlines()
+    message = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return 1, "failed", f"failed: {message}", "run again with --debug for the traceback"
 
 
 def console() -> NoReturn:
-    """The `cfm-tui` command."""
+    """Run the `cfm-tui` command line and exit."""
     main(program=console_app, name="cfm-tui")

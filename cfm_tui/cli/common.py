@@ -1,4 +1,4 @@
-"""What several commands share: options that mean the same everywhere, and JSON on stdout."""
+"""Options that several commands share, and JSON output on stdout."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ SCHEMA_VERSION = 1
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Preset = Annotated[str | None, typer.Option(help="An experiment that ships, or yours; see cfm preset list.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="A YAML file in a preset's grammar.")]
+Preset = Annotated[
+    str | None, typer.Option(help="A shipped or user-defined experiment; see cfm preset list.")
+]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A YAML file in the format of a preset.")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. recover.lr=0.1; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. recover.lr=0.1; repeatable."),
 ]
 DataRoot = Annotated[Path | None, typer.Option(help="The folder that holds the data set.")]
-Teacher = Annotated[str | None, typer.Option(help="A checkpoint, or torchvision:WEIGHTS.")]
+Teacher = Annotated[str | None, typer.Option(help="A checkpoint file, or torchvision:WEIGHTS.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Print a document with its `schema_version` first."""
+    """Print a document as JSON, with its `schema_version` first."""
     typer.echo(json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=False, indent=2))

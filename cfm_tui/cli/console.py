@@ -1,4 +1,4 @@
-"""`cfm-tui` and `cfm attach`: the console, opened on the runs, on a new experiment, or on one run."""
+"""`cfm-tui` and `cfm attach`: open the console on the list of runs, a new experiment, or one run."""
 
 from __future__ import annotations
 
@@ -16,89 +16,94 @@ if TYPE_CHECKING:
 
 Fps = Annotated[
     float | None,
-    typer.Option(min=0.01, max=30, help="How often the screen follows a run, a second.", show_default="2"),
+    typer.Option(min=0.01, max=30, help="Screen updates per second.", show_default="2"),
 ]
 Images = Annotated[
     str | None, typer.Option(help="Thumbnails: auto, ascii, half or off.", show_default="auto")
 ]
 Theme = Annotated[str | None, typer.Option(help="Colours: cfm-dark, cfm-light, cfm-safe or cfm-mono.")]
-ReadOnly = Annotated[bool, typer.Option("--read-only", help="Look on: launch, steer and delete nothing.")]
+ReadOnly = Annotated[
+    bool, typer.Option("--read-only", help="Only watch: do not launch, control or delete runs.")
+]
 
 
 def console(
     preset: Annotated[str | None, typer.Option(help="Open with this experiment, ready to launch.")] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Where runs lie.", show_default="$CFM_RUNS, else runs")
+        Path | None, typer.Option(help="The folder of runs.", show_default="$CFM_RUNS, else runs")
     ] = None,
     fps: Fps = None,
     images: Images = None,
     theme: Theme = None,
     read_only: ReadOnly = False,
 ) -> None:
-    """Configure, launch, watch and steer distillations in the terminal."""
+    """Configure, launch, watch and control distillation runs in the terminal."""
     from cfm_tui.console.engine_link import Configure
 
     if preset is not None:
         from engine.config import settings
 
-        settings.resolve(preset=preset)  # a name that is unknown is told before the screen is taken
+        settings.resolve(preset=preset)  # reports an unknown name before the screen opens
     _open(Configure(preset) if preset is not None else None, folder, fps, images, theme, read_only)
 
 
 def attach(
     run: Annotated[
-        str | None, typer.Argument(help="A run's folder, or its name.", show_default="the newest at work")
+        str | None, typer.Argument(help="A run's folder, or its name.", show_default="the newest active run")
     ] = None,
     fps: Fps = None,
     images: Images = None,
     theme: Theme = None,
     read_only: ReadOnly = False,
 ) -> None:
-    """Open the console on a run, at work or finished."""
+    """Open the console on an active or finished run."""
     from cfm_tui.console.engine_link import OpenRun
     from engine import store
 
     if run is not None:
-        found = store.find(run)
-        _open(OpenRun(found.folder), found.folder.absolute().parent, fps, images, theme, read_only)
+        folder = store.find(run).folder
+        _open(OpenRun(folder), folder.absolute().parent, fps, images, theme, read_only)
         return
-    live = [each for each in store.list_runs() if each.state() in store.AT_WORK]
-    _open(OpenRun(live[-1].folder) if live else None, None, fps, images, theme, read_only)
+    active_runs = [each for each in store.list_runs() if each.state() in store.AT_WORK]
+    _open(OpenRun(active_runs[-1].folder) if active_runs else None, None, fps, images, theme, read_only)
 
 
 def _open(
-    first: Configure | OpenRun | None,
+    opening: Configure | OpenRun | None,
     folder: Path | None,
     fps: float | None,
     images: str | None,
     theme: str | None,
     read_only: bool,
 ) -> None:
-    """Take the terminal, run the console, and print what it leaves."""
+    """Run the console in this terminal, then print its farewell and the captured output.
+
+    opening: the message that opens the first page; None for the list of runs.
+    """
     _require_terminal()
     from cfm_tui.console.app import ConsoleApp
-    from cfm_tui.console.driver import own_output
+    from cfm_tui.console.driver import capture_output
     from cfm_tui.display import terminal
 
-    if folder is not None:  # new runs are made there too, by this process and those it starts
+    if folder is not None:  # also for new runs of this process and its children
         folder = folder.absolute()
         os.environ["CFM_RUNS"] = str(folder)
-    shown = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
-    wanted = _preferences(fps, images, theme)
-    app = ConsoleApp(wanted, shown, folder, read_only=read_only)
-    app.opening = first
-    with own_output() as aside:
-        app.aside = aside
-        left = app.run()
-        printed = aside.tail().strip()
+    capabilities = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
+    preferences = _load_preferences(fps, images, theme)
+    app = ConsoleApp(preferences, capabilities, folder, read_only=read_only)
+    app.opening = opening
+    with capture_output() as captured:
+        app.captured_output = captured
+        farewell = app.run()
+        library_output = captured.tail().strip()
     session = app.session
-    if session is not None and session.live:  # whatever ended the application does not end the run
+    if session is not None and session.live:  # a crash of the application does not end the run
         session.hand_over("the console")
-        left = session.farewell()
-    if left:
-        typer.echo(left)
-    if printed:
-        typer.echo(f"printed meanwhile:\n{printed}", err=True)
+        farewell = session.farewell()
+    if farewell:
+        typer.echo(farewell)
+    if library_output:
+        typer.echo(f"output captured while the console was open:\n{library_output}", err=True)
     if app.failed is not None:
         raise app.failed
     if app.return_code:
@@ -113,27 +118,23 @@ def _require_terminal() -> None:
     if not sys.stderr.isatty():
         raise UserError(
             "usage",
-            "the console needs a terminal, and stderr, on which it draws, is none",
+            "the console draws on stderr, which is not a terminal",
             "do not redirect stderr",
         )
 
 
-def _preferences(fps: float | None, images: str | None, theme: str | None) -> Preferences:
-    """What the file says, and the flags over it."""
-    from cfm_tui.console import preferences, themes
+def _load_preferences(fps: float | None, images: str | None, theme: str | None) -> Preferences:
+    """Load the preferences file and override it by the options.
+
+    Raises UserError("config") or UserError("usage") where a preference is invalid.
+    """
+    from cfm_tui.console import actions, preferences, themes
     from engine.errors import UserError
 
-    found = preferences.read(preferences.path(), themes.NAMES, _actions)
-    given: dict[str, Any] = {"fps": fps, "images": images, "theme": theme}
-    found = replace(found, **{name: value for name, value in given.items() if value is not None})
-    if found.theme is not None and found.theme not in themes.NAMES:
-        raise UserError(
-            "usage", f"there is no theme {found.theme!r}", f"use one of {', '.join(themes.NAMES)}"
-        )
-    return preferences.checked(found, "--images" if images else str(preferences.path()))
-
-
-def _actions() -> list[str]:
-    from cfm_tui.console.actions import names
-
-    return names()
+    path = preferences.path()
+    loaded = preferences.read(path, themes.NAMES, actions.list_action_names)
+    options: dict[str, Any] = {"fps": fps, "images": images, "theme": theme}
+    loaded = replace(loaded, **{name: value for name, value in options.items() if value is not None})
+    if loaded.theme is not None and loaded.theme not in themes.NAMES:
+        raise UserError("usage", f"unknown theme {loaded.theme!r}", f"use one of {', '.join(themes.NAMES)}")
+    return preferences.validate(loaded, "--images" if images else str(path))

@@ -1,6 +1,6 @@
-"""`cfm data`: which image sets are known and where, fetching them, and what a folder holds.
+"""`cfm data`: list, download and check image sets.
 
-Engine modules are imported inside the commands, so that `cfm --help` stays quick.
+Engine modules are imported inside the commands, so that `cfm --help` stays fast.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cfm_tui.cli.common import Json, print_json
 if TYPE_CHECKING:
     from engine import config
 
-app = typer.Typer(no_args_is_help=True, help="List, fetch and check image sets.")
+app = typer.Typer(no_args_is_help=True, help="List, download and check image sets.")
 
 Root = Annotated[
     Path | None,
@@ -33,7 +33,7 @@ Root = Annotated[
 
 @app.command("list")
 def list_sets(root: Root = None, as_json: Json = False) -> None:
-    """List the known sets, and where each was found."""
+    """List the known sets and their locations."""
     from engine.data.places import data_root, expanded
     from engine.runs import preview
 
@@ -57,14 +57,14 @@ def list_sets(root: Root = None, as_json: Json = False) -> None:
         return
     typer.echo(f"data root: {folder}")
     for entry in sets:
-        typer.echo(f"{entry['name']:<14} {entry['title']}\n{'':<14} {_where(entry)}")
+        typer.echo(f"{entry['name']:<14} {entry['title']}\n{'':<14} {_describe_location(entry)}")
 
 
-def _where(entry: dict[str, Any]) -> str:
+def _describe_location(entry: dict[str, Any]) -> str:
     if entry["path"]:
         return f"at {entry['path']}"
     if entry["downloadable"]:
-        return f"not there; `cfm data get {entry['name']}` fetches it"
+        return f"not found; `cfm data get {entry['name']}` downloads it"
     return str(entry["note"])
 
 
@@ -77,26 +77,26 @@ def get(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Download a set, going on from where an earlier try was cut, and verify and unpack it."""
+    """Download, verify and unpack a set; an interrupted download is resumed."""
     from engine.data import download
 
-    _known(name)
+    _require_known(name)
     if name == "digits":
         path = None
     else:
-        with _progress({"download": "bytes", "unpack": "files"}) as report:
+        with _show_progress({"download": "bytes", "unpack": "files"}) as report:
             path = download.get(name, root, report)
     if as_json:
         print_json({"name": name, "path": str(path) if path else None})
     else:
-        typer.echo(f"{name} is at {path}" if path else f"{name} comes with the program; nothing to get")
+        typer.echo(f"{name} is at {path}" if path else f"{name} comes with the program; nothing to download")
 
 
 @app.command()
 def check(
     name: Annotated[
         str | None,
-        typer.Argument(help="Name of the set. Default: folder where --root is given, else digits."),
+        typer.Argument(help="Name of the set. Default: folder if --root is given, else digits."),
     ] = None,
     root: Root = None,
     sets: Annotated[
@@ -105,34 +105,34 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read every picture of a set and tell what is there; unreadable files are listed by name."""
+    """Read every image of a set and summarise it; unreadable files are listed by name."""
     from engine.data import check as checking
 
-    settings = _settings(name, root, sets or [])
-    with _progress({"read": "files"}) as report:
-        found = checking.check(settings, progress=lambda done, total: report("read", done, total))
+    settings = _resolve_data_settings(name, root, sets or [])
+    with _show_progress({"read": "files"}) as report:
+        summary = checking.check(settings, progress=lambda done, total: report("read", done, total))
     if as_json:
-        print_json(found)
+        print_json(summary)
         return
-    for line in _lines(found):
+    for line in _format_summary(summary):
         typer.echo(line)
 
 
-def _known(name: str) -> None:
-    """Refuse a name that is no set's, offering the nearest."""
+def _require_known(name: str) -> None:
+    """Raise UserError("usage") for an unknown set, suggesting the closest name."""
     import difflib
 
     from engine.data.catalogue import KNOWN
     from engine.errors import UserError
 
     if name not in KNOWN:
-        near = difflib.get_close_matches(name, KNOWN, n=1)
-        offer = f"did you mean {near[0]}?" if near else f"known: {', '.join(KNOWN)}"
-        raise UserError("usage", f"no data set is called {name!r}", offer)
+        closest = difflib.get_close_matches(name, KNOWN, n=1)
+        hint = f"did you mean {closest[0]}?" if closest else f"use one of {', '.join(KNOWN)}"
+        raise UserError("usage", f"unknown data set {name!r}", hint)
 
 
-def _settings(name: str | None, root: Path | None, sets: list[str]) -> config.Data:
-    """What flags and environment say of the data; presets have no say here."""
+def _resolve_data_settings(name: str | None, root: Path | None, sets: list[str]) -> config.Data:
+    """Return the `data` settings from options and environment; presets are ignored."""
     from engine.config import Data, settings
 
     resolved = settings.resolve(sets=sets, overrides={"data.root": root}, environ=os.environ)
@@ -142,38 +142,42 @@ def _settings(name: str | None, root: Path | None, sets: list[str]) -> config.Da
         if key.startswith("data.") and resolved.origins[key].startswith(("flag", "environment"))
     }
     name = name or data.get("name") or ("folder" if root else "digits")
-    _known(name)
+    _require_known(name)
     return Data.model_validate({**data, "name": name})
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    yield f"{found['name']}: {found['path'] or found['layout']}"
-    if found["path"]:
-        yield f"layout       {found['layout']}"
-    shown = ", ".join(found["class_names"][:10]) + (", …" if found["classes"] > 10 else "")
-    yield f"classes      {found['classes']} ({shown})"
-    for name, split in found["splits"].items():
+def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines that `check` prints."""
+    yield f"{summary['name']}: {summary['path'] or summary['layout']}"
+    if summary["path"]:
+        yield f"layout       {summary['layout']}"
+    names = ", ".join(summary["class_names"][:10]) + (", …" if summary["classes"] > 10 else "")
+    yield f"classes      {summary['classes']} ({names})"
+    for name, split in summary["splits"].items():
         low, high = split["per_class"]["min"], split["per_class"]["max"]
-        each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        held = ", held out of the training set" if split["held_out"] else ""
-        yield f"{name:<12} {split['images']:,} images, {each} a class{held}"
-    sizes = [f"{size['width']}×{size['height']} ({size['images']:,})" for size in found["resolutions"]]
+        per_class = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        held_out = ", held out of the training set" if split["held_out"] else ""
+        yield f"{name:<12} {split['images']:,} images, {per_class} per class{held_out}"
+    sizes = [f"{size['width']}×{size['height']} ({size['images']:,})" for size in summary["resolutions"]]
     yield f"resolution   {', '.join(sizes[:5])}" + (f" and {len(sizes) - 5:,} more" if len(sizes) > 5 else "")
-    streamed = ", read from the files as they are needed" if found["streamed"] else ""
-    yield f"used as      {found['channels']}×{found['image_size']}×{found['image_size']}{streamed}"
-    for title, values in (("normalised", found), ("measured", found["measured"])):
+    streamed = ", read from the files on demand" if summary["streamed"] else ""
+    yield f"used as      {summary['channels']}×{summary['image_size']}×{summary['image_size']}{streamed}"
+    for title, values in (("normalised", summary), ("measured", summary["measured"])):
         mean, std = (" ".join(f"{value:.4f}" for value in values[key]) for key in ("mean", "std"))
         yield f"{title:<12} mean {mean}, std {std}"
-    yield f"unreadable   {len(found['unreadable']):,}"
-    for bad in found["unreadable"]:
-        yield f"  {bad['file']}: {bad['reason']}"
+    yield f"unreadable   {len(summary['unreadable']):,}"
+    for entry in summary["unreadable"]:
+        yield f"  {entry['file']}: {entry['reason']}"
 
 
 @contextmanager
-def _progress(units: dict[str, str]) -> Iterator[Callable[[str, int, int], None]]:
-    """A function (phase, done, total) that shows progress on stderr: a bar, or lines where no one looks."""
+def _show_progress(units: dict[str, str]) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function (phase, done, total) that reports progress on stderr.
+
+    It draws a bar on a terminal, and prints lines elsewhere. units: by phase.
+    """
     if not sys.stderr.isatty():
-        yield _line_printer(units)
+        yield _make_line_printer(units)
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -187,14 +191,14 @@ def _progress(units: dict[str, str]) -> Iterator[Callable[[str, int, int], None]
         yield report
 
 
-def _line_printer(units: dict[str, str]) -> Callable[[str, int, int], None]:
-    """A line for every tenth of the way."""
-    told: dict[str, int] = {}
+def _make_line_printer(units: dict[str, str]) -> Callable[[str, int, int], None]:
+    """Return a function that prints a line per 10 %, or per 16 Mi units where the total is unknown."""
+    last_step: dict[str, int] = {}
 
     def report(phase: str, done: int, total: int) -> None:
-        tenth = done * 10 // total if total else done // 2**24
-        if told.get(phase) != tenth:
-            told[phase] = tenth
+        step = done * 10 // total if total else done // 2**24
+        if last_step.get(phase) != step:
+            last_step[phase] = step
             of = f" of {total:,}" if total else ""
             typer.echo(f"{phase}: {done:,}{of} {units[phase]}", err=True)
 

@@ -1,4 +1,4 @@
-"""`cfm doctor`: what this machine offers, and what stands in the way of a run."""
+"""`cfm doctor`: report what this machine offers, and problems that prevent a run."""
 
 from __future__ import annotations
 
@@ -11,47 +11,48 @@ from cfm_tui.cli.common import Json, print_json
 
 
 def doctor(as_json: Json = False) -> None:
-    """Look over software, devices, folders, data sets and terminal; exit with 1 if no run is possible."""
+    """Check software, devices, folders, data sets and terminal; exit with 1 if no run is possible."""
     from cfm_tui.doctor import examine
 
-    found = examine()
+    findings = examine()
     if as_json:
-        print_json(found)
+        print_json(findings)
     else:
-        typer.echo("\n".join(_lines(found)))
-    if not found["ok"]:
+        typer.echo("\n".join(_format_findings(findings)))
+    if not findings["ok"]:
         raise typer.Exit(1)
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    yield _entry("python", f"{found['python']['version']} at {found['python']['executable']}")
-    yield _entry("system", found["system"])
-    packages = [f"{name} {version or 'missing'}" for name, version in found["packages"].items()]
+def _format_findings(findings: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines that `doctor` prints."""
+    yield _format_entry("python", f"{findings['python']['version']} at {findings['python']['executable']}")
+    yield _format_entry("system", findings["system"])
+    packages = [f"{name} {version or 'missing'}" for name, version in findings["packages"].items()]
     for start in range(0, len(packages), 5):
-        yield _entry("packages" if start == 0 else "", ", ".join(packages[start : start + 5]))
-    for device in found["devices"]:
-        yield _entry(device["name"], _device(device))
-    for name, folder in found["folders"].items():
-        yield _entry(name, _folder(folder))
-    for data_set in found["data_sets"]:
-        yield _entry(data_set["name"], _data_set(data_set))
-    yield _entry("terminal", _terminal(found["terminal"]))
+        yield _format_entry("packages" if start == 0 else "", ", ".join(packages[start : start + 5]))
+    for device in findings["devices"]:
+        yield _format_entry(device["name"], _describe_device(device))
+    for name, folder in findings["folders"].items():
+        yield _format_entry(name, _describe_folder(folder))
+    for data_set in findings["data_sets"]:
+        yield _format_entry(data_set["name"], _describe_data_set(data_set))
+    yield _format_entry("terminal", _describe_terminal(findings["terminal"]))
     yield ""
-    for problem in found["problems"]:
+    for problem in findings["problems"]:
         yield f"{problem['level']}: {problem['message']}\n→ {problem['hint']}"
-    if not found["problems"]:
+    if not findings["problems"]:
         yield "no problems"
-    elif found["ok"]:
+    elif findings["ok"]:
         yield "runs are possible"
     else:
-        yield "no run is possible before the errors are mended"
+        yield "no run is possible until the errors are fixed"
 
 
-def _entry(name: str, text: str) -> str:
+def _format_entry(name: str, text: str) -> str:
     return f"{name:<14} {text}"
 
 
-def _device(device: dict[str, Any]) -> str:
+def _describe_device(device: dict[str, Any]) -> str:
     from cfm_tui.display.progress import format_bytes
 
     facts = [device["model"]]
@@ -62,23 +63,23 @@ def _device(device: dict[str, Any]) -> str:
     return ", ".join(fact for fact in facts if fact)
 
 
-def _folder(folder: dict[str, Any]) -> str:
+def _describe_folder(folder: dict[str, Any]) -> str:
     from cfm_tui.display.progress import format_bytes
 
-    state = "" if folder["exists"] else ", not there yet"
-    state += "" if folder["writable"] else ", cannot be written"
+    state = "" if folder["exists"] else ", does not exist yet"
+    state += "" if folder["writable"] else ", not writable"
     return f"{folder['path']}{state}, {format_bytes(folder['free_bytes'])} free"
 
 
-def _data_set(data_set: dict[str, Any]) -> str:
+def _describe_data_set(data_set: dict[str, Any]) -> str:
     if not data_set["found"]:
-        return "not there; see `cfm data list`"
+        return "not found; see `cfm data list`"
     return f"at {data_set['path']}" if data_set["path"] else "comes with the program"
 
 
-def _terminal(terminal: dict[str, Any]) -> str:
+def _describe_terminal(terminal: dict[str, Any]) -> str:
     if not terminal["interactive"]:
-        return f"none, output goes elsewhere, {terminal['encoding']}"
+        return f"none, output is redirected, {terminal['encoding']}"
     inside = [name for name in ("tmux", "ssh") if terminal[name]]
     facts = [
         terminal["term"] or "TERM not set",

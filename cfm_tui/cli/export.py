@@ -1,4 +1,4 @@
-"""`cfm export`: a run's images, or its record, in the layouts that others read."""
+"""`cfm export`: write a run's images or record in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def export(
     out: Annotated[Path, typer.Option(help="A new or empty folder.")],
     licence: Annotated[
         str | None,
-        typer.Option(help="Of the images, for a dataset card, e.g. mit.", show_default="unknown"),
+        typer.Option(help="Licence of the images for a dataset card, e.g. mit.", show_default="unknown"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run's images as others read them, or its record as TensorBoard's event files."""
+    """Write a run's images in another tool's format, or its record as TensorBoard event files."""
     from engine import store
     from engine.exporters import exports
     from engine.runs.resume import stored_config
 
-    found = store.find(run)
-    made = exports.export(found, stored_config(found).config, form, out, licence)
+    stored = store.find(run)
+    exported = exports.export(stored, stored_config(stored).config, form, out, licence)
     if as_json:
-        print_json({"run": found.name, "format": form, "folder": str(out), "notes": made.notes})
+        print_json({"run": stored.name, "format": form, "folder": str(out), "notes": exported.notes})
     else:
-        typer.echo("\n".join([*made.notes, str(out)]))
+        typer.echo("\n".join([*exported.notes, str(out)]))

@@ -1,6 +1,6 @@
-"""`cfm preset`: the experiments that ship and one's own, what each means, and whether a file is one.
+"""`cfm preset`: list, show and validate presets, shipped and user-defined.
 
-Engine modules are imported inside the commands, so that `cfm --help` stays quick.
+Engine modules are imported inside the commands, so that `cfm --help` stays fast.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show and check presets and c
 
 @app.command("list")
 def list_presets(as_json: Json = False) -> None:
-    """List presets, your own, protocols and methods, one line each."""
+    """List shipped and user-defined presets, protocols and methods, one line each."""
     from engine.config import settings
     from engine.config.presets import presets_folder
 
@@ -27,19 +27,19 @@ def list_presets(as_json: Json = False) -> None:
         "protocols": [(name, settings.describe(name, "protocols")) for name in settings.PROTOCOLS],
         "methods": [(name, settings.describe(name, "methods")) for name in settings.method_names()],
     }
-    own = settings.own_presets()
+    user_presets = settings.own_presets()
     if as_json:
         document: dict[str, Any] = {
             kind: [{"name": name, "description": description} for name, description in entries]
             for kind, entries in kinds.items()
         }
-        document["own"] = [preset.told() for preset in own]
+        document["own"] = [preset.told() for preset in user_presets]
         print_json(document)
         return
     for kind, entries in kinds.items():
-        if kind == "protocols" and own:
+        if kind == "protocols" and user_presets:
             typer.echo(f"your presets, in {presets_folder()}:")
-            for preset in own:
+            for preset in user_presets:
                 unusable = f"cannot be used: {preset.problem}" if preset.problem else ""
                 typer.echo(f"  {preset.name:<20} {unusable or preset.description}")
         typer.echo(f"{kind}:")
@@ -52,24 +52,22 @@ def show(
     name: Annotated[str | None, typer.Argument(help="Preset.", show_default="digits")] = None,
     config: ConfigFile = None,
     sets: Sets = None,
-    resolved: Annotated[
-        bool, typer.Option("--resolved", help="Every value, and where it came from.")
-    ] = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Print every setting and its origin.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show a preset as it is written, or with --resolved what it means."""
+    """Show the file of a preset, or with --resolved every setting that results from it."""
     from engine.config import presets, settings
 
     if not (resolved or as_json or config or sets):
         typer.echo(presets.source_text(name or settings.DEFAULT_PRESET), nl=False)
         return
-    answer = settings.resolve(preset=name, file=config, sets=sets or (), environ=os.environ)
+    outcome = settings.resolve(preset=name, file=config, sets=sets or (), environ=os.environ)
     if as_json:
-        tree = answer.config.model_dump(mode="json", by_alias=True)
-        shown = name if config or name else settings.DEFAULT_PRESET
-        print_json({"preset": shown, "config": tree, "origins": answer.origins})
+        tree = outcome.config.model_dump(mode="json", by_alias=True)
+        preset = name if config or name else settings.DEFAULT_PRESET
+        print_json({"preset": preset, "config": tree, "origins": outcome.origins})
     else:
-        typer.echo(settings.to_yaml(answer.config, answer.origins), nl=False)
+        typer.echo(settings.to_yaml(outcome.config, outcome.origins), nl=False)
 
 
 @app.command()
@@ -79,11 +77,11 @@ def validate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check presets or YAML files, under every protocol unless they name one; exit code 2 if any fails."""
+    """Validate presets or YAML files, under every protocol unless they set one; exit with 2 on failure."""
     from engine.config import settings
 
-    known = [*settings.preset_names(), *(preset.name for preset in settings.own_presets())]
-    results = [(target, _problem(target)) for target in targets or known]
+    names = [*settings.preset_names(), *(preset.name for preset in settings.own_presets())]
+    results = [(target, _find_problem(target)) for target in targets or names]
     if as_json:
         print_json(
             {
@@ -100,7 +98,8 @@ def validate(
         raise typer.Exit(2)
 
 
-def _problem(target: str) -> dict[str, str] | None:
+def _find_problem(target: str) -> dict[str, str] | None:
+    """Return the error of an invalid preset or file; None where it is valid."""
     from engine.config import settings
     from engine.errors import UserError
 

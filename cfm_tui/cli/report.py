@@ -1,9 +1,9 @@
-"""`cfm report`: one page with every figure of a run, or of several beside each other."""
+"""`cfm report`: write one HTML page with every figure of a run, or of several side by side."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,34 +21,35 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The HTML file.", show_default="report-NAME.html here")
     ] = None,
-    png: Annotated[Path | None, typer.Option(help="A folder for each figure as PNG, too.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Also save each figure as PNG in this folder.")] = None,
     device: Device = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw what runs left into one self-contained HTML file: images, losses, spectra, similarity, accuracies.
+    """Write images, losses, spectra, similarity and accuracies of runs into one self-contained HTML file.
 
-    With --json, the numbers of every figure are printed, and the file is written where --out says so.
+    With --json, print the numbers of every figure, and write the file only if --out is given.
     """
     from cfm_tui.display.progress import open_display
 
     with open_display(quiet) as display:
-        made = _made(runs, device, display)
-        path = out if out is not None or as_json else _place(runs)
+        built = _build_report(runs, device, display)
+        path = out if out is not None or as_json else _choose_default_path(runs)
         if path is not None:
-            made.save(path)
-        pictures = made.save_pictures(png) if png is not None else []
+            built.save(path)
+        pictures = built.save_pictures(png) if png is not None else []
     if as_json:
-        print_json(_document(made, path, pictures))
+        files = {"html": None if path is None else str(path), "png": [str(each) for each in pictures]}
+        print_json({**files, **built.numbers()})
         return
-    for own in made.subjects:
-        for each in own.missing:
-            hint = f" → {each.hint}" if each.hint else ""
-            typer.echo(f"{own.name}: no {each.what}: {each.why}{hint}", err=True)
+    for subject in built.subjects:
+        for missing in subject.missing:
+            hint = f" → {missing.hint}" if missing.hint else ""
+            typer.echo(f"{subject.name}: no {missing.what}: {missing.why}{hint}", err=True)
     typer.echo(str(path))
 
 
-def _made(names: list[str], device: str | None, display: Display) -> Report:
+def _build_report(names: list[str], device: str | None, display: Display) -> Report:
     from engine.report import document
 
     runs = document.runs_of(names)
@@ -58,15 +59,10 @@ def _made(names: list[str], device: str | None, display: Display) -> Report:
     from engine.report.lens import Finder
     from engine.runs.artefacts import ComputeContext
 
-    place = ComputeContext(devices.choose(device or "auto"), store.Cache())
-    return display.follow(document.make(runs, Finder(place, display.reading), names, display.say))
+    context = ComputeContext(devices.choose(device or "auto"), store.Cache())
+    return display.follow(document.make(runs, Finder(context, display.reading), names, display.say))
 
 
-def _place(names: list[str]) -> Path:
-    """In the current folder: a run's own is for what belongs to the run."""
+def _choose_default_path(names: list[str]) -> Path:
+    """Return a path in the current folder: a run's folder holds only files of the run."""
     return Path(f"report-{Path(names[0]).resolve().name}.html" if len(names) == 1 else "report.html")
-
-
-def _document(made: Report, path: Path | None, pictures: list[Path]) -> dict[str, Any]:
-    files = {"html": None if path is None else str(path), "png": [str(each) for each in pictures]}
-    return {**files, **made.numbers()}

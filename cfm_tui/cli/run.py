@@ -1,4 +1,4 @@
-"""`cfm run` and `cfm resume`: one experiment from its data, or from where it was left, to its numbers."""
+"""`cfm run` and `cfm resume`: run an experiment from its data, or from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from engine.config.settings import Resolved
 
 Detach = Annotated[
-    bool, typer.Option("--detach", help="Go on in a process of its own that outlives this terminal.")
+    bool, typer.Option("--detach", help="Run in a separate process that outlives this terminal.")
 ]
-JOIN_SECONDS = 0.2  # how often the main thread tells of signals while the engine works
+JOIN_SECONDS = 0.2  # between two reports of signals while the engine works
 
 
 def run(
@@ -36,10 +36,10 @@ def run(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Distil a data set and measure what the images are worth: squeeze, recover, relabel, validate.
+    """Distil a data set and evaluate the images: squeeze, recover, relabel, validate.
 
-    Without arguments: the embedded digits, in about a minute or two. With --out of a run that was
-    cut, goes on with it.
+    Without arguments, distil the embedded digits in a minute or two. If --out is an interrupted run,
+    resume it.
     """
     from engine.config import settings
 
@@ -61,9 +61,9 @@ def resume(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Go on with a run from its last save point, with the settings that it was begun with.
+    """Resume a run from its last checkpoint with its original settings.
 
-    A setting may be changed as long as the stages that read it have left nothing yet.
+    A setting may be changed until a stage that reads it has saved something.
     """
     from engine import store
     from engine.runs.resume import stored_config
@@ -77,70 +77,72 @@ def resume(
 def begin(
     resolved: Resolved, folder: Path | None, name: str, *, detach: bool, as_json: bool, quiet: bool
 ) -> None:
-    """Compute a run, or hand it to a process of its own, and print what came out."""
+    """Compute a run and print its results, or start it in a separate process with `detach`."""
     from cfm_tui.display.progress import open_display
     from engine.config import settings
 
     command, results = ["cfm", *sys.argv[1:]], None
     with open_display(quiet) as display:
-        if brought := settings.by_method(resolved):
-            display.say(f"method {resolved.config.objective.method}: {' '.join(settings.as_sets(brought))}")
+        if set_by_method := settings.by_method(resolved):
+            assignments = " ".join(settings.as_sets(set_by_method))
+            display.say(f"method {resolved.config.objective.method}: {assignments}")
         display.say("loading")
         from engine.runs import launch
 
         if detach:
-            _, owned = launch.prepare_run(resolved, folder, name, command, display.reading)
-            owned.release()
-            place = owned.folder
+            _, locked_run = launch.prepare_run(resolved, folder, name, command, display.reading)
+            locked_run.release()
+            run_folder = locked_run.folder
         else:
-            results, place = _compute(resolved, folder, name, command, display)
+            results, run_folder = _compute(resolved, folder, name, command, display)
     if results is None:
-        _detach(place, as_json)
+        _detach(run_folder, as_json)
     elif as_json:
-        print_json({**results, "folder": str(place)})
+        print_json({**results, "folder": str(run_folder)})
     else:
         from cfm_tui.display.tables import results_table
 
-        typer.echo(results_table(results) + f"\n\n{place}")
+        typer.echo(results_table(results) + f"\n\n{run_folder}")
 
 
 def _compute(
     resolved: Resolved, folder: Path | None, name: str, command: list[str], display: Display
 ) -> tuple[dict[str, Any], Path]:
-    """The run's results and its folder; signals steer it, which is why it has a thread of its own.
+    """Compute a run on an engine thread while this one handles signals; return its results and folder.
 
-    All of it is on that one thread: OpenMP gives each thread that computes threads of its own, and where
-    there are more of those than processors, small networks take almost twice as long.
+    Everything is computed on that one thread: OpenMP gives each computing thread its own worker threads,
+    and with more of these than processors, small networks take almost twice as long.
     """
     from cfm_tui.process import signals
     from engine.runs import launch
     from engine.runs.control import Control
     from engine.runs.thread import Engine
 
-    control, places = Control(), list[Path]()
-    opened, heard = threading.Event(), threading.Event()
+    control, opened_folders = Control(), list[Path]()
+    opened, signals_handled = threading.Event(), threading.Event()
 
-    def at_work(place: Path) -> None:
-        places.append(place)
+    def on_open(run_folder: Path) -> None:
+        opened_folders.append(run_folder)
         opened.set()
-        heard.wait()  # from its first moment on, signals reach the run
+        signals_handled.wait()  # so that the run receives signals from its start
 
     engine = Engine(
-        launch.run_experiment(resolved, folder, name, command, control, display.reading, at_work),
+        launch.run_experiment(resolved, folder, name, command, control, display.reading, on_open),
         display.hear,
     )
     engine.start()
     while engine.is_alive() and not opened.wait(JOIN_SECONDS):
-        pass  # there is nothing to save yet: a signal ends the process
-    with signals.handled(control, display.say) as came:
-        heard.set()
+        pass  # nothing to save yet: a signal ends the process
+    with signals.handled(control, display.say) as received:
+        signals_handled.set()
         while engine.is_alive():
             engine.join(JOIN_SECONDS)
-            came.tell()
-    return engine.result(), places[0]
+            received.tell()
+    return engine.result(), opened_folders[0]
 
 
 def _detach(folder: Path, as_json: bool) -> None:
+    """Resume a run in a separate process, and print how to follow it."""
     from cfm_tui.process.detach import detached
 
     pid = detached(folder)

@@ -1,4 +1,4 @@
-"""`cfm runs` and `cfm show`: what was run, what came out, and how the images look."""
+"""`cfm runs` and `cfm show`: list runs, and show a run's results and images."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ if TYPE_CHECKING:
 
 def runs(
     folder: Annotated[
-        Path | None, typer.Option(help="Where runs lie.", show_default="$CFM_RUNS, else runs")
+        Path | None, typer.Option(help="The folder of runs.", show_default="$CFM_RUNS, else runs")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List the runs, oldest first."""
     from engine import store
 
-    place = folder or store.runs_folder()
-    found = [_summary(run) for run in store.list_runs(place)]
+    runs_folder = folder or store.runs_folder()
+    summaries = [_summarise(run) for run in store.list_runs(runs_folder)]
     if as_json:
-        print_json({"folder": str(place), "runs": found})
+        print_json({"folder": str(runs_folder), "runs": summaries})
     else:
         from cfm_tui.display.tables import runs_table
 
-        typer.echo(runs_table(found) if found else f"no runs in {place}")
-        for lost in (entry for entry in found if entry["state"] == "lost"):
-            typer.echo(
-                f"→ the process of {lost['name']} is gone: `cfm resume {lost['folder']}` goes on with it"
-            )
+        typer.echo(runs_table(summaries) if summaries else f"no runs in {runs_folder}")
+        for lost in (entry for entry in summaries if entry["state"] == "lost"):
+            typer.echo(f"→ the process of {lost['name']} is gone: `cfm resume {lost['folder']}` resumes it")
 
 
-def _summary(run: StoredRun) -> dict[str, Any]:
+def _summarise(run: StoredRun) -> dict[str, Any]:
+    """Return a run's entry in the list; its state is "damaged" where a file cannot be read."""
     from engine.errors import UserError
 
     entry: dict[str, Any] = {"name": run.name, "folder": str(run.folder), "state": "damaged", "created": None}
@@ -62,46 +61,50 @@ def _summary(run: StoredRun) -> dict[str, Any]:
 def show(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name.")],
     thumbnails: Annotated[
-        int, typer.Option(min=0, max=1000, help="Distilled images to show, at most; 0 for none.")
+        int, typer.Option(min=0, max=1000, help="Most distilled images to show; 0 for none.")
     ] = 10,
-    width: Annotated[int, typer.Option(min=4, max=200, help="Columns of one image.")] = 24,
+    width: Annotated[int, typer.Option(min=4, max=200, help="Width of an image in characters.")] = 24,
     betas: Annotated[
         bool,
-        typer.Option("--betas", help="All classes with β from left to right, instead of the first images."),
+        typer.Option(
+            "--betas", help="Show all classes, β falling to the right, instead of the first images."
+        ),
     ] = False,
-    losses: Annotated[bool, typer.Option("--losses", help="Losses by iteration, of every layer.")] = False,
+    losses: Annotated[
+        bool, typer.Option("--losses", help="Draw the losses of every layer by iteration.")
+    ] = False,
     spectra: Annotated[
-        bool, typer.Option("--spectra", help="Spectra of every layer, and the filter.")
+        bool, typer.Option("--spectra", help="Draw the spectra of every layer and the filter.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show a run: its results, and distilled images as text. `cfm report` draws it all on one page."""
+    """Show a run's results and distilled images as text; `cfm report` draws everything on one page."""
     from engine import store
 
-    found = store.find(run)
-    results = found.results()
+    stored = store.find(run)
+    results = stored.results()
     if as_json:
-        print_json({**_summary(found), "status": found.status(), "results": results})
+        print_json({**_summarise(stored), "status": stored.status(), "results": results})
         return
     from cfm_tui.display.tables import results_table, status_line
 
-    typer.echo(f"{found.name}: {status_line(found.status(), found.state())}\n")
+    typer.echo(f"{stored.name}: {status_line(stored.status(), stored.state())}\n")
     typer.echo(results_table(results) if results is not None else "no results yet")
-    if thumbnails and not betas and found.has_images():
-        _show_images(found, thumbnails, width)
+    if thumbnails and not betas and stored.has_images():
+        _show_images(stored, thumbnails, width)
     if betas or losses or spectra:
-        _show_drawn(found, width if betas else 0, losses, spectra)
+        _show_plots(stored, width if betas else 0, losses, spectra)
 
 
-def _show_drawn(run: StoredRun, columns: int, losses: bool, spectra: bool) -> None:
-    """columns: of one image of the β grid; 0 for none."""
-    from cfm_tui.cli import drawn
+def _show_plots(run: StoredRun, columns: int, losses: bool, spectra: bool) -> None:
+    """Print the requested plots. columns: width of an image of the β grid; 0 for no grid."""
+    from cfm_tui.cli import text_plots
 
-    parts = [drawn.beta_grid(run, columns)] if columns else []
-    parts += [drawn.losses(run)] if losses else []
-    parts += [drawn.spectra(run)] if spectra else []
-    for part in parts:
-        typer.echo(f"\n{part}")
+    plots = [text_plots.draw_beta_grid(run, columns)] if columns else []
+    plots += [text_plots.draw_losses(run)] if losses else []
+    plots += [text_plots.draw_spectra(run)] if spectra else []
+    for plot in plots:
+        typer.echo(f"\n{plot}")
 
 
 def _show_images(run: StoredRun, count: int, columns: int) -> None:
@@ -109,19 +112,19 @@ def _show_images(run: StoredRun, count: int, columns: int) -> None:
     from cfm_tui.display.progress import beta_text
     from engine.store.images import to_bytes
 
-    found = run.images(first=count)
+    images = run.images(first=count)
     labels = [
-        f"{found.classes[label]} {beta_text(beta)}".rstrip()
-        for label, beta in zip(found.labels_N, found.beta_N, strict=True)
+        f"{images.classes[label]} {beta_text(beta)}".rstrip()
+        for label, beta in zip(images.labels_N, images.beta_N, strict=True)
     ]
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    true = os.environ.get("COLORTERM") in ("truecolor", "24bit")
+    in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    has_true_colour = os.environ.get("COLORTERM") in ("truecolor", "24bit")
     text = grid(
-        to_bytes(found.images_NCHW),
+        to_bytes(images.images_NCHW),
         labels,
         width=shutil.get_terminal_size().columns,
         columns=columns,
-        mode="half" if colour else "ascii",
-        colours="true" if true else 256,
+        mode="half" if in_colour else "ascii",
+        colours="true" if has_true_colour else 256,
     )
     typer.echo(f"\n{text}")

@@ -1,4 +1,4 @@
-"""`cfm score`: the objective's terms and spectra of any set of images."""
+"""`cfm score`: compute the objective's terms and spectra of any set of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def score(
-    images: Annotated[Path, typer.Argument(help="A folder of class folders, a run or its name, a picture.")],
+    images: Annotated[
+        Path, typer.Argument(help="A folder of class folders, a run or its name, or an image file.")
+    ],
     teacher: Teacher = None,
     dataset: Annotated[str | None, typer.Option(help="The real data set; see cfm data list.")] = None,
     data_root: DataRoot = None,
@@ -24,7 +26,7 @@ def score(
     config: ConfigFile = None,
     sets: Sets = None,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="The class of one picture.", show_default="its folder")
+        str | None, typer.Option("--class", help="The class of an image file.", show_default="its folder")
     ] = None,
     device: Device = None,
     as_json: Json = False,
@@ -32,7 +34,7 @@ def score(
 ) -> None:
     """Score images against a data set: each filter and signal term, CE, and spectra, layer by layer.
 
-    Terms are unweighted and un-augmented, over the whole set at once. Without a teacher, one is squeezed.
+    Terms are unweighted, without augmentation, and over the whole set. Without --teacher, one is trained.
     """
     from cfm_tui.display.progress import open_display
     from engine.config import settings
@@ -64,24 +66,24 @@ def _score(config: Config, path: Path, class_name: str | None, display: Display)
     from engine.importers import folders
     from engine.runs import artefacts, scoring
 
-    path = _named(path)
+    path = _resolve_path(path)
     folders.require_images(path)
     artefacts.require_teacher(config)
-    place = artefacts.ComputeContext(devices.choose(config.device), store.Cache())
+    context = artefacts.ComputeContext(devices.choose(config.device), store.Cache())
     data = load(config.data, progress=display.reading)
     images = folders.read_images(path, data.train, class_name)
-    teacher = display.follow(scoring.teacher_of(config, data, place))
-    found = display.follow(scoring.score(config, data, teacher, images, place))
+    teacher = display.follow(scoring.teacher_of(config, data, context))
+    scores = display.follow(scoring.score(config, data, teacher, images, context))
     return {
         "images": {"path": str(path), "count": len(images)},
         "dataset": {"name": data.name, "fingerprint": data.fingerprint},
         "teacher": {"architecture": config.backbone.name, "fingerprint": backbones.fingerprint(teacher)},
-        **found,
+        **scores,
     }
 
 
-def _named(path: Path) -> Path:
-    """A path that is there as it stands, else the run of that name."""
+def _resolve_path(path: Path) -> Path:
+    """Return the path itself if it exists, else the folder of the run of that name."""
     from engine import store
 
     run = store.runs_folder() / path

@@ -1,4 +1,4 @@
-"""`cfm sweep`: many experiments, told by what they share and what they vary, as one command."""
+"""`cfm sweep`: run many experiments that share some settings and vary others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from cfm_tui.cli.common import DataRoot, Json, Quiet, Sets, Teacher, print_json
 if TYPE_CHECKING:
     from cfm_tui.display.sweep_progress import Lines
     from cfm_tui.process.sweep_runner import Sweeper
-    from engine.store.sweeps import StoredSweep
     from engine.sweep.description import Options
     from engine.sweep.points import Point
 
@@ -27,12 +26,12 @@ Target = Annotated[
     str,
     typer.Argument(metavar="SWEEP", help="table2 … table5, figure2, figure6; a YAML file; a sweep's folder."),
 ]
-Several = Annotated[str | None, typer.Option(metavar="A,B", help="Instead of what the sweep says.")]
+Several = Annotated[str | None, typer.Option(metavar="A,B", help="Values that override the sweep's.")]
 Budget = Annotated[
     float | None,
     typer.Option(
-        callback=lambda share: _share(share),
-        help="Share of epochs and iterations to spend, e.g. 0.1 on a laptop.",
+        callback=lambda budget: _check_budget(budget),
+        help="Fraction of epochs and iterations to run, e.g. 0.1 on a laptop.",
     ),
 ]
 Grid = Annotated[
@@ -40,15 +39,18 @@ Grid = Annotated[
     typer.Option("--grid", metavar="KEY=[…]", help="Another axis, e.g. seed=[0,1,2]; repeatable."),
 ]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="Points at once.", show_default="1, or one a device")
+    int | None,
+    typer.Option(
+        min=1, max=1000, help="Points that run at the same time.", show_default="1, or one per device"
+    ),
 ]
 Devices = Annotated[
     str | None, typer.Option(metavar="A,B", help="Devices for the points, e.g. cuda:0,cuda:1.")
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="The sweep's folder.", show_default="one in runs/ named by the sweep")
+    Path | None, typer.Option(help="The sweep's folder.", show_default="runs/NAME, named after the sweep")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the points, and what they differ in.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the points and their differing settings.")]
 
 
 def sweep(
@@ -68,41 +70,41 @@ def sweep(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run every point of a sweep, or what is left of them; `cfm table` then compares them.
+    """Run every point of a sweep; `cfm table` then compares them.
 
-    Points that are finished are not run again, those that were cut go on. Exit code 1 where one failed.
+    Finished points are skipped, interrupted ones are resumed. Exit with 1 if a point failed.
     """
     from engine.sweep.description import Options
 
-    ipcs, axes = [_whole(text) for text in _listed(ipc)], _axes(grid or ())
-    given = {"data.root": data_root, "backbone.teacher": teacher}
-    options = Options(_listed(dataset), _listed(backbone), ipcs, budget, sets or (), axes, given)
-    slots = _slots(jobs, devices)
-    folder, points, describe = _planned(target, options, out)
+    ipcs, axes = [_parse_integer(text) for text in _split_list(ipc)], _parse_axes(grid or ())
+    overrides = {"data.root": data_root, "backbone.teacher": teacher}
+    options = Options(_split_list(dataset), _split_list(backbone), ipcs, budget, sets or (), axes, overrides)
+    slots = _assign_devices(jobs, devices)
+    folder, points, describe = _plan_sweep(target, options, out)
     if dry_run:
         _print_points(folder, points, as_json)
         return
-    done = _run(folder, points, describe, slots, quiet)
-    _tell(done, as_json)
+    sweeper = _run_points(folder, points, describe, slots, quiet)
+    _report_outcome(sweeper, as_json)
 
 
-def _share(budget: float | None) -> float | None:
+def _check_budget(budget: float | None) -> float | None:
     if budget is not None and not 0 < budget <= 1:
-        raise typer.BadParameter(f"{budget:g} is no share: give more than 0 and at most 1")
+        raise typer.BadParameter(f"{budget:g} is not a fraction; give more than 0 and at most 1")
     return budget
 
 
-def _listed(text: str | None) -> list[str]:
+def _split_list(text: str | None) -> list[str]:
     return [part for part in (text or "").replace(",", " ").split() if part]
 
 
-def _whole(text: str) -> int:
+def _parse_integer(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < len(text) <= 9:
-        raise typer.BadParameter(f"--ipc {text[:20]!r} is no whole number")
+        raise typer.BadParameter(f"--ipc {text[:20]!r} is not a whole number")
     return int(text)
 
 
-def _axes(texts: Sequence[str]) -> dict[str, list[Any]]:
+def _parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
     from engine.config import yaml_io
 
     axes = {}
@@ -110,38 +112,43 @@ def _axes(texts: Sequence[str]) -> dict[str, list[Any]]:
         key, equals, value = text.partition("=")
         values = yaml_io.parse(value, f"--grid {key}") if equals else None
         if not isinstance(values, list) or not values:
-            raise typer.BadParameter(f"--grid {text[:60]!r} is not KEY=[…], as seed=[0,1,2]")
+            raise typer.BadParameter(f"--grid {text[:60]!r} is not KEY=[…], e.g. seed=[0,1,2]")
         axes[key.strip()] = values
     return axes
 
 
-def _slots(jobs: int | None, devices: str | None) -> list[str | None]:
-    """The device of each point that may run at once; None: what its settings say."""
-    names: list[str | None] = [*_listed(devices)]
-    names = names or [None]
-    return [names[number % len(names)] for number in range(jobs or len(names))]
+def _assign_devices(jobs: int | None, devices: str | None) -> list[str | None]:
+    """Return the device of each slot, i.e. of each point that runs at the same time.
+
+    None: the device of the point's settings.
+    """
+    names: list[str | None] = [*_split_list(devices)] or [None]
+    return [names[slot % len(names)] for slot in range(jobs or len(names))]
 
 
-def _planned(target: str, options: Options, out: Path | None) -> tuple[Path, list[Point], Describe | None]:
-    """The sweep's folder and points, and what tells what is to be written of it: None where it is there."""
+def _plan_sweep(target: str, options: Options, out: Path | None) -> tuple[Path, list[Point], Describe | None]:
+    """Return a sweep's folder, its points, and a function that builds its manifest.
+
+    The function is None for an existing sweep, whose manifest is already stored.
+    """
     from engine import store
     from engine.errors import UserError
     from engine.store import sweeps
     from engine.sweep import description, folder, points
 
-    given = Path(target)
-    if sweeps.is_sweep(given):
+    path = Path(target)
+    if sweeps.is_sweep(path):
         if not options.nothing():
             raise UserError(
                 "usage",
-                f"{target} is a sweep that was begun: its settings are those of its points",
-                "leave the options out; --jobs and --devices may be given",
+                f"{target} is an existing sweep, whose settings cannot be changed",
+                "remove the options, except --jobs and --devices",
             )
-        return given, folder.points_of(sweeps.StoredSweep(given)), None
+        return path, folder.points_of(sweeps.StoredSweep(path)), None
     name, sweep = description.read(target)
-    found = points.expand(sweep, options, os.environ)
-    where = out or store.runs_folder() / _folder_name(name, options)
-    return where, found, partial(folder.manifest, name, sweep, options)
+    sweep_folder = out or store.runs_folder() / _folder_name(name, options)
+    expanded = points.expand(sweep, options, os.environ)
+    return sweep_folder, expanded, partial(folder.manifest, name, sweep, options)
 
 
 def _folder_name(name: str, options: Options) -> str:
@@ -153,40 +160,44 @@ def _folder_name(name: str, options: Options) -> str:
 
 def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
     if as_json:
-        told = [
+        entries = [
             {"name": point.name, "row": point.row, "column": point.column, "preset": point.preset}
             | {"says": point.says, "scaled": point.scaled}
             for point in points
         ]
-        print_json({"folder": str(folder), "points": told})
+        print_json({"folder": str(folder), "points": entries})
         return
     from cfm_tui.display.progress import format_count
     from cfm_tui.display.tables import aligned
     from engine.config import settings
 
-    common = _common(points)
-    rows = [["point", "preset", "differs in"]]
+    common = _common_keys(points)
+    rows = [["point", "preset", "differing settings"]]
     for point in points:
-        said = {key: value for key, value in point.says.items() if key not in common}
-        rows.append([point.name, point.preset, " ".join(settings.as_sets(said)) or "—"])
+        differing = {key: value for key, value in point.says.items() if key not in common}
+        rows.append([point.name, point.preset, " ".join(settings.as_sets(differing)) or "—"])
     typer.echo(aligned(rows) + f"\n\n{format_count(len(points), 'points')} in {folder}")
     for key, pair in sorted({(key, tuple(pair)) for point in points for key, pair in point.scaled.items()}):
         typer.echo(f"budget: {key} {pair[0]} → {pair[1]}")
 
 
-def _common(points: Sequence[Point]) -> set[str]:
-    """Keys that all points set alike."""
+def _common_keys(points: Sequence[Point]) -> set[str]:
+    """Return the keys that all points set to the same value."""
     first = points[0].says
     return {key for key in first if all(key in each.says and each.says[key] == first[key] for each in points)}
 
 
-def _run(
+def _run_points(
     folder: Path,
     points: list[Point],
     describe: Describe | None,
     slots: list[str | None],
     quiet: bool,
 ) -> Sweeper:
+    """Run the points that are not finished. describe: see `_plan_sweep`; slots: the device of each.
+
+    Raises UserError where the folder holds another sweep or a device is missing, Stopped after a signal.
+    """
     from cfm_tui.display import sweep_progress
     from cfm_tui.process.sweep_runner import Sweeper, finished
     from engine.device import choose
@@ -203,47 +214,49 @@ def _run(
         with sweep_progress.opened(quiet, len(slots)) as display:
             if manifest is not None:
                 folders.refuse_another(folder, manifest)
-            left = [point for point in points if not finished(stored.run(point.name))]
+            unfinished = [point for point in points if not finished(stored.run(point.name))]
             for device in filter(None, dict.fromkeys(slots)):
                 choose(device)
-            given = check([_placed(point, slots) for point in left])
-            folders.refuse_other_things(folder, given)
-            stored = folders.written(folder, manifest, given)
-            sweeper = Sweeper(stored, points, slots, display, _threads(len(slots)))
-            _follow(sweeper, display)
+            inputs = check([_with_device(point, slots[0]) for point in unfinished])
+            folders.refuse_other_things(folder, inputs)
+            stored = folders.written(folder, manifest, inputs)
+            sweeper = Sweeper(stored, points, slots, display, _threads_per_process(len(slots)))
+            _step_until_done(sweeper, display)
     finally:
         owner.release()
     return sweeper
 
 
-def _placed(point: Point, slots: Sequence[str | None]) -> Point:
-    """The point as it is computed on the first slot."""
-    device = slots[0]
-    return (
-        point if device is None else replace(point, config=point.config.model_copy(update={"device": device}))
-    )
+def _with_device(point: Point, device: str | None) -> Point:
+    """Return the point with its device overridden, unless `device` is None."""
+    if device is None:
+        return point
+    return replace(point, config=point.config.model_copy(update={"device": device}))
 
 
-def _threads(jobs: int) -> int | None:
-    """Threads of each process, so that all together have as many as there are processors."""
+def _threads_per_process(jobs: int) -> int | None:
+    """Return the threads of each process, so that all together use as many as there are processors.
+
+    None for a single process, which chooses by itself.
+    """
     if jobs == 1:
         return None
-    known = getattr(os, "sched_getaffinity", None)
-    count = len(known(0)) if known is not None else os.cpu_count() or 1
-    return max(1, count // jobs)
+    get_affinity = getattr(os, "sched_getaffinity", None)
+    processors = len(get_affinity(0)) if get_affinity is not None else os.cpu_count() or 1
+    return max(1, processors // jobs)
 
 
-def _follow(sweeper: Sweeper, display: Lines) -> None:
-    """All points; signals stop them as they stop a run."""
+def _step_until_done(sweeper: Sweeper, display: Lines) -> None:
+    """Run all points, forwarding signals to them. Raises Stopped where a signal stopped the sweep."""
     from cfm_tui.process import signals
     from cfm_tui.process.sweep_runner import POLL_SECONDS
     from engine.errors import Stopped
     from engine.runs.control import Control
 
     control = Control()
-    with signals.handled(control, display.say) as came:
+    with signals.handled(control, display.say) as received:
         while sweeper.step():
-            came.tell()
+            received.tell()
             for command, by in control.take():
                 if command == "stop":
                     sweeper.stop(by)
@@ -253,36 +266,37 @@ def _follow(sweeper: Sweeper, display: Lines) -> None:
     if sweeper.stopping is not None:
         folder = sweeper.stored.folder
         stopped = Stopped(sweeper.stopping, folder)
-        stopped.hint = f"`cfm sweep {folder}` goes on with it"
+        stopped.hint = f"`cfm sweep {folder}` resumes it"
         raise stopped
 
 
-def _tell(sweeper: Sweeper, as_json: bool) -> None:
-    """What came of it; exit code 1 where a point failed."""
+def _report_outcome(sweeper: Sweeper, as_json: bool) -> None:
+    """Print the state of every point. Raises typer.Exit(1) where one failed."""
     stored, states = sweeper.stored, sweeper.schedule.states
     failed = sweeper.schedule.named("failed", "stopped")
     if as_json:
-        print_json(
-            {"folder": str(stored.folder), "points": [_told(stored, sweeper, name) for name in states]}
-        )
+        entries = [_summarise_point(sweeper, name) for name in states]
+        print_json({"folder": str(stored.folder), "points": entries})
     else:
         typer.echo(f"{len(states) - len(failed)} of {len(states)} points are done; {stored.folder}")
         for name in failed:
-            typer.echo(f"{name}: {states[name]}, {sweeper.messages[name] or 'by somebody else'}")
-        again = f"`cfm sweep {stored.folder}` tries them again"
-        typer.echo(f"→ {again if failed else f'`cfm table {stored.folder}` compares them'}")
+            typer.echo(f"{name}: {states[name]}, {sweeper.messages[name] or 'by another process'}")
+        command, effect = ("sweep", "retries") if failed else ("table", "compares")
+        typer.echo(f"→ `cfm {command} {stored.folder}` {effect} them")
     if failed:
         raise typer.Exit(1)
 
 
-def _told(stored: StoredSweep, sweeper: Sweeper, name: str) -> dict[str, Any]:
-    results = stored.run(name).results() if sweeper.schedule.states[name] == "done" else None
+def _summarise_point(sweeper: Sweeper, name: str) -> dict[str, Any]:
+    """Return a point's entry in the JSON output."""
+    stored, state = sweeper.stored, sweeper.schedule.states[name]
+    results = stored.run(name).results() if state == "done" else None
     summary = results["summary"] if results is not None else {}
     return {
         "name": name,
         "folder": str(stored.folder / name),
-        "state": sweeper.schedule.states[name],
-        "message": sweeper.messages[name] if sweeper.schedule.states[name] != "done" else "",
+        "state": state,
+        "message": sweeper.messages[name] if state != "done" else "",
         "accuracy": summary.get("accuracy"),
         "control": summary.get("control"),
     }

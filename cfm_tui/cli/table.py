@@ -1,4 +1,4 @@
-"""`cfm table`: what a sweep's runs say together, beside the paper's numbers and the control."""
+"""`cfm table`: compare the runs of a sweep with the paper's numbers and the control."""
 
 from __future__ import annotations
 
@@ -28,45 +28,45 @@ def table(
         typer.Option(
             "--format",
             help="text, markdown, latex, csv or json.",
-            show_default="by --out's ending, else text",
+            show_default="by --out's suffix, else text",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write it into this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the table into this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Method × setting: mean ± std, the paper's numbers, the control, and what exceeds the noise."""
-    form = _form("json" if as_json else form, out)
-    from engine.report.tables import table as computed
+    """Compare methods by setting: mean ± std, the paper's numbers, the control, significant differences."""
+    form = _choose_format("json" if as_json else form, out)
+    from engine.report.tables import table as build_table
 
-    document = computed(targets, against)
-    written = _written(document, form)
+    text = _format_table(build_table(targets, against), form)
     if out is None:
-        typer.echo(written)
+        typer.echo(text)
         return
     from engine.store.files import make_folder, write
 
     make_folder(out.absolute().parent)
-    write(out, (written + "\n").encode())
+    write(out, (text + "\n").encode())
     if as_json:
-        typer.echo(written)
+        typer.echo(text)
 
 
-def _form(form: str | None, out: Path | None) -> str:
-    known = ("text", "markdown", "latex", "csv", "json")
+def _choose_format(form: str | None, out: Path | None) -> str:
+    """Return --format if given, else the format of --out's suffix, else "text"."""
+    formats = ("text", "markdown", "latex", "csv", "json")
     if form is None and out is not None:
         if out.suffix.lower() not in SUFFIXES:
             raise typer.BadParameter(
-                f"--out {out.name[:60]!r} does not end in {', '.join(SUFFIXES)}; say --format"
+                f"--out {out.name[:60]!r} does not end in {', '.join(SUFFIXES)}; give --format"
             )
         return SUFFIXES[out.suffix.lower()]
     if form is None:
         return "text"
-    if form not in known:
-        raise typer.BadParameter(f"--format {form[:20]!r} is none of {', '.join(known)}")
+    if form not in formats:
+        raise typer.BadParameter(f"--format {form[:20]!r} is not one of {', '.join(formats)}")
     return form
 
 
-def _written(document: Mapping[str, Any], form: str) -> str:
+def _format_table(document: Mapping[str, Any], form: str) -> str:
     if form == "json":
         import json
 

@@ -1,4 +1,4 @@
-"""`cfm validate`: any distilled set under the one evaluator, as a run of its own."""
+"""`cfm validate`: evaluate an existing distilled set as a run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ Set = Annotated[
 Dataset = Annotated[str | None, typer.Option(help="The real data set; see cfm data list.")]
 Space = Annotated[
     str | None,
-    typer.Option(help="Of a .pt file's values: normalised, pixels, zca.", show_default="by its kind"),
+    typer.Option(
+        help="Value range of a .pt file: normalised, pixels, zca.", show_default="by the kind of file"
+    ),
 ]
 Experiment = Annotated[
-    int | None, typer.Option(help="Which set of a file of several, from 0.", show_default="0")
+    int | None, typer.Option(help="Index of the set in a file with several sets, from 0.", show_default="0")
 ]
 Labels = Annotated[
-    Path | None, typer.Option(help="SRe²L's label files of the set.", show_default="the teacher's own")
+    Path | None,
+    typer.Option(help="Folder of SRe²L label files of the set.", show_default="labels by the teacher"),
 ]
 Out = Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new one in runs/")]
 
@@ -49,11 +52,11 @@ def validate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a distilled set that is there already: students and control, as `cfm run` measures its own.
+    """Evaluate an existing distilled set: train students on it and on the control, as `cfm run` does.
 
-    Of a run, its own settings hold where neither --preset nor --config is given.
+    If the set is a run and neither --preset nor --config is given, the run's settings apply.
     """
-    path = _found(images)
+    path = _find_set(images)
     given = {
         "given.images": path,
         "given.space": space,
@@ -64,29 +67,32 @@ def validate(
         "backbone.teacher": teacher,
         "device": device,
     }
-    resolved = _resolved(path, preset, config, sets or (), given)
+    resolved = _resolve_settings(path, preset, config, sets or (), given)
     begin(resolved, out, f"validate-{path.stem}", detach=detach, as_json=as_json, quiet=quiet)
 
 
-def _resolved(
+def _resolve_settings(
     path: Path, preset: str | None, config: Path | None, sets: Sequence[str], given: Mapping[str, object]
 ) -> Resolved:
     from engine import store
     from engine.config import settings
 
-    own = config is None and preset is None and store.is_run(path)
+    use_run_settings = config is None and preset is None and store.is_run(path)
     return settings.resolve(
         preset=preset,
-        file=path / "config.yaml" if own else config,
-        base=None if own else settings.DEFAULT_PRESET,
+        file=path / "config.yaml" if use_run_settings else config,
+        base=None if use_run_settings else settings.DEFAULT_PRESET,
         sets=sets,
         overrides=given,
         environ=os.environ,
     )
 
 
-def _found(name: str) -> Path:
-    """A path that is there as it stands, else the folder of the run of that name."""
+def _find_set(name: str) -> Path:
+    """Return the path itself if it exists, else the folder of the run of that name.
+
+    Raises UserError("data") where there is neither.
+    """
     from engine import store
     from engine.errors import UserError
 
@@ -96,5 +102,5 @@ def _found(name: str) -> Path:
     try:
         return store.find(name).folder
     except UserError as error:
-        advice = f"give a run, a folder of class folders, or a .pt or .safetensors file; {error.hint}"
-        raise UserError("data", f"{name} does not exist, and no run has that name", advice) from None
+        hint = f"give a run, a folder of class folders, or a .pt or .safetensors file; {error.hint}"
+        raise UserError("data", f"{name} does not exist, and no run has that name", hint) from None

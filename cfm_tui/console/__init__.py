@@ -1,1 +1,1 @@
-"""The interactive console: configure, launch, watch and steer runs in a terminal."""
+"""The interactive console: configure, launch, watch and control runs in a terminal."""

@@ -1,4 +1,4 @@
-"""The names of everything that a key does, by which a user gives it another."""
+"""The names of all key bindings, by which `console.yaml` remaps them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import cfm_tui.console.widgets as widgets
 from cfm_tui.console import app
 
 
-def names() -> list[str]:
-    """All of them, in alphabetical order."""
-    places = [app.__name__]
+def list_action_names() -> list[str]:
+    """Return the ids of all key bindings of the console, sorted."""
+    modules = [app.__name__]
     for package in (screens, widgets):
-        places += [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
-    found = set()
-    for place in places:
-        for _, kind in inspect.getmembers(importlib.import_module(place), inspect.isclass):
+        modules += [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+    binding_ids = set()
+    for module_name in modules:
+        for _, kind in inspect.getmembers(importlib.import_module(module_name), inspect.isclass):
             if issubclass(kind, DOMNode) and kind.__module__.startswith("cfm_tui."):
                 bindings = vars(kind).get("BINDINGS", ())
-                found |= {each.id for each in bindings if isinstance(each, Binding) and each.id}
-    return sorted(found)
+                binding_ids |= {each.id for each in bindings if isinstance(each, Binding) and each.id}
+    return sorted(binding_ids)

@@ -1,4 +1,4 @@
-"""The console as a Textual application: pages over each other, one timer, one run of its own at most."""
+"""The console as a Textual application: a stack of pages, one timer, and at most one run in this process."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
 from cfm_tui.console import export, themes
-from cfm_tui.console.driver import Aside, TerminalDriver
+from cfm_tui.console.driver import CapturedOutput, TerminalDriver
 from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGallery, OpenRun
 from cfm_tui.console.governor import Governor
 from cfm_tui.console.preferences import Preferences
 from cfm_tui.console.screens.base import Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, keys
 from cfm_tui.console.screens.runs import RunsPage
-from cfm_tui.console.shutdown import Leaving
+from cfm_tui.console.shutdown import Shutdown
 from cfm_tui.console.widgets.plain import AsciiFilter, only_changes
 from cfm_tui.display.terminal import Terminal
 from engine.errors import UserError
@@ -33,29 +33,31 @@ from engine.errors import UserError
 if TYPE_CHECKING:
     from cfm_tui.console.session import Session
 
-LOOK_SECONDS = 1.0  #: at most between looks at the terminal and the session
-QUIET_SECONDS = 1.0  #: after a key, in which nothing is drawn unasked beside a run at work here…
-LONGEST_SECONDS = 3.0  #: …but no longer than so many
+POLL_SECONDS = 1.0  #: longest time between two checks of the terminal and the session
+QUIET_SECONDS = 1.0  #: after a key press, without unrequested redraws while a run is computed here…
+LONGEST_SECONDS = 3.0  #: …but redraw at least this often
 
 
 class ConsoleApp(App[str]):
-    """Its result is what is printed once the terminal is free again.
+    """The console; its return value is the text to print after it closes.
 
-    runs: the folder whose runs are listed; None for the usual one. read_only: nothing is launched,
-    steered or deleted.
+    runs: the folder whose runs are listed; None for the default. read_only: forbids launching, controlling
+    and deleting runs.
     """
 
     CSS_PATH = "app.tcss"
     TITLE = "cfm-tui"
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q", "quit", "quit", id="app.quit", tooltip="Leave; asks where a run is at work here"),
-        Binding("question_mark", "help", "keys", id="app.help", tooltip="The keys that work here"),
+        Binding(
+            "q", "quit", "quit", id="app.quit", tooltip="Leave; asks first if a run is active in this console"
+        ),
+        Binding("question_mark", "help", "keys", id="app.help", tooltip="Show the keys that work here"),
         Binding(
             "ctrl+p", "command_palette", "palette", show=False, id="app.palette", tooltip="Find any command"
         ),
-        Binding("escape", "back", "back", show=False, id="app.back", tooltip="To the page before"),
-        Binding("r", "runs", "runs", show=False, id="app.runs", tooltip="All runs"),
+        Binding("escape", "back", "back", show=False, id="app.back", tooltip="Back to the previous page"),
+        Binding("r", "runs", "runs", show=False, id="app.runs", tooltip="List all runs"),
         Binding("n", "configure", "new", show=False, id="app.new", tooltip="Configure a new run"),
         Binding(
             "e",
@@ -63,10 +65,15 @@ class ConsoleApp(App[str]):
             "export",
             show=False,
             id="app.export",
-            tooltip="Save what is on screen, or a chart's data",
+            tooltip="Save the screen, or the data of a chart",
         ),
         Binding(
-            "t", "traceback", "error", show=False, id="app.traceback", tooltip="The last error's traceback"
+            "t",
+            "traceback",
+            "error",
+            show=False,
+            id="app.traceback",
+            tooltip="Show the traceback of the last error",
         ),
     ]
 
@@ -77,45 +84,45 @@ class ConsoleApp(App[str]):
         self.preferences, self.terminal, self.runs, self.read_only = preferences, terminal, runs, read_only
         self.image_mode = preferences.images
         self.session: Session | None = None
-        self.aside: Aside | None = None
+        self.captured_output: CapturedOutput | None = None
         self.opening: Launch | Configure | OpenRun | None = None
         self._governor = Governor()
-        self._trouble: tuple[str, str, str] | None = None
-        self._drawn = self._pressed = 0.0
-        self._undrawn = ""
-        self._leaving = Leaving(lambda: self.session, self._left)
+        self._last_error: tuple[str, str, str] | None = None
+        self._drawn_at = self._key_pressed_at = 0.0
+        self._reported_draw_error = ""
+        self._shutdown_guard = Shutdown(lambda: self.session, self._exit_from_thread)
         self.animation_level = "none"
-        if self.no_color:  # Textual's own answer is greys
+        if self.no_color:  # Textual's default filter shows greys
             self._filters = [each for each in self._filters if not isinstance(each, Monochrome)]
             self._filters.append(NoColor())
         if not terminal.unicode:
             self._filters.append(AsciiFilter())
 
     def on_mount(self) -> None:
-        """Themes, keys, the first page, the timer."""
+        """Set up themes and keys, show the first page, and start the timer."""
         for theme in themes.THEMES:
             self.register_theme(theme)
-        self.theme = self.preferences.theme or themes.fitting(self.terminal.colours)
+        self.theme = self.preferences.theme or themes.choose_theme(self.terminal.colours)
         self.set_keymap(self.preferences.keys)
         self.push_screen(RunsPage())
         if self.opening is not None:
             self.post_message(self.opening)
-        self.set_interval(min(1 / self.preferences.fps, LOOK_SECONDS), self._tick)
+        self.set_interval(min(1 / self.preferences.fps, POLL_SECONDS), self._tick)
         if threading.current_thread() is threading.main_thread():
-            self._leaving.listen()
+            self._shutdown_guard.install_handlers()
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         super()._display(screen, only_changes(renderable))
 
     @property
     def failed(self) -> BaseException | None:
-        """What ended the application, if it did not end as it should."""
+        """The exception that ended the application; None after a normal end."""
         return self._exception
 
     async def on_event(self, event: Event) -> None:
-        """Note when somebody types."""
+        """Record the time of key presses."""
         if isinstance(event, Key):
-            self._pressed = time.monotonic()
+            self._key_pressed_at = time.monotonic()
         await super().on_event(event)
 
     # --- the timer --------------------------------------------------------------------------------
@@ -123,42 +130,40 @@ class ConsoleApp(App[str]):
     def _tick(self) -> None:
         driver = self._driver
         if isinstance(driver, TerminalDriver) and driver.gone():
-            driver.exit_event.set()  # reading the end of the input over and over would keep a core busy
-            self._leaving.hear("SIGHUP")
-        self._look_after_session()
-        if self.aside is not None:
-            self.aside.trim()
+            driver.exit_event.set()  # reading the end of the input in a loop would keep a core busy
+            self._shutdown_guard.handle_signal("SIGHUP")
+        self._check_session()
+        if self.captured_output is not None:
+            self.captured_output.trim()
         now, written = time.monotonic(), getattr(driver, "written", 0)
-        sharing = self.session is not None and self.session.live
-        typing = sharing and now - self._pressed < QUIET_SECONDS
-        if now - self._drawn < (LONGEST_SECONDS if typing else 0.9 / self.preferences.fps):
+        is_computing = self.session is not None and self.session.live
+        is_typing = is_computing and now - self._key_pressed_at < QUIET_SECONDS
+        if now - self._drawn_at < (LONGEST_SECONDS if is_typing else 0.9 / self.preferences.fps):
             return
-        if self._governor.may_draw(written, sharing):
-            self._drawn = now
+        if self._governor.may_draw(written, is_computing):
+            self._drawn_at = now
             try:
                 self.draw()
-            except Exception as error:  # a page that cannot be drawn does not end a run
-                self._tell_once(error)
-
-    def _tell_once(self, error: Exception) -> None:
-        if repr(error) != self._undrawn:
-            self._undrawn = repr(error)
-            self.trouble(error)
+            except Exception as error:  # a page that cannot be drawn must not end a run
+                if repr(error) != self._reported_draw_error:
+                    self._reported_draw_error = repr(error)
+                    self.trouble(error)
 
     def draw(self) -> None:
-        """Let the visible page show what is new."""
+        """Refresh the visible page."""
         page = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, Page)), None)
-        if page is not None and page.is_mounted and page.is_attached:  # not while it is taken down
+        if page is not None and page.is_mounted and page.is_attached:  # not while it is being removed
             page.tick()
 
-    def _look_after_session(self) -> None:
+    def _check_session(self) -> None:
+        """Drop a session that ended, and report its failure."""
         session = self.session
         if session is None or session.live:
             return
         self.session = None
         failure = session.failure()
         if failure is not None:
-            self._trouble = failure
+            self._last_error = failure
             self.notify(
                 f"{failure[0]}\n→ {failure[1]}  (t: traceback)", severity="error", timeout=30, markup=False
             )
@@ -166,49 +171,49 @@ class ConsoleApp(App[str]):
     # --- leaving ----------------------------------------------------------------------------------
 
     async def action_quit(self) -> None:
-        """Leave at once where nothing is at work here; ask otherwise."""
+        """Leave at once if no run is computed here; ask otherwise."""
         if self.session is None or not self.session.live:
             self.exit()
             return
         answers = [
-            ("stop", "stop: write a checkpoint and end; `cfm resume` goes on later"),
-            ("detach", "detach: a process of its own goes on, this terminal is free"),
+            ("stop", "stop: write a checkpoint and end; `cfm resume` resumes it later"),
+            ("detach", "detach: continue in a separate process and free this terminal"),
             ("remain", "remain here"),
         ]
-        self.push_screen(Choice("A run is at work here.", answers), self._leave)
+        self.push_screen(Choice("A run is active in this console.", answers), self._leave)
 
     def action_detach(self) -> None:
-        """Hand the run to a process of its own and leave."""
+        """Hand the run to a separate process and leave."""
         self._leave("detach")
 
     def _leave(self, answer: str | None) -> None:
         if answer in ("stop", "detach"):
             self.notify("leaving at the next save point")
-            self._leaving.by_hand(cast(Literal["stop", "detach"], answer))
+            self._shutdown_guard.leave_on_request(cast(Literal["stop", "detach"], answer))
 
-    def _left(self, said: str, code: int) -> None:
-        """Called on any thread."""
+    def _exit_from_thread(self, farewell: str, code: int) -> None:
+        """Exit with a text to print and an exit code; may be called on any thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(lambda: self.exit(said, return_code=code))
+            self._loop.call_soon_threadsafe(lambda: self.exit(farewell, return_code=code))
 
     # --- pages ------------------------------------------------------------------------------------
 
     def show(self, page: Page) -> None:
-        """Show a page over the ones that are there."""
+        """Show a page above the current ones."""
         self.push_screen(page)
 
     async def action_back(self) -> None:
-        """To the page before; the list of runs is the first."""
+        """Return to the previous page; the list of runs is the first."""
         if len(self.screen_stack) > 2:
             self.pop_screen()
 
     def action_runs(self) -> None:
-        """To the list of runs."""
+        """Return to the list of runs."""
         while len(self.screen_stack) > 2:
             self.pop_screen()
 
     def action_configure(self) -> None:
-        """To a new experiment."""
+        """Open the form of a new experiment."""
         self.post_message(Configure())
 
     def on_configure(self, message: Configure) -> None:
@@ -217,10 +222,10 @@ class ConsoleApp(App[str]):
             return
         from cfm_tui.console.screens.configure import ConfigurePage
 
-        there = [screen for screen in self.screen_stack if isinstance(screen, ConfigurePage)]
-        while there and self.screen is not there[0]:
+        open_forms = [screen for screen in self.screen_stack if isinstance(screen, ConfigurePage)]
+        while open_forms and self.screen is not open_forms[0]:
             self.pop_screen()
-        if not there:
+        if not open_forms:
             self.show(ConfigurePage(message.preset))
 
     def on_open_run(self, message: OpenRun) -> None:
@@ -236,17 +241,17 @@ class ConsoleApp(App[str]):
         self.show(GalleryPage(message.folder))
 
     def on_compare_runs(self, message: CompareRuns) -> None:
-        """Show several runs beside each other."""
+        """Compare several runs."""
         from cfm_tui.console.screens.compare import ComparePage
 
         self.show(ComparePage(message.folders))
 
     def on_launch(self, message: Launch) -> None:
-        """Begin a run here and show its monitor."""
+        """Start a run in this process and show its monitor."""
         if self.refused("launch"):
             return
         if self.session is not None and self.session.live:
-            self.notify("a run is at work here already; detach or stop it first", severity="error")
+            self.notify("a run is already active in this console; detach or stop it first", severity="error")
             return
         from cfm_tui.console.screens.monitor import MonitorPage
         from cfm_tui.console.session import Session
@@ -256,7 +261,7 @@ class ConsoleApp(App[str]):
         self.show(MonitorPage(message.folder, self.session))
 
     def refused(self, what: str) -> bool:
-        """Whether this console only looks on, which is then said."""
+        """Return whether the console is read-only, and notify the user if it is."""
         if self.read_only:
             self.notify(f"read-only: cannot {what}", severity="warning")
         return self.read_only
@@ -264,30 +269,30 @@ class ConsoleApp(App[str]):
     # --- everywhere -------------------------------------------------------------------------------
 
     def action_help(self) -> None:
-        """The keys that work here."""
+        """Show the keys that work on this page."""
         self.push_screen(Reading("Keys that work here", keys(self.screen)))
 
     def action_traceback(self) -> None:
-        """The traceback of what went wrong last."""
-        if self._trouble is None:
-            self.notify("nothing has gone wrong here")
+        """Show the traceback of the last error."""
+        if self._last_error is None:
+            self.notify("there has been no error")
         else:
-            self.push_screen(Reading(self._trouble[0], self._trouble[2]))
+            self.push_screen(Reading(self._last_error[0], self._last_error[2]))
 
     def trouble(self, error: BaseException) -> None:
-        """Say what went wrong in place; `t` shows its traceback."""
+        """Notify the user of an error; `t` shows its traceback."""
         import traceback
 
         message, hint = (error.message, error.hint) if isinstance(error, UserError) else (repr(error), "")
-        self._trouble = message, hint, "".join(traceback.format_exception(error))
+        self._last_error = message, hint, "".join(traceback.format_exception(error))
         self.notify(f"{message}\n→ {hint}" if hint else message, severity="error", timeout=15, markup=False)
 
     def action_export(self) -> None:
-        """Ask in which form, and save it."""
+        """Ask for a format, and save the screen or a chart's data."""
         answers = [("txt", "text of the screen"), ("svg", "picture of the screen (SVG)")]
         if callable(getattr(self.screen, "csv", None)):
             answers.append(("csv", "data of the chart (CSV)"))
-        self.push_screen(Choice("Save which?", answers), self._export)
+        self.push_screen(Choice("Save as", answers), self._export)
 
     def _export(self, form: str | None) -> None:
         if form is None:
@@ -302,7 +307,7 @@ class ConsoleApp(App[str]):
             self.trouble(error)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Everything that a key does here, and the themes."""
+        """Yield a command for every key binding of this page and for every theme."""
         for active in screen.active_bindings.values():
             binding = active.binding
             if binding.id and not binding.id.startswith("page.panel"):
@@ -313,5 +318,5 @@ class ConsoleApp(App[str]):
                 )
         for name in themes.NAMES:
             yield SystemCommand(
-                f"Theme {name}", "Change the colours", lambda name=name: setattr(self, "theme", name)
+                f"Theme {name}", "Switch to this theme", lambda name=name: setattr(self, "theme", name)
             )

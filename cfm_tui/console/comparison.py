@@ -1,4 +1,4 @@
-"""What several runs have in common and what not: curves over each other, settings that differ, results."""
+"""Comparison of several runs: their curves, differing settings, and results."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from cfm_tui.display.run_state import RunModel
 
 CURVES = ("CE", "filter terms", "signal terms", "accuracy", "control")
-TRAINED = {"accuracy": "distilled", "control": "random"}  #: curves of students, and what they are trained on
+TRAINED = {"accuracy": "distilled", "control": "random"}  #: student curves, and the images they train on
 ABSENT = "—"
 RESULTS = ("run", "state", "distilled", "random", "best epoch", "teacher", *STAGES, "in all")
 
 
 class Cell(NamedTuple):
-    """Of a table. value: what it is sorted by, where it is a number."""
+    """A table cell. value: the number to sort by; None for a cell that is sorted as text."""
 
     text: str
     value: float | None = None
@@ -37,38 +37,37 @@ Row = tuple[Cell, ...]
 
 
 def curves(models: Sequence[RunModel], what: str) -> list[Line]:
-    """One of `CURVES` of every run, in the runs' order; an empty line where a run has none.
+    """Return one of `CURVES` for every run, in the order of the runs; an empty line where a run has none.
 
-    A line of accuracies, of students or of their control, names the student, too: runs may have trained
-    different ones.
+    The name of an accuracy line includes the student, since runs may have trained different ones.
     """
     lines = []
     for index, model in enumerate(models):
         name, colour = model.run.name, ROLES[index % len(ROLES)]
-        student = _student(model) if what in TRAINED else ""
-        found = _curve(model, what, student)
-        if found is None:
+        student = _find_student(model) if what in TRAINED else ""
+        curve = _find_curve(model, what, student)
+        if curve is None:
             lines.append(Line(name, np.empty(0), np.empty(0), None, colour))
         else:
             name += f" ({student})" if student else ""
-            lines.append(Line(name, found.x, found.low, found.high, colour))
+            lines.append(Line(name, curve.x, curve.low, curve.high, colour))
     return lines
 
 
-def _student(model: RunModel) -> str:
-    """The architecture that was trained first, as results tell it; empty before there is one."""
-    known = (key for key in model.trainings if key[0] == "validate" and key[2] == "distilled")
-    return next((architecture for _, architecture, _, _ in known), "")
+def _find_student(model: RunModel) -> str:
+    """Return the architecture of the first trained student; empty before there is one."""
+    student_keys = (key for key in model.trainings if key[0] == "validate" and key[2] == "distilled")
+    return next((architecture for _, architecture, _, _ in student_keys), "")
 
 
-def _curve(model: RunModel, what: str, student: str) -> Line | None:
+def _find_curve(model: RunModel, what: str, student: str) -> Line | None:
     lines = plot_data.accuracies(model, "validate") if student else plot_data.losses(model)
-    wanted = f"{student} {TRAINED[what]}" if student else what
-    return next((line for line in lines if line.name == wanted), None)
+    name = f"{student} {TRAINED[what]}" if student else what
+    return next((line for line in lines if line.name == name), None)
 
 
 def x_label(what: str) -> str:
-    """What the curve goes by."""
+    """Return the name of a curve's x axis."""
     return "epoch" if what in TRAINED else "iteration"
 
 
@@ -76,32 +75,35 @@ def x_label(what: str) -> str:
 
 
 def stored_settings(folder: Path) -> dict[str, Cell]:
-    """A run's settings, written out: dotted key → cell. Raises UserError where they cannot be read."""
-    StoredRun(folder).config_yaml()  # refused where it is damaged
+    """Return all settings of a run: dotted key → cell. Raises UserError where they cannot be read."""
+    StoredRun(folder).config_yaml()  # raises where the file is damaged
     config = settings.resolve(file=folder / folders.CONFIG, base=None).config
-    return {key: _written(value) for key, value in settings.flat(config).items()}
+    return {key: _make_cell(value) for key, value in settings.flat(config).items()}
 
 
-def _written(value: Any) -> Cell:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return Cell(_text(value), float(value) if number else None)
+def _make_cell(value: Any) -> Cell:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(_format_setting(value), float(value) if is_number else None)
 
 
-def _text(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         return ", ".join(" ".join(map(str, each.values())) for each in value)
     return ABSENT if value is None else str(value) if isinstance(value, str) else yaml_io.inline(value)
 
 
-def differing(found: Sequence[dict[str, Cell] | None]) -> list[Row]:
-    """Keys whose values are not the same in all runs: the key, then each run's value ("?": unreadable)."""
-    known = [each for each in found if each is not None]
-    keys = dict.fromkeys(key for each in known for key in each)
+def differing(settings_of_runs: Sequence[dict[str, Cell] | None]) -> list[Row]:
+    """Return a row for every key that differs between runs: the key, then each run's value.
+
+    settings_of_runs: None for unreadable settings, whose values are "?".
+    """
+    readable = [each for each in settings_of_runs if each is not None]
+    keys = dict.fromkeys(key for each in readable for key in each)
     rows = []
     for key in keys:
-        if len({each.get(key, Cell(ABSENT)).text for each in known}) > 1:
-            told = (Cell("?") if each is None else each.get(key, Cell(ABSENT)) for each in found)
-            rows.append((Cell(key), *told))
+        if len({each.get(key, Cell(ABSENT)).text for each in readable}) > 1:
+            values = (Cell("?") if each is None else each.get(key, Cell(ABSENT)) for each in settings_of_runs)
+            rows.append((Cell(key), *values))
     return rows
 
 
@@ -109,42 +111,43 @@ def differing(found: Sequence[dict[str, Cell] | None]) -> list[Row]:
 
 
 def results(models: Sequence[RunModel]) -> list[Row]:
-    """A row a run: `RESULTS` of it."""
+    """Return a row for every run with the columns `RESULTS`."""
     return [
-        (Cell(f"{letter(index)} {model.run.name}"), *_results(model)) for index, model in enumerate(models)
+        (Cell(f"{letter(index)} {model.run.name}"), *_result_cells(model))
+        for index, model in enumerate(models)
     ]
 
 
-def _results(model: RunModel) -> Row:
-    found = model.results
-    times = [formatting.spent(model, stage) for stage in STAGES]
-    spent = [_time(each) for each in (*times, formatting.in_all(model))]
-    if found is None:
-        return (Cell(str(model.state)), *[Cell(ABSENT)] * 4, *spent)
-    summary, teacher = found["summary"], float(found["teacher"]["accuracy"])
-    told = [_percent(summary[name]) for name in ("accuracy", "control", "accuracy_best")]
-    return (Cell(str(model.state)), *told, Cell(f"{teacher:.2f}", teacher), *spent)
+def _result_cells(model: RunModel) -> Row:
+    """Return the cells of a run's results, without its name."""
+    run_results = model.results
+    seconds = (*(formatting.stage_seconds(model, stage) for stage in STAGES), formatting.total_seconds(model))
+    times = [_time_cell(each) for each in seconds]
+    if run_results is None:
+        return (Cell(str(model.state)), *[Cell(ABSENT)] * 4, *times)
+    summary, teacher = run_results["summary"], float(run_results["teacher"]["accuracy"])
+    mean_stds = [summary[name] for name in ("accuracy", "control", "accuracy_best")]
+    accuracies = [
+        Cell(format_mean_std(each), None if each is None else float(each["mean"])) for each in mean_stds
+    ]
+    return (Cell(str(model.state)), *accuracies, Cell(f"{teacher:.2f}", teacher), *times)
 
 
-def _time(seconds: float | None) -> Cell:
+def _time_cell(seconds: float | None) -> Cell:
     return Cell(ABSENT) if seconds is None else Cell(format_duration(seconds), seconds)
 
 
-def _percent(found: dict[str, Any] | None) -> Cell:
-    return Cell(format_mean_std(found), None if found is None else float(found["mean"]))
-
-
-def in_order(rows: Sequence[Row], column: int, turned: bool) -> list[Row]:
-    """Rows by a column: those with a value by its size, before texts; empty ones last."""
+def in_order(rows: Sequence[Row], column: int, descending: bool) -> list[Row]:
+    """Return the rows sorted by a column: numbers by value, then texts, and absent values always last."""
 
     def key(row: Row) -> tuple[bool, float, str]:
         text, value = row[column]
         return (value is None, value or 0.0, text.lower())
 
-    there = sorted((row for row in rows if row[column].text != ABSENT), key=key, reverse=turned)
-    return there + [row for row in rows if row[column].text == ABSENT]
+    present = sorted((row for row in rows if row[column].text != ABSENT), key=key, reverse=descending)
+    return present + [row for row in rows if row[column].text == ABSENT]
 
 
 def texts(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """What is read of a table."""
+    """Return the texts of a table's cells."""
     return [tuple(cell.text for cell in row) for row in rows]

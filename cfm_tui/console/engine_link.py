@@ -1,4 +1,4 @@
-"""What pages may ask of the application: what it holds, and messages to it."""
+"""The interface between pages and the application: a protocol, and messages that pages post."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from textual.message import Message
 
-if TYPE_CHECKING:  # the first screen is drawn before these are loaded
+if TYPE_CHECKING:  # the first screen is drawn before these modules are imported
     from cfm_tui.console.preferences import ImageMode
     from cfm_tui.console.session import Session
     from cfm_tui.display.terminal import Terminal
@@ -16,10 +16,10 @@ if TYPE_CHECKING:  # the first screen is drawn before these are loaded
 
 
 class Host(Protocol):
-    """The application, as pages and widgets know it.
+    """The application as seen by pages and widgets.
 
-    runs: the folder whose runs are listed; None until it is known. session: the run that is computed in
-    this process, if any.
+    runs: the folder whose runs are listed; None until it is known. session: the run that this process
+    computes, if any.
     """
 
     terminal: Terminal
@@ -29,10 +29,10 @@ class Host(Protocol):
     session: Session | None
 
     def refused(self, what: str) -> bool:
-        """Whether this console only looks on, which is then said."""
+        """Return whether the console is read-only, and notify the user if it is."""
 
     def trouble(self, error: BaseException) -> None:
-        """Say what went wrong in place; a key shows its traceback."""
+        """Notify the user of an error; a key shows its traceback."""
 
 
 class OpenRun(Message):
@@ -52,7 +52,7 @@ class OpenGallery(Message):
 
 
 class CompareRuns(Message):
-    """Show several runs beside each other."""
+    """Compare several runs."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         super().__init__()
@@ -60,10 +60,9 @@ class CompareRuns(Message):
 
 
 class Launch(Message):
-    """Begin a run, or go on with the one in `folder`, on this process's engine thread.
+    """Start a run, or resume the one in `folder`, on this process's engine thread.
 
-    resolved: its settings; None for those that the run in `folder` has. name: what a new folder's name
-    begins with.
+    resolved: its settings; None to use those stored in `folder`. name: prefix of a new folder's name.
     """
 
     def __init__(self, resolved: Resolved | None, name: str, folder: Path | None = None) -> None:
@@ -72,7 +71,7 @@ class Launch(Message):
 
 
 class Configure(Message):
-    """Show the form of a new experiment, beginning with a preset."""
+    """Show the form of a new experiment, initialised from a preset."""
 
     def __init__(self, preset: str | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is known of a new experiment, in words and as curves."""
+"""What is known about a new experiment, as text and as curves."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 
 Curve = tuple[str, Any, Any]  #: name, x, y
 POINTS = 2000  #: of a curve, at most
-USUAL = (float(np.log10(PROBES[0])), float(np.log10(PROBES[-1])))  #: decades of λ where no spectrum is known
-CLASSES = 10  #: until it is known how many there are
+DEFAULT_DECADES = (float(np.log10(PROBES[0])), float(np.log10(PROBES[-1])))  #: log10 λ without a spectrum
+DEFAULT_CLASSES = 10  #: until the number of classes is known
 
 
 def data(findings: Findings, fetching: str = "") -> str:
-    """The data set: where it lies, or how to get it, and what is in it."""
+    """Return the lines about the data set: its location or how to get it, and its content.
+
+    fetching: progress of its download, if any.
+    """
     chosen = findings.chosen
     if fetching:
-        return f"{fetching}\nleaving this page stops it; what has come is kept"
+        return f"{fetching}\nleaving this page stops it; the part that was downloaded is kept"
     if chosen is None:
-        return f"{findings.doing or 'looking for it'} …"
+        return f"{findings.doing or 'looking for the data set'} …"
     lines = [chosen.title]
     if findings.possible is False and findings.problem is not None and findings.problem.kind == "data":
         lines += ["", f"! {findings.problem.message}", f"→ {findings.problem.hint}"]
@@ -40,35 +43,35 @@ def data(findings: Findings, fetching: str = "") -> str:
         return "\n".join(lines)
     if findings.place is not None:
         lines.append(f"at {findings.place}")
-    look = findings.look
-    if look is None:
+    preview = findings.look
+    if preview is None:
         if chosen.classes and chosen.images:
             lines.append(f"{chosen.images:,} training images, {chosen.classes} classes")
         lines.append(f"{findings.doing} …" if findings.doing else "v: read it and estimate")
         return "\n".join(lines)
-    low, high = look.per_class
-    each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    counts = ", ".join(f"{count:,} {split}" for split, count in look.images.items())
-    lines += [f"{counts} images", f"{len(look.classes)} classes, {each} a class"]
-    lines.append(f"used as {look.channels}×{look.size}×{look.size}")
-    if look.skipped:
-        lines.append(f"! {len(look.skipped)} unreadable, left out")
+    low, high = preview.per_class
+    per_class = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    counts = ", ".join(f"{count:,} {split}" for split, count in preview.images.items())
+    lines += [f"{counts} images", f"{len(preview.classes)} classes, {per_class} a class"]
+    lines.append(f"used as {preview.channels}×{preview.size}×{preview.size}")
+    if preview.skipped:
+        lines.append(f"! {len(preview.skipped)} unreadable images skipped")
     return "\n".join(lines)
 
 
-def where(each: DatasetStatus) -> str:
-    """Where a set lies, or how to get it, on one line."""
-    if each.path is not None:
-        return f"at {each.path}"
-    if each.found or each.download_bytes is None:
-        return each.note
-    return f"not there; {format_bytes(each.download_bytes)} to download"
+def where(status: DatasetStatus) -> str:
+    """Return a data set's location, or how to get it, on one line."""
+    if status.path is not None:
+        return f"at {status.path}"
+    if status.found or status.download_bytes is None:
+        return status.note
+    return f"not there; {format_bytes(status.download_bytes)} to download"
 
 
 def backbone(findings: Findings) -> str:
-    """The network's size, and what is known of the teacher."""
+    """Return the lines about the network's size and the teacher."""
     config = findings.config
-    weights = "not known yet" if findings.parameters is None else f"{findings.parameters:,} weights"
+    weights = "size not known yet" if findings.parameters is None else f"{findings.parameters:,} weights"
     lines = [f"{config.backbone.name}: {weights}"]
     problem = findings.problem
     if problem is not None and problem.kind == "teacher":
@@ -79,15 +82,17 @@ def backbone(findings: Findings) -> str:
         )
     else:
         lines.append(f"teacher: {config.backbone.teacher}")
-    known = findings.accuracy
-    lines.append(f"accuracy: {'not known yet' if known is None else f'{known:.2f} %, by an earlier run'}")
+    accuracy = findings.accuracy
+    lines.append(
+        f"accuracy: {'not known yet' if accuracy is None else f'{accuracy:.2f} %, by an earlier run'}"
+    )
     return "\n".join(lines)
 
 
 def estimate(findings: Findings) -> str:
-    """Time by stage, memory, disk."""
-    found = findings.estimate
-    if found is None:
+    """Return the lines about the estimated time by stage, memory and disk space."""
+    estimated = findings.estimate
+    if estimated is None:
         if findings.doing:
             return f"{findings.doing} …"
         problem = findings.problem
@@ -96,33 +101,36 @@ def estimate(findings: Findings) -> str:
         return "v: estimate time, memory and disk"
     lines = [
         f"{stage:<11} {format_duration(seconds) if seconds else 'nothing to do'}"
-        for stage, seconds in found.seconds.items()
+        for stage, seconds in estimated.seconds.items()
     ]
     lines += [
-        f"{'in all':<11} {format_duration(sum(found.seconds.values()))}",
-        f"{'memory':<11} {format_bytes(found.memory_bytes)}",
-        f"{'disk':<11} {format_bytes(found.disk_bytes)}",
+        f"{'in all':<11} {format_duration(sum(estimated.seconds.values()))}",
+        f"{'memory':<11} {format_bytes(estimated.memory_bytes)}",
+        f"{'disk':<11} {format_bytes(estimated.disk_bytes)}",
     ]
     if findings.short:
         lines.append(f"! {findings.short}")
-    return "\n".join([*lines, found.how])
+    return "\n".join([*lines, estimated.how])
 
 
 # --- curves --------------------------------------------------------------------------------------
 
 
 def classes(findings: Findings) -> int:
-    """How many there are, as far as that is known."""
+    """Return the number of classes, or a default until it is known."""
     if findings.look is not None:
         return len(findings.look.classes)
-    return (findings.chosen.classes if findings.chosen is not None else None) or CLASSES
+    return (findings.chosen.classes if findings.chosen is not None else None) or DEFAULT_CLASSES
 
 
 def betas(config: Config, count: int) -> Curve:
-    """β_b over the batches of `count` classes, at no more than so many of them; none that nothing reads."""
+    """Return β_b over the batches of `count` classes, sampled at `POINTS` batches at most.
+
+    The curve is empty where the method does not use β.
+    """
     if not reads_beta(config):
-        why = "no filter of this method reads it" if config.optimises else "nothing is optimised"
-        return f"no β: {why}", np.empty(0), np.empty(0)
+        reason = "no filter of this method reads it" if config.optimises else "nothing is optimised"
+        return f"no β: {reason}", np.empty(0), np.empty(0)
     objective = config.objective
     batches = batch_count(config.recover, config.ipc, count)
     if batches <= POINTS:
@@ -130,17 +138,19 @@ def betas(config: Config, count: int) -> Curve:
         name = f"β_b of {format_count(batches, 'batches')}"
         return name, np.arange(1, batches + 1), np.array(values)
     steps = batches if objective.schedule.per == "batch" else config.ipc
-    at = np.unique(np.linspace(0, steps - 1, POINTS).astype(np.int64))
-    values = [beta_at(objective.schedule, objective.beta, int(step), steps) for step in at]
-    return f"β_b of {batches:,} batches", at * (batches // steps) + 1, np.array(values)
+    sampled_steps = np.unique(np.linspace(0, steps - 1, POINTS).astype(np.int64))
+    values = [beta_at(objective.schedule, objective.beta, int(step), steps) for step in sampled_steps]
+    return f"β_b of {batches:,} batches", sampled_steps * (batches // steps) + 1, np.array(values)
 
 
 def responses(config: Config, count: int, eigenvalues: Any = None) -> tuple[list[Line], str]:
-    """f(λ) of each filter, where it has β as recovery begins and ends, of `count` classes; and its x axis.
+    """Return curves of f(λ) of each filter, and the name of their x axis.
 
-    eigenvalues: descending; f is told of each, as a layer's page does it. None: over the usual range.
+    A filter with β has a curve for the first and one for the last β_b of `count` classes.
+    eigenvalues: descending; f is evaluated at each of them and drawn over their ranks. None: f is drawn over
+    λ in a default range.
     """
-    from cfm_tui.display import plot_data  # what draws is loaded with the first chart
+    from cfm_tui.display import plot_data  # imported with the first chart
     from cfm_tui.display.charts import ROLES, Line
 
     objective = config.objective
@@ -150,8 +160,9 @@ def responses(config: Config, count: int, eigenvalues: Any = None) -> tuple[list
         spectra = {plot_data.REAL: np.asarray(eigenvalues, np.float64)}
         terms = objective.terms if config.optimises else ()
         return plot_data.over_ranks(spectra, terms, ends, objective.parameters), plot_data.RANKS
-    at = np.linspace(*USUAL, 200)
-    found = of_objective(objective, ends) if config.optimises else []
+    decades = np.linspace(*DEFAULT_DECADES, 200)
+    curves = of_objective(objective, ends) if config.optimises else []
     return [
-        Line(each.name, at, each.of(10.0**at), None, ROLES[n % len(ROLES)]) for n, each in enumerate(found)
+        Line(each.name, decades, each.of(10.0**decades), None, ROLES[index % len(ROLES)])
+        for index, each in enumerate(curves)
     ], "log10 λ"

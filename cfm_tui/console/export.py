@@ -1,4 +1,4 @@
-"""What is on screen, or in a chart, as files in the current folder."""
+"""Saving the screen, or the data of a chart, in the current folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textual.geometry import Size
 
 
 def screen_text(app: App[Any]) -> str:
-    """The visible screen as lines of text, without styles."""
+    """Return the visible screen as plain text."""
     screen = app.screen
     width, height = screen.size
     strips = screen._compositor.render_strips(Size(width, height))
@@ -19,7 +19,7 @@ def screen_text(app: App[Any]) -> str:
 
 
 def save(name: str, suffix: str, text: str) -> Path:
-    """Write a text beside where the program was started; returns where. Raises UserError("disk")."""
+    """Write a text into a new file in the current folder, and return its path. Raises UserError("disk")."""
     from engine.store import files
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -28,5 +28,5 @@ def save(name: str, suffix: str, text: str) -> Path:
     while path.exists():
         path = path.with_name(f"cfm-{name}-{stamp}-{number}.{suffix}")
         number += 1
-    files.write(path, text.encode(), hint="start the console in a folder that can be written")
+    files.write(path, text.encode(), hint="start the console in a writable folder")
     return path

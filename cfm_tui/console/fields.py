@@ -1,6 +1,6 @@
-"""The settings that the form of a new experiment has a field for; every other one is a free line of it.
+"""The fields of the form of a new experiment; all other settings are entered as free lines.
 
-What may be chosen, and whether a value is text, comes from `engine.config`; here is what people call it.
+Types and choices come from `engine.config`; this module adds labels and help texts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from engine.config import Config, yaml_io
-from engine.config.messages import fields as parts
+from engine.config.messages import fields as model_fields
 from engine.config.settings import method_names
 
 Kind = Literal["choice", "text", "value", "names"]
@@ -26,7 +26,7 @@ PANELS = {
 
 @dataclass(frozen=True)
 class Field:
-    """A setting in the form. none: what is shown where it has no value; convnet: of a ConvNet alone."""
+    """A setting in the form. none: text shown for no value; convnet: whether only ConvNets have it."""
 
     panel: int
     key: str
@@ -37,24 +37,24 @@ class Field:
 
     @property
     def kind(self) -> Kind:
-        """How it is edited."""
+        """How the setting is edited."""
         if self.choices:
             return "choice"
-        plain = _plain(self.key)
-        if get_origin(plain) is tuple:
+        setting_type = _setting_type(self.key)
+        if get_origin(setting_type) is tuple:
             return "names"
-        return "text" if plain is str else "value"
+        return "text" if setting_type is str else "value"
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What it may be, where that is known."""
+        """The allowed values; empty where they cannot be enumerated."""
         if self.key == "objective.method":
             return tuple(method_names())
-        plain = _plain(self.key)
-        return tuple(str(each) for each in get_args(plain)) if get_origin(plain) is Literal else ()
+        setting_type = _setting_type(self.key)
+        return tuple(map(str, get_args(setting_type))) if get_origin(setting_type) is Literal else ()
 
     def text(self, value: object) -> str:
-        """A value as it is shown and typed."""
+        """Return a value as the text that is shown and typed."""
         if value is None or value == []:
             return ""
         if isinstance(value, list):
@@ -62,7 +62,7 @@ class Field:
         return value if isinstance(value, str) else yaml_io.inline(value)
 
     def set(self, text: str) -> str:
-        """What was typed as `key=value`; `null` is no value."""
+        """Return typed text as `key=value`; `null` means no value."""
         text = text.strip()
         if self.kind == "names" and not text.startswith("["):
             text = f"[{text}]"
@@ -71,11 +71,11 @@ class Field:
         return f"{self.key}={text}"
 
 
-def _plain(key: str) -> Any:
-    """The type of a setting without its bounds, and without None."""
+def _setting_type(key: str) -> Any:
+    """Return the type of a setting, without its bounds and without None."""
     current: Any = Config
     for name in key.split("."):
-        current = parts(current)[name].annotation
+        current = model_fields(current)[name].annotation
     members = [each for each in get_args(current) if each is not type(None)]
     if get_origin(current) in (Union, types.UnionType) and len(members) == 1:
         current = members[0]
@@ -85,12 +85,12 @@ def _plain(key: str) -> Any:
 FIELDS = (
     Field(DATA, "data.name", "data set", "which images are distilled"),
     Field(DATA, "data.root", "folder", "the folder that holds the data set", none="your data folder"),
-    Field(DATA, "data.image_size", "image size", "pixels a side", none="the set's own"),
-    Field(DATA, "data.test", "measured on", "the test split, or training images that are held out"),
+    Field(DATA, "data.image_size", "image size", "side length in pixels", none="the set's own"),
+    Field(DATA, "data.test", "measured on", "the test split, or held-out training images"),
     Field(BACKBONE, "backbone.name", "network", "what the images are distilled through"),
-    Field(BACKBONE, "backbone.depth", "depth", "blocks", none="3; 4 from 64 px", convnet=True),
-    Field(BACKBONE, "backbone.width", "width", "channels of each block", convnet=True),
-    Field(BACKBONE, "backbone.norm", "norm", "what normalises each block", convnet=True),
+    Field(BACKBONE, "backbone.depth", "depth", "number of blocks", none="3; 4 from 64 px", convnet=True),
+    Field(BACKBONE, "backbone.width", "width", "channels per block", convnet=True),
+    Field(BACKBONE, "backbone.norm", "norm", "normalisation of each block", convnet=True),
     Field(
         BACKBONE,
         "backbone.teacher",
@@ -99,29 +99,31 @@ FIELDS = (
         none="trained first",
     ),
     Field(OBJECTIVE, "objective.method", "method", "which terms the images are optimised for"),
-    Field(OBJECTIVE, "objective.beta", "β", "where β_b begins; the ridge of f(λ) = 1/(λ + β)"),
-    Field(OBJECTIVE, "objective.schedule.kind", "schedule", "how β_b falls over the batches"),
+    Field(OBJECTIVE, "objective.beta", "β", "initial β_b; the ridge of f(λ) = 1/(λ + β)"),
+    Field(OBJECTIVE, "objective.schedule.kind", "schedule", "how β_b decreases over the batches"),
     Field(OBJECTIVE, "objective.schedule.origin", "origin", "1: ends at 0, as in the paper; 0: starts at β"),
-    Field(OBJECTIVE, "objective.schedule.per", "step", "a round of all classes shares β_b, or each batch"),
-    Field(OBJECTIVE, "objective.schedule.beta_min", "β_min", "β_b falls no lower"),
-    Field(OBJECTIVE, "objective.signal", "signal", "what terms with a chosen signal are filtered for"),
-    Field(OBJECTIVE, "objective.taps", "taps", "where features are read in the network"),
+    Field(
+        OBJECTIVE, "objective.schedule.per", "step", "β_b changes after a round of all classes, or each batch"
+    ),
+    Field(OBJECTIVE, "objective.schedule.beta_min", "β_min", "lower bound of β_b"),
+    Field(OBJECTIVE, "objective.signal", "signal", "signal of terms that do not fix one"),
+    Field(OBJECTIVE, "objective.taps", "taps", "where features are taken from the network"),
     Field(OBJECTIVE, "objective.ce", "CE weight", "weight of the cross-entropy"),
     Field(BUDGET, "protocol", "protocol", "whose rules the experiment follows"),
     Field(BUDGET, "ipc", "IPC", "images per class"),
-    Field(BUDGET, "recover.iterations", "iterations", "steps of optimising each batch of images"),
+    Field(BUDGET, "recover.iterations", "iterations", "optimisation steps of each batch of images"),
     Field(BUDGET, "recover.lr", "rate", "learning rate of the images"),
     Field(BUDGET, "recover.classes_per_batch", "batch", "classes in a batch, one image of each"),
     Field(
         BUDGET,
         "validate.students",
         "students",
-        "networks that learn from the images, with commas between",
+        "networks trained on the images, separated by commas",
         none="the backbone",
     ),
-    Field(BUDGET, "validate.seeds", "seeds", "times that each student is trained"),
-    Field(BUDGET, "validate.epochs", "epochs", "of training a student"),
+    Field(BUDGET, "validate.seeds", "seeds", "training runs of each student"),
+    Field(BUDGET, "validate.epochs", "epochs", "training epochs of a student"),
     Field(BUDGET, "device", "device", "auto, cpu, cuda, cuda:N or mps"),
-    Field(BUDGET, "seed", "seed", "another one draws everything anew"),
+    Field(BUDGET, "seed", "seed", "another seed changes all random numbers"),
 )
 BY_KEY = {field.key: field for field in FIELDS}

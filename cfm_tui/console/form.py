@@ -1,6 +1,6 @@
-"""A new experiment while it is being written: a preset, what was typed over it, and what is wrong with that.
+"""The state of the form of a new experiment: a preset, overrides, and their problems.
 
-Not here: how it looks (see `screens.configure`), what the experiment would do (see `study`).
+Not here: how the form looks (see `screens.configure`), what the experiment would do (see `preflight`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from engine.config import Config, settings
 from engine.config.settings import Resolved
 from engine.errors import UserError
 
-ELSEWHERE = ""  #: where a problem is put that belongs to no field
+ELSEWHERE = ""  #: key of problems that belong to no field
 _COUNT = re.compile(r"^(\d+) problems: ")
 
 
 def line_name(number: int) -> str:
-    """What the free line of that number is called among the fields."""
+    """Return the name by which a free line is addressed like a field."""
     return f"line {number}"
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a form means. resolved: None where something is wrong; problems: by field, or `ELSEWHERE`.
+    """The result of validating a form.
 
-    changes: what differs from the preset. before: the same keys as the preset has them.
+    resolved: None where there is a problem. problems: by field, or `ELSEWHERE`. changes: settings that differ
+    from the preset. before: the preset's values of these settings.
     """
 
     resolved: Resolved | None
@@ -38,10 +39,10 @@ class Checked:
 
 
 class Form:
-    """Fields over a preset. preset: a name; None for the one that `cfm run` takes.
+    """A preset and the settings that override it.
 
-    environ: of which CFM_* counts as it does for `cfm run`.
-    config: what the form meant when it was last right; the defaults where it never was.
+    preset: a name; None for the default of `cfm run`. environ: its CFM_* variables apply as in `cfm run`.
+    config: the last valid configuration; the defaults if there was none.
     """
 
     def __init__(self, preset: str | None, environ: Mapping[str, str]) -> None:
@@ -55,75 +56,77 @@ class Form:
         self.check()
 
     def start(self, preset: str, *, keep: bool = False) -> None:
-        """Begin anew from a preset. keep: what was typed stays."""
+        """Reset the form to a preset. keep: whether to keep what was typed."""
         self.preset = preset
         if not keep:
             self.texts, self.lines = {}, []
         self.check()
 
     def write(self, name: str, text: str) -> None:
-        """What a field, or a free line, now says; a field that says nothing new is the preset's again."""
+        """Set the text of a field or a free line; a text equal to the default removes the override."""
         if name in BY_KEY:
             self.texts.pop(name, None)
-            if text.strip() and text.strip() != self._without(BY_KEY[name]):
+            if text.strip() and text.strip() != self._default_text(BY_KEY[name]):
                 self.texts[name] = text
             return
         number = int(name.split()[-1])
         self.lines += [""] * (number + 1 - len(self.lines))
         self.lines[number] = text
 
-    def _without(self, each: Field) -> str | None:
-        """What a field says that nobody has written; None where that is not known."""
+    def _default_text(self, each: Field) -> str | None:
+        """Return a field's text without its override; None where the form has a problem."""
         try:
-            found = settings.resolve(preset=self.preset, sets=self.sets(), environ=self.environ, label="form")
+            resolved = settings.resolve(
+                preset=self.preset, sets=self.sets(), environ=self.environ, label="form"
+            )
         except UserError:
             return None
-        return each.text(settings.flat(found.config)[each.key])
+        return each.text(settings.flat(resolved.config)[each.key])
 
     def sets(self) -> list[str]:
-        """Everything that was typed, as `key=value`; free lines count more than fields."""
+        """Return all overrides as `key=value`; free lines come last and override fields."""
         typed = [BY_KEY[key].set(text) for key, text in self.texts.items()]
         return typed + [line.strip() for line in self.lines if line.strip()]
 
     def check(self) -> Checked:
-        """See what all of it means together."""
+        """Validate the form, and store and return the outcome."""
         try:
-            found = settings.resolve(preset=self.preset, sets=self.sets(), environ=self.environ, label="form")
-            changed = settings.changes(self.preset, found.config, self.environ)
-            plain = settings.resolve(preset=self.preset, environ=self.environ)
+            typed = settings.resolve(preset=self.preset, sets=self.sets(), environ=self.environ, label="form")
+            changed = settings.changes(self.preset, typed.config, self.environ)
+            preset = settings.resolve(preset=self.preset, environ=self.environ)
         except UserError as error:
-            self.checked = Checked(None, self._placed(error))
+            self.checked = Checked(None, self._assign_problems(error))
             return self.checked
         resolved = settings.resolve(
             preset=self.preset, sets=settings.as_sets(changed), environ=self.environ
         )  # so that origins are those of the command line
-        before = settings.flat(plain.config)
-        self.config, self.origins = found.config, resolved.origins
+        before = settings.flat(preset.config)
+        self.config, self.origins = typed.config, resolved.origins
         self.checked = Checked(resolved, {}, changed, {key: before[key] for key in changed})
         return self.checked
 
     def shown(self, each: Field) -> str:
-        """A field's text: what was typed, else what holds."""
+        """Return a field's text: what was typed, else the current value."""
         return self.texts.get(each.key) or each.text(settings.flat(self.config)[each.key])
 
     def applies(self, each: Field) -> bool:
-        """Whether a field means anything now."""
+        """Return whether a field applies to the chosen networks."""
         networks = (self.config.backbone.name, *self.config.validate_.students)
         return not each.convnet or "convnet" in networks
 
     def command(self) -> str:
-        """The `cfm run` that does the same, given the same environment."""
+        """Return the equivalent `cfm run` command line, given the same environment."""
         return settings.command_line(self.preset, settings.as_sets(self.checked.changes))
 
     def differences(self) -> list[str]:
-        """What differs from the preset, a line each."""
+        """Return a line for every setting that differs from the preset."""
         return [
-            f"{key}: {_inline(key, self.checked.before[key])} → {_inline(key, value)}"
+            f"{key}: {_format_setting(key, self.checked.before[key])} → {_format_setting(key, value)}"
             for key, value in self.checked.changes.items()
         ]
 
     def save(self, name: str, *, replace: bool = False) -> None:
-        """Make it a preset of the user's own, and begin from that. Raises UserError as `save_preset` does."""
+        """Save the form as a user preset and reset it to that. Raises UserError as `save_preset` does."""
         assert self.checked.resolved is not None
         text = settings.as_preset(name, self.preset, self.config)
         settings.save_preset(name, text, replace=replace)
@@ -131,46 +134,48 @@ class Form:
 
     # --- problems ---------------------------------------------------------------------------------
 
-    def _placed(self, error: UserError) -> dict[str, str]:
-        """The engine's words, each sentence by the field whose key it names."""
-        found: dict[str, str] = {}
-        sentences = _sentences(error.message)
+    def _assign_problems(self, error: UserError) -> dict[str, str]:
+        """Return the sentences of an error by the field whose key they name."""
+        problems: dict[str, str] = {}
+        sentences = _split_problems(error.message)
         for sentence in sentences:
-            name = self._named(sentence)
+            name = self._find_field(sentence)
             hint = error.hint if len(sentences) == 1 or sentence == sentences[-1] else ""
-            said = f"{sentence}\n→ {hint}" if hint else sentence
-            found[name] = f"{found[name]}\n{said}" if name in found else said
-        return found
+            text = f"{sentence}\n→ {hint}" if hint else sentence
+            problems[name] = f"{problems[name]}\n{text}" if name in problems else text
+        return problems
 
-    def _named(self, sentence: str) -> str:
+    def _find_field(self, sentence: str) -> str:
+        """Return the field or line that a problem is about; `ELSEWHERE` if there is none."""
         for number, line in enumerate(self.lines):
             key = line.partition("=")[0].strip()
-            if key and (_names(sentence, key) or line.strip()[:60] in sentence):
+            if key and (_mentions(sentence, key) or line.strip()[:60] in sentence):
                 return line_name(number)
-        named = [each.key for each in FIELDS if _names(sentence, each.key)]
-        if not named and ":" in sentence:  # of a whole section: its fields by their short names
+        named = [each.key for each in FIELDS if _mentions(sentence, each.key)]
+        if not named and ":" in sentence:  # about a whole section: it has its fields' short names
             section, _, rest = sentence.partition(":")
             named = [
                 each.key
                 for each in FIELDS
-                if each.key.startswith(f"{section}.") and _names(rest, each.key.removeprefix(f"{section}."))
+                if each.key.startswith(f"{section}.")
+                and _mentions(rest, each.key.removeprefix(f"{section}."))
             ]
         typed = [key for key in named if key in self.texts]
         return (typed or named or [ELSEWHERE])[-1 if typed else 0]
 
 
-def _sentences(message: str) -> Sequence[str]:
-    """The problems that a message of the engine counts, one by one, if they can be told apart."""
-    counted = _COUNT.match(message)
-    if counted is None:
+def _split_problems(message: str) -> Sequence[str]:
+    """Split a message "N problems: …; …" into its problems; one piece where that is ambiguous."""
+    prefix = _COUNT.match(message)
+    if prefix is None:
         return [message]
-    parts = message[counted.end() :].split("; ")
-    return parts if len(parts) == int(counted.group(1)) else [message]
+    problems = message[prefix.end() :].split("; ")
+    return problems if len(problems) == int(prefix.group(1)) else [message]
 
 
-def _names(sentence: str, key: str) -> bool:
+def _mentions(sentence: str, key: str) -> bool:
     return re.search(rf"(?<![\w.]){re.escape(key)}(?![\w]|\.\w)", sentence) is not None
 
 
-def _inline(key: str, value: object) -> str:
+def _format_setting(key: str, value: object) -> str:
     return (BY_KEY[key].text(value) or "none") if key in BY_KEY else settings.as_sets({"": value})[0][1:]

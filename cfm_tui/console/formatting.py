@@ -1,6 +1,6 @@
-"""What a run's monitor says, as text and rows of cells; nothing here draws.
+"""Texts and table rows of a run's monitor page.
 
-Legend: T terms, L taps. Marks are ASCII, and no state is told by colour.
+Legend: T terms, L taps. Marks are ASCII, and every state is shown without colour.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MARKS = {"waiting": "[ ]", "running": "[>]", "done": "[x]", "reused": "[=]"}
 LEFT = dict.fromkeys(("paused", "stopped", "lost", "damaged"), "[-]") | {"failed": "[!]"}
 LIVE = ("running", "paused")
 LayerRow = tuple[str, list[float], list[str]]  #: tap, values, sparklines
-KNOWN = "0123456789-e"  #: what the segments can write, besides the point
+DIGITS = "0123456789-e"  #: characters of `SEGMENTS`, in order; the point is drawn separately
 SEGMENTS = (  # three rows of three cells each: readable on every terminal
     " _     _  _     _  _  _  _  _     _ ",
     "| |  | _| _||_||_ |_   ||_||_| _ |_ ",
@@ -37,28 +37,28 @@ SEGMENTS = (  # three rows of three cells each: readable on every terminal
 
 
 def big(text: str) -> list[str]:
-    """A number in three rows of seven-segment digits; empty where it is no number."""
-    if not text or set(text) - set(KNOWN + "."):
+    """Return a number as three rows of seven-segment digits; empty for other texts."""
+    if not text or set(text) - set(DIGITS + "."):
         return []
-    return ["".join(_segments(each, row) for each in text) for row in SEGMENTS]
+    return ["".join(_segment_cells(each, row) for each in text) for row in SEGMENTS]
 
 
-def _segments(character: str, row: str) -> str:
+def _segment_cells(character: str, row: str) -> str:
     if character == ".":
         return "." if row is SEGMENTS[-1] else " "
-    at = 3 * KNOWN.index(character)
-    return row[at : at + 3]
+    start = 3 * DIGITS.index(character)
+    return row[start : start + 3]
 
 
 def bar(share: float, width: int) -> str:
-    """How much is done, in `width` cells."""
-    inside = max(width - 2, 1)
-    full = min(max(int(share * inside), 0), inside)
-    return f"[{'#' * full}{'.' * (inside - full)}]"
+    """Return a progress bar of `width` cells for a fraction."""
+    cells = max(width - 2, 1)
+    full = min(max(int(share * cells), 0), cells)
+    return f"[{'#' * full}{'.' * (cells - full)}]"
 
 
 def wrapped(items: Sequence[str], width: int) -> list[str]:
-    """Items side by side, in as many lines as they need."""
+    """Return the items side by side, in as many lines as needed."""
     lines: list[str] = []
     for item in items:
         if lines and len(lines[-1]) + 2 + len(item) <= width:
@@ -69,25 +69,25 @@ def wrapped(items: Sequence[str], width: int) -> list[str]:
 
 
 def stages(model: RunModel) -> list[str]:
-    """The five, each with its mark and how much of it is done."""
-    found = []
+    """Return each stage's mark, name and progress."""
+    labels = []
     for stage in STAGES:
         view = model.stages.get(stage)
         state = "waiting" if view is None else view.state
-        share = f" {view.done / view.total:.0%}" if view and state == "running" and view.total else ""
+        percent = f" {view.done / view.total:.0%}" if view and state == "running" and view.total else ""
         mark = MARKS[state] if state != "running" else LEFT.get(model.state, MARKS[state])
-        found.append(f"{mark} {stage}{share}")
-    return found
+        labels.append(f"{mark} {stage}{percent}")
+    return labels
 
 
 def command(words: str, folder: Path) -> str:
-    """A command on the run in `folder`, as it can be typed."""
-    short = folder.parent.absolute() == folders.runs_folder().absolute()
-    return f"`cfm {words} {shlex.quote(folder.name if short else str(folder))}`"
+    """Return a `cfm` command on the run in `folder`, quoted for the shell."""
+    is_in_runs_folder = folder.parent.absolute() == folders.runs_folder().absolute()
+    return f"`cfm {words} {shlex.quote(folder.name if is_in_runs_folder else str(folder))}`"
 
 
 def place(model: RunModel) -> str:
-    """Where in its stage the run is."""
+    """Return the run's position in its stage."""
     stage = model.stage
     view = model.stages.get(stage) if stage else None
     if view is None:
@@ -100,7 +100,7 @@ def place(model: RunModel) -> str:
 
 
 def pace(model: RunModel) -> str:
-    """Speed, time left, memory: those that are known."""
+    """Return speed, remaining time and memory, as far as they are known."""
     parts = []
     view = model.stages.get(model.stage) if model.stage else None
     if model.rate and model.rate > 0:
@@ -113,44 +113,44 @@ def pace(model: RunModel) -> str:
 
 
 def share(model: RunModel) -> float | None:
-    """How much of the stage at work is done."""
+    """Return the completed fraction of the current stage; None where it is unknown."""
     view = model.stages.get(model.stage) if model.stage else None
     return view.done / view.total if view and view.total else None
 
 
 def facts(model: RunModel, words: str, width: int) -> list[str]:
-    """The lines of the panel `Now`. words: what the run is doing."""
+    """Return the lines of the panel `Now`. words: the run's state, see `doing`."""
     lines = [*wrapped(stages(model), width), words]
     folder = model.run.folder
     if model.state in LIVE or model.state == "new":
-        done = share(model)
+        fraction = share(model)
         lines += [place(model)] if place(model) else []
-        lines += [bar(done, min(width, 60))] if done is not None else []
+        lines += [bar(fraction, min(width, 60))] if fraction is not None else []
         return [*lines, pace(model)]
     if model.state == "finished":
-        return [*lines, *_outcome(model)]
+        return [*lines, *_format_results(model)]
     if message := str(model.status.get("message") or model.damage or ""):
         lines += textwrap.wrap(message, width)
     if model.state == "damaged":
-        return [*lines, f"-> {command('check', folder)} says what is damaged"]
-    return [*lines, f"-> {command('resume', folder)} goes on with it"]
+        return [*lines, f"-> {command('check', folder)} lists the damage"]
+    return [*lines, f"-> {command('resume', folder)} resumes it"]
 
 
-def _outcome(model: RunModel) -> list[str]:
+def _format_results(model: RunModel) -> list[str]:
     results = model.results
     if results is None:
         return []
-    found = results["summary"]
-    took = format_duration(in_all(model) or 0.0)
+    summary = results["summary"]
+    duration = format_duration(total_seconds(model) or 0.0)
     return [
-        f"distilled {format_mean_std(found['accuracy'])} %, last epoch",
-        f"random    {format_mean_std(found['control'])} %, the control",
-        f"{found['architecture']}; teacher {results['teacher']['accuracy']:.2f} %; {took} in all",
+        f"distilled {format_mean_std(summary['accuracy'])} %, last epoch",
+        f"random    {format_mean_std(summary['control'])} %, the control",
+        f"{summary['architecture']}; teacher {results['teacher']['accuracy']:.2f} %; {duration} in all",
     ]
 
 
-def spent(model: RunModel, stage: Stage) -> float | None:
-    """Seconds that a stage took; None where it was not computed, or not yet."""
+def stage_seconds(model: RunModel, stage: Stage) -> float | None:
+    """Return the duration of a stage; None where it was cached or is not complete."""
     if model.results is not None:
         timing = model.results["timings"][stage]
         return None if timing["reused"] else float(timing["seconds"])
@@ -158,36 +158,39 @@ def spent(model: RunModel, stage: Stage) -> float | None:
     return view.seconds if view.state == "done" else None
 
 
-def in_all(model: RunModel) -> float | None:
-    """Seconds that all stages took which were computed; None where none was."""
-    known = [each for each in (spent(model, stage) for stage in STAGES) if each is not None]
-    return sum(known) if known else None
+def total_seconds(model: RunModel) -> float | None:
+    """Return the duration of all computed stages; None where there is none."""
+    durations = [each for each in (stage_seconds(model, stage) for stage in STAGES) if each is not None]
+    return sum(durations) if durations else None
 
 
 def doing(model: RunModel, asked: str, where: str, loading: bool = False) -> str:
-    """The run's state in words. asked: what was asked and has not happened yet. where: whose run it is."""
+    """Return the run's state in words.
+
+    asked: the requested command that has not taken effect yet. where: the process that computes the run.
+    """
     state = model.state
     if loading:
         return "LOADING the program and the images"
     if asked == "stop" and state in LIVE:
         return "STOPPING at the next save point"
     if asked == "pause" and state == "running":
-        return "PAUSING: the engine waits from the next save point on"
+        return "PAUSING: the engine will wait at the next save point"
     if state == "paused":
-        return f"PAUSED: the engine waits; space lets it go on {where}".rstrip()
+        return f"PAUSED: the engine waits; space continues the run {where}".rstrip()
     if state == "lost":
         pid, host = model.status.get("pid"), model.status.get("host")
         return f"LOST: process {pid} on {host} is gone"
-    at = model.status.get("stage")
-    stage = f" in {at}" if at and state in ("failed", "stopped") else ""
-    tail = f" {where}" if state == "running" and where else ""
-    words = {"new": "NOT BEGUN", "damaged": "DAMAGED"}.get(state, state.upper())
-    saving = "; a checkpoint is asked for" if asked == "checkpoint" and state in LIVE else ""
-    return f"{words}{stage}{tail}{saving}"
+    stage = model.status.get("stage")
+    in_stage = f" in {stage}" if stage and state in ("failed", "stopped") else ""
+    location = f" {where}" if state == "running" and where else ""
+    words = {"new": "NOT STARTED"}.get(state, state.upper())
+    request = "; a checkpoint is requested" if asked == "checkpoint" and state in LIVE else ""
+    return f"{words}{in_stage}{location}{request}"
 
 
 def headline(model: RunModel) -> tuple[str, str]:
-    """The number that matters most now, and what it is; none where a message matters more."""
+    """Return the most important number and its label; both empty where a message matters more."""
     if model.state == "finished" and model.results is not None:
         accuracy = model.results["summary"]["accuracy"]
         return ("", "") if accuracy is None else (f"{accuracy['mean']:.1f}", "% distilled, last epoch")
@@ -196,8 +199,8 @@ def headline(model: RunModel) -> tuple[str, str]:
     if model.stage == "recover" and model.beta is not None and np.isfinite(model.beta):
         return f"{model.beta:.3g}".replace("e-0", "e-").replace("+", ""), f"β of batch {model.batch}"
     if model.stage in ("squeeze", "validate"):
-        known = [each.last for key, each in model.trainings.items() if key[0] == model.stage]
-        latest = next((each for each in reversed(known) if each is not None), None)
+        accuracies = [each.last for key, each in model.trainings.items() if key[0] == model.stage]
+        latest = next((each for each in reversed(accuracies) if each is not None), None)
         return ("", "") if latest is None else (f"{latest:.1f}", "% at the latest look")
     return "", ""
 
@@ -205,26 +208,26 @@ def headline(model: RunModel) -> tuple[str, str]:
 def beta_place(
     betas: Sequence[float], batch: int, width: int, spark: Callable[[Sequence[float]], str]
 ) -> list[str]:
-    """The schedule in one row, and a mark under the current batch in another."""
+    """Return a sparkline of the β schedule, and below it a row that marks the current batch."""
     if not betas or width < 4:
         return []
     count = min(len(betas), width)
-    chosen = [betas[round(i * (len(betas) - 1) / max(count - 1, 1))] for i in range(count)]
-    logs = [float(np.log10(max(beta, 1e-30))) for beta in chosen]
-    at = round((min(max(batch, 1), len(betas)) - 1) * (count - 1) / max(len(betas) - 1, 1))
-    return [spark(logs), " " * at + "^"]
+    sampled = [betas[round(i * (len(betas) - 1) / max(count - 1, 1))] for i in range(count)]
+    logs = [float(np.log10(max(beta, 1e-30))) for beta in sampled]
+    marked = round((min(max(batch, 1), len(betas)) - 1) * (count - 1) / max(len(betas) - 1, 1))
+    return [spark(logs), " " * marked + "^"]
 
 
 # --- tables ---------------------------------------------------------------------------------------
 
 
 def value(number: float | None) -> str:
-    """A number of a table, in four digits; empty where it is unknown."""
+    """Return a number with four significant digits; empty where it is None."""
     return "" if number is None else "nan" if np.isnan(number) else f"{number:.4g}"
 
 
 def layer_rows(model: RunModel, spark: Callable[[Any], str], points: int) -> list[LayerRow]:
-    """Each tap's name, latest values, and sparklines of them over the current batch."""
+    """Return for each tap its name, its latest loss terms, and their sparklines over the current batch."""
     if model.layout is None or model.batch_curves is None or model.values_TL is None:
         return []
     taps = model.layout.taps
@@ -232,7 +235,9 @@ def layer_rows(model: RunModel, spark: Callable[[Any], str], points: int) -> lis
     for index, tap in enumerate(taps):
         values = [float(model.values_TL[term][index]) for term in range(len(model.layout.terms))]
         columns = [len(FIXED) + term * len(taps) + index for term in range(len(model.layout.terms))]
-        highs = [model.batch_curves.envelope(column, points)[2] for column in columns]  # spikes in full
+        highs = [
+            model.batch_curves.envelope(column, points)[2] for column in columns
+        ]  # maxima, so that spikes are visible
         rows.append((tap, values, [spark(high) for high in highs]))
     return rows
 
@@ -241,15 +246,13 @@ TRAINING_COLUMNS = ("network", "images", "seed", "epoch", "loss", "last %", "bes
 
 
 def training_rows(model: RunModel) -> list[tuple[str, ...]]:
-    """Means over seeds where the run is finished, then each training; the control beside each student."""
+    """Return the means over seeds if the run is finished, then a row per training, with controls."""
     rows: list[tuple[str, ...]] = []
     if model.results is not None:
-        for name, found in model.results["summary"]["by_architecture"].items():
-            best = found["accuracy_best"]
-            rows.append(
-                (name, "distilled", "mean", "", "", format_mean_std(found["accuracy"]), format_mean_std(best))
-            )
-            rows.append((name, "random", "mean", "", "", format_mean_std(found["control"]), ""))
+        for name, summary in model.results["summary"]["by_architecture"].items():
+            last, best = format_mean_std(summary["accuracy"]), format_mean_std(summary["accuracy_best"])
+            rows.append((name, "distilled", "mean", "", "", last, best))
+            rows.append((name, "random", "mean", "", "", format_mean_std(summary["control"]), ""))
     order = sorted(model.trainings, key=lambda key: (STAGES.index(key[0]), key[1], key[3], key[2]))
     for key in order:
         stage, architecture, source, seed = key
@@ -262,27 +265,27 @@ def training_rows(model: RunModel) -> list[tuple[str, ...]]:
 
 
 def log_line(line: LogLine) -> str:
-    """A line of the log with its time of day; another day's with its date."""
-    told = time.localtime(line.time)
-    today = time.localtime()[:3] == told[:3]
-    stamp = time.strftime("%H:%M:%S" if today else "%m-%d %H:%M", told)
+    """Return a log line with its time, or with date and time if it is from another day."""
+    local_time = time.localtime(line.time)
+    is_today = time.localtime()[:3] == local_time[:3]
+    stamp = time.strftime("%H:%M:%S" if is_today else "%m-%d %H:%M", local_time)
     mark = "! " if line.level != "info" else ""
     return f"{stamp} {mark}{line.text}"
 
 
 def class_names(folder: Path) -> list[str]:
-    """The classes' names by number, from the folders of a run's images; empty before there are any."""
-    place = folder / folders.IMAGES
+    """Return class names by label, from the image folders of a run; empty before there are any."""
+    images_folder = folder / folders.IMAGES
     try:
-        names = sorted(entry.name for entry in place.iterdir() if entry.is_dir())
+        names = sorted(entry.name for entry in images_folder.iterdir() if entry.is_dir())
     except OSError:
         return []
-    numbered = all(name.partition("_")[0].isdigit() and "_" in name for name in names)
-    return [name.partition("_")[2] for name in names] if numbered else names
+    are_numbered = all(name.partition("_")[0].isdigit() and "_" in name for name in names)
+    return [name.partition("_")[2] for name in names] if are_numbered else names
 
 
 def loading(session: Session) -> str:
-    """What a session is at that has no run yet."""
+    """Return the loading progress of a session that has no run yet."""
     if not session.live:
         return "FAILED"
     done, total = session.read
@@ -290,13 +293,13 @@ def loading(session: Session) -> str:
 
 
 def warming(session: Session, seconds: float, known: Sequence[str] = ()) -> list[str]:
-    """A session that is not at work yet: what it is at, and since when; or why it never will be.
+    """Return the loading progress of a session and its duration, or why it could not start.
 
-    known: the run's stages, where it goes on with one.
+    known: labels of the run's stages, if the session resumes a run.
     """
     failure = session.failure()
     if failure is not None:
-        return ["FAILED before it began", failure[0], f"-> {failure[1]}   (t: traceback)"]
+        return ["FAILED to start", failure[0], f"-> {failure[1]}   (t: traceback)"]
     marks = known or [f"{MARKS['waiting']} {stage}" for stage in STAGES]
     done, total = session.read
     lines = [*wrapped(marks, 50), f"WARMING UP: {loading(session)}, for {format_duration(seconds)}"]

@@ -1,4 +1,4 @@
-"""The runs of a folder, as a list that is looked through every second or so without reading much."""
+"""The list of runs in a folder, which can be refreshed every second at little cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.store import AT_WORK, StoredRun, files
 
 @dataclass(frozen=True)
 class Row:
-    """What the list says of a run. Accuracies in percent; done: share of its stage in [0, 1]."""
+    """A run's entry in the list. Accuracies in percent; done: completed fraction of its stage."""
 
     folder: Path
     name: str
@@ -28,44 +28,42 @@ class Row:
 
     @property
     def damaged(self) -> bool:
-        """Whether it cannot be read, or not now."""
+        """Whether the run cannot be read."""
         return self.state == "damaged"
 
     @property
     def at_work(self) -> bool:
-        """Whether a process has the run."""
+        """Whether a process is computing the run."""
         return self.state in AT_WORK
 
 
 class Listing:
-    """The rows of a folder's runs; only runs whose files changed, or that are at work, are read again."""
+    """The rows of a folder's runs. Only active runs and runs whose files changed are read again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known: dict[Path, tuple[Any, Row]] = {}
 
     def rows(self) -> list[Row]:
-        """All of them, oldest first. Raises UserError("disk") where the folder cannot be read."""
+        """Return the rows, oldest run first. Raises UserError("disk") where the folder cannot be read."""
         try:
-            found = (
-                [entry for entry in self.folder.iterdir() if self._is_run(entry)]
-                if self.folder.is_dir()
-                else []
-            )
+            entries = list(self.folder.iterdir()) if self.folder.is_dir() else []
+            run_folders = [entry for entry in entries if self._is_run(entry)]
         except OSError as error:
             raise UserError(
-                "disk", f"{self.folder}: {error.strerror}", "choose another with CFM_RUNS"
+                "disk", f"{self.folder}: {error.strerror}", "choose another folder with CFM_RUNS"
             ) from error
-        self._known = {folder: self._row(folder) for folder in found}
+        self._known = {folder: self._load_row(folder) for folder in run_folders}
         return sorted((row for _, row in self._known.values()), key=lambda row: (row.begun, row.name))
 
     def _is_run(self, entry: Path) -> bool:
         try:
             return store.is_run(entry)
-        except OSError:  # one that may not be looked into does not hide the others
+        except OSError:  # an unreadable folder does not hide the others
             return entry in self._known
 
-    def _row(self, folder: Path) -> tuple[Any, Row]:
+    def _load_row(self, folder: Path) -> tuple[Any, Row]:
+        """Return a stamp of the run's files and its row, read again only if necessary."""
         stamp = tuple(files.stamp(folder / name) for name in ("status.json", "results.json", "manifest.json"))
         known = self._known.get(folder)
         if known is not None and known[0] == stamp and not (known[1].at_work or known[1].damaged):
@@ -74,7 +72,7 @@ class Listing:
 
 
 def read(run: StoredRun) -> Row:
-    """A run's row; ``damaged`` where its files cannot be read, or say what no run says."""
+    """Return a run's row; its state is "damaged" where a file is unreadable or its content invalid."""
     begun = ""
     try:
         begun = run.created()
@@ -86,7 +84,7 @@ def read(run: StoredRun) -> Row:
 def _read(run: StoredRun, begun: str) -> Row:
     state, status, results = run.state(), run.status(), run.results()
     if not isinstance(state, str):
-        raise TypeError(f"{state!r} is no state")
+        raise TypeError(f"{state!r} is not a state")
     summary = {} if results is None else results["summary"]
     total, done = status.get("total"), status.get("done")
     return Row(
@@ -95,23 +93,23 @@ def _read(run: StoredRun, begun: str) -> Row:
         state=state,
         stage=str(status.get("stage") or ""),
         done=done / total if isinstance(total, int) and isinstance(done, int) and total else None,
-        beta=_number(status.get("beta")),
-        last=_mean(summary, "accuracy", status.get("accuracy")),
-        best=_mean(summary, "accuracy_best"),
-        control=_mean(summary, "control"),
+        beta=_parse_number(status.get("beta")),
+        last=_read_mean(summary, "accuracy", status.get("accuracy")),
+        best=_read_mean(summary, "accuracy_best"),
+        control=_read_mean(summary, "control"),
         begun=begun,
     )
 
 
-def _mean(summary: dict[str, Any], name: str, otherwise: float | None = None) -> float | None:
-    found = summary.get(name)
-    return _number(found["mean"] if isinstance(found, dict) else otherwise)
+def _read_mean(summary: dict[str, Any], name: str, default: float | None = None) -> float | None:
+    mean_std = summary.get(name)
+    return _parse_number(mean_std["mean"] if isinstance(mean_std, dict) else default)
 
 
-def _number(found: object) -> float | None:
-    """Raises TypeError for what is none."""
-    if found is None:
+def _parse_number(number: object) -> float | None:
+    """Return a stored number as float, None for None. Raises TypeError for anything else."""
+    if number is None:
         return None
-    if isinstance(found, bool) or not isinstance(found, (int, float)):
-        raise TypeError(f"{found!r} is no number")
-    return float(found)
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise TypeError(f"{number!r} is not a number")
+    return float(number)

@@ -1,4 +1,4 @@
-"""Images of a set, read on a thread of their own when they are to be seen; a bounded number is kept.
+"""Thumbnails of an image set, read on a background thread when they become visible, and cached.
 
 Legend: C channels, H, W pixels.
 """
@@ -21,57 +21,57 @@ if TYPE_CHECKING:
 
     from engine.store.images import Reader
 
-KEPT = 1024  #: small images that are held in memory
-SIDE = 64  #: pixels of a small image, at most
+CACHE_SIZE = 1024  #: thumbnails
+SIDE = 64  #: largest side of a thumbnail in pixels
 
 
 class Pictures:
-    """Small images of a set: `want` says which are seen, `get` gives those that were read.
+    """A cache of thumbnails: `want` requests the visible ones, `get` returns those that were read.
 
-    Reading happens on a thread that ends when there is nothing to read. shape: of the set's images (C, H, W).
+    The reading thread ends when there is nothing left to read. shape: (C, H, W) of the set's images.
     """
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self.shape = reader.shape
-        self._found: OrderedDict[int, NDArray[np.uint8] | str] = OrderedDict()
+        self._cache: OrderedDict[int, NDArray[np.uint8] | str] = OrderedDict()  # str: why it is unreadable
         self._wanted: list[int] = []
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._fresh = False
+        self._has_news = False
 
     def want(self, numbers: Sequence[int]) -> None:
-        """These are seen now; others need not be read any more."""
+        """Request these images, and drop the requests for all others."""
         with self._lock:
             for number in numbers:
-                if number in self._found:
-                    self._found.move_to_end(number)
-            self._wanted = [number for number in numbers if number not in self._found]
+                if number in self._cache:
+                    self._cache.move_to_end(number)
+            self._wanted = [number for number in numbers if number not in self._cache]
             if self._wanted and self._thread is None:
                 self._thread = threading.Thread(target=self._read, name="pictures", daemon=True)
                 self._thread.start()
 
     def read_from(self, reader: Reader) -> None:
-        """The set has another file now: what could not be read of the last one may be there."""
+        """Switch to another file of the set, and forget the images that the last one failed to provide."""
         with self._lock:
             self.reader = reader
-            for number in [number for number, found in self._found.items() if isinstance(found, str)]:
-                del self._found[number]
+            for number in [number for number, entry in self._cache.items() if isinstance(entry, str)]:
+                del self._cache[number]
 
     def news(self) -> bool:
-        """Whether images were read since the last call."""
-        fresh, self._fresh = self._fresh, False
-        return fresh
+        """Return whether images were read since the last call."""
+        has_news, self._has_news = self._has_news, False
+        return has_news
 
     def get(self, number: int) -> NDArray[np.uint8] | None:
-        """A small image, (C, H, W); None where it was not read yet, or cannot be."""
-        found = self._found.get(number)
-        return None if isinstance(found, str) else found
+        """Return a thumbnail, (C, H, W); None where it is not read yet or unreadable."""
+        entry = self._cache.get(number)
+        return None if isinstance(entry, str) else entry
 
     def problem(self, number: int) -> str:
-        """Why an image cannot be read; empty where it can."""
-        found = self._found.get(number)
-        return found if isinstance(found, str) else ""
+        """Return why an image is unreadable; empty where it is not."""
+        entry = self._cache.get(number)
+        return entry if isinstance(entry, str) else ""
 
     def _read(self) -> None:
         while True:
@@ -80,18 +80,19 @@ class Pictures:
                     self._thread = None
                     return
                 number, reader = self._wanted.pop(0), self.reader
-            found = _read(reader, number)
+            entry = _read_thumbnail(reader, number)
             with self._lock:
-                if isinstance(found, str) and reader is not self.reader:
+                if isinstance(entry, str) and reader is not self.reader:
                     self._wanted.append(number)
                     continue
-                self._found[number] = found
-                while len(self._found) > KEPT:
-                    self._found.popitem(last=False)
-                self._fresh = True
+                self._cache[number] = entry
+                while len(self._cache) > CACHE_SIZE:
+                    self._cache.popitem(last=False)
+                self._has_news = True
 
 
-def _read(reader: Reader, number: int) -> NDArray[np.uint8] | str:
+def _read_thumbnail(reader: Reader, number: int) -> NDArray[np.uint8] | str:
+    """Return a thumbnail, or why it is unreadable."""
     try:
         return smaller(reader.pixels(number))
     except UserError as error:
@@ -100,7 +101,7 @@ def _read(reader: Reader, number: int) -> NDArray[np.uint8] | str:
 
 @dataclass(frozen=True)
 class Sample:
-    """The first images of a set, small, with the names of their classes. count: that are there of `total`."""
+    """Thumbnails of the first images of a set, with their class names. count: finished images of `total`."""
 
     images: list[NDArray[np.uint8]]
     names: list[str]
@@ -108,12 +109,12 @@ class Sample:
     total: int
 
 
-def sample(place: Path, most: int) -> Sample | None:
-    """At most so many images of the set in a folder; None where there are none that can be read."""
+def sample(folder: Path, most: int) -> Sample | None:
+    """Return thumbnails of at most `most` images of the set in a folder; None where none is readable."""
     from engine.store.images import Reader
 
     try:
-        reader = Reader(place)
+        reader = Reader(folder)
         numbers = range(min(reader.count, most))
         images = [smaller(reader.pixels(number)) for number in numbers]
     except UserError:
@@ -123,11 +124,15 @@ def sample(place: Path, most: int) -> Sample | None:
 
 
 def smaller(pixels_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image with sides of `SIDE` pixels at most: means of equal squares, what is left over cut off."""
+    """Return an image reduced to sides of at most `SIDE` pixels, by means over equal squares.
+
+    Rows and columns that do not fill a square are cut off.
+    """
     channels, height, width = pixels_CHW.shape
     step = -(-max(height, width) // SIDE)
     if step == 1:
         return pixels_CHW
-    high, wide = max(height // step, 1), max(width // step, 1)
-    parts = pixels_CHW[:, : high * step, : wide * step].reshape(channels, high, min(step, height), wide, -1)
-    return np.asarray(np.rint(parts.mean((2, 4))), np.uint8)
+    rows, columns = max(height // step, 1), max(width // step, 1)
+    cropped_CHW = pixels_CHW[:, : rows * step, : columns * step]
+    squares = cropped_CHW.reshape(channels, rows, min(step, height), columns, -1)
+    return np.asarray(np.rint(squares.mean((2, 4))), np.uint8)

@@ -1,7 +1,7 @@
-"""What a user prefers of the console: `console.yaml` in the user's configuration folder, and flags.
+"""The console preferences: `console.yaml` in the user's configuration folder, overridden by options.
 
-The file may hold ``theme``, ``images``, ``fps`` and ``keys``, the last a mapping of an action's name (as
-`?` shows it) to a key, or several with commas.
+The file may set ``theme``, ``images``, ``fps`` and ``keys``. The last maps action names (as shown by `?`) to
+a key, or to several separated by commas.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from engine.errors import UserError
 
 ImageMode = Literal["auto", "ascii", "half", "off"]
 IMAGE_MODES: tuple[ImageMode, ...] = get_args(ImageMode)
-FPS = 2.0  #: how often, at most, the screen follows a run in a second
-FASTEST = 30.0
+FPS = 2.0  #: default screen updates per second
+MAX_FPS = 30.0
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """theme: a name; None for the one that fits the terminal. keys: by an action's name."""
+    """The preferences of the console.
+
+    theme: a name; None for the one that suits the terminal. images: how thumbnails are drawn. fps: screen
+    updates per second. keys: by action name.
+    """
 
     theme: str | None = None
     images: ImageMode = "auto"
@@ -32,21 +36,21 @@ class Preferences:
 
 
 def config_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """The user's configuration folder: cfm-tui in XDG_CONFIG_HOME or ~/.config."""
+    """Return the user's configuration folder: cfm-tui in XDG_CONFIG_HOME or ~/.config."""
     base = environ.get("XDG_CONFIG_HOME")
     return (Path(base) if base else Path.home() / ".config") / "cfm-tui"
 
 
 def path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the preferences lie."""
+    """Return the path of the preferences file."""
     return config_folder(environ) / "console.yaml"
 
 
 def read(file: Path, themes: Sequence[str], actions: Callable[[], Sequence[str]]) -> Preferences:
-    """The preferences in a file; the defaults where there is none.
+    """Load the preferences from a file; the defaults where it does not exist.
 
-    themes, actions: the names that are known, the latter asked for where the file has keys.
-    Raises UserError("config") naming what is wrong.
+    themes: the known names. actions: returns the known names; it is called only if the file sets keys.
+    Raises UserError("config") naming the invalid preference.
     """
     if not file.exists():
         return Preferences()
@@ -56,36 +60,40 @@ def read(file: Path, themes: Sequence[str], actions: Callable[[], Sequence[str]]
     settings = list(Preferences.__dataclass_fields__)
     for name in values:
         if name not in settings:
-            raise _unknown(file, "setting", name, settings)
-    found = Preferences(**values)
-    if found.theme is not None and found.theme not in themes:
-        raise _unknown(file, "theme", found.theme, themes)
-    if not isinstance(found.keys, dict):
-        raise UserError("config", f"{file}: keys is no mapping", "write `keys: {monitor.pause: p}`")
-    for name, key in found.keys.items():
+            raise _unknown_name_error(file, "setting", name, settings)
+    loaded = Preferences(**values)
+    if loaded.theme is not None and loaded.theme not in themes:
+        raise _unknown_name_error(file, "theme", loaded.theme, themes)
+    if not isinstance(loaded.keys, dict):
+        raise UserError("config", f"{file}: keys is not a mapping", "write `keys: {monitor.pause: p}`")
+    for name, key in loaded.keys.items():
         if name not in (known := actions()):
-            raise _unknown(file, "action", name, known)
+            raise _unknown_name_error(file, "action", name, known)
         if not isinstance(key, str) or not key.strip():
             raise UserError(
-                "config", f"{file}: keys.{name} is {key!r}, no key", "write a key such as p or ctrl+o"
+                "config", f"{file}: keys.{name} is {key!r}, not a key", "write a key such as p or ctrl+o"
             )
-    return checked(found, str(file))
+    return validate(loaded, str(file))
 
 
-def checked(found: Preferences, where: str) -> Preferences:
-    """The same, its rate and image mode looked at. Raises UserError("config")."""
-    if str(found.images) == "False":  # YAML's word for off
-        found = replace(found, images="off")
-    if found.images not in IMAGE_MODES:
-        raise _unknown(where, "images", found.images, IMAGE_MODES)
-    if isinstance(found.fps, bool) or not isinstance(found.fps, (int, float)) or not 0 < found.fps <= FASTEST:
+def validate(preferences: Preferences, source: str) -> Preferences:
+    """Return the preferences with a normalised image mode.
+
+    source: named by errors. Raises UserError("config") for an invalid image mode or fps.
+    """
+    if str(preferences.images) == "False":  # how YAML reads `off`
+        preferences = replace(preferences, images="off")
+    if preferences.images not in IMAGE_MODES:
+        raise _unknown_name_error(source, "images", preferences.images, IMAGE_MODES)
+    fps = preferences.fps
+    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps <= MAX_FPS:
         raise UserError(
-            "config", f"{where}: fps is {found.fps!r}", f"give a number up to {FASTEST:g}, such as 0.5"
+            "config", f"{source}: fps is {fps!r}", f"give a number up to {MAX_FPS:g}, such as 0.5"
         )
-    return found
+    return preferences
 
 
-def _unknown(where: object, what: str, name: Any, known: Sequence[str]) -> UserError:
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
-    return UserError("config", f"{where}: unknown {what} {name!r}", hint)
+def _unknown_name_error(source: object, kind: str, name: Any, known: Sequence[str]) -> UserError:
+    closest = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {closest[0]}?" if closest else f"use one of {', '.join(known)}"
+    return UserError("config", f"{source}: unknown {kind} {name!r}", hint)

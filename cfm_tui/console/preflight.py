@@ -1,7 +1,6 @@
-"""What a new experiment would do, found out on a thread of its own while the form is edited.
+"""Checks and estimates of a new experiment, computed on a background thread while its form is edited.
 
-A study is begun for one configuration; whoever draws looks at its `findings` now and then. Nothing of it
-is loaded before it begins.
+A study examines one configuration; pages poll its `findings`. Heavy modules are imported when it starts.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ if TYPE_CHECKING:
     from engine.runs.plan import Plan
     from engine.runs.preview import DatasetPreview, DatasetStatus
 
-SMALL = 60_000  #: training images of a set that is read without being asked
+SMALL = 60_000  #: training images of a set that is read without a request
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What is known of a configuration so far; None where it is not known.
+    """What is known about a configuration so far; a field is None while it is unknown.
 
-    doing: what is being found out. possible: whether data and teacher are there; place: where the images
-    lie; problem: why it cannot be launched.
-    spectra: by tap, eigenvalues of Ψ. short: what of this machine will not do; empty: it will, as far as
-    that is known.
+    doing: the current step. possible: whether data and teacher are available. place: path of the images.
+    problem: why the experiment cannot be launched. trouble: an unexpected error. look: the content of the
+    data set. parameters: number of weights. accuracy: of the teacher, in percent. spectra: eigenvalues of Ψ
+    by tap. short: the resource that this machine lacks; empty where none is known to be lacking.
     """
 
     config: Config
@@ -49,30 +48,30 @@ class Findings:
 
     @property
     def chosen(self) -> DatasetStatus | None:
-        """The set that is configured."""
+        """The configured data set."""
         return next((each for each in self.sets if each.name == self.config.data.name), None)
 
     @property
     def small(self) -> bool:
-        """Whether its images may be read without being asked for."""
+        """Whether the images may be read without a request."""
         images = self.chosen.images if self.chosen is not None else None
         return self.possible is True and images is not None and images <= SMALL
 
     def of(self, config: Config) -> Findings:
-        """What of this holds for another configuration."""
+        """Return the findings that remain valid for another configuration."""
         if config == self.config:
             return self
         if config.data != self.config.data:
             return Findings(config)
-        kept = Findings(config, sets=self.sets, place=self.place, look=self.look)
+        valid = Findings(config, sets=self.sets, place=self.place, look=self.look)
         if _same(config, self.config, ("backbone",)):
-            kept = replace(kept, parameters=self.parameters)
+            valid = replace(valid, parameters=self.parameters)
         if _same(config, self.config, ("backbone", "squeeze", "seed")):
-            kept = replace(kept, accuracy=self.accuracy)
+            valid = replace(valid, accuracy=self.accuracy)
         same_taps = config.objective.taps == self.config.objective.taps
         if same_taps and _same(config, self.config, ("backbone", "squeeze", "seed", "statistics")):
-            kept = replace(kept, spectra=self.spectra)
-        return kept
+            valid = replace(valid, spectra=self.spectra)
+        return valid
 
 
 def _same(one: Config, other: Config, names: tuple[str, ...]) -> bool:
@@ -80,128 +79,135 @@ def _same(one: Config, other: Config, names: tuple[str, ...]) -> bool:
 
 
 class Study(threading.Thread):
-    """Finds out about a configuration. before: what is known; far: whether images are read and steps tried.
+    """A thread that examines a configuration.
 
-    runs: the folder in which it would run.
+    before: earlier findings, reused where they remain valid. runs: the folder of the future run. far: whether
+    to read images and time a few steps.
     """
 
     def __init__(self, config: Config, before: Findings | None, runs: Path, *, far: bool) -> None:
-        super().__init__(name="study")  # no daemon: one in the middle of a step would end the process badly
+        super().__init__(
+            name="study"
+        )  # not a daemon: one killed during a training step could crash the process at exit
         self.findings = before.of(config) if before is not None else Findings(config)
         self.far = far
         self._config, self._runs = config, runs
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Its findings are not wanted any more."""
+        """Cancel the study."""
         self._stopped.set()
 
     def run(self) -> None:
-        """All steps, cheap ones first; what goes wrong is a finding, too."""
+        """Run all steps, cheap ones first; an error becomes a finding."""
         try:
-            self._find()
+            self._check_inputs()
             if self.far:
-                self._go_far()
+                self._estimate()
         except UserError as error:
-            self._found(problem=error, possible=False)
+            self._update(problem=error, possible=False)
         except Exception as error:
             if type(error).__name__ != "Cancelled":
-                self._found(trouble=error)
-        self._found(doing="")
+                self._update(trouble=error)
+        self._update(doing="")
 
-    def _found(self, **what: Any) -> None:
-        self.findings = replace(self.findings, **what)
+    def _update(self, **changes: Any) -> None:
+        self.findings = replace(self.findings, **changes)
 
-    def _find(self) -> None:
-        """What costs next to nothing."""
-        from engine.runs import launch  # noqa: F401  (takes seconds, and is needed for whatever follows)
+    def _check_inputs(self) -> None:
+        """Check that data set and teacher exist."""
+        from engine.runs import launch  # noqa: F401  (takes seconds to import, and is needed later)
         from engine.runs.artefacts import require_teacher
         from engine.runs.preview import list_datasets
 
         data = self._config.data
-        self._found(problem=None, sets=tuple(list_datasets(Path(data.root) if data.root else None)))
+        self._update(problem=None, sets=tuple(list_datasets(Path(data.root) if data.root else None)))
         require_teacher(self._config)
-        self._found(place=place(self._config), possible=True)
+        self._update(place=place(self._config), possible=True)
 
-    def _go_far(self) -> None:
-        """Images, networks, what the cache has, and a trial."""
+    def _estimate(self) -> None:
+        """Read the images, count weights, look up the cache, and time a few steps."""
         from engine import store
         from engine.runs import estimates, plan, preview
 
-        config, stop = self._config, self._stopped.is_set
+        config, is_stopped = self._config, self._stopped.is_set
         if self.findings.look is None:
-            self._found(doing="reading images")
-            self._found(look=preview.preview_dataset(config, self._reading, stop))
-        look = self.findings.look
-        assert look is not None
-        self._found(doing="building the networks", parameters=preview.parameters(config, look))
+            self._update(doing="reading images")
+            self._update(look=preview.preview_dataset(config, self._report_reading, is_stopped))
+        dataset = self.findings.look
+        assert dataset is not None
+        self._update(doing="building the networks", parameters=preview.parameters(config, dataset))
         cache = store.Cache()
-        planned = plan.prepare(config, self._reading)
-        preview.require_wanted(stop)
-        self._found(doing="looking for what is known already")
-        self._found(accuracy=preview.teacher_accuracy(planned, cache, self._runs))
-        self._found(spectra=preview.spectra(planned, cache), doing="trying a few steps")
-        estimate = estimates.estimate(planned, cache, stop)
-        self._found(estimate=estimate, short=_short(estimate, planned, self._runs))
+        planned = plan.prepare(config, self._report_reading)
+        preview.require_wanted(is_stopped)
+        self._update(doing="looking up earlier runs and the cache")
+        self._update(accuracy=preview.teacher_accuracy(planned, cache, self._runs))
+        self._update(spectra=preview.spectra(planned, cache), doing="trying a few steps")
+        estimate = estimates.estimate(planned, cache, is_stopped)
+        self._update(estimate=estimate, short=_find_shortage(estimate, planned, self._runs))
 
-    def _reading(self, done: int, total: int) -> None:
+    def _report_reading(self, done: int, total: int) -> None:
         from engine.runs.preview import require_wanted
 
         require_wanted(self._stopped.is_set)
-        self._found(doing=f"reading images: {done:,} of {total:,}")
+        self._update(doing=f"reading images: {done:,} of {total:,}")
 
 
 def place(config: Config) -> Path | None:
-    """Where the data set lies; None if it comes with the program. Raises UserError("data") if absent."""
+    """Return the path of the data set; None for the bundled one. Raises UserError("data") if it is absent."""
     from engine.data.finding import find, locate
     from engine.data.places import chosen_root
 
     data = config.data
     if data.name == "digits":
         return None
-    found = None if data.name == "folder" and not data.root else locate(data.name, chosen_root(data))
-    return found[0] if found is not None else find(data).path
+    location = None if data.name == "folder" and not data.root else locate(data.name, chosen_root(data))
+    return location[0] if location is not None else find(data).path
 
 
-def _short(estimate: Estimate, plan: Plan, runs: Path) -> str:
-    """What there is too little of."""
+def _find_shortage(estimate: Estimate, plan: Plan, runs: Path) -> str:
+    """Return a message about insufficient disk space or memory; empty where both suffice."""
     import psutil
     import torch
 
     from engine.store import files
 
-    free = files.free_bytes(runs)
+    free_disk = files.free_bytes(runs)
     if plan.device.type == "cuda":
-        room = torch.cuda.mem_get_info(plan.device)[0]
+        free_memory = torch.cuda.mem_get_info(plan.device)[0]
     else:
-        room = psutil.virtual_memory().available + psutil.Process().memory_info().rss
-    if estimate.disk_bytes > free:
+        free_memory = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    if estimate.disk_bytes > free_disk:
+        needed, free = format_bytes(estimate.disk_bytes), format_bytes(free_disk)
+        return f"disk: {needed} are needed in {runs}, {free} are free"
+    if estimate.memory_bytes > free_memory:
         return (
-            f"disk: {format_bytes(estimate.disk_bytes)} are needed in {runs}, {format_bytes(free)} are free"
+            f"memory: {format_bytes(estimate.memory_bytes)} are needed, {format_bytes(free_memory)} are free"
         )
-    if estimate.memory_bytes > room:
-        return f"memory: {format_bytes(estimate.memory_bytes)} are needed, {format_bytes(room)} are free"
     return ""
 
 
 class Fetch(threading.Thread):
-    """Downloads a data set. told: what it is doing; problem: why it could not; done: whether it is there."""
+    """A thread that downloads a data set.
+
+    told: the progress as text. problem: why it failed. done: whether the set is complete.
+    """
 
     def __init__(self, name: str, root: str | None) -> None:
         super().__init__(name="fetch", daemon=True)
         self.set = name
-        self.told = f"{name}: asking for it"
+        self.told = f"{name}: connecting"
         self.problem: UserError | None = None
         self.done = False
         self._root = None if root is None else Path(root)
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Leave it; what has come is kept for the next time."""
+        """Cancel the download; what was received is kept for the next attempt."""
         self._stopped.set()
 
     def run(self) -> None:
-        """Fetch, verify, unpack."""
+        """Download, verify and unpack the set."""
         from engine.data import download
         from engine.runs.preview import Cancelled
 
@@ -218,7 +224,7 @@ class Fetch(threading.Thread):
 
         require_wanted(self._stopped.is_set)
         if phase == "download":
-            of = f" of {format_bytes(total)} ({done / total:.0%})" if total else ""
-            self.told = f"{self.set}: {format_bytes(done)}{of}"
+            of_total = f" of {format_bytes(total)} ({done / total:.0%})" if total else ""
+            self.told = f"{self.set}: {format_bytes(done)}{of_total}"
         else:
             self.told = f"{self.set}: unpacking, {done:,} files"

@@ -1,4 +1,4 @@
-"""A run on this process's engine thread, from its settings to its end or its handing over."""
+"""A run on this process's engine thread, from its start to its end or its handover to another process."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from engine.store.control import Command
 
 State = Literal["loading", "running", "ended"]
-NICE = 5  #: how much the engine's threads give way to the one that draws
-SWITCH_SECONDS = 0.001  #: how long that one waits for the engine's to let it work, at most
+NICE = 5  #: niceness of the engine's threads, so that drawing has priority
+SWITCH_SECONDS = 0.001  #: longest wait of the drawing thread for the interpreter lock
 
 
 class Session:
-    """Begins a run, or goes on with the one in `folder`, and computes it on a thread of its own.
+    """A run that is started, or resumed from `folder`, and computed on a separate thread.
 
-    resolved: its settings; None for those that the run in `folder` has. name: what a new folder's name
-    begins with. folder: where the run is, once that is known.
-    Only `wait`, `stop` and `hand_over` wait.
+    resolved: its settings; None to use those stored in `folder`. name: prefix of a new folder's name.
+    folder: the run's folder, None until it is known. heir: process id of the process that took over.
+    Only `wait`, `stop` and `hand_over` block.
     """
 
     def __init__(self, resolved: Resolved | None, name: str, folder: Path | None = None) -> None:
@@ -43,109 +43,111 @@ class Session:
         self.read = (0, 0)  #: images read, of how many
         self.error: BaseException | None = None
         self._resolved = resolved
-        self.heir: int | None = None  #: the process that goes on with it
+        self.heir: int | None = None
         self._traceback = ""
-        self._stop_wanted = False
-        self._handing = threading.Lock()
-        self._asked: list[tuple[Command, str]] = []
+        self._is_stop_requested = False
+        self._handover_lock = threading.Lock()
+        self._requests: list[tuple[Command, str]] = []
         self._control: Control | None = None
-        self._engine = Engine(self._events(), lambda _: None)  # the record is what everybody reads
+        self._engine = Engine(self._events(), lambda _: None)  # the console reads the run's record instead
         self._engine.start()
 
     @property
     def live(self) -> bool:
-        """Whether it is at work, or about to be."""
+        """Whether the run is being computed or loaded."""
         return self._engine.is_alive()
 
     def ask(self, command: Command, by: str) -> None:
-        """Ask the run to pause, continue, stop or checkpoint at its next save point."""
-        self._stop_wanted |= command == "stop"
-        self._tell(command, by)
+        """Request the run to pause, continue, stop or checkpoint at its next save point."""
+        self._is_stop_requested |= command == "stop"
+        self._send(command, by)
 
-    def _tell(self, command: Command, by: str) -> None:
-        self._asked.append((command, by))
+    def _send(self, command: Command, by: str) -> None:
+        self._requests.append((command, by))
         if self._control is not None:
             self._control.ask(command, by)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for its end; whether that came."""
+        """Wait for the run's end; return whether it ended within `seconds`."""
         self._engine.join(seconds)
         return not self._engine.is_alive()
 
     def stop(self, by: str) -> None:
-        """Stop it at its next save point, and wait for that."""
+        """Stop the run at its next save point, and wait until it has ended."""
         self.ask("stop", by)
         self.wait()
 
     def hand_over(self, by: str) -> int | None:
-        """Stop it at its next save point and let a process of its own go on, paused if it was.
+        """Stop the run at its next save point and resume it in a separate process, paused if it was.
 
-        by: who asks. Returns that process's number; None where there is nothing to go on with, or somebody
-        wanted it stopped. Asked twice, it is handed over once. Waits; raises UserError or OSError where that
-        process did not come up.
+        by: who requests it. Returns the id of that process; None where there is nothing to resume or a stop
+        was requested. A second call does not start a second process. Blocks until then. Raises UserError or
+        OSError where the process does not start.
         """
         from cfm_tui.process.detach import detached
 
-        with self._handing:
-            if self.heir is not None or self._stop_wanted:
+        with self._handover_lock:
+            if self.heir is not None or self._is_stop_requested:
                 self.wait()
                 return self.heir
-            paused = self.folder is not None and StoredRun(self.folder).state() == "paused"
-            self._tell("stop", by)
+            was_paused = self.folder is not None and StoredRun(self.folder).state() == "paused"
+            self._send("stop", by)
             self.wait()
-            stopped = isinstance(self.error, Stopped) and self.error.by == by
-            if self._stop_wanted or self.folder is None or not stopped:
+            was_stopped_by_us = isinstance(self.error, Stopped) and self.error.by == by
+            if self._is_stop_requested or self.folder is None or not was_stopped_by_us:
                 return None
-            _free()
+            _free_memory()
             self.heir = detached(self.folder)
-            if paused:
+            if was_paused:
                 control.request(self.folder, "pause")
             return self.heir
 
     def failure(self) -> tuple[str, str, str] | None:
-        """What went wrong: message, hint and traceback. None where nothing did, or it was stopped."""
+        """Return message, hint and traceback of the error; None where the run did not fail."""
         error = self.error
         if error is None or isinstance(error, Stopped):
             return None
         if isinstance(error, UserError):
             return error.message, error.hint, self._traceback
-        return f"{type(error).__name__}: {error}", "the traceback says where", self._traceback
+        return f"{type(error).__name__}: {error}", "see the traceback for the cause", self._traceback
 
     def farewell(self) -> str:
-        """What a person is told of it when the console is left."""
+        """Return the text to print about the run after the console closes."""
         failure = self.failure()
         if failure is not None:
             return f"{failure[0]}\n→ {failure[1]}"
         if self.folder is None:
             return ""
         name = shlex.quote(str(self.folder))
-        way = f"`cfm show {name}` shows its results"
+        advice = f"`cfm show {name}` shows its results"
         if self.heir is not None:
-            way = f"`cfm attach {name}` follows it; `cfm stop {name}` stops it"
+            advice = f"`cfm attach {name}` follows it; `cfm stop {name}` stops it"
         elif self.live or isinstance(self.error, Stopped):
-            way = f"`cfm resume {name}` goes on with it"
-        return f"{self.folder}\n→ {way}"
+            advice = f"`cfm resume {name}` resumes it"
+        return f"{self.folder}\n→ {advice}"
 
     def _events(self) -> Generator[Event, None, None]:
-        """The run; what it raises is kept, without what it held."""
+        """Run the experiment; store its error without references to what it had loaded."""
         try:
-            _give_way()
-            yield from self._begun()
+            _lower_priority()
+            yield from self._run_experiment()
         except BaseException as error:
             self._traceback = "".join(traceback.format_exception(error))
-            error.__traceback__ = error.__context__ = error.__cause__ = None  # they hold all that was loaded
+            error.__traceback__ = error.__context__ = error.__cause__ = (
+                None  # they reference everything loaded
+            )
             self.error = error
         finally:
             self.state = "ended"
 
-    def _begun(self) -> Generator[Event, None, Any]:
+    def _run_experiment(self) -> Generator[Event, None, Any]:
         from engine.runs import launch
         from engine.runs.control import Control
         from engine.runs.resume import stored_config
 
-        self._control = steering = Control()
-        for command, by in self._asked:  # asked while the program was still loading
-            steering.ask(command, by)
+        self._control = run_control = Control()
+        for command, by in self._requests:  # made while the program was still loading
+            run_control.ask(command, by)
         resolved = self._resolved
         if resolved is None:
             assert self.folder is not None
@@ -155,22 +157,22 @@ class Session:
             self.folder,
             self.name,
             ["cfm-tui", *sys.argv[1:]],
-            steering,
-            self._reading,
-            self._opened,
+            run_control,
+            self._record_reading,
+            self._on_open,
         )
 
-    def _reading(self, done: int, total: int) -> None:
+    def _record_reading(self, done: int, total: int) -> None:
         self.read = (done, total)
 
-    def _opened(self, folder: Path) -> None:
-        gc.freeze()  # what was loaded for it stays: looking through it for garbage would halt the screen
+    def _on_open(self, folder: Path) -> None:
+        gc.freeze()  # garbage collection of all loaded modules would block the screen
         self.folder = folder
         self.state = "running"
 
 
-def _give_way() -> None:
-    """Lower this thread's priority, and that of those it starts, where the system has one for threads."""
+def _lower_priority() -> None:
+    """Lower the priority of this thread and its future children, on systems with thread priorities."""
     sys.setswitchinterval(SWITCH_SECONDS)
     if sys.platform == "linux":
         thread = threading.get_native_id()
@@ -178,8 +180,8 @@ def _give_way() -> None:
             os.setpriority(os.PRIO_PROCESS, thread, max(NICE, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
-def _free() -> None:
-    """Give back what the run held: the process that goes on needs as much."""
+def _free_memory() -> None:
+    """Free the run's memory, which the process that resumes it needs."""
     gc.unfreeze()
     gc.collect()
     torch = sys.modules.get("torch")

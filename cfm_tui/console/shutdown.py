@@ -1,8 +1,8 @@
-"""How the console is left: by hand, by a signal, with its terminal. A run at work in it is never lost.
+"""Shutting down the console on request, by a signal, or with its terminal, without losing an active run.
 
-SIGHUP and a terminal that is gone hand the run to a process of its own; SIGTERM and SIGINT stop it with a
-checkpoint, and leave after `AT_ONCE` seconds whatever it does; SIGUSR1 and SIGUSR2 write a checkpoint.
-SIGHUP that was ignored (nohup) stays ignored.
+SIGHUP and a closed terminal hand the run to a separate process. SIGTERM and SIGINT stop it with a
+checkpoint, and exit after `GRACE_SECONDS` at the latest. SIGUSR1 and SIGUSR2 write a checkpoint. An ignored
+SIGHUP (nohup) stays ignored.
 """
 
 from __future__ import annotations
@@ -18,69 +18,71 @@ from engine.errors import UserError
 if TYPE_CHECKING:
     from cfm_tui.console.session import Session
 
-AT_ONCE = 50.0  #: schedulers commonly kill 60 s or more after SIGTERM
-LAST_SECONDS = 3.0  #: for the application to give the terminal back
+GRACE_SECONDS = 50.0  #: schedulers commonly kill 60 s or more after SIGTERM
+RESTORE_SECONDS = 3.0  #: for the application to restore the terminal
 CODES = {"SIGHUP": 143, "SIGTERM": 143, "SIGINT": 130}
 _CHECKPOINT = ("SIGUSR1", "SIGUSR2")
 
 
-class Leaving:
-    """session: gives the run at work here, if any. leave: ends the application, from any thread, with what
-    is to be printed and an exit code.
+class Shutdown:
+    """The end of the console, after its run was stopped or handed over.
+
+    get_session: returns the session of this process, if any. leave: ends the application with a text to
+    print and an exit code; it is called on any thread.
     """
 
-    def __init__(self, session: Callable[[], Session | None], leave: Callable[[str, int], None]) -> None:
-        self._session = session
+    def __init__(self, get_session: Callable[[], Session | None], leave: Callable[[str, int], None]) -> None:
+        self._get_session = get_session
         self._leave = leave
-        self._came: list[str] = []
+        self._received: list[str] = []
 
-    def listen(self) -> None:
-        """Take the process's signals; on the main thread only."""
+    def install_handlers(self) -> None:
+        """Handle the process's signals; call it on the main thread."""
         for name in (*CODES, *_CHECKPOINT):
-            number = getattr(signal, name, None)  # not every system has all
-            ignored = name == "SIGHUP" and number and signal.getsignal(number) == signal.SIG_IGN
-            if number is not None and not ignored:
-                signal.signal(number, lambda told, _: self.hear(signal.Signals(told).name))
+            number = getattr(signal, name, None)  # not every platform has all of these
+            is_ignored = name == "SIGHUP" and number and signal.getsignal(number) == signal.SIG_IGN
+            if number is not None and not is_ignored:
+                signal.signal(number, lambda received, _: self.handle_signal(signal.Signals(received).name))
 
-    def hear(self, name: str) -> None:
-        """A signal came, or the terminal went, which is SIGHUP too."""
+    def handle_signal(self, name: str) -> None:
+        """React to a signal by its name; a closed terminal counts as SIGHUP."""
         if name in _CHECKPOINT:
-            session = self._live()
+            session = self._live_session()
             if session is not None:
                 session.ask("checkpoint", name)
-        elif name not in self._came:
-            self._came.append(name)
-            _aside(lambda: self._signalled(name))
+        elif name not in self._received:
+            self._received.append(name)
+            _start_thread(lambda: self._leave_on_signal(name))
 
-    def by_hand(self, way: Literal["stop", "detach"]) -> None:
-        """Stop the run, or let a process of its own go on with it, and leave."""
-        _aside(lambda: self._by_hand(way))
+    def leave_on_request(self, action: Literal["stop", "detach"]) -> None:
+        """Stop the run or hand it to a separate process, then end the console; return at once."""
+        _start_thread(lambda: self._leave_on_request(action))
 
-    def _live(self) -> Session | None:
-        session = self._session()
+    def _live_session(self) -> Session | None:
+        session = self._get_session()
         return session if session is not None and session.live else None
 
-    def _signalled(self, name: str) -> None:
+    def _leave_on_signal(self, name: str) -> None:
         code = CODES[name]
         if name != "SIGHUP":
-            _later(AT_ONCE, code)
-        session = self._live()
+            _exit_after(GRACE_SECONDS, code)
+        session = self._live_session()
         try:
             if session is not None and name == "SIGHUP":
                 session.hand_over(name)
             elif session is not None:
                 session.stop(name)
-        finally:  # what cannot be handed over stays on disk as it was saved
-            _later(LAST_SECONDS, code)
+        finally:  # a run that cannot be handed over keeps its last checkpoint
+            _exit_after(RESTORE_SECONDS, code)
             self._leave("" if session is None else session.farewell(), code)
 
-    def _by_hand(self, way: Literal["stop", "detach"]) -> None:
-        session = self._live()
+    def _leave_on_request(self, action: Literal["stop", "detach"]) -> None:
+        session = self._live_session()
         if session is None:
             self._leave("", 0)
             return
         try:
-            if way == "stop":
+            if action == "stop":
                 session.stop("the console")
             else:
                 session.hand_over("the console")
@@ -90,12 +92,12 @@ class Leaving:
         self._leave(session.farewell(), 0)
 
 
-def _aside(work: Callable[[], None]) -> None:
-    threading.Thread(target=work, name="leaving", daemon=True).start()
+def _start_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="shutdown", daemon=True).start()
 
 
-def _later(seconds: float, code: int) -> None:
-    """Leave at once after so many seconds, should the process still be there."""
+def _exit_after(seconds: float, code: int) -> None:
+    """Exit immediately after `seconds`, if the process is still running then."""
     timer = threading.Timer(seconds, os._exit, [code])
     timer.daemon = True
     timer.start()

@@ -1,4 +1,7 @@
-"""Colours. Two are for eyes and terminals that tell few of them apart; no state is told by colour alone."""
+"""Colour themes, two of them for colour-blind users and for monochrome terminals.
+
+No state is shown by colour alone.
+"""
 
 from __future__ import annotations
 
@@ -94,6 +97,6 @@ THEMES = (
 NAMES = tuple(theme.name for theme in THEMES)
 
 
-def fitting(colours: int | str) -> str:
-    """The theme for a terminal with so many colours (0: none)."""
+def choose_theme(colours: int | str) -> str:
+    """Return the name of the default theme for a terminal with `colours` colours; 0: none."""
     return MONO if colours == 0 else DARK

@@ -1,4 +1,4 @@
-"""How numbers, images and progress look as text, for commands and console alike.
+"""Text output of numbers, images and progress, shared by the commands and the console.
 
-Not here: widgets and pages (`console`).
+Not here: widgets and screens (see `console`).
 """

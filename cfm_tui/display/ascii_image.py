@@ -1,7 +1,7 @@
-"""Images as text: brightness in plain ASCII, or colour in half blocks; as ANSI text or as styled cells.
+"""Images as text: brightness in plain ASCII, or colour in half blocks, as ANSI text or styled cells.
 
 Legend: C channels (1 or 3), H, W pixels; R, T rows and columns of the text's own pixels; N images; L lines.
-Pixels are averaged over areas in linear light, as an eye does from afar.
+Pixels are averaged over areas in linear light, as the eye does from a distance.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ RESET = "\x1b[0m"
 
 @dataclass(frozen=True)
 class Cells:
-    """An image as lines of characters. In colour: for each cell the colours of its upper and lower half.
+    """An image as lines of characters, and for colour images the colours of each cell's two halves.
 
-    A colour is its number among xterm's 256, or 0xRRGGBB; which of both was said when it was made.
+    upper_LT, lower_LT: xterm colour numbers if `colours` is 256, else 0xRRGGBB; None without colour.
     """
 
     lines: list[str]
@@ -44,52 +44,61 @@ class Cells:
     colours: Colours = "true"
 
     def ansi(self) -> str:
-        """Text with escape sequences, lines joined by newlines; no colour goes on behind a line."""
+        """Return text with escape sequences, lines joined by newlines; colours are reset after each line."""
         if self.upper_LT is None:
             return "\n".join(self.lines)
         lines = []
-        for runs in self._runs():
-            parts = (f"\x1b[38;{self._code(pair[0])};48;{self._code(pair[1])}m{text}" for text, pair in runs)
+        for runs in self._group_runs():
+            parts = (
+                f"\x1b[38;{self._format_colour(pair[0])};48;{self._format_colour(pair[1])}m{text}"
+                for text, pair in runs
+            )
             lines.append("".join(parts) + RESET)
         return "\n".join(lines)
 
     def segments(self) -> list[list[Segment]]:
-        """Rich's segments, line by line."""
+        """Return the Rich segments of each line."""
         if self.upper_LT is None:
             return [[Segment(line)] for line in self.lines]
-        return [[Segment(text, _style(*pair, self.colours)) for text, pair in runs] for runs in self._runs()]
+        return [
+            [Segment(text, _build_style(*pair, self.colours)) for text, pair in runs]
+            for runs in self._group_runs()
+        ]
 
-    def _runs(self) -> list[list[tuple[str, tuple[int, int]]]]:
-        """Lines of neighbours with the same colours."""
+    def _group_runs(self) -> list[list[tuple[str, tuple[int, int]]]]:
+        """Return the lines as runs of cells with the same colours."""
         assert self.upper_LT is not None
         assert self.lower_LT is not None
-        result = []
+        rows = []
         for upper, lower in zip(self.upper_LT, self.lower_LT, strict=True):
-            result.append(
-                [("▀" * len(list(same)), pair) for pair, same in groupby(zip(upper, lower, strict=True))]
+            rows.append(
+                [
+                    ("▀" * len(list(neighbours)), pair)
+                    for pair, neighbours in groupby(zip(upper, lower, strict=True))
+                ]
             )
-        return result
+        return rows
 
-    def _code(self, colour: int) -> str:
+    def _format_colour(self, colour: int) -> str:
         if self.colours == 256:
             return f"5;{colour}"
         return f"2;{colour >> 16};{colour >> 8 & 255};{colour & 255}"
 
 
 @lru_cache(16384)
-def _style(upper: int, lower: int, colours: Colours) -> Style:
-    return Style(color=_colour(upper, colours), bgcolor=_colour(lower, colours))
+def _build_style(upper: int, lower: int, colours: Colours) -> Style:
+    return Style(color=_build_colour(upper, colours), bgcolor=_build_colour(lower, colours))
 
 
 @lru_cache(16384)
-def _colour(colour: int, colours: Colours) -> Color:
+def _build_colour(colour: int, colours: Colours) -> Color:
     if colours == 256:
         return Color.from_ansi(colour)
     return Color.from_rgb(colour >> 16, colour >> 8 & 255, colour & 255)
 
 
 def line_count(shape: Sequence[int], columns: int) -> int:
-    """Lines that an image of that shape (C, H, W) takes, `columns` cells wide."""
+    """Return the height in lines of an image of shape (C, H, W) that is `columns` cells wide."""
     return max(1, round(columns * shape[1] / shape[2] / CELL_HEIGHT))
 
 
@@ -101,10 +110,10 @@ def cells(
     colours: Colours = "true",
     ramp: str = RAMP,
 ) -> Cells:
-    """One image, `columns` cells wide, in its proportions.
+    """Render one image, `columns` cells wide, with its aspect ratio.
 
-    mode: ``ascii`` writes brightness by `ramp`, stretched so that every image uses all of it;
-    ``half`` writes ``▀`` with two colours per cell, as they are, from xterm's 256 or in 24 bits.
+    mode: ``ascii`` maps brightness to `ramp`, with the contrast stretched to the whole ramp; ``half`` writes
+    ``▀`` with two colours per cell, from xterm's 256 or in 24 bits.
     """
     assert image_CHW.dtype == np.uint8, image_CHW.dtype
     assert image_CHW.ndim == 3, image_CHW.shape
@@ -115,11 +124,11 @@ def cells(
     linear_CHW = _to_linear(image_CHW / 255.0)
     if mode == "ascii":
         grey_HW = linear_CHW[0] if channels == 1 else np.tensordot(LUMINANCE, linear_CHW, 1)
-        return Cells(_ramp_lines(_stretched(_to_srgb(_resized(grey_HW, lines, columns))), ramp))
-    small_CRT = _to_srgb(_resized(linear_CHW, CELL_HEIGHT * lines, columns))
+        return Cells(_map_to_ramp(_stretch_contrast(_to_srgb(_resize(grey_HW, lines, columns))), ramp))
+    small_CRT = _to_srgb(_resize(linear_CHW, CELL_HEIGHT * lines, columns))
     rgb_RT3 = np.broadcast_to(small_CRT, (3, *small_CRT.shape[1:])).transpose(1, 2, 0)
-    numbers_RT = _numbers(np.rint(255 * rgb_RT3).astype(int), colours)
-    return Cells(["▀" * columns] * lines, numbers_RT[::2].tolist(), numbers_RT[1::2].tolist(), colours)
+    colours_RT = _quantise_colours(np.rint(255 * rgb_RT3).astype(int), colours)
+    return Cells(["▀" * columns] * lines, colours_RT[::2].tolist(), colours_RT[1::2].tolist(), colours)
 
 
 def render(
@@ -130,7 +139,7 @@ def render(
     colours: Colours = "true",
     ramp: str = RAMP,
 ) -> str:
-    """The same as `cells`, as text: lines joined by newlines, in colour with escape sequences."""
+    """Render one image as text, lines joined by newlines; see `cells` for the parameters."""
     return cells(image_CHW, columns, mode=mode, colours=colours, ramp=ramp).ansi()
 
 
@@ -145,10 +154,10 @@ def grid(
     colours: Colours = "true",
     ramp: str = RAMP,
 ) -> str:
-    """Several images side by side in lines of at most `width` cells, each with its label above.
+    """Render images side by side in lines of at most `width` cells, each with its label above.
 
-    columns: cells of one image, at most `width`; labels are cut to it; gap: cells between images.
-    Images may differ in shape. No images: an empty text.
+    columns: width of an image in cells, at most `width`; labels are cropped to it. gap: cells between images.
+    Images may differ in shape. Without images, the text is empty.
     """
     assert len(images_NCHW) == len(labels), (len(images_NCHW), len(labels))
     columns = min(columns, width)
@@ -158,16 +167,16 @@ def grid(
     ]
     per_row = max(1, (width + gap) // (columns + gap))
     rows = [blocks[start : start + per_row] for start in range(0, len(blocks), per_row)]
-    return "\n\n".join(_side_by_side(row, columns, gap) for row in rows)
+    return "\n\n".join(_join_blocks(row, columns, gap) for row in rows)
 
 
 def label_of(label: str, columns: int) -> str:
-    """A label as exactly so many cells, without anything that a terminal would act on."""
+    """Return a label as exactly `columns` cells, without control characters."""
     visible = "".join(character if character.isprintable() else "?" for character in label)
     return set_cell_size(visible, columns)
 
 
-def _side_by_side(blocks: Sequence[list[str]], columns: int, gap: int) -> str:
+def _join_blocks(blocks: Sequence[list[str]], columns: int, gap: int) -> str:
     height = max(len(block) for block in blocks)
     filled = [block + [" " * columns] * (height - len(block)) for block in blocks]
     return "\n".join((" " * gap).join(parts).rstrip() for parts in zip(*filled, strict=True))
@@ -181,33 +190,33 @@ def _to_srgb(linear: Floats) -> Floats:
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def _resized(image: Floats, rows: int, columns: int) -> Floats:
-    """The mean over the area that each new pixel covers, over the last two axes."""
-    down, across = _coverage(image.shape[-2], rows), _coverage(image.shape[-1], columns)
+def _resize(image: Floats, rows: int, columns: int) -> Floats:
+    """Resize the last two axes; each new pixel is the mean over the area that it covers."""
+    down, across = _compute_coverage(image.shape[-2], rows), _compute_coverage(image.shape[-1], columns)
     return np.asarray(down @ image @ across.T)
 
 
-def _coverage(old: int, new: int) -> Floats:
-    """Shares of `old` intervals in each of `new` intervals of the same line, shape (new, old)."""
+def _compute_coverage(old: int, new: int) -> Floats:
+    """Return the share of each of `old` intervals in each of `new` intervals, shape (new, old)."""
     starts, ends = np.arange(new)[:, None] * old / new, np.arange(1, new + 1)[:, None] * old / new
     cells = np.arange(old)[None, :]
     overlap = np.minimum(ends, cells + 1) - np.maximum(starts, cells)
     return np.asarray(np.clip(overlap, 0, None) * new / old)
 
 
-def _stretched(grey: Floats) -> Floats:
-    """From 0 to 1; an image without contrast keeps its brightness."""
+def _stretch_contrast(grey: Floats) -> Floats:
+    """Stretch brightness to the range 0 to 1; an image without contrast keeps its brightness."""
     low, high = grey.min(), grey.max()
     return grey if high - low < 1 / 255 else (grey - low) / (high - low)
 
 
-def _ramp_lines(grey_RT: Floats, ramp: str) -> list[str]:
+def _map_to_ramp(grey_RT: Floats, ramp: str) -> list[str]:
     steps = np.clip((grey_RT * len(ramp)).astype(int), 0, len(ramp) - 1)
     return ["".join(ramp[step] for step in row) for row in steps]
 
 
-def _numbers(rgb_RT3: NDArray[Any], colours: Colours) -> NDArray[Any]:
-    """0xRRGGBB, or the nearest of xterm's colour cube and greys."""
+def _quantise_colours(rgb_RT3: NDArray[Any], colours: Colours) -> NDArray[Any]:
+    """Return colours as 0xRRGGBB, or as the nearest of xterm's colour cube and greys."""
     if colours == "true":
         return np.asarray(rgb_RT3 @ np.array([1 << 16, 1 << 8, 1]))
     steps_RT3 = np.abs(rgb_RT3[..., None] - CUBE).argmin(-1)

@@ -1,6 +1,6 @@
-"""A run's numbers as the lines of charts.
+"""The lines of charts for the numbers of a run.
 
-Legend: T terms, L taps, D eigenvalues.
+Legend: D eigenvalues.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 REAL, SYNTHETIC = "Ψ", "Ψ_s"
-RANKS = "log10 rank"  #: what spectra go by
-POINTS = 2048  #: of a line, at most: what zooming shows apart
+RANKS = "log10 rank"  #: x label of spectra
+POINTS = 2048  #: maximum number of points of a line, which limits zooming
 
 
 def losses(model: RunModel) -> list[Line]:
-    """The filter and the signal terms, each summed over layers, and CE, by iteration of all batches.
+    """Return the filter terms and the signal terms, each summed over layers, and CE, by iteration.
 
-    CE comes last, and under the others: on a logarithmic axis it varies most.
+    Iterations count over all batches. CE is last and thus drawn below the others, because it varies most on a
+    logarithmic axis.
     """
     if model.layout is None or model.curves is None:
         return []
@@ -43,23 +44,26 @@ def losses(model: RunModel) -> list[Line]:
     for index, term in enumerate(terms):
         name = "filter terms" if term.endswith("/none") else "signal terms"
         groups[name] += [len(FIXED) + index * taps + tap for tap in range(taps)]
-    found = {name: _summed(model, columns) for name, columns in groups.items() if columns}
-    return [Line(name, *found[name], ROLES[index]) for index, name in enumerate(found)]
+    curves = {name: _sum_columns(model, columns) for name, columns in groups.items() if columns}
+    return [Line(name, *curves[name], ROLES[index]) for index, name in enumerate(curves)]
 
 
 def layer(model: RunModel, tap: int) -> list[Line]:
-    """Every term at one tap, by iteration of the whole recovery."""
+    """Return every term at one tap, by iteration of the whole recovery."""
     if model.layout is None or model.curves is None:
         return []
     taps = len(model.layout.taps)
     return [
-        Line(term, *_summed(model, [len(FIXED) + index * taps + tap]), ROLES[index % len(ROLES)])
+        Line(term, *_sum_columns(model, [len(FIXED) + index * taps + tap]), ROLES[index % len(ROLES)])
         for index, term in enumerate(model.layout.terms)
     ]
 
 
-def _summed(model: RunModel, columns: list[int]) -> tuple[Floats, Floats, Floats]:
-    """Bounds of a sum of columns: exact where every iteration is kept, and never too narrow elsewhere."""
+def _sum_columns(model: RunModel, columns: list[int]) -> tuple[Floats, Floats, Floats]:
+    """Return x and the bounds of a sum of columns.
+
+    The bounds are exact while every iteration is stored, and never too narrow after that.
+    """
     assert model.curves is not None
     parts = [model.curves.envelope(column, POINTS) for column in columns]
     x = parts[0][0]
@@ -67,7 +71,7 @@ def _summed(model: RunModel, columns: list[int]) -> tuple[Floats, Floats, Floats
 
 
 def betas(model: RunModel) -> list[Line]:
-    """β of every batch, where a filter reads it."""
+    """Return β of every batch; empty if no filter uses it."""
     if not model.betas:
         return []
     values = np.asarray(model.betas, np.float64)
@@ -75,43 +79,45 @@ def betas(model: RunModel) -> list[Line]:
 
 
 def accuracies(model: RunModel, stage: Stage) -> list[Line]:
-    """Accuracy by epoch of every kind of training in a stage: from the worst to the best of its seeds."""
-    kinds = _points(model, stage, lambda each: [(float(epoch), value) for epoch, value in each.accuracy])
-    return _lines(kinds, min, max)
+    """Return accuracy by epoch of every kind of training in a stage, from the worst to the best seed."""
+    points = _collect_points(
+        model, stage, lambda each: [(float(epoch), value) for epoch, value in each.accuracy]
+    )
+    return _build_lines(points, min, max)
 
 
 def training_losses(model: RunModel, stage: Stage) -> list[Line]:
-    """Loss by epoch, likewise: the mean over the seeds."""
-    return _lines(_points(model, stage, _losses), _mean, _mean)
+    """Return loss by epoch of every kind of training in a stage, averaged over seeds."""
+    return _build_lines(_collect_points(model, stage, _list_losses), _average, _average)
 
 
 Points = list[tuple[float, float]]
 
 
-def _losses(training: Training) -> Points:
+def _list_losses(training: Training) -> Points:
     x, low, high = training.loss.envelope(0, POINTS)
     return list(zip((x + 1).tolist(), ((low + high) / 2).tolist(), strict=True))
 
 
-def _points(
-    model: RunModel, stage: Stage, of: Callable[[Training], Points]
+def _collect_points(
+    model: RunModel, stage: Stage, points_of: Callable[[Training], Points]
 ) -> dict[str, dict[float, list[float]]]:
-    """By kind of training and epoch: a value for each seed."""
+    """Return the values of all seeds by kind of training and epoch."""
     kinds: dict[str, dict[float, list[float]]] = {}
-    for (where, architecture, source, _), each in sorted(model.trainings.items()):
-        if where == stage:
+    for (training_stage, architecture, source, _), training in sorted(model.trainings.items()):
+        if training_stage == stage:
             name = architecture if source == "teacher" else f"{architecture} {source}"
             kind = kinds.setdefault(name, {})
-            for epoch, value in of(each):
+            for epoch, value in points_of(training):
                 kind.setdefault(epoch, []).append(value)
     return kinds
 
 
-def _mean(values: list[float]) -> float:
+def _average(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _lines(
+def _build_lines(
     kinds: dict[str, dict[float, list[float]]],
     low: Callable[[list[float]], float],
     high: Callable[[list[float]], float],
@@ -127,22 +133,22 @@ def _lines(
 
 
 def objective_of(folder: Path) -> Objective:
-    """What a run's images are optimised for; without terms where that cannot be read."""
+    """Return the objective of a run; one without terms if it cannot be read."""
     config = config_of(folder)
     return Objective(terms=()) if config is None else config.objective
 
 
-def spectrum(glimpse: Preview, tap: str, objective: Objective) -> tuple[list[Line], float | None]:
-    """Eigenvalues of Ψ and Ψ_s with f(λ) of both, as `over_ranks` draws them.
+def spectrum(preview: Preview, tap: str, objective: Objective) -> tuple[list[Line], float | None]:
+    """Return the lines of Ψ, Ψ_s and their f(λ) (see `over_ranks`), and a ridge filter's turning point.
 
-    Also where Ψ falls below β: there the ridge filter turns. None where nothing does.
+    The turning point is x of the first eigenvalue of Ψ below β; None without a ridge filter or such a value.
     """
-    real_D, synthetic_D = (np.asarray(side, np.float64) for side in glimpse.spectra[tap])
+    real_D, synthetic_D = (np.asarray(side, np.float64) for side in preview.spectra[tap])
     spectra = {REAL: real_D, SYNTHETIC: synthetic_D}
-    lines = over_ranks(spectra, objective.terms, [glimpse.beta], objective.parameters)
-    below = np.flatnonzero(real_D < glimpse.beta)
-    turns = any(term.filter == "ridge" for term in objective.terms) and len(below) > 0
-    return lines, float(np.log10(below[0] + 1)) if turns else None
+    lines = over_ranks(spectra, objective.terms, [preview.beta], objective.parameters)
+    below_beta = np.flatnonzero(real_D < preview.beta)
+    has_turning_point = any(term.filter == "ridge" for term in objective.terms) and len(below_beta) > 0
+    return lines, float(np.log10(below_beta[0] + 1)) if has_turning_point else None
 
 
 def over_ranks(
@@ -151,25 +157,26 @@ def over_ranks(
     betas: Sequence[float],
     parameters: Mapping[str, float | None],
 ) -> list[Line]:
-    """Descending eigenvalues by the logarithm of their rank, and f(λ) of each of ridges and expressions.
+    """Return eigenvalues by log10 of their rank, and f(λ) of ridge filters and expressions.
 
-    Where f has β, at every β; where it is negative, its size. No other filter has a curve of its own: the
-    identity's f is 1, and of `lambda`, as of `diagonal` where Ψ is diagonal, f(Ψ) is Ψ itself.
+    f is evaluated at every β if it depends on β, and its absolute value is drawn if it is negative. Other
+    filters have no curve: f of `identity` is 1, and f(Ψ) of `lambda` (and of `diagonal` for a diagonal Ψ) is
+    Ψ itself.
     """
     curves = dict(spectra)
     largest = float(np.max(spectra[REAL], initial=0.0)) or None
-    drawn = [term for term in distinct(terms) if term.filter in ("ridge", None)]
-    for term in drawn:
-        each = list(dict.fromkeys(betas)) if has_beta(term) else [math.nan]
-        f = "f" if len(drawn) == 1 else term.label
-        for beta in each:
-            at = f" β {beta:.3g}" if len(each) > 1 else ""
+    drawn_terms = [term for term in distinct(terms) if term.filter in ("ridge", None)]
+    for term in drawn_terms:
+        term_betas = list(dict.fromkeys(betas)) if has_beta(term) else [math.nan]
+        f = "f" if len(drawn_terms) == 1 else term.label
+        for beta in term_betas:
+            suffix = f" β {beta:.3g}" if len(term_betas) > 1 else ""
             for side, values_D in spectra.items():
                 values = np.maximum(values_D, 0.0)
                 synthetic = side == SYNTHETIC
-                y = of_term(term, values, beta, parameters, largest=largest, synthetic=synthetic)
-                name = f"|{f}({side})|" if np.any(y < 0) else f"{f}({side})"
-                curves[f"{name}{at}"] = np.abs(y)
+                response_D = of_term(term, values, beta, parameters, largest=largest, synthetic=synthetic)
+                name = f"|{f}({side})|" if np.any(response_D < 0) else f"{f}({side})"
+                curves[f"{name}{suffix}"] = np.abs(response_D)
     return [
         Line(name, np.log10(np.arange(1.0, len(values_D) + 1)), values_D, None, ROLES[index % len(ROLES)])
         for index, (name, values_D) in enumerate(curves.items())

@@ -1,6 +1,6 @@
-"""Live progress on stderr: a bar where somebody watches a terminal, plain lines otherwise.
+"""Live progress on stderr: a bar on a terminal, plain lines otherwise.
 
-One `Tracker` reads the events of whatever is computed; the displays show what it knows.
+A `Tracker` follows the events of the computation; a display shows its state.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ ONE = {"iterations": "iteration", "epochs": "epoch", "images": "image", "batches
 
 
 class Tracker:
-    """What a person wants to know of the stage at work, learnt from its events."""
+    """The progress of the current stage, updated from events.
+
+    done, total: in `unit`. rate: units per second. detail: the latest numbers as text.
+    """
 
     def __init__(self) -> None:
         self.stage = ""
@@ -47,8 +50,8 @@ class Tracker:
         self.detail = ""
         self._terms: list[str] = []
 
-    def hear(self, event: Event) -> None:
-        """Take in an event."""
+    def update(self, event: Event) -> None:
+        """Update from an event."""
         if isinstance(event, StageStarted):
             self.stage, self.total, self.unit = event.stage, event.total, event.unit
             self.done, self.rate, self.detail = event.done, 0.0, ""
@@ -57,59 +60,59 @@ class Tracker:
         elif isinstance(event, EpochFinished):
             self.done += 1
             self.rate = event.rate
-            self.detail = _epoch(event)
+            self.detail = _format_epoch(event)
         elif isinstance(event, RecoverLayout):
             self._terms = event.terms
         elif isinstance(event, RecoverProgress) and event.iterations:
             self.done = (event.batch - 1) * event.total_iterations + event.iterations[-1] + 1
             self.rate = event.rate
-            self.detail = self._batch(event)
+            self.detail = self._format_batch(event)
 
-    def _batch(self, event: RecoverProgress) -> str:
+    def _format_batch(self, event: RecoverProgress) -> str:
         values = (f"{name} {sum(taps):.3g}" for name, taps in zip(self._terms, event.terms[-1], strict=False))
-        where = f"batch {event.batch} of {event.batches}  β {event.beta:.4g}  CE {event.ce[-1]:.3g}"
-        return "  ".join([where, *values])
+        position = f"batch {event.batch} of {event.batches}  β {event.beta:.4g}  CE {event.ce[-1]:.3g}"
+        return "  ".join([position, *values])
 
     def pace(self) -> str:
-        """Rate and time left, as far as they are known."""
+        """Return the rate and the remaining time; empty if the rate is unknown."""
         if self.rate <= 0:
             return ""
         left = max(self.total - self.done, 0) / self.rate
         return f"{format_number(self.rate)} {SHORT.get(self.unit, self.unit)}/s, {format_duration(left)} left"
 
     def line(self) -> str:
-        """All of it in one line."""
+        """Return the whole state in one line."""
         parts = [f"{self.stage}: {self.done} of {self.total} {self.unit}", self.pace(), self.detail]
         return "  ".join(part for part in parts if part)
 
 
-def _epoch(event: EpochFinished) -> str:
-    measured = "" if event.accuracy is None else f"  {event.accuracy:.1f} %"
-    who = f"{event.architecture} ({event.source}"
-    who += ")" if event.source == "teacher" else f", seed {event.seed})"
-    return f"{who}  epoch {event.epoch} of {event.epochs}  loss {event.loss:.3g}{measured}"
+def _format_epoch(event: EpochFinished) -> str:
+    accuracy = "" if event.accuracy is None else f"  {event.accuracy:.1f} %"
+    training = f"{event.architecture} ({event.source}"
+    training += ")" if event.source == "teacher" else f", seed {event.seed})"
+    return f"{training}  epoch {event.epoch} of {event.epochs}  loss {event.loss:.3g}{accuracy}"
 
 
 def format_count(count: int, unit: str) -> str:
-    """So many of a unit, which is named in the plural."""
+    """Format a count with its unit. unit: in the plural."""
     return f"{count:,} {ONE.get(unit, unit) if count == 1 else unit}"
 
 
-def finished(event: StageFinished, unit: str) -> str:
-    """A stage's last line."""
+def format_stage_finished(event: StageFinished, unit: str) -> str:
+    """Format the line for the end of a stage."""
     if event.reused:
         return f"{event.stage}: nothing to do"
-    pace = f" ({format_number(event.rate)} {SHORT.get(unit, unit)}/s)" if event.rate else ""
-    return f"{event.stage}: {format_duration(event.seconds)}{pace}"
+    rate = f" ({format_number(event.rate)} {SHORT.get(unit, unit)}/s)" if event.rate else ""
+    return f"{event.stage}: {format_duration(event.seconds)}{rate}"
 
 
 def beta_text(beta: float | None, digits: int = 3) -> str:
-    """β as it is said; empty where there is none, because nothing was optimised."""
+    """Format β; empty for None and NaN, which mean that nothing was optimised."""
     return "" if beta is None or math.isnan(beta) else f"β {beta:.{digits}g}"
 
 
 def format_bytes(count: float) -> str:
-    """Bytes as a person reads them, in decimal units, as disks are sold."""
+    """Format a number of bytes in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:
             return f"{count:.0f} {unit}" if count >= 9.95 or unit == "B" else f"{count:.1f} {unit}"
@@ -118,12 +121,12 @@ def format_bytes(count: float) -> str:
 
 
 def format_number(value: float) -> str:
-    """A rate with three digits."""
+    """Format a rate with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Format seconds in s, min or h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -132,7 +135,7 @@ def format_duration(seconds: float) -> str:
 
 
 class Display:
-    """Plain lines: one when a stage begins or ends, one every few seconds between."""
+    """Shows plain lines: one at the start and end of each stage, and one every few seconds in between."""
 
     def __init__(self, stream: Any = None, seconds: float = LINE_SECONDS) -> None:
         self.tracker = Tracker()
@@ -141,59 +144,59 @@ class Display:
         self._shown = time.monotonic()
 
     def follow(self, work: Generator[Event, None, T]) -> T:
-        """Pull `work` to its end, showing its events; returns its artefact."""
+        """Run a stage to completion, showing its events, and return its artefact."""
         return drain(work, self.hear)
 
     def hear(self, event: Event) -> None:
-        """Take in an event and show it."""
-        self.tracker.hear(event)
+        """Track an event and show it."""
+        self.tracker.update(event)
         self.show(event)
 
     def show(self, event: Event) -> None:
-        """Show an event that the tracker has heard."""
+        """Show an event that is already tracked."""
         if isinstance(event, Notice):
             self.say(f"{event.level}: {event.message}")
         elif isinstance(event, (Paused, Continued)):
             self.say(f"{type(event).__name__.lower()} by {event.by}")
         elif isinstance(event, StageFinished):
-            self.say(finished(event, self.tracker.unit))
+            self.say(format_stage_finished(event, self.tracker.unit))
         elif isinstance(event, StageStarted):
-            first = f", {event.done} of them done before" if event.done else ""
+            first = f", {event.done} already done" if event.done else ""
             self.say(f"{event.stage}: {format_count(event.total, event.unit)}{first}")
         elif time.monotonic() - self._shown >= self._seconds:
             self.say(self.tracker.line())
 
     def reading(self, done: int, total: int) -> None:
-        """Image files are being read."""
+        """Show the progress of reading image files."""
         if done == total or time.monotonic() - self._shown >= self._seconds:
             self.say(f"reading: {done} of {total} images")
 
     def say(self, text: str) -> None:
-        """Show a line. A reader that has gone away does not stop the work."""
+        """Show a line. A closed stderr does not stop the work."""
         self._shown = time.monotonic()
         with suppress(OSError):
             print(text, file=self._stream, flush=True)
 
 
 class Quiet(Display):
-    """Warnings and nothing else."""
+    """Shows only warnings."""
 
     def show(self, event: Event) -> None:
-        """Show a warning; leave out the rest."""
+        """Show a warning; ignore other events."""
         if isinstance(event, Notice) and event.level == "warning":
             super().show(event)
 
     def reading(self, done: int, total: int) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def say(self, text: str) -> None:
-        """Only warnings pass."""
+        """Show a line if it is a warning."""
         if text.startswith("warning: "):
             super().say(text)
 
 
 class Live(Display):
-    """A bar at the bottom of a terminal, finished stages above it."""
+    """Shows a bar at the bottom of a terminal, and finished stages above it."""
 
     def __init__(self, bar: Progress) -> None:
         super().__init__()
@@ -201,7 +204,7 @@ class Live(Display):
         self._task = bar.add_task("loading", total=None, detail="", pace="")
 
     def show(self, event: Event) -> None:
-        """Update the bar; stages that ended, and notices, stay above it."""
+        """Update the bar; write finished stages and notices above it."""
         tracker = self.tracker
         if isinstance(event, (Notice, Paused, Continued, StageFinished)):
             super().show(event)
@@ -215,18 +218,18 @@ class Live(Display):
         )
 
     def reading(self, done: int, total: int) -> None:
-        """Image files are being read."""
+        """Show the progress of reading image files."""
         self._bar.update(self._task, description="reading", total=total, completed=done)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Show a line above the bar."""
         with suppress(OSError):
             self._bar.console.print(text, markup=False, highlight=False)
 
 
 @contextmanager
 def open_display(quiet: bool) -> Iterator[Display]:
-    """The display that fits stderr: a live bar on a terminal, else lines."""
+    """Yield a display for stderr: a bar on a terminal, plain lines otherwise, only warnings if `quiet`."""
     if quiet:
         yield Quiet()
     elif not sys.stderr.isatty():

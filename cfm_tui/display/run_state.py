@@ -1,7 +1,6 @@
-"""A run as screens show it, folded out of its record; the same for one at work here, elsewhere, or finished.
+"""The state of a run for display, built from its record, whether it runs here, runs elsewhere or is finished.
 
-Its memory does not grow with the run's length. Nothing here draws, and nothing waits.
-Legend: T terms, L taps.
+Memory does not grow with the length of the run. Nothing here draws or blocks. Legend: T terms, L taps.
 """
 
 from __future__ import annotations
@@ -19,7 +18,13 @@ import psutil
 from numpy.typing import NDArray
 
 from cfm_tui.display.downsampling import Curves
-from cfm_tui.display.progress import beta_text, finished, format_bytes, format_count, format_duration
+from cfm_tui.display.progress import (
+    beta_text,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_stage_finished,
+)
 from engine import events
 from engine.config import Config, settings
 from engine.config.responses import reads_beta
@@ -32,13 +37,13 @@ from engine.store.process import alive
 from engine.store.reader import State, state_by
 from engine.store.tail import Rows, Tail
 
-LOOK_SECONDS = 0.5  #: between two looks at what is not the record
-REST_SECONDS = 2.0  #: between two looks at a run on which nobody is at work
-_LINES = 1000
-_MEASURED = 1000  # accuracies that are kept of a training
-_BUCKETS = 512  # of a training's losses
-_EXACT = 1024  # iterations of the batch at work that are kept as they are
-_STEADY = 0.8  # how much of the pace is what it was before
+LOOK_SECONDS = 0.5  #: between two checks of the files beside the record
+REST_SECONDS = 2.0  #: between two checks of a run that is not running
+_MAX_LOG_LINES = 1000
+_MEASURED = 1000  # maximum number of accuracies of a training
+_LOSS_BUCKETS = 512  # for the losses of a training
+_BATCH_BUCKETS = 1024  # for the numbers of the current batch
+_SMOOTHING = 0.8  # weight of the previous smoothed rate
 _CE = FIXED.index("ce")
 
 StageState = Literal["waiting", "running", "done", "reused"]
@@ -47,9 +52,10 @@ TrainingKey = tuple[Stage, str, str, int]  #: stage, architecture, source, seed
 
 @dataclass
 class StageView:
-    """What is known of a stage: units done, their rate (a second, of late), and seconds that it worked.
+    """The state of a stage. rate: recent units per second. seconds: time spent.
 
-    While it runs, `seconds` is what passed by the record, pauses included. reused: its artefact was there.
+    While the stage runs, `seconds` is the elapsed time in the record, including pauses. The state "reused"
+    means that the artefact was cached.
     """
 
     state: StageState = "waiting"
@@ -62,19 +68,21 @@ class StageView:
 
 @dataclass
 class Training:
-    """One teacher's or student's training. loss: one column, a row an epoch from 0. accuracy: epoch (from 1)
-    and percent, thinned out where there are many; last and best of them, None before the first.
+    """The training of one teacher or student.
+
+    loss: one column, and one row per epoch from 0. accuracy: epochs (from 1) and percent, thinned out if
+    there are many. last, best: accuracies, None before the first.
     """
 
     epochs: int
     epoch: int = 0
-    loss: Curves = field(default_factory=lambda: Curves(1, _BUCKETS))
+    loss: Curves = field(default_factory=lambda: Curves(1, _LOSS_BUCKETS))
     accuracy: list[tuple[int, float]] = field(default_factory=list)
     last: float | None = None
     best: float | None = None
 
-    def hear(self, event: events.EpochFinished) -> None:
-        """Take in an epoch; one that was told before is replaced, with all behind it."""
+    def add_epoch(self, event: events.EpochFinished) -> None:
+        """Add an epoch, replacing it and all later ones if it was repeated."""
         self.epoch, self.epochs = event.epoch, event.epochs
         self.loss.add(event.epoch - 1, np.array([[event.loss]], np.float32))
         if event.accuracy is None:
@@ -89,7 +97,7 @@ class Training:
 
 
 class LogLine(NamedTuple):
-    """What happened. time: seconds since 1970 (UTC). level: ``info`` or ``warning``."""
+    """A line of a run's log. time: seconds since 1970 (UTC). level: ``info`` or ``warning``."""
 
     time: float
     level: str
@@ -97,7 +105,7 @@ class LogLine(NamedTuple):
 
 
 def config_of(folder: Path) -> Config | None:
-    """A run's settings; None where they cannot be read."""
+    """Return the settings of a run; None if they cannot be read."""
     try:
         return settings.resolve(file=folder / folders.CONFIG, base=None).config
     except UserError:
@@ -105,15 +113,15 @@ def config_of(folder: Path) -> Config | None:
 
 
 class RunModel:
-    """Reads a run a little at a time, and knows what was read.
+    """Reads the record of a run incrementally and holds the resulting state.
 
-    state, status: as `StoredRun` tells them. stages: all five. stage: the one at work, or at which the run
-    was left. layout, curves: recovery's columns and their course, from its first numbers on; batch_curves: of
-    the latest batch alone, from the first of its numbers that were read. batch (from 1), batches,
-    iteration (done, of this batch), iterations, beta, ce, values_TL: the latest; 0 or None before.
-    betas: of all batches; empty, and `beta` None, where no filter reads β.
-    rate: of the stage at work. log: the latest lines. memory_bytes: of the process at work, 0 where that is
-    not here. damage: why files cannot be used, empty where all can. behind: the record goes on.
+    state, status: see `StoredRun`. stages: all five. stage: the current one, or the one at which the run
+    stopped. layout, curves: the columns of recovery's numbers and their curves. batch_curves: curves of the
+    current batch, from the first of its numbers that were read. batch (from 1), batches, iteration (done in
+    this batch), iterations, beta, ce, values_TL: the latest ones; 0 or None before the first.
+    betas: of all batches; empty, and `beta` None, if no filter uses β.
+    rate: of the current stage. log: the latest lines. memory_bytes: of the process of the run, 0 if it is not
+    on this machine. damage: why files cannot be used, empty if all can.
     """
 
     def __init__(self, run: StoredRun) -> None:
@@ -132,94 +140,94 @@ class RunModel:
         self.values_TL: NDArray[np.float32] | None = None
         self.rate = 0.0
         self.trainings: dict[TrainingKey, Training] = {}
-        self.log: deque[LogLine] = deque(maxlen=_LINES)
+        self.log: deque[LogLine] = deque(maxlen=_MAX_LOG_LINES)
         self.glimpse: Preview | None = None
         self.results: dict[str, Any] | None = None
         self.memory_bytes = 0
         self.damage = ""
         self._tail: Tail = run.tail()
-        self._looked = -LOOK_SECONDS
+        self._last_refresh = -LOOK_SECONDS
         self._stamps: dict[str, object] = {}
-        self._broken = ""  # why what every run begins with cannot be used
-        self._pace = 0.0
-        self._batch_first = 0  # the first row of the batch at work
-        self._computed: dict[Stage, events.StageFinished] = {}
-        self._since = (0.0, 0.0)  # when the stage at work began, and the seconds that it had worked before
+        self._unreadable_reason = ""  # why the manifest, settings or status cannot be used
+        self._smoothed_rate = 0.0
+        self._batch_first = 0  # the first row of the current batch
+        self._computed_stages: dict[Stage, events.StageFinished] = {}
+        self._stage_start = (0.0, 0.0)  # time of the current stage's start, and seconds spent before it
 
     @property
     def behind(self) -> bool:
-        """Whether there is more of the record than was read."""
+        """Whether there is more of the record to read."""
         return self._tail.behind
 
     @property
     def rests(self) -> bool:
-        """Whether all was read, nobody adds to it, and it was looked at a moment ago."""
+        """Whether the run is fully read, is not running, and was checked less than `REST_SECONDS` ago."""
         done = not self.behind and self.state not in (*AT_WORK, "new")
-        return done and time.monotonic() - self._looked < REST_SECONDS
+        return done and time.monotonic() - self._last_refresh < REST_SECONDS
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the stage at work takes yet, by its pace; None where that is not known."""
-        if self.state not in AT_WORK or self.stage is None or self._pace <= 0:
+        """The remaining time of the current stage at its smoothed rate; None if unknown."""
+        if self.state not in AT_WORK or self.stage is None or self._smoothed_rate <= 0:
             return None
         view = self.stages[self.stage]
-        return max(view.total - view.done, 0) / self._pace
+        return max(view.total - view.done, 0) / self._smoothed_rate
 
     def read(self, seconds: float = 0.05) -> bool:
-        """Read on for about so many seconds at most; whether anything changed."""
-        changed = self._look()
+        """Read more of the record for at most about `seconds`; return whether anything changed."""
+        changed = self._refresh_files()
         try:
-            found = self._tail.more(seconds)
+            entries = self._tail.more(seconds)
         except UserError as error:
             changed, self.damage = changed or self.damage != error.message, error.message
             return changed
-        for told in found:
-            if isinstance(told, Rows):
-                self._numbers(told)
+        for entry in entries:
+            if isinstance(entry, Rows):
+                self._add_metrics(entry)
             else:
-                self._hear(told.time, told.event)
-        return changed or bool(found)
+                self._handle_event(entry.time, entry.event)
+        return changed or bool(entries)
 
     # --- files beside the record ------------------------------------------------------------------
 
-    def _look(self) -> bool:
+    def _refresh_files(self) -> bool:
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
+        if now - self._last_refresh < LOOK_SECONDS:
             return False
-        self._looked = now
-        changed = self._look_at_status()
-        if self._changed(folders.GLIMPSE):
+        self._last_refresh = now
+        changed = self._refresh_status()
+        if self._have_changed(folders.GLIMPSE):
             self.glimpse, changed = self.run.glimpse(), True
-        if self._changed(folders.RESULTS):
+        if self._have_changed(folders.RESULTS):
             self.results, changed = self._read_results(), True
-        self.memory_bytes = self._memory()
+        self.memory_bytes = self._read_memory()
         return changed
 
-    def _look_at_status(self) -> bool:
-        changed = self._changed(folders.MANIFEST, folders.CONFIG, folders.STATUS)
+    def _refresh_status(self) -> bool:
+        changed = self._have_changed(folders.MANIFEST, folders.CONFIG, folders.STATUS)
         before = self.state, self.damage
         if changed:
             try:
                 self.run.require_whole()
-                self.status, self._broken = self.run.status(), ""
+                self.status, self._unreadable_reason = self.run.status(), ""
             except UserError as error:
-                self._broken = error.message
+                self._unreadable_reason = error.message
             except OSError as error:
-                self._broken = f"the run's files cannot be read: {os.strerror(error.errno or 0)}"
-                self._stamps.pop(folders.STATUS, None)  # it may come back: look again
-        self.state = "damaged" if self._broken else state_by(self.status)
-        told = self._tail.damage(torn=self.state not in AT_WORK)
-        self.damage = self._broken or (told[0] if told else "")
+                self._unreadable_reason = f"the run's files cannot be read: {os.strerror(error.errno or 0)}"
+                self._stamps.pop(folders.STATUS, None)  # try again: it may be temporary
+        self.state = "damaged" if self._unreadable_reason else state_by(self.status)
+        journal_damage = self._tail.damage(torn=self.state not in AT_WORK)
+        self.damage = self._unreadable_reason or (journal_damage[0] if journal_damage else "")
         return changed or (self.state, self.damage) != before
 
-    def _changed(self, *names: str) -> bool:
-        """Whether one of these files is another than at the last look."""
-        found = False
+    def _have_changed(self, *names: str) -> bool:
+        """Return whether one of these files has changed since the last call."""
+        any_changed = False
         for name in names:
             stamp = files.stamp(self.run.folder / name)
-            found = found or self._stamps.get(name) != stamp
+            any_changed = any_changed or self._stamps.get(name) != stamp
             self._stamps[name] = stamp
-        return found
+        return any_changed
 
     def _read_results(self) -> dict[str, Any] | None:
         try:
@@ -228,7 +236,7 @@ class RunModel:
             self.log.append(LogLine(time.time(), "warning", str(error)))
             return None
 
-    def _memory(self) -> int:
+    def _read_memory(self) -> int:
         if self.state not in AT_WORK or not alive(self.status):
             return 0
         try:
@@ -238,106 +246,109 @@ class RunModel:
 
     # --- the record -------------------------------------------------------------------------------
 
-    def _numbers(self, told: Rows) -> None:
-        if not len(told.values_RP) or self.curves is None or self.layout is None:
+    def _add_metrics(self, rows: Rows) -> None:
+        if not len(rows.values_RP) or self.curves is None or self.layout is None:
             return
-        self.curves.add(told.first, told.values_RP)
-        self._follow_batch(told)
-        last = told.values_RP[-1]
-        self.batch, self.batches, self.iterations = told.batch, told.batches, told.total_iterations
-        done = told.first + len(told.values_RP)
-        self.iteration = done - (told.batch - 1) * told.total_iterations
-        self.beta, self.ce = told.beta if self.betas else None, float(last[_CE])
+        self.curves.add(rows.first, rows.values_RP)
+        self._add_batch_metrics(rows)
+        last = rows.values_RP[-1]
+        self.batch, self.batches, self.iterations = rows.batch, rows.batches, rows.total_iterations
+        done = rows.first + len(rows.values_RP)
+        self.iteration = done - (rows.batch - 1) * rows.total_iterations
+        self.beta, self.ce = rows.beta if self.betas else None, float(last[_CE])
         self.values_TL = last[len(FIXED) :].reshape(len(self.layout.terms), len(self.layout.taps)).copy()
-        self._progress("recover", told.time, done, told.rate)
+        self._update_progress("recover", rows.time, done, rows.rate)
 
-    def _follow_batch(self, told: Rows) -> None:
-        """Keep the numbers of the batch at work apart: of long runs, `curves` is too coarse for one."""
-        if told.batch != self.batch or told.first < self._batch_first:
-            self._batch_first = told.first
+    def _add_batch_metrics(self, rows: Rows) -> None:
+        """Store the numbers of the current batch separately: in long runs, `curves` is too coarse for one."""
+        if rows.batch != self.batch or rows.first < self._batch_first:
+            self._batch_first = rows.first
         assert self.batch_curves is not None
-        self.batch_curves.add(told.first - self._batch_first, told.values_RP)
+        self.batch_curves.add(rows.first - self._batch_first, rows.values_RP)
 
-    def _hear(self, moment: float, event: Event) -> None:
+    def _handle_event(self, moment: float, event: Event) -> None:
         if isinstance(event, events.StageStarted):
-            self._begin(moment, event)
+            self._begin_stage(moment, event)
         elif isinstance(event, events.StageProgress):
-            self._progress(event.stage, moment, event.done, event.rate)
+            self._update_progress(event.stage, moment, event.done, event.rate)
         elif isinstance(event, events.EpochFinished):
-            self._epoch(moment, event)
+            self._add_epoch(moment, event)
         elif isinstance(event, events.RecoverLayout):
-            self._lay_out(event)
+            self._set_layout(event)
         elif isinstance(event, events.StageFinished):
-            self._end(event)
+            self._end_stage(event)
         if isinstance(event, events.BatchRecovered) and not self.betas:
             event = replace(event, beta=math.nan)
         level, text = _line(event, self.stages)
         if text:
             self.log.append(LogLine(moment, level, text))
 
-    def _begin(self, moment: float, event: events.StageStarted) -> None:
-        before = self.stages[event.stage]
-        self._since = moment, before.seconds if event.done else 0.0
+    def _begin_stage(self, moment: float, event: events.StageStarted) -> None:
+        previous = self.stages[event.stage]
+        self._stage_start = moment, previous.seconds if event.done else 0.0
         self.stages[event.stage] = StageView(
-            "running", event.total, event.done, event.unit, 0.0, self._since[1]
+            "running", event.total, event.done, event.unit, 0.0, self._stage_start[1]
         )
-        self.stage, self.rate, self._pace = event.stage, 0.0, 0.0
+        self.stage, self.rate, self._smoothed_rate = event.stage, 0.0, 0.0
 
-    def _progress(self, stage: Stage, moment: float, done: int, rate: float) -> None:
+    def _update_progress(self, stage: Stage, moment: float, done: int, rate: float) -> None:
         view = self.stages[stage]
         view.done, view.rate = min(done, view.total), rate
-        view.seconds = self._since[1] + moment - self._since[0]
+        view.seconds = self._stage_start[1] + moment - self._stage_start[0]
         if rate > 0:
             self.rate = rate
-            self._pace = _STEADY * self._pace + (1 - _STEADY) * rate if self._pace else rate
+            self._smoothed_rate = (
+                _SMOOTHING * self._smoothed_rate + (1 - _SMOOTHING) * rate if self._smoothed_rate else rate
+            )
 
-    def _epoch(self, moment: float, event: events.EpochFinished) -> None:
+    def _add_epoch(self, moment: float, event: events.EpochFinished) -> None:
         key = (event.stage, event.architecture, event.source, event.seed)
-        self.trainings.setdefault(key, Training(event.epochs)).hear(event)
-        self._progress(event.stage, moment, self.stages[event.stage].done + 1, event.rate)
+        self.trainings.setdefault(key, Training(event.epochs)).add_epoch(event)
+        self._update_progress(event.stage, moment, self.stages[event.stage].done + 1, event.rate)
 
-    def _lay_out(self, event: events.RecoverLayout) -> None:
+    def _set_layout(self, event: events.RecoverLayout) -> None:
         width = len(columns(event))
         if self.curves is None or self.layout is None or columns(self.layout) != columns(event):
-            self.curves, self.batch_curves = Curves(width), Curves(width, _EXACT)
+            self.curves, self.batch_curves = Curves(width), Curves(width, _BATCH_BUCKETS)
         elif event.done < self.curves.rows:
-            self.curves.add(event.done, np.empty((0, width), np.float32))  # what follows is computed again
+            # The rows from here on will be repeated.
+            self.curves.add(event.done, np.empty((0, width), np.float32))
         self.layout = event
         config = config_of(self.run.folder)
         self.betas = event.betas if config is None or reads_beta(config) else []
         if self.beta is None and self.betas:
             self.beta = self.betas[0]
 
-    def _end(self, event: events.StageFinished) -> None:
+    def _end_stage(self, event: events.StageFinished) -> None:
         if self.stage == event.stage:
-            self.stage, self.rate, self._pace = None, 0.0, 0.0
+            self.stage, self.rate, self._smoothed_rate = None, 0.0, 0.0
         if not event.reused:
-            self._computed[event.stage] = event
-        spent = self._computed.get(event.stage, event)  # by whichever session of this run
+            self._computed_stages[event.stage] = event
+        computed = self._computed_stages.get(event.stage, event)  # the session that computed it
         view = self.stages[event.stage]
-        view.state = "reused" if spent.reused else "done"
-        view.done, view.rate, view.seconds = view.total, spent.rate, spent.seconds
+        view.state = "reused" if computed.reused else "done"
+        view.done, view.rate, view.seconds = view.total, computed.rate, computed.seconds
 
 
 def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:
-    """Level and text of the log's line for an event; no text where it is not worth one."""
+    """Return level and text of the log line for an event; the text is empty for events without one."""
     if isinstance(event, events.Notice):
         return event.level, event.message
     text = ""
     if isinstance(event, events.StageStarted):
-        first = f", {event.done:,} of them done before" if event.done else ""
+        first = f", {event.done:,} already done" if event.done else ""
         text = f"{event.stage}: {format_count(event.total, event.unit)}{first}"
     elif isinstance(event, events.StageFinished):
-        text = finished(event, stages[event.stage].unit)
+        text = format_stage_finished(event, stages[event.stage].unit)
     elif isinstance(event, events.BatchRecovered):
-        at = f" at {beta}" if (beta := beta_text(event.beta, 4)) else ""
-        text = f"batch {event.batch} of {event.batches}: {format_count(event.images, 'images')}{at}"
+        with_beta = f" at {beta}" if (beta := beta_text(event.beta, 4)) else ""
+        text = f"batch {event.batch} of {event.batches}: {format_count(event.images, 'images')}{with_beta}"
     elif isinstance(event, events.Checkpointed):
         text = f"checkpoint {event.number}: {format_bytes(event.bytes)}, {format_duration(event.seconds)}"
     elif isinstance(event, (events.Paused, events.Continued)):
         text = f"{event.kind.lower()} by {event.by}"
     elif isinstance(event, events.EpochFinished) and event.epoch == event.epochs:
-        measured = "" if event.accuracy is None else f", {event.accuracy:.1f} %"
-        who = event.source if event.source == "teacher" else f"{event.source}, seed {event.seed}"
-        text = f"{event.architecture} ({who}): {format_count(event.epochs, 'epochs')}{measured}"
+        accuracy = "" if event.accuracy is None else f", {event.accuracy:.1f} %"
+        training = event.source if event.source == "teacher" else f"{event.source}, seed {event.seed}"
+        text = f"{event.architecture} ({training}): {format_count(event.epochs, 'epochs')}{accuracy}"
     return "info", text

@@ -1,4 +1,4 @@
-"""What a sweep shows while it goes: one line a point, on a terminal in place, otherwise as it happens."""
+"""Live progress of a sweep on stderr: a table of points on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 30.0
 LIVE_SECONDS = 0.5
-LEFT_OUT = 6  # rows of a terminal that are not for points
+LEFT_OUT = 6  # rows of a terminal that are not used for points
 
 
-def place(status: dict[str, Any]) -> str:
-    """Where a running point is: stage, how much of it is done, its rate, and what is left of it."""
+def format_progress(status: dict[str, Any]) -> str:
+    """Format the progress of a running point: stage, units done, rate, and remaining time of the stage."""
     if "stage" not in status:
         return "loading"
     total, done, unit = status.get("total", 0), status.get("done"), status.get("unit", "")
@@ -37,42 +37,45 @@ def place(status: dict[str, Any]) -> str:
     if rate > 0:
         parts.append(f"{format_number(rate)} {SHORT.get(unit, unit)}/s")
         if done is not None and total:
-            parts.append(f"{format_duration(max(total - done, 0) / rate)} left of it")
+            parts.append(f"{format_duration(max(total - done, 0) / rate)} left in this stage")
     return "  ".join(parts)
 
 
 class Pace:
-    """How long points take, and so how long the rest will: counted are those that this process ran whole."""
+    """Estimates the remaining time from the points that this process ran from start to end."""
 
     def __init__(self) -> None:
-        self._began: dict[str, float] = {}
-        self._cut: set[str] = set()
-        self._took: list[float] = []
+        self._start_times: dict[str, float] = {}
+        self._partial: set[str] = set()
+        self._durations: list[float] = []
 
-    def told(self, name: str, state: State, whole: bool = True) -> None:
-        """A point is in another state. whole: one that runs was not begun before."""
+    def record(self, name: str, state: State, whole: bool = True) -> None:
+        """Record a change of a point's state. whole: whether a running point starts from the beginning."""
         now = time.monotonic()
         if state == "running":
-            self._began[name] = now
-            (self._cut.discard if whole else self._cut.add)(name)
-        elif state == "done" and name in self._began and name not in self._cut:
-            self._took.append(now - self._began[name])
+            self._start_times[name] = now
+            (self._partial.discard if whole else self._partial.add)(name)
+        elif state == "done" and name in self._start_times and name not in self._partial:
+            self._durations.append(now - self._start_times[name])
 
     def left(self, waiting: int, running: list[str], slots: int) -> float | None:
-        """Seconds that are left, at the mean of those that are done; None before the first."""
-        if not self._took:
+        """Return the remaining seconds at the mean duration of a point; None before the first is done.
+
+        waiting: number of waiting points. running: names of running points. slots: points run at once.
+        """
+        if not self._durations:
             return None
-        mean, now = sum(self._took) / len(self._took), time.monotonic()
-        rest = sum(max(mean - (now - self._began.get(name, now)), 0.0) for name in running)
+        mean, now = sum(self._durations) / len(self._durations), time.monotonic()
+        rest = sum(max(mean - (now - self._start_times.get(name, now)), 0.0) for name in running)
         return (waiting * mean + rest) / max(slots, 1)
 
     def mean(self) -> float | None:
-        """Seconds a point, so far."""
-        return sum(self._took) / len(self._took) if self._took else None
+        """Return the mean seconds per point; None before the first is done."""
+        return sum(self._durations) / len(self._durations) if self._durations else None
 
 
 class Lines:
-    """A line for each point that begins or ends, and now and then one for each that runs."""
+    """Shows a line for each start and end of a point, and regularly one for each running point."""
 
     def __init__(self, slots: int, stream: Any = None) -> None:
         self.pace = Pace()
@@ -80,28 +83,28 @@ class Lines:
         self._stream = stream or sys.stderr
         self._shown = time.monotonic()
 
-    def told(self, name: str, state: State, message: str = "") -> None:
-        """A point is in another state."""
-        self.pace.told(name, state, whole=not message)
+    def on_state_change(self, name: str, state: State, message: str = "") -> None:
+        """Show a change of a point's state. message: why, or how it was started."""
+        self.pace.record(name, state, whole=not message)
         self.say(f"{name}: {state}" + (f", {message}" if message else ""))
 
-    def look(self, sweeper: Sweeper) -> None:
-        """Some time has passed."""
+    def refresh(self, sweeper: Sweeper) -> None:
+        """Show the running points if `LINE_SECONDS` have passed."""
         if time.monotonic() - self._shown >= LINE_SECONDS:
             for line in self.lines(sweeper, 1000):
                 self.say(line)
 
     def lines(self, sweeper: Sweeper, room: int) -> list[str]:
-        """The sweep's state: those that run, then others as far as there is room, then the sum."""
+        """Return at most `room` lines of running, failed and stopped points, and the summary."""
         states = sweeper.schedule.states
         running = sweeper.schedule.named("running")
-        shown = [f"{name}: {place(sweeper.status(name))}" for name in running]
+        shown = [f"{name}: {format_progress(sweeper.status(name))}" for name in running]
         others = list(sweeper.schedule.named("failed", "stopped"))
         shown += [f"{name}: {states[name]}, {sweeper.messages.get(name, '')}" for name in others]
-        return [*shown[: max(room, 1)], self.sum(states, running)]
+        return [*shown[: max(room, 1)], self.summary(states, running)]
 
-    def sum(self, states: dict[str, State], running: list[str]) -> str:
-        """How many points are in which state, how long one takes, and what is left."""
+    def summary(self, states: dict[str, State], running: list[str]) -> str:
+        """Return the number of points in each state, the mean time of a point, and the remaining time."""
         counts = Counter(states.values())
         parts = [f"{counts['done']} of {len(states)} done"]
         parts += [f"{counts[state]} {state}" for state in ("running", "waiting", "failed") if counts[state]]
@@ -111,40 +114,40 @@ class Lines:
         return ", ".join(parts)
 
     def say(self, text: str) -> None:
-        """Show a line. A reader that has gone away does not stop the work."""
+        """Show a line. A closed stderr does not stop the work."""
         self._shown = time.monotonic()
         with suppress(OSError):
             print(text, file=self._stream, flush=True)
 
 
 class Silent(Lines):
-    """Failures and nothing else."""
+    """Shows only failures."""
 
-    def told(self, name: str, state: State, message: str = "") -> None:
-        """Show a failure; leave out the rest."""
+    def on_state_change(self, name: str, state: State, message: str = "") -> None:
+        """Show a failure; ignore other states."""
         if state == "failed":
-            super().told(name, state, message)
+            super().on_state_change(name, state, message)
 
-    def look(self, sweeper: Sweeper) -> None:
-        """Nothing."""
+    def refresh(self, sweeper: Sweeper) -> None:
+        """Show nothing."""
 
 
 class Board(Lines):
-    """Every point with its state, in place, at the bottom of a terminal."""
+    """Shows every point with its state at the bottom of a terminal, updated in place."""
 
     def __init__(self, slots: int, live: Live) -> None:
         super().__init__(slots)
         self._live = live
         self._drawn = 0.0
 
-    def told(self, name: str, state: State, message: str = "") -> None:
-        """Keep what ended above the board."""
-        self.pace.told(name, state)
+    def on_state_change(self, name: str, state: State, message: str = "") -> None:
+        """Show failed and stopped points above the board."""
+        self.pace.record(name, state)
         if state in ("failed", "stopped"):
             self.say(f"{name}: {state}" + (f", {message}" if message else ""))
 
-    def look(self, sweeper: Sweeper) -> None:
-        """Draw it anew, now and then."""
+    def refresh(self, sweeper: Sweeper) -> None:
+        """Redraw the board if `LIVE_SECONDS` have passed."""
         if time.monotonic() - self._drawn < LIVE_SECONDS:
             return
         self._drawn = time.monotonic()
@@ -153,24 +156,26 @@ class Board(Lines):
         room = self._live.console.height - LEFT_OUT
         states, rows = sweeper.schedule.states, []
         for name in sorted(states, key=lambda each: states[each] != "running"):
-            told = (
-                place(sweeper.status(name)) if states[name] == "running" else sweeper.messages.get(name, "")
+            details = (
+                format_progress(sweeper.status(name))
+                if states[name] == "running"
+                else sweeper.messages.get(name, "")
             )
-            rows.append(f"{states[name]:<8} {name}  {told}")
+            rows.append(f"{states[name]:<8} {name}  {details}")
         hidden = [f"… and {len(rows) - room} more"] if len(rows) > room else []
-        text = "\n".join([*rows[:room], *hidden, self.sum(states, sweeper.schedule.named("running"))])
+        text = "\n".join([*rows[:room], *hidden, self.summary(states, sweeper.schedule.named("running"))])
         with suppress(OSError):
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def say(self, text: str) -> None:
-        """A line above the board."""
+        """Show a line above the board."""
         with suppress(OSError):
             self._live.console.print(text, markup=False, highlight=False)
 
 
 @contextmanager
 def opened(quiet: bool, slots: int) -> Iterator[Lines]:
-    """The display that fits stderr: a board on a terminal, else lines."""
+    """Yield a display for stderr: a board on a terminal, plain lines otherwise, only failures if `quiet`."""
     if quiet or not sys.stderr.isatty():
         yield Silent(slots) if quiet else Lines(slots)
         return

@@ -1,4 +1,4 @@
-"""Results as text: columns that are aligned, or parted by commas."""
+"""Results as text: aligned columns or CSV."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CONTROL = "the control: real images, same labels and budget"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells in columns, left-aligned."""
+    """Format rows of cells as left-aligned columns."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     padded = ("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in padded)
 
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table as CSV."""
+    """Format a table as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -31,24 +31,28 @@ def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def results_table(results: dict[str, Any]) -> str:
-    """Accuracies, then what each stage took."""
+    """Format the accuracies of a run and the time of each stage."""
     rows = []
-    for name, found in results["summary"]["by_architecture"].items():
+    for name, accuracies in results["summary"]["by_architecture"].items():
         rows += [
-            ["distilled", format_mean_std(found["accuracy"]), f"{name}, last epoch, % (seeds)"],
-            ["random", format_mean_std(found["control"]), f"{name}, {CONTROL}"],
+            ["distilled", format_mean_std(accuracies["accuracy"]), f"{name}, last epoch, % (seeds)"],
+            ["random", format_mean_std(accuracies["control"]), f"{name}, {CONTROL}"],
             [
                 "best epoch",
-                format_mean_std(found["accuracy_best"]),
+                format_mean_std(accuracies["accuracy_best"]),
                 f"{name}, distilled; peeks at the test set",
             ],
         ]
     teacher = results["teacher"]
     rows.append(["teacher", f"{teacher['accuracy']:.2f}", teacher["architecture"]])
-    return aligned(rows) + "\n\n" + aligned([_timing(stage, results["timings"][stage]) for stage in STAGES])
+    return (
+        aligned(rows)
+        + "\n\n"
+        + aligned([_format_timing(stage, results["timings"][stage]) for stage in STAGES])
+    )
 
 
-def _timing(stage: str, timing: dict[str, Any]) -> list[str]:
+def _format_timing(stage: str, timing: dict[str, Any]) -> list[str]:
     if timing["reused"]:
         return [stage, "—", "nothing computed"]
     unit = SHORT.get(timing["unit"], timing["unit"])
@@ -56,7 +60,7 @@ def _timing(stage: str, timing: dict[str, Any]) -> list[str]:
 
 
 def runs_table(runs: Sequence[dict[str, Any]]) -> str:
-    """One line a run."""
+    """Format a list of runs, one line per run."""
     rows = [["run", "state", "distilled", "random", "begun"]]
     for run in runs:
         state = " ".join(part for part in (run["state"], run["stage"]) if part)
@@ -73,14 +77,14 @@ def runs_table(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def status_line(status: dict[str, Any], state: str) -> str:
-    """A run's state and its latest heartbeat in one line."""
+    """Format a run's state and its latest heartbeat in one line."""
     if not status:
         return state
-    parts = [state, status.get("stage"), _place(status), status.get("message")]
+    parts = [state, status.get("stage"), _format_position(status), status.get("message")]
     return " — ".join(part for part in parts if part) + f" ({status['time']})"
 
 
-def _place(status: dict[str, Any]) -> str | None:
+def _format_position(status: dict[str, Any]) -> str | None:
     if "batch" in status:
         parts = [f"batch {status['batch']} of {status['batches']}", beta_text(status["beta"], 4)]
         return ", ".join(part for part in parts if part)
@@ -90,13 +94,13 @@ def _place(status: dict[str, Any]) -> str | None:
 
 
 def score_table(document: dict[str, Any]) -> str:
-    """Every term at every layer, with the ends of both spectra."""
+    """Format the score of every term at every layer, with the ends of both spectra."""
     layers = document["layers"]
     terms = [f"{term['filter']}/{term['signal']}" for term in layers[0]["terms"]]  # as `Term.title`
     rows = [["layer", *terms, "λ real", "λ synthetic"]]
     for layer in layers:
         values = [f"{term['value']:.6g}" for term in layer["terms"]]
-        spectra = [_ends(layer[f"eigenvalues_{side}"]) for side in ("real", "synthetic")]
+        spectra = [_format_ends(layer[f"eigenvalues_{side}"]) for side in ("real", "synthetic")]
         rows.append([layer["name"], *values, *spectra])
     return (
         f"CE {document['ce']:.6g}, β {document['beta']:g}, {document['images']['count']} images\n\n"
@@ -108,7 +112,7 @@ FORMULAS = {"identity": "1", "lambda": "λ", "ridge": "1/(λ + β)", "diagonal":
 
 
 def terms_table(terms: Sequence[dict[str, Any]]) -> str:
-    """An objective's terms: filter, what it lets through, signal, weight, and f(λ) of both sides."""
+    """Format an objective's terms: filter, pass band, signal, weight, and f(λ) of both sides."""
     rows = [["filter", "passes", "signal", "weight", "f(λ)"]]
     for term in terms:
         sides = [f"real: {term['f']}", f"synthetic: {term['f_synthetic']}"] if term["f_synthetic"] else []
@@ -126,5 +130,5 @@ def terms_table(terms: Sequence[dict[str, Any]]) -> str:
     return aligned(rows)
 
 
-def _ends(eigenvalues: Sequence[float] | None) -> str:
+def _format_ends(eigenvalues: Sequence[float] | None) -> str:
     return "—" if not eigenvalues else f"{eigenvalues[0]:.3g} … {eigenvalues[-1]:.3g}"

@@ -1,6 +1,6 @@
-"""What the terminal can show: its characters and its colours, from the environment alone.
+"""Capabilities of the terminal: characters and colours, detected from the environment alone.
 
-Nothing is asked of the terminal itself: the answer may never come, or arrive as keys.
+The terminal itself is not queried: its answer may never come, or may arrive as key presses.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from rich.cells import cell_len, set_cell_size
 Colours = Literal[0, 16, 256, "true"]
 Images = Literal["ascii", "half", "off"]
 
-LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")  # the first that is set decides
-OWN_TRUE_COLOUR = ("xterm-kitty", "xterm-ghostty", "alacritty", "wezterm", "foot", "contour")
+LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")  # the first one that is set takes effect
+TRUE_COLOUR_TERMS = ("xterm-kitty", "xterm-ghostty", "alacritty", "wezterm", "foot", "contour")
 NO_COLOUR = ("dumb", "vt", "ansi-m", "cons25-m")
 POOR_FONT = ("linux", "dumb", "vt", "cons25", "bsdcon", "sun")
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """unicode: more than ASCII. braille: ⣿, and eighths of a block (▂). blocks: whole and half blocks (▀)."""
+    """What a terminal can show.
+
+    unicode: more than ASCII. braille: ⣿, and eighths of a block (▂). blocks: whole and half blocks (▀).
+    """
 
     unicode: bool
     braille: bool
@@ -34,22 +37,23 @@ class Terminal:
 
 
 def detect(environ: Mapping[str, str], encoding: str | None) -> Terminal:
-    """environ: as the terminal gave it (see `environment`); encoding: of the stream that is written to."""
+    """Detect the terminal. environ: see `environment`. encoding: of the output stream."""
     term = environ.get("TERM", "").lower()
-    unicode = _is_utf8(_locale(environ)) and (encoding is None or _is_utf8(encoding))
+    locale = next((environ[name] for name in LOCALE if environ.get(name)), "C")
+    unicode = _is_utf8(locale) and (encoding is None or _is_utf8(encoding))
     return Terminal(
         unicode=unicode,
         braille=unicode and not term.startswith(POOR_FONT),
         blocks=unicode and not term.startswith("dumb"),
-        colours=_colours(term, environ),
+        colours=_detect_colours(term, environ),
     )
 
 
 def environment(environ: Mapping[str, str], record: Path = Path("/proc/self/environ")) -> dict[str, str]:
-    """`environ` with the locale that the process was started with.
+    """Return `environ` with the LC_CTYPE that the process was started with.
 
-    Python itself sets LC_CTYPE to UTF-8 where the locale is C (PEP 538), which says nothing of the terminal.
-    record: where the kernel keeps the first environment; `environ` stays as it is where there is none.
+    Python sets LC_CTYPE to UTF-8 in the C locale (PEP 538), whatever the terminal supports.
+    record: the kernel's copy of the initial environment; if it is missing, `environ` is returned unchanged.
     """
     try:
         entries = [entry.partition(b"=") for entry in record.read_bytes().split(b"\0") if entry]
@@ -63,33 +67,35 @@ def environment(environ: Mapping[str, str], record: Path = Path("/proc/self/envi
 
 
 def images(wanted: Literal["auto", "ascii", "half", "off"], terminal: Terminal) -> Images:
-    """How images are drawn: in colour by half blocks where that works, else in ASCII."""
+    """Return how to draw images: with half blocks in colour if the terminal supports them, else in ASCII."""
     if wanted == "auto":
         return "half" if terminal.blocks and terminal.colours in (256, "true") else "ascii"
     return "ascii" if wanted == "half" and not (terminal.blocks and terminal.colours) else wanted
-
-
-def _locale(environ: Mapping[str, str]) -> str:
-    return next((environ[name] for name in LOCALE if environ.get(name)), "C")
 
 
 def _is_utf8(name: str) -> bool:
     return "utf8" in name.lower().replace("-", "").replace("_", "")
 
 
-def _colours(term: str, environ: Mapping[str, str]) -> Colours:
+def _detect_colours(term: str, environ: Mapping[str, str]) -> Colours:
     if environ.get("NO_COLOR") or not term or term.startswith(NO_COLOUR) or term.endswith("-mono"):
         return 0
     if term.startswith(("linux", "cons25")):
         return 16
-    in_screen = bool(environ.get("STY")) and term.startswith("screen")  # which forwards no true colour
-    said = environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
-    if (said and not in_screen) or term.endswith("-direct") or term.startswith(OWN_TRUE_COLOUR):
+    in_screen = bool(environ.get("STY")) and term.startswith(
+        "screen"
+    )  # GNU screen does not forward true colour
+    claims_true_colour = environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
+    if (
+        (claims_true_colour and not in_screen)
+        or term.endswith("-direct")
+        or term.startswith(TRUE_COLOUR_TERMS)
+    ):
         return "true"
     return 256 if "256color" in term else 16
 
 
-ALIKE = {
+LOOKALIKES = {
     **dict.fromkeys("─━┄┅┈┉╌╍═╴╶╸╺╼╾⎯‐‑‒–—―−▔▁", "-"),
     **dict.fromkeys("│┃┆┇┊┋╎╏║‖╵╷╹╻╽╿⎢▏▎▕▌▐❘", "|"),
     **{chr(code): "+" for code in range(0x250C, 0x254C)},
@@ -119,22 +125,22 @@ ALIKE = {
 
 
 def to_ascii(text: str) -> str:
-    """The same text, in as many cells, of ASCII characters that look or sound alike."""
-    return text if text.isascii() else _to_ascii(text)
+    """Return a text of the same width with similar ASCII characters."""
+    return text if text.isascii() else _convert_to_ascii(text)
 
 
 @lru_cache(4096)
-def _to_ascii(text: str) -> str:
-    result = "".join(_plain(character) for character in text)
+def _convert_to_ascii(text: str) -> str:
+    ascii_text = "".join(_replace_character(character) for character in text)
     cells = cell_len(text)
-    return result if len(result) == cells else set_cell_size(result, cells)  # joined characters
+    return ascii_text if len(ascii_text) == cells else set_cell_size(ascii_text, cells)  # joined characters
 
 
 @lru_cache(1024)
-def _plain(character: str) -> str:
-    if character.isascii() or character in ALIKE:
-        return ALIKE.get(character, character)
-    if "\u2800" <= character <= "\u28ff":  # Braille: by how many of its dots are set
+def _replace_character(character: str) -> str:
+    if character.isascii() or character in LOOKALIKES:
+        return LOOKALIKES.get(character, character)
+    if "\u2800" <= character <= "\u28ff":  # Braille: by the number of dots
         return " .:-=+*%#"[(ord(character) - 0x2800).bit_count()]
     cells = cell_len(character)
     base = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()

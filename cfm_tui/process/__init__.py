@@ -1,4 +1,4 @@
 """Processes and signals: stop requests, detached runs, the processes of a sweep.
 
-Not here: what is shown of them (`display`).
+Not here: their progress output (see `display`).
 """

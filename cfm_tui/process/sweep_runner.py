@@ -1,7 +1,8 @@
-"""A sweep at work: every point a `cfm run` in a process of its own, so many at a time.
+"""Running a sweep: each point is a `cfm run` in a separate process, several at a time.
 
-Killed at any moment, it finds in its folder what is finished, what was cut, and what still runs.
-Not here: which point may start (see `engine.sweep.schedule`), what of it is shown (see `sweep_progress`).
+A sweep can be killed at any time; the next one reads from its folder which points are finished, interrupted
+or still running. Not here: the order of points (see `engine.sweep.schedule`), progress output (see
+`cfm_tui.display.sweep_progress`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,35 +25,34 @@ from engine.sweep.points import Point
 from engine.sweep.schedule import Schedule, State
 
 POLL_SECONDS = 0.2
-LAST_LINES = 3  #: of a failed point's log
-_FORWARD = {"SIGINT": signal.SIGINT}  # all others that end a run: SIGTERM
+LAST_LINES = 3  #: of the log, in the message of a failed point
+_FORWARDED = {"SIGINT": signal.SIGINT}  # for other stop signals: SIGTERM
 
 
 class Display(Protocol):
-    """Shows a sweep while it goes."""
+    """Shows the progress of a sweep."""
 
-    def told(self, name: str, state: State, message: str = "") -> None:
-        """A point is in another state."""
+    def on_state_change(self, name: str, state: State, message: str = "") -> None:
+        """Show a change of a point's state."""
 
-    def look(self, sweeper: Sweeper) -> None:
-        """Some time has passed."""
+    def refresh(self, sweeper: Sweeper) -> None:
+        """Update the display; called regularly."""
 
 
 @dataclass
 class Child:
-    """A point's process. process: None where it is another sweep's that was killed: it is waited for."""
+    """A running point. process: None if it was started by an earlier sweep that was killed."""
 
     name: str
     slot: int
     process: subprocess.Popen[bytes] | None
-    asked: bool = field(default=False)
 
 
 class Sweeper:
     """Runs the points of a sweep.
 
-    devices: of each slot, None for what the settings say; as many points run at once. threads: of each
-    process; None leaves that to it.
+    devices: one per slot, and thus the number of points that run at once; None uses the device in the
+    settings. threads: of each process; None uses the default.
     """
 
     def __init__(
@@ -73,31 +73,31 @@ class Sweeper:
         self.schedule = Schedule(points, [point.name for point in points if stored.begun(point.name)])
         for point in points:
             if finished(stored.run(point.name)):
-                self._enter(point.name, "done", "finished before")
+                self._set_state(point.name, "done", "already finished")
 
     def step(self) -> bool:
-        """Look after those that run, and start others where there is room; whether any is left."""
+        """Check the running points and start others in free slots; return whether any point is left."""
         for child in list(self._children):
-            self._look_after(child)
+            self._poll_child(child)
         while self.stopping is None and len(self._children) < len(self._devices):
             name = self.schedule.next()
             if name is None:
                 break
-            self._start(name)
-        self._display.look(self)
+            self._start_point(name)
+        self._display.refresh(self)
         return bool(self._children) or (self.stopping is None and bool(self.schedule.named("waiting")))
 
     def stop(self, by: str) -> None:
-        """Let every point that runs write a checkpoint and end. by: the signal's name."""
+        """Make every running point write a checkpoint and stop. by: the signal's name."""
         self.stopping = by
-        self._signal(_FORWARD.get(by, signal.SIGTERM))
+        self._signal(_FORWARDED.get(by, signal.SIGTERM))
         for child in self._children:
             if child.process is None:
                 with suppress(UserError):
                     control.request(self.stored.folder / child.name, "stop")
 
     def checkpoint(self) -> None:
-        """Let every point that runs write a checkpoint and go on."""
+        """Make every running point write a checkpoint and continue."""
         self._signal(signal.SIGUSR1)
 
     def _signal(self, number: int) -> None:
@@ -106,110 +106,108 @@ class Sweeper:
                 child.process.send_signal(number)
 
     def status(self, name: str) -> dict[str, Any]:
-        """The latest heartbeat of a point's run; empty where there is none."""
+        """Return the latest heartbeat of a point's run; empty if there is none."""
         try:
             return self.stored.run(name).status()
-        except UserError:  # being written
+        except UserError:  # the status is being written
             return {}
 
     # --- one point --------------------------------------------------------------------------------
 
-    def _start(self, name: str) -> None:
+    def _start_point(self, name: str) -> None:
         slot = next(
             number
             for number in range(len(self._devices))
             if all(child.slot != number for child in self._children)
         )
         run = self.stored.run(name)
-        if at_work(run):
+        if is_running(run):
             self._children.append(Child(name, slot, None))
-            self._enter(name, "running", "still at work from an earlier sweep")
+            self._set_state(name, "running", "still running from an earlier sweep")
             return
-        begun = "begun before" if self.stored.begun(name) else ""
-        words = command(self.schedule.points[name], self.stored.folder / name, self._devices[slot])
-        program = [sys.executable, "-P", "-m", "cfm_tui", *words]  # -P: the current folder holds no modules
+        message = "resumed" if self.stored.begun(name) else ""
+        arguments = build_command(self.schedule.points[name], self.stored.folder / name, self._devices[slot])
+        program = [sys.executable, "-P", "-m", "cfm_tui", *arguments]  # -P: do not import from here
+        environment = dict(os.environ)
+        if self._threads is not None:
+            environment.setdefault("OMP_NUM_THREADS", str(self._threads))
         with self.stored.log(name) as log:
             process = subprocess.Popen(
                 program,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment(),
-                start_new_session=True,  # a terminal's Ctrl-C comes once, through this process
+                env=environment,
+                start_new_session=True,  # so that Ctrl-C reaches it only through this process
             )
         self._children.append(Child(name, slot, process))
-        self._enter(name, "running", begun)
+        self._set_state(name, "running", message)
 
-    def _environment(self) -> Mapping[str, str]:
-        if self._threads is None or "OMP_NUM_THREADS" in os.environ:
-            return os.environ
-        return {**os.environ, "OMP_NUM_THREADS": str(self._threads)}
-
-    def _look_after(self, child: Child) -> None:
+    def _poll_child(self, child: Child) -> None:
         run = self.stored.run(child.name)
         if child.process is None:
-            if not at_work(run):
+            if not is_running(run):
                 self._children.remove(child)
-                self._enter(child.name, "done" if finished(run) else "waiting")
+                self._set_state(child.name, "done" if finished(run) else "waiting")
             else:
-                self._follow(child)
+                self._update_stage(child)
             return
         code = child.process.poll()
         if code is None:
-            self._follow(child)
+            self._update_stage(child)
             return
         self._children.remove(child)
         if code == 0 and finished(run):
-            self._enter(child.name, "done")
-        elif at_work(run):  # another process was quicker
+            self._set_state(child.name, "done")
+        elif is_running(run):  # another process has taken the run
             self._children.append(Child(child.name, child.slot, None))
         elif self.stopping is not None or code in (130, 143):
-            self._enter(child.name, "stopped")
+            self._set_state(child.name, "stopped")
         else:
-            self._enter(child.name, "failed", why(run, code))
+            self._set_state(child.name, "failed", failure_reason(run, code))
 
-    def _follow(self, child: Child) -> None:
+    def _update_stage(self, child: Child) -> None:
         status = self.status(child.name)
         if "stage" in status and (child.process is None or status.get("pid") == child.process.pid):
             self.schedule.reached(child.name, status["stage"])
 
-    def _enter(self, name: str, state: State, message: str = "") -> None:
+    def _set_state(self, name: str, state: State, message: str = "") -> None:
         self.schedule.states[name] = state
         self.messages[name] = message
-        self._display.told(name, state, message)
+        self._display.on_state_change(name, state, message)
 
 
-def command(point: Point, folder: Path, device: str | None) -> list[str]:
-    """`cfm` and these words begin a point, or go on with it."""
-    words = ["run", "--preset", point.preset]
+def build_command(point: Point, folder: Path, device: str | None) -> list[str]:
+    """Return the arguments of `cfm` that start or resume a point."""
+    arguments = ["run", "--preset", point.preset]
     for text in point.sets():
-        words += ["--set", text]
-    return [*words, *(["--device", device] if device else []), "--out", str(folder)]
+        arguments += ["--set", text]
+    return [*arguments, *(["--device", device] if device else []), "--out", str(folder)]
 
 
 def finished(run: StoredRun) -> bool:
-    """Whether a run has its results. One that cannot be read has none; `cfm run` will say so."""
+    """Return whether a run has results; False if it cannot be read, which `cfm run` will report."""
     try:
         return run.results() is not None
     except UserError:
         return False
 
 
-def at_work(run: StoredRun) -> bool:
-    """Whether a process has the run, or has just taken it."""
+def is_running(run: StoredRun) -> bool:
+    """Return whether a process owns the run, or is about to."""
     owner = run.owner()
     if owner is not None and alive(owner) is True:
         return True
     return is_run(run.folder) and run.state() in AT_WORK
 
 
-def why(run: StoredRun, code: int) -> str:
-    """Why a point failed: what its run says, else the end of its log."""
+def failure_reason(run: StoredRun, code: int) -> str:
+    """Return why a point failed: its run's message, else the end of its log."""
     if code < 0:
         return f"its process was killed by {signal.Signals(-code).name}"
     try:
-        said = run.status().get("message")
+        message = run.status().get("message")
     except UserError:
-        said = None
-    last = " / ".join(run.log().splitlines()[-LAST_LINES:])
-    return str(said or last or f"its process ended with code {code}")
+        message = None
+    log_end = " / ".join(run.log().splitlines()[-LAST_LINES:])
+    return str(message or log_end or f"its process ended with code {code}")

@@ -1,6 +1,6 @@
-"""Networks that images are distilled through and that students are: building, loading, folding.
+"""Networks of teachers and students: building, loading weights, folding BatchNorm.
 
-Not here: how a network is trained (`squeeze`, `validate`), where its features are read (`taps`).
+See `squeeze` and `validate` for their training, and `taps` for where features are read.
 """
 
 from engine.backbones.build import NAMES, build

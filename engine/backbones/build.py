@@ -1,10 +1,10 @@
-"""Backbones by name: ConvNet, and torchvision's classifiers with stems that suit small images.
+"""Build backbones by name: ConvNet, and torchvision's classifiers with stems adapted to small images.
 
-torchvision's networks halve an image five times, which leaves one pixel of 32. For images of up to
-64 px the first two halvings are dropped, so the map shrinks by 8 instead of 32, and nothing else changes:
-the first conv becomes 3×3 with stride 1 (ResNet, DenseNet: from 7×7; ConvNeXt: from 4×4 with stride 4, which
-is both halvings), and the second halving goes: a max-pool (ResNet, DenseNet, ShuffleNet) or the stride of the
-first strided stage (RegNet, MobileNet, EfficientNet). Parameter names stay torchvision's.
+torchvision's networks halve an image five times, which reduces 32 pixels to one. For images of up to 64 px,
+the first two halvings are removed, so the total stride is 8 instead of 32; nothing else changes. The first
+conv becomes 3×3 with stride 1 (ResNet, DenseNet: from 7×7; ConvNeXt: from 4×4 with stride 4, which contains
+both halvings). The second halving is removed: a max-pool (ResNet, DenseNet, ShuffleNet) or the stride of the
+first strided stage (RegNet, MobileNet, EfficientNet). Parameter names are those of torchvision.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SMALLEST = 16  #: smallest image, in pixels, that torchvision's architectures ar
 
 @dataclass(frozen=True)
 class _Stem:
-    """Where an architecture does its first two halvings."""
+    """The layers in which an architecture does its first two halvings."""
 
     conv: str  #: the first conv
-    pool: str | None = None  #: the pool that halves next…
-    strided: tuple[str, ...] = ()  #: …or the convs (of all parallel branches) that do
+    pool: str | None = None  #: the pool that does the second halving
+    strided: tuple[str, ...] = ()  #: or the convs (of all parallel branches) that do it
 
 
 _STEMS = {
@@ -55,7 +55,7 @@ NAMES: tuple[str, ...] = ("convnet", *_STEMS)
 
 @dataclass(frozen=True)
 class Spec:
-    """What a network was built for; `build` leaves it on the network as the attribute `SPEC`."""
+    """The arguments that a network was built for; `build` stores it on the network as attribute `SPEC`."""
 
     name: str
     classes: int
@@ -64,7 +64,7 @@ class Spec:
 
     @property
     def adapted(self) -> bool:
-        """Whether torchvision's stem was changed for small images."""
+        """Whether the stem of torchvision was adapted to small images."""
         return self.name != "convnet" and self.image_size <= SMALL
 
 
@@ -76,20 +76,20 @@ def build(
     image_size: int,
     name: str | None = None,
 ) -> nn.Module:
-    """A new network that maps (M, channels, image_size, image_size) to logits (M, classes).
+    """Build a network that maps (M, channels, image_size, image_size) to logits (M, classes).
 
-    name: overrides ``config.name`` (students). Weights are drawn from torch's global generator.
+    name: overrides ``config.name`` (for students). Weights are drawn from torch's global generator.
     Raises UserError("config") for an unknown name, or an image too small for the network.
     """
     spec = Spec(name or config.name, classes, channels, image_size)
     if spec.name not in NAMES:
         raise unknown_name_error("backbone", spec.name, NAMES)
-    model = _convnet(config, spec) if spec.name == "convnet" else _torchvision(spec)
+    model = _build_convnet(config, spec) if spec.name == "convnet" else _build_torchvision(spec)
     setattr(model, SPEC, spec)
     return model
 
 
-def _convnet(config: settings.Backbone, spec: Spec) -> nn.Module:
+def _build_convnet(config: settings.Backbone, spec: Spec) -> nn.Module:
     depth = config.depth or (3 if spec.image_size < 64 else 4)
     if spec.image_size >> depth < 1:
         raise UserError(
@@ -107,11 +107,11 @@ def _convnet(config: settings.Backbone, spec: Spec) -> nn.Module:
     )
 
 
-def _torchvision(spec: Spec) -> nn.Module:
+def _build_torchvision(spec: Spec) -> nn.Module:
     if spec.image_size < SMALLEST:
         raise UserError(
             "config",
-            f"backbone '{spec.name}' needs images of at least {SMALLEST} px, these have {spec.image_size} px",
+            f"backbone '{spec.name}' needs images of at least {SMALLEST} px; these have {spec.image_size} px",
             f"Set data.image_size={SMALLEST} or more.",
         )
     model: nn.Module = torchvision.models.get_model(spec.name, weights=None, num_classes=spec.classes)
@@ -119,7 +119,7 @@ def _torchvision(spec: Spec) -> nn.Module:
     first = model.get_submodule(stem.conv)
     assert isinstance(first, nn.Conv2d)
     if spec.adapted or spec.channels != first.in_channels:
-        model.set_submodule(stem.conv, _first_conv(first, spec))
+        model.set_submodule(stem.conv, _adapt_first_conv(first, spec))
     if spec.adapted:
         if stem.pool:
             model.set_submodule(stem.pool, nn.Identity())
@@ -130,8 +130,8 @@ def _torchvision(spec: Spec) -> nn.Module:
     return model
 
 
-def _first_conv(old: nn.Conv2d, spec: Spec) -> nn.Conv2d:
-    """The first conv again, for the spec's channels, 3×3 with stride 1 if the image is small."""
+def _adapt_first_conv(old: nn.Conv2d, spec: Spec) -> nn.Conv2d:
+    """Return a new first conv for the spec's channels; 3×3 with stride 1 if the stem is adapted."""
     new = copy.deepcopy(old)
     new.in_channels = spec.channels
     if spec.adapted:

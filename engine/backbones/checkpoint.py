@@ -1,6 +1,6 @@
-"""Weights of a teacher: read from a file or torchvision's published ones, checked, put into a network.
+"""Load a teacher's weights from a file or from torchvision, check them, and copy them into a network.
 
-Files are read without running anything in them (see `torch_file`).
+Files are read without running code in them (see `safe_loading`).
 """
 
 from __future__ import annotations
@@ -26,112 +26,120 @@ from engine.fingerprint import fingerprint_tensors
 WRAPPERS = ("model", "state_dict", "net")  #: keys under which training scripts store a state dict
 PREFIX = re.compile(r"^(module\.|_orig_mod\.)+")  #: left by DataParallel and by torch.compile
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
-OTHER_DATA = (
+OTHER_DATA_HINT = (
     "Give a teacher that was trained on this data set, or none (backbone.teacher=null) to squeeze one."
 )
-OTHER_NETWORK = "Set backbone.name (ConvNet: also depth, width, norm) to the network that the teacher is."
-SHOWN = 5  #: names of each kind of difference in a message
+OTHER_NETWORK_HINT = (
+    "Set backbone.name (ConvNet: also depth, width, norm) to the architecture of the teacher."
+)
+SHOWN = 5  #: most names in a list in a message
 WORDING = safe_loading.Wording(
     "teacher",
     "teacher",
-    "Save the weights alone where you trust the file: torch.save(model.state_dict(), 'weights.pth').",
+    "If you trust the file, save only its weights: torch.save(model.state_dict(), 'weights.pth').",
 )
 
 
 def load_teacher(model: nn.Module, source: str) -> None:
-    """Put the weights of `source` into `model`, which is left as it is if they do not fit.
+    """Load the weights of `source` into `model`, which stays unchanged if they do not fit.
 
     source: a checkpoint file (a state dict, or one under ``model``, ``state_dict`` or ``net``, with or
     without ``module.`` prefixes; or ``.safetensors``), or ``torchvision:NAME`` (``IMAGENET1K_V1``…).
     Raises UserError: "teacher" (missing, unreadable, unsafe, or does not fit), "network".
     """
     kind, _, tag = source.partition(":")
-    path = _published(model, tag) if kind == "torchvision" else Path(os.path.expanduser(source))
-    named = _plain_names(_state_dict(_read(path), path))
+    path = _get_published_file(model, tag) if kind == "torchvision" else Path(os.path.expanduser(source))
+    named = _normalise_names(_extract_state_dict(_read_file(path), path))
     weights = naming.fit_names(named, model.state_dict(), source)
     _check_fit(model, weights, source)
-    # Counters of BatchNorm, which old checkpoints lack, are not read in evaluation.
+    # Old checkpoints lack the counters of BatchNorm; evaluation does not use them.
     model.load_state_dict({**model.state_dict(), **weights})
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 (hex) over names, types, shapes and bytes of all parameters and buffers, on any device."""
+    """Return the SHA-256 (hex) of names, types, shapes and bytes of all parameters and buffers."""
     return fingerprint_tensors(model.state_dict())
 
 
-def _read(path: Path) -> Any:
+def _read_file(path: Path) -> Any:
     if not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else "does not exist"
+        problem = "is a folder" if os.path.isdir(path) else "does not exist"
         raise UserError(
-            "teacher", f"teacher '{path}' {what}", "Give a checkpoint file, or torchvision:IMAGENET1K_V1."
+            "teacher", f"teacher '{path}' {problem}", "Give a checkpoint file, or torchvision:IMAGENET1K_V1."
         )
     return safe_loading.read(path, WORDING)
 
 
-def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
-    """The mapping of names to tensors in what a file holds."""
-    what = f"it is a {type(found).__name__}"
-    if isinstance(found, dict):
-        outer = plain_dict(found)
+def _extract_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the mapping of names to tensors in the content of a file. Raises UserError("teacher")."""
+    reason = f"it is a {type(content).__name__}"
+    if isinstance(content, dict):
+        outer = plain_dict(content)
         inner = next((plain_dict(outer[key]) for key in WRAPPERS if isinstance(outer.get(key), dict)), outer)
         names = [name[:60] if isinstance(name, str) else type(name).__name__ for name in inner]
-        odd = [name for name, value in zip(names, inner.values(), strict=True) if not is_plain(value)]
-        if inner and not odd and all(isinstance(name, str) for name in inner):
+        invalid = [name for name, value in zip(names, inner.values(), strict=True) if not is_plain(value)]
+        if inner and not invalid and all(isinstance(name, str) for name in inner):
             return inner
-        what = f"its keys are {_listed(names)}" + (f"; no plain tensors: {_listed(odd)}" if odd else "")
+        reason = f"its keys are {_format_names(names)}"
+        if invalid:
+            reason += f"; not plain tensors: {_format_names(invalid)}"
     raise UserError(
         "teacher",
-        f"teacher '{path}' holds no state dict: {what}",
-        f"Expected names of tensors, directly or under one of: {', '.join(WRAPPERS)}.",
+        f"teacher '{path}' holds no state dict: {reason}",
+        f"Expected a dictionary of names and tensors, directly or under one of: {', '.join(WRAPPERS)}.",
     )
 
 
-def _plain_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _normalise_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Strip prefixes of wrappers, and convert old names of DenseNet."""
     return {OLD_DENSENET.sub(r"\1\2", PREFIX.sub("", name)): value for name, value in weights.items()}
 
 
 def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    own = model.state_dict()
-    missing = [n for n in own if n not in weights and not n.endswith("num_batches_tracked")]
-    unexpected = [n for n in weights if n not in own]
+    """Raise UserError("teacher") if names or shapes differ, or if values are not finite."""
+    expected = model.state_dict()
+    missing = [n for n in expected if n not in weights and not n.endswith("num_batches_tracked")]
+    unexpected = [n for n in weights if n not in expected]
     shapes = [
-        f"{n} {tuple(weights[n].shape)} instead of {tuple(own[n].shape)}"
-        for n in own
-        if n in weights and weights[n].shape != own[n].shape
+        f"{n} {tuple(weights[n].shape)} instead of {tuple(expected[n].shape)}"
+        for n in expected
+        if n in weights and weights[n].shape != expected[n].shape
     ]
     if missing or unexpected or shapes:
         parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        differences = "; ".join(f"{len(names)} {what}: {_listed(names)}" for what, names in parts if names)
-        reason = _headline(own, weights)
-        hint = OTHER_DATA if reason else _convnet_hint(weights) or OTHER_NETWORK
+        differences = "; ".join(
+            f"{len(names)} {kind}: {_format_names(names)}" for kind, names in parts if names
+        )
+        reason = _explain_mismatch(expected, weights)
+        hint = OTHER_DATA_HINT if reason else _suggest_convnet(weights) or OTHER_NETWORK_HINT
         raise UserError("teacher", f"teacher '{source}' does not fit: {reason}{differences}", hint)
-    broken = [n for n, value in weights.items() if not bool(torch.isfinite(value).all())]
-    if broken:
+    not_finite = [n for n, value in weights.items() if not bool(torch.isfinite(value).all())]
+    if not_finite:
         raise UserError(
             "teacher",
-            f"teacher '{source}' has NaN or infinite values in {_listed(broken)}",
+            f"teacher '{source}' has NaN or infinite values in {_format_names(not_finite)}",
             "Its training diverged or the file is damaged; use another.",
         )
 
 
-def _headline(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """The plainest reasons in words: another number of classes, another number of channels."""
-    said = ""
-    matrices = [n for n, value in own.items() if value.ndim == 2]
-    kernels = [n for n, value in own.items() if value.ndim == 4]
-    if matrices and matrices[-1] in weights:
-        theirs, ours = weights[matrices[-1]].shape[:1], own[matrices[-1]].shape[:1]
-        if theirs != ours:
-            said += f"the teacher has {theirs[0]} classes, the data set has {ours[0]}; "
+def _explain_mismatch(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """Return reasons for a mismatch: another number of classes or channels; empty if neither differs."""
+    reasons = ""
+    matrices = [n for n, value in expected.items() if value.ndim == 2]
+    kernels = [n for n, value in expected.items() if value.ndim == 4]
+    if matrices and matrices[-1] in weights and weights[matrices[-1]].ndim:
+        classes, wanted_classes = weights[matrices[-1]].shape[0], expected[matrices[-1]].shape[0]
+        if classes != wanted_classes:
+            reasons += f"the teacher has {classes} classes, the data set has {wanted_classes}; "
     if kernels and kernels[0] in weights and weights[kernels[0]].ndim == 4:
-        channels, wanted = weights[kernels[0]].shape[1], own[kernels[0]].shape[1]
-        if channels != wanted:
-            said += f"the teacher reads {channels} channels, the images have {wanted}; "
-    return said
+        channels, wanted_channels = weights[kernels[0]].shape[1], expected[kernels[0]].shape[1]
+        if channels != wanted_channels:
+            reasons += f"the teacher reads {channels} channels, the images have {wanted_channels}; "
+    return reasons
 
 
-def _convnet_hint(weights: Mapping[str, Tensor]) -> str:
-    """The settings of the ConvNet that these weights belong to; empty if they belong to none."""
+def _suggest_convnet(weights: Mapping[str, Tensor]) -> str:
+    """Return a hint with the settings of the ConvNet in the file; empty if it is not a ConvNet."""
     depth = sum(bool(re.fullmatch(r"layers\.conv\.\d+\.weight", name)) for name in weights)
     if not depth or "layers.conv.0.weight" not in weights:
         return ""
@@ -143,28 +151,31 @@ def _convnet_hint(weights: Mapping[str, Tensor]) -> str:
     )
 
 
-def _listed(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return ", ".join(every[:SHOWN]) + more
+def _format_names(names: Iterable[str]) -> str:
+    all_names = list(names)
+    more = f" and {len(all_names) - SHOWN} more" if len(all_names) > SHOWN else ""
+    return ", ".join(all_names[:SHOWN]) + more
 
 
-def _published(model: nn.Module, tag: str) -> Path:
-    """The file of torchvision's weights `tag` for this network, downloaded if it is not there yet."""
+def _get_published_file(model: nn.Module, tag: str) -> Path:
+    """Return the file of torchvision's weights `tag` for this network; download it if it is missing.
+
+    Raises UserError: "teacher" if there are no such weights or they cannot fit, "network".
+    """
     spec = getattr(model, SPEC, None)
-    assert isinstance(spec, Spec), "only networks from build() know which published weights are theirs"
+    assert isinstance(spec, Spec), "published weights need a network from build()"
     if spec.name == "convnet":
         raise UserError(
             "teacher", "torchvision publishes no ConvNet", "Give a checkpoint file, or squeeze a teacher."
         )
-    offered = torchvision.models.get_model_weights(spec.name)
-    if tag not in offered.__members__:
+    published = torchvision.models.get_model_weights(spec.name)
+    if tag not in published.__members__:
         raise UserError(
             "teacher",
             f"torchvision has no weights '{tag}' for {spec.name}",
-            "Use " + " or ".join(f"torchvision:{name}" for name in offered.__members__) + ".",
+            "Use " + " or ".join(f"torchvision:{name}" for name in published.__members__) + ".",
         )
-    weights = offered[tag]
+    weights = published[tag]
     classes = len(weights.meta["categories"])
     if spec.adapted or spec.channels != 3 or spec.classes != classes:
         raise UserError(
@@ -173,10 +184,11 @@ def _published(model: nn.Module, tag: str) -> Path:
             f" this data set has {spec.classes} classes, {spec.channels} channels, {spec.image_size} px",
             "Squeeze a teacher (backbone.teacher=null), or give one that was trained on these images.",
         )
-    return _downloaded(str(weights.url))
+    return _download(str(weights.url))
 
 
-def _downloaded(url: str) -> Path:
+def _download(url: str) -> Path:
+    """Return the file at `url` in torch's cache; download it if missing. Raises UserError("network")."""
     name = Path(urlparse(url).path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file():
@@ -189,6 +201,6 @@ def _downloaded(url: str) -> Path:
         raise UserError(
             "network",
             f"{url} could not be downloaded: {error}",
-            f"Fetch it by hand and put it in {path.parent} as {name}.",
+            f"Download it by hand and put it in {path.parent} as {name}.",
         ) from error
     return path

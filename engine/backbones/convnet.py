@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 
 class ConvNet(nn.Module):
-    """`depth` blocks of conv 3×3 → norm → ReLU → average pool 2, then one linear classifier.
+    """ConvNet with `depth` blocks of conv 3×3 → norm → ReLU → average pool 2, then one linear classifier.
 
     norm: ``batch`` (BatchNorm2d) or ``instance`` (GroupNorm with one channel per group, affine).
-    image_size: pixels; ``image_size >> depth`` pixels must remain, at least one.
+    image_size: pixels; ``image_size >> depth`` must be at least one.
     """
 
     def __init__(
@@ -32,11 +32,14 @@ class ConvNet(nn.Module):
         super().__init__()
         side = image_size >> depth
         assert side >= 1, f"{depth} halvings of {image_size} px leave no pixel"
-        inputs = [channels] + [width] * (depth - 1)
+        in_channels = [channels] + [width] * (depth - 1)
         self.layers = nn.ModuleDict(
             {
-                "conv": nn.ModuleList(nn.Conv2d(n, width, kernel_size=3, padding=1) for n in inputs),
-                "norm": nn.ModuleList(_norm(norm, width) for _ in inputs),
+                "conv": nn.ModuleList(nn.Conv2d(n, width, kernel_size=3, padding=1) for n in in_channels),
+                "norm": nn.ModuleList(
+                    nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(width, width)
+                    for _ in in_channels
+                ),
             }
         )
         self.activation = nn.ReLU(inplace=True)
@@ -44,12 +47,8 @@ class ConvNet(nn.Module):
         self.classifier = nn.Linear(width * side * side, classes)
 
     def forward(self, x_MCHW: Tensor) -> Tensor:
-        """Logits, shape (M, K)."""
+        """Return logits, shape (M, K)."""
         convs, norms = (cast(nn.ModuleList, self.layers[part]) for part in ("conv", "norm"))
         for conv, norm in zip(convs, norms, strict=True):
             x_MCHW = self.pool(self.activation(norm(conv(x_MCHW))))
         return cast(Tensor, self.classifier(torch.flatten(x_MCHW, 1)))
-
-
-def _norm(kind: Literal["batch", "instance"], width: int) -> nn.Module:
-    return nn.BatchNorm2d(width) if kind == "batch" else nn.GroupNorm(width, width)

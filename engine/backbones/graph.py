@@ -1,6 +1,6 @@
-"""What calls what in a network: its convs and BatchNorms in forward order, and folding one into the other.
+"""List a network's convs and BatchNorms in forward order, and fold BatchNorms into convs.
 
-A network is traced symbolically (torch.fx), without data, for its structure only.
+The structure comes from symbolic tracing (torch.fx), without data.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ SHORTCUTS = frozenset({"downsample", "proj"})  #: parents of projection shortcut
 
 
 def conv_names(model: nn.Module) -> list[str]:
-    """Names of the convs at which features can be tapped, in forward order.
+    """Return the names of the convs at which features can be tapped, in forward order.
 
-    Left out: projections of shortcuts (as in the released code), whose features are those of the conv beside
-    them; and the two 1×1 convs of a squeeze-and-excitation gate, which see no feature map.
+    Excluded are projections of shortcuts (as in the released code), whose input is also that of another conv,
+    and the two 1×1 convs of a squeeze-and-excitation gate, whose input is not a feature map.
     """
-    gates = [name + "." for name, m in model.named_modules() if isinstance(m, SqueezeExcitation)]
+    gate_prefixes = [name + "." for name, m in model.named_modules() if isinstance(m, SqueezeExcitation)]
     return [
         name
-        for name in _called(model, nn.Conv2d)
-        if SHORTCUTS.isdisjoint(name.split(".")) and not name.startswith(tuple(gates))
+        for name in _list_called(model, nn.Conv2d)
+        if SHORTCUTS.isdisjoint(name.split(".")) and not name.startswith(tuple(gate_prefixes))
     ]
 
 
 def batchnorm_names(model: nn.Module) -> list[str]:
-    """Names of all BatchNorm2d layers, in forward order."""
-    return _called(model, nn.BatchNorm2d)
+    """Return the names of all BatchNorm2d layers, in forward order."""
+    return _list_called(model, nn.BatchNorm2d)
 
 
 def layer_names(model: nn.Module) -> list[str]:
-    """Names of all BatchNorm2d layers and convs, shortcuts and gates too, in forward order."""
-    return _called(model, (nn.BatchNorm2d, nn.Conv2d))
+    """Return the names of all BatchNorm2d layers and all convs, in forward order."""
+    return _list_called(model, (nn.BatchNorm2d, nn.Conv2d))
 
 
 def fold_batchnorm(model: nn.Module) -> nn.Module:
-    """A frozen copy in evaluation mode that computes the same with fewer operations.
+    """Return a frozen copy in evaluation mode that computes the same function with fewer operations.
 
-    A BatchNorm that alone reads a conv's output is multiplied into the conv and becomes an identity. All
-    module names stay, so hooks on convs find their places; a folded conv puts out what its BatchNorm did, so
-    only the *inputs* of convs are the features of `model`. `model` itself is left as it is.
+    A BatchNorm that is the only reader of a conv's output is folded into the conv and becomes an identity.
+    Module names do not change, so hooks can be attached by the same names. The output of a folded conv is
+    that of its BatchNorm, so only the *inputs* of convs equal the features of `model`. `model` is unchanged.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
-    for conv_name, norm_name in _foldable(folded):
+    for conv_name, norm_name in _find_foldable_pairs(folded):
         conv, norm = folded.get_submodule(conv_name), folded.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
@@ -58,7 +58,7 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
 
 
 def place_on(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` moved to `device`, its convolutions channels-last."""
+    """Move `model` to `device` with channels-last convolutions, and return it."""
     moved: nn.Module = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
 
@@ -67,24 +67,24 @@ def _trace(model: nn.Module) -> fx.Graph:
     return fx.Tracer().trace(model)
 
 
-def _called(model: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[str]:
+def _list_called(model: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[str]:
     names = [str(node.target) for node in _trace(model).nodes if node.op == "call_module"]
     return list(dict.fromkeys(name for name in names if isinstance(model.get_submodule(name), kind)))
 
 
-def _foldable(model: nn.Module) -> list[tuple[str, str]]:
-    """(conv, BatchNorm) names of all pairs that can become one conv."""
+def _find_foldable_pairs(model: nn.Module) -> list[tuple[str, str]]:
+    """Return the names of all (conv, BatchNorm) pairs that can become one conv."""
     calls = [node for node in _trace(model).nodes if node.op == "call_module"]
-    times = Counter(str(node.target) for node in calls)
+    call_counts = Counter(str(node.target) for node in calls)
     pairs = []
     for node in calls:
-        before = node.args[0]
-        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
+        source = node.args[0]
+        if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
             continue
-        conv_name, norm_name = str(before.target), str(node.target)
+        conv_name, norm_name = str(source.target), str(node.target)
         conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
         if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
             continue
-        if norm.running_var is not None and times[conv_name] == times[norm_name] == 1:
+        if norm.running_var is not None and call_counts[conv_name] == call_counts[norm_name] == 1:
             pairs.append((conv_name, norm_name))
     return pairs

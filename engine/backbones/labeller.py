@@ -1,4 +1,4 @@
-"""The teacher as it labels: frozen, folded, in one precision.
+"""A frozen teacher that computes labels, with folded BatchNorm and a fixed precision.
 
 Legend: M images, C channels, H, W, K classes.
 """
@@ -14,7 +14,7 @@ from engine.device import autocast, conv_precision
 
 
 class Labeller:
-    """The frozen teacher, ready to label views: BatchNorm folded, channels-last."""
+    """A frozen copy of a teacher for labelling views: BatchNorm folded, channels-last."""
 
     def __init__(self, teacher: nn.Module, device: torch.device, precision: Precision) -> None:
         self.network = place_on(fold_batchnorm(teacher), device)
@@ -23,7 +23,7 @@ class Labeller:
 
     @torch.no_grad()
     def __call__(self, x_MCHW: Tensor) -> Tensor:
-        """Logits (M, K) in float32."""
+        """Return logits (M, K) in float32."""
         with conv_precision(self.precision), autocast(self.device, self.precision):
             logits_MK: Tensor = self.network(x_MCHW)
         return logits_MK.float()

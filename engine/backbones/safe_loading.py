@@ -1,8 +1,8 @@
-"""What `torch.save` or safetensors wrote, read without running anything in it.
+"""Read files of `torch.save` and safetensors without running code in them.
 
-`torch.load` restricted to tensors, and only where what a file says of its sizes can be true. Files of the
-field also hold NumPy's numbers (an accuracy, the corner of a box); two stand-ins read those, so that a pickle
-never reaches NumPy itself.
+`torch.load` is restricted to tensors, and files that declare impossible sizes are rejected beforehand. Some
+published files also contain NumPy numbers (an accuracy, the corner of a box). Two substitutes read those, so
+that a pickle never calls NumPy itself.
 """
 
 from __future__ import annotations
@@ -22,32 +22,36 @@ from torch import Tensor, nn
 
 from engine.errors import Kind, UserError
 
-MOST_HEADER = 16 * 1024**2  #: bytes of a safetensors header
-DAMAGED = "it is cut short, damaged, or no checkpoint"
-_CORES = ("numpy.core", "numpy._core")
+MAX_HEADER_BYTES = 16 * 1024**2  #: bytes of a safetensors header
+DAMAGED = "it is cut short, damaged, or not a checkpoint"
 
 
 @dataclass(frozen=True)
 class Wording:
-    """How messages speak of a file. kind: of the error; alone: how to save one that can be read."""
+    """Words for error messages about a file.
+
+    kind: of the error. noun: what the file is. resave_hint: how to save one that can be read.
+    reload_hint: what to do about a damaged file.
+    """
 
     kind: Kind
     noun: str
-    alone: str
-    again: str = "Copy or download it again, and compare its size."
+    resave_hint: str
+    reload_hint: str = "Copy or download it again, and compare its size."
 
 
 def read(path: Path, wording: Wording) -> Any:
-    """What a file holds: tensors in dictionaries, lists and tuples, plain numbers and text.
+    """Return the content of a file: tensors in dictionaries, lists and tuples, plain numbers and text.
 
-    A NumPy number comes as a Python number. Raises UserError: unreadable, damaged, or with more in it.
+    NumPy numbers become Python numbers. Raises UserError(wording.kind) if the file is unreadable, damaged,
+    or contains anything else.
     """
     try:
         require_true_sizes(path, wording)
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Warnings are about kinds of files that are refused just after.
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_stand_ins()):
+        # Warnings concern kinds of files that are rejected anyway.
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_SAFE_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
@@ -55,28 +59,31 @@ def read(path: Path, wording: Wording) -> Any:
         message = f"{wording.noun} '{path}' cannot be read: permission denied"
         raise UserError(wording.kind, message, "Change its permissions.") from error
     except pickle.UnpicklingError as error:
-        raise _refusal(path, str(error), wording) from error
-    except Exception as error:  # whatever bytes that are no checkpoint happen to mean to a reader of pickles
-        raise unreadable(path, wording) from error
+        raise _unpickling_error(path, str(error), wording) from error
+    except Exception as error:  # readers of pickles raise all kinds of errors on arbitrary bytes
+        raise unreadable_error(path, wording) from error
 
 
 def require_true_sizes(path: Path, wording: Wording) -> None:
-    """Refuse records that would unpack to more than the file, as none do that `torch.save` writes."""
+    """Raise UserError if a file declares an impossible header or records larger than the file.
+
+    `torch.save` writes uncompressed records, whose sizes sum to less than that of the file.
+    """
     with path.open("rb") as file:
         head = file.read(8)
-    if path.suffix == ".safetensors" and int.from_bytes(head, "little") > MOST_HEADER:
-        raise unreadable(path, wording, "its header is too large to be one")
+    if path.suffix == ".safetensors" and int.from_bytes(head, "little") > MAX_HEADER_BYTES:
+        raise unreadable_error(path, wording, "its header is too large for a safetensors file")
     if head.startswith(b"PK\3\4"):
         with zipfile.ZipFile(path) as packed:
             records = packed.infolist()
         stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
         if not stored or sum(record.file_size for record in records) > path.stat().st_size:
             reason = "its records are compressed (is it TorchScript?) or larger than the file"
-            raise unreadable(path, wording, reason)
+            raise unreadable_error(path, wording, reason)
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value is a tensor of real numbers, all there: not sparse, quantised, nested or meta."""
+    """Return whether a value is a dense tensor of real numbers: not sparse, quantised, nested or meta."""
     return (
         type(value) in (Tensor, nn.Parameter)
         and isinstance(value, Tensor)
@@ -85,30 +92,30 @@ def is_plain(value: object) -> bool:
     )
 
 
-def plain_dict(found: dict[Any, Any]) -> dict[Any, Any]:
-    """The same without what a file may have put over an ordered dictionary's methods."""
-    return dict(dict.items(found))
+def plain_dict(mapping: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a plain copy; a file may have overridden the methods of an ordered dictionary."""
+    return dict(dict.items(mapping))
 
 
-def unreadable(path: Path, wording: Wording, reason: str = DAMAGED) -> UserError:
-    """The report that a file is none that can be read."""
-    return UserError(wording.kind, f"{wording.noun} '{path}' cannot be read: {reason}", wording.again)
+def unreadable_error(path: Path, wording: Wording, reason: str = DAMAGED) -> UserError:
+    """Return the error for a file that cannot be read."""
+    return UserError(wording.kind, f"{wording.noun} '{path}' cannot be read: {reason}", wording.reload_hint)
 
 
-def _refusal(path: Path, reason: str, wording: Wording) -> UserError:
-    """Tell a file with more than tensors in it from a damaged one."""
-    found = re.search(r"GLOBAL ([\w.]+)", reason)
+def _unpickling_error(path: Path, reason: str, wording: Wording) -> UserError:
+    """Return the error for a file with more than tensors, or for a damaged one."""
+    match = re.search(r"GLOBAL ([\w.]+)", reason)
     with path.open("rb") as file:
         is_pickle = file.read(1) == pickle.PROTO
-    if not found and not is_pickle:
-        return unreadable(path, wording)
-    culprit = f" ({found[1]})" if found else ""
-    message = f"{wording.noun} '{path}' holds more than tensors{culprit}; reading it could run code"
-    return UserError(wording.kind, f"{message}, so it is refused", wording.alone)
+    if not match and not is_pickle:
+        return unreadable_error(path, wording)
+    name = f" ({match[1]})" if match else ""
+    message = f"{wording.noun} '{path}' holds more than tensors{name}; reading it could run code"
+    return UserError(wording.kind, f"{message}, so it is refused", wording.resave_hint)
 
 
 class _Dtype:
-    """A plain numeric dtype; what a pickle says of it beyond kind and byte order is not listened to."""
+    """A plain numeric dtype; all that a pickle states beyond kind and byte order is ignored."""
 
     def __init__(self, kind: object, align: object = False, copy: object = False) -> None:
         if not isinstance(kind, str) or len(kind) > 4 or np.dtype(kind).kind not in "buif":
@@ -120,13 +127,15 @@ class _Dtype:
             self.plain = self.plain.newbyteorder(state[1])
 
 
-def _number(kind: object, content: object) -> Any:
-    """One number out of its bytes."""
+def _read_number(kind: object, content: object) -> Any:
+    """Return one number from its bytes, in place of `numpy.core.multiarray.scalar`."""
     if type(kind) is not _Dtype or not isinstance(content, bytes) or len(content) != kind.plain.itemsize:
         raise pickle.UnpicklingError("only plain numbers are allowed")
     return np.frombuffer(content, kind.plain)[0].item()
 
 
-def _stand_ins() -> list[Any]:
-    """What is read instead of NumPy's own rebuilding of a number."""
-    return [(_Dtype, "numpy.dtype"), *((_number, f"{core}.multiarray.scalar") for core in _CORES)]
+#: substitutes for the functions by which NumPy restores a number
+_SAFE_GLOBALS: list[Any] = [
+    (_Dtype, "numpy.dtype"),
+    *((_read_number, f"{core}.multiarray.scalar") for core in ("numpy.core", "numpy._core")),
+]

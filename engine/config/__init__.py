@@ -1,7 +1,7 @@
-"""Settings: the typed tree, where its values come from, and what is said where one is wrong.
+"""Settings: the typed configuration tree, the layers that its values come from, and its error messages.
 
-Expressions f(λ) belong here, as the tree validates them. Nothing here needs torch. Not here: what is done
-with settings.
+Expressions f(λ) belong here because the tree validates them. No module of this package imports torch.
+Not here: the code that uses settings.
 """
 
 from engine.config.fields import (

@@ -1,8 +1,8 @@
-"""Expressions of an eigenvalue, as a person writes f(λ): parsed into a small tree, checked, calculated.
+"""Expressions f(λ) of an eigenvalue, as users write them: parsed into a small tree, checked and evaluated.
 
-Known are numbers, `lambda` or λ, `beta` or β, an objective's parameters by their names, + - * / **,
-parentheses, sqrt, exp, log, abs, and geometric(x, n) = Σ_{p<n} x^p. A text is taken apart, never run.
-Not here: what an expression makes of a whole correlation matrix (see `spectral`).
+An expression may contain numbers, `lambda` or λ, `beta` or β, the objective's parameters by name, + - * / **,
+parentheses, sqrt, exp, log, abs, and geometric(x, n) = Σ_{p<n} x^p. The text is parsed and never executed.
+Not here: the application of an expression to a whole correlation matrix (see `spectral`).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 T = TypeVar("T")
-MAX_LENGTH = 200  #: characters of an expression
-MAX_DEPTH = 64  #: of its tree
-MAX_POWER = 10_000  #: of whole exponents that a matrix is raised to, and of the terms of `geometric`
+MAX_LENGTH = 200  #: maximum number of characters in an expression
+MAX_DEPTH = 64  #: maximum depth of its tree
+MAX_POWER = 10_000  #: maximum integer exponent of a matrix, and number of terms of `geometric`
 LAMBDA, BETA, ALPHA = "lambda", "beta", "alpha"
-SPELT = {"λ": LAMBDA, "β": BETA, "α": ALPHA}
-FUNCTIONS = {"sqrt": 1, "exp": 1, "log": 1, "abs": 1, "geometric": 2}  #: arguments of each
-PROBES = np.geomspace(1e-4, 1e2, 61)  #: eigenvalues at which an expression is tried
+GREEK_NAMES = {"λ": LAMBDA, "β": BETA, "α": ALPHA}
+FUNCTIONS = {"sqrt": 1, "exp": 1, "log": 1, "abs": 1, "geometric": 2}  #: name → number of arguments
+PROBES = np.geomspace(1e-4, 1e2, 61)  #: eigenvalues at which an expression is tested
 
 _TOKEN = re.compile(
     r"\s*(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.])|[^\W\d]\w*|\*\*|[-+*/(),])"
 )
-_WORD = re.compile(r"\blambda\b")  # a keyword to Python's parser, and so written as λ for it
+_WORD = re.compile(r"\blambda\b")  # a Python keyword, replaced by λ before parsing
 _SIGNS: dict[type[ast.operator], str] = {
     ast.Add: "+",
     ast.Sub: "-",
@@ -49,7 +49,7 @@ _NUMPY: dict[str, Callable[[Any], Any]] = {"sqrt": np.sqrt, "exp": np.exp, "log"
 
 
 class FormulaError(ValueError):
-    """What is wrong with an expression, to be said after the expression itself."""
+    """A problem with an expression. The message continues a sentence that starts with the expression."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Operation:
-    """left, one of + - * / **, right."""
+    """A binary operation; sign is one of + - * / **."""
 
     sign: str
     left: Node
@@ -77,7 +77,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Call:
-    """One of `FUNCTIONS` of its arguments."""
+    """A call of one of `FUNCTIONS`."""
 
     name: str
     arguments: tuple[Node, ...]
@@ -91,78 +91,82 @@ Node = Number | Symbol | Operation | Call
 
 @cache
 def parse(text: str) -> Node:
-    """The tree of an expression. Raises FormulaError; whether its names are known is left to `check`."""
+    """Return the tree of an expression, whose names are not checked yet (see `check`).
+
+    Raises FormulaError on a syntax error.
+    """
     if len(text) > MAX_LENGTH:
         raise FormulaError(f"has {len(text)} characters, more than {MAX_LENGTH}")
-    _require_tokens(text.rstrip())
+    _require_valid_tokens(text.rstrip())
     try:
-        whole = ast.parse(" ".join(_WORD.sub("λ", text).split()), mode="eval")
+        python_tree = ast.parse(" ".join(_WORD.sub("λ", text).split()), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise FormulaError("is no complete expression; write one as 1/(lambda + beta)**2") from None
-    return _node(whole.body, 0)
+        raise FormulaError("is not a complete expression; write one such as 1/(lambda + beta)**2") from None
+    return _build_node(python_tree.body, 0)
 
 
-def _require_tokens(text: str) -> None:
-    """Refuse what no expression is made of before Python's parser sees it."""
-    at = 0
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None:
-            wrong = text[at:].strip()[:12]
-            advice = "; write ** for a power" if wrong.startswith("^") else ""
-            raise FormulaError(f"has {wrong!r}, which means nothing here{advice}")
-        at = found.end()
+def _require_valid_tokens(text: str) -> None:
+    """Raise FormulaError at the first characters that are no token, before Python parses the text."""
+    position = 0
+    while position < len(text):
+        token = _TOKEN.match(text, position)
+        if token is None:
+            invalid = text[position:].strip()[:12]
+            advice = "; write ** for a power" if invalid.startswith("^") else ""
+            raise FormulaError(f"contains {invalid!r}, which is not valid in an expression{advice}")
+        position = token.end()
 
 
-def _node(part: ast.expr, depth: int) -> Node:
+def _build_node(part: ast.expr, depth: int) -> Node:
     if depth > MAX_DEPTH:
         raise FormulaError(f"is nested deeper than {MAX_DEPTH} levels")
     match part:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-            return _number(number)
+            return _build_number(number)
         case ast.Name(id=name):
-            return Symbol(SPELT.get(name, name))
+            return Symbol(GREEK_NAMES.get(name, name))
         case ast.UnaryOp(op=ast.USub(), operand=inner):
-            return Operation("*", Number(-1.0), _node(inner, depth + 1))
+            return Operation("*", Number(-1.0), _build_node(inner, depth + 1))
         case ast.UnaryOp(op=ast.UAdd(), operand=inner):
-            return _node(inner, depth + 1)
+            return _build_node(inner, depth + 1)
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _SIGNS:
-            return Operation(_SIGNS[type(sign)], _node(left, depth + 1), _node(right, depth + 1))
+            operands = _build_node(left, depth + 1), _build_node(right, depth + 1)
+            return Operation(_SIGNS[type(sign)], *operands)
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
-            return _call(name, tuple(_node(each, depth + 1) for each in arguments))
-    raise FormulaError("has more than numbers, names, + - * / **, parentheses and functions")
+            return _build_call(name, tuple(_build_node(each, depth + 1) for each in arguments))
+    raise FormulaError("may contain only numbers, names, + - * / **, parentheses and functions")
 
 
-def _number(number: float) -> Number:
+def _build_number(number: float) -> Number:
     try:
         value = float(number)
     except OverflowError:
         value = float("inf")
     if not np.isfinite(value):
-        raise FormulaError("has a number that is too large")
+        raise FormulaError("contains a number that is too large")
     return Number(value)
 
 
-def _call(name: str, arguments: tuple[Node, ...]) -> Call:
+def _build_call(name: str, arguments: tuple[Node, ...]) -> Call:
     if name not in FUNCTIONS:
-        raise FormulaError(f"has no function '{name}' to call{_offer(name, FUNCTIONS)}")
+        raise FormulaError(f"calls the unknown function '{name}'{_suggest_name(name, FUNCTIONS)}")
     if len(arguments) != FUNCTIONS[name]:
-        raise FormulaError(f"gives {name} {len(arguments)} values instead of {FUNCTIONS[name]}")
+        raise FormulaError(f"calls {name} with {len(arguments)} arguments instead of {FUNCTIONS[name]}")
     return Call(name, arguments)
 
 
-def _offer(name: str, known: Iterable[str]) -> str:
+def _suggest_name(name: str, known: Iterable[str]) -> str:
     names = {each.lower(): each for each in sorted(known)}
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    offer = f"; did you mean '{names[close[0]]}'?" if close else ";"
-    return f"{offer} Known: {', '.join(sorted(known))}"
+    suggestion = f"; did you mean '{names[close[0]]}'?" if close else "."
+    return f"{suggestion} Known: {', '.join(sorted(known))}"
 
 
 # --- checking ------------------------------------------------------------------------------------
 
 
 def names(node: Node) -> frozenset[str]:
-    """All symbols of a tree."""
+    """Return the names of all symbols in a tree."""
     match node:
         case Symbol(name):
             return frozenset((name,))
@@ -174,17 +178,17 @@ def names(node: Node) -> frozenset[str]:
 
 
 def check(text: str, scope: Mapping[str, float]) -> Node:
-    """The tree of an expression with numbers in place of all names but `lambda`.
+    """Parse and check an expression; return its tree with every name but `lambda` replaced by its number.
 
-    scope: beta and the parameters. Raises FormulaError: an unknown name, a number of terms that is not whole,
-    or no finite value at any of `PROBES`.
+    scope: the values of beta and of the parameters. Raises FormulaError: a syntax error, an unknown name, a
+    number of terms that is not an integer, or no finite value at any of `PROBES`.
     """
     tree = parse(text)
     for name in sorted(names(tree)):
         if name != LAMBDA and name not in scope:
             known = {LAMBDA, *scope}
-            raise FormulaError(f"has the unknown name '{name}'{_offer(name, known)}")
-    _require_counts(tree, scope)
+            raise FormulaError(f"contains the unknown name '{name}'{_suggest_name(name, known)}")
+    _require_constant_counts(tree, scope)
     bound = bind(tree, scope)
     with np.errstate(all="ignore"):
         if not np.isfinite(evaluate(bound, PROBES)).any():
@@ -192,20 +196,20 @@ def check(text: str, scope: Mapping[str, float]) -> Node:
     return bound
 
 
-def _require_counts(node: Node, scope: Mapping[str, float]) -> None:
-    """Every `geometric` has a whole number of terms that stays the same."""
+def _require_constant_counts(node: Node, scope: Mapping[str, float]) -> None:
+    """Raise FormulaError unless the number of terms of every `geometric` is a constant integer."""
     match node:
         case Call("geometric", (_, count)):
             if names(count) & {LAMBDA, BETA, ALPHA}:
-                raise FormulaError("counts the terms of geometric by lambda, beta or alpha")
+                raise FormulaError("needs an n in geometric(x, n) without lambda, beta or alpha")
             terms = bind(count, scope)
             if not isinstance(terms, Number) or not is_whole(terms) or terms.value < 1:
                 raise FormulaError(f"needs a whole n from 1 to {MAX_POWER} in geometric(x, n)")
-    for part in _parts(node):
-        _require_counts(part, scope)
+    for child in _get_children(node):
+        _require_constant_counts(child, scope)
 
 
-def _parts(node: Node) -> tuple[Node, ...]:
+def _get_children(node: Node) -> tuple[Node, ...]:
     match node:
         case Operation(_, left, right):
             return left, right
@@ -215,19 +219,19 @@ def _parts(node: Node) -> tuple[Node, ...]:
 
 
 def is_constant(bound: Node) -> bool:
-    """Whether a bound tree has one value whatever λ is, as λ/λ has."""
+    """Return whether a bound tree has the same value at every λ, as λ/λ has."""
     with np.errstate(all="ignore"):
         values = np.broadcast_to(evaluate(bound, PROBES), PROBES.shape)
     return bool(np.allclose(values, values[0], rtol=1e-12, atol=0.0))
 
 
 def is_whole(node: Node) -> bool:
-    """Whether it is a whole number that a matrix can be raised to."""
+    """Return whether a node is an integer exponent that a matrix can be raised to."""
     return isinstance(node, Number) and abs(node.value) <= MAX_POWER and node.value == int(node.value)
 
 
 def is_rational(bound: Node) -> bool:
-    """Whether a bound tree has sums, products, quotients and whole powers alone."""
+    """Return whether a bound tree contains only sums, products, quotients and integer powers."""
     match bound:
         case Operation("**", base, power):
             return is_whole(power) and is_rational(base)
@@ -241,7 +245,7 @@ def is_rational(bound: Node) -> bool:
 
 
 def is_nonnegative(bound: Node) -> bool:
-    """Whether a bound tree is seen to be at least 0 wherever λ is; False where that is not plain."""
+    """Return whether a bound tree is provably at least 0 for every λ ≥ 0; False if in doubt."""
     match bound:
         case Number(value):
             return value >= 0
@@ -262,11 +266,11 @@ def is_nonnegative(bound: Node) -> bool:
     return False
 
 
-# --- calculating ---------------------------------------------------------------------------------
+# --- evaluating ----------------------------------------------------------------------------------
 
 
 def bind(node: Node, scope: Mapping[str, float]) -> Node:
-    """The tree with numbers in place of all names but `lambda`; what is left of constants is one number."""
+    """Return the tree with every name but `lambda` replaced by its number, and constant parts evaluated."""
     match node:
         case Symbol(name) if name != LAMBDA:
             return Number(float(scope[name]))
@@ -274,23 +278,26 @@ def bind(node: Node, scope: Mapping[str, float]) -> Node:
             node = Operation(sign, bind(left, scope), bind(right, scope))
         case Call(name, arguments):
             node = Call(name, tuple(bind(each, scope) for each in arguments))
-    parts = _parts(node)
-    if parts and all(isinstance(part, Number) for part in parts):
+    children = _get_children(node)
+    if children and all(isinstance(child, Number) for child in children):
         with np.errstate(all="ignore"):
             return Number(float(evaluate(node, np.float64(0.0))))
     return node
 
 
 def evaluate(bound: Node, eigenvalues: Any, functions: Mapping[str, Callable[[Any], Any]] = _NUMPY) -> Any:
-    """f(λ), elementwise, of whatever calculates as NumPy's arrays do. functions: its sqrt, exp, log, abs."""
+    """Return f(λ) elementwise, for any type with the arithmetic of NumPy arrays.
+
+    functions: sqrt, exp, log and abs for that type.
+    """
     match bound:
         case Symbol():
             return eigenvalues
         case Number(value):
             return np.float64(value) if isinstance(eigenvalues, np.generic) else value
         case Operation(sign, left, right):
-            sides = (evaluate(side, eigenvalues, functions) for side in (left, right))
-            return _ARITHMETIC[sign](*sides)
+            operands = (evaluate(operand, eigenvalues, functions) for operand in (left, right))
+            return _ARITHMETIC[sign](*operands)
         case Call("geometric", (x, Number(count))):
             x = evaluate(x, eigenvalues, functions)
             return geometric(x, int(count), operator.mul, operator.add)
@@ -300,18 +307,19 @@ def evaluate(bound: Node, eigenvalues: Any, functions: Mapping[str, Callable[[An
 
 
 def power(x: T, count: int, times: Callable[[T, T], T]) -> T:
-    """x^count for a count of at least 1, by squaring; times: multiplies two of a kind."""
-    found = x
+    """Return x^count by repeated squaring, for count ≥ 1. times: multiplies two values of the type of x."""
+    product = x
     for bit in f"{count:b}"[1:]:
-        found = times(found, found)
+        product = times(product, product)
         if bit == "1":
-            found = times(found, x)
-    return found
+            product = times(product, x)
+    return product
 
 
 def geometric(x: Any, count: int, times: Callable[[Any, Any], Any], plus: Callable[[Any, Any], Any]) -> Any:
-    """Σ_{p<count} x^p by doubling, also where x = 1; times, plus: of two of a kind, or of a number and one.
+    """Return Σ_{p<count} x^p by doubling, which is also correct at x = 1.
 
+    times, plus: multiply and add two values of the type of x, or a number and such a value.
     With T_m = x + … + x^m: T_2m = T_m + x^m·T_m, T_m+1 = x + x·T_m, and the sum is 1 + T_count-1.
     """
     if count == 1:

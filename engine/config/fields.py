@@ -1,4 +1,4 @@
-"""What every part of the tree of settings is made of: immutable nodes, and fields with bounds."""
+"""Building blocks of the settings tree: the immutable node, and field types with bounds."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-LONGEST = 255  #: bytes of one name in a path, on all common file systems
+LONGEST = 255  #: maximum bytes of one path component on all common file systems
 
 
-def _possible(path: str) -> str:
+def _require_valid_path(path: str) -> str:
     if "\0" in path or any(len(name.encode()) > LONGEST for name in path.split("/")) or len(path) > 4000:
-        raise ValueError("no file can have this name")
+        raise ValueError("this is not a valid file name")
     if path.startswith("~") and path.split("/")[0] != "~":
-        raise ValueError("only ~/ stands for a home folder, your own; write another's out")
+        raise ValueError("only ~/ is expanded, to your own home folder; write any other home folder in full")
     return path
 
 
-PathText = Annotated[str, AfterValidator(_possible)]
+PathText = Annotated[str, AfterValidator(_require_valid_path)]
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Pixels = Annotated[int, Field(ge=0, le=4096)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -27,7 +27,7 @@ ShortName = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]{0,23}$")]
 Parameter = Annotated[float, Field(ge=-1e9, le=1e9)]
 SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
-Precision = Literal["float32", "tf32", "bfloat16"]  #: tf32: float32, but TF32 in convolutions on CUDA
+Precision = Literal["float32", "tf32", "bfloat16"]  #: tf32: float32, with TF32 convolutions on CUDA
 TapName = Literal["conv-input", "conv-output", "batchnorm", "bn-conv"]
 BackboneName = Literal[
     "convnet",
@@ -44,6 +44,6 @@ BackboneName = Literal[
 
 
 class Node(BaseModel):
-    """Base of every part of the tree: immutable, and unknown keys are refused."""
+    """Base class of every part of the tree: immutable, and unknown keys are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

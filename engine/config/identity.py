@@ -1,4 +1,4 @@
-"""What makes two experiments the same one: every setting that can change a result, and no other."""
+"""Identity of an experiment: a hash of every setting that can change a result, and of no other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.config import Config
 
-#: Settings that choose where and how a run computes; they change results only by rounding.
+#: Settings that only control where and how a run computes; they change results by rounding at most.
 LOCAL_SETTINGS = (
     "device",
     "checkpoint_seconds",
@@ -23,21 +23,21 @@ LOCAL_SETTINGS = (
 
 
 def config_tree(config: Config) -> dict[str, Any]:
-    """The configuration as nested JSON-serialisable data, under the names that its files use."""
+    """Return the configuration as nested JSON-serialisable data, with the key names used in files."""
     return config.model_dump(mode="json", by_alias=True)
 
 
 def config_hash(config: Config) -> str:
-    """SHA-256 of every setting that can change a result.
+    """Return the SHA-256 of every setting that can change a result.
 
-    Which device, how many images pass through it at once, how often a checkpoint is written, and where
-    data, teachers, given images, labels and statistics lie, is left out: what lies there has a fingerprint.
+    `LOCAL_SETTINGS` are left out: the device, the micro-batch size, the checkpoint interval, and the paths
+    of data, teachers, given images, labels and statistics, whose contents have fingerprints of their own.
     """
     tree = config_tree(config)
     for *parents, name in (key.split(".") for key in LOCAL_SETTINGS):
-        part = tree
+        section = tree
         for parent in parents:
-            part = part[parent]
-        del part[name]
+            section = section[parent]
+        del section[name]
     text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""One source of settings laid over another, and the file of a method put where it belongs.
+"""Merge layers of settings, and insert the file of a method among them.
 
-Not here: which sources there are, and in which order they count (see `settings`).
+Not here: the layers and their precedence (see `settings`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from engine.errors import UserError
 
 @dataclass(frozen=True)
 class Layer:
-    """What one source says: nested keys, and its name in messages and origins."""
+    """The settings from one source: nested keys, and the label of the source in messages and origins."""
 
     label: str
     values: dict[str, Any]
-    protocol: bool = False  #: part of a protocol: stays when a method is named above
+    protocol: bool = False  #: from a protocol: its objective is kept when a higher layer names a method
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:
-    """A dotted key and its value as nested keys. Raises UserError("config") where it is too deep."""
+    """Return a value nested under the parts of its dotted key.
+
+    Raises UserError("config") if the key has too many parts.
+    """
     parts = key.split(".")
     if len(parts) > yaml_io.MAX_DEPTH:
         raise unknown_name_error("key", key, leaves(Config))
@@ -36,61 +39,62 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     return dict(nested)
 
 
-def normal(values: dict[str, Any]) -> dict[str, Any]:
-    """`objective: NAME` written out as `objective: {method: NAME}`."""
+def expand_objective_name(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with `objective: NAME` written as `objective: {method: NAME}`."""
     if isinstance(values.get("objective"), str):
         return {**values, "objective": {"method": values["objective"]}}
     return values
 
 
-def named(layer: Layer) -> Layer:
-    """The layer, `normal`."""
-    return replace(layer, values=normal(layer.values))
-
-
-def _method(layer: Layer) -> str | None:
+def _get_method_name(layer: Layer) -> str | None:
     objective = layer.values.get("objective")
     name = objective.get("method") if isinstance(objective, dict) else None
     return name if isinstance(name, str) else None
 
 
-def with_method(layers: list[Layer]) -> list[Layer]:
-    """Put the file of the method that the highest layer names right below that layer.
+def insert_method(layers: list[Layer]) -> list[Layer]:
+    """Insert the method's file right below the highest layer that names a method.
 
-    Above it, but below that layer, comes what the file says under `datasets:` of the data set in force.
+    The file's `datasets:` section for the current data set is inserted directly above the file. The
+    objective is removed from all lower layers, except from those of a protocol.
     """
-    naming = [index for index, layer in enumerate(layers) if _method(layer) is not None]
+    naming = [index for index, layer in enumerate(layers) if _get_method_name(layer) is not None]
     if not naming:
         return layers
     top = naming[-1]
-    name = str(_method(layers[top]))
-    if _is_whole(layers[top]):
-        return layers  # a run's own file means the same wherever it is read
+    name = str(_get_method_name(layers[top]))
+    if _sets_whole_objective(layers[top]):
+        return layers  # a run's config file must not depend on the method's current file
     method = from_method(name, f"objective.method, from {layers[top].label}")
-    below = [_without_objective(layer) if _drops(layer) else layer for layer in layers[:top]]
-    found = [Layer(method.label, method.values)]
-    data = _data_set(layers)
-    if data in method.datasets:
-        found.append(Layer(f"{method.label}, {data}", method.datasets[data]))
-    return [*below, *found, *layers[top:]]
+    lower = [
+        layer
+        if layer.protocol and _get_method_name(layer) is None
+        else replace(layer, values={key: part for key, part in layer.values.items() if key != "objective"})
+        for layer in layers[:top]
+    ]
+    method_layers = [Layer(method.label, method.values)]
+    data_name = _get_data_name(layers)
+    if data_name in method.datasets:
+        method_layers.append(Layer(f"{method.label}, {data_name}", method.datasets[data_name]))
+    return [*lower, *method_layers, *layers[top:]]
 
 
-def _is_whole(layer: Layer) -> bool:
-    """Whether it says everything of the objective, so that no method's file is asked."""
-    said: set[str] = set()
+def _sets_whole_objective(layer: Layer) -> bool:
+    """Return whether the layer sets every key of the objective, so that the method's file is not needed."""
+    keys: set[str] = set()
 
-    def look(values: Mapping[str, Any], at: str) -> None:
+    def collect_keys(values: Mapping[str, Any], prefix: str) -> None:
         for key, value in values.items():
-            said.add(at + key)
+            keys.add(prefix + key)
             if isinstance(value, dict):
-                look(value, f"{at}{key}.")
+                collect_keys(value, f"{prefix}{key}.")
 
-    look(layer.values, "")
-    return said.issuperset(key for key in leaves(Config) if key.startswith("objective."))
+    collect_keys(layer.values, "")
+    return keys.issuperset(key for key in leaves(Config) if key.startswith("objective."))
 
 
-def _data_set(layers: list[Layer]) -> str:
-    """The data set that the highest layer names."""
+def _get_data_name(layers: list[Layer]) -> str:
+    """Return the data set that the highest layer names, or the default."""
     for layer in reversed(layers):
         data = layer.values.get("data")
         if isinstance(data, dict) and isinstance(data.get("name"), str):
@@ -98,45 +102,40 @@ def _data_set(layers: list[Layer]) -> str:
     return str(Data.model_fields["name"].default)
 
 
-def _drops(layer: Layer) -> bool:
-    return not layer.protocol or _method(layer) is not None
-
-
-def _without_objective(layer: Layer) -> Layer:
-    return replace(layer, values={key: value for key, value in layer.values.items() if key != "objective"})
-
-
 def merge(
-    tree: dict[str, Any], values: Mapping[str, Any], label: str, said: dict[str, str], at: str = ""
+    tree: dict[str, Any], values: Mapping[str, Any], label: str, origins: dict[str, str], prefix: str = ""
 ) -> None:
-    """Lay `values` over `tree` in place; lists are replaced whole. `said` learns who set what."""
+    """Merge `values` into `tree` in place; a list replaces the previous list.
+
+    origins: receives dotted key → label for every key that is set. prefix: of the keys of this subtree.
+    """
     for key, value in values.items():
-        path = f"{at}{key}"
+        path = f"{prefix}{key}"
         if isinstance(value, dict) and isinstance(tree.get(key), dict):
-            merge(tree[key], value, label, said, path + ".")
+            merge(tree[key], value, label, origins, path + ".")
             if value:
-                said[path] = label
+                origins[path] = label
         elif isinstance(value, dict) and value:
             tree[key] = {}
-            said[path] = label
-            merge(tree[key], value, label, said, path + ".")
+            origins[path] = label
+            merge(tree[key], value, label, origins, path + ".")
         else:
-            _require_text(path, value, label)
+            _require_utf8(path, value, label)
             tree[key] = copy.deepcopy(value)
-            said[path] = label
+            origins[path] = label
 
 
-def _require_text(path: str, value: object, label: str) -> None:
-    """Refuse what no file could hold: text that came from bytes which are not UTF-8."""
+def _require_utf8(path: str, value: object, label: str) -> None:
+    """Raise UserError("config") for text from bytes that are not UTF-8, which no file could store."""
     for text in (path, *(value if isinstance(value, list) else [value])):
         if (
             isinstance(text, str)
             and not text.isascii()
-            and any("\ud800" <= each <= "\udfff" for each in text)
+            and any("\ud800" <= character <= "\udfff" for character in text)
         ):
             key = path if path.isprintable() else ascii(path)
             raise UserError(
                 "config",
-                f"{key} = {text[:60]!a} is no UTF-8 text (from {label})",
-                "Rename what it names, or write it in UTF-8.",
+                f"{key} = {text[:60]!a} is not UTF-8 text (from {label})",
+                "Write it in UTF-8; if it is the name of a file, rename the file.",
             )

@@ -1,6 +1,6 @@
-"""Pydantic's complaints about a configuration, as sentences that a person can act on.
+"""Error messages about a configuration, made from pydantic's validation errors.
 
-Every sentence names the dotted key, the value, what would be right, and the layer it came from.
+Every message names the dotted key, its value, what is allowed, and the layer that set it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pydantic import BaseModel, ValidationError
 from engine.config import yaml_io
 from engine.errors import UserError
 
-HINT = "See `cfm preset show NAME --resolved` for keys and values that work."
+HINT = "See `cfm preset show NAME --resolved` for valid keys and values."
 TERMS_HINT = (
-    "`cfm method show NAME` has filters that work; what is not lambda or beta is set in objective.parameters."
+    "`cfm method show NAME` shows valid filters; define names other than lambda and beta in"
+    " objective.parameters."
 )
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),
@@ -26,32 +27,35 @@ _BOUNDS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
-_KINDS = {  # first word of pydantic's error type → what is wanted, how to write it
-    "int": ("a whole number", "Write whole numbers in digits, as 1000."),
-    "float": ("a number", "Write numbers as 0.1 or 1e-3."),
+_KINDS = {  # first word of pydantic's error type → the expected kind, how to write it
+    "int": ("a whole number", "Write whole numbers in digits, such as 1000."),
+    "float": ("a number", "Write numbers such as 0.1 or 1e-3."),
     "bool": ("true or false", "Write true or false."),
-    "string": ("text", "Put quotes around text that reads as something else, as '2024'."),
+    "string": ("text", "Put quotes around text that YAML reads as something else, such as '2024'."),
     "tuple": ("a list", "Write lists as [a, b]."),
     "list": ("a list", "Write lists as [a, b]."),
-    "model": ("a section of keys", "Set a key below it."),
-    "dict": ("a section of keys", "Set a key below it."),
+    "model": ("a section of keys", "Set one of its keys instead."),
+    "dict": ("a section of keys", "Set one of its keys instead."),
 }
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` was probably meant to be."""
-    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most similar to `name`; None if none is similar."""
+    similar = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return similar[0] if similar else None
 
 
 def unknown_name_error(what: str, name: object, known: Iterable[str], where: str = "") -> UserError:
-    """The error for a name that is not among `known`: offers the nearest, and all."""
+    """Return the error for a name that is not in `known`; its hint has the most similar name and all names.
+
+    what: the kind of name, such as "preset". where: the key or file that contains the name.
+    """
     names = sorted(known)
-    close = nearest(str(name), names)
-    offer = f"Did you mean '{close}'? " if close else ""
-    shown = f"'{name}'" if isinstance(name, str) and len(name) <= 60 else show(name)
-    message = f"unknown {what} {shown}" + (f" ({where})" if where else "")
-    return UserError("config", message, f"{offer}Known: {', '.join(names)}.")
+    similar = nearest_name(str(name), names)
+    suggestion = f"Did you mean '{similar}'? " if similar else ""
+    quoted = f"'{name}'" if isinstance(name, str) and len(name) <= 60 else format_value(name)
+    message = f"unknown {what} {quoted}" + (f" ({where})" if where else "")
+    return UserError("config", message, f"{suggestion}Known: {', '.join(names)}.")
 
 
 def format_validation_error(
@@ -61,82 +65,82 @@ def format_validation_error(
     where: str = "",
     hint: str = HINT,
 ) -> UserError:
-    """All complaints of `error` as one UserError("config").
+    """Return one UserError("config") with all problems of `error`.
 
-    origins: dotted key → layer, for whatever the layers said. where: the file, where there is but one.
-    hint: where no complaint has its own.
+    origins: dotted key → layer, for every key that a layer set. where: the file, if there is only one.
+    hint: used if no problem has a specific hint.
     """
     problems, hints = [], []
     for detail in error.errors(include_url=False):
-        problem, own = _sentence(detail, model, origins)
+        problem, problem_hint = _format_problem(detail, model, origins)
         problems.append(problem)
-        if own and own not in hints:
-            hints.append(own)
+        if problem_hint and problem_hint not in hints:
+            hints.append(problem_hint)
     count = f"{len(problems)} problems: " if len(problems) > 1 else ""
     place = f"{where}: " if where else ""
     return UserError("config", place + count + "; ".join(problems), " ".join(hints) or hint)
 
 
-def _sentence(detail: Any, model: type[BaseModel], origins: Mapping[str, str]) -> tuple[str, str]:
+def _format_problem(detail: Any, model: type[BaseModel], origins: Mapping[str, str]) -> tuple[str, str]:
+    """Return the message and the specific hint, which may be empty, for one of pydantic's errors."""
     loc, kind, value = detail["loc"], detail["type"], detail.get("input")
     context = detail.get("ctx", {})
-    key = dotted(loc)
-    origin = _origin(loc, origins)
-    came = f" (from {origin})" if origin else ""
+    key = format_location(loc)
+    origin = _find_origin(loc, origins)
+    source = f" (from {origin})" if origin else ""
     if kind == "extra_forbidden":
-        return _unknown_key(loc, model, came)
+        return _format_unknown_key(loc, model, source)
     if kind == "missing":
-        return f"{key} is missing{came}", ""
+        return f"{key} is missing{source}", ""
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
-        return f"{key} = {show(value)} is out of range: it must be {words} {context[name]:g}{came}", (
-            f"Set {key} to a value {words} {context[name]:g}."
-        )
+        bound = f"{words} {context[name]:g}"
+        problem = f"{key} = {format_value(value)} is out of range: it must be {bound}{source}"
+        return problem, f"Set {key} to a value that is {bound}."
     if kind == "literal_error":
-        return _not_one_of(key, value, context, came)
+        similar = nearest_name(str(value), re.findall(r"'([^']*)'", context["expected"]))
+        problem = f"{key} = {format_value(value)} must be one of {context['expected']}{source}"
+        return problem, f"Did you mean {key}={similar}?" if similar else ""
     if kind == "finite_number":
-        return f"{key} = {show(value)} must be a finite number{came}", ""
+        return f"{key} = {format_value(value)} must be a finite number{source}", ""
     if kind in ("too_long", "too_short"):
         bound = context.get("max_length", context.get("min_length"))
-        return f"{key} has {context['actual_length']} entries instead of {bound}{came}", ""
+        return f"{key} has {context['actual_length']} entries instead of {bound}{source}", ""
     if kind == "value_error":
-        return _own_words(key, str(context["error"]), origins)
-    wanted = _KINDS.get(kind.split("_")[0])
-    if wanted is None:
-        return f"{key or 'the configuration'}: {detail['msg']}{came}", ""
-    return f"{key or 'the configuration'} = {show(value)} must be {wanted[0]}{came}", wanted[1]
+        return _format_validator_message(key, str(context["error"]), origins)
+    expected = _KINDS.get(kind.split("_")[0])
+    if expected is None:
+        return f"{key or 'the configuration'}: {detail['msg']}{source}", ""
+    return f"{key or 'the configuration'} = {format_value(value)} must be {expected[0]}{source}", expected[1]
 
 
-def _own_words(key: str, said: str, origins: Mapping[str, str]) -> tuple[str, str]:
-    """A complaint of our own models, which may name what is wrong below the key."""
-    deeper = not key or said.startswith((f"{key}.", f"{key}["))
-    named = re.match(r"[\w.]*", said if deeper else key)
-    origin = _origin(tuple(named[0].split(".")), origins) if named else None
-    sentence = (said if deeper else f"{key}: {said}") + (f" (from {origin})" if origin else "")
-    return sentence, TERMS_HINT if sentence.startswith("objective.terms") else ""
+def _format_validator_message(key: str, text: str, origins: Mapping[str, str]) -> tuple[str, str]:
+    """Return the message and hint for an error that a validator of the settings tree raised.
+
+    Its text may start with a key below `key`, where the problem is.
+    """
+    names_subkey = not key or text.startswith((f"{key}.", f"{key}["))
+    path = re.match(r"[\w.]*", text if names_subkey else key)
+    origin = _find_origin(tuple(path[0].split(".")), origins) if path else None
+    message = (text if names_subkey else f"{key}: {text}") + (f" (from {origin})" if origin else "")
+    return message, TERMS_HINT if message.startswith("objective.terms") else ""
 
 
-def _unknown_key(loc: tuple[int | str, ...], model: type[BaseModel], came: str) -> tuple[str, str]:
-    known = _keys_at(model, loc[:-1])
+def _format_unknown_key(loc: tuple[int | str, ...], model: type[BaseModel], source: str) -> tuple[str, str]:
+    known = _list_keys(model, loc[:-1])
     name = str(loc[-1])
-    close = nearest(name, known)
-    if close is not None:
-        offer = f"Did you mean '{dotted((*loc[:-1], close))}'? "
+    similar = nearest_name(name, known)
+    if similar is not None:
+        suggestion = f"Did you mean '{format_location((*loc[:-1], similar))}'? "
     else:
         elsewhere = [path for path in leaves(model) if path.split(".")[-1] == name.split(".")[-1]]
-        offer = f"Did you mean {' or '.join(repr(path) for path in elsewhere)}? " if elsewhere else ""
-    section = f"Keys of {dotted(loc[:-1])}" if len(loc) > 1 else "Known keys"
-    return f"unknown key '{dotted(loc)}'{came}", f"{offer}{section}: {', '.join(known)}."
+        suggestion = f"Did you mean {' or '.join(repr(path) for path in elsewhere)}? " if elsewhere else ""
+    section = f"Keys of {format_location(loc[:-1])}" if len(loc) > 1 else "Known keys"
+    return f"unknown key '{format_location(loc)}'{source}", f"{suggestion}{section}: {', '.join(known)}."
 
 
-def _not_one_of(key: str, value: object, context: Mapping[str, Any], came: str) -> tuple[str, str]:
-    close = nearest(str(value), re.findall(r"'([^']*)'", context["expected"]))
-    hint = f"Did you mean {key}={close}?" if close else ""
-    return f"{key} = {show(value)} must be one of {context['expected']}{came}", hint
-
-
-def dotted(loc: Iterable[int | str]) -> str:
-    """A pydantic location as a key: objective.terms[0].weight."""
+def format_location(loc: Iterable[int | str]) -> str:
+    """Return a pydantic location as a dotted key, such as objective.terms[0].weight."""
     key = ""
     for part in loc:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
@@ -144,28 +148,28 @@ def dotted(loc: Iterable[int | str]) -> str:
 
 
 def fields(model: type[BaseModel]) -> dict[str, Any]:
-    """Key as written in YAML → pydantic field."""
+    """Return the pydantic fields of a model by their keys in YAML."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """The dotted keys of all values in a tree of models."""
-    found: list[str] = []
+    """Return the dotted keys of all values in a tree of models."""
+    keys: list[str] = []
     for name, field in fields(model).items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            found += leaves(inner, f"{prefix}{name}.")
+            keys += leaves(inner, f"{prefix}{name}.")
         else:
-            found.append(prefix + name)
-    return found
+            keys.append(prefix + name)
+    return keys
 
 
-def _keys_at(model: type[BaseModel], loc: Iterable[int | str]) -> list[str]:
+def _list_keys(model: type[BaseModel], loc: Iterable[int | str]) -> list[str]:
     current: Any = model
     for part in loc:
         if isinstance(part, str):
             current = fields(current)[part].annotation
-        else:  # an entry of a list of models
+        else:  # index into a list of models
             current = next(
                 inner
                 for inner in getattr(current, "__args__", ())
@@ -174,15 +178,15 @@ def _keys_at(model: type[BaseModel], loc: Iterable[int | str]) -> list[str]:
     return list(fields(current))
 
 
-def _origin(loc: tuple[int | str, ...], origins: Mapping[str, str]) -> str | None:
+def _find_origin(loc: tuple[int | str, ...], origins: Mapping[str, str]) -> str | None:
     for length in range(len(loc), 0, -1):
-        if (origin := origins.get(dotted(loc[:length]))) is not None:
+        if (origin := origins.get(format_location(loc[:length]))) is not None:
             return origin
     return None
 
 
-def show(value: object) -> str:
-    """`value` on one line, shortened, as messages quote it."""
+def format_value(value: object) -> str:
+    """Return a value as YAML on one line, shortened to 60 characters, for use in messages."""
     try:
         text = yaml_io.inline(value)
     except yaml.YAMLError:

@@ -1,4 +1,4 @@
-"""What images are optimised for: terms of filters and signals, the schedule of β (Eq. 1, 19–21)."""
+"""Settings of the objective of recovery: its terms and the schedule of β (UniDD Eq. 1, 19–21)."""
 
 from __future__ import annotations
 
@@ -13,160 +13,160 @@ from engine.config import expressions
 from engine.config.fields import FilterName, Node, Parameter, Pixels, ShortName, SignalName, TapName
 
 
-def _expression(text: str | None) -> str | None:
-    """Refuse what is no expression; whether its names are known, the objective sees."""
+def _require_expression(text: str | None) -> str | None:
+    """Raise ValueError on a syntax error; the names in the expression are checked by `Objective`."""
     if text is not None:
         try:
             expressions.parse(text)
         except expressions.FormulaError as error:
-            raise ValueError(_told(text, error)) from None
+            raise ValueError(_format_formula_error(text, error)) from None
     return text
 
 
-def _told(text: str, error: expressions.FormulaError) -> str:
-    shown = text if len(text) <= 60 else f"{text[:57]}…"
-    return f"{shown!r} {error}"
+def _format_formula_error(text: str, error: expressions.FormulaError) -> str:
+    shortened = text if len(text) <= 60 else f"{text[:57]}…"
+    return f"{shortened!r} {error}"
 
 
-Expression = Annotated[str | None, AfterValidator(_expression)]
+Expression = Annotated[str | None, AfterValidator(_require_expression)]
 
 
 class Term(Node):
-    """weight · ‖ f(Ψ)·g − f(Ψ_s)·g_s ‖_F summed over taps (Eq. 1, unsquared as Eq. 20).
+    """One term of the objective: weight · ‖ f(Ψ)·g − f(Ψ_s)·g_s ‖_F, summed over taps.
 
-    f is a filter by its name, or an expression of λ, β and the objective's parameters (see `formula`).
+    f is a named filter, or an expression of λ, β and the objective's parameters (see `expressions`).
+    Source: UniDD Eq. 1, but not squared, as in Eq. 20.
     """
 
-    filter: FilterName | None = None
-    f: Expression = None  #: an expression instead, as 1/(lambda + beta)**2
-    f_synthetic: Expression = None  #: another one for the synthetic side; None: the same
-    name: ShortName | None = None  #: of f in tables and charts
-    signal: Literal["none", "class", "mean", "chosen"] = "none"  #: chosen: what objective.signal says
-    weight: Annotated[float, Field(ge=0)] = 0.1
+    filter: FilterName | None = None  #: f(λ) by name: identity 1, lambda λ, ridge 1/(λ + β), diagonal diag Ψ
+    f: Expression = None  #: f(λ) as an expression, such as 1/(lambda + beta)**2
+    f_synthetic: Expression = None  #: f(λ) for the synthetic images; None: the same f
+    name: ShortName | None = None  #: name of f in tables and charts
+    signal: Literal["none", "class", "mean", "chosen"] = "none"  #: signal g; chosen: use objective.signal
+    weight: Annotated[float, Field(ge=0)] = 0.1  #: weight of the term in the loss
 
     @model_validator(mode="after")
-    def _means_something(self) -> Term:
+    def _require_valid_term(self) -> Term:
         if (self.filter is None) == (self.f is None):
-            raise ValueError("a term has either a filter, by its name, or f, an expression")
+            raise ValueError("a term has either a filter, which is a name, or f, which is an expression")
         if self.f is None and (self.f_synthetic is not None or self.name is not None):
-            raise ValueError("f_synthetic and name go with f, not with a filter that has a name")
+            raise ValueError("f_synthetic and name can be set only with f, not with a named filter")
         if self.filter == "identity" and self.signal == "none":
-            raise ValueError("the identity filter without a signal is zero whatever the images are")
+            raise ValueError("the identity filter without a signal is zero for all images")
         if self.filter == "diagonal" and self.signal != "none":
             raise ValueError("the diagonal filter takes no signal")
         return self
 
     @model_serializer(mode="wrap")
-    def _what_is_said(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    def _omit_unset_keys(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         return {key: value for key, value in dump(self).items() if value is not None}
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """Its expressions: of the real and, where it is another, of the synthetic side; none for a filter."""
+        """The expressions for real and synthetic images: one if both use f, empty for a named filter."""
         return tuple(text for text in (self.f, self.f_synthetic) if text is not None)
 
     @property
     def label(self) -> str:
-        """What is filtered with, as tables, charts and messages name it."""
+        """The name of f in tables, charts and messages."""
         return self.filter or self.name or " | ".join(self.sides)
 
     @property
     def title(self) -> str:
-        """The label, and the signal after a slash."""
+        """The label and the signal, separated by a slash."""
         return f"{self.label}/{self.signal}"
 
     def same_as(self, other: Term) -> bool:
-        """Whether both say the same but for the weight."""
-        mine, its = ((each.filter, each.sides, each.signal) for each in (self, other))
-        return mine == its
+        """Return whether both terms are equal except for their weights and names."""
+        return (self.filter, self.sides, self.signal) == (other.filter, other.sides, other.signal)
 
 
-_WITHOUT_PSI = ("batchnorm", "bn-conv")  # taps of which no more than variances and means are known
-_WITHOUT_PSI_KNOWS = {("diagonal", "none"), ("identity", "mean")}
+_TAPS_WITHOUT_PSI = ("batchnorm", "bn-conv")  # taps with only means and variances
+_TERMS_WITHOUT_PSI = {("diagonal", "none"), ("identity", "mean")}
 
 
 class BetaSchedule(Node):
-    """β_b over recovery (Eq. 19 and its variants)."""
+    """The schedule of β_b during recovery (UniDD Eq. 19 and variants)."""
 
-    kind: Literal["cosine", "linear", "constant"] = "cosine"
-    origin: Literal[0, 1] = 0  #: 1: b = 1…B, ends at 0 (the paper); 0: starts at β (released code)
-    per: Literal["round", "batch"] = "round"  #: batches of one IPC round share β, or each has its own
-    beta_min: Annotated[float, Field(ge=0)] = 0.0  #: floor of β_b (Algorithm 1's β_min)
+    kind: Literal["cosine", "linear", "constant"] = "cosine"  #: how β_b falls from beta to 0
+    origin: Literal[0, 1] = 0  #: first b; 1: β_b ends at 0 (paper); 0: β_b starts at beta (released code)
+    per: Literal["round", "batch"] = "round"  #: one β_b per round of ipc, or one per batch
+    beta_min: Annotated[float, Field(ge=0)] = 0.0  #: lower bound of β_b (β_min in Algorithm 1)
 
 
 class Objective(Node):
-    """What the images are optimised for: terms over taps, plus cross-entropy (Eq. 20, 21)."""
+    """The objective of recovery: terms over taps, plus cross-entropy (UniDD Eq. 20, 21)."""
 
-    method: str = "cfm"  #: name of the method file that these values started from
-    taps: TapName = "conv-input"  #: bn-conv: the inputs of all BatchNorms and convolutions
-    patch: Pixels = 0  #: side of the patches of conv inputs that are matched besides; 0: none (G-VBSM)
-    signal: SignalName = "mean"  #: what terms with `signal: chosen` use
-    beta: Annotated[float, Field(ge=0)] = 0.1
+    method: str = "cfm"  #: name of the method whose file provides the defaults of this section
+    taps: TapName = "conv-input"  #: layers to match; bn-conv: inputs of all BatchNorms and convolutions
+    patch: Pixels = 0  #: side in pixels of the patches of conv inputs that are also matched (G-VBSM); 0: none
+    signal: SignalName = "mean"  #: signal of the terms with `signal: chosen`
+    beta: Annotated[float, Field(ge=0)] = 0.1  #: β of the filters at the start of the schedule
     schedule: BetaSchedule = BetaSchedule()
-    #: numbers that expressions name; alpha null: 1/λ_max
+    #: name → value of the parameters in expressions; alpha may be null, which means 1/λ_max of each tap
     parameters: dict[str, Parameter | None] = Field(default_factory=dict)
     terms: tuple[Term, ...] = (
         Term(filter="ridge", signal="none", weight=0.1),
         Term(filter="ridge", signal="chosen", weight=0.1),
     )
     ce: Annotated[float, Field(ge=0)] = 1.0  #: weight of the cross-entropy
-    first_tap: Annotated[float, Field(ge=0)] = 1.0  #: factor on the first tap's terms (SRe²L: 10)
+    first_tap: Annotated[float, Field(ge=0)] = 1.0  #: factor on the terms of the first tap (SRe²L: 10)
 
     @field_validator("parameters")
     @classmethod
-    def _names_are_free(cls, parameters: dict[str, float | None]) -> dict[str, float | None]:
-        taken = {expressions.LAMBDA, expressions.BETA, *expressions.SPELT, *expressions.FUNCTIONS}
+    def _require_valid_parameters(cls, parameters: dict[str, float | None]) -> dict[str, float | None]:
+        reserved = {expressions.LAMBDA, expressions.BETA, *expressions.GREEK_NAMES, *expressions.FUNCTIONS}
         for name, value in parameters.items():
-            if not re.fullmatch(r"[A-Za-z]\w{0,23}", name) or iskeyword(name) or name in taken:
-                raise ValueError(f"'{name}' cannot name a parameter; use a word that has no meaning yet")
+            if not re.fullmatch(r"[A-Za-z]\w{0,23}", name) or iskeyword(name) or name in reserved:
+                raise ValueError(f"'{name}' is not a valid parameter name; use another word")
             if name == expressions.ALPHA and value is not None and value <= 0:
-                raise ValueError("alpha must be greater than 0; null takes 1/λ_max of each tap")
+                raise ValueError("alpha must be greater than 0; null means 1/λ_max of each tap")
             if name != expressions.ALPHA and value is None:
-                raise ValueError(f"{name} needs a value; null is for alpha alone, and means 1/λ_max")
+                raise ValueError(f"{name} needs a value; only alpha may be null, which means 1/λ_max")
         return parameters
 
     @model_validator(mode="after")
-    def _expressions_can_be_calculated(self) -> Objective:
+    def _require_valid_expressions(self) -> Objective:
         scope = {name: value for name, value in self.parameters.items() if value is not None}
         scope[expressions.BETA] = max(self.beta, self.schedule.beta_min)
         if expressions.ALPHA in self.parameters:
             scope.setdefault(expressions.ALPHA, 1.0 / float(expressions.PROBES[-1]))
         for number, term in enumerate(self.terms):
             for key, text in zip(("f", "f_synthetic"), term.sides, strict=False):
-                at = f"objective.terms[{number}].{key}"
+                path = f"objective.terms[{number}].{key}"
                 try:
                     constant = expressions.is_constant(expressions.check(text, scope))
                 except expressions.FormulaError as error:
-                    raise ValueError(f"{at}: {_told(text, error)}") from None
+                    raise ValueError(f"{path}: {_format_formula_error(text, error)}") from None
             if term.f is not None and constant and self.signal_of(term) == "none":
                 raise ValueError(
-                    f"{at}: {text!r} is constant, and without a signal the same whatever the images are"
+                    f"{path}: {text!r} is constant, which without a signal is the same for all images"
                 )
         return self
 
     @property
     def has_covariance(self) -> bool:
-        """Whether the whole Ψ of its taps is known, not variances alone."""
-        return self.taps not in _WITHOUT_PSI
+        """Whether the taps have the full Ψ, and not only variances."""
+        return self.taps not in _TAPS_WITHOUT_PSI
 
     def signal_of(self, term: Term) -> SignalName:
-        """The signal of a term; of `chosen`, what the objective chooses."""
+        """Return the signal of a term, with `chosen` replaced by the objective's signal."""
         return self.signal if term.signal == "chosen" else term.signal
 
     @model_validator(mode="after")
-    def _can_be_measured(self) -> Objective:
+    def _require_computable_terms(self) -> Objective:
         if not self.terms and self.ce == 0:
-            raise ValueError("terms is empty and ce is 0: nothing to optimise for")
+            raise ValueError("terms is empty and ce is 0, so there is nothing to optimise")
         for term in self.terms:
             signal = self.signal_of(term)
             if term.filter == "identity" and signal == "none":
-                raise ValueError("signal = none makes the identity filter zero whatever the images are")
-            if not self.has_covariance and (term.filter, signal) not in _WITHOUT_PSI_KNOWS:
+                raise ValueError("signal = none makes the identity filter zero for all images")
+            if not self.has_covariance and (term.filter, signal) not in _TERMS_WITHOUT_PSI:
                 raise ValueError(
-                    f"taps = {self.taps} knows variances and means alone, so no term"
-                    f" {term.label} with signal {signal}; use diagonal with none, identity with mean,"
+                    f"taps = {self.taps} has only means and variances, which the term {term.label} with"
+                    f" signal {signal} cannot use; use diagonal with none, identity with mean,"
                     f" or taps conv-input"
                 )
             if term.filter == "ridge" and max(self.beta, self.schedule.beta_min) == 0:
-                raise ValueError("beta = 0 leaves the ridge filter without a ridge; give a positive beta")
+                raise ValueError("beta = 0 makes the ridge filter singular; set beta above 0")
         return self

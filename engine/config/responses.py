@@ -1,8 +1,8 @@
-"""What a filter does to one eigenvalue: f(λ), as plain arithmetic.
+"""The response f(λ) of a filter to an eigenvalue, as plain arithmetic.
 
-Works on floats, on NumPy arrays and on whatever else calculates like them. Source: UniDD Table 1, Eq. 20.
+Works on floats, NumPy arrays and any other type with their arithmetic. Source: UniDD Table 1, Eq. 20.
 Legend: D eigenvalues.
-Not here: what a filter does to a whole correlation matrix (see `filters`).
+Not here: the application of a filter to a whole correlation matrix (see `filters`).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ Band = Literal["low-pass", "high-pass", "all-pass", "mixed"]
 
 
 def response(name: FilterName, eigenvalues: T, beta: float) -> T:
-    """f(λ), elementwise: 1, λ, or 1/(λ + β); infinite where λ + β is zero.
+    """Return f(λ) elementwise: 1, λ, or 1/(λ + β), which is infinite where λ + β is zero.
 
-    Of the diagonal filter, what it does to a Ψ that is diagonal already: λ. beta: used by the ridge alone.
+    The response of the diagonal filter is that to a diagonal Ψ, which is λ. beta: used only by the ridge.
     """
     values: Any = np.float64(eigenvalues) if isinstance(eigenvalues, int | float) else eigenvalues
     if name == "identity":
-        found = values**0
+        response_values = values**0
     elif name == "ridge":
         with np.errstate(divide="ignore"):
-            found = 1.0 / (values + beta)
+            response_values = 1.0 / (values + beta)
     else:
-        found = values
-    return found  # type: ignore[no-any-return]
+        response_values = values
+    return response_values  # type: ignore[no-any-return]
 
 
 def bound(
@@ -45,9 +45,9 @@ def bound(
     largest: float | None = None,
     synthetic: bool = False,
 ) -> expressions.Node:
-    """The expression of a term, on its real or its synthetic side, with numbers for all names but λ.
+    """Return the expression of a term, for real or synthetic images, with numbers for all names but λ.
 
-    largest: λ_max of the real Ψ, whose inverse is α where that is null.
+    largest: λ_max of the real Ψ; its inverse is the value of α if α is null.
     """
     text = term.f_synthetic if synthetic and term.f_synthetic is not None else term.f
     assert text is not None
@@ -66,9 +66,9 @@ def of_term(
     largest: float | None = None,
     synthetic: bool = False,
 ) -> Floats:
-    """f(λ) of a term, named or an expression, at eigenvalues; NaN or infinite where it has no value.
+    """Return f(λ) of a term at eigenvalues; NaN or infinite where it is not defined.
 
-    largest: λ_max of the real Ψ; None: the largest of these.
+    largest: λ_max of the real Ψ; None: the largest of the eigenvalues.
     """
     if term.filter is not None:
         return response(term.filter, eigenvalues, beta)
@@ -79,15 +79,15 @@ def of_term(
 
 
 def distinct(terms: Sequence[Term]) -> list[Term]:
-    """One term of each filter."""
-    found: dict[object, Term] = {}
+    """Return the first term of each filter, in order."""
+    first_terms: dict[object, Term] = {}
     for term in terms:
-        found.setdefault((term.filter, term.sides), term)
-    return list(found.values())
+        first_terms.setdefault((term.filter, term.sides), term)
+    return list(first_terms.values())
 
 
 def has_beta(term: Term) -> bool:
-    """Whether f changes with β."""
+    """Return whether f depends on β."""
     texts = term.sides
     return term.filter == "ridge" or any(
         expressions.BETA in expressions.names(expressions.parse(text)) for text in texts
@@ -95,13 +95,16 @@ def has_beta(term: Term) -> bool:
 
 
 def reads_beta(config: Config) -> bool:
-    """Whether β changes anything of an experiment: its images are optimised, and a filter has it."""
+    """Return whether β affects an experiment: its images are optimised, and a filter depends on β."""
     return config.optimises and any(map(has_beta, config.objective.terms))
 
 
 @dataclass(frozen=True)
 class Response:
-    """An objective's filter at one β. beta: None where f has none; synthetic: the other side's own f."""
+    """A filter of an objective at one β.
+
+    beta: None if f does not depend on β. synthetic: use f_synthetic instead of f.
+    """
 
     objective: Objective
     term: Term
@@ -110,24 +113,24 @@ class Response:
 
     @property
     def filter(self) -> str:
-        """What it is called, whatever β."""
+        """The name of the filter, without β."""
         return self.term.label + (" of Ψ_s" if self.synthetic else "")
 
     @property
     def name(self) -> str:
-        """What tells it from an objective's others."""
+        """The name of the filter with β, unique within the objective."""
         at = "" if self.beta is None else f" β {self.beta:.3g}"
         return f"{self.term.label}{at}{' of Ψ_s' if self.synthetic else ''}"
 
     def of(self, eigenvalues_D: Floats) -> Floats:
-        """f(λ); eigenvalues below zero, which rounding makes, are taken as zero."""
+        """Return f(λ); negative eigenvalues, which result from rounding, count as zero."""
         beta = self.objective.beta if self.beta is None else self.beta
         with np.errstate(all="ignore"):
             values_D = np.maximum(eigenvalues_D, 0.0)
             return of_term(self.term, values_D, beta, self.objective.parameters, synthetic=self.synthetic)
 
     def share(self, eigenvalues_D: Floats) -> Floats:
-        """|f(λ)| as a share of its largest over these eigenvalues; NaN where f is not finite."""
+        """Return |f(λ)| divided by its maximum over these eigenvalues; NaN where f is not finite."""
         sizes_D = np.abs(self.of(eigenvalues_D))
         sizes_D = np.where(np.isfinite(sizes_D), sizes_D, np.nan)
         most = np.nanmax(sizes_D, initial=0.0)
@@ -136,7 +139,10 @@ class Response:
 
 
 def of_objective(objective: Objective, betas: Sequence[float]) -> list[Response]:
-    """Each filter of an objective once, at each β where it has one; each side's f where there are two."""
+    """Return the distinct filters of an objective, at each β if f depends on it.
+
+    A term with f_synthetic gives a second response for the synthetic images.
+    """
     return [
         Response(objective, term, beta, synthetic)
         for term in distinct(objective.terms)
@@ -146,9 +152,9 @@ def of_objective(objective: Objective, betas: Sequence[float]) -> list[Response]
 
 
 def band(values: Floats) -> Band:
-    """What a filter lets through: |f| at ascending eigenvalues, of which large ones are low frequencies.
+    """Classify a filter by |f| at ascending eigenvalues; large eigenvalues are low frequencies.
 
-    all-pass where |f| is constant; mixed where it both rises and falls, or has no value somewhere.
+    all-pass: |f| is constant; mixed: |f| both rises and falls, or is not finite somewhere.
     """
     sizes = np.abs(values)
     if not np.isfinite(sizes).all():

@@ -1,7 +1,7 @@
-"""The typed tree of everything that an experiment can be told; frozen, every field documented here.
+"""The typed tree of all settings of an experiment. It is immutable; its comments document every setting.
 
-Source of defaults: the embedded `digits` set under the `cfm` protocol. Presets and protocols are
-YAML beside the package; `settings` merges them into one of these trees.
+The defaults are those of the embedded `digits` set under the `cfm` protocol. Presets and protocols are YAML
+files; `settings` merges them into one such tree.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from engine.config.objective import Objective
 
 
 class Data(Node):
-    """Which images, and how they are read."""
+    """The data set and how it is read."""
 
     name: Literal["digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder"] = "digits"
-    root: PathText | None = None  #: folder that holds the data set; None: the user's data folder
-    image_size: Annotated[int, Field(ge=16, le=4096)] | None = None  #: pixels; None: the set's own size
-    mean: tuple[float, ...] | None = None  #: per channel in [0, 1]; None: the set's own
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None  #: per channel; None: the set's own
-    test: Literal["test", "holdout"] = "test"  #: measure on the test split, or on held-out training images
-    holdout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: share held out where there is no test split
-    on_bad_image: Literal["refuse", "skip"] = "refuse"  #: what an unreadable image does to the run
+    root: PathText | None = None  #: folder with the data set; None: the user's data folder
+    image_size: Annotated[int, Field(ge=16, le=4096)] | None = None  #: side in pixels; None: that of the set
+    mean: tuple[float, ...] | None = None  #: mean per channel, in [0, 1]; None: that of the set
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None  #: std per channel; None: that of the set
+    test: Literal["test", "holdout"] = "test"  #: evaluate on the test split or on held-out training images
+    holdout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: fraction held out if there is no test split
+    on_bad_image: Literal["refuse", "skip"] = "refuse"  #: on an unreadable image, fail or skip it
 
     @model_validator(mode="after")
-    def _one_value_per_channel(self) -> Data:
+    def _require_one_value_per_channel(self) -> Data:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) not in (1, 3):
                 raise ValueError(f"{name} has {len(values)} values; give one per channel, 1 or 3")
@@ -48,185 +48,187 @@ class Data(Node):
 
 
 class Backbone(Node):
-    """The network that images are distilled through, and where its weights come from."""
+    """The network that images are distilled through, and the source of its weights."""
 
-    name: BackboneName = "convnet"
-    depth: Annotated[int, Field(ge=1, le=8)] | None = None  #: ConvNet blocks; None: 3 to 63 px, 4 from 64 px
-    width: Annotated[int, Field(ge=1, le=65536)] = 128  #: ConvNet channels
+    name: BackboneName = "convnet"  #: architecture
+    depth: Annotated[int, Field(ge=1, le=8)] | None = None  #: ConvNet blocks; None: 3 below 64 px, else 4
+    width: Annotated[int, Field(ge=1, le=65536)] = 128  #: channels per ConvNet block
     norm: Literal["batch", "instance"] = "batch"  #: ConvNet normalisation
-    teacher: PathText | None = None  #: checkpoint file, or torchvision:WEIGHTS; None: squeeze one
-    also: tuple[BackboneName, ...] = ()  #: further networks, taken in turn; itself among them counts once
-    also_teachers: tuple[PathText, ...] = ()  #: of each of `also`, as `teacher`; empty: squeeze them
+    teacher: PathText | None = None  #: checkpoint file or torchvision:WEIGHTS; None: train one
+    also: tuple[BackboneName, ...] = ()  #: more networks, used in turn; `name` may be listed and counts once
+    also_teachers: tuple[PathText, ...] = ()  #: teachers of `also`, in order; empty: train them
 
     @model_validator(mode="after")
-    def _each_once(self) -> Backbone:
+    def _require_distinct_networks(self) -> Backbone:
         if len(set(self.also)) < len(self.also):
-            raise ValueError(f"also names a network twice: {list(self.also)}")
+            raise ValueError(f"also lists a network twice: {list(self.also)}")
         return self
 
 
 class Optimiser(Node):
-    """How weights are trained. Learning rate follows `schedule` over all epochs."""
+    """The optimiser of network weights. The learning rate follows `schedule` over all epochs."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: Annotated[float, Field(gt=0)] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  #: SGD only
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    schedule: Literal["cosine", "half-cosine", "step"] = "cosine"
-    step_epochs: Positive = 30  #: `step`: lr is divided by ten after every so many epochs
+    name: Literal["sgd", "adam", "adamw"] = "sgd"  #: algorithm
+    lr: Annotated[float, Field(gt=0)] = 0.1  #: initial learning rate
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  #: momentum of SGD
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4  #: weight decay
+    schedule: Literal["cosine", "half-cosine", "step"] = "cosine"  #: learning rate schedule
+    step_epochs: Positive = 30  #: epochs after which `step` divides lr by ten, each time
 
 
 class Views(Node):
-    """Random views of an image: shuffled patches, crop, flip, roll (augmentation)."""
+    """Augmentation: random views of an image by patch shuffling, cropping, flipping and rolling."""
 
-    patches: Annotated[int, Field(ge=1, le=64)] = 1  #: cut into patches×patches, shuffled first (RDED)
-    crop_scale: Scale | None = None  #: RandomResizedCrop area range; None: no resized crop
-    padding: Pixels = 0  #: RandomCrop with so many pixels of black border
-    flip: bool = False  #: mirror left-right with probability 1/2
-    roll: Pixels = 0  #: cyclic shift by 0…roll pixels along both axes
+    patches: Annotated[int, Field(ge=1, le=64)] = 1  #: first shuffle the image's patches×patches tiles (RDED)
+    crop_scale: Scale | None = None  #: area range of RandomResizedCrop; None: no resized crop
+    padding: Pixels = 0  #: pixels of black border for RandomCrop
+    flip: bool = False  #: flip horizontally with probability 1/2
+    roll: Pixels = 0  #: shift cyclically by 0 to `roll` pixels along both axes
 
     @model_validator(mode="after")
-    def _low_before_high(self) -> Views:
+    def _require_ordered_crop_scale(self) -> Views:
         if self.crop_scale is not None and self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError(f"crop_scale goes from low to high, not {list(self.crop_scale)}")
+            raise ValueError(f"crop_scale must be [low, high], not {list(self.crop_scale)}")
         return self
 
 
 class Squeeze(Node):
-    """Training of the teacher (Table 8)."""
+    """Training of the teacher (UniDD Table 8)."""
 
-    epochs: Positive = 30
-    batch: Positive = 128
+    epochs: Positive = 30  #: training epochs
+    batch: Positive = 128  #: batch size
     optimiser: Optimiser = Optimiser()
     views: Views = Views(padding=2)
-    precision: Precision = "float32"  #: of the forward passes (autocast)
+    precision: Precision = "float32"  #: precision of the forward passes (autocast)
 
 
 class Statistics(Node):
-    """Real side: Ψ and Φ of every tap over the training set (Eq. 17)."""
+    """Statistics of the real images: Ψ and Φ of every tap over the training set (UniDD Eq. 17)."""
 
-    estimator: Literal["pooled", "batched"] = "pooled"
-    batch: Positive = 128  #: images per pass; changes the result of `batched` alone
-    order: Literal["file", "mixed"] = "file"  #: seeded shuffle of the set; `batched` alone looks at it
+    estimator: Literal["pooled", "batched"] = "pooled"  #: over the whole set, or mean over batches
+    batch: Positive = 128  #: batch size; changes only the results of `batched`
+    order: Literal["file", "mixed"] = "file"  #: mixed: seeded shuffle; used only by `batched`
 
     def order_seed(self, seed: int) -> int | None:
-        """The seed that orders the images; None: file order; no order changes `pooled`."""
+        """Return the seed for shuffling the images; None: file order, or `pooled`, which needs no order."""
         return seed if self.order == "mixed" and self.estimator == "batched" else None
 
 
 class Perturbation(Node):
-    """Directed weight adjustment: the teacher of a batch climbs its images' cross-entropy first (DWA)."""
+    """Directed weight adjustment (DWA): before each batch, the teacher ascends the cross-entropy."""
 
-    steps: Annotated[int, Field(ge=0, le=10**6)] = 0  #: K ascent steps before each batch; 0: none
-    rho: Annotated[float, Field(ge=0)] = 0.015  #: ρ; each step is ρ/K long over all weights
+    steps: Annotated[int, Field(ge=0, le=10**6)] = 0  #: K, ascent steps before each batch; 0: none
+    rho: Annotated[float, Field(ge=0)] = 0.015  #: ρ; each step has norm ρ/K over all weights
 
 
 class Density(Node):
-    """Keeps the images of a class apart: KL(softmax(λ/τ) ‖ softmax(λ)), λ of their Gram matrix (G-VBSM)."""
+    """Density loss (G-VBSM), which separates the images of a class.
 
-    weight: Annotated[float, Field(ge=0)] = 0.0
-    tau: Annotated[float, Field(gt=0)] = 4.0  #: τ
+    KL(softmax(λ/τ) ‖ softmax(λ)), with λ the eigenvalues of their Gram matrix.
+    """
+
+    weight: Annotated[float, Field(ge=0)] = 0.0  #: weight of the loss; 0: off
+    tau: Annotated[float, Field(gt=0)] = 4.0  #: temperature τ
 
 
 class Select(Node):
-    """Crops of real images in place of optimised ones (RDED)."""
+    """Selection of crops of real images instead of optimisation (RDED)."""
 
-    pool: Positive = 300  #: real images of a class that are looked at; never fewer than tiles
-    crops: Positive = 5  #: random crops of each, of which the likeliest is kept
-    factor: Annotated[int, Field(ge=1, le=64)] = 1  #: an image is factor×factor of them
+    pool: Positive = 300  #: candidate images per class; at least the number of crops needed
+    crops: Positive = 5  #: random crops per candidate; the one of lowest cross-entropy is kept
+    factor: Annotated[int, Field(ge=1, le=64)] = 1  #: an image consists of factor×factor crops
 
 
 class Recover(Node):
-    """Making of the images: optimisation (Algorithm 1, Table 9), selection, or none."""
+    """Synthesis of the images: optimisation (UniDD Algorithm 1, Table 9), selection, or none."""
 
-    algorithm: Literal["optimise", "select", "none"] = "optimise"  #: or crops, or real images
-    iterations: Positive = 1000
-    lr: Annotated[float, Field(gt=0)] = 0.25
-    betas: tuple[Decay, Decay] = (0.5, 0.9)  #: Adam's
-    classes_per_batch: Positive = 200  #: a batch is one image of each of so many classes
-    group: Literal["round", "class"] = "round"  #: class: as many images, but all of one class after another
-    init: Literal["first", "random", "noise"] = "first"  #: b-th real image in file order, any, or N(0,1)
-    emu: bool = True  #: moving statistics over batches (Eq. 18)
-    straight_through: Decay | None = None  #: α of statistics that move from step to step (G-VBSM); None: off
-    drop: Decay = 0.0  #: share of the convolutions that a step leaves out at random (G-VBSM)
+    algorithm: Literal["optimise", "select", "none"] = "optimise"  #: select: crops; none: real images
+    iterations: Positive = 1000  #: optimisation steps per batch
+    lr: Annotated[float, Field(gt=0)] = 0.25  #: learning rate of the pixels
+    betas: tuple[Decay, Decay] = (0.5, 0.9)  #: betas of Adam
+    classes_per_batch: Positive = 200  #: classes per batch, with one image of each
+    group: Literal["round", "class"] = "round"  #: class: batches of the same size, filled class by class
+    init: Literal["first", "random", "noise"] = "first"  #: first or random real images, or N(0,1)
+    emu: bool = True  #: cumulative mean of the statistics over batches (UniDD Eq. 18)
+    straight_through: Decay | None = None  #: α of the running statistics over steps (G-VBSM); None: off
+    drop: Decay = 0.0  #: fraction of convolutions randomly left out of a step (G-VBSM)
     density: Density = Density()
-    clamp: bool = True  #: keep pixels valid after each step
+    clamp: bool = True  #: clamp pixels to the valid range after each step
     views: Views = Views(crop_scale=(0.08, 1.0), flip=True, roll=4)
-    crop_curriculum: bool = False  #: the least crop falls from 1 to crop_scale's along a cosine (CDA)
+    crop_curriculum: bool = False  #: decrease the minimum crop from 1 to that of crop_scale by cosine (CDA)
     perturb: Perturbation = Perturbation()
     select: Select = Select()
-    shared_view: bool = True  #: one draw for the whole batch, or one per image
-    precision: Precision = "float32"  #: of the network; statistics are float32 whatever it is
+    shared_view: bool = True  #: one random view for the whole batch, instead of one per image
+    precision: Precision = "float32"  #: precision of the network; statistics are always float32
     micro_batch: Positive | None = None  #: images per forward pass; None: the whole batch
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Recover:
+    def _require_compatible_options(self) -> Recover:
         if self.emu and self.straight_through is not None:
-            raise ValueError("emu and straight_through are two kinds of moving statistics; set emu = false")
+            raise ValueError("emu and straight_through exclude each other; set emu = false")
         if self.crop_curriculum and self.views.crop_scale is None:
-            raise ValueError("crop_curriculum = true needs crops; give views.crop_scale, such as [0.08, 1]")
+            raise ValueError("crop_curriculum = true needs crops; set views.crop_scale, such as [0.08, 1]")
         if self.algorithm != "optimise":
             if self.init == "noise":
                 raise ValueError(
-                    f"algorithm = {self.algorithm} takes real images, which init = noise has not: use random"
+                    f"algorithm = {self.algorithm} uses real images, but init = noise; set init = random"
                 )
             if self.perturb.steps:
                 raise ValueError(
                     f"algorithm = {self.algorithm} optimises nothing, so perturb.steps ="
-                    f" {self.perturb.steps} does nothing; set it to 0"
+                    f" {self.perturb.steps} has no effect; set it to 0"
                 )
         return self
 
 
 class Relabel(Node):
-    """Where the students' soft labels come from (FKD)."""
+    """Soft labels of the students (FKD)."""
 
-    mode: Literal["online", "stored"] = "online"
-    stored_epochs: Positive | None = None  #: pruned store: so many random epochs, reused; None: all
+    mode: Literal["online", "stored"] = "online"  #: compute labels during training, or store them first
+    stored_epochs: Positive | None = None  #: label epochs that are stored and reused; None: all
 
 
 class Validate(Node):
-    """Training of students on the distilled images (Table 10)."""
+    """Training of students on the distilled images (UniDD Table 10)."""
 
-    students: tuple[BackboneName, ...] = ()  #: backbone names; empty: the backbone itself
-    seeds: Positive = 3
-    control: bool = True  #: train the `random` control beside every student
-    epochs: Positive = 300
-    batch: Positive = 50
+    students: tuple[BackboneName, ...] = ()  #: architectures; empty: that of the backbone
+    seeds: Positive = 3  #: students per architecture
+    control: bool = True  #: also train every student on random real images
+    epochs: Positive = 300  #: training epochs
+    batch: Positive = 50  #: batch size
     optimiser: Optimiser = Optimiser(name="adamw", lr=1e-3, weight_decay=1e-2)
-    temperature: Annotated[float, Field(gt=0)] = 20.0
+    temperature: Annotated[float, Field(gt=0)] = 20.0  #: temperature of the soft labels
     views: Views = Views(crop_scale=(0.08, 1.0), flip=True)
-    cutmix: Literal["none", "batch", "image"] = "batch"  #: CutMix: λ and patch of a batch or of an image
-    evaluate_every: Positive = 10  #: epochs between measurements…
-    evaluate_from: Fraction = 0.8  #: …after this share of all epochs
-    average: Fraction = 0.0  #: share of last epochs whose weights are averaged for the result
-    precision: Precision = "float32"  #: of the forward passes (autocast)
+    cutmix: Literal["none", "batch", "image"] = "batch"  #: CutMix; one λ and patch per batch, or per image
+    evaluate_every: Positive = 10  #: epochs between evaluations
+    evaluate_from: Fraction = 0.8  #: fraction of the epochs after which evaluation starts
+    average: Fraction = 0.0  #: fraction of final epochs whose weights are averaged
+    precision: Precision = "float32"  #: precision of the forward passes (autocast)
 
 
 class Given(Node):
-    """What is given from elsewhere instead of being made here."""
+    """Images, labels and statistics that are imported instead of computed."""
 
-    images: PathText | None = None  #: a run, class folders, or a .pt or safetensors file; None: recover them
-    space: Literal["auto", "pixels", "normalised", "zca"] = "auto"  #: of a .pt file's values
-    mean: tuple[float, ...] | None = None  #: of normalised values; None: what the file's family uses
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None  #: likewise
-    experiment: Annotated[int, Field(ge=0, le=10**6)] = 0  #: which set of a file that holds several, from 0
-    labels: PathText | None = None  #: folder of SRe²L's label files for those images; None: the teacher's
-    label_seed: Annotated[int, Field(ge=0, lt=2**63)] = 42  #: of the order in which they were made
-    statistics: PathText | None = None  #: folder of the released code's running.npz; None: measure them
-    trust: bool = False  #: take statistics though nobody knows which teacher they were measured with
+    images: PathText | None = None  #: a run, class folders, a .pt or safetensors file; None: recover them
+    space: Literal["auto", "pixels", "normalised", "zca"] = "auto"  #: value range of a .pt file
+    mean: tuple[float, ...] | None = None  #: mean of normalised values; None: that of the file's format
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None  #: std, likewise
+    experiment: Annotated[int, Field(ge=0, le=10**6)] = 0  #: index of the set in a file with several, from 0
+    labels: PathText | None = None  #: folder of SRe²L label files; None: use the teacher's labels
+    label_seed: Annotated[int, Field(ge=0, lt=2**63)] = 42  #: seed of the order in which the labels were made
+    statistics: PathText | None = None  #: folder of the released code's running.npz; None: compute them
+    trust: bool = False  #: accept statistics from an unknown teacher
 
 
 class Config(Node):
-    """One experiment."""
+    """All settings of one experiment."""
 
-    protocol: Literal["cfm", "paper", "reference"] = "cfm"
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    protocol: Literal["cfm", "paper", "reference"] = "cfm"  #: set of defaults below the preset
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  #: random seed
     ipc: Positive = 10  #: images per class
     device: str = "auto"  #: auto, cpu, cuda, cuda:N or mps
-    checkpoint_seconds: Annotated[float, Field(ge=0, le=1e6)] = (
-        60.0  #: between checkpoints; 0: wherever possible
-    )
+    #: seconds between checkpoints; 0: as often as possible
+    checkpoint_seconds: Annotated[float, Field(ge=0, le=1e6)] = 60.0
     data: Data = Data()
     backbone: Backbone = Backbone()
     squeeze: Squeeze = Squeeze()
@@ -234,53 +236,53 @@ class Config(Node):
     objective: Objective = Objective()
     recover: Recover = Recover()
     relabel: Relabel = Relabel()
-    validate_: Validate = Field(default=Validate(), alias="validate")  #: key `validate`
+    validate_: Validate = Field(default=Validate(), alias="validate")  #: written `validate` in files
     given: Given = Given()
 
     @property
     def optimises(self) -> bool:
-        """Whether images are optimised, neither given nor taken from real ones."""
+        """Whether images are optimised, rather than imported or taken from real images."""
         return self.recover.algorithm == "optimise" and self.given.images is None
 
     @field_validator("device")
     @classmethod
-    def _device_is_known(cls, name: str) -> str:
+    def _require_known_device(cls, name: str) -> str:
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", name):
-            raise ValueError(f"'{name}' is no device; use auto, cpu, cuda, cuda:N or mps")
+            raise ValueError(f"'{name}' is not a device; use auto, cpu, cuda, cuda:N or mps")
         return name
 
     @model_validator(mode="after")
-    def _backbones_fit(self) -> Config:
-        made, several = self.recover, set(self.backbone.also) - {self.backbone.name}
+    def _require_compatible_backbones(self) -> Config:
+        recover, more_networks = self.recover, set(self.backbone.also) - {self.backbone.name}
         teachers, networks = len(self.backbone.also_teachers), len(self.backbone.also)
         if teachers not in (0, networks):
             raise ValueError(
                 f"backbone.also_teachers has {teachers} teachers for the {networks} networks of"
                 f" backbone.also; give one for each, or none"
             )
-        if several and made.algorithm == "optimise":
-            if made.emu:
+        if more_networks and recover.algorithm == "optimise":
+            if recover.emu:
                 raise ValueError(
-                    "recover.emu = true moves the statistics of one network, and backbone.also names more;"
+                    "recover.emu = true supports one network, but backbone.also lists more;"
                     " set recover.emu = false"
                 )
-            if made.perturb.steps:
-                raise ValueError("recover.perturb turns one network, and backbone.also names more; empty it")
+            if recover.perturb.steps:
+                raise ValueError(
+                    "recover.perturb supports one network, but backbone.also lists more; empty backbone.also"
+                )
             if self.objective.taps != "bn-conv":
                 raise ValueError(
-                    f"backbone.also takes several networks, whose layers differ; objective.taps ="
-                    f" {self.objective.taps} tells of single layers, so set objective.taps = bn-conv"
+                    f"objective.taps = {self.objective.taps} supports one network, but backbone.also lists"
+                    f" more; set objective.taps = bn-conv"
                 )
-        if made.drop and self.objective.taps != "bn-conv":
-            raise ValueError(
-                "recover.drop leaves out convolutions of objective.taps = bn-conv, and of no others"
-            )
-        if made.group == "class" and self.objective.schedule.per == "round":
+        if recover.drop and self.objective.taps != "bn-conv":
+            raise ValueError("recover.drop needs objective.taps = bn-conv; set that, or recover.drop = 0")
+        if recover.group == "class" and self.objective.schedule.per == "round":
             raise ValueError("recover.group = class has no rounds; set objective.schedule.per = batch")
         return self
 
     @model_validator(mode="after")
-    def _stored_is_used(self) -> Config:
+    def _require_usable_stored_epochs(self) -> Config:
         stored = self.relabel.stored_epochs
         if stored is not None and stored > self.validate_.epochs:
             raise ValueError(

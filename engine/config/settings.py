@@ -1,11 +1,11 @@
-"""Layers of settings merged into one `Config`, with where each value came from.
+"""Resolution of settings: layers merged into one `Config`, with the origin of each value.
 
-Low to high: defaults < protocol < preset < file < environment < flags. A preset or file may say
-`extends:`, and under `protocols:` what holds under one protocol only. Naming a method (`objective:
-sre2l`) puts the method's file, with what it says of the data set in force, below what that layer itself
-says; what presets, files and the environment below it said of the objective is dropped, what the protocol
-says stays.
-Not here: reading YAML (see `yaml_file`), what values are right (see `config`).
+Precedence, low to high: defaults < protocol < preset < file < environment < flags. A preset or file may have
+`extends:`, and `protocols:` with settings that apply under one protocol only.
+A layer that names a method (`objective: sre2l`) inserts the method's file, with its settings for the current
+data set, below itself. The objective of lower presets, files and variables is dropped; that of the protocol
+is kept.
+Not here: reading YAML (see `yaml_io`), which values are valid (see `schema`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from engine.config import Config, yaml_io
-from engine.config.merge import Layer, merge, named, nest, normal, with_method
+from engine.config.merge import Layer, expand_objective_name, insert_method, merge, nest
 from engine.config.messages import format_validation_error, leaves, unknown_name_error
 from engine.config.presets import (
     PROTOCOLS,
@@ -59,13 +59,13 @@ __all__ = [
 ]
 
 DEFAULT_PRESET = "digits"
-#: Environment variables that stand for a key of another name; their values are taken as they are.
+#: Environment variables for keys with another name; their values are plain text, not YAML.
 ENVIRONMENT_NAMES = {"CFM_DATA_ROOT": "data.root", "CFM_TEACHER": "backbone.teacher"}
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration, and for each dotted key the layer that set it (`default` if none did)."""
+    """A configuration, and for each dotted key the label of the layer that set it, or `default`."""
 
     config: Config
     origins: dict[str, str]
@@ -84,19 +84,19 @@ def resolve(
     environ: Mapping[str, str] | None = None,
     label: str = "flag",
 ) -> Resolved:
-    """One checked configuration out of all layers.
+    """Merge all layers into one validated configuration.
 
-    preset: a name. file: a YAML file in a preset's grammar. base: the preset where neither is given; None
-    starts from the defaults of `config`.
-    sets: `key=value` with YAML values. overrides: dotted key → value of a dedicated flag, None meaning
-    not given; they win over `sets`. environ: the process's environment, of which CFM_* is read.
-    label: what origins and messages call those two.
-    Raises UserError("config") naming the key, what is wrong, where it came from and how to mend it.
+    preset: a name. file: a YAML file in the format of a preset. base: the preset if neither is given; None
+    starts from the defaults of `Config`.
+    sets: `key=value` with YAML values. overrides: dotted key → value of a dedicated flag, or None if it is
+    not given; they take precedence over `sets`. environ: the process environment; only CFM_* is read.
+    label: the label of `sets` and `overrides` in origins and messages.
+    Raises UserError("config") with the key, the problem, its origin and how to fix it.
     """
-    above = [*_environment(environ or {}), _flags(sets, overrides or {}, label)]
-    documents = _documents(preset if file or preset else base, file)
-    protocol = _protocol([*(Layer(each.label, each.values) for each in documents), *above])
-    protocols = _protocol_layers(protocol)
+    upper_layers = [*_read_environment(environ or {}), _build_flag_layer(sets, overrides or {}, label)]
+    documents = _load_documents(preset if file or preset else base, file)
+    document_layers = [Layer(each.label, each.values) for each in documents]
+    protocols = _load_protocol_layers(_find_protocol([*document_layers, *upper_layers]))
     layers = list(protocols.values())
     for document in documents:
         layers.append(Layer(document.label, document.values))
@@ -104,10 +104,12 @@ def resolve(
             if name in document.sections:
                 label = f"{document.label}, protocol {name}"
                 layers.append(Layer(label, document.sections[name], protocol=True))
-    return _build(with_method([named(layer) for layer in [*layers, *above]]))
+    layers += upper_layers
+    layers = [replace(layer, values=expand_objective_name(layer.values)) for layer in layers]
+    return _merge_layers(insert_method(layers))
 
 
-def _documents(preset: str | None, file: Path | None) -> list[Document]:
+def _load_documents(preset: str | None, file: Path | None) -> list[Document]:
     if file is None:
         return with_bases(from_preset(preset)) if preset is not None else []
     chain = with_bases(from_file(file))
@@ -116,14 +118,14 @@ def _documents(preset: str | None, file: Path | None) -> list[Document]:
     if any(document.preset for document in chain):
         raise UserError(
             "config",
-            f"{file} extends a preset, and '{preset}' is asked for as well",
-            "Leave out the preset, or the file's `extends:`.",
+            f"{file} extends a preset, but preset '{preset}' is given as well",
+            "Omit the preset, or remove the file's `extends:`.",
         )
     return with_bases(from_preset(preset)) + chain
 
 
-def _protocol(layers: Sequence[Layer]) -> str:
-    """The protocol in force: what the highest layer that names one says."""
+def _find_protocol(layers: Sequence[Layer]) -> str:
+    """Return the protocol that the highest layer names, or the default."""
     for layer in reversed(layers):
         if "protocol" in layer.values:
             name = layer.values["protocol"]
@@ -133,19 +135,19 @@ def _protocol(layers: Sequence[Layer]) -> str:
     return str(Config.model_fields["protocol"].default)
 
 
-def _protocol_layers(name: str) -> dict[str, Layer]:
-    """Protocol name → layer, base first."""
+def _load_protocol_layers(name: str) -> dict[str, Layer]:
+    """Return protocol name → layer for a protocol and all that it extends, base first."""
     chain: dict[str, Layer] = {}
-    following: str | None = name
-    while following is not None:
-        document = from_protocol(following)
-        chain = {following: Layer(document.label, document.values, protocol=True), **chain}
-        following = document.extends
+    next_name: str | None = name
+    while next_name is not None:
+        document = from_protocol(next_name)
+        chain = {next_name: Layer(document.label, document.values, protocol=True), **chain}
+        next_name = document.extends
     return chain
 
 
-def _environment(environ: Mapping[str, str]) -> list[Layer]:
-    """One layer for each CFM_* variable that is a setting: CFM_OBJECTIVE__BETA is objective.beta."""
+def _read_environment(environ: Mapping[str, str]) -> list[Layer]:
+    """Return one layer per CFM_* variable that is a setting: CFM_OBJECTIVE__BETA is objective.beta."""
     layers = []
     for variable in sorted(name for name in environ if name.startswith("CFM_")):
         text = environ[variable]
@@ -155,8 +157,8 @@ def _environment(environ: Mapping[str, str]) -> list[Layer]:
         path = variable[4:].lower().replace("__", ".")
         top = path.split(".")[0]
         if "." not in path and top not in _TOP_KEYS:
-            _refuse_misspelt(variable)
-            continue  # the program's own variables (CFM_CACHE, …) are no settings
+            _refuse_misspelled(variable)
+            continue  # other variables of the program, such as CFM_CACHE, are not settings
         value = yaml_io.parse(text, f"environment {variable}")
         layers.append(Layer(f"environment {variable}", nest(path, value)))
     return layers
@@ -165,55 +167,58 @@ def _environment(environ: Mapping[str, str]) -> list[Layer]:
 _TOP_KEYS = {path.split(".")[0] for path in leaves(Config)}
 
 
-def _refuse_misspelt(variable: str) -> None:
+def _refuse_misspelled(variable: str) -> None:
+    """Raise UserError("config") if a variable is not a setting, but similar to the name of one."""
     names = ["CFM_" + path.upper().replace(".", "__") for path in leaves(Config)]
     for name in names:
         if variable == name.replace("__", "_"):
             raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {name}?")
-    short = [name for name in names if "__" not in name] + list(ENVIRONMENT_NAMES)
-    if close := difflib.get_close_matches(variable, short, n=1, cutoff=0.85):
-        raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {close[0]}?")
+    top_level = [name for name in names if "__" not in name] + list(ENVIRONMENT_NAMES)
+    if similar := difflib.get_close_matches(variable, top_level, n=1, cutoff=0.85):
+        raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {similar[0]}?")
 
 
-def _flags(sets: Sequence[str], overrides: Mapping[str, object], label: str) -> Layer:
+def _build_flag_layer(sets: Sequence[str], overrides: Mapping[str, object], label: str) -> Layer:
     values: dict[str, Any] = {}
     for text in sets:
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not all(key.split(".")):
-            raise UserError("config", f"--set {text[:60]!r} is not key=value", "Write --set recover.lr=0.1.")
-        merge(values, normal(nest(key, yaml_io.parse(value, f"--set {key}"))), label, {})
-    for key, given in overrides.items():
-        if given is not None:
-            plain = os.fspath(given) if isinstance(given, os.PathLike) else given
-            merge(values, normal(nest(key, plain)), label, {})
+            raise UserError(
+                "config", f"--set {text[:60]!r} is not key=value", "Write it as --set recover.lr=0.1."
+            )
+        merge(values, expand_objective_name(nest(key, yaml_io.parse(value, f"--set {key}"))), label, {})
+    for key, override in overrides.items():
+        if override is not None:
+            plain = os.fspath(override) if isinstance(override, os.PathLike) else override
+            merge(values, expand_objective_name(nest(key, plain)), label, {})
     return Layer(label, values)
 
 
 # --- merging -------------------------------------------------------------------------------------
 
 
-def _build(layers: Sequence[Layer]) -> Resolved:
+def _merge_layers(layers: Sequence[Layer]) -> Resolved:
     tree = Config().model_dump(mode="json", by_alias=True)
-    said: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for layer in layers:
-        merge(tree, layer.values, layer.label, said)
+        merge(tree, layer.values, layer.label, origins)
     try:
         config = Config.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
-        raise format_validation_error(error, Config, said) from None
+        raise format_validation_error(error, Config, origins) from None
     except (TypeError, ValueError) as error:
         raise UserError(
-            "config", f"a value is no plain data: {error}", "Use numbers, text and lists."
+            "config", f"a value is not plain data: {error}", "Use numbers, text and lists."
         ) from None
-    return Resolved(config, {key: said.get(key, "default") for key in leaves(Config)})
+    return Resolved(config, {key: origins.get(key, "default") for key in leaves(Config)})
 
 
 # --- writing -------------------------------------------------------------------------------------
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Dotted key → plain value, in the order of the tree."""
+    """Return dotted key → plain value for every setting, in the order of the tree."""
     tree = config.model_dump(mode="json", by_alias=True)
     values = {}
     for path in leaves(Config):
@@ -225,12 +230,12 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
-    """YAML that loads again as an equal configuration; with `origins`, each line says its layer."""
-    return _sections(flat(config), origins)
+    """Return YAML that loads as an equal configuration; with `origins`, each line names its layer."""
+    return _format_nested(flat(config), origins)
 
 
-def _sections(values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> str:
-    """Dotted keys, in the order of the tree, as nested YAML."""
+def _format_nested(values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> str:
+    """Return the values of dotted keys, which are in the order of the tree, as nested YAML."""
     lines: list[str] = []
     section: list[str] = []
     for path, value in values.items():
@@ -247,49 +252,52 @@ def _sections(values: Mapping[str, Any], origins: Mapping[str, str] | None = Non
 def changes(
     preset: str | None, config: Config, environ: Mapping[str, str] | None = None
 ) -> dict[str, object]:
-    """What must be set beside a preset to arrive at `config`: dotted key → value, in the tree's order.
+    """Return the settings that turn a preset into `config`: dotted key → value, in the order of the tree.
 
-    preset: None for the defaults of `config`. environ: what holds besides, as in `resolve`. Of what another
-    protocol, method or data set brings along, only what differs is named. Raises UserError as `resolve` does.
+    preset: None for the defaults of `Config`. environ: as in `resolve`. A different protocol, method or data
+    set changes other settings too; those are returned only if they still differ from `config`.
+    Raises UserError as `resolve` does.
     """
     wanted = flat(config)
-    left = flat(resolve(preset=preset, base=None, environ=environ).config)
-    leading = ("protocol", "objective.method", "data.name")  # what brings other settings along
-    first = {key: wanted[key] for key in leading if wanted[key] != left[key]}
-    if first:
+    base = flat(resolve(preset=preset, base=None, environ=environ).config)
+    leading_keys = ("protocol", "objective.method", "data.name")  # these change other settings too
+    leading = {key: wanted[key] for key in leading_keys if wanted[key] != base[key]}
+    if leading:
         try:
-            left = flat(resolve(preset=preset, base=None, overrides=first, environ=environ).config)
-        except UserError:  # what it brings along does not fit the preset's own
-            left = {}
-    return {key: wanted[key] for key in wanted if key in first or key not in left or wanted[key] != left[key]}
+            base = flat(resolve(preset=preset, base=None, overrides=leading, environ=environ).config)
+        except UserError:  # their settings are not compatible with those of the preset
+            base = {}
+    return {
+        key: wanted[key] for key in wanted if key in leading or key not in base or wanted[key] != base[key]
+    }
 
 
 def as_sets(changed: Mapping[str, object]) -> list[str]:
-    """Dotted keys and values as `resolve` and ``--set`` take them: key=value."""
+    """Return dotted keys and values as `key=value` texts, for `resolve` and ``--set``."""
     return [f"{key}={yaml_io.inline(value)}" for key, value in changed.items()]
 
 
 def by_method(resolved: Resolved) -> dict[str, object]:
-    """Dotted key → value of what the method set, for the data set or for all."""
+    """Return dotted key → value for the settings that come from the method's file."""
     values = flat(resolved.config)
     return {key: values[key] for key, origin in resolved.origins.items() if origin.startswith("method ")}
 
 
 def command_line(preset: str, sets: Sequence[str]) -> str:
-    """The ``cfm run`` command of a preset and ``key=value`` texts, quoted for a shell."""
+    """Return the ``cfm run`` command for a preset and ``key=value`` texts, quoted for a shell."""
     return shlex.join(
         ["cfm", "run", "--preset", preset, *(word for text in sets for word in ("--set", text))]
     )
 
 
 def as_preset(name: str, preset: str, config: Config, description: str = "") -> str:
-    """The text of a preset `name` that means `config` and extends `preset`, for `save_preset`.
+    """Return the text of a preset that extends `preset` and resolves to `config`, for `save_preset`.
 
-    One that replaces itself extends what it extended before.
+    name: of the new preset. If it equals `preset`, the new text extends what that preset extends.
     """
     base: str | None = preset
     if preset == name:
         base = from_preset(preset).extends
         base = None if base is None or base.endswith((".yaml", ".yml")) else base
-    said = {"description": description, "extends": base}
-    return _sections({key: value for key, value in said.items() if value} | changes(base, config))
+    header = {"description": description, "extends": base}
+    return _format_nested({key: value for key, value in header.items() if value} | changes(base, config))

@@ -1,8 +1,8 @@
-"""YAML as people mean it: the core schema of YAML 1.2, bounded, with the line of every mistake.
+"""Safe YAML input and output: the core schema of YAML 1.2, with size limits and line numbers in errors.
 
-`1e-3` is a number and `1:30` is not; anchors, aliases, tags and repeated keys are refused, so a file
-cannot grow in memory, run code or contradict itself. `true`, `yes` and `on` are the same.
-Not here: what the keys mean (see `settings`).
+`1e-3` is a number and `1:30` is not; `true`, `yes` and `on` are the same. Anchors, aliases, tags and repeated
+keys are errors, so a file cannot expand in memory, execute code or contradict itself.
+Not here: the meaning of the keys (see `settings`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from engine.errors import UserError
 
 MAX_BYTES = 100_000
 MAX_DEPTH = 16
-MAX_DIGITS = 40  #: of one whole number
+MAX_DIGITS = 40  #: of an integer
 _TAG = "tag:yaml.org,2002:"
 
 
 class _Core(BaseResolver):
-    """Which plain scalars are more than text."""
+    """The plain scalars that are not text: null, booleans and numbers."""
 
 
 _Core.add_implicit_resolver(_TAG + "null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
@@ -53,7 +53,7 @@ _Core.add_implicit_resolver(
 
 
 class _Loader(Reader, Scanner, Parser, Composer, SafeConstructor, _Core):
-    """Safe loading of plain data."""
+    """A loader that constructs only plain data."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -65,10 +65,10 @@ class _Loader(Reader, Scanner, Parser, Composer, SafeConstructor, _Core):
         self.depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases and deep nesting before anything is built from them."""
+        """Raise an error on anchors, aliases and deep nesting before anything is constructed from them."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            _refuse("anchors and aliases are not used here; write the value out", event.start_mark)
+            _refuse("anchors and aliases are not supported; write the value in full", event.start_mark)
         if self.depth >= MAX_DEPTH:
             _refuse(f"nested deeper than {MAX_DEPTH} levels", event.start_mark)
         self.depth += 1
@@ -76,61 +76,63 @@ class _Loader(Reader, Scanner, Parser, Composer, SafeConstructor, _Core):
         self.depth -= 1
         return node
 
-    def plain_mapping(self, node: Any) -> dict[str, Any]:
-        """A mapping whose keys are text and come once."""
+    def build_dict(self, node: Any) -> dict[str, Any]:
+        """Return a mapping with distinct text keys."""
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 _refuse(f"the key {key!r} is not text", key_node.start_mark)
             if key in values:
-                _refuse(f"the key '{key}' comes twice", key_node.start_mark)
+                _refuse(f"the key '{key}' is repeated", key_node.start_mark)
             values[key] = self.construct_object(value_node, deep=True)
         return values
 
-    def words(self, node: Any) -> str:
-        """Text; an escape such as `\\ud800` is not half a character."""
+    def build_text(self, node: Any) -> str:
+        """Return text without surrogates, which escapes such as `\\ud800` produce."""
         text = str(self.construct_scalar(node))
         if any("\ud800" <= character <= "\udfff" for character in text):
-            _refuse("half a character (a surrogate) stands in the text", node.start_mark)
+            _refuse("half a character (a surrogate) in the text", node.start_mark)
         return text
 
-    def plain_sequence(self, node: Any) -> list[Any]:
-        """A list of plain data."""
+    def build_list(self, node: Any) -> list[Any]:
+        """Return a list of plain data."""
         return [self.construct_object(child, deep=True) for child in node.value]
 
-    def number(self, node: Any) -> int:
-        """A whole number in decimal digits: no octal, no base 60."""
+    def build_int(self, node: Any) -> int:
+        """Return an integer in decimal digits; octal and base 60 are not supported."""
         if len(node.value) > MAX_DIGITS or not re.fullmatch(r"[-+]?[0-9]+", node.value):
-            _refuse(f"'{node.value[:20]}…' is no sensible whole number", node.start_mark)
+            _refuse(
+                f"'{node.value[:20]}…' is not a whole number of at most {MAX_DIGITS} digits", node.start_mark
+            )
         return int(node.value)
 
-    def real(self, node: Any) -> float:
-        """A floating-point number, `1e-3` among them."""
+    def build_float(self, node: Any) -> float:
+        """Return a floating-point number, such as `1e-3`."""
         try:
             return float(node.value.replace(".inf", "inf").replace(".nan", "nan"))
         except ValueError:
-            _refuse(f"'{node.value[:20]}' is no number", node.start_mark)
+            _refuse(f"'{node.value[:20]}' is not a number", node.start_mark)
 
     def refuse_tag(self, node: Any) -> None:
-        """Any tag beyond the plain kinds."""
+        """Raise an error on any tag other than those of plain data."""
         _refuse(f"the tag '{node.tag.replace(_TAG, '!!')}' is not allowed", node.start_mark)
 
 
-_Loader.yaml_constructors = {  # nothing else is ever built
+_Loader.yaml_constructors = {  # no other types can be constructed
     _TAG + "null": SafeConstructor.construct_yaml_null,
     _TAG + "bool": SafeConstructor.construct_yaml_bool,
-    _TAG + "str": _Loader.words,
-    _TAG + "int": _Loader.number,
-    _TAG + "float": _Loader.real,
-    _TAG + "seq": _Loader.plain_sequence,
-    _TAG + "map": _Loader.plain_mapping,
+    _TAG + "str": _Loader.build_text,
+    _TAG + "int": _Loader.build_int,
+    _TAG + "float": _Loader.build_float,
+    _TAG + "seq": _Loader.build_list,
+    _TAG + "map": _Loader.build_dict,
     None: _Loader.refuse_tag,
 }
 
 
 class _Dumper(Emitter, Serializer, SafeRepresenter, _Core):
-    """Writes what `_Loader` reads back as the same values."""
+    """A dumper whose output `_Loader` reads as equal values."""
 
     def __init__(self, stream: Any, **options: Any) -> None:
         Emitter.__init__(self, stream, width=1_000_000, allow_unicode=True)
@@ -142,13 +144,13 @@ class _Dumper(Emitter, Serializer, SafeRepresenter, _Core):
         """Never write anchors."""
         return True
 
-    def text(self, value: str) -> Any:
-        """Text on one line, quoted where it would be read as something else."""
+    def represent_text(self, value: str) -> Any:
+        """Write text on one line, with quotes if it would be read as something else."""
         style = None if value.isprintable() else '"'
         return self.represent_scalar(_TAG + "str", value, style=style)
 
 
-_Dumper.add_representer(str, _Dumper.text)
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def _refuse(problem: str, mark: Any) -> NoReturn:
@@ -156,60 +158,68 @@ def _refuse(problem: str, mark: Any) -> NoReturn:
 
 
 def parse(text: str, where: str) -> Any:
-    """The plain data that `text` says (None, bool, int, float, str, list, dict with text keys).
+    """Return the plain data in `text`: None, bool, int, float, str, list, or dict with text keys.
 
-    where: how messages name the text. Raises UserError("config") with the line of what is wrong.
+    where: the name of the text in messages. Raises UserError("config") with the line of the error.
     """
     if len(text) > MAX_BYTES:
-        raise UserError("config", f"{where} is larger than {MAX_BYTES} bytes", "Is it the right text?")
+        raise UserError(
+            "config", f"{where} is larger than {MAX_BYTES} bytes", "Check that it is the right text."
+        )
     try:
         loader = _Loader(text)
         return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" line {mark.line + 1}" if mark is not None else ""
-        problem = error.problem or error.context or "not understood"
+        problem = error.problem or error.context or "invalid YAML"
         raise UserError(
-            "config", f"{where}{line}: {problem}", "Mend the YAML there; indentation and quotes matter."
+            "config", f"{where}{line}: {problem}", "Correct the YAML; check indentation and quotes."
         ) from None
     except (ValueError, OverflowError):
         line = f" line {loader.line + 1}"
-        raise UserError("config", f"{where}{line}: an escape stands for no character", "Mend it.") from None
+        raise UserError(
+            "config", f"{where}{line}: an escape sequence is not a character", "Correct it."
+        ) from None
     except yaml.YAMLError as error:
         problem = str(getattr(error, "reason", error))
         raise UserError("config", f"{where}: {problem}", "Write it as plain UTF-8 text.") from None
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping in the YAML file at `path`; an empty file is an empty mapping.
+    """Return the mapping in a YAML file; an empty file gives an empty mapping.
 
-    Raises UserError("config") if it is missing, unreadable, too large, no YAML or no mapping.
+    Raises UserError("config") if the file is missing, unreadable, too large, not YAML or not a mapping.
     """
     if not os.path.isfile(path):
-        found = "is a folder" if os.path.isdir(path) else "does not exist, or is no plain file"
-        raise UserError("config", f"{path} {found}", "Give the path of a YAML file.")
+        problem = "is a folder" if os.path.isdir(path) else "does not exist, or is not a regular file"
+        raise UserError("config", f"{path} {problem}", "Give the path of a YAML file.")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise UserError("config", f"{path} is larger than {MAX_BYTES} bytes", "Is it the right file?")
+            raise UserError(
+                "config", f"{path} is larger than {MAX_BYTES} bytes", "Check that it is the right file."
+            )
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UserError("config", f"{path} line {line}: not UTF-8 text", "Is it the right file?") from None
+        raise UserError(
+            "config", f"{path} line {line}: not UTF-8 text", "Check that it is the right file."
+        ) from None
     except OSError as error:
         raise UserError(
-            "config", f"{path} cannot be read: {error.strerror}", "Mend its permissions."
+            "config", f"{path} cannot be read: {error.strerror}", "Check its permissions."
         ) from None
     values = parse(text, str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError("config", f"{path} holds no keys", "Write `key: value` lines, as presets do.")
+        raise UserError("config", f"{path} contains no keys", "Write `key: value` lines, as presets do.")
     return values
 
 
 def inline(value: Any) -> str:
-    """`value` as YAML on one line."""
+    """Return a value as YAML on one line."""
     text: str = yaml.dump(value, Dumper=_Dumper)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -1,7 +1,7 @@
-"""Labelled real images: found on disk, decoded once, served in batches.
+"""Labelled real images: located on disk, decoded once, served in batches.
 
-`load` gives both splits of a set; `ImageSet` is what stages read. They load torch when they are first asked
-for; finding sets needs none.
+`load` returns both splits of a data set; stages read `ImageSet`. The names below are imported on first
+access, because they need torch and the modules that locate data sets do not.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
-"""Replayable random views of images: patches, crop, flip and roll as two small matrix products.
+"""Reproducible random views of images: patches, crop, flip and roll as two small matrix products.
 
-A view of an image X is R·X·Wᵀ, where R resamples rows and W columns. Shuffling patches, cropping with
-bilinear resizing, mirroring, padding and cyclic shifts are all such matrices, so one differentiable and
-deterministic product serves recovery, students and teachers on every device.
+A view of an image X is R·X·Wᵀ, where R resamples rows and W resamples columns. Patch shuffling, cropping
+with bilinear resizing, mirroring, padding and cyclic shifts all have this form, so recovery, students and
+teachers share one differentiable, deterministic product on every device.
 
 Legend: M images, C channels, H = W = size pixels, N images of a set, P patches.
 Source: RandomResizedCrop, RandomCrop and HorizontalFlip as in torchvision; CutMix (Yun et al. 2019).
@@ -22,17 +22,17 @@ from engine.config import Views
 from engine.device import upload
 
 ASPECT = (3 / 4, 4 / 3)
-TRIES = 10
+TRIES = 10  # as in torchvision
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for M images of size×size pixels; enough to replay the views.
+    """Random parameters of views of M images of size×size pixels; enough to reproduce the views.
 
-    boxes_M4: top, left, height, width of each crop in pixels (may stick out of the image: black).
-    flip_M: mirrored left-right. roll_M2: cyclic shift down and right, in pixels, after the crop.
-    M = 1 stands for one draw that a whole batch shares. source_M2S: where patches are shuffled, which row,
-    and which column, stands at each place before the crop.
+    boxes_M4: top, left, height, width of each crop in pixels; pixels outside the image are black.
+    flip_M: whether to mirror left-right. roll_M2: cyclic shift down and right, in pixels, after the crop.
+    source_M2S: the source row and the source column at each position after patches are shuffled, which
+    precedes the crop; None without shuffling. With M = 1, a whole batch shares one draw.
     """
 
     boxes_M4: NDArray[np.int64]
@@ -42,38 +42,41 @@ class Draw:
     source_M2S: NDArray[np.int64] | None = None
 
     def take(self, indices: NDArray[np.int64]) -> Draw:
-        """The draws of some of the images."""
+        """Return the draws of the images at `indices`."""
         flip_M, roll_M2 = self.flip_M[indices], self.roll_M2[indices]
         source_M2S = None if self.source_M2S is None else self.source_M2S[indices]
         return Draw(self.boxes_M4[indices], flip_M, roll_M2, self.size, source_M2S)
 
 
 def draw(views: Views, size: int, count: int, rng: np.random.Generator, *, shared: bool = False) -> Draw:
-    """Draw `count` views of size×size images, or one that they all share."""
+    """Draw the parameters of `count` views of size×size images, or of one view that all images share."""
     count = 1 if shared else count
     if views.crop_scale is not None:
-        boxes_M4 = _resized_crops(views.crop_scale, size, count, rng)
+        boxes_M4 = _sample_resized_crops(views.crop_scale, size, count, rng)
     else:
         corner_M2 = rng.integers(-views.padding, views.padding + 1, (count, 2))
         boxes_M4 = np.concatenate([corner_M2, np.full((count, 2), size)], axis=1)
     flip_M = rng.random(count) < 0.5 if views.flip else np.zeros(count, dtype=bool)
     roll_M2 = rng.integers(0, views.roll + 1, (count, 2))
-    source_M2S = _shuffled(views.patches, size, count, rng) if views.patches > 1 else None
+    source_M2S = _shuffle_patches(views.patches, size, count, rng) if views.patches > 1 else None
     return Draw(boxes_M4, flip_M, roll_M2, size, source_M2S)
 
 
-def _shuffled(patches: int, size: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows and columns cut into so many strips, the last with what is left over, in another order each."""
+def _shuffle_patches(patches: int, size: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return source rows and columns (count, 2, size) that permute `patches` strips of each.
+
+    The last strip also has the remainder of size / patches.
+    """
     strips = np.split(np.arange(size), size // patches * np.arange(1, patches))
     order_M2P = rng.permuted(np.tile(np.arange(patches), (count, 2, 1)), axis=2)
-    lines = [[np.concatenate([strips[p] for p in line]) for line in lines] for lines in order_M2P]
-    return np.array(lines, dtype=np.int64).reshape(count, 2, size)
+    source_M2S = [[np.concatenate([strips[p] for p in order]) for order in pair] for pair in order_M2P]
+    return np.array(source_M2S, dtype=np.int64).reshape(count, 2, size)
 
 
-def _resized_crops(
+def _sample_resized_crops(
     scale: tuple[float, float], size: int, count: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Boxes of RandomResizedCrop: the first of ten tries that fits, else the whole image."""
+    """Sample boxes as RandomResizedCrop: the first of ten tries that fits, else the whole image."""
     area_MT = size * size * rng.uniform(*scale, (count, TRIES))
     ratio_MT = np.exp(rng.uniform(np.log(ASPECT[0]), np.log(ASPECT[1]), (count, TRIES)))
     width_MT = np.rint(np.sqrt(area_MT * ratio_MT)).astype(np.int64)
@@ -89,35 +92,36 @@ def _resized_crops(
     return np.stack([top_M, left_M, height_M, width_M], axis=1)
 
 
-def apply(drawn: Draw, x_MCHW: Tensor) -> Tensor:
-    """The views of a batch, shape (M, C, H, W); differentiable in the images.
+def apply(draw: Draw, x_MCHW: Tensor) -> Tensor:
+    """Return the views of a batch, shape (M, C, H, W); differentiable with respect to the images.
 
-    `drawn` holds one draw for each image, or a single one for all.
+    draw: of M images, or one that all images share.
     """
-    size = drawn.size
+    size = draw.size
     assert x_MCHW.shape[-1] == x_MCHW.shape[-2] == size, "views are drawn for square images"
-    numbers_M7 = np.column_stack([drawn.boxes_M4, drawn.roll_M2, drawn.flip_M]).astype(np.float32)
+    parameters_M7 = np.column_stack([draw.boxes_M4, draw.roll_M2, draw.flip_M]).astype(np.float32)
     top, left, height, width, down, right, flip = (
-        upload(torch.from_numpy(numbers_M7), x_MCHW.device).unsqueeze(2).unbind(1)
+        upload(torch.from_numpy(parameters_M7), x_MCHW.device).unsqueeze(2).unbind(1)
     )
     output_H = torch.arange(size, device=x_MCHW.device, dtype=torch.float32)
     rows_MH = (output_H - down) % size
     columns_MW = (output_H - right) % size
     columns_MW = torch.where(flip > 0, size - 1 - columns_MW, columns_MW)
-    rows_MHH = _resampling(rows_MH, top, height, output_H).to(x_MCHW.dtype)
-    columns_MWW = _resampling(columns_MW, left, width, output_H).to(x_MCHW.dtype)
-    if drawn.source_M2S is not None:
-        place_M2S = upload(torch.from_numpy(drawn.source_M2S.argsort(axis=2)), x_MCHW.device)
+    rows_MHH = _build_resampling(rows_MH, top, height, output_H).to(x_MCHW.dtype)
+    columns_MWW = _build_resampling(columns_MW, left, width, output_H).to(x_MCHW.dtype)
+    if draw.source_M2S is not None:
+        place_M2S = upload(torch.from_numpy(draw.source_M2S.argsort(axis=2)), x_MCHW.device)
         rows_MHH = rows_MHH.gather(2, place_M2S[:, :1].expand_as(rows_MHH))
         columns_MWW = columns_MWW.gather(2, place_M2S[:, 1:].expand_as(columns_MWW))
     return rows_MHH.unsqueeze(1) @ x_MCHW @ columns_MWW.transpose(1, 2).unsqueeze(1)
 
 
-def _resampling(output_MH: Tensor, start_M1: Tensor, extent_M1: Tensor, pixel_H: Tensor) -> Tensor:
-    """Matrices (M, H, H) that resample [start, start + extent) to H pixels, bilinearly.
+def _build_resampling(output_MH: Tensor, start_M1: Tensor, extent_M1: Tensor, pixel_H: Tensor) -> Tensor:
+    """Return matrices (M, H, H) that resample [start, start + extent) to H pixels bilinearly.
 
-    Half-pixel centres, clamped at the crop's own edge (``interpolate(align_corners=False)``): a pixel
-    weighs one less its distance from where an output pixel falls; outside the image there is none.
+    Pixel centres are at half-integers and positions are clamped at the edges of the crop, as in
+    ``interpolate(align_corners=False)``. The weight of a source pixel is max(0, 1 − distance from the
+    position of the output pixel), so positions outside the image have weight zero.
     """
     source_MH = (output_MH + 0.5) * (extent_M1 / len(pixel_H)) - 0.5
     source_MH = source_MH.clamp(min=0.0).minimum(extent_M1 - 1.0) + start_M1
@@ -126,26 +130,27 @@ def _resampling(output_MH: Tensor, start_M1: Tensor, extent_M1: Tensor, pixel_H:
 
 @dataclass(frozen=True)
 class MixDraw:
-    """CutMix for M images: whose pixels are pasted in, and where.
+    """Random parameters of CutMix for M images.
 
-    partner_M: index of the other image. boxes_M4: top, bottom, left, right of the pasted patch.
+    partner_M: index of the image that the patch comes from. boxes_M4: top, bottom, left, right of the patch.
     """
 
     partner_M: NDArray[np.int64]
     boxes_M4: NDArray[np.int64]
 
     def take(self, indices: NDArray[np.int64]) -> MixDraw:
-        """The draws of some of the images; partners keep their numbers."""
+        """Return the draws of the images at `indices`; partner indices are not renumbered."""
         return MixDraw(self.partner_M[indices], self.boxes_M4[indices])
 
 
 def draw_cutmix(
     size: int, batches: Sequence[NDArray[np.int64]], rng: np.random.Generator, *, shared: bool
 ) -> MixDraw:
-    """CutMix for N images: patches of area 1 − λ with λ ~ Beta(1, 1), centred anywhere.
+    """Draw CutMix parameters for N images: patches of relative area 1 − λ with λ ~ Beta(1, 1).
 
-    batches: the numbers of the images of each batch, together 0 … N − 1. shared: λ, patch and the choice
-    of partners are a batch's own; else each image has a λ and a patch, and a partner from the whole set.
+    batches: indices of the images of each batch, together 0 … N − 1. shared: the images of a batch share
+    λ and the patch, and partners come from the same batch; otherwise each image has its own λ and patch,
+    and a partner from the whole set.
     """
     count = sum(map(len, batches))
     draws = len(batches) if shared else count
@@ -161,9 +166,9 @@ def draw_cutmix(
     return MixDraw(partner_N, boxes_N4)
 
 
-def cutmix(drawn: MixDraw, x_MCHW: Tensor, partner_MCHW: Tensor) -> Tensor:
-    """Paste each patch of `partner_MCHW` into its image of `x_MCHW`."""
-    boxes_M4 = upload(torch.from_numpy(drawn.boxes_M4), x_MCHW.device)
+def cutmix(draw: MixDraw, x_MCHW: Tensor, partner_MCHW: Tensor) -> Tensor:
+    """Return `x_MCHW` with the patch of each image replaced by that of `partner_MCHW`."""
+    boxes_M4 = upload(torch.from_numpy(draw.boxes_M4), x_MCHW.device)
     top, bottom, left, right = boxes_M4[:, :, None].unbind(1)
     y_H = torch.arange(x_MCHW.shape[2], device=x_MCHW.device)
     x_W = torch.arange(x_MCHW.shape[3], device=x_MCHW.device)

@@ -1,7 +1,7 @@
-"""Decoded pixels, kept as one memory-mapped array a split, so that files are decoded only once.
+"""Cache of decoded pixels: one memory-mapped array per split, so that files are decoded only once.
 
-An entry is a folder named by a digest of everything that determines it. It is written under another
-name, fsynced and renamed: whatever has the right name is whole.
+An entry is a folder named by a digest of everything that determines its content. It is written under a
+temporary name, fsynced and renamed, so a folder with the final name is always complete.
 
 Legend: N images, C channels, S side.
 """
@@ -30,97 +30,105 @@ from engine.store.files import guarded, make_folder, rename, write
 from engine.store.json_file import read_json, write_json
 
 Array = np.ndarray[Any, Any]
-FORMAT = 1  # of an entry; another number never finds the old ones
+FORMAT = 1  # version of the entry format; part of every entry name, so old entries are ignored
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a split is decoded to: channels C and side S."""
+    """Channels C and side S of decoded images."""
 
     channels: int
     size: int
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """One split as it stands in the cache.
+class DecodedSplit:
+    """A cache entry: one decoded split.
 
-    pixels: uint8 (N, C, S, S), read-only; None if they were not kept. sums_N2C: see `channel_sums`.
-    kept: index of each image among the split's pictures. bad: (index, name, why) of the unreadable.
-    resolutions: (width, height) of the files and how many have it. digest: SHA-256 of the pixels.
+    pixels: uint8 (N, C, S, S), read-only; None if the entry was written without pixels.
+    sums_N2C: see `channel_sums`. indices_N: index of each image among the split's pictures.
+    bad: (index, name, reason) of each unreadable picture. resolutions: number of files of each
+    (width, height). digest: SHA-256 of the pixels.
     """
 
     shape: Shape
     pixels: Array | None
     sums_N2C: Array
-    kept: Array
+    indices_N: Array
     bad: tuple[tuple[int, str, str], ...]
     resolutions: dict[tuple[int, int], int]
     digest: str
 
 
 def mean_std(sums_N2C: Array, size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel mean and standard deviation, in [0, 1] units, of images of size×size pixels."""
+    """Return the per-channel mean and standard deviation, in [0, 1] units, of size×size images.
+
+    sums_N2C: see `channel_sums`.
+    """
     mean, square = sums_N2C.sum(axis=0) / max(len(sums_N2C) * size**2, 1)
     std = np.sqrt(np.maximum(square - mean**2, 0.0))
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
 def channel_sums(pixels_MCSS: Array) -> Array:
-    """Of each image and channel, the sum of the values and that of their squares: int64 (M, 2, C)."""
+    """Return the sum of the values and of their squares per image and channel: int64 (M, 2, C)."""
     values_MCP = pixels_MCSS.reshape(*pixels_MCSS.shape[:2], -1).astype(np.int64)
     return np.stack([values_MCP.sum(axis=2), (values_MCP**2).sum(axis=2)], axis=1)
 
 
-def key(*parts: object) -> str:
-    """The name of an entry that is determined by `parts`."""
+def entry_name(*parts: object) -> str:
+    """Return the name of the entry that `parts` (JSON-serialisable) determine."""
     return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()[:32]
 
 
-def remembered(name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The small JSON document `name`, computed if it is not there. Raises UserError("disk")."""
+def load_or_compute_json(name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the cached JSON document `name`; compute and write it if it is missing or unreadable.
+
+    Raises UserError("disk") if the cache cannot be written.
+    """
     root = default_folder()
     path = root / "images" / f"{name}.json"
     try:
         return read_json(path)
     except UserError:
-        found = compute()
+        document = compute()
         make_folder(path.parent, ELSEWHERE)
-        write_json(path, found, ELSEWHERE)
-        return found
+        write_json(path, document, ELSEWHERE)
+        return document
 
 
-def decoded(
+def load_or_write_entry(
     name: str,
     shape: Shape,
     produce: Callable[[], Iterator[Chunk]],
-    title: Callable[[int], str],
+    picture_name: Callable[[int], str],
     keep_pixels: bool = True,
-) -> Decoded:
-    """The entry `name`, written from what `produce` decodes if it is not there.
+) -> DecodedSplit:
+    """Return the cache entry `name`; write it from the chunks of `produce` if it is missing or damaged.
 
-    title: what messages call picture i. keep_pixels: False, all but the pixels is remembered.
+    picture_name: returns the name of picture i for messages. keep_pixels: whether to store the pixels
+    beside the sums and metadata.
     Raises UserError("disk") if the cache cannot be written.
     """
     root = default_folder()
     folder = root / "images" / name
-    if (found := _read(folder)) is not None:
-        return found
+    if (entry := _read_entry(folder)) is not None:
+        return entry
     with guarded(root, hint=ELSEWHERE):
         make_folder(folder.parent, ELSEWHERE)
         with FileLock(folder.with_suffix(".lock")):
-            if (found := _read(folder)) is None:
-                _write(folder, shape, produce, title, keep_pixels)
-                found = _read(folder)
-    assert found is not None
-    return found
+            if (entry := _read_entry(folder)) is None:
+                _write_entry(folder, shape, produce, picture_name, keep_pixels)
+                entry = _read_entry(folder)
+    assert entry is not None
+    return entry
 
 
-def _write(
+def _write_entry(
     folder: Path,
     shape: Shape,
     produce: Callable[[], Iterator[Chunk]],
-    title: Callable[[int], str],
+    picture_name: Callable[[int], str],
     keep_pixels: bool,
 ) -> None:
     draft = folder.with_suffix(".draft")
@@ -129,22 +137,22 @@ def _write(
     draft.mkdir()
     try:
         with open(draft / "pixels.u8", "wb") as file:
-            sums, about = _drain(produce(), shape, title, file if keep_pixels else None)
+            sums, metadata = _write_chunks(produce(), shape, picture_name, file if keep_pixels else None)
             _flush(file)
         table = BytesIO()
         np.save(table, sums)
         write(draft / "sums.npy", table.getbuffer(), hint=ELSEWHERE)
-        write_json(draft / "about.json", about, ELSEWHERE)
+        write_json(draft / "about.json", metadata, ELSEWHERE)
         rename(draft, folder, ELSEWHERE)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
-def _drain(
-    chunks: Iterator[Chunk], shape: Shape, title: Callable[[int], str], file: IO[bytes] | None
+def _write_chunks(
+    chunks: Iterator[Chunk], shape: Shape, picture_name: Callable[[int], str], file: IO[bytes] | None
 ) -> tuple[Array, dict[str, Any]]:
-    """Pass all chunks on to `file`; returns the images' sums, and what else an entry tells."""
+    """Write the pixels of all chunks to `file`, if any; return the images' sums and the entry's metadata."""
     digest = hashlib.sha256()
     sums = [np.zeros((0, 2, shape.channels), np.int64)]
     bad: list[tuple[int, str, str]] = []
@@ -155,9 +163,9 @@ def _drain(
         if file is not None:
             file.write(data)
         sums.append(channel_sums(chunk.pixels_MCSS))
-        bad += [(index, title(index), why) for index, why in chunk.bad]
+        bad += [(index, picture_name(index), reason) for index, reason in chunk.bad]
         resolutions.update(chunk.resolutions)
-    about = {
+    metadata = {
         "images": sum(map(len, sums)),
         "channels": shape.channels,
         "size": shape.size,
@@ -166,7 +174,7 @@ def _drain(
         "resolutions": [[*size, count] for size, count in sorted(resolutions.items())],
         "digest": digest.hexdigest(),
     }
-    return np.concatenate(sums), about
+    return np.concatenate(sums), metadata
 
 
 def _flush(file: IO[Any]) -> None:
@@ -174,28 +182,27 @@ def _flush(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
-def _read(folder: Path) -> Decoded | None:
-    """The entry, or None if there is none or its files do not fit each other."""
+def _read_entry(folder: Path) -> DecodedSplit | None:
+    """Return the entry in `folder`; None if it is missing or damaged."""
     try:
-        about = read_json(folder / "about.json")
-        shape = Shape(about["channels"], about["size"])
-        count = about["images"]
+        metadata = read_json(folder / "about.json")
+        shape = Shape(metadata["channels"], metadata["size"])
+        count = metadata["images"]
         sums_N2C = np.load(folder / "sums.npy")
         if sums_N2C.shape != (count, 2, shape.channels):
             return None
-        size = (count if about["pixels"] else 0, shape.channels, shape.size, shape.size)
-        if (folder / "pixels.u8").stat().st_size != math.prod(size):
+        shape_NCSS = (count if metadata["pixels"] else 0, shape.channels, shape.size, shape.size)
+        if (folder / "pixels.u8").stat().st_size != math.prod(shape_NCSS):
             return None
-        pixels = _mapped(folder / "pixels.u8", size)
+        if math.prod(shape_NCSS) == 0:  # an empty file cannot be mapped
+            pixels: Array = np.zeros(shape_NCSS, dtype=np.uint8)
+        else:
+            pixels = np.memmap(folder / "pixels.u8", dtype=np.uint8, mode="r", shape=shape_NCSS)
     except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError):
         return None
-    bad = tuple((int(index), str(name), str(why)) for index, name, why in about["bad"])
-    kept = np.setdiff1d(np.arange(count + len(bad)), [index for index, _, _ in bad])
-    sizes = {(width, height): number for width, height, number in about["resolutions"]}
-    return Decoded(shape, pixels if about["pixels"] else None, sums_N2C, kept, bad, sizes, about["digest"])
-
-
-def _mapped(path: Path, shape: tuple[int, ...]) -> Array:
-    if math.prod(shape) == 0:
-        return np.zeros(shape, dtype=np.uint8)
-    return np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
+    bad = tuple((int(index), str(name), str(reason)) for index, name, reason in metadata["bad"])
+    indices_N = np.setdiff1d(np.arange(count + len(bad)), [index for index, _, _ in bad])
+    sizes = {(width, height): number for width, height, number in metadata["resolutions"]}
+    return DecodedSplit(
+        shape, pixels if metadata["pixels"] else None, sums_N2C, indices_N, bad, sizes, metadata["digest"]
+    )

@@ -1,7 +1,7 @@
-"""What is known beforehand about named data sets: normalisation, size, folder names, download.
+"""Catalogue of named data sets: normalisation, size, folder names, download.
 
-Sources: per-channel mean and standard deviation of the training sets, in [0, 1] units; archives and MD5
-sums as their makers publish them.
+Means and standard deviations are those of the training sets per channel, in [0, 1] units. Archive addresses
+and MD5 sums are the official ones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Archive:
-    """A download. folder: the one top folder that it unpacks to; bytes: about, for a person."""
+    """A downloadable archive. folder: its only top-level folder; bytes: approximate size."""
 
     url: str
     md5: str
@@ -20,16 +20,16 @@ class Archive:
 
     @property
     def file(self) -> str:
-        """Name of the archive file."""
+        """File name of the archive."""
         return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
 class Known:
-    """A named set. folders: names under which it lies below a data root, the usual one first.
+    """A named data set. folders: its possible names below a data root, the usual one first.
 
-    size: pixels unless the settings say otherwise. mean, std: None, computed from the training set.
-    classes, images: of the whole training set, for a person; note: how to come by it.
+    size: default side in pixels. mean, std: if None, they are computed from the training set.
+    classes, images: of the whole training set. note: how to obtain it.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What a data set on disk holds, and what is wrong with it: every picture is read once."""
+"""Report what a data set on disk contains and which pictures are unreadable; every picture is read."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from engine import config
 from engine.data import digits
-from engine.data.cache import Decoded, Shape, channel_sums, mean_std
+from engine.data.cache import DecodedSplit, Shape, channel_sums, mean_std
 from engine.data.catalogue import DIGITS_SIZE
 from engine.data.decode import Progress
 from engine.data.finding import find
-from engine.data.loading import decoded, is_streamed, normalisation_of, shape_of
+from engine.data.loading import choose_normalisation, decide_shape, is_streamed, load_or_decode
 from engine.data.pictures import Pictures
-from engine.data.splitting import stratified
+from engine.data.splitting import split_stratified
 
 Array = np.ndarray[Any, Any]
 
@@ -23,17 +23,17 @@ Array = np.ndarray[Any, Any]
 def check(
     settings: config.Data, root: Path | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """A report as JSON-serialisable data; its keys are those of `cfm data check --json`.
+    """Return a JSON-serialisable report with the keys of `cfm data check --json`.
 
-    Unreadable pictures are listed, not refused. Raises UserError where there is nothing to report on.
+    Unreadable pictures are listed instead of raising. Raises UserError("data") if the set is missing.
     """
     if settings.name == "digits":
         return _check_digits(settings)
-    found = find(settings, root)
-    shape = shape_of(settings, found, progress)
-    splits = {"train": found.train, **({} if found.test is None else {"test": found.test})}
-    entries = {name: _entry(settings, pictures, shape, progress) for name, pictures in splits.items()}
-    labels = {name: pictures.labels_N[entries[name].kept] for name, pictures in splits.items()}
+    source = find(settings, root)
+    shape = decide_shape(settings, source, progress)
+    splits = {"train": source.train, **({} if source.test is None else {"test": source.test})}
+    entries = {name: _load_entry(settings, pictures, shape, progress) for name, pictures in splits.items()}
+    labels = {name: pictures.labels_N[entries[name].indices_N] for name, pictures in splits.items()}
     unreadable = [
         {"split": name, "file": file, "reason": reason}
         for name, entry in entries.items()
@@ -41,26 +41,30 @@ def check(
     ]
     return {
         "name": settings.name,
-        "path": str(found.path),
-        "layout": found.layout,
-        **_images(settings, found.classes, shape, entries["train"].sums_N2C),
-        "streamed": is_streamed(settings.name, len(found.train), shape),
-        "splits": _splits(settings, labels, found.classes),
-        "resolutions": _resolutions(entries),
+        "path": str(source.path),
+        "layout": source.layout,
+        **_describe_images(settings, source.classes, shape, entries["train"].sums_N2C),
+        "streamed": is_streamed(settings.name, len(source.train), shape),
+        "splits": _describe_splits(settings, labels, source.classes),
+        "resolutions": _count_resolutions(entries),
         "unreadable": unreadable,
         "ok": not unreadable,
     }
 
 
-def _entry(settings: config.Data, pictures: Pictures, shape: Shape, progress: Progress | None) -> Decoded:
-    keep = not is_streamed(settings.name, len(pictures), shape)
-    return decoded(pictures, shape, progress, keep_pixels=keep)
+def _load_entry(
+    settings: config.Data, pictures: Pictures, shape: Shape, progress: Progress | None
+) -> DecodedSplit:
+    keep_pixels = not is_streamed(settings.name, len(pictures), shape)
+    return load_or_decode(pictures, shape, progress, keep_pixels)
 
 
-def _images(settings: config.Data, classes: tuple[str, ...], shape: Shape, sums_N2C: Array) -> dict[str, Any]:
-    """What the images are, and how they are normalised."""
+def _describe_images(
+    settings: config.Data, classes: tuple[str, ...], shape: Shape, sums_N2C: Array
+) -> dict[str, Any]:
+    """Describe classes, image shape and normalisation."""
     measured = mean_std(sums_N2C, shape.size)
-    mean, std = normalisation_of(settings, shape.channels, lambda: measured)
+    mean, std = choose_normalisation(settings, shape.channels, lambda: measured)
     return {
         "classes": len(classes),
         "class_names": list(classes),
@@ -72,11 +76,13 @@ def _images(settings: config.Data, classes: tuple[str, ...], shape: Shape, sums_
     }
 
 
-def _splits(settings: config.Data, labels: dict[str, Array], classes: tuple[str, ...]) -> dict[str, Any]:
-    """Counts of each split; without a test split, of what would be held out."""
+def _describe_splits(
+    settings: config.Data, labels: dict[str, Array], classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Count the images of each split; without a test split, of those that would be held out."""
     held_out = "test" not in labels and bool(np.bincount(labels["train"], minlength=len(classes)).min() > 1)
     if held_out:
-        keep, held = stratified(labels["train"], settings.holdout, classes)
+        keep, held = split_stratified(labels["train"], settings.holdout, classes)
         labels = {"train": labels["train"][keep], "test": labels["train"][held]}
     report = {}
     for name, labels_N in labels.items():
@@ -90,27 +96,27 @@ def _splits(settings: config.Data, labels: dict[str, Array], classes: tuple[str,
     return report
 
 
-def _resolutions(entries: dict[str, Decoded]) -> list[dict[str, int]]:
-    """Of the files as they are, the commonest first."""
+def _count_resolutions(entries: dict[str, DecodedSplit]) -> list[dict[str, int]]:
+    """Count the original resolutions of all files, the most frequent first."""
     total: dict[tuple[int, int], int] = {}
     for entry in entries.values():
         for size, count in entry.resolutions.items():
             total[size] = total.get(size, 0) + count
-    ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))
+    ordered = sorted(total.items(), key=lambda entry: (-entry[1], entry[0]))
     return [{"width": width, "height": height, "images": count} for (width, height), count in ordered]
 
 
 def _check_digits(settings: config.Data) -> dict[str, Any]:
-    pixels, labels = digits.arrays(settings.image_size or DIGITS_SIZE)
-    keep, held = stratified(labels, digits.TEST_SHARE, digits.CLASSES)
+    pixels, labels = digits.load_arrays(settings.image_size or DIGITS_SIZE)
+    keep, held = split_stratified(labels, digits.TEST_SHARE, digits.CLASSES)
     splits = {"train": labels[keep], **({"test": labels[held]} if settings.test == "test" else {})}
     return {
         "name": settings.name,
         "path": None,
         "layout": "comes with scikit-learn",
-        **_images(settings, digits.CLASSES, Shape(1, pixels.shape[2]), channel_sums(pixels[keep])),
+        **_describe_images(settings, digits.CLASSES, Shape(1, pixels.shape[2]), channel_sums(pixels[keep])),
         "streamed": False,
-        "splits": _splits(settings, splits, digits.CLASSES),
+        "splits": _describe_splits(settings, splits, digits.CLASSES),
         "resolutions": [{"width": 8, "height": 8, "images": len(labels)}],
         "unreadable": [],
         "ok": True,

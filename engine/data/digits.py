@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits, 8×8 grey pixels, enlarged: a real set that needs no download.
+"""scikit-learn's 1,797 handwritten digits: 8×8 grey pixels, enlarged; real images without a download.
 
 Legend: N images, S side in pixels.
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, CC BY 4.0.
@@ -16,11 +16,11 @@ Array = np.ndarray[Any, Any]
 
 CLASSES = tuple("0123456789")
 TEST_SHARE = 0.2
-LEVELS = 16  # the darkest value of a pixel
+LEVELS = 16  # largest value of a pixel
 
 
-def arrays(size: int) -> tuple[Array, Array]:
-    """All images sorted by class, uint8 (N, 1, S, S), bilinearly enlarged; and their labels (N,)."""
+def load_arrays(size: int) -> tuple[Array, Array]:
+    """Return all images sorted by class, enlarged bilinearly to uint8 (N, 1, S, S), and labels (N,)."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -1,4 +1,4 @@
-"""Fetching the archives of known data sets: resumed, verified, unpacked in one step or not at all."""
+"""Download the archives of known data sets: resume partial downloads, verify them, unpack atomically."""
 
 from __future__ import annotations
 
@@ -26,17 +26,24 @@ from engine.store.files import free_bytes, guarded
 Phase = Literal["download", "unpack"]
 Progress = Callable[[Phase, int, int], None]
 BLOCK = 256 * 1024
-_CUT = (http.client.HTTPException, urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError)
-PATIENCE = 30.0  # seconds without a byte
-SLACK = 1.1  # an archive may be larger than what is known of it by this factor
+_NETWORK_ERRORS = (
+    http.client.HTTPException,
+    urllib.error.URLError,
+    TimeoutError,
+    ConnectionError,
+    ssl.SSLError,
+)
+TIMEOUT_SECONDS = 30.0  # without a byte received
+SIZE_TOLERANCE = 1.1  # an archive may exceed its expected size by this factor
 
 
 def get(name: str, root: Path | None = None, progress: Progress | None = None) -> Path:
-    """Bring the set `name` to `root` (None: the user's data folder) and say where it lies.
+    """Download the data set `name` to `root` unless it exists there, and return its folder.
 
-    What is already there is left as it is. A cut download is kept and resumed by the next call.
-    progress(phase, done, total): bytes of the download, files of the unpacking; total 0 if unknown.
-    Raises UserError: "network", "disk", or "data" for a set that no program may fetch.
+    root: None for the user's data folder. An interrupted download is kept and resumed by the next call.
+    progress(phase, done, total): counts bytes while downloading, files while unpacking; total is 0 if
+    unknown. Raises UserError: "network", "disk", or "data" for a set that cannot be downloaded;
+    "usage" while another process downloads it.
     """
     known = KNOWN[name]
     root = expanded(root or data_root())
@@ -49,63 +56,67 @@ def get(name: str, root: Path | None = None, progress: Progress | None = None) -
         root.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(root / f".{archive.file}.lock", timeout=0):
-                return _get(archive, root, progress)
+                return _download_and_unpack(archive, root, progress)
         except Timeout:
             raise UserError(
-                "usage", f"another process is fetching {archive.file} to {root}", "wait until it is done"
+                "usage", f"another process is downloading {archive.file} to {root}", "wait until it is done"
             ) from None
 
 
-def _get(archive: Archive, root: Path, progress: Progress | None) -> Path:
+def _download_and_unpack(archive: Archive, root: Path, progress: Progress | None) -> Path:
     by_hand, part = root / archive.file, root / f"{archive.file}.part"
     if by_hand.exists():
-        _verify(by_hand, archive, "delete it and run again")
-        return unpack(by_hand, root, archive.folder, _phase(progress, "unpack"))
-    fetch(archive, part, _phase(progress, "download"))
-    target = unpack(part, root, archive.folder, _phase(progress, "unpack"))
+        _verify_md5(by_hand, archive, "delete it and run again")
+        return unpack(by_hand, root, archive.folder, _bind_phase(progress, "unpack"))
+    fetch(archive, part, _bind_phase(progress, "download"))
+    target = unpack(part, root, archive.folder, _bind_phase(progress, "unpack"))
     part.unlink()
     return target
 
 
-def _phase(progress: Progress | None, phase: Phase) -> Callable[[int, int], None] | None:
+def _bind_phase(progress: Progress | None, phase: Phase) -> Callable[[int, int], None] | None:
     return None if progress is None else partial(progress, phase)
 
 
 def fetch(archive: Archive, part: Path, progress: Callable[[int, int], None] | None = None) -> None:
-    """Download `archive` to `part`, going on from what is there, and verify it. Raises UserError."""
+    """Download `archive` to `part`, resuming a partial file, and verify its size and MD5.
+
+    Raises UserError: "network" or "disk". A file of wrong size or MD5 is deleted.
+    """
     start = part.stat().st_size if part.exists() else 0
     try:
-        with _open(archive.url, start) as response:
-            if response.status != 206 or _first_byte(response) != start:
+        with _open_url(archive.url, start) as response:
+            if response.status != 206 or _parse_first_byte(response) != start:
                 start = 0
             _receive(response, archive, part, start, progress)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code != 416 or start == 0:
-            _unreachable(archive, part, f"the server answers {error.code} {error.reason}", error)
-        # 416: nothing lies beyond what is there already, so it is whole, or wrong.
-    except _CUT as error:
-        _unreachable(archive, part, str(getattr(error, "reason", None) or error), error)
+            _raise_network_error(archive, part, f"the server answers {error.code} {error.reason}", error)
+        # 416: the server has no bytes beyond those on disk, so the file is complete or wrong; see below.
+    except _NETWORK_ERRORS as error:
+        _raise_network_error(archive, part, str(getattr(error, "reason", None) or error), error)
     try:
         _require_size(part.stat().st_size, archive)
-        _verify(part, archive, "run the same command again to fetch it anew")
+        _verify_md5(part, archive, "run the same command again to download it again")
     except UserError:
         part.unlink()
         raise
 
 
-def _open(url: str, start: int) -> http.client.HTTPResponse:
+def _open_url(url: str, start: int) -> http.client.HTTPResponse:
     headers = {"User-Agent": "cfm-tui", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=PATIENCE)
+    response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
     assert isinstance(response, http.client.HTTPResponse)
     return response
 
 
-def _first_byte(response: http.client.HTTPResponse) -> int:
-    text = (response.headers.get("Content-Range") or "").removeprefix("bytes ").split("-")[0]
-    return int(text) if text.isdecimal() else -1
+def _parse_first_byte(response: http.client.HTTPResponse) -> int:
+    """Return the offset at which the response starts in the archive; −1 if the server does not say."""
+    first = (response.headers.get("Content-Range") or "").removeprefix("bytes ").split("-")[0]
+    return int(first) if first.isdecimal() else -1
 
 
 def _receive(
@@ -123,7 +134,7 @@ def _receive(
         raise UserError("disk", message, f"free some space there, or {ELSEWHERE}")
     done = start
     with open(part, "ab" if start else "wb") as file:
-        while done <= archive.bytes * SLACK and (block := response.read(BLOCK)):
+        while done <= archive.bytes * SIZE_TOLERANCE and (block := response.read(BLOCK)):
             file.write(block)
             done += len(block)
             if progress is not None:
@@ -131,32 +142,31 @@ def _receive(
         file.flush()
         os.fsync(file.fileno())
     if done < total:
-        raise ConnectionError(f"the connection was cut, {total - done:,} bytes are missing")
+        raise ConnectionError(f"the connection was cut; {total - done:,} bytes are missing")
 
 
-def _unreachable(archive: Archive, part: Path, reason: str, error: Exception) -> NoReturn:
-    kept = part.stat().st_size if part.exists() else 0
-    message = f"cannot fetch {archive.url}: {reason}"
-    by_hand = (
-        f"fetch that address by hand, put the file at {part.with_suffix('')}, and run the same command again"
-    )
-    if kept:
-        message += f"; {kept:,} bytes are kept in {part}"
-        by_hand = f"run the same command again to go on from there, or {by_hand}"
-    raise UserError("network", message, by_hand) from error
+def _raise_network_error(archive: Archive, part: Path, reason: str, error: Exception) -> NoReturn:
+    partial_bytes = part.stat().st_size if part.exists() else 0
+    message = f"cannot download {archive.url}: {reason}"
+    target = part.with_suffix("")
+    advice = f"download that address by hand, put the file at {target}, and run the same command again"
+    if partial_bytes:
+        message += f"; {partial_bytes:,} bytes are saved in {part}"
+        advice = f"run the same command again to resume, or {advice}"
+    raise UserError("network", message, advice) from error
 
 
-def _require_size(found: int, archive: Archive) -> None:
-    if found > archive.bytes * SLACK:
+def _require_size(size: int, archive: Archive) -> None:
+    if size > archive.bytes * SIZE_TOLERANCE:
         raise UserError(
             "network",
-            f"{archive.url} sends more than the {archive.bytes:,} bytes that it should",
-            "is a portal or proxy in between? fetch it by another network",
+            f"{archive.url} sends more than the expected {archive.bytes:,} bytes",
+            "a login page or proxy may have answered instead; try another network",
         )
 
 
-def _verify(path: Path, archive: Archive, advice: str) -> None:
+def _verify_md5(path: Path, archive: Archive, advice: str) -> None:
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != archive.md5:
-        raise UserError("network", f"{path} is not {archive.url}: MD5 {found}, not {archive.md5}", advice)
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if md5 != archive.md5:
+        raise UserError("network", f"{path} is not {archive.url}: MD5 {md5}, not {archive.md5}", advice)

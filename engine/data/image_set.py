@@ -1,7 +1,7 @@
-"""One split of a data set, held as a uint8 array, and batches of it on a device.
+"""One split of a data set as a uint8 array, and batches of it on a device.
 
 Legend: M images in a batch, C channels, H height, W width, N images in a split.
-Not here: where the pixels come from (see `loading`), how views are drawn (see `engine.augment`).
+See `loading` for where the pixels come from, and `augmentation` for how views are drawn.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ if TYPE_CHECKING:
 Indices = Sequence[int] | np.ndarray[Any, Any] | Tensor
 Array = np.ndarray[Any, Any]
 
-RESIDENT_BYTES = 2 * 1024**3  # a smaller set lives on the accelerator as a whole
+RESIDENT_BYTES = 2 * 1024**3  # a smaller set is copied to the accelerator as a whole
 
 
-@lru_cache(maxsize=64)  # a copy to a device makes the host wait: once, not at every batch
-def _per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+@lru_cache(maxsize=64)  # a copy to a device blocks the host, so do it once rather than per batch
+def _channel_tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 
-def _mean_std(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    return _per_channel(tuple(mean), x.dtype, x.device), _per_channel(tuple(std), x.dtype, x.device)
+def _mean_std_tensors(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    return _channel_tensor(tuple(mean), x.dtype, x.device), _channel_tensor(tuple(std), x.dtype, x.device)
 
 
 def normalise(x_MCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Pixels in [0, 1] to the units that networks see: (x − mean) / std per channel."""
-    mean_C11, std_C11 = _mean_std(x_MCHW, mean, std)
+    """Convert pixels in [0, 1] to network inputs: (x − mean) / std per channel."""
+    mean_C11, std_C11 = _mean_std_tensors(x_MCHW, mean, std)
     return (x_MCHW - mean_C11) / std_C11
 
 
 def denormalise(x_MCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """The inverse of `normalise`: back to pixels in [0, 1]."""
-    mean_C11, std_C11 = _mean_std(x_MCHW, mean, std)
+    """Invert `normalise`: convert network inputs to pixels in [0, 1]."""
+    mean_C11, std_C11 = _mean_std_tensors(x_MCHW, mean, std)
     return x_MCHW * std_C11 + mean_C11
 
 
-def as_array(indices: Indices) -> Array:
-    """Indices of any kind as int64 on the CPU."""
+def to_index_array(indices: Indices) -> Array:
+    """Convert indices of any supported type to an int64 array on the CPU."""
     if isinstance(indices, Tensor):
         return indices.detach().cpu().numpy().astype(np.int64, copy=False)
     return np.asarray(indices, dtype=np.int64)
 
 
 class ImageSet:
-    """Labelled images of one split, in file order: classes sorted, natural file-name order in a class.
+    """Labelled images of one split, ordered by class and, within a class, by natural file name.
 
-    classes: names, in label order. labels_N: int64 on the CPU. channels, size: of every image.
-    mean, std: per channel, in units of [0, 1] pixels. skipped: unreadable files that were left out.
+    classes: names in label order. labels_N: int64 on the CPU. channels, size: of every image.
+    mean, std: per channel, in units of [0, 1] pixels. skipped: names of unreadable files left out.
     """
 
     def __init__(
@@ -73,17 +73,17 @@ class ImageSet:
         rows: Array | None = None,
         skipped: Sequence[str] = (),
     ) -> None:
-        """`store` is uint8 (·, C, H, H); `rows` picks the N images of this split, None means all."""
+        """store: uint8 (·, C, H, H). rows: indices of the N images of this split in `store`; None for all."""
         assert store.dtype == np.uint8
         assert store.ndim == 4
         assert store.shape[2] == store.shape[3]
         self._store = store
         self._rows = rows
         self._resident: dict[torch.device, Tensor] = {}
-        self._describe(labels, classes, mean, std, int(store.shape[1]), int(store.shape[2]), skipped)
+        self._set_attributes(labels, classes, mean, std, int(store.shape[1]), int(store.shape[2]), skipped)
         assert len(self.labels_N) == (len(store) if rows is None else len(rows))
 
-    def _describe(
+    def _set_attributes(
         self,
         labels: Array,
         classes: Sequence[str],
@@ -112,46 +112,45 @@ class ImageSet:
         mean: Sequence[float],
         std: Sequence[float],
     ) -> ImageSet:
-        """A set of pixels that are at hand: uint8, (N, C, H, H), an array, memory map or tensor."""
+        """Create a set from pixels in memory: uint8 (N, C, H, H); an array, memory map or tensor."""
         store = pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else pixels
-        return cls(store, as_array(labels), classes, mean, std)
+        return cls(store, to_index_array(labels), classes, mean, std)
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def pixels(self, indices: Indices) -> Tensor:
-        """The images at `indices` as they are stored: uint8, (M, C, size, size), on the CPU."""
-        return torch.from_numpy(self._store[self._to_rows(as_array(indices))])
+        """Return the stored images at `indices`: uint8 (M, C, size, size), on the CPU."""
+        rows = to_index_array(indices)
+        if self._rows is not None:
+            rows = self._rows[rows]
+        return torch.from_numpy(self._store[rows])
 
     def batch(self, indices: Indices, device: torch.device | str, draw: Draw | None = None) -> Tensor:
-        """Normalised images on `device`: float32, (M, C, size, size), seen through `draw` if given."""
+        """Return normalised images on `device`, transformed by `draw`: float32 (M, C, size, size)."""
         device = torch.device(device)
-        x_MCHW = self._on_device(indices, device).to(torch.float32).div_(255.0)
+        x_MCHW = self._load_to_device(indices, device).to(torch.float32).div_(255.0)
         if draw is not None:
             x_MCHW = augmentation.apply(draw, x_MCHW)
         return normalise(x_MCHW, self.mean, self.std)
 
-    def _to_rows(self, indices: Array) -> Array:
-        rows: Array = indices if self._rows is None else self._rows[indices]
-        return rows
-
-    def _on_device(self, indices: Indices, device: torch.device) -> Tensor:
+    def _load_to_device(self, indices: Indices, device: torch.device) -> Tensor:
         if device.type == "cpu":
             return self.pixels(indices)
         if len(self) * self.channels * self.size**2 >= RESIDENT_BYTES:
             return upload(self.pixels(indices), device)
         if device not in self._resident:
             self._resident[device] = self.pixels(range(len(self))).to(device)
-        where = indices if isinstance(indices, Tensor) else torch.from_numpy(as_array(indices))
-        return self._resident[device].index_select(0, upload(where.to(torch.int64), device))
+        indices_M = indices if isinstance(indices, Tensor) else torch.from_numpy(to_index_array(indices))
+        return self._resident[device].index_select(0, upload(indices_M.to(torch.int64), device))
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A training and a test split of the same classes.
+    """A training and a test split with the same classes.
 
-    fingerprint: SHA-256 of pixels, labels, class names and normalisation (streamed sets: of file
-    names and sizes instead of pixels); equal wherever and however the same images are stored.
+    fingerprint: SHA-256 of pixels, labels, class names and normalisation (for streamed sets, of file
+    names and sizes instead of pixels); independent of where and how the images are stored.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A data set as found on disk, before anything is decoded, and the checks that all layouts share."""
+"""The undecoded pictures of a data set on disk, and the checks that all layouts share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from engine.data.catalogue import KNOWN
 from engine.data.pictures import Entry, Files, Pictures
 from engine.errors import UserError
 
-MOST_TEXT = 64 * 1024**2  # bytes of a table of names
+MAX_TEXT_BYTES = 64 * 1024**2  # of a table of names
 
 
 @dataclass(frozen=True)
-class Found:
-    """Splits that lie at `path`. layout: what was recognised, in words.
+class DataSetSource:
+    """The undecoded splits of the data set at `path`.
 
-    test: None where there is no test split or it was not asked for.
+    layout: the recognised layout, for people. test: None if there is no test split or it was not requested.
     """
 
     path: Path
@@ -30,8 +30,8 @@ class Found:
     test: Pictures | None
 
 
-def hint(name: str, root: Path) -> str:
-    """How to come by the set `name` below `root`."""
+def download_hint(name: str, root: Path) -> str:
+    """Return a hint on how to obtain the set `name` below `root`."""
     known = KNOWN[name]
     if known.archive is not None:
         return f"`cfm data get {name} --root {root}` fetches it, or give its folder as the data root"
@@ -39,18 +39,18 @@ def hint(name: str, root: Path) -> str:
 
 
 def refuse(message: str, advice: str) -> NoReturn:
-    """Raise UserError("data")."""
+    """Raise UserError("data") with a message and a hint."""
     raise UserError("data", message, advice)
 
 
 def as_files(root: Path, groups: Sequence[Sequence[Entry]]) -> Files:
-    """The pictures of each class, in label order."""
+    """Join the files of each class, given in label order, into one labelled list."""
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     return Files(root, tuple(entry for group in groups for entry in group), labels.astype(np.int64))
 
 
 def require_images(groups: Sequence[Sequence[Entry]], folders: Sequence[Path]) -> None:
-    """Every class must have pictures. Raises UserError("data") naming the folders without."""
+    """Raise UserError("data") if a class has no pictures, naming the empty folders."""
     empty = [str(folder) for group, folder in zip(groups, folders, strict=True) if not group]
     if empty:
         refuse(
@@ -59,33 +59,36 @@ def require_images(groups: Sequence[Sequence[Entry]], folders: Sequence[Path]) -
         )
 
 
-def require_same(train: Sequence[str], test: Sequence[str], where: Path) -> None:
-    """Both splits must have the same classes. Raises UserError("data") naming the others."""
-    missing, foreign = sorted(set(train) - set(test)), sorted(set(test) - set(train))
-    if not missing and not foreign:
+def require_same_classes(train: Sequence[str], test: Sequence[str], where: Path) -> None:
+    """Raise UserError("data") if the splits have different classes, naming the differences."""
+    train_only, test_only = sorted(set(train) - set(test)), sorted(set(test) - set(train))
+    if not train_only and not test_only:
         return
-    parts = [f"{what}: {listing(names)}" for what, names in
-             (("without test images", missing), ("without training images", foreign)) if names]  # fmt: skip
+    groups = (("without test images", train_only), ("without training images", test_only))
+    differences = [f"{kind}: {listing(names)}" for kind, names in groups if names]
     refuse(
-        f"the training and test classes in {where} differ; {'; '.join(parts)}",
-        "give every class a folder of pictures in both splits, or set data.test=holdout to use train alone",
+        f"the training and test classes in {where} differ; {'; '.join(differences)}",
+        "give every class a folder of pictures in both splits, or set data.test=holdout to use only train",
     )
 
 
-def text(path: Path) -> str:
-    """A table or list of names that comes with a set. Raises UserError("data") where it is none."""
-    advice = "get a clean copy of it"
+def read_text(path: Path) -> str:
+    """Return the text of a table or list of names in a data set.
+
+    Raises UserError("data") if it is too large or not UTF-8.
+    """
+    advice = "download it again"
     with open(path, "rb") as file:
-        found = file.read(MOST_TEXT + 1)
-    if len(found) > MOST_TEXT:
-        refuse(f"{path} is larger than {MOST_TEXT:,} bytes", advice)
+        content = file.read(MAX_TEXT_BYTES + 1)
+    if len(content) > MAX_TEXT_BYTES:
+        refuse(f"{path} is larger than {MAX_TEXT_BYTES:,} bytes", advice)
     try:
-        return found.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        refuse(f"{path} is no UTF-8 text", advice)
+        refuse(f"{path} is not UTF-8 text", advice)
 
 
 def listing(names: Sequence[str], most: int = 5) -> str:
-    """The first few names and how many more there are."""
+    """Format the first `most` names and the number of the others."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"

@@ -1,4 +1,4 @@
-"""A split on its way to an ImageSet: in memory or streamed, whole or a choice of its images.
+"""Splits before they become an `ImageSet`: in memory or streamed, whole or a subset of the images.
 
 Legend: N images in a split, C channels, S side.
 """
@@ -21,8 +21,8 @@ Array = np.ndarray[Any, Any]
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-class Part(Protocol):
-    """One split."""
+class Split(Protocol):
+    """One split of a data set."""
 
     @property
     def shape(self) -> Shape:
@@ -32,26 +32,29 @@ class Part(Protocol):
     def labels_N(self) -> Array:
         """int64, in [0, number of classes)."""
 
-    def take(self, indices: Array) -> Part:
-        """Some of the images."""
+    def take(self, indices: Array) -> Split:
+        """Return the split of the images at `indices`."""
 
     def mean_std(self) -> MeanStd:
-        """Per channel, in [0, 1] units, over the images of this part."""
+        """Return mean and std per channel, in [0, 1] units, over the images of this split."""
 
-    def identity(self) -> list[str]:
-        """Digests of what the images are."""
+    def digests(self) -> list[str]:
+        """Return digests that identify images, labels and the choice of rows."""
 
-    def image_set(self, classes: Sequence[str], normalisation: MeanStd) -> ImageSet:
-        """The split as stages use it."""
+    def to_image_set(self, classes: Sequence[str], normalisation: MeanStd) -> ImageSet:
+        """Return the split as the `ImageSet` that stages read."""
 
 
-def _digest(array: Array) -> str:
+def _digest_array(array: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, dtype=np.int64).tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
-class InMemory:
-    """Images of an array: `rows` of `pixels` (·, C, S, S), whose labels and sums are given for all rows."""
+class InMemorySplit:
+    """Decoded images: `rows` of `pixels` (·, C, S, S).
+
+    labels, sums_N2C: of all rows of `pixels`. digest: of all pixels.
+    """
 
     pixels: Array
     labels: Array
@@ -61,44 +64,44 @@ class InMemory:
     skipped: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, pixels: Array, labels: Array) -> InMemory:
-        """All images of an array."""
+    def from_array(cls, pixels: Array, labels: Array) -> InMemorySplit:
+        """Create a split of all images of an array."""
         digest = hashlib.sha256(pixels.tobytes()).hexdigest()
         return cls(pixels, labels, channel_sums(pixels), digest, np.arange(len(pixels)))
 
     @property
     def shape(self) -> Shape:
-        """See `Part`."""
+        """See `Split`."""
         return Shape(self.pixels.shape[1], self.pixels.shape[2])
 
     @property
     def labels_N(self) -> Array:
-        """See `Part`."""
+        """See `Split`."""
         return self.labels[self.rows]
 
-    def take(self, indices: Array) -> InMemory:
-        """See `Part`."""
+    def take(self, indices: Array) -> InMemorySplit:
+        """See `Split`."""
         return replace(self, rows=self.rows[indices])
 
     def mean_std(self) -> MeanStd:
-        """See `Part`."""
+        """See `Split`."""
         return mean_std(self.sums_N2C[self.rows], self.shape.size)
 
-    def identity(self) -> list[str]:
-        """See `Part`."""
-        return [self.digest, _digest(self.labels), _digest(self.rows)]
+    def digests(self) -> list[str]:
+        """See `Split`."""
+        return [self.digest, _digest_array(self.labels), _digest_array(self.rows)]
 
-    def image_set(self, classes: Sequence[str], normalisation: MeanStd) -> ImageSet:
-        """See `Part`."""
+    def to_image_set(self, classes: Sequence[str], normalisation: MeanStd) -> ImageSet:
+        """See `Split`."""
         rows = None if len(self.rows) == len(self.pixels) else self.rows
         return ImageSet(self.pixels, self.labels_N, classes, *normalisation, rows=rows, skipped=self.skipped)
 
 
 @dataclass(frozen=True)
-class Streamed:
-    """Images that stay in their files: `rows` of `pictures`.
+class StreamedSplit:
+    """Images that are decoded on demand: `rows` of `pictures`.
 
-    sums: of those images, as `cache.channel_sums` gives them; None if nobody measured.
+    sums: `cache.channel_sums` of those images; None if they were not measured.
     """
 
     pictures: Pictures
@@ -109,26 +112,26 @@ class Streamed:
 
     @property
     def labels_N(self) -> Array:
-        """See `Part`."""
+        """See `Split`."""
         labels: Array = self.pictures.labels_N[self.rows]
         return labels
 
-    def take(self, indices: Array) -> Streamed:
-        """See `Part`."""
+    def take(self, indices: Array) -> StreamedSplit:
+        """See `Split`."""
         sums = None if self.sums is None else self.sums[indices]
         return replace(self, rows=self.rows[indices], sums=sums)
 
     def mean_std(self) -> MeanStd:
-        """See `Part`."""
+        """See `Split`."""
         assert self.sums is not None
         return mean_std(self.sums, self.shape.size)
 
-    def identity(self) -> list[str]:
-        """See `Part`."""
-        return [self.pictures.contents(), _digest(self.pictures.labels_N), _digest(self.rows)]
+    def digests(self) -> list[str]:
+        """See `Split`."""
+        return [self.pictures.contents(), _digest_array(self.pictures.labels_N), _digest_array(self.rows)]
 
-    def image_set(self, classes: Sequence[str], normalisation: MeanStd) -> ImageSet:
-        """See `Part`."""
+    def to_image_set(self, classes: Sequence[str], normalisation: MeanStd) -> ImageSet:
+        """See `Split`."""
         return StreamedImages(
             self.pictures, self.rows, self.shape, classes, *normalisation, skipped=self.skipped
         )

@@ -1,4 +1,4 @@
-"""Images of a split before they are decoded: files of a tree, or records of an archive.
+"""Undecoded images of a split: files of a folder tree, or records of an archive.
 
 Legend: N images in a split, C channels, H height, W width.
 """
@@ -21,12 +21,12 @@ from PIL import Image
 Array = np.ndarray[Any, Any]
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-MOST_BYTES = 512 * 1024**2  # of one file
+MAX_BYTES = 512 * 1024**2  # of one file
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 
 
 class Pictures(Protocol):
-    """The images of one split, in order, each opened when asked for."""
+    """The images of one split, in order, each opened on demand."""
 
     @property
     def labels_N(self) -> Array:
@@ -35,41 +35,41 @@ class Pictures(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What messages call image `index`."""
+        """Return the name of image `index` for messages."""
 
     def open(self, index: int) -> Image.Image:
-        """Image `index`, perhaps not read yet. Raises anything if it is unreadable."""
+        """Open image `index`, possibly without reading its pixels. Raises any exception if unreadable."""
 
     def stamp(self) -> str:
-        """A digest that changes when the images do: where they are, names, sizes, times."""
+        """Return a digest of location, names, sizes and times, which changes whenever the images do."""
 
     def contents(self) -> str:
-        """A digest of names and sizes alone, the same wherever the files lie."""
+        """Return a digest of names and sizes only, independent of the location of the files."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file as the folder lists it: posix path below the data set, bytes, modification time in ns."""
+    """A file: POSIX path relative to the data set, size in bytes, modification time in ns."""
 
     name: str
     bytes: int
     mtime: int
 
 
-def _digest(lines: Iterable[str]) -> str:
+def _digest_lines(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()
 
 
-def _stamp(root: Path, entries: Iterable[Entry]) -> str:
-    return _digest([str(root.resolve()), *(f"{e.name}\0{e.bytes}\0{e.mtime}" for e in entries)])
+def _digest_entries(root: Path, entries: Iterable[Entry]) -> str:
+    return _digest_lines([str(root.resolve()), *(f"{e.name}\0{e.bytes}\0{e.mtime}" for e in entries)])
 
 
 @dataclass(frozen=True)
 class Files:
-    """One image file each, below `root`."""
+    """Images that are one file each, below `root`."""
 
     root: Path
     entries: tuple[Entry, ...]
@@ -79,34 +79,34 @@ class Files:
         return len(self.entries)
 
     def name(self, index: int) -> str:
-        """Path below the data set."""
+        """Return the path relative to the data set."""
         return self.entries[index].name
 
     def open(self, index: int) -> Image.Image:
-        """Reads the header only; some formats' whole file."""
+        """Open image `index`; most formats read only the header here. Raises OSError, or errors of Pillow."""
         path = self.root / self.entries[index].name
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError("no plain file")
-        if status.st_size > MOST_BYTES:
-            raise OSError(f"{status.st_size:,} bytes, more than {MOST_BYTES:,}")
+            raise OSError("not a plain file")
+        if status.st_size > MAX_BYTES:
+            raise OSError(f"{status.st_size:,} bytes, more than {MAX_BYTES:,}")
         return Image.open(path, formats=FORMATS)
 
     def stamp(self) -> str:
         """See `Pictures`."""
-        return _stamp(self.root, self.entries)
+        return _digest_entries(self.root, self.entries)
 
     def contents(self) -> str:
         """See `Pictures`."""
-        return _digest(f"{entry.name}\0{entry.bytes}" for entry in self.entries)
+        return _digest_lines(f"{entry.name}\0{entry.bytes}" for entry in self.entries)
 
 
 @dataclass(frozen=True)
 class Records:
-    """Images inside archive files that are read as a whole, on first use.
+    """Images inside archive files, which are read as a whole on first use.
 
-    read: gives uint8 pixels (N, H, W, C) in archive order. order_N: where the n-th image of the split,
-    sorted by class, stands in the archive.
+    read: returns uint8 pixels (N, H, W, C) in archive order. order_N: position in the archive of the n-th
+    image of the split, which is sorted by class.
     """
 
     root: Path
@@ -123,35 +123,35 @@ class Records:
         return self.read()
 
     def name(self, index: int) -> str:
-        """Counts records from 0 over the split's archive files."""
+        """Return the number of the record, counted from 0 over the split's archive files."""
         return f"record {int(self.order_N[index])}"
 
     def open(self, index: int) -> Image.Image:
-        """Record `index` as an image."""
+        """Return image `index`."""
         return Image.fromarray(self._pixels[self.order_N[index]])
 
     def stamp(self) -> str:
         """See `Pictures`."""
-        return _stamp(self.root, self.archives)
+        return _digest_entries(self.root, self.archives)
 
     def contents(self) -> str:
         """See `Pictures`."""
-        return _digest(f"{entry.name}\0{entry.bytes}" for entry in self.archives)
+        return _digest_lines(f"{entry.name}\0{entry.bytes}" for entry in self.archives)
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which ``img2`` comes before ``img10``."""
+    """Return a sort key under which ``img2`` comes before ``img10``."""
     parts = re.split(r"([0-9]+)", name)
     return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts)
 
 
 def is_image(name: str) -> bool:
-    """Whether the name is that of a picture (and not of a hidden file)."""
+    """Return whether the name has a picture's extension and is not hidden."""
     return not name.startswith(".") and name.lower().endswith(EXTENSIONS)
 
 
 def entry(root: Path, name: str) -> Entry:
-    """The file `name` below `root`; one that is not there has −1 bytes and fails when opened."""
+    """Return the entry of file `name` below `root`; a missing file has −1 bytes and fails when opened."""
     try:
         status = os.stat(root / name)
     except OSError:
@@ -160,30 +160,31 @@ def entry(root: Path, name: str) -> Entry:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in `folder`, sorted; hidden ones and ``__MACOSX`` left out."""
-    with os.scandir(folder) as found:
-        return sorted(item.name for item in found if item.is_dir() and not item.name.startswith((".", "__")))
+    """Return the sorted names of the folders in `folder`, except hidden ones and ``__MACOSX``."""
+    with os.scandir(folder) as dir_entries:
+        names = (dir_entry.name for dir_entry in dir_entries if dir_entry.is_dir())
+        return sorted(name for name in names if not name.startswith((".", "__")))
 
 
 def images_below(root: Path, folder: str) -> list[Entry]:
-    """Every picture in `root`/`folder` and its subfolders, natural order, named relative to `root`."""
+    """Return all pictures below `root`/`folder` in natural order, named relative to `root`."""
     entries: list[Entry] = []
     pending = [folder]
     while pending:
         current = pending.pop()
-        with os.scandir(root / current) as found:
-            for item in found:
-                name = f"{current}/{item.name}"
-                if item.is_dir(follow_symlinks=False) and not item.name.startswith("."):
+        with os.scandir(root / current) as dir_entries:
+            for dir_entry in dir_entries:
+                name = f"{current}/{dir_entry.name}"
+                if dir_entry.is_dir(follow_symlinks=False) and not dir_entry.name.startswith("."):
                     pending.append(name)
-                elif is_image(item.name):
-                    entries.append(_listed(item, name))
-    return sorted(entries, key=lambda item: natural(item.name))
+                elif is_image(dir_entry.name):
+                    entries.append(_read_entry(dir_entry, name))
+    return sorted(entries, key=lambda picture: natural(picture.name))
 
 
-def _listed(item: os.DirEntry[str], name: str) -> Entry:
+def _read_entry(dir_entry: os.DirEntry[str], name: str) -> Entry:
     try:
-        status = item.stat()
+        status = dir_entry.stat()
     except OSError:
         return Entry(name, -1, 0)
     return Entry(name, status.st_size, status.st_mtime_ns)

@@ -1,6 +1,7 @@
-"""Unpacking of downloaded archives, which are taken for hostile: plain files inside one folder, bounded.
+"""Unpack downloaded archives, which are not trusted: only plain files inside one folder, within limits.
 
-Formats: zip (stored or deflated) and tar, plain or gzipped; others take memory as their headers please.
+Formats: zip (stored or deflated) and tar, plain or gzipped. Other compressions are not supported, because
+their headers can request unlimited memory.
 """
 
 from __future__ import annotations
@@ -23,21 +24,24 @@ from engine.data.layout import refuse
 from engine.errors import UserError
 from engine.store.files import guarded, sync_folder
 
-ELSEWHERE = "choose another folder with --root"  #: how to write the data elsewhere
-MOST_BYTES = 2 * 1024**3
-MOST_FILES = 250_000  #: and folders
-MOST_NAME = 255  #: bytes of a member's name with all its folders
+ELSEWHERE = "choose another folder with --root"  #: hint for a disk that is full or cannot be written
+MAX_BYTES = 2 * 1024**3
+MAX_FILES = 250_000  #: including folders
+MAX_NAME_BYTES = 255  #: of a member's name, including its folders
 BLOCK = 1024**2
-_KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Hostile(Exception):
-    """An archive that holds what no data set needs; the text says what."""
+    """An archive with content that no data set needs; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class _Member:
-    """content: None for a folder. size: the bytes that it declares. total: of members, 0 if unknown."""
+    """A member of an archive. content: None for a folder. size: declared bytes.
+
+    total: number of members in the archive; 0 if unknown.
+    """
 
     name: str
     content: IO[bytes] | None
@@ -46,18 +50,19 @@ class _Member:
 
 
 def unpack(archive: Path, into: Path, top: str, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Unpack `archive`, whose one top folder is `top`, to `into`/`top`, all of it or nothing.
+    """Unpack `archive`, whose only top-level folder is `top`, to `into`/`top`: completely or not at all.
 
-    progress(done, total) counts files; total is 0 where the archive does not tell. Raises UserError.
+    progress(done, total) counts files; total is 0 if the archive does not state it.
+    Raises UserError: "data" for a damaged or hostile archive, "disk".
     """
     target, draft = into / top, into / f".{top}.unpacking"
     if target.exists():
-        refuse(f"{target} is in the way, and is no data set in a known layout", "move it away and run again")
+        refuse(f"{target} already exists, but is not a data set in a known layout", "move it and run again")
     with guarded(into, hint=ELSEWHERE):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         try:
-            with _damage(archive):
+            with _report_damage(archive):
                 _extract(archive, draft, progress)
                 if not (draft / top).is_dir():
                     raise Hostile(f"it has no folder {top}")
@@ -71,28 +76,28 @@ def unpack(archive: Path, into: Path, top: str, progress: Callable[[int, int], N
 
 
 @contextmanager
-def _damage(archive: Path) -> Iterator[None]:
-    advice = "delete it and fetch it again"
+def _report_damage(archive: Path) -> Iterator[None]:
+    advice = "delete it and download it again"
     try:
         yield
     except UserError:
         raise
     except Hostile as error:
         refuse(f"{archive} is not unpacked: {error}", advice)
-    except Exception as error:  # readers of archives raise anything on hostile bytes
-        of_disk = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
-        if of_disk:
+    except Exception as error:  # readers of archives raise all kinds of errors on hostile bytes
+        is_disk_error = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        if is_disk_error:
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         refuse(f"{archive} is damaged: {reason}", advice)
 
 
 def _extract(archive: Path, draft: Path, progress: Callable[[int, int], None] | None) -> None:
-    members = _zip_members if zipfile.is_zipfile(archive) else _tar_members
-    left = MOST_BYTES
+    members = _iter_zip_members if zipfile.is_zipfile(archive) else _iter_tar_members
+    left = MAX_BYTES
     for count, member in enumerate(members(archive), 1):
-        if count > MOST_FILES:
-            raise Hostile(f"it holds more than {MOST_FILES:,} files")
+        if count > MAX_FILES:
+            raise Hostile(f"it holds more than {MAX_FILES:,} files")
         if member.content is not None:
             written = _copy(member.content, draft / safe_name(member.name), left)
             if written != member.size:
@@ -103,60 +108,61 @@ def _extract(archive: Path, draft: Path, progress: Callable[[int, int], None] | 
 
 
 def safe_name(name: str) -> PurePosixPath:
-    """A member's name as a path below the folder it is unpacked to. Raises Hostile."""
+    """Return a member's name as a path relative to the folder it is unpacked to. Raises Hostile."""
     path = PurePosixPath(name)
-    strange = "\\" in name or ":" in name or not name.isprintable()
-    if strange or path.is_absolute() or ".." in path.parts or not path.parts:
-        raise Hostile(f"it holds a file named {name[:MOST_NAME]!r}")
-    if len(name.encode()) > MOST_NAME:
+    is_strange = "\\" in name or ":" in name or not name.isprintable()
+    if is_strange or path.is_absolute() or ".." in path.parts or not path.parts:
+        raise Hostile(f"it holds a file named {name[:MAX_NAME_BYTES]!r}")
+    if len(name.encode()) > MAX_NAME_BYTES:
         raise Hostile(f"it holds a file with a name of {len(name.encode()):,} bytes")
     return path
 
 
-def _copy(content: IO[bytes], path: Path, most: int) -> int:
+def _copy(content: IO[bytes], path: Path, limit: int) -> int:
+    """Copy at most `limit` bytes to a new file; return their number. Raises Hostile."""
     written = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "xb") as file:
             while block := content.read(BLOCK):
                 written += len(block)
-                if written > most:
-                    raise Hostile(f"it unpacks to more than {MOST_BYTES:,} bytes")
+                if written > limit:
+                    raise Hostile(f"it unpacks to more than {MAX_BYTES:,} bytes")
                 file.write(block)
     except (FileExistsError, NotADirectoryError):
         raise Hostile(f"it holds two files for {path.name!r}") from None
     return written
 
 
-class _Metered(io.BufferedReader):
-    """What `tarfile` reads from: it may take `left` more bytes into memory."""
+class _LimitedReader(io.BufferedReader):
+    """A reader for `tarfile` that allows `left` more bytes to be read into memory."""
 
     left = BLOCK
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """At most `size` bytes. Raises Hostile where a header asks for more than is left."""
+        """Read at most `size` bytes. Raises Hostile if that is more than is left."""
         if size is None or not 0 <= size <= self.left:
-            raise Hostile("one of its headers has a senseless size")
+            raise Hostile("one of its headers declares an invalid size")
         self.left -= size
         return super().read(size)
 
 
-def _tar_members(archive: Path) -> Iterator[_Member]:
+def _iter_tar_members(archive: Path) -> Iterator[_Member]:
     with open(archive, "rb") as file:
         packed = file.peek(2)[:2] == b"\x1f\x8b"
-        stream = _Metered(gzip.GzipFile(fileobj=file) if packed else file)
+        stream = _LimitedReader(gzip.GzipFile(fileobj=file) if packed else file)
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
-                plain = (member.isreg() and not member.issparse()) or member.isdir()
-                if not plain or member.size < 0:
-                    raise Hostile(f"it holds {member.name[:MOST_NAME]!r}, which is no plain file")
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep all members in memory
+                is_plain = (member.isreg() and not member.issparse()) or member.isdir()
+                if not is_plain or member.size < 0:
+                    raise Hostile(f"it holds {member.name[:MAX_NAME_BYTES]!r}, which is not a plain file")
                 stream.left = member.size + BLOCK
                 yield _Member(member.name, None if member.isdir() else tar.extractfile(member), member.size)
                 stream.left = BLOCK
 
 
-def _zip_members(archive: Path) -> Iterator[_Member]:
+def _iter_zip_members(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as packed:
         members = packed.infolist()
         for member in members:
@@ -165,7 +171,7 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
                 yield _Member(member.filename, None, 0, len(members))
                 continue
             encrypted = bool(member.flag_bits & 1)
-            if kind not in (0, stat.S_IFREG) or encrypted or member.compress_type not in _KINDS:
-                raise Hostile(f"it holds {member.filename[:MOST_NAME]!r}, which is no plain file")
+            if kind not in (0, stat.S_IFREG) or encrypted or member.compress_type not in _ZIP_METHODS:
+                raise Hostile(f"it holds {member.filename[:MAX_NAME_BYTES]!r}, which is not a plain file")
             with packed.open(member) as content:
                 yield _Member(member.filename, content, member.file_size, len(members))

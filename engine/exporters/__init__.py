@@ -1,4 +1,4 @@
-"""Finished runs, written in the layouts that other programs read.
+"""Write finished runs in the formats of other programs.
 
-Not here: reports for people (`report`).
+Not here: reports for people (see `report`).
 """

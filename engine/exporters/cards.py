@@ -1,4 +1,4 @@
-"""The dataset card of a distilled set: what it is, how it was made, what it is worth beside its control."""
+"""Write the dataset card of a distilled set: its content, origin, licence and accuracy."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from engine.version import product_version
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def card(run: StoredRun, config: Config, classes: Sequence[str], count: int, licence: str | None) -> str:
-    """README.md of a Hugging Face dataset: YAML front matter, then prose, numbers, and every setting."""
+def build_card(
+    run: StoredRun, config: Config, classes: Sequence[str], count: int, licence: str | None
+) -> str:
+    """Return the README.md of a Hugging Face dataset: YAML metadata, description, results, settings."""
     return "\n".join(
         [
-            *_front(classes, count, licence, run.name),
+            *_format_metadata(classes, count, licence, run.name),
             f"# {run.name}: {count} distilled images of {config.data.name}",
             "",
-            _made(run, config, count, len(classes)),
+            _describe_origin(run, config, count, len(classes)),
             "",
-            *_worth(run.results()),
-            *_licence(licence),
+            *_format_results(run.results()),
+            *_format_licence(licence),
             "## Settings",
             "",
             "```yaml",
-            settings.to_yaml(without_places(config)).rstrip(),
+            settings.to_yaml(remove_local_paths(config)).rstrip(),
             "```",
             "",
         ]
     )
 
 
-def _front(classes: Sequence[str], count: int, licence: str | None, name: str) -> list[str]:
-    """What Hugging Face reads: how the files are split, and what their columns are."""
+def _format_metadata(classes: Sequence[str], count: int, licence: str | None, name: str) -> list[str]:
+    """Return the YAML metadata that Hugging Face reads: licence, splits, and columns."""
     size = next((word for most, word in _SIZES if count < most), "n>1M")
     names = [f"          {inline(str(label))}: {inline(text)}" for label, text in enumerate(classes)]
     return [
@@ -69,60 +71,60 @@ def _front(classes: Sequence[str], count: int, licence: str | None, name: str) -
     ]
 
 
-def _made(run: StoredRun, config: Config, count: int, classes: int) -> str:
+def _describe_origin(run: StoredRun, config: Config, count: int, classes: int) -> str:
     manifest = run.manifest()
     data, teacher = manifest["identity"]["data"], manifest.get("teacher", {}).get("fingerprint", "unknown")
     given = manifest.get("images")
-    how = (
-        f"They were given by `{given['layout']}` (fingerprint {given['fingerprint']}), not distilled here."
+    origin = (
+        f"They were read from `{given['layout']}` (fingerprint {given['fingerprint']}), not distilled here."
         if given
         else f"They were distilled by the method `{config.objective.method}`, protocol `{config.protocol}`."
     )
     return (
-        f"{count} images, {count / classes:g} a class, in place of a whole training set. {how}\n\n"
+        f"{count} images, {count / classes:g} per class, that replace a whole training set. {origin}\n\n"
         f"Made with cfm-tui {product_version()}, seed {config.seed}. Fingerprint of the real data:"
         f" `{data}`. Fingerprint of the teacher ({config.backbone.name}): `{teacher}`.\n\n"
-        "`label` is the class, `batch` the recovery batch (from 1), `beta` its β_b where it is known."
+        "`label` is the class, `batch` the recovery batch (from 1), `beta` its β_b if known."
     )
 
 
-def _worth(results: dict[str, Any] | None) -> list[str]:
-    """A table of accuracies beside the control; nothing was measured in a run that is not finished."""
-    lines = ["## What they are worth", ""]
+def _format_results(results: dict[str, Any] | None) -> list[str]:
+    """Return a table of accuracies next to the control's. results: None if the run is not finished."""
+    lines = ["## Results", ""]
     if results is None:
-        return [*lines, "Nothing was measured.", ""]
+        return [*lines, "The run is not finished; no accuracy was measured.", ""]
     lines += [
         "Test accuracy in percent of students trained from scratch on the images with the teacher's soft",
-        "labels: after the last epoch, mean ± standard deviation over seeds. The control is as many",
-        "unchanged real images under the same labels and budget.",
+        "labels: after the last epoch, mean ± standard deviation (number of seeds). The control is the",
+        "same number of unchanged real images with the same kind of labels and the same budget.",
         "",
         "| student | distilled | control |",
         "| --- | --- | --- |",
     ]
-    for name, found in results["summary"]["by_architecture"].items():
-        cells = [format_mean_std(found[key], absent="not measured") for key in ("accuracy", "control")]
+    for name, summary in results["summary"]["by_architecture"].items():
+        cells = [format_mean_std(summary[key], absent="not measured") for key in ("accuracy", "control")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [*lines, "", f"The teacher itself: {results['teacher']['accuracy']:.2f}.", ""]
+    return [*lines, "", f"Teacher: {results['teacher']['accuracy']:.2f}.", ""]
 
 
-def _licence(licence: str | None) -> list[str]:
-    told = (
-        "Nobody said under which licence these images may be used. They are derived from the real data: look"
-        " at its licence."
+def _format_licence(licence: str | None) -> list[str]:
+    text = (
+        "The licence of these images was not specified. They are derived from the real data; see its licence."
         if licence is None
-        else f"{licence}, as told by who exported them."
+        else f"{licence}, as specified at export."
     )
-    return ["## Licence", "", told, ""]
+    return ["## Licence", "", text, ""]
 
 
-def without_places(config: Config) -> Config:
-    """The same settings without where files lie on the machine that computed."""
+def remove_local_paths(config: Config) -> Config:
+    """Return the settings without paths of the machine that ran them."""
     backbone = config.backbone
-    kept = None if _is_file(backbone.teacher) else backbone.teacher
-    others = () if any(map(_is_file, backbone.also_teachers)) else backbone.also_teachers  # all, or none
+    teacher = None if _is_file(backbone.teacher) else backbone.teacher
+    # `also_teachers` names the teachers of all further backbones or of none.
+    others = () if any(map(_is_file, backbone.also_teachers)) else backbone.also_teachers
     changes: dict[str, Any] = {
         "data": config.data.model_copy(update={"root": None}),
-        "backbone": backbone.model_copy(update={"teacher": kept, "also_teachers": others}),
+        "backbone": backbone.model_copy(update={"teacher": teacher, "also_teachers": others}),
         "given": config.given.model_copy(update={"images": None, "labels": None, "statistics": None}),
     }
     return config.model_copy(update=changes)

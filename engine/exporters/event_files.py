@@ -1,7 +1,7 @@
-"""A run's record as TensorBoard's event files, written with TensorBoard's own record writer.
+"""Export a run's metrics as a TensorBoard event file, written with TensorBoard's own record writer.
 
-Tags: ``recover/ce``, ``recover/beta``, ``recover/TERM/TAP`` (unweighted) over the number of the iteration in
-the whole recovery; ``STAGE/ARCHITECTURE/SOURCE/seed N/loss`` and ``…/accuracy`` (%) over epochs from 1.
+Tags: ``recover/ce``, ``recover/beta``, ``recover/TERM/TAP`` (unweighted) over the iterations of all
+batches; ``STAGE/ARCHITECTURE/SOURCE/seed N/loss`` and ``…/accuracy`` (%) over epochs from 1.
 Legend: R rows of numbers, P columns.
 """
 
@@ -24,26 +24,26 @@ Scalar = tuple[float, int, str, float]  #: seconds since 1970, step, tag, value
 
 
 def write(run: StoredRun, out: Path) -> Path:
-    """Write an event file of all that a run recorded so far into `out`; returns its path.
+    """Write all metrics that a run has recorded so far to an event file in `out`; return its path.
 
-    Raises UserError("usage") where TensorBoard is not installed, UserError("disk").
+    Raises UserError("usage") if TensorBoard is not installed, and UserError("disk").
     """
-    encoded = _encoder()
+    encode = _make_encoder()
     path = out / f"events.out.tfevents.{int(run.folder.stat().st_mtime)}.{run.name}"
     unfinished = path.with_name(f".{path.name}.tmp")
     file = files.Appender(unfinished, 0)
     try:
-        file.append(encoded(None))
-        for scalars in _pieces(run):
-            file.append(b"".join(encoded(scalar) for scalar in scalars))
+        file.append(encode(None))
+        for scalars in _read_scalars(run):
+            file.append(b"".join(encode(scalar) for scalar in scalars))
     finally:
         file.close()
     files.rename(unfinished, path, OUT)
     return path
 
 
-def _encoder() -> Callable[[Scalar | None], bytes]:
-    """From a scalar to the bytes of its record; from None to those of the file's first."""
+def _make_encoder() -> Callable[[Scalar | None], bytes]:
+    """Return a function that encodes a scalar as a record, and None as the file's first record."""
     try:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -53,7 +53,7 @@ def _encoder() -> Callable[[Scalar | None], bytes]:
             "usage", "event files need the tensorboard package", "pip install 'cfm-tui[tensorboard]'"
         ) from error
 
-    def encoded(scalar: Scalar | None) -> bytes:
+    def encode(scalar: Scalar | None) -> bytes:
         stream = io.BytesIO()
         event = Event(wall_time=0.0, file_version="brain.Event:2")
         if scalar is not None:
@@ -63,25 +63,25 @@ def _encoder() -> Callable[[Scalar | None], bytes]:
         RecordWriter(stream).write(event.SerializeToString())
         return stream.getvalue()
 
-    return encoded
+    return encode
 
 
-def _pieces(run: StoredRun) -> Iterator[list[Scalar]]:
-    """Recovery's numbers piece by piece, then those of epochs; what was done again counts as it was last."""
+def _read_scalars(run: StoredRun) -> Iterator[list[Scalar]]:
+    """Yield recovery's metrics in chunks, then those of epochs; of repeated epochs only the last values."""
     tail = run.tail()
     epochs: dict[tuple[str, int], Scalar] = {}
     while tail.behind:
-        for told in tail.more():
-            if isinstance(told, Rows):
-                yield list(_of_rows(told, columns(tail.layout)))
-            elif isinstance(told.event, EpochFinished):
+        for record in tail.more():
+            if isinstance(record, Rows):
+                yield list(_convert_rows(record, columns(tail.layout)))
+            elif isinstance(record.event, EpochFinished):
                 epochs |= {
-                    (tag, step): (time, step, tag, value) for time, step, tag, value in _of_epoch(told)
+                    (tag, step): (time, step, tag, value) for time, step, tag, value in _convert_epoch(record)
                 }
     yield list(epochs.values())
 
 
-def _of_rows(rows: Rows, names: list[str]) -> Iterator[Scalar]:
+def _convert_rows(rows: Rows, names: list[str]) -> Iterator[Scalar]:
     for number, name in enumerate(names):
         if name in ("batch", "iteration"):
             continue
@@ -91,9 +91,9 @@ def _of_rows(rows: Rows, names: list[str]) -> Iterator[Scalar]:
                 yield rows.time, rows.first + index, tag, value
 
 
-def _of_epoch(told: Told) -> Iterator[Scalar]:
-    event: Any = told.event
-    at = f"{event.stage}/{event.architecture}/{event.source}/seed {event.seed}"
+def _convert_epoch(record: Told) -> Iterator[Scalar]:
+    event: Any = record.event
+    prefix = f"{event.stage}/{event.architecture}/{event.source}/seed {event.seed}"
     for name, value in (("loss", event.loss), ("accuracy", event.accuracy)):
         if value is not None and math.isfinite(value):
-            yield told.time, event.epoch, f"{at}/{name}", value
+            yield record.time, event.epoch, f"{prefix}/{name}", value

@@ -1,7 +1,7 @@
-"""A run's images in the layouts that others read: SRe²L, RDED, DD-Ranking, Hugging Face `datasets`.
+"""Export a run's images for other programs: SRe²L, RDED, DD-Ranking, Hugging Face `datasets`, TensorBoard.
 
-All of them hold the 8-bit pixels that this product's students were trained on, without loss.
-`provenance.json` is written last: a folder that has it is whole.
+All image formats contain exactly the 8-bit pixels that this program's students are trained on.
+`provenance.json` is written last: a folder that contains it is complete.
 Legend: N images, C channels, H, W, K classes.
 """
 
@@ -39,7 +39,7 @@ OUT = "choose another folder with --out"
 
 @dataclass
 class Export:
-    """One export while it is made. out: a folder that is new or empty. notes: what a person should know."""
+    """An export in progress. out: the new or empty folder to write to. notes: remarks to show to the user."""
 
     run: StoredRun
     config: Config
@@ -47,83 +47,86 @@ class Export:
     licence: str | None = None
     notes: list[str] = field(default_factory=list)
 
-    def pictures(self, name: Callable[[int, int], str]) -> None:
-        """Every image as a PNG file; name(label, number within the class): its path below `out`."""
-        found = images.Reader(self.run.folder / "images")
+    def write_pictures(self, name: Callable[[int, int], str]) -> None:
+        """Write every image as a PNG file.
+
+        name(label, number within the class): returns the path relative to `out`.
+        """
+        reader = images.Reader(self.run.folder / "images")
         paths = [
             self.out / name(int(label), int(rank))
-            for label, rank in zip(found.labels_N, ranks(found.labels_N), strict=True)
+            for label, rank in zip(reader.labels_N, ranks(reader.labels_N), strict=True)
         ]
-        places = list(dict.fromkeys(path.parent for path in paths))
-        files.make_folders(*places, hint=OUT)
+        folders = list(dict.fromkeys(path.parent for path in paths))
+        files.make_folders(*folders, hint=OUT)
         for number, path in enumerate(paths):
-            files.write(path, images.png(found.pixels(number)), hint=OUT, sync_name=False)
-        for place in places:
-            files.sync_folder(place, OUT)
+            files.write(path, images.png(reader.pixels(number)), hint=OUT, sync_name=False)
+        for folder in folders:
+            files.sync_folder(folder, OUT)
 
-    def tensor(self, name: str, value: Tensor) -> None:
-        """A tensor as `torch.save` writes it."""
+    def write_tensor(self, name: str, tensor: Tensor) -> None:
+        """Write a tensor with `torch.save`."""
         stream = io.BytesIO()
-        torch.save(value.clone(), stream)
+        torch.save(tensor.clone(), stream)
         files.write(self.out / name, stream.getbuffer(), hint=OUT)
 
-    def record(self, form: str) -> None:
-        """Say where the images come from."""
+    def write_provenance(self, form: str) -> None:
+        """Write `provenance.json`, which describes the run that the images come from."""
         pixels_NCHW, labels_N = images.read_pixels(self.run.folder / "images")
         results = self.run.results()
-        told = {
+        provenance = {
             "made_by": f"cfm-tui {product_version()}",
             "format": form,
             "run": self.run.name,
             "images": {"count": len(labels_N), "fingerprint": fingerprint(pixels_NCHW, labels_N)},
             "classes": list(images.Reader(self.run.folder / "images").classes),
-            "settings": config_tree(cards.without_places(self.config)),
+            "settings": config_tree(cards.remove_local_paths(self.config)),
             "identity": self.run.manifest()["identity"],
             "teacher": self.run.manifest().get("teacher"),
             "summary": None if results is None else results["summary"],
             "versions": self.run.manifest()["versions"],
         }
-        json_file.write_json(self.out / RECORD, told)
+        json_file.write_json(self.out / RECORD, provenance)
 
 
 def export(run: StoredRun, config: Config, form: str, out: Path, licence: str | None = None) -> Export:
-    """Write a run in a format of `FORMATS` into `out`.
+    """Write a run to the folder `out` in one of the `FORMATS`.
 
-    config: the run's settings. licence: of the images, for a dataset card; None: unknown.
-    Raises UserError: an unknown format, a folder that holds something, images that are not all there or
-    damaged, a disk that refuses, a package that is not installed.
+    config: the run's settings. licence: licence of the images for the dataset card; None if unknown.
+    Raises UserError: an unknown format, a folder that is not empty, incomplete or damaged images, a disk
+    error, a package that is not installed.
     """
     if form not in FORMATS:
-        raise UserError("usage", f"there is no format {form!r}", f"choose one of {', '.join(FORMATS)}")
+        raise UserError("usage", f"unknown format {form!r}", f"choose one of {', '.join(FORMATS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError("usage", f"{out} holds something already", "choose a new or empty folder with --out")
+        raise UserError("usage", f"{out} is not empty", "choose a new or empty folder with --out")
     if form != "tensorboard" and not run.has_images():
         raise UserError(
-            "data", f"{run.folder} holds no finished images", "let the run finish its recovery first"
+            "data", f"{run.folder} contains no finished images", "let the run finish its recovery first"
         )
-    made = Export(run, config, out, licence)
+    job = Export(run, config, out, licence)
     files.make_folder(out, OUT)
-    FORMATS[form](made)
+    FORMATS[form](job)
     if form != "tensorboard":
-        made.record(form)
-    return made
+        job.write_provenance(form)
+    return job
 
 
-def _sre2l(made: Export) -> None:
-    made.pictures(lambda label, rank: f"new{label:03d}/class{label:03d}_id{rank:03d}.png")
+def _write_sre2l(job: Export) -> None:
+    job.write_pictures(lambda label, rank: f"new{label:03d}/class{label:03d}_id{rank:03d}.png")
 
 
-def _rded(made: Export) -> None:
-    made.pictures(lambda label, rank: f"{label:05d}/class{label:05d}_id{rank:05d}.png")
+def _write_rded(job: Export) -> None:
+    job.write_pictures(lambda label, rank: f"{label:05d}/class{label:05d}_id{rank:05d}.png")
 
 
-def _huggingface(made: Export) -> None:
-    reader = images.Reader(made.run.folder / "images")
-    places = images.class_folders(reader.classes)
-    made.pictures(lambda label, rank: f"train/{places[label]}/{rank:04d}.png")
+def _write_huggingface(job: Export) -> None:
+    reader = images.Reader(job.run.folder / "images")
+    folders = images.class_folders(reader.classes)
+    job.write_pictures(lambda label, rank: f"train/{folders[label]}/{rank:04d}.png")
     rows = [
         {
-            "file_name": f"{places[label]}/{rank:04d}.png",
+            "file_name": f"{folders[label]}/{rank:04d}.png",
             "label": int(label),
             "batch": int(batch),
             "beta": float(beta) if np.isfinite(beta) else None,
@@ -133,51 +136,52 @@ def _huggingface(made: Export) -> None:
         )
     ]
     lines = "".join(json_file.to_json(row) + "\n" for row in rows)
-    files.write(made.out / "train" / "metadata.jsonl", lines.encode(), hint=OUT)
-    card = cards.card(made.run, made.config, reader.classes, len(rows), made.licence)
-    files.write(made.out / "README.md", card.encode(), hint=OUT)
+    files.write(job.out / "train" / "metadata.jsonl", lines.encode(), hint=OUT)
+    card = cards.build_card(job.run, job.config, reader.classes, len(rows), job.licence)
+    files.write(job.out / "README.md", card.encode(), hint=OUT)
 
 
-def _dd_ranking(made: Export) -> None:
-    """`images.pt`, `labels.pt`, `soft_labels.pt`: class after class, normalised as DD-Ranking normalises."""
-    data = load(made.config.data)
-    pixels_NCHW, labels_N = images.read_pixels(made.run.folder / "images")
+def _write_dd_ranking(job: Export) -> None:
+    """Write `images.pt`, `labels.pt` and `soft_labels.pt`, sorted by class and normalised like DD-Ranking."""
+    data = load(job.config.data)
+    pixels_NCHW, labels_N = images.read_pixels(job.run.folder / "images")
     order_N = np.argsort(labels_N, kind="stable")
     train = data.train
-    whole = ImageSet.from_arrays(
+    image_set = ImageSet.from_arrays(
         pixels_NCHW[order_N], labels_N[order_N], train.classes, train.mean, train.std
     )
     mean, std = pt_files.normalisation(Given(), data)
-    made.tensor("images.pt", normalise(whole.pixels(range(len(whole))).float() / 255.0, mean, std))
-    made.tensor("labels.pt", whole.labels_N)
-    made.notes.append(f"images.pt is normalised with mean {list(mean)} and std {list(std)}")
-    soft_NK = _soft_labels(made, data, whole)
-    if soft_NK is None:
-        made.notes.append("no soft_labels.pt: a teacher of the run is neither at hand nor in the cache")
+    pixels = image_set.pixels(range(len(image_set))).float() / 255.0
+    job.write_tensor("images.pt", normalise(pixels, mean, std))
+    job.write_tensor("labels.pt", image_set.labels_N)
+    job.notes.append(f"images.pt is normalised with mean {list(mean)} and std {list(std)}")
+    logits_NK = _compute_soft_labels(job, data, image_set)
+    if logits_NK is None:
+        job.notes.append("no soft_labels.pt: a teacher of the run is neither a readable file nor cached")
     else:
-        made.tensor("soft_labels.pt", soft_NK)
+        job.write_tensor("soft_labels.pt", logits_NK)
 
 
 @torch.no_grad()
-def _soft_labels(made: Export, data: DataSet, whole: ImageSet) -> Tensor | None:
-    """The teacher's logits (N, K) for the images as they are, of several teachers their mean.
+def _compute_soft_labels(job: Export, data: DataSet, image_set: ImageSet) -> Tensor | None:
+    """Return the teacher's logits (N, K) for the unaugmented images, averaged over several teachers.
 
-    None where one of the run's own is gone.
+    Returns None if one of the run's teachers is no longer available.
     """
-    manifest = made.run.manifest()
-    known = [manifest.get("teacher", {}).get("fingerprint"), *manifest.get("others", [])]
-    found = [_teacher(config, data) for config in artefacts.single_backbone_configs(made.config)]
-    teachers = [teacher for teacher in found if teacher is not None]
-    if list(map(backbones.fingerprint, teachers)) != known:
+    manifest = job.run.manifest()
+    recorded = [manifest.get("teacher", {}).get("fingerprint"), *manifest.get("others", [])]
+    loaded = [_load_teacher(config, data) for config in artefacts.single_backbone_configs(job.config)]
+    teachers = [teacher for teacher in loaded if teacher is not None]
+    if list(map(backbones.fingerprint, teachers)) != recorded:
         return None
-    device = devices.choose(made.config.device)
+    device = devices.choose(job.config.device)
     label = Labeller(teachers[0] if len(teachers) == 1 else Ensemble(teachers), device, "float32")
-    starts: Sequence[int] = range(0, len(whole), RELABEL_BATCH)
-    parts = [range(start, min(start + RELABEL_BATCH, len(whole))) for start in starts]
-    return torch.cat([label(whole.batch(part, device)).cpu() for part in parts])
+    starts: Sequence[int] = range(0, len(image_set), RELABEL_BATCH)
+    parts = [range(start, min(start + RELABEL_BATCH, len(image_set))) for start in starts]
+    return torch.cat([label(image_set.batch(part, device)).cpu() for part in parts])
 
 
-def _teacher(config: Config, data: DataSet) -> nn.Module | None:
+def _load_teacher(config: Config, data: DataSet) -> nn.Module | None:
     try:
         teacher = artefacts.given_teacher(config, data)
     except UserError:
@@ -185,14 +189,14 @@ def _teacher(config: Config, data: DataSet) -> nn.Module | None:
     return teacher or artefacts.cached_teacher(config, data, Cache())
 
 
-def _tensorboard(made: Export) -> None:
-    event_files.write(made.run, made.out)
+def _write_tensorboard(job: Export) -> None:
+    event_files.write(job.run, job.out)
 
 
 FORMATS: dict[str, Callable[[Export], Any]] = {
-    "sre2l": _sre2l,
-    "rded": _rded,
-    "dd-ranking": _dd_ranking,
-    "huggingface": _huggingface,
-    "tensorboard": _tensorboard,
+    "sre2l": _write_sre2l,
+    "rded": _write_rded,
+    "dd-ranking": _write_dd_ranking,
+    "huggingface": _write_huggingface,
+    "tensorboard": _write_tensorboard,
 }

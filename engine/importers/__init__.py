@@ -1,4 +1,4 @@
-"""Published artefacts, read into this program's forms: distilled sets, soft labels, statistics.
+"""Read published artefacts: distilled sets, soft labels, statistics.
 
-Not here: teachers (`backbones`), and data sets (`data`).
+Not here: teachers (see `backbones`), and data sets (see `data`).
 """

@@ -1,7 +1,7 @@
-"""A distilled set that is given instead of recovered: read, checked, put into the order of recovery.
+"""Read and check a distilled set that is given instead of recovered.
 
-Whatever a set came in, it is brought into one order: the first image of each class, then the second, as
-recovery makes them. So the same pixels in any layout have the same fingerprint and give the same students.
+Every set is sorted into the order of recovery: the first image of each class, then the second, and so on.
+The same pixels therefore have the same fingerprint and give the same students, whatever their layout was.
 Legend: N images of the set, K classes, C channels, H, W.
 """
 
@@ -30,9 +30,10 @@ from engine.store import Run, images
 
 @dataclass(frozen=True)
 class Distilled:
-    """A set in the order of recovery.
+    """A distilled set in the order of recovery.
 
-    pixels_NCHW: uint8, or float32 in [0, 1]. labels_N: int64. facts: what is told of it beside its numbers.
+    pixels_NCHW: uint8, or float32 in [0, 1]. labels_N: int64. facts: source, layout, count, fingerprint and
+    conversion, as the manifest stores them.
     """
 
     pixels_NCHW: NDArray[Any]
@@ -41,120 +42,124 @@ class Distilled:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the labels and of the pixels in 8 bits, as students see them."""
+        """SHA-256 (hex) of the labels and the 8-bit pixels that students train on."""
         return str(self.facts["fingerprint"])
 
     def per_class(self, classes: int) -> NDArray[np.int64]:
-        """How many images each class has, (K,)."""
+        """Return the number of images of each class, (K,)."""
         return np.bincount(self.labels_N, minlength=classes)
 
     def notices(self) -> Iterator[Notice]:
-        """What a person should know of the set before it is measured."""
+        """Yield notices about the set's source and conversion."""
         facts = self.facts
-        yield Notice("info", f"{facts['count']} images are given by {facts['source']}: nothing is recovered")
+        yield Notice("info", f"using {facts['count']} images from {facts['source']}; recovery is skipped")
         if facts.get("clipped"):
             share = 100 * facts["clipped"] / facts["values"]
-            told = f"{facts['clipped']:,} of {facts['values']:,} values ({share:.2g} %)"
-            yield Notice("warning", f"{told} lay outside the range of pixels and were clipped")
+            values = f"{facts['clipped']:,} of {facts['values']:,} values ({share:.2g} %)"
+            yield Notice("warning", f"{values} lay outside the range of pixels and were clipped")
         if facts.get("soft_labels_unused"):
-            yield Notice("info", "its soft labels are left aside: students learn from this run's teacher")
+            yield Notice("info", "its soft labels are ignored: students learn from this run's teacher")
 
 
 def read(config: Config, data: DataSet, folder: Path | None = None) -> Distilled | None:
-    """The set that the settings name; None where images are to be recovered.
+    """Read the set that the settings name; return None if images are to be recovered.
 
-    folder: a run's, which holds the set already if it took it in before its source went away.
-    Raises UserError("data"): absent, unreadable, unsafe, or not of this data set's classes and size.
+    folder: the run's folder, which has a copy of the set that is used if its source no longer exists.
+    Raises UserError("data"): the set is missing, unreadable or unsafe, or its classes or size differ from the
+    data set's.
     """
     if config.given.images is None:
         return None
     path = Path(config.given.images)
     if not path.exists() and folder is not None and images.is_complete(folder / "images"):
-        return _kept(store.StoredRun(folder))
+        return _read_run_copy(store.StoredRun(folder))
     if path.suffix in pt_files.SUFFIXES:
-        found = pt_files.read(path, config.given, data)
-        return _ordered(found.images_NCHW, found.labels_N, {"source": str(path), **found.facts})
+        return _read_pt_file(path, config, data)
     if path.suffix == ".safetensors" or store.is_run(path):
-        return _of_run(path, data)
-    if path.is_dir() and (tensors := pt_files.inside(path)) is not None:
-        found = pt_files.read(tensors, config.given, data)
-        return _ordered(found.images_NCHW, found.labels_N, {"source": str(tensors), **found.facts})
-    found_set = read_images(path, data.train)
-    pixels_NCHW = found_set.pixels(range(len(found_set))).numpy()
-    return _ordered(pixels_NCHW, found_set.labels_N.numpy(), {"source": str(path), "layout": "pictures"})
+        return _read_run(path, data)
+    if path.is_dir() and (images_path := pt_files.find_images_file(path)) is not None:
+        return _read_pt_file(images_path, config, data)
+    pictures = read_images(path, data.train)
+    pixels_NCHW = pictures.pixels(range(len(pictures))).numpy()
+    return _sort(pixels_NCHW, pictures.labels_N.numpy(), {"source": str(path), "layout": "pictures"})
 
 
-def _of_run(path: Path, data: DataSet) -> Distilled:
-    """The float images of a run, by its folder or its safetensors file."""
+def _read_pt_file(path: Path, config: Config, data: DataSet) -> Distilled:
+    content = pt_files.read(path, config.given, data)
+    return _sort(content.images_NCHW, content.labels_N, {"source": str(path), **content.facts})
+
+
+def _read_run(path: Path, data: DataSet) -> Distilled:
+    """Read the float images of a run, given its folder or its safetensors file."""
     is_file = path.suffix == ".safetensors"
-    kept = images.read_file(path) if is_file else images.read(path / "images")
+    stored = images.read_file(path) if is_file else images.read(path / "images")
     train = data.train
-    if kept.classes != train.classes:
+    if stored.classes != train.classes:
         raise UserError(
             "data",
-            f"the images of {path} are of other classes: {listing(kept.classes)}"
+            f"the images of {path} have other classes: {listing(stored.classes)}"
             f" instead of {listing(train.classes)}",
             FITTING,
         )
-    require_shape(path, kept.images_NCHW.shape, data)
+    require_shape(path, stored.images_NCHW.shape, data)
     layout = "safetensors" if is_file else "run"
-    return _ordered(kept.images_NCHW, kept.labels_N, {"source": str(path), "layout": layout})
+    return _sort(stored.images_NCHW, stored.labels_N, {"source": str(path), "layout": layout})
 
 
-def _kept(run: store.StoredRun) -> Distilled:
-    """The set that a run took in, its source being gone."""
+def _read_run_copy(run: store.StoredRun) -> Distilled:
+    """Read a run's copy of the given set, for use after the source was removed."""
     pixels_NCHW, labels_N = images.read_pixels(run.folder / "images")
     facts = run.manifest().get("images")
-    found = _ordered(pixels_NCHW, labels_N, dict(facts or {}))
-    if facts is None or facts["fingerprint"] != found.fingerprint:
-        raise UserError("data", f"{run.folder} does not hold the images that it was given", images.HINT)
-    return found
+    copy = _sort(pixels_NCHW, labels_N, dict(facts or {}))
+    if facts is None or facts["fingerprint"] != copy.fingerprint:
+        raise UserError("data", f"{run.folder} does not contain the images that it was given", images.HINT)
+    return copy
 
 
-def _ordered(pixels_NCHW: NDArray[Any], labels_N: NDArray[np.int64], facts: Mapping[str, Any]) -> Distilled:
+def _sort(pixels_NCHW: NDArray[Any], labels_N: NDArray[np.int64], facts: Mapping[str, Any]) -> Distilled:
     order_N = order_of_recovery(labels_N)
     pixels_NCHW, labels_N = pixels_NCHW[order_N], labels_N[order_N]
-    told = {**facts, "count": len(labels_N), "fingerprint": fingerprint(pixels_NCHW, labels_N)}
-    return Distilled(pixels_NCHW, labels_N, told)
+    facts = {**facts, "count": len(labels_N), "fingerprint": fingerprint(pixels_NCHW, labels_N)}
+    return Distilled(pixels_NCHW, labels_N, facts)
 
 
 def order_of_recovery(labels_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indices that put the first image of each class before all second ones; within a class nothing moves."""
+    """Return indices that put the first image of each class before all second ones; stable in a class."""
     return np.lexsort((labels_N, ranks(labels_N)))
 
 
 def ranks(labels_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The number of each image within its class, from 0."""
+    """Return the number of each image within its class, from 0."""
     sorted_N = np.argsort(labels_N, kind="stable")
     starts_N = np.searchsorted(labels_N[sorted_N], labels_N[sorted_N])
-    found_N = np.empty(len(labels_N), np.int64)
-    found_N[sorted_N] = np.arange(len(labels_N)) - starts_N
-    return found_N
+    ranks_N = np.empty(len(labels_N), np.int64)
+    ranks_N[sorted_N] = np.arange(len(labels_N)) - starts_N
+    return ranks_N
 
 
 def fingerprint(pixels_NCHW: NDArray[Any], labels_N: NDArray[np.int64]) -> str:
-    """SHA-256 (hex) of shape, labels, and pixels in 8 bits."""
+    """Return the SHA-256 (hex) of shape, labels and 8-bit pixels."""
     digest = hashlib.sha256(repr(pixels_NCHW.shape).encode())
     digest.update(labels_N.astype("<i8").tobytes())
     for pixels_CHW in pixels_NCHW:
-        digest.update(in_bytes(pixels_CHW).tobytes())
+        digest.update(to_uint8(pixels_CHW).tobytes())
     return digest.hexdigest()
 
 
-def in_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels as students see them."""
+def to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return pixels as uint8, as students train on them."""
     return pixels if pixels.dtype == np.uint8 else images.to_bytes(pixels)
 
 
 def write(run: Run, given: Distilled, classes: tuple[str, ...]) -> None:
-    """Put a set into a run's folder, as if it had been recovered there; β and confidence are not known."""
+    """Write a set to a run's folder like recovered images, with NaN for the unknown β and confidence."""
     shape = given.pixels_NCHW.shape
     writer = run.image_writer((shape[0], shape[1], shape[2], shape[3]), classes)
     ranks_N = ranks(given.labels_N)
     for rank in range(int(ranks_N.max()) + 1):
-        of_rank = np.flatnonzero(ranks_N == rank)
-        pixels = given.pixels_NCHW[of_rank]
+        indices_M = np.flatnonzero(ranks_N == rank)
+        pixels = given.pixels_NCHW[indices_M]
         floats = pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
-        unknown_M = np.full(len(of_rank), np.nan, np.float32)
-        writer.add(floats, given.labels_N[of_rank], rank + 1, float("nan"), unknown_M)
+        confidence_M = np.full(len(indices_M), np.nan, np.float32)
+        writer.add(floats, given.labels_N[indices_M], rank + 1, float("nan"), confidence_M)
     writer.finish()

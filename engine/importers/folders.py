@@ -1,4 +1,4 @@
-"""Distilled pictures in folders: class folders by name or number, flat folders, runs, one picture.
+"""Read pictures from class folders named by class or label, flat folders, runs, or a single file.
 
 Legend: N pictures, C channels, S side.
 """
@@ -20,58 +20,59 @@ from engine.errors import UserError
 
 
 def read_images(path: Path, like: ImageSet, class_name: str | None = None) -> ImageSet:
-    """The pictures of a folder of class folders, of a run, or of one file, sized and normalised as `like`.
+    """Read the pictures of a folder, a run or one file, resized and normalised like the data set `like`.
 
-    class_name: the class of a single file; None: the name of the folder that it lies in.
-    Raises UserError("data"): nothing there, a class that the data set has not, an unreadable picture.
+    class_name: the class of a single file; by default the name of its folder.
+    Raises UserError("data"): no pictures, a class that is not in the data set, an unreadable picture.
     """
     require_images(path)
     if path.is_file():
-        files = as_files(path.parent, _one_file(path, like.classes, class_name))
+        files = as_files(path.parent, _group_single_file(path, like.classes, class_name))
     else:
-        files = _folders(path, like.classes)
-    pixels = np.stack([_picture(files, index, like) for index in range(len(files))])
+        files = _list_folders(path, like.classes)
+    pixels = np.stack([_read_picture(files, index, like) for index in range(len(files))])
     return ImageSet.from_arrays(pixels, files.labels_N, like.classes, like.mean, like.std)
 
 
 def require_images(path: Path) -> None:
-    """Raise UserError("data") where there is nothing to score at all."""
-    advice = "give a folder of class folders, a run, or a picture"
+    """Raise UserError("data") if `path` is neither a file nor a folder."""
+    hint = "give a folder of class folders, a run, or a picture"
     if not os.path.exists(path):
-        raise UserError("data", f"{path} does not exist", advice)
+        raise UserError("data", f"{path} does not exist", hint)
     if not path.is_file() and not path.is_dir():
-        raise UserError("data", f"{path} is neither a file nor a folder", advice)
+        raise UserError("data", f"{path} is neither a file nor a folder", hint)
 
 
-def _one_file(path: Path, classes: tuple[str, ...], class_name: str | None) -> list[list[Entry]]:
+def _group_single_file(path: Path, classes: tuple[str, ...], class_name: str | None) -> list[list[Entry]]:
     if not is_image(path.name):
-        raise UserError("data", f"{path} is no picture", "give a JPEG, PNG, BMP, GIF, WebP, PPM or TIFF file")
+        hint = "give a JPEG, PNG, BMP, GIF, WebP, PPM or TIFF file"
+        raise UserError("data", f"{path} is not a picture", hint)
     label = label_of(class_name or path.absolute().parent.name, classes)
     if label is None:
         raise UserError(
             "data",
-            f"the class of {path} is not known",
-            f"say it with --class; the classes are {listing(classes)}",
+            f"the class of {path} is unknown",
+            f"set it with --class; the classes are {listing(classes)}",
         )
     groups: list[list[Entry]] = [[] for _ in classes]
     groups[label].append(entry(path.parent, path.name))
     return groups
 
 
-def _folders(path: Path, classes: tuple[str, ...]) -> Files:
+def _list_folders(path: Path, classes: tuple[str, ...]) -> Files:
     folder = path / "images" if (path / "manifest.json").is_file() else path
-    found = subfolders(folder)
-    if found == ["train"] and "train" not in classes:  # as Hugging Face's image folders have it
-        folder, found = folder / "train", subfolders(folder / "train")
-    groups = _flat(folder, classes) if not found else [[] for _ in classes]
-    unknown = [name for name in found if label_of(name, classes) is None]
+    names = subfolders(folder)
+    if names == ["train"] and "train" not in classes:  # the layout of Hugging Face's image folders
+        folder, names = folder / "train", subfolders(folder / "train")
+    groups = [[] for _ in classes] if names else _group_flat_folder(folder, classes)
+    unknown = [name for name in names if label_of(name, classes) is None]
     if unknown:
         raise UserError(
             "data",
-            f"{folder} has folders that are no class of the data set: {listing(unknown)}",
-            f"name them as the classes are named ({listing(classes)}), or by label from 0",
+            f"{folder} has folders that are not classes of the data set: {listing(unknown)}",
+            f"name them after the classes ({listing(classes)}) or by label, starting at 0",
         )
-    for name in found:
+    for name in names:
         label = label_of(name, classes)
         assert label is not None
         groups[label] += images_below(folder, name)
@@ -80,15 +81,15 @@ def _folders(path: Path, classes: tuple[str, ...]) -> Files:
     return as_files(folder, groups)
 
 
-def _flat(folder: Path, classes: tuple[str, ...]) -> list[list[Entry]]:
-    """The pictures of a folder without class folders, named as ``class003_id007.jpg``."""
+def _group_flat_folder(folder: Path, classes: tuple[str, ...]) -> list[list[Entry]]:
+    """Return the pictures of a folder without class folders, named like ``class003_id007.jpg``, by label."""
     groups: list[list[Entry]] = [[] for _ in classes]
     for name in sorted(filter(is_image, os.listdir(folder)), key=natural):
         label = label_of(name.split("_id")[0], classes) if "_id" in name else None
         if label is None:
             raise UserError(
                 "data",
-                f"the class of {folder / name} is not known",
+                f"the class of {folder / name} is unknown",
                 "put the pictures of each class in CLASS/, or name them class000_id000.png by label",
             )
         groups[label].append(entry(folder, name))
@@ -96,18 +97,18 @@ def _flat(folder: Path, classes: tuple[str, ...]) -> list[list[Entry]]:
 
 
 def label_of(name: str, classes: tuple[str, ...]) -> int | None:
-    """The label of a folder: a class's name, or a label in digits, as in ``003`` or ``new003``."""
+    """Return the label of a folder named by class or label, such as ``003`` or ``new003``; else None."""
     if name in classes:
         return classes.index(name)
     digits = re.fullmatch(r"(?:new|class_?)?(\d+)(?:_.*)?", name)
     return int(digits[1]) if digits is not None and int(digits[1]) < len(classes) else None
 
 
-def _picture(files: Files, index: int, like: ImageSet) -> Any:
+def _read_picture(files: Files, index: int, like: ImageSet) -> Any:
     try:
         with opened(files, index) as image:
             return square(image, like.size, like.channels)
     except BadImage as error:
         raise UserError(
-            "data", f"{files.root / files.name(index)} cannot be read: {error}", "mend or remove it"
+            "data", f"{files.root / files.name(index)} cannot be read: {error}", "repair or remove it"
         ) from error

@@ -1,9 +1,9 @@
-"""Distilled sets in `.pt` files, as the codes of the DC and MTT families save them.
+"""Read distilled sets from `.pt` files as saved by the code of the DC and MTT families.
 
-DC, DSA, DM: ``res_*.pt``, a dictionary whose ``data`` is a list of [images, labels], one of each experiment.
-MTT and its kin, DD-Ranking: a tensor ``images_*.pt`` and beside it ``labels_*.pt``. The images are in the
-units that networks see, (x − mean) / std; MTT's may be ZCA-whitened, which a file does not tell and only its
-matrix can undo.
+DC, DSA, DM: ``res_*.pt``, a dictionary whose ``data`` is a list of [images, labels], one per experiment.
+MTT and related methods, DD-Ranking: a tensor ``images_*.pt`` next to ``labels_*.pt``. Images are normalised,
+(x − mean) / std. MTT's may be ZCA-whitened instead, which the file does not record and which only the
+whitening matrix can undo.
 Legend: N images, K classes, C channels, H, W.
 """
 
@@ -28,163 +28,166 @@ SUFFIXES = (".pt", ".pth")
 WORDING = safe_loading.Wording(
     "data",
     "distilled set",
-    "Save its tensors alone where you trust the file: torch.save({'data': [[images, labels]]}, 'set.pt').",
+    "If you trust the file, save only its tensors: torch.save({'data': [[images, labels]]}, 'set.pt').",
 )
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 _CIFAR: MeanStd = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _IMAGENET: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-#: What the codes of both families, and DD-Ranking, normalise with; CIFAR-100 with CIFAR-10's, as they do.
+#: Mean and std that both families and DD-Ranking use. For CIFAR-100 they use CIFAR-10's.
 OF_FAMILY = {"cifar10": _CIFAR, "cifar100": _CIFAR, "tiny-imagenet": _IMAGENET, "imagenet": _IMAGENET}
-FITTING = "give the data set that it was distilled from, with --dataset and --data-root"
-ROUNDING = 1 / 510  #: what lies so far outside [0, 1] was not clipped, but rounded to the nearest level
+FITTING = "choose the data set that it was distilled from, with --dataset and --data-root"
+ROUNDING = 1 / 510  #: values outside [0, 1] by at most half an 8-bit level are rounding errors
 
 
 @dataclass(frozen=True)
-class Found:
-    """images_NCHW: float32 in [0, 1]; labels_N: int64; facts: what the file was and what was done to it."""
+class PtImages:
+    """The images and labels of a file.
+
+    images_NCHW: float32 in [0, 1]. labels_N: int64. facts: the file's layout and how it was converted.
+    """
 
     images_NCHW: NDArray[np.float32]
     labels_N: NDArray[np.int64]
     facts: dict[str, Any]
 
 
-def inside(folder: Path) -> Path | None:
-    """The file of images in a folder that a code of the MTT family, or DD-Ranking's export, left."""
+def find_images_file(folder: Path) -> Path | None:
+    """Return the image file in a folder in MTT's or DD-Ranking's format; None if there is none."""
     return next(
         (folder / name for name in ("images_best.pt", "images.pt") if (folder / name).is_file()), None
     )
 
 
-def read(path: Path, given: Given, data: DataSet) -> Found:
-    """The images and labels of a file. Raises UserError("data")."""
+def read(path: Path, given: Given, data: DataSet) -> PtImages:
+    """Read the images and labels of a file.
+
+    Raises UserError("data"): the file is missing, unsafe, of another layout, or does not fit the data set.
+    """
     if not path.is_file():
-        refuse(f"{path} is no file", "give a .pt file, a folder of class folders, or a run")
+        refuse(f"{path} is not a file", "give a .pt file, a folder of class folders, or a run")
     content = safe_loading.read(path, WORDING)
     if isinstance(content, dict):
-        images, labels = _experiment(path, safe_loading.plain_dict(content), given.experiment)
+        images, labels = _select_experiment(path, safe_loading.plain_dict(content), given.experiment)
         facts: dict[str, Any] = {"layout": "dc", "experiment": given.experiment}
         space: str = "normalised" if given.space == "auto" else given.space
     else:
-        images, labels = content, safe_loading.read(_labels_beside(path), WORDING)
+        images, labels = content, safe_loading.read(_find_labels_file(path), WORDING)
         facts = {"layout": "mtt"}
-        space = _declared(path, given)
-    images_NCHW = _images(path, images, data)
-    labels_N, soft = _labels(path, labels, len(images_NCHW), data)
-    facts |= {"space": space, "soft_labels_unused": soft}
-    return _in_pixels(path, images_NCHW, labels_N, space, given, data, facts)
+        space = _require_space(path, given)
+    images_NCHW = _check_images(path, images, data)
+    labels_N, are_soft = _check_labels(path, labels, len(images_NCHW), data)
+    facts |= {"space": space, "soft_labels_unused": are_soft}
+    if space == "normalised":
+        mean, std = normalisation(given, data)
+        images_NCHW = denormalise(images_NCHW, mean, std)
+        facts |= {"mean": list(mean), "std": list(std)}
+    is_outside = (images_NCHW < -ROUNDING) | (images_NCHW > 1 + ROUNDING)
+    facts |= {"clipped": int(is_outside.sum()), "values": images_NCHW.numel()}
+    return PtImages(images_NCHW.clamp(0.0, 1.0).numpy(), labels_N, facts)
 
 
-def _experiment(path: Path, content: dict[Any, Any], number: int) -> tuple[Any, Any]:
+def _select_experiment(path: Path, content: dict[Any, Any], number: int) -> tuple[Any, Any]:
     sets = content.get("data")
-    if not isinstance(sets, list) or not all(isinstance(one, list | tuple) and len(one) == 2 for one in sets):
+    if not isinstance(sets, list) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in sets
+    ):
         keys = [repr(key[:40]) if isinstance(key, str) else type(key).__name__ for key in content]
         refuse(
-            f"{path} holds no distilled sets: its keys are {listing(keys)}",
-            "expected a dictionary whose 'data' is a list of [images, labels], as DC saves it",
+            f"{path} contains no distilled sets: its keys are {listing(keys)}",
+            "expected a dictionary whose 'data' is a list of [images, labels], as saved by DC",
         )
     if number >= len(sets):
+        count = "1 set" if len(sets) == 1 else f"{len(sets)} sets"
         refuse(
-            f"{path} holds {'1 set' if len(sets) == 1 else f'{len(sets)} sets'}, and no number {number}",
-            "count them from 0: --experiment",
+            f"{path} contains {count}, but no set {number}",
+            "choose a set with --experiment; the first one is 0",
         )
     images, labels = sets[number]
     return images, labels
 
 
-def _labels_beside(path: Path) -> Path:
-    beside = path.with_name(path.name.replace("images", "labels", 1).replace("_zca", "", 1))
-    if not path.name.startswith("images") or not beside.is_file():
+def _find_labels_file(path: Path) -> Path:
+    labels_path = path.with_name(path.name.replace("images", "labels", 1).replace("_zca", "", 1))
+    if not path.name.startswith("images") or not labels_path.is_file():
         refuse(
-            f"{path} holds images alone, and no labels lie beside it",
-            f"put them there as {path.name.replace('images', 'labels', 1)}, as MTT saves them",
+            f"{path} contains only images, and there is no label file next to it",
+            f"put the labels next to it as {path.name.replace('images', 'labels', 1)}, as MTT saves them",
         )
-    return beside
+    return labels_path
 
 
-def _declared(path: Path, given: Given) -> str:
-    """The space of a bare tensor, which must be said but for MTT's images that it brought back to pixels."""
+def _require_space(path: Path, given: Given) -> str:
+    """Return the space of a bare tensor.
+
+    The settings must name it, except for MTT's ``images_zca_*.pt``, which are pixels again.
+    """
     if given.space == "auto" and path.name.startswith("images_zca"):
         return "pixels"
     if given.space in ("auto", "zca"):
         whitened = "is ZCA-whitened" if given.space == "zca" else "may be ZCA-whitened"
         refuse(
-            f"{path} {whitened}: the file has not the matrix with which to undo that",
-            "give MTT's images_zca_*.pt, which are pixels; or say what the values are where you know it:"
+            f"{path} {whitened}, and it does not contain the matrix to undo that",
+            "give MTT's images_zca_*.pt, which are pixels; or, if you know what the values are, add"
             " --space normalised or --space pixels",
         )
     return given.space
 
 
-def _images(path: Path, images: object, data: DataSet) -> Tensor:
+def _check_images(path: Path, images: object, data: DataSet) -> Tensor:
+    """Return images as float32 (N, C, H, W); refuse other shapes and values that are not finite."""
     if not safe_loading.is_plain(images) or not isinstance(images, Tensor) or images.ndim != 4:
-        refuse(f"{path} holds no images: expected a tensor (N, C, H, W)", "give the file of the images")
+        refuse(f"{path} contains no images: expected a tensor (N, C, H, W)", "give the file with the images")
     if not len(images):
-        refuse(f"{path} holds no image", "give another file")
+        refuse(f"{path} contains no images: the tensor is empty", "give another file")
     require_shape(path, tuple(images.shape), data)
-    require_there(path, images)
+    refuse_expanded_view(path, images)
     floats = images.detach().float()
     if not bool(floats.isfinite().all()):
-        refuse(f"{path} has values that are not finite", "its optimisation diverged, or it is damaged")
+        hint = "use another file: its optimisation diverged, or it is damaged"
+        refuse(f"{path} has values that are not finite", hint)
     return floats.contiguous()
 
 
-def _labels(path: Path, labels: object, count: int, data: DataSet) -> tuple[NDArray[np.int64], bool]:
-    """Labels (N,), and whether they came as soft ones (N, K), of which the largest is taken."""
+def _check_labels(path: Path, labels: object, count: int, data: DataSet) -> tuple[NDArray[np.int64], bool]:
+    """Return labels (N,), and whether they are the argmax of soft labels (N, K)."""
     if not safe_loading.is_plain(labels) or not isinstance(labels, Tensor) or labels.shape[:1] != (count,):
-        refuse(f"the labels of {path} are no tensor of {count} labels", "give the file that belongs to it")
-    require_there(path, labels)
+        refuse(f"the labels of {path} are not a tensor of {count} labels", "give the matching label file")
+    refuse_expanded_view(path, labels)
     classes = len(data.train.classes)
-    soft = labels.ndim == 2
-    if soft and labels.shape[1] != classes:
-        refuse(
-            f"the labels of {path} are of {labels.shape[1]} classes instead of {classes}", "give its data set"
-        )
-    plain = labels.detach().argmax(dim=1) if soft else labels.detach()
-    whole = plain.to(torch.int64)
-    inside = plain.ndim == 1 and bool(((whole == plain) & (whole >= 0) & (whole < classes)).all())
-    if not inside:
+    are_soft = labels.ndim == 2
+    if are_soft and labels.shape[1] != classes:
+        refuse(f"the labels of {path} have {labels.shape[1]} classes instead of {classes}", FITTING)
+    hard = labels.detach().argmax(dim=1) if are_soft else labels.detach()
+    integers = hard.to(torch.int64)
+    is_label = (integers == hard) & (integers >= 0) & (integers < classes)
+    if hard.ndim != 1 or not bool(is_label.all()):
         refuse(f"the labels of {path} are not all labels from 0 to {classes - 1}", FITTING)
-    return whole.numpy(), soft
+    return integers.numpy(), are_soft
 
 
 def require_shape(path: Path, shape: tuple[int, ...], data: DataSet) -> None:
-    """Raise UserError("data") where images (N, C, H, W) are not of the data set's channels and size."""
-    wanted = (data.train.channels, data.train.size, data.train.size)
-    if shape[1:] != wanted:
+    """Raise UserError("data") if images (N, C, H, W) differ from the data set in channels or size."""
+    expected = (data.train.channels, data.train.size, data.train.size)
+    if shape[1:] != expected:
         raise UserError(
             "data",
-            f"the images of {path} are {'×'.join(map(str, shape[1:]))}, those of the data set"
-            f" {'×'.join(map(str, wanted))} (channels, height, width)",
-            f"{FITTING}, and its side with --set data.image_size={shape[-1]}",
+            f"the images of {path} are {'×'.join(map(str, shape[1:]))}, those of the data set are"
+            f" {'×'.join(map(str, expected))} (channels, height, width)",
+            f"{FITTING}, and set the side with --set data.image_size={shape[-1]}",
         )
 
 
-def require_there(path: Path, value: Tensor) -> None:
-    """Refuse a view that would take more memory than the file has numbers for."""
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        refuse(f"{path} speaks of more numbers than it holds", "save its tensors with .clone()")
-
-
-def _in_pixels(
-    path: Path,
-    images_NCHW: Tensor,
-    labels_N: NDArray[np.int64],
-    space: str,
-    given: Given,
-    data: DataSet,
-    facts: dict[str, Any],
-) -> Found:
-    if space == "normalised":
-        mean, std = normalisation(given, data)
-        images_NCHW = denormalise(images_NCHW, mean, std)
-        facts |= {"mean": list(mean), "std": list(std)}
-    outside = (images_NCHW < -ROUNDING) | (images_NCHW > 1 + ROUNDING)
-    facts |= {"clipped": int(outside.sum()), "values": images_NCHW.numel()}
-    return Found(images_NCHW.clamp(0.0, 1.0).numpy(), labels_N, facts)
+def refuse_expanded_view(path: Path, tensor: Tensor) -> None:
+    """Raise UserError("data") if a tensor is larger than its storage: a copy could exhaust the memory."""
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        refuse(f"{path} declares more numbers than it contains", "save its tensors with .clone()")
 
 
 def normalisation(given: Given, data: DataSet) -> MeanStd:
-    """Mean and std of normalised files: the settings', else the families', else the set's own."""
+    """Return the mean and std of normalised files: from the settings, else OF_FAMILY, else the data set.
+
+    Raises UserError("config") if their number differs from the data set's channels.
+    """
     mean, std = OF_FAMILY.get(data.name, (data.train.mean, data.train.std))
     mean, std = given.mean or mean, given.std or std
     for name, values in (("mean", mean), ("std", std)):

@@ -1,1 +1,1 @@
-"""What is more than a preset: ways of making images that no list of terms can say, one file each."""
+"""Distillation methods that a list of terms cannot express, one module each."""

@@ -1,7 +1,7 @@
-"""DWA: directed weight adjustment; every batch is distilled through a teacher of its own.
+"""DWA: directed weight adjustment; every batch is distilled through its own perturbed teacher.
 
-Before a batch is optimised, a copy of the teacher climbs the cross-entropy of the batch's images:
-w ← w + ρ/K · g/‖g‖, K times, g over all weights together. BatchNorm's running statistics stay.
+Before a batch is optimised, a copy of the teacher ascends the cross-entropy of the batch's images:
+w ← w + ρ/K · g/‖g‖, K times, g over all weights together. BatchNorm's running statistics do not change.
 Source: DWA (Du et al. 2024) and its released code.
 """
 
@@ -27,29 +27,29 @@ def perturb_teacher(
     settings: Perturbation,
     micro_batch: int | None = None,
 ) -> nn.Module:
-    """A copy of the teacher in evaluation mode, `settings.steps` ascent steps away; `model` is left as it is.
+    """Return a copy of the teacher in evaluation mode, perturbed by `settings.steps` ascent steps.
 
-    x_MCHW: the views of the images that the copy is turned against, normalised. micro_batch: how many pass
-    through the network at once; None: all of them.
+    `model` is not modified. x_MCHW: normalised views of the images whose cross-entropy is increased.
+    micro_batch: how many images pass through the network at once; None: all of them.
     """
-    climber = backbones.place_on(copy.deepcopy(model).eval().requires_grad_(True), x_MCHW.device)
-    weights = list(climber.parameters())
+    perturbed = backbones.place_on(copy.deepcopy(model).eval().requires_grad_(True), x_MCHW.device)
+    weights = list(perturbed.parameters())
     x_MCHW = x_MCHW.detach().contiguous(memory_format=torch.channels_last)
     size = micro_batch or len(x_MCHW)
     parts = list(zip(torch.split(x_MCHW, size), torch.split(labels_M, size), strict=True))
     for _ in range(settings.steps):
-        climber.zero_grad()
+        perturbed.zero_grad()
         for part_MCHW, part_M in parts:
-            ce = F.cross_entropy(climber(part_MCHW), part_M)
+            ce = F.cross_entropy(perturbed(part_MCHW), part_M)
             (ce * (len(part_M) / len(labels_M))).backward()  # type: ignore[no-untyped-call]
         ascend(weights, [weight.grad for weight in weights], settings.rho / settings.steps)
-    climber.zero_grad()
-    return climber.requires_grad_(False)
+    perturbed.zero_grad()
+    return perturbed.requires_grad_(False)
 
 
 @torch.no_grad()
 def ascend(weights: list[nn.Parameter], gradients: Sequence[Tensor | None], length: float) -> None:
-    """One step of that length along the gradient of all weights together, in place."""
+    """Take one step of this length along the gradient of all weights together, in place."""
     pairs = [(weight, g) for weight, g in zip(weights, gradients, strict=True) if g is not None]
     norm = torch.stack([torch.linalg.vector_norm(g) for _, g in pairs]).norm()
     for weight, g in pairs:

@@ -1,4 +1,4 @@
-"""`random`: the distilled set is real images as they are. Source: the control of every table.
+"""`random`: the distilled set consists of unchanged real images. Source: the control of every table.
 
 Legend: M images of a batch.
 """
@@ -24,7 +24,7 @@ Keep = Callable[[Tensor, Tensor, int, float, Tensor], None]
 
 
 def state_before_batch(batch: int) -> StageState:
-    """The state before batch `batch` is made: batches do not depend on each other."""
+    """Return the state from which batch `batch` can be made; batches do not depend on each other."""
     return StageState(metadata={"batch": batch, "iteration": 0})
 
 
@@ -36,26 +36,29 @@ def copy_real_images(
     keep: Keep,
     saved: StageState | None = None,
 ) -> Generator[Event, None, None]:
-    """Hand over all of `images`, one of each class after another, as `recover` does its own; β is NaN.
+    """Pass all `images` to `keep`, batch by batch, as `recover` passes optimised images; β is NaN.
 
-    saved: goes on from another call's save point. Yields a layout without taps, and a save point a batch.
+    saved: resume from this state. Yields a layout without taps, and a checkpoint after each batch.
     """
     first = 1 if saved is None else int(saved.metadata["batch"])
     yield RecoverLayout([], [], [], first - 1)
     classes = len(images.classes)
-    chunks = [rounds_M * classes + labels_M for rounds_M, labels_M in plan_batches(config, classes)]
-    label, since = Labeller(teacher, device, "float32"), time.monotonic()
-    for number, indices_M in list(enumerate(chunks, start=1))[first - 1 :]:
+    batches = [rounds_M * classes + labels_M for rounds_M, labels_M in plan_batches(config, classes)]
+    labeller, started = Labeller(teacher, device, "float32"), time.monotonic()
+    for number, indices_M in list(enumerate(batches, start=1))[first - 1 :]:
         x_MCHW = images.pixels(indices_M).float() / 255
         labels_M = images.labels_N[torch.from_numpy(indices_M)]
-        keep(x_MCHW, labels_M, number, math.nan, confidence(label, x_MCHW, labels_M, images))
-        rate = (number - first + 1) / max(time.monotonic() - since, 1e-9)
-        yield BatchRecovered(number, len(chunks), math.nan, len(indices_M))
+        keep(x_MCHW, labels_M, number, math.nan, compute_confidence(labeller, x_MCHW, labels_M, images))
+        rate = (number - first + 1) / max(time.monotonic() - started, 1e-9)
+        yield BatchRecovered(number, len(batches), math.nan, len(indices_M))
         yield StageProgress("recover", number, rate)
         yield Checkpoint("recover", partial(state_before_batch, number + 1), always=True)
 
 
-def confidence(label: Labeller, x_MCHW: Tensor, labels_M: Tensor, like: ImageSet) -> Tensor:
-    """The teacher's probability of each image's own class, shape (M,), on the CPU; images in [0, 1]."""
-    logits_MK = label(normalise(x_MCHW, like.mean, like.std).to(label.device)).cpu()
+def compute_confidence(labeller: Labeller, x_MCHW: Tensor, labels_M: Tensor, like: ImageSet) -> Tensor:
+    """Return the teacher's probability of each image's class, shape (M,), on the CPU.
+
+    x_MCHW: images in [0, 1]. like: the set whose normalisation the teacher expects.
+    """
+    logits_MK = labeller(normalise(x_MCHW, like.mean, like.std).to(labeller.device)).cpu()
     return logits_MK.softmax(dim=1).gather(1, labels_M.unsqueeze(1)).squeeze(1)

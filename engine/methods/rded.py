@@ -1,8 +1,9 @@
-"""RDED: no optimisation; the likeliest crops of real images, tiled.
+"""RDED: tiles of the most likely crops of real images, without optimisation.
 
-Of each class a pool of images is cropped at random (squares of 8 to 100 % of the area), several times each.
-A crop's score is the teacher's cross-entropy of it, bordered with the mean colour to an image's size. Of each
-image the best crop stays, of those the best ipc·factor², and factor×factor of them make one image.
+From each class, a pool of images is cropped at random (squares of 8 to 100 % of the area), several times
+each. A crop's score is the teacher's cross-entropy of the crop, padded with the mean colour to an image's
+size. The best crop of each image is selected, then the best ipc·factor² of those, and factor×factor of them
+make one image.
 Legend: M images, R crops of each, C channels, S side of an image, T side of a crop, P pixels of a line.
 Source: RDED (Sun et al. 2024) and its released code. Crops are taken from the decoded S×S frame.
 """
@@ -25,12 +26,12 @@ from engine.checkpoint import Checkpoint, IntervalTimer, StageState
 from engine.config import Config
 from engine.data import ImageSet, denormalise
 from engine.events import BatchRecovered, Event, RecoverLayout, StageProgress
-from engine.methods.random_images import confidence, state_before_batch
+from engine.methods.random_images import compute_confidence, state_before_batch
 from engine.rng import generator
 from engine.spectral.recovery_batches import pool_size
 
-SCALE = (0.08, 1.0)  #: of an image's area that a crop has
-CHUNK = 64  #: images that are scored at once
+SCALE = (0.08, 1.0)  #: range of the share of an image's area that a crop covers
+CHUNK = 64  #: number of images that are scored at once
 
 Keep = Callable[[Tensor, Tensor, int, float, Tensor], None]
 
@@ -43,37 +44,37 @@ def select(
     keep: Keep,
     saved: StageState | None = None,
 ) -> Generator[Event, None, None]:
-    """Select `config.ipc` images of every class; a class is a batch, handed over as `recover` does its own.
+    """Select `config.ipc` images of every class; each class is one batch.
 
-    β is NaN.
-    saved: goes on from another call's save point; a class that was cut is done again, with the same crops.
+    Batches are passed to `keep` as `recover` passes optimised images; β is NaN. saved: resume from this
+    state; an interrupted class is selected again, from the same crops.
     """
     settings, classes = config.recover.select, len(train.classes)
     first = 1 if saved is None else int(saved.metadata["batch"])
     yield RecoverLayout([], [], [], first - 1)
-    label = Labeller(teacher, device, config.recover.precision)
-    pace, since = IntervalTimer(config.checkpoint_seconds), time.monotonic()
+    labeller = Labeller(teacher, device, config.recover.precision)
+    timer, started = IntervalTimer(config.checkpoint_seconds), time.monotonic()
     for number in range(first, classes + 1):
         pool_M, boxes_MR3 = draw_crops(config, train, number - 1)
         best: list[tuple[Tensor, Tensor]] = []
         for start in range(0, len(pool_M), CHUNK):
             part = slice(start, start + CHUNK)
-            best.append(best_crops(label, train, pool_M[part], boxes_MR3[part], settings.factor))
-            if start + CHUNK < len(pool_M) and pace.due():
+            best.append(best_crops(labeller, train, pool_M[part], boxes_MR3[part], settings.factor))
+            if start + CHUNK < len(pool_M) and timer.due():
                 yield Checkpoint("recover", partial(state_before_batch, number))
         crops_MCTT, scores_M = (torch.cat(parts) for parts in zip(*best, strict=True))
-        likeliest_N = np.argsort(scores_M.numpy(), kind="stable")[: config.ipc * settings.factor**2]
-        tiles_MCSS = tile(crops_MCTT[likeliest_N], settings.factor, train.size)
+        best_N = np.argsort(scores_M.numpy(), kind="stable")[: config.ipc * settings.factor**2]
+        tiles_MCSS = tile(crops_MCTT[best_N], settings.factor, train.size)
         x_MCSS = denormalise(tiles_MCSS, train.mean, train.std).clamp(0, 1)
         labels_M = torch.full((len(x_MCSS),), number - 1)
-        keep(x_MCSS, labels_M, number, math.nan, confidence(label, x_MCSS, labels_M, train))
+        keep(x_MCSS, labels_M, number, math.nan, compute_confidence(labeller, x_MCSS, labels_M, train))
         yield BatchRecovered(number, classes, math.nan, len(x_MCSS))
-        yield StageProgress("recover", number, (number - first + 1) / max(time.monotonic() - since, 1e-9))
+        yield StageProgress("recover", number, (number - first + 1) / max(time.monotonic() - started, 1e-9))
         yield Checkpoint("recover", partial(state_before_batch, number + 1), always=True)
 
 
 def draw_crops(config: Config, train: ImageSet, label: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The pool of a class, shape (M,), and top, left and side of each image's crops, shape (M, R, 3)."""
+    """Draw the pool of a class, shape (M,), and top, left and side of each image's crops, shape (M, R, 3)."""
     settings, size = config.recover.select, train.size
     rng = generator(config.seed, "select", label)
     members = np.flatnonzero(train.labels_N.numpy() == label)
@@ -85,31 +86,38 @@ def draw_crops(config: Config, train: ImageSet, label: int) -> tuple[NDArray[np.
 
 
 def best_crops(
-    label: Labeller, train: ImageSet, indices_M: NDArray[np.int64], boxes_MR3: NDArray[np.int64], factor: int
+    labeller: Labeller,
+    train: ImageSet,
+    indices_M: NDArray[np.int64],
+    boxes_MR3: NDArray[np.int64],
+    factor: int,
 ) -> tuple[Tensor, Tensor]:
-    """The likeliest crop of each image, normalised (M, C, T, T), and its cross-entropy (M,); on the CPU."""
-    x_MCSS = train.batch(indices_M, label.device)
-    labels_M = train.labels_N[torch.from_numpy(indices_M)].to(label.device)
-    found = []
+    """Return the most likely crop of each image, normalised, and its cross-entropy; on the CPU.
+
+    Shapes (M, C, T, T) and (M,).
+    """
+    x_MCSS = train.batch(indices_M, labeller.device)
+    labels_M = train.labels_N[torch.from_numpy(indices_M)].to(labeller.device)
+    scored = []
     for boxes_M3 in boxes_MR3.transpose(1, 0, 2):
-        crops_MCTT = crop(x_MCSS, torch.from_numpy(boxes_M3).to(label.device), train.size // factor)
-        logits_MK = label(pad_to_size(crops_MCTT, train.size))
-        found.append((crops_MCTT, F.cross_entropy(logits_MK, labels_M, reduction="none")))
-    crops_RMCTT, scores_RM = (torch.stack(parts) for parts in zip(*found, strict=True))
+        crops_MCTT = crop(x_MCSS, torch.from_numpy(boxes_M3).to(labeller.device), train.size // factor)
+        logits_MK = labeller(pad_to_size(crops_MCTT, train.size))
+        scored.append((crops_MCTT, F.cross_entropy(logits_MK, labels_M, reduction="none")))
+    crops_RMCTT, scores_RM = (torch.stack(parts) for parts in zip(*scored, strict=True))
     scores_M, best_M = scores_RM.min(dim=0)
     return crops_RMCTT[best_M, torch.arange(len(best_M), device=best_M.device)].cpu(), scores_M.cpu()
 
 
 def crop(x_MCSS: Tensor, boxes_M3: Tensor, side: int) -> Tensor:
-    """Square crops, given by top, left and side, resized to `side` pixels; bilinear, antialiased."""
+    """Resize square crops, given by top, left and side, to `side` pixels; bilinear, antialiased."""
     top_M, left_M, extent_M = boxes_M3.unbind(1)
-    rows_MTS = _resampling(top_M, extent_M, side, x_MCSS)
-    columns_MTS = _resampling(left_M, extent_M, side, x_MCSS)
+    rows_MTS = _build_resampling_matrices(top_M, extent_M, side, x_MCSS)
+    columns_MTS = _build_resampling_matrices(left_M, extent_M, side, x_MCSS)
     return rows_MTS.unsqueeze(1) @ x_MCSS @ columns_MTS.transpose(1, 2).unsqueeze(1)
 
 
-def _resampling(start_M: Tensor, extent_M: Tensor, side: int, like: Tensor) -> Tensor:
-    """Matrices (M, T, S): each new pixel is a triangle over the crop's pixels, no narrower than one."""
+def _build_resampling_matrices(start_M: Tensor, extent_M: Tensor, side: int, like: Tensor) -> Tensor:
+    """Return matrices (M, T, S); a row is a triangle over a crop's pixels, of half-width max(extent/T, 1)."""
     pixel_P = torch.arange(like.shape[-1], device=like.device, dtype=like.dtype)
     new_T = torch.arange(side, device=like.device, dtype=like.dtype)
     start_M11, extent_M11 = (value.to(like.dtype)[:, None, None] for value in (start_M, extent_M))
@@ -121,16 +129,17 @@ def _resampling(start_M: Tensor, extent_M: Tensor, side: int, like: Tensor) -> T
 
 
 def pad_to_size(crops_MCTT: Tensor, size: int) -> Tensor:
-    """Crops in the middle of size×size images of zeros, the mean colour of normalised pixels."""
+    """Pad crops to size×size with zeros, the mean colour of normalised pixels."""
     before = (size - crops_MCTT.shape[-1]) // 2
     after = size - crops_MCTT.shape[-1] - before
     return F.pad(crops_MCTT, (before, after, before, after))
 
 
 def tile(crops_NCTT: Tensor, factor: int, size: int) -> Tensor:
-    """Images of factor×factor crops, best first: image m of M has those ranked m, m + M, m + 2M…, row by row.
+    """Tile crops, sorted best first, into images of factor×factor crops.
 
-    Where `factor` does not divide the size, the first rows and columns of tiles are a pixel larger.
+    Image m of M has the crops ranked m, m + M, m + 2M…, row by row. Where `factor` does not divide the size,
+    the first rows and columns of tiles are one pixel larger.
     """
     count = len(crops_NCTT) // factor**2
     sides = [size // factor + (tile < size % factor) for tile in range(factor)]

@@ -1,8 +1,8 @@
-"""What all figures have in common: colours, type, empty panels, and how a figure becomes bytes.
+"""Shared elements of all figures: colours, fonts, empty panels, and conversion to bytes.
 
-Colours are Okabe's and Ito's, told apart by the colour-blind; no curve is told by colour alone. Figures are
-7.2 inches wide with type of 8 points, so they can be printed. Nothing here keeps state between figures.
-Matplotlib is loaded by the first figure.
+Colours are the Okabe-Ito palette, which is safe for colour-blind readers; curves also differ in line style.
+Figures are 7.2 inches wide with 8-point text, so they can be printed. This module keeps no state between
+figures. Matplotlib is imported by the first figure.
 """
 
 from __future__ import annotations
@@ -27,67 +27,67 @@ GREY, PALE = "#555555", "#D9D9D9"
 WIDTH = 7.2  #: inches
 SMALL, TEXT = 7.0, 8.0  #: points
 DPI = 200
-PANELS = 12  #: of a figure, at most
+PANELS = 12  #: maximum number of panels of a figure
 NOTHING = "nothing finite to draw"
 
 
-def figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure of that size in inches; what is in it finds its place itself."""
+def create_figure(height: float, width: float = WIDTH) -> Figure:
+    """Return an empty figure with a constrained layout. height, width: in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def across(count: int) -> int:
-    """How many of `count` panels stand in a row."""
+def panels_per_row(count: int) -> int:
+    """Return the number of panels in a row of a figure with `count` panels."""
     return 2 if count in (2, 4) else max(1, min(3, count))
 
 
-def panels(count: int, height: float = 1.75) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels, `across` in a row."""
-    columns = across(count)
+def create_panels(count: int, height: float = 1.75) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` panels, and their axes. height: of each row of panels, in inches."""
+    columns = panels_per_row(count)
     rows = -(-count // columns)
-    found = figure(0.75 + height * rows)
-    axes = found.subplots(rows, columns, squeeze=False)
+    figure = create_figure(0.75 + height * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
     flat = [each for row in axes for each in row]
     for spare in flat[count:]:
         spare.set_axis_off()
     for each in flat[:count]:
-        plain_axes(each)
-    return found, flat[:count]
+        style_axes(each)
+    return figure, flat[:count]
 
 
-def plain_axes(axes: Axes) -> None:
-    """Two spines, small type, a faint grid below what is drawn."""
+def style_axes(axes: Axes) -> None:
+    """Style axes: two spines, small tick labels, a faint grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(which="both", labelsize=SMALL)
     axes.grid(True, color=PALE, linewidth=0.5)
     axes.set_axisbelow(True)
 
 
-def titled(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
-    """Name a panel and its axes."""
-    axes.set_title(literal(shorter(title, 34)), fontsize=TEXT)
-    axes.set_xlabel(literal(x_label), fontsize=TEXT)
-    axes.set_ylabel(literal(y_label), fontsize=TEXT)
+def set_titles(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
+    """Set a panel's title and the labels of its axes."""
+    axes.set_title(escape_text(shorten(title, 34)), fontsize=TEXT)
+    axes.set_xlabel(escape_text(x_label), fontsize=TEXT)
+    axes.set_ylabel(escape_text(y_label), fontsize=TEXT)
 
 
-def empty(axes: Axes, text: str = NOTHING) -> None:
-    """Say in a panel why there is nothing in it."""
+def draw_empty_panel(axes: Axes, text: str = NOTHING) -> None:
+    """Show a text in a panel instead of data."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
-    axes.text(0.5, 0.5, literal(text), transform=axes.transAxes, ha="center", va="center", fontsize=TEXT)
+    axes.text(0.5, 0.5, escape_text(text), transform=axes.transAxes, ha="center", va="center", fontsize=TEXT)
 
 
-def legend(found: Figure, axes: Sequence[Axes]) -> None:
-    """One legend over all panels: every name once."""
+def add_legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Add one legend for all panels, each name once."""
     handles: dict[str, Any] = {}
     for each in axes:
         for handle, name in zip(*each.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
     if handles:
-        found.legend(
+        figure.legend(
             list(handles.values()),
             list(handles),
             loc="outside upper center",
@@ -97,18 +97,18 @@ def legend(found: Figure, axes: Sequence[Axes]) -> None:
         )
 
 
-def log_if_positive(axes: Axes, values: Sequence[Floats]) -> bool:
-    """Make y logarithmic where all that is finite is positive, and there is something; returns whether."""
-    known = np.concatenate([np.asarray(each, np.float64).reshape(-1) for each in values] or [np.empty(0)])
-    known = known[np.isfinite(known)]
-    if not len(known) or known.min() <= 0:
+def set_log_scale_if_positive(axes: Axes, values: Sequence[Floats]) -> bool:
+    """Use a log scale for y if all finite values are positive; return whether it is used."""
+    finite = np.concatenate([np.asarray(each, np.float64).reshape(-1) for each in values] or [np.empty(0)])
+    finite = finite[np.isfinite(finite)]
+    if not len(finite) or finite.min() <= 0:
         return False
-    logarithmic(axes, float(known.min()), float(known.max()))
+    set_log_scale(axes, float(finite.min()), float(finite.max()))
     return True
 
 
-def logarithmic(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic y axis; one that spans little has few plain numbers instead of powers of ten."""
+def set_log_scale(axes: Axes, low: float, high: float) -> None:
+    """Use a log scale for y, with a few plain numbers as ticks if the range is below one decade."""
     axes.set_yscale("log")
     if high >= 10 * low:
         return
@@ -116,52 +116,51 @@ def logarithmic(axes: Axes, low: float, high: float) -> None:
         axes.set_ylim(low / 1.5, high * 1.5)
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-    few = high < 3 * low
-    axes.yaxis.set_major_locator(MaxNLocator(4) if few else LogLocator(subs=(1, 2, 3, 5)))
+    narrow = high < 3 * low
+    axes.yaxis.set_major_locator(MaxNLocator(4) if narrow else LogLocator(subs=(1, 2, 3, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
 
 
-def chosen(count: int, most: int) -> list[int]:
-    """At most `most` of `count` places at equal distances, the first and the last among them."""
-    if count <= most:
+def evenly_spaced(count: int, limit: int) -> list[int]:
+    """Return at most `limit` evenly spaced indices below `count`, including the first and the last."""
+    if count <= limit:
         return list(range(count))
-    return sorted({round(place) for place in np.linspace(0, count - 1, most).tolist()})
+    return sorted({round(index) for index in np.linspace(0, count - 1, limit).tolist()})
 
 
-def literal(text: str) -> str:
-    """Text that is drawn as it stands: no formula, nothing that cannot be printed."""
+def escape_text(text: str) -> str:
+    """Return text that Matplotlib draws literally: no formulas, ``?`` for unprintable characters."""
     return "".join(each if each.isprintable() or each == "\n" else "?" for each in text).replace("$", r"\$")
 
 
-def shorter(text: str, most: int) -> str:
-    """Text of at most so many characters; what is left out in the middle is told by an ellipsis."""
-    if len(text) <= most:
+def shorten(text: str, limit: int) -> str:
+    """Return text of at most `limit` characters, with an ellipsis in place of an omitted middle."""
+    if len(text) <= limit:
         return text
-    first = (most - 1) // 2
-    return f"{text[:first]}…{text[len(text) - (most - 1 - first) :]}"
+    head = (limit - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
 
 
-def wrapped(text: str, width: int) -> str:
-    """Text in lines of about `width` characters."""
-    return "\n".join(textwrap.wrap(shorter(text, 3 * width), width)) or text
+def wrap(text: str, width: int) -> str:
+    """Return text wrapped into lines of about `width` characters."""
+    return "\n".join(textwrap.wrap(shorten(text, 3 * width), width)) or text
 
 
-def png(found: Figure, dpi: float = DPI) -> bytes:
-    """A figure as a PNG file."""
-    return _saved(found, "png", dpi=dpi)
+def to_png(figure: Figure, dpi: float = DPI) -> bytes:
+    """Return a figure as the content of a PNG file."""
+    return _save_figure(figure, "png", dpi=dpi)
 
 
-def svg(found: Figure) -> bytes:
-    """A figure as an SVG file whose letters are outlines: it needs no font."""
-    return _saved(found, "svg", metadata={"Date": None})
+def to_svg(figure: Figure) -> bytes:
+    """Return a figure as the content of an SVG file with text as outlines, so that it needs no fonts."""
+    return _save_figure(figure, "svg", metadata={"Date": None})
 
 
-def _saved(found: Figure, kind: str, **options: Any) -> bytes:
+def _save_figure(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from"
-        )  # a class's name may be of any script
-        found.savefig(buffer, format=kind, **options)
+        # Class names may use any script.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()

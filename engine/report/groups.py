@@ -1,6 +1,6 @@
-"""Runs that differ in their seed alone, put together: what a method's numbers are, and over how many.
+"""Groups of runs that differ only in their seed, and the numbers of each group.
 
-Source: the forms of UniDD Figure 2 and Figure 6.
+Source: UniDD Figure 2 and Figure 6.
 """
 
 from __future__ import annotations
@@ -19,31 +19,34 @@ from engine.report.subject import Subject
 from engine.runs import results
 from engine.store import sweeps
 
-_ASIDE = {"seed", "objective.method", *LOCAL_SETTINGS}
-_SHORT = {"objective.beta": "β", "objective.ce": "CE", "backbone.name": "", "data.name": ""}
-_FOUND = ("data", "teacher", "images", "labels", "statistics")  # what has a fingerprint in the identity
-_MOST = 3  # settings in a label
+_IGNORED = {"seed", "objective.method", *LOCAL_SETTINGS}
+_SHORT_NAMES = {"objective.beta": "β", "objective.ce": "CE", "backbone.name": "", "data.name": ""}
+_FINGERPRINTED = ("data", "teacher", "images", "labels", "statistics")  # identity keys
+_MAX_SETTINGS = 3  # in a label
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one setting. label: its row in a sweep, else the method and what tells it from other groups."""
+    """Runs that differ only in their seed.
+
+    label: the row in a sweep, else the method with the settings that distinguish it from other groups.
+    """
 
     label: str
     subjects: tuple[Subject, ...]
 
     @property
     def runs(self) -> list[str]:
-        """Names of its runs."""
+        """The names of the runs."""
         return [subject.name for subject in self.subjects]
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A group's accuracies in percent by one architecture of students, after the last epoch.
+    """A group's accuracies in percent of students of one architecture, after the last epoch.
 
-    distilled, control: mean, sample standard deviation, count, over all students of all its runs (see
-    `results.spread`). sets: how many distilled sets they were trained on.
+    distilled, control: mean, sample standard deviation and count over all students of all runs (see
+    `results.mean_std`). sets: the number of distilled sets that the students were trained on.
     """
 
     label: str
@@ -54,114 +57,124 @@ class Accuracy:
 
 
 def duplicate_runs(subjects: Sequence[Subject]) -> dict[int, Subject]:
-    """Runs, by place, with settings and seed of an earlier one, which is told: repeats, not samples."""
+    """Return the index of each run with the settings and seed of an earlier run, and that earlier run.
+
+    Such runs are repetitions, not samples.
+    """
     first: dict[tuple[str, int], Subject] = {}
-    found = {}
-    for place, subject in enumerate(subjects):
+    duplicates = {}
+    for index, subject in enumerate(subjects):
         if subject.config is not None:
-            one = first.setdefault((_key(subject), subject.config.seed), subject)
-            if one is not subject:
-                found[place] = one
-    return found
+            original = first.setdefault((_build_group_key(subject), subject.config.seed), subject)
+            if original is not subject:
+                duplicates[index] = original
+    return duplicates
 
 
-def _own(subject: Subject) -> dict[str, Any]:
-    """What tells a group: its settings, and the fingerprints of what they were used with."""
+def _collect_group_settings(subject: Subject) -> dict[str, Any]:
+    """Return the settings that identify a run's group, and its short fingerprints; empty if unreadable."""
     if subject.config is None:
         return {}
     flat = settings.flat(subject.config)
-    own = {key: value for key, value in flat.items() if key not in {"seed", *LOCAL_SETTINGS}}
-    known = subject.manifest.get("identity") or {}
-    return own | {f"identity.{part}": _short(str(known.get(part, ""))) for part in _FOUND}
+    group_settings = {key: value for key, value in flat.items() if key not in {"seed", *LOCAL_SETTINGS}}
+    fingerprints = subject.manifest.get("identity") or {}
+    for part in _FINGERPRINTED:
+        parts = str(fingerprints.get(part, "")).split()
+        group_settings[f"identity.{part}"] = " ".join(each[:8] for each in parts)
+    return group_settings
 
 
-def _short(fingerprints: str) -> str:
-    return " ".join(each[:8] for each in fingerprints.split())
-
-
-def _key(subject: Subject) -> str:
-    own = _own(subject)
-    return yaml_io.inline(own) if own else str(subject.run.folder)
+def _build_group_key(subject: Subject) -> str:
+    group_settings = _collect_group_settings(subject)
+    return yaml_io.inline(group_settings) if group_settings else str(subject.run.folder)
 
 
 def group_runs(subjects: Sequence[Subject]) -> list[Group]:
-    """Groups in the order of their first runs, without `duplicate_runs`.
+    """Group runs, in the order of each group's first run, without `duplicate_runs`.
 
-    A run whose settings cannot be read is its own group.
+    A run whose settings cannot be read forms its own group.
     """
     members: dict[str, list[Subject]] = {}
-    values: dict[str, dict[str, Any]] = {}
+    settings_of_group: dict[str, dict[str, Any]] = {}
     repeated = duplicate_runs(subjects)
-    for place, subject in enumerate(subjects):
-        if place in repeated:
+    for index, subject in enumerate(subjects):
+        if index in repeated:
             continue
-        own, key = _own(subject), _key(subject)
+        key = _build_group_key(subject)
         members.setdefault(key, []).append(subject)
-        values[key] = own
-    rows = [_row(own[0]) for own in members.values()]
+        settings_of_group[key] = _collect_group_settings(subject)
+    rows = [_find_sweep_row(subjects_of_group[0]) for subjects_of_group in members.values()]
     if all(rows) and len(set(rows)) == len(rows):
         labels = rows
     else:
-        labels = _labels(list(values.values()), [own[0].name for own in members.values()])
-    return [Group(label, tuple(own)) for label, own in zip(labels, members.values(), strict=True)]
+        names = [subjects_of_group[0].name for subjects_of_group in members.values()]
+        labels = _build_labels(list(settings_of_group.values()), names)
+    return [
+        Group(label, tuple(subjects_of_group))
+        for label, subjects_of_group in zip(labels, members.values(), strict=True)
+    ]
 
 
-def _row(subject: Subject) -> str:
-    """Where a sweep puts a run; empty for one by itself."""
+def _find_sweep_row(subject: Subject) -> str:
+    """Return the row of a run in its sweep; empty for a run outside a sweep."""
     folder = subject.run.folder
-    with suppress(UserError, KeyError, TypeError):  # a sweep's file that is damaged names nothing
+    with suppress(UserError, KeyError, TypeError):  # a damaged sweep file names no row
         if sweeps.is_sweep(folder.parent):
             points = sweeps.StoredSweep(folder.parent).manifest()["points"]
             return next((str(point["row"]) for point in points if point["name"] == folder.name), "")
     return ""
 
 
-def _labels(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
-    found = []
-    for own, name in zip(groups, names, strict=True):
-        if not own:
-            found.append(name)
+def _build_labels(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    labels = []
+    for group_settings, name in zip(groups, names, strict=True):
+        if not group_settings:
+            labels.append(name)
             continue
-        method = own["objective.method"]
-        others = [each for each in groups if each and each["objective.method"] == method]
-        keys = [key for key in own if key not in _ASIDE and any(each[key] != own[key] for each in others)]
-        told = [_told(key, own[key]) for key in keys[:_MOST]]
-        more = ", …" if len(keys) > _MOST else ""
-        found.append(f"{method}" + (f" ({', '.join(told)}{more})" if told else ""))
-    doubled = {label for label in found if found.count(label) > 1}
+        method = group_settings["objective.method"]
+        same_method = [each for each in groups if each and each["objective.method"] == method]
+        keys = [
+            key
+            for key in group_settings
+            if key not in _IGNORED and any(each[key] != group_settings[key] for each in same_method)
+        ]
+        parts = [_format_setting(key, group_settings[key]) for key in keys[:_MAX_SETTINGS]]
+        more = ", …" if len(keys) > _MAX_SETTINGS else ""
+        labels.append(f"{method}" + (f" ({', '.join(parts)}{more})" if parts else ""))
+    doubled = {label for label in labels if labels.count(label) > 1}
     return [
-        f"{label}: {name}" if label in doubled else label for label, name in zip(found, names, strict=True)
+        f"{label}: {name}" if label in doubled else label for label, name in zip(labels, names, strict=True)
     ]
 
 
-def _told(key: str, value: Any) -> str:
-    short = _SHORT.get(key, key.rpartition(".")[2])
+def _format_setting(key: str, value: Any) -> str:
+    short = _SHORT_NAMES.get(key, key.rpartition(".")[2])
     if isinstance(value, list) and all(isinstance(each, dict) for each in value):
-        value = " + ".join(f"{_filter(each)}/{each.get('signal')}" for each in value) or "none"
+        terms = [
+            f"{term.get('filter') or term.get('name') or term.get('f')}/{term.get('signal')}"
+            for term in value
+        ]
+        value = " + ".join(terms) or "none"
     elif not isinstance(value, str):
         value = f"{value:g}" if isinstance(value, float) else yaml_io.inline(value)
     return f"{short} {value or '—'}".strip()
 
 
-def _filter(term: dict[str, Any]) -> Any:
-    return term.get("filter") or term.get("name") or term.get("f")
-
-
 def accuracies(groups: Sequence[Group]) -> list[Accuracy]:
-    """Of every group and architecture that has students, architecture by architecture."""
+    """Return the accuracy of every group and architecture with students, ordered by architecture."""
     names: dict[str, None] = {}
     for group in groups:
-        names |= dict.fromkeys(student["architecture"] for _, student in _students(group))
+        names |= dict.fromkeys(student["architecture"] for _, student in _list_students(group))
     return [
-        _accuracy(group, name)
+        _summarise_accuracy(group, name)
         for name in names
         for group in groups
-        if any(student["architecture"] == name for _, student in _students(group))
+        if any(student["architecture"] == name for _, student in _list_students(group))
     ]
 
 
-def _students(group: Group) -> list[tuple[str, dict[str, Any]]]:
-    """The run of each student, and its numbers."""
+def _list_students(group: Group) -> list[tuple[str, dict[str, Any]]]:
+    """Return the run's name and the numbers of each student."""
     return [
         (subject.name, student)
         for subject in group.subjects
@@ -170,10 +183,10 @@ def _students(group: Group) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def _accuracy(group: Group, architecture: str) -> Accuracy:
-    own = [each for each in _students(group) if each[1]["architecture"] == architecture]
-    distilled = [(run, student["last"]) for run, student in own if student["source"] == "distilled"]
-    control = [student["last"] for _, student in own if student["source"] == "random"]
+def _summarise_accuracy(group: Group, architecture: str) -> Accuracy:
+    students = [each for each in _list_students(group) if each[1]["architecture"] == architecture]
+    distilled = [(run, student["last"]) for run, student in students if student["source"] == "distilled"]
+    control = [student["last"] for _, student in students if student["source"] == "random"]
     return Accuracy(
         group.label,
         architecture,
@@ -185,7 +198,11 @@ def _accuracy(group: Group, architecture: str) -> Accuracy:
 
 @dataclass(frozen=True)
 class GroupSimilarity:
-    """A row of Figure 2. of_class: s_k of every class of every run that has one; spread: over these."""
+    """A row of UniDD Figure 2.
+
+    of_class: finite s_k of every class of every run. spread: their mean, standard deviation and count.
+    sets: the number of image sets.
+    """
 
     label: str
     of_class: tuple[float, ...]
@@ -194,28 +211,28 @@ class GroupSimilarity:
 
 
 def intra_class_similarities(groups: Sequence[Group]) -> list[GroupSimilarity]:
-    """Intra-class similarity: of as many real images first, once for every teacher; then of the groups."""
+    """Return the intra-class similarity of the real images (one set per teacher), then of each group."""
     real: dict[int, dict[str | None, list[float]]] = {}
     for group in groups:
         for subject in group.subjects:
-            if subject.similar_real is not None:
-                of_teacher = real.setdefault(subject.similar_real.images, {})
-                of_teacher.setdefault(subject.teacher, _known(subject.similar_real.of_class_K))
-    found = []
+            if subject.similarity_real is not None:
+                of_teacher = real.setdefault(subject.similarity_real.images, {})
+                of_teacher.setdefault(subject.teacher, _keep_finite(subject.similarity_real.of_class_K))
+    rows = []
     for count, teachers in real.items():
-        values = [value for own in teachers.values() for value in own]
-        found.append(_likeness(f"{count} real images", values, len(teachers)))
+        values = [value for of_class in teachers.values() for value in of_class]
+        rows.append(_summarise_similarity(f"{count} real images", values, len(teachers)))
     for group in groups:
-        own = [subject.similar for subject in group.subjects if subject.similar is not None]
-        if own:
-            values = [value for similar in own for value in _known(similar.of_class_K)]
-            found.append(_likeness(group.label, values, len(own)))
-    return [each for each in found if each.spread is not None]
+        similarities = [each.similarity for each in group.subjects if each.similarity is not None]
+        if similarities:
+            values = [value for similarity in similarities for value in _keep_finite(similarity.of_class_K)]
+            rows.append(_summarise_similarity(group.label, values, len(similarities)))
+    return [each for each in rows if each.spread is not None]
 
 
-def _known(values_K: Any) -> list[float]:
+def _keep_finite(values_K: Any) -> list[float]:
     return [float(value) for value in values_K if np.isfinite(value)]
 
 
-def _likeness(label: str, values: list[float], sets: int) -> GroupSimilarity:
+def _summarise_similarity(label: str, values: list[float], sets: int) -> GroupSimilarity:
     return GroupSimilarity(label, tuple(values), results.mean_std(values), sets)

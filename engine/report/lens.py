@@ -1,8 +1,8 @@
-"""What a run was distilled through, found again: its images and its teacher, and what the two tell of it.
+"""The training images and the teacher of a run, and the spectra that are measured with them.
 
-A run keeps neither; both are found through its configuration and held against the fingerprints in its
-manifest. What is not there any more is told with what would bring it back.
-Legend: K classes, D features.
+A run stores neither. Both are loaded through its configuration and verified against the fingerprints in its
+manifest. The error for a missing one says how to restore it.
+Legend: N images, C channels, H, W pixels, D eigenvalues.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Layer:
-    """Eigenvalues of Ψ at a tap, largest first: of the real images and of the distilled ones.
+    """Eigenvalues of Ψ at a tap, largest first, of the real and of the distilled images.
 
-    None where that side is not known.
+    None if unknown.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Layer:
 
 @dataclass(eq=False)
 class Lens:
-    """The images and the teacher of a run. teacher: in evaluation mode, on the device."""
+    """The training images and the teacher of a run. teacher: in evaluation mode, on the device."""
 
     data: DataSet
     teacher: nn.Module
@@ -55,9 +55,9 @@ class Lens:
 
 @dataclass(eq=False)
 class Finder:
-    """Finds images and teachers of several runs; what several share is read once.
+    """Loads the images and teachers of runs, each shared one only once.
 
-    reading(done, total): called while images are read.
+    reading: called with the numbers of images done and in total while images are read.
     """
 
     place: ComputeContext
@@ -66,25 +66,28 @@ class Finder:
     _teachers: dict[str, tuple[nn.Module, str]] = field(default_factory=dict)
 
     def data(self, run: StoredRun, config: Config) -> DataSet:
-        """The images that a run was made of.
+        """Load the images that a run was distilled from.
 
-        Raises UserError("data"): absent, or no longer the same.
+        Raises UserError("data") if they are missing or have changed.
         """
         key = config.data.model_dump_json()
         if key not in self._data:
             self._data[key] = load(config.data, progress=self.reading)
-        found = self._data[key]
-        wanted = run.manifest().get("identity", {}).get("data")
-        if wanted not in (None, found.fingerprint):
+        data = self._data[key]
+        expected = run.manifest().get("identity", {}).get("data")
+        if expected not in (None, data.fingerprint):
             raise UserError(
                 "data",
-                f"the images of {config.data.name} are not those that {run.name} was made of",
-                "bring those back, or name their folder with CFM_DATA_ROOT",
+                f"the images of {config.data.name} are not the ones that {run.name} was distilled from",
+                "restore the original images, or set CFM_DATA_ROOT to their folder",
             )
-        return found
+        return data
 
     def lens(self, run: StoredRun, config: Config) -> Lens:
-        """The images and the teacher of a run. Raises UserError("data") or ("teacher"): absent, or others."""
+        """Load the images and the teacher of a run.
+
+        Raises UserError("data") or UserError("teacher") if one is missing or has changed.
+        """
         data = self.data(run, config)
         key = f"{artefacts.teacher_key(config, data)} {config.backbone.teacher}"
         if key not in self._teachers:
@@ -93,26 +96,26 @@ class Finder:
             if teacher is None:
                 teacher = artefacts.cached_teacher(config, data, self.place.cache)
             if teacher is None:
-                raise _gone(run, "is no longer in the cache")
+                raise _teacher_error(run, "is no longer in the cache")
             fingerprint = backbones.fingerprint(teacher)
             self._teachers[key] = backbones.place_on(teacher, self.place.device).eval(), fingerprint
         teacher, fingerprint = self._teachers[key]
         known = run.manifest().get("teacher") or {}
         if known.get("fingerprint") not in (None, fingerprint):
-            raise _gone(run, "is not the one that is there now: the weights differ")
+            raise _teacher_error(run, "is not the current one: the weights differ")
         return Lens(data, teacher, fingerprint)
 
 
-def _gone(run: StoredRun, why: str) -> UserError:
+def _teacher_error(run: StoredRun, why: str) -> UserError:
     return UserError(
         "teacher",
         f"the teacher that {run.name} was distilled through {why}",
-        f"bring the cache back (CFM_CACHE), or squeeze it again: cfm run --config {run.folder}/config.yaml",
+        f"set CFM_CACHE to the cache with it, or train it again: cfm run --config {run.folder}/config.yaml",
     )
 
 
 def like(pixels_NCHW: NDArray[np.uint8], labels_N: NDArray[np.int64], data: DataSet) -> ImageSet:
-    """Distilled images as a set beside the training images."""
+    """Return distilled images as a set with the classes and normalisation of the training images."""
     train = data.train
     return ImageSet.from_arrays(pixels_NCHW, labels_N, train.classes, train.mean, train.std)
 
@@ -120,25 +123,30 @@ def like(pixels_NCHW: NDArray[np.uint8], labels_N: NDArray[np.int64], data: Data
 def spectra(
     config: Config, lens: Lens, images: ImageSet, place: ComputeContext
 ) -> Generator[Event, None, list[Layer]]:
-    """Spectra of the real and of the distilled images, each set looked at as a whole, un-augmented.
+    """Measure the spectra of the real and of the distilled images, each over the whole set, un-augmented.
 
-    Where the objective reads taps that tell no Ψ, those of the inputs of convolutions.
-    Raises UserError("numeric") where statistics are not finite.
+    If the objective's taps have no Ψ, the inputs of convolutions are used instead.
+    Raises UserError("numeric") if statistics are not finite.
     """
-    whole = _whole(config)
-    real = artefacts.cached_statistics(whole, lens.data, lens.teacher, place.cache)
+    pooled_config = _use_pooled_statistics(config)
+    real = artefacts.cached_statistics(pooled_config, lens.data, lens.teacher, place.cache)
     if real is None:
         yield StageStarted("statistics", len(lens.data.train), "images")
-        real, _ = yield from artefacts.load_or_measure_statistics(whole, lens.data, lens.teacher, place)
+        real, _ = yield from artefacts.load_or_measure_statistics(
+            pooled_config, lens.data, lens.teacher, place
+        )
     yield StageStarted("statistics", len(images), "images")
-    network = Tapped(lens.teacher, whole.objective.taps, place.device)
-    synthetic, _ = yield from statistics.measure_set(whole, network, images, place.device)
+    network = Tapped(lens.teacher, pooled_config.objective.taps, place.device)
+    synthetic, _ = yield from statistics.measure_set(pooled_config, network, images, place.device)
     pairs = zip(real, synthetic, strict=True)
-    return [Layer(r.name, eigenvalues(r), eigenvalues(s)) for r, s in pairs]
+    return [
+        Layer(real_tap.name, compute_eigenvalues(real_tap), compute_eigenvalues(synthetic_tap))
+        for real_tap, synthetic_tap in pairs
+    ]
 
 
-def _whole(config: Config) -> Config:
-    """The same with pooled statistics, and with taps that tell Ψ."""
+def _use_pooled_statistics(config: Config) -> Config:
+    """Return the configuration with pooled statistics and with taps that have Ψ."""
     changes: dict[str, Any] = {}
     if config.statistics.estimator != "pooled":
         pooled = {"estimator": "pooled", "order": "file"}
@@ -149,44 +157,44 @@ def _whole(config: Config) -> Config:
     return config.model_copy(update=changes)
 
 
-def eigenvalues(moments: Moments) -> Floats | None:
-    """Of Ψ, largest first; None where it was not measured, or no spectrum can be found."""
+def compute_eigenvalues(moments: Moments) -> Floats | None:
+    """Return the eigenvalues of Ψ, largest first; None if Ψ was not measured or has no finite spectrum."""
     try:
-        found = matching.spectrum(moments.to(torch.device("cpu"), torch.float64))
+        spectrum_D = matching.spectrum(moments.to(torch.device("cpu"), torch.float64))
     except RuntimeError:  # the values are not finite, or too far apart
         return None
-    return None if found is None else np.array(found)
+    return None if spectrum_D is None else np.array(spectrum_D)
 
 
-def recorded_spectra(run: StoredRun, taps: list[str]) -> list[Layer]:
-    """What recovery itself left of spectra: Ψ_s of its moving statistics, Ψ as it was last looked at.
+def load_recorded_spectra(run: StoredRun, taps: list[str]) -> list[Layer]:
+    """Return the spectra that recovery recorded: Ψ_s of its moving statistics, Ψ of its last preview.
 
-    Both through random views. Empty where the run left neither.
+    Both are over random augmented views. Empty if the run recorded neither.
     """
-    glimpse = run.glimpse()
-    seen = {} if glimpse is None else glimpse.spectra
-    moving = _moving(run, taps)
-    found = []
-    for tap in taps or list(seen):
-        real_D, seen_D = seen.get(tap, (None, None))
-        synthetic_D = moving.get(tap, _wide(seen_D))
+    preview = run.glimpse()
+    preview_spectra = {} if preview is None else preview.spectra
+    moving = _read_moving_spectra(run, taps)
+    layers = []
+    for tap in taps or list(preview_spectra):
+        real_D, preview_D = preview_spectra.get(tap, (None, None))
+        synthetic_D = moving.get(tap, _to_float64(preview_D))
         if real_D is not None or synthetic_D is not None:
-            found.append(Layer(tap, _wide(real_D), synthetic_D))
-    return found
+            layers.append(Layer(tap, _to_float64(real_D), synthetic_D))
+    return layers
 
 
-def _wide(values_D: NDArray[Any] | None) -> Floats | None:
+def _to_float64(values_D: NDArray[Any] | None) -> Floats | None:
     return None if values_D is None else np.asarray(values_D, np.float64)
 
 
-def _moving(run: StoredRun, taps: list[str]) -> dict[str, Floats]:
+def _read_moving_spectra(run: StoredRun, taps: list[str]) -> dict[str, Floats]:
     try:
         arrays = run.moving() or {}
     except UserError:
         return {}
-    found = {}
+    spectra = {}
     for number, tap in enumerate(taps):
         cov_DD = arrays.get(f"{number}.cov_DD")
         if cov_DD is not None and np.isfinite(cov_DD).all():
-            found[tap] = np.linalg.eigvalsh(cov_DD.astype(np.float64))[::-1].copy()
-    return found
+            spectra[tap] = np.linalg.eigvalsh(cov_DD.astype(np.float64))[::-1].copy()
+    return spectra

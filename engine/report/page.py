@@ -1,7 +1,7 @@
-"""A report as one HTML file: nothing outside it is needed, no script is in it.
+"""A report as one self-contained HTML file without scripts.
 
-Headings are semantic, a table of contents leads to them, colours follow the reader's light or dark, tables
-scroll where the page is narrow, and every picture has a caption and a text in its place.
+Headings are semantic and linked from a table of contents. Colours follow the reader's light or dark mode.
+Tables scroll on narrow pages. Every picture has a caption and an alternative text.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_LONG = 40  # characters of a cell from which on it may break into lines
-_PIXELS_PER_INCH = 115  # of a figure on a wide page: its type of 8 points is as large as the caption's
+_LONG = 40  # cells with more characters may wrap
+_PIXELS_PER_INCH = 115  # makes the 8-point text of a figure as large as its caption's
 
 
 @dataclass(frozen=True, eq=False)
 class Plate:
-    """A figure in its place. name: of its file; pixels: whether it is made of images, not of lines."""
+    """A figure with its title, caption and alternative text.
+
+    name: of the figure's file. pixels: whether the figure consists of images, not of lines.
+    """
 
     name: str
     title: str
@@ -37,24 +40,24 @@ class Plate:
 
     @cached_property
     def png(self) -> bytes:
-        """As a PNG file."""
-        return drawing.png(self.figure)
+        """The content of a PNG file."""
+        return drawing.to_png(self.figure)
 
     @property
     def width(self) -> int:
-        """On the page, in CSS pixels."""
+        """The width on the page in CSS pixels."""
         return round(_PIXELS_PER_INCH * self.figure.get_figwidth())
 
     @property
     def source(self) -> str:
-        """As a data URI: lines as SVG, images as PNG."""
-        kind, content = ("png", self.png) if self.pixels else ("svg+xml", drawing.svg(self.figure))
+        """A data URI: SVG for lines, PNG for images."""
+        kind, content = ("png", self.png) if self.pixels else ("svg+xml", drawing.to_svg(self.figure))
         return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below a header; the first cell of a row is its name."""
+    """A header and rows; the first cell of a row is its name."""
 
     caption: str
     header: tuple[str, ...]
@@ -63,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph. warning: something is missing, or to be taken with care."""
+    """A paragraph. warning: whether it is highlighted as a warning."""
 
     text: str
     warning: bool = False
@@ -71,7 +74,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands below it. level: 2 for a chapter, 3 for a part of one."""
+    """A heading and its content. level: of the HTML heading, 2 or 3."""
 
     title: str
     parts: list[Plate | Table | Note] = field(default_factory=list)
@@ -79,20 +82,21 @@ class Section:
 
 
 def slug(text: str) -> str:
-    """A name for files and anchors: lower-case letters, digits and dashes."""
+    """Return a name for files and anchors: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
 
 
 def html(title: str, lead: str, sections: Sequence[Section], command: str) -> str:
-    """The page. lead: a sentence below the title; command: what makes it, which every caption repeats."""
-    anchors = _anchors(sections)
+    """Return the page. lead: a sentence below the title. command: repeated in the caption of every figure."""
+    anchors = _assign_anchors(sections)
     contents = "\n".join(
         f'<li class="level{each.level}"><a href="#{anchor}">{escape(each.title)}</a></li>'
         for each, anchor in zip(sections, anchors, strict=True)
     )
     counter = iter(range(1, 10**6))
     body = "\n".join(
-        _section(each, anchor, command, counter) for each, anchor in zip(sections, anchors, strict=True)
+        _format_section(each, anchor, command, counter)
+        for each, anchor in zip(sections, anchors, strict=True)
     )
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -104,17 +108,17 @@ def html(title: str, lead: str, sections: Sequence[Section], command: str) -> st
     )
 
 
-def _anchors(sections: Sequence[Section]) -> list[str]:
-    found: list[str] = []
+def _assign_anchors(sections: Sequence[Section]) -> list[str]:
+    anchors: list[str] = []
     for section in sections:
         name = slug(section.title)
-        number = sum(1 for each in found if each == name or re.fullmatch(rf"{name}-\d+", each))
-        found.append(f"{name}-{number + 1}" if number else name)
-    return found
+        number = sum(1 for each in anchors if each == name or re.fullmatch(rf"{name}-\d+", each))
+        anchors.append(f"{name}-{number + 1}" if number else name)
+    return anchors
 
 
-def _section(section: Section, anchor: str, command: str, counter: Iterator[int]) -> str:
-    parts = "\n".join(_part(part, command, counter) for part in section.parts)
+def _format_section(section: Section, anchor: str, command: str, counter: Iterator[int]) -> str:
+    parts = "\n".join(_format_part(part, command, counter) for part in section.parts)
     level = section.level
     return (
         f'<section aria-labelledby="{anchor}">\n<h{level} id="{anchor}">{escape(section.title)}</h{level}>\n'
@@ -122,7 +126,7 @@ def _section(section: Section, anchor: str, command: str, counter: Iterator[int]
     )
 
 
-def _part(part: Plate | Table | Note, command: str, counter: Iterator[int]) -> str:
+def _format_part(part: Plate | Table | Note, command: str, counter: Iterator[int]) -> str:
     if isinstance(part, Plate):
         return (
             f'<figure id="figure-{escape(part.name)}">\n'
@@ -132,20 +136,20 @@ def _part(part: Plate | Table | Note, command: str, counter: Iterator[int]) -> s
             f"<span class='made'>Made by <code>{escape(command)}</code></span></figcaption>\n</figure>"
         )
     if isinstance(part, Table):
-        return _table(part)
+        return _format_table(part)
     kind = ' class="warning" role="note"' if part.warning else ""
     return f"<p{kind}>{escape(part.text)}</p>"
 
 
-def _cell(text: str) -> str:
+def _format_cell(text: str) -> str:
     kind = ' class="long"' if len(text) > _LONG else ""
     return f"<td{kind}>{escape(text)}</td>"
 
 
-def _table(table: Table) -> str:
+def _format_table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
     rows = "\n".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(map(_cell, row[1:])) + "</tr>"
+        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(map(_format_cell, row[1:])) + "</tr>"
         for row in table.rows
     )
     return (

@@ -1,6 +1,6 @@
-"""The figures of a report in their places: titles, captions and texts for those who do not see them.
+"""The figures of a report with their titles, captions and alternative texts.
 
-A caption says what is drawn, over how many, and what the bars are.
+A caption says what is drawn, over how many samples, and what the error bars are.
 """
 
 from __future__ import annotations
@@ -19,64 +19,68 @@ from engine.runs.results import format_mean_std
 
 _CLASSES = (
     "Bars: sample standard deviation over classes (none for a single one); small dots: single classes; in"
-    " brackets: how many classes, of all distilled sets together."
+    " brackets: the number of classes over all distilled sets."
 )
 
 
 def accuracy(rows: Sequence[Accuracy]) -> Plate:
-    """Figure 6's form."""
+    """Return the figure of accuracies (UniDD Figure 6)."""
     sets = sorted({row.sets for row in rows})
-    sets_told = counted(sets[-1], "distilled set") if len(sets) == 1 else f"{sets[0]} to {sets[-1]} sets"
+    trained_on = (
+        format_quantity(sets[-1], "distilled set") if len(sets) == 1 else f"{sets[0]} to {sets[-1]} sets"
+    )
     caption = (
         "Top-1 accuracy on the real test images after the last epoch, in percent. Filled circles: students"
-        " trained on the distilled images; hollow squares: on as many real images, under the same labels and"
-        " budget. Bars: sample standard deviation over students (none for a single one); in brackets: how"
-        f" many students, trained on {sets_told} for each row. The axis does not begin at zero."
+        " trained on the distilled images; hollow squares: on the same number of real images with the same"
+        " labels and budget. Bars: sample standard deviation over students (none for a single one); in"
+        f" brackets: the number of students, trained on {trained_on} in each row. The axis does not start"
+        " at zero."
     )
     pairs = [
         (row.label, format_mean_std(row.distilled, 1), format_mean_std(row.control, 1, "none"))
         for row in rows
     ]
-    told = "; ".join(f"{label}: {distilled}, control {control}" for label, distilled, control in pairs)
-    return Plate("accuracy", "Accuracy by method", caption, told, figures.accuracy(rows))
+    alt = "; ".join(f"{label}: {distilled}, control {control}" for label, distilled, control in pairs)
+    return Plate("accuracy", "Accuracy by method", caption, alt, figures.accuracy(rows))
 
 
 def similarity(rows: Sequence[GroupSimilarity]) -> Plate:
-    """Figure 2."""
+    """Return the figure of intra-class similarities (UniDD Figure 2)."""
     caption = (
-        "Mean cosine similarity of all pairs of images of a class (UniDD Figure 2), between what the"
-        " teacher's last linear layer reads: its penultimate features, of images as they are. Each set is"
-        " seen by the teacher that it was distilled through. Large dots: mean over classes. " + _CLASSES
+        "Mean cosine similarity of all pairs of images of a class (UniDD Figure 2), between the teacher's"
+        " penultimate features (the input of its last linear layer) of un-augmented images. Each set is"
+        " evaluated with the teacher that it was distilled through. Large dots: mean over classes. "
+        + _CLASSES
     )
-    told = "; ".join(f"{row.label}: {format_mean_std(row.spread, 3, 'none')}" for row in rows)
-    return Plate("similarity", "Intra-class similarity", caption, told, figures.similarity(rows))
+    alt = "; ".join(f"{row.label}: {format_mean_std(row.spread, 3, 'none')}" for row in rows)
+    return Plate("similarity", "Intra-class similarity", caption, alt, figures.similarity(rows))
 
 
-def counted(count: int, what: str, plural: str = "s") -> str:
-    """A number of things."""
+def format_quantity(count: int, what: str, plural: str = "s") -> str:
+    """Return a count with its noun."""
     return f"{count} {what}{plural if count != 1 else ''}"
 
 
 def schedule(groups: Sequence[Group]) -> Plate | None:
-    """β_b of the groups whose filters read it; None where there is none."""
-    found: dict[tuple[float, ...], list[str]] = {}
+    """Return the figure of β_b of the groups whose filters use it; None if there are none."""
+    labels_by_betas: dict[tuple[float, ...], list[str]] = {}
     for group in groups:
-        betas = next((read for each in group.subjects if (read := betas_read(each))), None)
+        betas = next((read for each in group.subjects if (read := betas_in_use(each))), None)
         if betas:
-            found.setdefault(tuple(betas), []).append(group.label)
-    if not found:
+            labels_by_betas.setdefault(tuple(betas), []).append(group.label)
+    if not labels_by_betas:
         return None
-    lines = [(", ".join(labels), betas) for betas, labels in found.items()]
-    caption = "β_b of every recovery batch in order (UniDD Eq. 19), for methods whose filter reads β."
-    told = "; ".join(
-        f"{name}: from {betas[0]:.3g} to {betas[-1]:.3g} in {counted(len(betas), 'batch', 'es')}"
+    lines = [(", ".join(labels), betas) for betas, labels in labels_by_betas.items()]
+    caption = "β_b of every recovery batch in order (UniDD Eq. 19), for methods whose filter uses β."
+    alt = "; ".join(
+        f"{name}: from {betas[0]:.3g} to {betas[-1]:.3g} in {format_quantity(len(betas), 'batch', 'es')}"
         for name, betas in lines
     )
-    return Plate("schedule", "β schedule", caption, told, figures.schedules(lines))
+    return Plate("schedule", "β schedule", caption, alt, figures.schedules(lines))
 
 
-def betas_read(subject: Subject) -> list[float]:
-    """β_b of a run; empty where none of its filters reads β, or recovery has not begun."""
+def betas_in_use(subject: Subject) -> list[float]:
+    """Return β_b of a run; empty if none of its filters uses β, or before recovery."""
     layout = subject.record.layout
     config = subject.config
     if layout is None or config is None or not reads_beta(config):
@@ -85,29 +89,29 @@ def betas_read(subject: Subject) -> list[float]:
 
 
 def methods_grid(groups: Sequence[Group]) -> Plate | None:
-    """Figures 1 and 4: real beside each method."""
+    """Return the grid of real images beside each method's (UniDD Figures 1, 4); None if there is none."""
     grid = grids.by_method(groups)
     if grid is None:
         return None
     caption = (
-        "Rows: classes. The first image of each: real, if it could be read, then of each method's first run,"
-        " which is the one with the first β where there is any (UniDD Figures 1, 4). " + grid.left_out
+        "Rows: classes. Columns: a real image, if available, then the first image of each method's first run,"
+        " which has the first β if the method uses β (UniDD Figures 1, 4). " + grid.left_out
     )
     alt = f"Images of {len(grid.rows)} classes, columns: {', '.join(grid.columns)}"
     return Plate("images-by-method", "Real and distilled images", caption, alt, grids.draw(grid), True)
 
 
 def images(subject: Subject) -> Plate | None:
-    """Figure 5: a column for each β_b, or for each image of a class where there is no β."""
+    """Return a run's grid of images by β_b (UniDD Figure 5), or by class without β; None if there is none."""
     by_beta = subject.config is None or reads_beta(subject.config)
     grid = grids.of_run(subject, by_beta=by_beta)
     if grid is None:
         return None
-    real = " First column: the real image with which the control begins." if subject.real_KCHW else ""
+    real = " First column: the first real image of the control." if subject.real_KCHW else ""
     with_beta = ", with their β_b (UniDD Figure 5)" if by_beta else ""
     caption = (
         f"Distilled images of {subject.name} ({subject.method}). Rows: classes; columns: the images"
-        f" of a class in the order in which they were made{with_beta}.{real}"
+        f" of a class in order of recovery{with_beta}.{real}"
         f" {grid.left_out}"
     )
     alt = f"Images of {len(grid.rows)} classes, columns: {', '.join(grid.columns)}"
@@ -116,26 +120,23 @@ def images(subject: Subject) -> Plate | None:
 
 
 def losses(subject: Subject) -> Plate | None:
-    """CE and the terms of every layer."""
+    """Return the figure of a run's CE and terms at every layer; None without numbers."""
     course = subject.record.course
     if course is None:
         return None
     taps, batches = course.layout.taps, len(course.layout.betas)
     band = ""
     if course.stride > 1:
-        band = (
-            f" Lines: means of {course.stride} iterations that follow each other; bands: their least and"
-            " greatest values."
-        )
-    shown = drawing.chosen(len(taps), drawing.PANELS - 1)
-    left_out = f" Shown are {len(shown)} of {len(taps)} layers." if len(shown) < len(taps) else ""
+        band = f" Lines: means of {course.stride} consecutive iterations; bands: their minimum and maximum."
+    shown = drawing.evenly_spaced(len(taps), drawing.PANELS - 1)
+    left_out = f" Only {len(shown)} of {len(taps)} layers are shown." if len(shown) < len(taps) else ""
     some = f"the first {course.done:,} of " if course.done < course.rows else ""
-    ends = ", divided by dotted lines" if 1 < batches <= figures.BOUNDS else ""
+    ends = ", separated by dotted lines" if 1 < batches <= figures.BOUNDS else ""
     caption = (
         f"Recovery of {subject.name} ({subject.method}): cross-entropy, then each term (filter/signal)"
         f" at each tap, unweighted (UniDD Eq. 20), over {some}{course.rows:,} iterations:"
-        f" {counted(batches, 'batch', 'es')} of {course.iterations:,}{ends}.{band}{left_out} One recovery, so"
-        " no error bars."
+        f" {format_quantity(batches, 'batch', 'es')} of {course.iterations:,}{ends}.{band}{left_out} A single"
+        " recovery, so no error bars."
     )
     alt = f"Curves of {', '.join(['cross-entropy', *course.layout.terms])} at {len(taps)} layers"
     name = f"losses-{slug(subject.name)}"
@@ -143,64 +144,63 @@ def losses(subject: Subject) -> Plate | None:
 
 
 def spectra(subject: Subject) -> Plate | None:
-    """Real and distilled spectra with the filters over them."""
+    """Return the figure of a run's real and distilled spectra with its filters; None without spectra."""
     layers = subject.layers
     if not layers:
         return None
-    over = filters_of(subject)
+    responses = filters_of(subject)
     if subject.source == "images":
         what = "Ψ over all training images, Ψ_s over all distilled images at once, un-augmented."
     else:
-        there = subject.images is not None and subject.images.count > 0
-        why = "teacher or data are not at hand" if there else "no distilled image is finished"
-        what = (
-            f"As recovery left them, because {why}: Ψ_s of its last, moving statistics, through random views."
-        )
+        has_images = subject.images is not None and subject.images.count > 0
+        why = "the teacher or the data are missing" if has_images else "no distilled image is finished"
+        what = f"As recorded by recovery, because {why}: Ψ_s of its last moving statistics over random views."
     reading = (
-        " Dashed, on the right axis: f(λ) over the real eigenvalues, as a share of its largest value there;"
-        " what rises to the right is high-pass, what falls is low-pass."
+        " Dashed, on the right axis: f(λ) of the real eigenvalues, relative to its maximum;"
+        " rising to the right is high-pass, falling is low-pass."
     )
     if not subject.optimised:
-        reading = " Nothing was optimised, so there is no filter to draw."
-    elif not over:
-        reading = " The objective's filter is no function of the spectrum, so none is drawn."
-    shown = drawing.chosen(len(layers), drawing.PANELS)
-    left_out = f" Shown are {len(shown)} of {len(layers)} layers." if len(shown) < len(layers) else ""
-    taps = " at the inputs of convolutions" if _other_taps(subject) else ""
+        reading = " Nothing was optimised, so no filter is drawn."
+    elif not responses:
+        reading = " The objective's filter is not a function of the spectrum, so it is not drawn."
+    shown = drawing.evenly_spaced(len(layers), drawing.PANELS)
+    left_out = f" Only {len(shown)} of {len(layers)} layers are shown." if len(shown) < len(layers) else ""
+    config = subject.config
+    uses_other_taps = (
+        subject.source == "images" and config is not None and not config.objective.has_covariance
+    )
+    taps = " at the inputs of convolutions" if uses_other_taps else ""
     caption = (
-        f"Eigenvalues by rank, largest first, of {subject.name} ({subject.method}){taps}. {what} Below"
-        f" {figures.FLOOR:g} of the largest, nothing is drawn.{reading}{left_out}"
+        f"Eigenvalues by rank, largest first, of {subject.name} ({subject.method}){taps}. {what}"
+        f" Eigenvalues below {figures.FLOOR:g} of the largest are not drawn.{reading}{left_out}"
     )
     alt = f"Real and distilled spectra at {len(layers)} layers"
     name = f"spectra-{slug(subject.name)}"
-    return Plate(name, "Spectra and filters", caption, alt, figures.spectra(layers, over))
+    return Plate(name, "Spectra and filters", caption, alt, figures.spectra(layers, responses))
 
 
 def filters_of(subject: Subject) -> list[Response]:
-    """What is drawn over spectra: `filters_over` them at the β_b of a run."""
+    """Return the filters to draw with a run's spectra, at its β_b; empty if nothing is optimised."""
     config = subject.config
-    return [] if config is None or not config.optimises else filters_over(config.objective, betas_of(subject))
+    return (
+        [] if config is None or not config.optimises else filters_over(config.objective, known_betas(subject))
+    )
 
 
 def filters_over(objective: Objective, betas: Sequence[float]) -> list[Response]:
-    """An objective's filters, at the first and the last of `betas`.
+    """Return an objective's filters at the first and the last of `betas`.
 
-    The diagonal filter is left out: what it does is no function of the spectrum.
+    The diagonal filter is skipped, because it is not a function of the spectrum.
     """
-    known = [beta for beta in betas if np.isfinite(beta)]
-    found = of_objective(objective, [known[0], known[-1]] if known else [])
-    return [each for each in found if each.term.filter != "diagonal"]
+    finite_betas = [beta for beta in betas if np.isfinite(beta)]
+    responses = of_objective(objective, [finite_betas[0], finite_betas[-1]] if finite_betas else [])
+    return [each for each in responses if each.term.filter != "diagonal"]
 
 
-def betas_of(subject: Subject) -> list[float]:
-    """β_b as recovery told them, else of the images that there are."""
+def known_betas(subject: Subject) -> list[float]:
+    """Return β_b of every batch from the record of recovery, else β_b of the stored images."""
     if subject.record.layout is not None:
         return [float(beta) for beta in subject.record.layout.betas]
     if subject.images is None:
         return []
     return [float(beta) for beta in subject.images.beta_N[np.argsort(subject.images.batch_N, kind="stable")]]
-
-
-def _other_taps(subject: Subject) -> bool:
-    config = subject.config
-    return subject.source == "images" and config is not None and not config.objective.has_covariance

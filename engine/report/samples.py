@@ -1,4 +1,4 @@
-"""Finished runs as the accuracies that tables are made of, each with the row and column where it belongs."""
+"""Accuracies of finished runs, each with its row and column of a table of results."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from engine.report.comparing import Seeds
 from engine.store import StoredRun, find, sweeps
 from engine.store.sweeps import StoredSweep
 
-#: Settings in which runs of one row may differ, besides those of where they are computed.
-_FREE = ("seed", "validate.students")
+#: Settings in which runs of one row may differ, besides the local ones.
+_VARYING = ("seed", "validate.students")
 
 
 @dataclass(frozen=True)
 class Column:
-    """What is measured: images, how many of a class, the backbone, the student. name: all of it in words."""
+    """A column of the table: data set, images per class, backbone and student. name: the heading."""
 
     name: str
     dataset: str
     ipc: int
     backbone: str
     student: str
-    plain: bool = True  #: nothing else of it was varied, so the paper's number is for the same
+    plain: bool = True  #: no other setting was varied, so the paper's number is comparable
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One run: where it belongs, and its results; None before its end."""
+    """One run with its row and column. results: None for an unfinished run."""
 
     name: str
     row: str
@@ -42,9 +42,9 @@ class Entry:
 
 @dataclass
 class Samples:
-    """Accuracies in percent after the last epoch, by column, row and seeds; `controls` likewise.
+    """Accuracies in percent after the last epoch, by (column, row) and seeds.
 
-    unfinished: runs without results.
+    controls: the same for the control. unfinished: names of runs without results.
     """
 
     columns: dict[str, Column] = field(default_factory=dict)
@@ -54,8 +54,8 @@ class Samples:
     unfinished: list[str] = field(default_factory=list)
 
 
-def of_sweep(stored: StoredSweep, manifest: Mapping[str, Any]) -> list[Entry]:
-    """The points of a sweep. Raises UserError("disk") where one is damaged."""
+def sweep_entries(stored: StoredSweep, manifest: Mapping[str, Any]) -> list[Entry]:
+    """Return the entries of a sweep's points. Raises UserError("disk") if one is damaged."""
     return [
         Entry(
             record["name"],
@@ -68,32 +68,38 @@ def of_sweep(stored: StoredSweep, manifest: Mapping[str, Any]) -> list[Entry]:
     ]
 
 
-def of_runs(runs: Sequence[StoredRun]) -> list[Entry]:
-    """Runs by themselves, a row for each method, or for each set of settings where a method has several."""
+def run_entries(runs: Sequence[StoredRun]) -> list[Entry]:
+    """Return the entries of runs outside a sweep.
+
+    There is one row per method, or one per combination of settings if a method has several.
+    """
     from engine.config.identity import LOCAL_SETTINGS
 
-    found = []
+    entries = []
     groups: dict[tuple[str, str], dict[str, str]] = {}
-    ended = [(run, run.results()) for run in runs]
-    ended.sort(key=lambda each: each[1] is None)  # a method's name goes to what has numbers
-    for run, results in ended:
-        run.config_yaml()  # refused where it is damaged
+    runs_with_results = [(run, run.results()) for run in runs]
+    # Finished runs come first, so that they get the plain name of the method.
+    runs_with_results.sort(key=lambda each: each[1] is None)
+    for run, results in runs_with_results:
+        run.config_yaml()  # raises UserError if it is damaged
         config = settings.resolve(file=run.folder / "config.yaml", base=None).config
         column = f"{config.data.name} ipc {config.ipc} {config.backbone.name}"
-        alike = {
-            key: value for key, value in settings.flat(config).items() if key not in (*_FREE, *LOCAL_SETTINGS)
+        row_settings = {
+            key: value
+            for key, value in settings.flat(config).items()
+            if key not in (*_VARYING, *LOCAL_SETTINGS)
         }
-        known = run.manifest().get("identity") or {}
-        alike |= {f"identity.{part}": known[part] for part in sorted(known) if part != "config"}
+        identity = run.manifest().get("identity") or {}
+        row_settings |= {f"identity.{part}": identity[part] for part in sorted(identity) if part != "config"}
         method = config.objective.method
         labels = groups.setdefault((column, method), {})
-        row = labels.setdefault(json.dumps(alike), method if not labels else f"{method} ({run.name})")
-        found.append(Entry(run.name, row, column, config, results))
-    return found
+        row = labels.setdefault(json.dumps(row_settings), method if not labels else f"{method} ({run.name})")
+        entries.append(Entry(run.name, row, column, config, results))
+    return entries
 
 
-def gathered(entries: Iterable[Entry]) -> Samples:
-    """All accuracies. Raises UserError("usage") where two runs have the same place and seed."""
+def gather_samples(entries: Iterable[Entry]) -> Samples:
+    """Collect all accuracies. Raises UserError("usage") if two runs share row, column and seed."""
     samples = Samples()
     taken: dict[tuple[str, str, int], str] = {}
     for entry in entries:
@@ -104,53 +110,55 @@ def gathered(entries: Iterable[Entry]) -> Samples:
             raise UserError(
                 "usage",
                 f"{taken[place]} and {entry.name} are the same experiment with the same seed",
-                "leave one of them out",
+                "give only one of them",
             )
         if entry.results is None:
             samples.unfinished.append(entry.name)
         else:
-            _take(samples, entry, entry.results)
+            _add_results(samples, entry, entry.results)
     return samples
 
 
-def _take(samples: Samples, entry: Entry, results: Mapping[str, Any]) -> None:
+def _add_results(samples: Samples, entry: Entry, results: Mapping[str, Any]) -> None:
     config = entry.config
     several = len(config.validate_.students) > 1
     for student in results["students"]:
         name = student["architecture"]
-        column = _column(entry, name, several)
+        column = _build_column(entry, name, several)
         samples.columns.setdefault(column.name, column)
         into = samples.accuracies if student["source"] == "distilled" else samples.controls
         into.setdefault((column.name, entry.row), {})[config.seed, student["seed"]] = student["last"]
 
 
-def _column(entry: Entry, student: str, several: bool) -> Column:
+def _build_column(entry: Entry, student: str, several: bool) -> Column:
     config = entry.config
     plain = f"{config.data.name} ipc {config.ipc} {config.backbone.name}"
-    told = entry.column + (f" → {student}" if several or student != config.backbone.name else "")
+    name = entry.column + (f" → {student}" if several or student != config.backbone.name else "")
     return Column(
-        told, config.data.name, config.ipc, config.backbone.name, student, plain=entry.column == plain
+        name, config.data.name, config.ipc, config.backbone.name, student, plain=entry.column == plain
     )
 
 
-def found(targets: Sequence[str]) -> tuple[list[Entry], dict[str, Any]]:
-    """What is at the targets: one sweep, or runs; and the sweep's manifest, empty for runs.
+def load_entries(targets: Sequence[str]) -> tuple[list[Entry], dict[str, Any]]:
+    """Load one sweep, or runs. Return their entries and the sweep's manifest, which is empty for runs.
 
-    Raises UserError("usage"): a target that is neither, or a sweep beside others.
+    Raises UserError("usage") for a target that is neither, or for a sweep together with other targets.
     """
     stored = [sweeps.find_sweep(target) for target in targets]
     if len(targets) == 1 and stored[0] is not None:
         manifest = stored[0].manifest()
-        return of_sweep(stored[0], manifest), manifest
+        return sweep_entries(stored[0], manifest), manifest
     if any(stored):
-        raise UserError("usage", "a sweep has a table of its own", "give one sweep, or runs")
-    return of_runs([_run(target) for target in targets]), {}
+        raise UserError(
+            "usage", "a sweep cannot be combined with other targets", "give one sweep, or only runs"
+        )
+    return run_entries([_find_run(target) for target in targets]), {}
 
 
-def _run(target: str) -> StoredRun:
+def _find_run(target: str) -> StoredRun:
     try:
         return find(target)
     except UserError as error:
-        if (close := sweeps.near(target)) is None:
+        if (near := sweeps.near(target)) is None:
             raise
-        raise UserError("usage", f"there is no sweep or run {target}", f"did you mean {close}?") from error
+        raise UserError("usage", f"there is no sweep or run {target}", f"did you mean {near}?") from error

@@ -1,6 +1,6 @@
-"""What a report says, in order: first what all runs have in common, then each run.
+"""The sections of a report in order: results of all runs, then each run.
 
-Of several runs with the same settings but for their seed, figures show the first; numbers are of all.
+For runs that differ only in their seed, figures show the first run and numbers cover all of them.
 """
 
 from __future__ import annotations
@@ -31,203 +31,219 @@ ABSENT = "—"
 
 
 def of_runs(subjects: Sequence[Subject]) -> list[Section]:
-    """All sections; figures have names of their own."""
+    """Return all sections, with unique figure names."""
     groups = group_runs(subjects)
-    found = _alone(subjects[0], groups) if len(subjects) == 1 else _together(subjects, groups)
+    sections = (
+        _build_report_of_one(subjects[0], groups)
+        if len(subjects) == 1
+        else _build_report_of_several(subjects, groups)
+    )
     taken: set[str] = set()
-    for section in found:
-        for place, part in enumerate(section.parts):
+    for section in sections:
+        for index, part in enumerate(section.parts):
             if isinstance(part, Plate):
-                section.parts[place] = part = replace(part, name=_free(part.name, taken))
+                section.parts[index] = part = replace(part, name=_make_unique(part.name, taken))
                 taken.add(part.name)
-    return found
+    return sections
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """The name, or the name with the first number that makes it another."""
+def _make_unique(name: str, taken: set[str]) -> str:
+    """Return the name, with the first free number appended if it is taken."""
     if name not in taken:
         return name
     return next(free for number in count(2) if (free := f"{name}-{number}") not in taken)
 
 
-def _together(subjects: Sequence[Subject], groups: Sequence[Group]) -> list[Section]:
-    found = [_results(subjects, groups), *_common(groups)]
+def _build_report_of_several(subjects: Sequence[Subject], groups: Sequence[Group]) -> list[Section]:
+    sections = [_build_results_section(subjects, groups), *_build_shared_sections(groups)]
     for group in groups:
-        found += _of_run(group.subjects[0], group)
+        sections += _build_run_sections(group.subjects[0], group)
         for other in group.subjects[1:]:
-            found.append(Section(f"Run {other.name}", [_same_as(group), *_missing(other)]))
-            found.append(Section("Provenance", [_provenance(other)], 3))
-    for place, first in duplicate_runs(subjects).items():
-        told = f"Left out: it has the settings and the seed of {first.name} ({first.run.folder})."
-        found.append(Section(f"Run {subjects[place].name}", [Note(told, warning=True)]))
-        found.append(Section("Provenance", [_provenance(subjects[place])], 3))
-    return found
+            lead = Note(f"{group.label}: the settings of {group.subjects[0].name} with another seed.")
+            sections.append(Section(f"Run {other.name}", [lead, *_list_missing(other)]))
+            sections.append(Section("Provenance", [_build_provenance_table(other)], 3))
+    for index, first in duplicate_runs(subjects).items():
+        text = f"Skipped: it has the settings and the seed of {first.name} ({first.run.folder})."
+        sections.append(Section(f"Run {subjects[index].name}", [Note(text, warning=True)]))
+        sections.append(Section("Provenance", [_build_provenance_table(subjects[index])], 3))
+    return sections
 
 
-def _alone(subject: Subject, groups: Sequence[Group]) -> list[Section]:
-    found = [_results([subject], groups)]
-    found += [Section(title, parts) for title, parts in _own_figures(subject)]
-    found += _common(groups)
-    found += [Section(title, [table]) for title, table in _own_tables(subject)]
-    return found
+def _build_report_of_one(subject: Subject, groups: Sequence[Group]) -> list[Section]:
+    sections = [_build_results_section([subject], groups)]
+    sections += [Section(title, parts) for title, parts in _draw_figures(subject)]
+    sections += _build_shared_sections(groups)
+    sections += [Section(title, [table]) for title, table in _build_run_tables(subject)]
+    return sections
 
 
-def _of_run(subject: Subject, group: Group) -> list[Section]:
-    seeds = f" It stands for {len(group.runs)} runs that differ in their seed." if len(group.runs) > 1 else ""
+def _build_run_sections(subject: Subject, group: Group) -> list[Section]:
+    seeds = (
+        f" It represents {len(group.runs)} runs that differ only in their seed."
+        if len(group.runs) > 1
+        else ""
+    )
     lead = Note(f"{group.label}.{seeds}")
-    found = [Section(f"Run {subject.name}", [lead, *_missing(subject)])]
-    found += [Section(title, parts, 3) for title, parts in _own_figures(subject)]
-    found += [Section(title, [table], 3) for title, table in _own_tables(subject)]
-    return found
+    sections = [Section(f"Run {subject.name}", [lead, *_list_missing(subject)])]
+    sections += [Section(title, parts, 3) for title, parts in _draw_figures(subject)]
+    sections += [Section(title, [table], 3) for title, table in _build_run_tables(subject)]
+    return sections
 
 
-def _same_as(group: Group) -> Note:
-    return Note(f"{group.label}: the settings of {group.subjects[0].name} with another seed.")
-
-
-def _results(subjects: Sequence[Subject], groups: Sequence[Group]) -> Section:
-    rows = tuple(row for subject in subjects for row in _result_rows(subject))
+def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group]) -> Section:
+    rows = tuple(row for subject in subjects for row in _build_result_rows(subject))
     header = ("run", "method", "state", "student", "distilled", "control", "best epoch", "teacher")
     caption = (
         "Top-1 accuracy in percent on the real test images: mean ± sample standard deviation (students). "
-        "Distilled and control after the last epoch; the best epoch peeks at the test set."
+        "Distilled and control: after the last epoch. The best epoch is selected on the test set."
     )
     parts: list[Plate | Table | Note] = [Table(caption, header, rows)]
     if len(subjects) == 1:
-        parts += _missing(subjects[0])
-    if found := accuracies(groups):
-        parts.append(plates.accuracy(found))
+        parts += _list_missing(subjects[0])
+    if rows_by_group := accuracies(groups):
+        parts.append(plates.accuracy(rows_by_group))
         if len(groups) < len(subjects):
-            parts.append(_by_group(found))
+            parts.append(_build_group_table(rows_by_group))
     return Section("Results", parts)
 
 
-def _result_rows(subject: Subject) -> list[tuple[str, ...]]:
+def _build_result_rows(subject: Subject) -> list[tuple[str, ...]]:
     first = (subject.name, subject.method, subject.state)
     if subject.results is None:
         return [(*first, *[ABSENT] * 5)]
     teacher = (subject.results.get("teacher") or {}).get("accuracy")
-    told = ABSENT if teacher is None else f"{teacher:.2f}"
+    teacher_accuracy = ABSENT if teacher is None else f"{teacher:.2f}"
     by_architecture = subject.results["summary"].get("by_architecture", {})
     return [
-        (*first, name, *(_spread(found.get(k)) for k in ("accuracy", "control", "accuracy_best")), told)
-        for name, found in by_architecture.items()
+        (
+            *first,
+            name,
+            *(_format_mean_std(accuracies_of.get(k)) for k in ("accuracy", "control", "accuracy_best")),
+            teacher_accuracy,
+        )
+        for name, accuracies_of in by_architecture.items()
     ]
 
 
-def _by_group(found: Sequence[Accuracy]) -> Table:
-    rows = tuple(
-        (each.label, each.architecture, _spread(each.distilled), _spread(each.control), str(each.sets))
-        for each in found
+def _build_group_table(rows: Sequence[Accuracy]) -> Table:
+    cells = tuple(
+        (
+            each.label,
+            each.architecture,
+            _format_mean_std(each.distilled),
+            _format_mean_std(each.control),
+            str(each.sets),
+        )
+        for each in rows
     )
     caption = (
-        "The same over all runs that differ in their seed alone: mean ± sample standard deviation (students)."
+        "The same over all runs that differ only in their seed: mean ± sample standard deviation (students)."
     )
-    return Table(caption, ("method", "student", "distilled", "control", "distilled sets"), rows)
+    return Table(caption, ("method", "student", "distilled", "control", "distilled sets"), cells)
 
 
-def _spread(found: dict[str, Any] | None, digits: int = 2) -> str:
-    return results.format_mean_std(found, digits, ABSENT).replace(" ", "\N{NO-BREAK SPACE}")
+def _format_mean_std(mean_std: dict[str, Any] | None, digits: int = 2) -> str:
+    return results.format_mean_std(mean_std, digits, ABSENT).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _common(groups: Sequence[Group]) -> list[Section]:
-    found = []
+def _build_shared_sections(groups: Sequence[Group]) -> list[Section]:
+    sections = []
     if plate := plates.methods_grid(groups):
-        found.append(Section("Images by method", [plate]))
+        sections.append(Section("Images by method", [plate]))
     if rows := intra_class_similarities(groups):
-        found.append(Section("Intra-class similarity", [plates.similarity(rows), _similarities(rows)]))
+        sections.append(
+            Section("Intra-class similarity", [plates.similarity(rows), _build_similarity_table(rows)])
+        )
     else:
         why = "Intra-class similarity: no class has two images whose features could be read."
-        found.append(Section("Intra-class similarity", [Note(why, warning=True)]))
+        sections.append(Section("Intra-class similarity", [Note(why, warning=True)]))
     if plate := plates.schedule(groups):
-        found.append(Section("β schedule", [plate]))
-    return found
+        sections.append(Section("β schedule", [plate]))
+    return sections
 
 
-def _similarities(rows: Sequence[GroupSimilarity]) -> Table:
-    told = tuple((row.label, _spread(row.spread, 4), str(row.sets)) for row in rows)
-    caption = (
-        "Mean ± sample standard deviation over classes (classes); of real images, one set for each teacher."
-    )
-    return Table(caption, ("images", "cosine similarity", "sets"), told)
+def _build_similarity_table(rows: Sequence[GroupSimilarity]) -> Table:
+    cells = tuple((row.label, _format_mean_std(row.spread, 4), str(row.sets)) for row in rows)
+    caption = "Mean ± sample standard deviation over classes (classes). Real images: one set per teacher."
+    return Table(caption, ("images", "cosine similarity", "sets"), cells)
 
 
-def _missing(subject: Subject) -> list[Plate | Table | Note]:
-    found: list[Plate | Table | Note] = []
+def _list_missing(subject: Subject) -> list[Plate | Table | Note]:
+    notes: list[Plate | Table | Note] = []
     for each in subject.missing:
         hint = f" → {each.hint}" if each.hint else ""
-        found.append(Note(f"Missing: {each.what}: {each.why}.{hint}", warning=True))
-    found += [Note(f"The record says: {text}", warning=True) for text in subject.record.warnings]
-    return found
+        notes.append(Note(f"Missing: {each.what}: {each.why}.{hint}", warning=True))
+    notes += [Note(f"Recorded warning: {text}", warning=True) for text in subject.record.warnings]
+    return notes
 
 
-def _own_figures(subject: Subject) -> list[tuple[str, list[Plate | Table | Note]]]:
+def _draw_figures(subject: Subject) -> list[tuple[str, list[Plate | Table | Note]]]:
     titles = {"Images": plates.images, "Losses": plates.losses, "Spectra": plates.spectra}
-    found: list[tuple[str, list[Plate | Table | Note]]] = []
-    for title, make in titles.items():
-        plate = make(subject)
-        found.append((title, [_nothing(subject, title) if plate is None else plate]))
-    return found
+    figures: list[tuple[str, list[Plate | Table | Note]]] = []
+    for title, make_plate in titles.items():
+        plate = make_plate(subject)
+        if plate is not None:
+            figures.append((title, [plate]))
+        elif title == "Losses" and not subject.optimised:
+            figures.append((title, [Note("None: nothing was optimised.")]))
+        else:
+            note = Note("No figure: the missing data are listed with the results.", warning=True)
+            figures.append((title, [note]))
+    return figures
 
 
-def _nothing(subject: Subject, title: str) -> Note:
-    if title == "Losses" and not subject.optimised:
-        return Note("None: nothing was optimised.")
-    return Note("Nothing to draw: what is missing is told with the results.", warning=True)
-
-
-def _own_tables(subject: Subject) -> list[tuple[str, Table]]:
-    found = []
+def _build_run_tables(subject: Subject) -> list[tuple[str, Table]]:
+    tables = []
     if subject.resolved is not None:
-        found.append(("Settings", _settings(subject.resolved)))
-    return [*found, ("Provenance", _provenance(subject))]
+        tables.append(("Settings", _build_settings_table(subject.resolved)))
+    return [*tables, ("Provenance", _build_provenance_table(subject))]
 
 
-def _settings(resolved: settings.Resolved) -> Table:
+def _build_settings_table(resolved: settings.Resolved) -> Table:
     rows = tuple(
         (key, yaml_io.inline(value), resolved.origins.get(key, "default"))
         for key, value in settings.flat(resolved.config).items()
     )
-    return Table("Every setting, and where it comes from.", ("setting", "value", "origin"), rows)
+    return Table("Every setting and its origin.", ("setting", "value", "origin"), rows)
 
 
-def _provenance(subject: Subject) -> Table:
+def _build_provenance_table(subject: Subject) -> Table:
     rows = tuple((name, value) for name, value in provenance(subject).items())
-    return Table("Where the numbers come from.", ("what", "value"), rows)
+    return Table("The origin of the numbers.", ("item", "value"), rows)
 
 
 def provenance(subject: Subject) -> dict[str, str]:
-    """What is known of a run's making, as text."""
+    """Return the provenance of a run as text, without unknown entries."""
     results = subject.results or {}
-    known = {**subject.manifest, **(results.get("provenance") or {})}
+    recorded = {**subject.manifest, **(results.get("provenance") or {})}
     identity = subject.manifest.get("identity") or {}
-    found: dict[str, Any] = {
+    entries: dict[str, Any] = {
         "folder": str(subject.run.folder),
-        "command": shlex.join(known["command"]) if known.get("command") else None,
-        "begun": subject.manifest.get("created"),
-        "finished": known.get("finished"),
-        "seeds": known.get("seeds"),
-        "versions": known.get("versions"),
-        "device": known.get("device"),
-        "threads": known.get("threads"),
+        "command": shlex.join(recorded["command"]) if recorded.get("command") else None,
+        "created": subject.manifest.get("created"),
+        "finished": recorded.get("finished"),
+        "seeds": recorded.get("seeds"),
+        "versions": recorded.get("versions"),
+        "device": recorded.get("device"),
+        "threads": recorded.get("threads"),
         "settings (SHA-256)": identity.get("config"),
-        "data": (known.get("data") or {}).get("name"),
+        "data": (recorded.get("data") or {}).get("name"),
         "data (SHA-256)": identity.get("data"),
         "teacher": (results.get("teacher") or {}).get("source"),
         "teacher (SHA-256)": (subject.manifest.get("teacher") or {}).get("fingerprint"),
-        "measured on": known.get("measured_on"),
-        "sessions": known["sessions"] if isinstance(known.get("sessions"), int) else None,
-        "bit for bit one session": known.get("bit_exact"),
+        "measured on": recorded.get("measured_on"),
+        "sessions": recorded["sessions"] if isinstance(recorded.get("sessions"), int) else None,
+        "bit-exact as one session": recorded.get("bit_exact"),
     }
-    return {name: _text(value) for name, value in found.items() if value is not None}
+    return {name: _format_value(value) for name, value in entries.items() if value is not None}
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_text(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {_format_value(each)}" for name, each in value.items())
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def plates_of(sections: Sequence[Section]) -> list[Plate]:
-    """All figures, in order."""
+    """Return all figures in order."""
     return [part for section in sections for part in section.parts if isinstance(part, Plate)]

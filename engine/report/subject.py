@@ -1,7 +1,7 @@
-"""A run as a report sees it: what it left, what could be measured on it, and what is missing and why.
+"""The data of a run for a report: its files, the measurements on it, and what is missing and why.
 
-Nothing here raises for a run that is unfinished or damaged: what cannot be had is told.
-Legend: M images that are shown, N distilled images, C channels, H, W, K classes.
+Unfinished and damaged runs raise no errors; missing data are recorded instead.
+Legend: N distilled images, C channels, H, W pixels, K classes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Source = Literal["images", "recovery"]
 
 @dataclass(frozen=True)
 class Missing:
-    """What a report cannot show. hint: what would bring it back; empty where nothing would."""
+    """Data that a report cannot show. hint: how to restore them; empty if that is impossible."""
 
     what: str
     why: str
@@ -43,11 +43,11 @@ class Missing:
 
 @dataclass(eq=False)
 class Subject:
-    """A run. None, or empty, where something is not there; `missing` tells why.
+    """A run. A field is None or empty if its data are missing; `missing` says why.
 
-    layers: its spectra, and what they are those of: its distilled images, or of recovery as it went.
-    real_KCHW: by label, the first real image that recovery may start from (the control's).
-    similar, similar_real: of the distilled images and of as many real ones. teacher: its fingerprint.
+    layers: spectra. source: what they were measured on: the distilled images, or recovery's statistics.
+    real_KCHW: the first real image of the control, by label. similarity, similarity_real: of the distilled
+    images, and of the same number of real images. teacher: its fingerprint.
     """
 
     run: StoredRun
@@ -60,115 +60,117 @@ class Subject:
     layers: list[Layer] = field(default_factory=list)
     source: Source | None = None
     real_KCHW: dict[int, Pixels] = field(default_factory=dict)
-    similar: Similarity | None = None
-    similar_real: Similarity | None = None
+    similarity: Similarity | None = None
+    similarity_real: Similarity | None = None
     teacher: str | None = None
     missing: list[Missing] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """The name of the run's folder."""
         return self.run.name
 
     @property
     def config(self) -> Config | None:
-        """Its settings."""
+        """The settings; None if they cannot be read."""
         return None if self.resolved is None else self.resolved.config
 
     @property
     def method(self) -> str:
-        """The method's name; ``?`` where the settings cannot be read."""
+        """The method's name; ``?`` if the settings cannot be read."""
         return "?" if self.config is None else self.config.objective.method
 
     @property
     def optimised(self) -> bool:
-        """Whether its images are optimised, as far as is known."""
+        """Whether the images are optimised; True if the settings cannot be read."""
         return self.config is None or self.config.optimises
 
-    def lack(self, what: str, why: str, hint: str = "") -> None:
-        """Note what is missing."""
+    def add_missing(self, what: str, why: str, hint: str = "") -> None:
+        """Record missing data."""
         self.missing.append(Missing(what, why, hint))
 
     @contextmanager
-    def lacking(self, what: str) -> Generator[None, None, None]:
-        """What the block cannot have is noted as missing."""
+    def catch_missing(self, what: str) -> Generator[None, None, None]:
+        """Record `what` as missing if the block raises UserError."""
         try:
             yield
         except UserError as error:
-            self.lack(what, error.message, error.hint)
+            self.add_missing(what, error.message, error.hint)
 
 
 def read(run: StoredRun) -> Subject:
-    """What a run left, without computing anything."""
-    found = Subject(run, run.state())
-    with found.lacking("identity"):
-        found.manifest = run.manifest()
-    with found.lacking("settings"):
-        run.config_yaml()  # refused where it is damaged
+    """Read the files of a run without computing anything."""
+    subject = Subject(run, run.state())
+    with subject.catch_missing("identity"):
+        subject.manifest = run.manifest()
+    with subject.catch_missing("settings"):
+        run.config_yaml()  # raises UserError if it is damaged
         resolved = settings.resolve(file=run.folder / folders.CONFIG, base=None)
-        found.resolved = Resolved(resolved.config, {**resolved.origins, **found.manifest.get("origins", {})})
-    with found.lacking("results"):
-        found.results = _whole(run.results(), run)
-        if found.results is None:
-            found.lack("results", f"the run is not finished: {found.state}", f"cfm resume {run.folder}")
-    with found.lacking("losses"):
-        found.record = losses.read(run)
-        if found.record.course is None and found.optimised:
-            found.lack("losses", "recovery told no numbers, or they are damaged")
-    with found.lacking("distilled images"):
-        found.images = Reader(run.folder / folders.IMAGES)
-        if found.images.count < found.images.total:
-            found.lack("distilled images", _how_many(found.images), f"cfm resume {run.folder}")
-    return found
+        subject.resolved = Resolved(
+            resolved.config, {**resolved.origins, **subject.manifest.get("origins", {})}
+        )
+    with subject.catch_missing("results"):
+        subject.results = _require_summary(run.results(), run)
+        if subject.results is None:
+            subject.add_missing(
+                "results", f"the run is not finished: {subject.state}", f"cfm resume {run.folder}"
+            )
+    with subject.catch_missing("losses"):
+        subject.record = losses.read(run)
+        if subject.record.course is None and subject.optimised:
+            subject.add_missing("losses", "recovery has recorded no numbers, or they are damaged")
+    with subject.catch_missing("distilled images"):
+        subject.images = Reader(run.folder / folders.IMAGES)
+        if subject.images.count < subject.images.total:
+            count, total = subject.images.count, subject.images.total
+            why = f"{count} of {total} are finished; these are shown"
+            if not count:
+                why = f"none of {total} is finished yet"
+            subject.add_missing("distilled images", why, f"cfm resume {run.folder}")
+    return subject
 
 
-def _how_many(images: Reader) -> str:
-    if not images.count:
-        return f"none of {images.total} is finished yet"
-    return f"{images.count} of {images.total} are finished; these are shown"
-
-
-def _whole(results: dict[str, Any] | None, run: StoredRun) -> dict[str, Any] | None:
-    """Results in the shape that they are written in. Raises UserError("disk") for another one."""
+def _require_summary(results: dict[str, Any] | None, run: StoredRun) -> dict[str, Any] | None:
+    """Return results, or None before the end of a run. Raises UserError("disk") if the summary is missing."""
     if results is not None and not isinstance(results.get("summary"), dict):
         path = run.folder / folders.RESULTS
-        raise UserError("disk", f"{path} holds no results", "restore it, or start the run anew")
+        raise UserError("disk", f"{path} contains no results", "restore the file, or start the run again")
     return results
 
 
 def measure(subject: Subject, finder: Finder) -> Generator[Event, None, None]:
-    """Look through the run's own teacher at its images, where all three are there; else at its record."""
+    """Measure a run's images with its teacher; without images, teacher or data, read the recorded spectra."""
     if subject.config is not None:
-        with subject.lacking("real images"):
-            _see_real(subject, subject.config, finder)
+        with subject.catch_missing("real images"):
+            _load_real_images(subject, subject.config, finder)
         if subject.images is not None and subject.images.count:
-            with subject.lacking("spectra of the images, and their similarity"):
-                yield from _look_through(subject, subject.config, subject.images, finder)
+            with subject.catch_missing("spectra of the images, and their similarity"):
+                yield from _measure_images(subject, subject.config, subject.images, finder)
     if not subject.layers:
         layout = subject.record.layout
-        subject.layers = lenses.recorded_spectra(subject.run, [] if layout is None else layout.taps)
+        subject.layers = lenses.load_recorded_spectra(subject.run, [] if layout is None else layout.taps)
         subject.source = "recovery" if subject.layers else None
 
 
-def _look_through(
+def _measure_images(
     subject: Subject, config: Config, images: Reader, finder: Finder
 ) -> Generator[Event, None, None]:
     lens, device = finder.lens(subject.run, config), finder.place.device
-    distilled = lenses.like(all_pixels(images), images.labels_N, lens.data)
+    distilled = lenses.like(load_all_pixels(images), images.labels_N, lens.data)
     control = control_set(config, lens.data.train)
     subject.teacher = lens.fingerprint
-    subject.similar = similarity.of_set(lens.teacher, distilled, device)
-    subject.similar_real = similarity.of_set(lens.teacher, control, device)
+    subject.similarity = similarity.measure_set(lens.teacher, distilled, device)
+    subject.similarity_real = similarity.measure_set(lens.teacher, control, device)
     subject.layers = yield from lenses.spectra(config, lens, distilled, finder.place)
     subject.source = "images"
 
 
-def all_pixels(images: Reader) -> Pixels:
-    """The images that there are, (N, C, H, W). Raises UserError where one is damaged."""
+def load_all_pixels(images: Reader) -> Pixels:
+    """Return all finished images, shape (N, C, H, W). Raises UserError if one is damaged."""
     return np.stack([images.pixels(number) for number in range(images.count)])
 
 
-def _see_real(subject: Subject, config: Config, finder: Finder) -> None:
+def _load_real_images(subject: Subject, config: Config, finder: Finder) -> None:
     train = finder.data(subject.run, config).train
     first_K = initial_indices(config, train)[0]
     pixels_KCHW = train.pixels(first_K).numpy()
@@ -176,13 +178,13 @@ def _see_real(subject: Subject, config: Config, finder: Finder) -> None:
 
 
 def gather(
-    runs: list[StoredRun], finder: Finder, told: Callable[[str], None] = lambda _: None
+    runs: list[StoredRun], finder: Finder, on_message: Callable[[str], None] = lambda _: None
 ) -> Generator[Event, None, list[Subject]]:
-    """All runs, read and measured. told(text): called before each."""
-    found = []
+    """Read and measure all runs. on_message: called with a text before each run."""
+    subjects = []
     for run in runs:
-        told(f"reading {run.name}")
+        on_message(f"reading {run.name}")
         subject = read(run)
         yield from measure(subject, finder)
-        found.append(subject)
-    return found
+        subjects.append(subject)
+    return subjects

@@ -1,8 +1,8 @@
-"""What runs share: a teacher and the real statistics, taken from the cache or made and put there.
+"""Load shared artefacts from the cache, or compute and cache them: squeezed teachers, real statistics.
 
-A key holds everything that determines the artefact: the settings of its making, the data's
-fingerprint, the seed; for statistics also the teacher's weights. Another device or number of threads
-makes the same artefact but for rounding, and finds the same entry.
+A cache key covers everything that determines the artefact: its settings, the data's fingerprint, the seed
+and, for statistics, the teacher's weights. Device and thread count are not part of it, because they change
+the artefact only by rounding.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ import torch
 from torch import nn
 
 from engine import backbones, rng
-from engine.spectral import moments
-from engine.stages import statistics
+from engine.checkpoint import Checkpoint, StageState
 from engine.config import Config
 from engine.data import DataSet
 from engine.errors import UserError
-from engine.events import Event, Notice, Stage, StageProgress, offset_progress, map_events
-from engine.checkpoint import Checkpoint, StageState
+from engine.events import Event, Notice, Stage, StageProgress, map_events, offset_progress
+from engine.spectral import moments
+from engine.stages import statistics
 from engine.stages.squeeze import squeeze
 from engine.store import Cache, DamagedEntry, Entry
 from engine.store.cache import key
 
 T = TypeVar("T")
-FORMAT = 3  #: raised when an artefact's making, layout or key changes
+FORMAT = 3  #: increase when the computation, layout or key of an artefact changes
 
 
 @dataclass(frozen=True)
 class ComputeContext:
-    """Where work is done, and where its artefacts are shared."""
+    """The device that computes, and the cache that stores shared artefacts."""
 
     device: torch.device
     cache: Cache
 
 
 def single_backbone_configs(config: Config) -> list[Config]:
-    """The experiment with each of its backbones alone, its own first."""
+    """Return one configuration for each backbone of the experiment, the main backbone first."""
     backbone = config.backbone
     teachers = backbone.also_teachers or (None,) * len(backbone.also)
     pairs = [(backbone.name, backbone.teacher), *zip(backbone.also, teachers, strict=True)]
-    found = []
+    configs = []
     for number, (name, teacher) in enumerate(pairs):
         if number == 0 or name != backbone.name:
-            own = {"name": name, "teacher": teacher, "also": (), "also_teachers": ()}
-            found.append(config.model_copy(update={"backbone": backbone.model_copy(update=own)}))
-    return found
+            changes = {"name": name, "teacher": teacher, "also": (), "also_teachers": ()}
+            configs.append(config.model_copy(update={"backbone": backbone.model_copy(update=changes)}))
+    return configs
 
 
 def new_network(config: Config, data: DataSet) -> nn.Module:
-    """The untrained backbone of an experiment."""
+    """Build the untrained backbone of an experiment, initialised from the experiment's seed."""
     with rng.torch_seeded(config.seed, "teacher"):
         return backbones.build(
             config.backbone,
@@ -65,21 +65,21 @@ def new_network(config: Config, data: DataSet) -> nn.Module:
 
 
 def require_teacher(config: Config) -> None:
-    """Raise UserError("teacher") where the configuration names a file that does not exist."""
+    """Raise UserError("teacher") if the configuration names a teacher file that does not exist."""
     for source in (config.backbone.teacher, *config.backbone.also_teachers):
-        known = source is None or source.startswith("torchvision:")
-        if not known and not Path(str(source)).expanduser().is_file():
+        is_file = source is not None and not source.startswith("torchvision:")
+        if is_file and not Path(str(source)).expanduser().is_file():
             raise UserError(
                 "teacher",
-                f"teacher {source!r} is no file",
-                "give a checkpoint file, or torchvision:WEIGHTS, or leave it out to squeeze one",
+                f"teacher {source!r} is not a file",
+                "give a checkpoint file or torchvision:WEIGHTS, or omit the teacher to squeeze one",
             )
 
 
 def given_teacher(config: Config, data: DataSet) -> nn.Module | None:
-    """The teacher that the configuration names, in evaluation mode; None if one is to be squeezed.
+    """Load the teacher that the configuration names, in evaluation mode; None if it names none.
 
-    Raises UserError("teacher"): absent, unreadable, or made for something else.
+    Raises UserError("teacher"): the file is missing, unreadable, or does not fit the backbone.
     """
     if config.backbone.teacher is None:
         return None
@@ -89,7 +89,7 @@ def given_teacher(config: Config, data: DataSet) -> nn.Module | None:
 
 
 def teacher_key(config: Config, data: DataSet) -> str:
-    """The cache key of a squeezed teacher. The precision is part of it where it rounds."""
+    """Return the cache key of a squeezed teacher. It contains the precision unless that is float32."""
     excluded = {"precision"} if config.squeeze.precision == "float32" else set()
     return key(
         format=FORMAT,
@@ -101,38 +101,39 @@ def teacher_key(config: Config, data: DataSet) -> str:
 
 
 def load_or_train_teacher(
-    config: Config, data: DataSet, place: ComputeContext, saved: StageState | None = None
+    config: Config, data: DataSet, context: ComputeContext, saved: StageState | None = None
 ) -> Generator[Event, None, tuple[nn.Module, bool]]:
-    """The squeezed teacher on the CPU, and whether the cache had it.
+    """Load the squeezed teacher from the cache, or train and cache it.
 
-    saved: where a squeeze that was cut goes on, if the cache has none.
+    saved: state of an interrupted squeeze, resumed if the teacher is not cached. Returns the teacher, on the
+    CPU, and whether it came from the cache.
     """
-    name = teacher_key(config, data)
-    entry = yield from _cached(place.cache, "teachers", name)
+    cache_key = teacher_key(config, data)
+    entry = yield from _load_entry(context.cache, "teachers", cache_key)
     if entry is not None:
-        return _teacher(config, data, entry), True
-    model = yield from squeeze(config, new_network(config, data), data.train, place.device, saved)
+        return _restore_teacher(config, data, entry), True
+    model = yield from squeeze(config, new_network(config, data), data.train, context.device, saved)
     model = model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    arrays = {part: value.numpy() for part, value in model.state_dict().items()}
+    arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     info = {"backbone": config.backbone.name, "data": data.name, "seed": config.seed}
-    place.cache.save("teachers", name, arrays, info)
+    context.cache.save("teachers", cache_key, arrays, info)
     return model, False
 
 
 def cached_teacher(config: Config, data: DataSet, cache: Cache) -> nn.Module | None:
-    """The squeezed teacher on the CPU, if the cache has it."""
-    entry = _entry(cache, "teachers", teacher_key(config, data))
-    return None if entry is None else _teacher(config, data, entry)
+    """Return the squeezed teacher on the CPU, or None if it is not cached."""
+    entry = _find_entry(cache, "teachers", teacher_key(config, data))
+    return None if entry is None else _restore_teacher(config, data, entry)
 
 
-def _teacher(config: Config, data: DataSet, entry: Entry) -> nn.Module:
+def _restore_teacher(config: Config, data: DataSet, entry: Entry) -> nn.Module:
     model = new_network(config, data)
-    model.load_state_dict({part: torch.from_numpy(array) for part, array in entry.arrays.items()})
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in entry.arrays.items()})
     return model.eval()
 
 
 def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
-    """The cache key of the real statistics. The seed is part of it where it orders the images."""
+    """Return the cache key of the real statistics. It contains the seed only if that shuffles the images."""
     return key(
         format=FORMAT,
         seed=config.statistics.order_seed(config.seed),
@@ -145,83 +146,90 @@ def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
 
 
 def load_or_measure_statistics(
-    config: Config, data: DataSet, teacher: nn.Module, place: ComputeContext, saved: StageState | None = None
+    config: Config,
+    data: DataSet,
+    teacher: nn.Module,
+    context: ComputeContext,
+    saved: StageState | None = None,
 ) -> Generator[Event, None, tuple[list[moments.Moments], bool]]:
-    """The real moments of every tap, and whether the cache had them.
+    """Load the real moments of every tap from the cache, or measure and cache them.
 
-    saved: where a measurement that was cut goes on, if the cache has none.
+    saved: state of an interrupted measurement, resumed if the moments are not cached. Returns the moments and
+    whether they came from the cache.
     """
-    name = statistics_key(config, data, teacher)
-    entry = yield from _cached(place.cache, "statistics", name)
+    cache_key = statistics_key(config, data, teacher)
+    entry = yield from _load_entry(context.cache, "statistics", cache_key)
     if entry is not None:
-        return _moments(entry), True
-    real = yield from statistics.measure(config, teacher, data.train, place.device, saved)
-    packed = {part: value.cpu().numpy() for part, value in moments.pack(real).items()}
-    place.cache.save("statistics", name, packed, {"taps": [tap.name for tap in real], "data": data.name})
+        return _restore_moments(entry), True
+    real = yield from statistics.measure(config, teacher, data.train, context.device, saved)
+    packed = {name: tensor.cpu().numpy() for name, tensor in moments.pack(real).items()}
+    info = {"taps": [tap.name for tap in real], "data": data.name}
+    context.cache.save("statistics", cache_key, packed, info)
     return real, False
 
 
 def run_in_sequence(
     stage: Stage,
     size: int,
-    works: Sequence[Callable[[StageState | None], Generator[Event, None, tuple[T, bool]]]],
+    parts: Sequence[Callable[[StageState | None], Generator[Event, None, tuple[T, bool]]]],
     saved: StageState | None,
 ) -> Generator[Event, None, tuple[list[T], bool]]:
-    """One piece of a stage after another; its states say which (the fact `part`), and progress counts on.
+    """Run the parts of a stage in sequence; progress is cumulative and checkpoints record the part's number.
 
-    size: units of each. works: begin each from its state. Returns what they made, and whether all of it was
-    there already.
+    size: units of each part. parts: start each part from its state. Returns the artefacts, and whether all of
+    them already existed.
     """
-    found, reused, at = [], True, 0 if saved is None else int(saved.metadata.get("part", 0))
-    for number, begin in enumerate(works):
-        work = offset_progress(begin(saved if number == at else None), number * size)
-        made, there = yield from _as_part(work, number)
-        if there and len(works) > 1:
+    first = 0 if saved is None else int(saved.metadata.get("part", 0))
+    artefacts, all_reused = [], True
+    for number, begin in enumerate(parts):
+        work = offset_progress(begin(saved if number == first else None), number * size)
+        artefact, reused = yield from _number_checkpoints(work, number)
+        if reused and len(parts) > 1:
             yield StageProgress(stage, (number + 1) * size, 0.0)
-        found.append(made)
-        reused &= there
-    return found, reused
+        artefacts.append(artefact)
+        all_reused &= reused
+    return artefacts, all_reused
 
 
-def _as_part(work: Generator[Event, None, T], number: int) -> Generator[Event, None, T]:
-    """The same, its save points knowing which part it is."""
+def _number_checkpoints(work: Generator[Event, None, T], number: int) -> Generator[Event, None, T]:
+    """Add the part's number to the metadata of every checkpoint."""
 
-    def tell(event: Event) -> Iterator[Event]:
+    def capture_part(capture: Callable[[], StageState]) -> StageState:
+        state = capture()
+        return StageState(state.tensors, {**state.metadata, "part": number})
+
+    def add_number(event: Event) -> Iterator[Event]:
         if isinstance(event, Checkpoint):
-            event = replace(event, capture=partial(_state_of_part, event.capture, number))
+            event = replace(event, capture=partial(capture_part, event.capture))
         yield event
 
-    return map_events(work, tell)
-
-
-def _state_of_part(capture: Callable[[], StageState], number: int) -> StageState:
-    state = capture()
-    return StageState(state.tensors, {**state.metadata, "part": number})
+    return map_events(work, add_number)
 
 
 def cached_statistics(
     config: Config, data: DataSet, teacher: nn.Module, cache: Cache
 ) -> list[moments.Moments] | None:
-    """The real moments of every tap, if the cache has them."""
-    entry = _entry(cache, "statistics", statistics_key(config, data, teacher))
-    return None if entry is None else _moments(entry)
+    """Return the real moments of every tap, or None if they are not cached."""
+    entry = _find_entry(cache, "statistics", statistics_key(config, data, teacher))
+    return None if entry is None else _restore_moments(entry)
 
 
-def _moments(entry: Entry) -> list[moments.Moments]:
-    arrays = {part: torch.from_numpy(array) for part, array in entry.arrays.items()}
-    return moments.unpack(arrays, entry.info["taps"])
+def _restore_moments(entry: Entry) -> list[moments.Moments]:
+    tensors = {name: torch.from_numpy(array) for name, array in entry.arrays.items()}
+    return moments.unpack(tensors, entry.info["taps"])
 
 
-def _entry(cache: Cache, kind: str, name: str) -> Entry | None:
+def _find_entry(cache: Cache, kind: str, name: str) -> Entry | None:
     try:
         return cache.load(kind, name)
     except DamagedEntry:
         return None
 
 
-def _cached(cache: Cache, kind: str, name: str) -> Generator[Event, None, Entry | None]:
+def _load_entry(cache: Cache, kind: str, name: str) -> Generator[Event, None, Entry | None]:
+    """Load a cache entry; report a damaged one as a warning."""
     try:
         return cache.load(kind, name)
     except DamagedEntry as damage:
-        yield Notice("warning", f"{damage}, and will be computed anew")
+        yield Notice("warning", f"{damage}, and will be computed again")
         return None

@@ -1,6 +1,6 @@
-"""What others ask of a run while it is computed, and what it does about that: save, wait, leave.
+"""Control a run while it computes: save, pause, continue or stop it on request.
 
-Only at save points: between two of them a stage is never disturbed.
+Requests are served only at checkpoints of a stage, never between two of them.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
+from engine.checkpoint import Checkpoint
 from engine.errors import Stopped, UserError
 from engine.events import Checkpointed, Continued, Event, Paused, map_events
-from engine.checkpoint import Checkpoint
 from engine.store import Run
 from engine.store.control import Command
 
 T = TypeVar("T")
-SHARE = 0.01  #: of the run's time, at most, that is spent on checkpoints written unasked
-LOOK_SECONDS = 2.0  #: between two glimpses, at least
-LOOK_SHARE = 0.005  #: of the run's time, at most, that is spent on them
-WAIT_SECONDS = 0.1  #: how often a paused run looks whether it may go on
+SHARE = 0.01  #: largest share of the run's time that periodic checkpoints take
+PREVIEW_SECONDS = 2.0  #: least time between two previews
+PREVIEW_SHARE = 0.005  #: largest share of the run's time that previews take
+WAIT_SECONDS = 0.1  #: how often a paused run checks for requests
 
 
 class Control:
-    """Requests from this process: other threads and signal handlers. Takes no lock, so both may ask."""
+    """Requests from threads and signal handlers of this process. It takes no lock, so both can use it."""
 
     def __init__(self) -> None:
         self._asked: deque[tuple[Command, str]] = deque()
 
     def ask(self, command: Command, by: str) -> None:
-        """Ask the run to pause, continue, stop or checkpoint at its next save point. by: who asks."""
+        """Ask the run to pause, continue, stop or checkpoint at its next checkpoint. by: who asks."""
         self._asked.append((command, by))
 
     def take(self) -> list[tuple[Command, str]]:
-        """What was asked since the last call, oldest first."""
+        """Return and clear the pending requests, oldest first."""
         return [self._asked.popleft() for _ in range(len(self._asked))]
 
 
 class Steering:
-    """Drives a run's stages from save point to save point.
+    """Serves requests and writes checkpoints and previews while a run's stages compute.
 
-    seconds: between checkpoints written unasked; 0 for one, and a glimpse, at every save point, whatever it
-    costs. Otherwise they are written less often where they would take more than 1 % of the time.
+    seconds: time between periodic checkpoints. With 0, a checkpoint and a preview are written at every
+    opportunity, whatever they cost; otherwise less often if they would take more than 1 % of the run's time.
     """
 
     def __init__(self, run: Run, control: Control, seconds: float) -> None:
@@ -53,33 +53,36 @@ class Steering:
         self._seconds = seconds
         self._saved = time.monotonic()
         self._cost = 0.0
-        self._looked = -math.inf
-        self._look_cost = 0.0
+        self._previewed = -math.inf
+        self._preview_cost = 0.0
         self._save = False
-        self._pause: str | None = None
+        self._pause: str | None = None  # who asked for it; so are the next two
         self._continue = ""
         self._stop: str | None = None
 
     def steer(self, work: Generator[Event, None, T]) -> Generator[Event, None, T]:
-        """The same stages, their save points used and left out. Raises Stopped where that was asked."""
+        """Handle the checkpoints of stages and pass on their other events.
 
-        def tell(event: Event) -> Iterator[Event]:
-            return self._at(event) if isinstance(event, Checkpoint) else iter((event,))
+        Raises Stopped if a stop was requested.
+        """
 
-        return map_events(work, tell)
+        def handle_event(event: Event) -> Iterator[Event]:
+            return self._handle(event) if isinstance(event, Checkpoint) else iter((event,))
 
-    def _at(self, point: Checkpoint) -> Iterator[Event]:
-        self._listen()
-        wanted = self._save or self._pause is not None or self._stop is not None
-        if wanted or point.always or self._due():
-            yield self._checkpoint(point)
-        self._look(point)
+        return map_events(work, handle_event)
+
+    def _handle(self, point: Checkpoint) -> Iterator[Event]:
+        self._read_requests()
+        is_requested = self._save or self._pause is not None or self._stop is not None
+        if is_requested or point.always or self._is_due():
+            yield self._write_checkpoint(point)
+        self._write_preview(point)
         if self._pause is not None and self._stop is None:
             yield from self._wait(self._pause)
         if self._stop is not None:
             raise Stopped(self._stop, self._run.folder)
 
-    def _listen(self) -> None:
+    def _read_requests(self) -> None:
         for command, by in (*self._control.take(), *self._run.requests()):
             if command == "checkpoint":
                 self._save = True
@@ -90,36 +93,36 @@ class Steering:
             else:
                 self._stop = by
 
-    def _due(self) -> bool:
+    def _is_due(self) -> bool:
         return time.monotonic() - self._saved >= (self._seconds and max(self._seconds, self._cost / SHARE))
 
-    def _checkpoint(self, point: Checkpoint) -> Checkpointed:
+    def _write_checkpoint(self, point: Checkpoint) -> Checkpointed:
         began = time.perf_counter()
         state = point.capture()
-        arrays = {name: value.numpy() for name, value in state.tensors.items()}
+        arrays = {name: tensor.numpy() for name, tensor in state.tensors.items()}
         number, size = self._run.checkpoint(point.stage, arrays, state.metadata)
         self._cost = time.perf_counter() - began
         self._saved, self._save = time.monotonic(), False
         return Checkpointed(point.stage, number, size, self._cost)
 
-    def _look(self, point: Checkpoint) -> None:
-        """Let others see the work, now and then. A disk that refuses is met where it matters."""
-        rest = self._seconds and max(LOOK_SECONDS, self._look_cost / LOOK_SHARE)
-        if point.preview is None or not (point.always or time.monotonic() - self._looked >= rest):
+    def _write_preview(self, point: Checkpoint) -> None:
+        """Write a preview if it is due. Disk errors are ignored here; writing a checkpoint raises them."""
+        interval = self._seconds and max(PREVIEW_SECONDS, self._preview_cost / PREVIEW_SHARE)
+        if point.preview is None or not (point.always or time.monotonic() - self._previewed >= interval):
             return
         began = time.perf_counter()
         with suppress(UserError, OSError):
             self._run.save_glimpse(point.preview())
-        self._look_cost = time.perf_counter() - began
-        self._looked = time.monotonic()
+        self._preview_cost = time.perf_counter() - began
+        self._previewed = time.monotonic()
 
     def _wait(self, by: str) -> Iterator[Event]:
         yield Paused(by)
         self._run.state("paused")
         while self._pause is not None and self._stop is None:
             time.sleep(WAIT_SECONDS)
-            self._listen()
-            self._save = False  # it was saved when it was paused
+            self._read_requests()
+            self._save = False  # the checkpoint written before the pause is still current
         self._run.state("running")
         if self._stop is None:
             yield Continued(self._continue)

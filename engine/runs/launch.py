@@ -1,4 +1,4 @@
-"""From settings to a run that can be pulled: checked, given a folder, owned by this process."""
+"""Turn resolved settings into a run: check them, create or open the run's folder, and run the stages."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.runs import pipeline, resume
-from engine.config import settings
 from engine import store
-from engine.runs import plan as plans
-from engine.config import Config
+from engine.config import Config, settings
+from engine.config.settings import Resolved
 from engine.events import Event
+from engine.runs import pipeline, resume
+from engine.runs import plan as plans
+from engine.runs.control import Control
 from engine.runs.plan import Plan
 from engine.runs.results import Results
-from engine.config.settings import Resolved
-from engine.runs.control import Control
 from engine.store import Cache, Run
 
 
@@ -24,18 +23,18 @@ def prepare_run(
     folder: Path | None,
     name: str,
     command: Sequence[str] = (),
-    reading: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Plan, Run]:
-    """An experiment that was found possible, and its run: a new one, or the one that is in `folder`.
+    """Check an experiment and open its run: a new run, or the existing run in `folder`.
 
-    name: what a new folder's name begins with. reading(done, total): called while images are read.
-    Raises UserError: what `plan.prepare` finds; a folder that holds something else, or a run with
-    other settings, or one that another process has; a disk without room.
+    name: prefix of a new folder's name. progress(done, total): called while images are read.
+    Raises UserError: like `plan.prepare`; if `folder` contains something else, a run with other settings, or
+    a run that another process owns; if the disk has too little free space.
     """
     if folder is not None:
         store.refuse_foreign(folder)
     config = with_absolute_paths(resolved.config)
-    plan = plans.prepare(config, reading, folder)
+    plan = plans.prepare(config, progress, folder)
     folder = folder or store.fresh_folder(name, plan.identity()["config"])
     if not store.is_run(folder):
         plans.check_room(plan, folder)
@@ -48,27 +47,27 @@ def run_experiment(
     name: str,
     command: Sequence[str] = (),
     control: Control | None = None,
-    reading: Callable[[int, int], None] | None = None,
-    opened: Callable[[Path], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    on_open: Callable[[Path], None] | None = None,
 ) -> Generator[Event, None, Results]:
-    """A whole experiment: `prepare_run`, then `pipeline.run`; nothing is done before the first event is pulled.
+    """Run a whole experiment: `prepare_run`, then `pipeline.run`; nothing happens before the first `next`.
 
-    opened(folder): called once the run's folder exists and is this process's. The run is left to others
-    however this ends. Raises what those two do.
+    on_open(folder): called once the run's folder exists and this process owns it. The folder is released in
+    any case. Raises the errors of `prepare_run` and `pipeline.run`.
     """
-    plan, run = prepare_run(resolved, folder, name, command, reading)
+    plan, run = prepare_run(resolved, folder, name, command, progress)
     try:
-        if opened is not None:
-            opened(run.folder)
+        if on_open is not None:
+            on_open(run.folder)
         return (yield from pipeline.run(plan, run, Cache(), command, control))
     finally:
-        run.release()  # where it did not come to be pulled
+        run.release()  # `pipeline.run` does not release a run that it never started
 
 
 def open_planned_run(plan: Plan, folder: Path, origins: dict[str, str], command: Sequence[str] = ()) -> Run:
-    """The run of a plan in `folder`, owned by this process: a new one, or the one that is there.
+    """Open the run of a plan in `folder` and take ownership: a new run, or the existing one.
 
-    origins: by dotted key, the layer that set it. Raises UserError as `prepare_run` does.
+    origins: the settings layer that set each dotted key. Raises UserError like `prepare_run`.
     """
     return store.open_run(
         folder,
@@ -79,17 +78,17 @@ def open_planned_run(plan: Plan, folder: Path, origins: dict[str, str], command:
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """The same, its folders and files named so that they are found from any folder."""
+    """Return the configuration with absolute paths, so that a run can be resumed from any working folder."""
     changes: dict[str, dict[str, Any]] = {
-        "data": {"root": _absolute(config.data.root)},
+        "data": {"root": _make_absolute(config.data.root)},
         "given": {
-            "images": _absolute(config.given.images),
-            "labels": _absolute(config.given.labels),
-            "statistics": _absolute(config.given.statistics),
+            "images": _make_absolute(config.given.images),
+            "labels": _make_absolute(config.given.labels),
+            "statistics": _make_absolute(config.given.statistics),
         },
         "backbone": {
-            "teacher": _anchored(config.backbone.teacher),
-            "also_teachers": tuple(map(_anchored, config.backbone.also_teachers)),
+            "teacher": _make_teacher_absolute(config.backbone.teacher),
+            "also_teachers": tuple(map(_make_teacher_absolute, config.backbone.also_teachers)),
         },
     }
     return config.model_copy(
@@ -97,10 +96,10 @@ def with_absolute_paths(config: Config) -> Config:
     )
 
 
-def _anchored(teacher: str | None) -> str | None:
-    published = teacher is not None and teacher.startswith("torchvision:")
-    return teacher if published else _absolute(teacher)
+def _make_teacher_absolute(teacher: str | None) -> str | None:
+    is_published = teacher is not None and teacher.startswith("torchvision:")
+    return teacher if is_published else _make_absolute(teacher)
 
 
-def _absolute(path: str | None) -> str | None:
+def _make_absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())

@@ -1,4 +1,4 @@
-"""An experiment before it runs: everything that can be checked without computing or writing is checked.
+"""Check an experiment before it runs: everything that can be checked without training or writing files.
 
 Legend: N images, C channels, H, W.
 """
@@ -14,34 +14,34 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.runs import artefacts, provenance
 from engine import backbones
-from engine.spectral import taps
 from engine import device as devices
-from engine.config import Config, Relabel
+from engine.config import Config
 from engine.config.identity import config_hash
 from engine.data import DataSet, ImageSet, load
 from engine.errors import UserError
 from engine.importers import distilled, fkd, running
 from engine.importers.distilled import Distilled
+from engine.runs import artefacts, provenance
+from engine.spectral import taps
 from engine.spectral.moments import Moments
 from engine.spectral.recovery_batches import plan_batches, require_enough
 from engine.store import SCHEMA_VERSION, files
 from engine.store.lock import timestamp
 
 BLOCK = 4096  #: bytes that the smallest file takes on a disk
-RECORDS = 2**20  #: bytes for everything but images, labels and checkpoints
-DIGESTS = 128  #: bytes beside each image or epoch of labels
-CHECKPOINTS = 3  #: of a stage, on disk while one is being written
+RECORDS = 2**20  #: bytes for everything except images, labels and checkpoints
+DIGESTS = 128  #: bytes of metadata per image or epoch of labels
+CHECKPOINTS = 3  #: checkpoints of a stage on disk while another one is being written
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment that was found possible.
+    """A checked experiment.
 
-    teacher: None if one is to be squeezed. others: likewise of each further backbone. given: the images,
-    where none are to be recovered. statistics: those of the real images, where they are not to be measured.
-    labels: soft ones of the given images.
+    teacher: the given teacher; None if one is squeezed. others: the same for each further backbone. given: a
+    distilled set, used instead of recovery. statistics: given statistics of the real images, used instead of
+    measuring them. labels: given soft labels of the given images.
     """
 
     config: Config
@@ -54,7 +54,7 @@ class Plan:
     labels: fkd.Labels | None = None
 
     def identity(self) -> dict[str, str]:
-        """What two runs must share to be the same run."""
+        """Return the fingerprints that a run must match in order to be resumed."""
         teachers = [
             "squeezed" if teacher is None else backbones.fingerprint(teacher)
             for teacher in (self.teacher, *self.others)
@@ -69,25 +69,32 @@ class Plan:
         }
 
     def given_provenance(self) -> dict[str, Any]:
-        """What results say of images, labels and statistics that were given."""
+        """Return the provenance of given images, labels and statistics for the results."""
         given = self.config.given
-        told: dict[str, Any] = {} if self.given is None else {"images": self.given.facts}
+        sources: dict[str, Any] = {} if self.given is None else {"images": self.given.facts}
         if self.labels is not None:
-            of = {"source": given.labels, "fingerprint": self.labels.fingerprint}
-            told["labels"] = {**of, "epochs": self.labels.epochs, "agreement": self.labels.agreement}
+            sources["labels"] = {
+                "source": given.labels,
+                "fingerprint": self.labels.fingerprint,
+                "epochs": self.labels.epochs,
+                "agreement": self.labels.agreement,
+            }
         if self.statistics is not None:
-            of = {"source": given.statistics, "fingerprint": running.fingerprint(self.statistics)}
-            told["statistics"] = {**of, "trusted": given.trust}
-        return told
+            sources["statistics"] = {
+                "source": given.statistics,
+                "fingerprint": running.fingerprint(self.statistics),
+                "trusted": given.trust,
+            }
+        return sources
 
     def image_shape(self) -> tuple[int, int, int, int]:
-        """(N, C, H, W) of the distilled set."""
+        """Return the shape (N, C, H, W) of the distilled set."""
         train = self.data.train
         count = self.config.ipc * len(train.classes) if self.given is None else len(self.given.labels_N)
         return (count, train.channels, train.size, train.size)
 
     def bytes_needed(self) -> int:
-        """What the run will write, at most: float images, PNG files, stored labels, checkpoints, records."""
+        """Return the most bytes that the run writes: images, PNG files, labels, checkpoints, records."""
         images, channels, height, width = self.image_shape()
         pixels, classes = channels * height * width, len(self.data.train.classes)
         labels = 0
@@ -95,18 +102,21 @@ class Plan:
             epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
             sources = 2 if self.config.validate_.control else 1
             labels = (2 * images * classes + DIGESTS) * epochs * sources
-        recovery = 3 * 4 * pixels * len(plan_batches(self.config, classes)[0][1])  # Adam has two more
-        training = 4 * max(_bytes(network) for network in networks(self.config, self.data.train))
+        recovery = 3 * 4 * pixels * len(plan_batches(self.config, classes)[0][1])  # and two of Adam's
+        training = 4 * max(_count_bytes(network) for network in build_networks(self.config, self.data.train))
         saved = CHECKPOINTS * max(recovery, training)
         return images * (4 * pixels + max(pixels, BLOCK) + DIGESTS) + labels + saved + RECORDS
 
 
-def _bytes(network: nn.Module) -> int:
-    return sum(value.numel() * value.element_size() for value in network.state_dict().values())
+def _count_bytes(network: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
 
 
-def networks(config: Config, train: ImageSet) -> list[nn.Module]:
-    """All backbones and students, without weights in memory. Raises UserError: one that does not fit."""
+def build_networks(config: Config, train: ImageSet) -> list[nn.Module]:
+    """Build all backbones and students on the meta device, without allocating weights.
+
+    Raises UserError if one does not fit the images.
+    """
     with torch.device("meta"):
         return [
             backbones.build(
@@ -126,67 +136,65 @@ def prepare(
     folder: Path | None = None,
     data: DataSet | None = None,
 ) -> Plan:
-    """Load the data, unless given, the given teacher and images, and check that every stage can begin.
+    """Load data, given teachers and given artefacts, and check that every stage can begin.
 
-    Raises UserError: an absent device, data that cannot be used, a class with fewer than `ipc`
-    images, a network that does not fit the images, a teacher that does not fit the network, given images
-    that do not fit the data. progress(done, total): called while image files are read. folder: the run's, if
-    it is known. Where images are given, `ipc` follows them.
+    progress(done, total): called while image files are read. folder: the run's folder, if known. data: used
+    instead of loading it. With given images, `ipc` becomes their number per class.
+    Raises UserError: a missing device, unusable data, a class with fewer than `ipc` images, a network that
+    does not fit the images, a teacher that does not fit its network, a given artefact that does not fit.
     """
     device = devices.choose(config.device)
     artefacts.require_teacher(config)
     data = load(config.data, progress=progress) if data is None else data
     given = distilled.read(config, data, folder)
     if given is not None:
-        config = config.model_copy(update={"ipc": _ipc(config, data, given)})
+        config = config.model_copy(update={"ipc": _images_per_class(config, data, given)})
     if given is None or config.validate_.control:
         require_enough(config, data.train)
-    own, *others = artefacts.single_backbone_configs(config)
-    through = networks(config, data.train)[: 1 + len(others)]
-    for network in through if given is None else ():
+    single = artefacts.single_backbone_configs(config)
+    networks = build_networks(config, data.train)[: len(single)]
+    for network in networks if given is None else ():
         taps.tap_names(network, config.objective.taps)
-    teacher, *further = (artefacts.given_teacher(each, data) for each in (own, *others))
-    real = None if given else running.read(config, through[0], teacher, len(data.train.classes))
+    teacher, *others = (artefacts.given_teacher(each, data) for each in single)
+    moments = None if given else running.read(config, networks[0], teacher, len(data.train.classes))
     labels = fkd.read(config, None if given is None else given.labels_N, data.train)
-    if labels is not None:
-        config = config.model_copy(update={"relabel": _as_given(config, labels)})
-    return Plan(config, data, device, teacher, tuple(further), given, real, labels)
+    if labels is not None:  # given labels replace the labels that relabelling would store
+        stored = {"mode": "stored", "stored_epochs": min(labels.epochs, config.validate_.epochs)}
+        config = config.model_copy(update={"relabel": config.relabel.model_copy(update=stored)})
+    return Plan(config, data, device, teacher, tuple(others), given, moments, labels)
 
 
-def _as_given(config: Config, labels: fkd.Labels) -> Relabel:
-    """Labels that are given are stored ones, of as many epochs as there are and are used."""
-    epochs = min(labels.epochs, config.validate_.epochs)
-    return config.relabel.model_copy(update={"mode": "stored", "stored_epochs": epochs})
+def _images_per_class(config: Config, data: DataSet, given: Distilled) -> int:
+    """Return the number of images per class of a given set.
 
-
-def _ipc(config: Config, data: DataSet, given: Distilled) -> int:
-    """Images per class of a given set. Raises UserError("data") where the control cannot have as many."""
+    Raises UserError("data") if classes differ in size and there is a control, which needs equal numbers.
+    """
     counts_K = given.per_class(len(data.train.classes))
     low, high = int(counts_K.min()), int(counts_K.max())
     if config.validate_.control and low != high:
         few, many = (data.train.classes[int(np.flatnonzero(counts_K == count)[0])] for count in (low, high))
         raise UserError(
             "data",
-            f"the given set has {low} images of class {few!r} and {high} of {many!r};"
-            " the control takes as many of every class",
-            "even them out, or leave the control out: --set validate.control=false",
+            f"the given set has {low} images of class {few!r} and {high} of class {many!r};"
+            " the control needs the same number of every class",
+            "balance the classes, or train without a control: --set validate.control=false",
         )
     return high
 
 
 def check_room(plan: Plan, folder: Path) -> None:
-    """Raise UserError("disk") where `folder` has no room for what the run will write."""
+    """Raise UserError("disk") if the disk of `folder` has too little free space for the run."""
     needed, free = plan.bytes_needed(), files.free_bytes(folder)
     if needed > free:
         raise UserError(
             "disk",
-            f"no room for the run in {folder}: about {needed:,} bytes are needed, {free:,} are free",
-            "free some space, choose another disk with --out, or lower ipc or relabel.stored_epochs",
+            f"no room for the run in {folder}: it needs about {needed:,} bytes, {free:,} are free",
+            "free some space, choose another disk with --out, or reduce ipc or relabel.stored_epochs",
         )
 
 
 def manifest(plan: Plan, name: str, origins: dict[str, str], command: Sequence[str]) -> dict[str, Any]:
-    """What is known of a run before it begins."""
+    """Return the manifest of a new run."""
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -194,7 +202,7 @@ def manifest(plan: Plan, name: str, origins: dict[str, str], command: Sequence[s
         "identity": plan.identity(),
         **({} if plan.given is None else {"images": plan.given.facts}),
         "seeds": provenance.seeds(plan.config),
-        **provenance.circumstances(plan.device, command),
+        **provenance.describe_session(plan.device, command),
         "micro_batch": plan.config.recover.micro_batch,
         "host": provenance.host(),
         "origins": origins,

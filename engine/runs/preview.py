@@ -1,9 +1,9 @@
-"""What a configuration would do, before it is launched: the images, the networks, and what is known already.
+"""What a configuration would use: its images, its networks, and earlier results that apply to it.
 
-This module loads torch only in what needs it. Whatever takes long asks `stop` now and then and raises
-Cancelled where that says so.
-Legend: M images, C channels, S side, D features.
-Not here: how long it would take (see `trial`).
+torch is imported only by the functions that need it. Functions that may take long call `stop` repeatedly and
+raise Cancelled when it returns True.
+Legend: N images, M of them shown, C channels, S side, D features.
+Not here: how much time and memory a run would take (see `estimates`).
 """
 
 from __future__ import annotations
@@ -28,26 +28,27 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Stop = Callable[[], bool]
-SAMPLES = 20  #: images of a look, at most
-SAMPLES_OF_CLASS = 2
+SAMPLES = 20  #: most images of a preview
+SAMPLES_OF_CLASS = 2  #: most images of one class
 
 
 class Cancelled(Exception):
-    """Nobody wants the answer any more."""
+    """The caller no longer needs the answer."""
 
 
 def require_wanted(stop: Stop | None) -> None:
-    """Raise Cancelled where `stop` says so."""
+    """Raise Cancelled if `stop` returns True."""
     if stop is not None and stop():
         raise Cancelled
 
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """A known data set. path: where it lies; None where it was not found, or comes with the program.
+    """A supported data set and where it is stored.
 
-    classes, images: of the training set as it is published; None where that depends on the folder.
-    download_bytes: about; None where it cannot be fetched. note: how to come by it.
+    found: whether it is available. path: its folder or file; None if it is not available or comes with the
+    program. classes, images: of the published training set; None if they depend on the folder.
+    download_bytes: approximate size; None if `cfm` cannot download it. note: how to get it.
     """
 
     name: str
@@ -63,10 +64,10 @@ class DatasetStatus:
 
 @dataclass(frozen=True, eq=False)
 class DatasetPreview:
-    """What a configuration's data set holds, as stages would read it.
+    """Sizes and sample images of a configuration's data set, as the stages read it.
 
-    images: of each split, "train" and "test". per_class: the fewest and the most training images of a class.
-    samples_MCSS: uint8 training images, by class. skipped: unreadable files that are left out.
+    images: number of images by split, "train" and "test". per_class: smallest and largest number of training
+    images of a class. samples_MCSS: uint8 training images, sorted by class. skipped: unreadable files.
     """
 
     name: str
@@ -80,67 +81,71 @@ class DatasetPreview:
     skipped: tuple[str, ...]
 
 
-class Images(Protocol):
-    """What a network must know of the images that it sees: a `DatasetPreview`, or a plan's training set."""
+class ImageProperties(Protocol):
+    """The image properties that a network depends on: a `DatasetPreview` or a plan's training set."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Their names."""
+        """Class names in the order of the labels."""
 
     @property
     def channels(self) -> int:
-        """Of every image."""
+        """Channels of every image."""
 
     @property
     def size(self) -> int:
-        """Side in pixels."""
+        """Side of every image in pixels."""
 
 
 def list_datasets(root: Path | None = None) -> list[DatasetStatus]:
-    """Every known set, looked for in `root`, else in the user's data folder. Cheap; needs no torch."""
+    """Return every supported data set; search for it in `root`, by default the user's data folder.
+
+    Fast; does not import torch.
+    """
     from engine.data.catalogue import KNOWN
     from engine.data.finding import locate
     from engine.data.places import data_root, expanded
 
     folder = expanded(root or data_root())
-    found = []
-    for name, known in KNOWN.items():
-        place = locate(name, folder, by_name=True) if known.folders else None
-        found.append(
+    statuses = []
+    for name, entry in KNOWN.items():
+        location = locate(name, folder, by_name=True) if entry.folders else None
+        statuses.append(
             DatasetStatus(
                 name=name,
-                title=known.title,
-                found=name == "digits" or place is not None,
-                path=place[0] if place else None,
-                classes=known.classes,
-                images=known.images,
-                download_bytes=known.archive.bytes if known.archive else None,
-                url=known.archive.url if known.archive else None,
-                note=known.note.format(root=folder),
+                title=entry.title,
+                found=name == "digits" or location is not None,
+                path=location[0] if location else None,
+                classes=entry.classes,
+                images=entry.images,
+                download_bytes=entry.archive.bytes if entry.archive else None,
+                url=entry.archive.url if entry.archive else None,
+                note=entry.note.format(root=folder),
             )
         )
-    return found
+    return statuses
 
 
 def preview_dataset(
-    config: Config, reading: Callable[[int, int], None] | None = None, stop: Stop | None = None
+    config: Config, progress: Callable[[int, int], None] | None = None, stop: Stop | None = None
 ) -> DatasetPreview:
-    """Read the data set, decoding it into the cache where it is not there yet.
+    """Load a configuration's data set and describe it; images that are not cached are decoded and cached.
 
-    reading(done, total): called while image files are read. Raises Cancelled, or UserError as `data.load`.
+    progress(done, total): called while image files are read. Raises Cancelled, and UserError like
+    `data.load`.
     """
     from engine.data import load
 
-    def progress(done: int, total: int) -> None:
+    def report_progress(done: int, total: int) -> None:
         require_wanted(stop)
-        if reading is not None:
-            reading(done, total)
+        if progress is not None:
+            progress(done, total)
 
-    data = load(config.data, progress=progress)
+    data = load(config.data, progress=report_progress)
     train, test = data.train, data.test
     require_wanted(stop)
     labels_N = train.labels_N.numpy()
-    shown_M = _samples(labels_N, len(train.classes))
+    indices_M = _choose_samples(labels_N, len(train.classes))
     counts = np.bincount(labels_N, minlength=len(train.classes))
     return DatasetPreview(
         name=data.name,
@@ -149,29 +154,32 @@ def preview_dataset(
         size=train.size,
         images={"train": len(train), "test": len(test)},
         per_class=(int(counts.min()), int(counts.max())),
-        samples_MCSS=train.pixels(shown_M).numpy(),
-        labels_M=labels_N[shown_M],
+        samples_MCSS=train.pixels(indices_M).numpy(),
+        labels_M=labels_N[indices_M],
         skipped=(*train.skipped, *test.skipped),
     )
 
 
-def _samples(labels_N: Array, classes: int) -> Array:
-    """The first images of each class, or of classes at equal distances where there are many."""
-    each = max(1, min(SAMPLES_OF_CLASS, SAMPLES // classes))
+def _choose_samples(labels_N: Array, classes: int) -> Array:
+    """Return indices of the first images of each class, or of evenly spaced classes if there are many."""
+    per_class = max(1, min(SAMPLES_OF_CLASS, SAMPLES // classes))
     chosen = np.unique(np.linspace(0, classes - 1, min(classes, SAMPLES)).astype(int))
-    return np.concatenate([np.flatnonzero(labels_N == label)[:each] for label in chosen])
+    return np.concatenate([np.flatnonzero(labels_N == label)[:per_class] for label in chosen])
 
 
 def real_images(config: Config, label: int, count: int, first: int = 0) -> Array:
-    """`count` real training images of a class, uint8 (M, C, S, S), from its `first` on; fewer at its end."""
-    train = _loaded(config.data).train
+    """Return `count` training images of a class from number `first` on, uint8 (M, C, S, S).
+
+    There are fewer at the end of the class.
+    """
+    train = _load_data(config.data).train
     members = np.flatnonzero(train.labels_N.numpy() == label)[first : first + count]
     pixels: Array = train.pixels(members).numpy()
     return pixels
 
 
-@lru_cache(maxsize=1)  # pages of one run's classes follow each other
-def _loaded(settings: Data) -> DataSet:
+@lru_cache(maxsize=1)  # successive calls are usually for the same data set
+def _load_data(settings: Data) -> DataSet:
     from engine.data import load
 
     return load(settings)
@@ -180,8 +188,11 @@ def _loaded(settings: Data) -> DataSet:
 # --- networks ------------------------------------------------------------------------------------
 
 
-def parameters(config: Config, images: Images, name: str | None = None) -> int:
-    """How many weights the backbone has, or the student `name`. Raises UserError where it does not fit."""
+def parameters(config: Config, images: ImageProperties, name: str | None = None) -> int:
+    """Return the number of weights of the backbone, or of the student `name`.
+
+    Raises UserError if the network does not fit the images.
+    """
     import torch
 
     from engine import backbones
@@ -198,12 +209,12 @@ def parameters(config: Config, images: Images, name: str | None = None) -> int:
 
 
 def known_teacher(plan: Plan, cache: Cache) -> nn.Module | None:
-    """The given teacher, or the squeezed one if the cache has it."""
+    """Return the given teacher, else the cached squeezed teacher, else None."""
     return known_teachers(plan, cache)[0]
 
 
 def known_teachers(plan: Plan, cache: Cache) -> list[nn.Module | None]:
-    """The same of every backbone, the experiment's own first."""
+    """Return the given or cached teacher of every backbone, the main one first; None for a missing one."""
     from engine.runs import artefacts
 
     pairs = zip(artefacts.single_backbone_configs(plan.config), (plan.teacher, *plan.others), strict=True)
@@ -211,9 +222,10 @@ def known_teachers(plan: Plan, cache: Cache) -> list[nn.Module | None]:
 
 
 def teacher_accuracy(plan: Plan, cache: Cache, runs: Path | None = None) -> float | None:
-    """The teacher's accuracy in percent, if an earlier run with the same weights and images measured it.
+    """Return the teacher's accuracy in percent as an earlier run measured it; None if no run did.
 
-    runs: the folder of runs to look in; None for the usual one.
+    The run must have used the same weights and images. runs: the folder with earlier runs; None for the
+    default.
     """
     from engine import backbones
     from engine.store import list_runs
@@ -227,28 +239,28 @@ def teacher_accuracy(plan: Plan, cache: Cache, runs: Path | None = None) -> floa
             manifest = run.manifest()
         except UserError:
             continue
-        known = manifest.get("teacher") or {}
+        measured = manifest.get("teacher") or {}
         same_images = manifest.get("identity", {}).get("data") == plan.data.fingerprint
-        if same_images and known.get("fingerprint") == fingerprint:
-            return float(known["accuracy"])
+        if same_images and measured.get("fingerprint") == fingerprint:
+            return float(measured["accuracy"])
     return None
 
 
 def spectra(plan: Plan, cache: Cache) -> dict[str, Array] | None:
-    """By tap, the eigenvalues of Ψ over the real images, largest first, float64 (D,).
+    """Return the eigenvalues of Ψ over the real images by tap, largest first, float64 (D,).
 
-    None where teacher or statistics are not in the cache. Taps of which Ψ is not measured are left out.
+    Returns None if the teacher or the statistics are not cached. Taps without a measured Ψ are skipped.
     """
     from engine.runs import artefacts
 
     teacher = known_teacher(plan, cache)
     if teacher is None:
         return None
-    real = artefacts.cached_statistics(plan.config, plan.data, teacher, cache)
-    if real is None:
+    moments = artefacts.cached_statistics(plan.config, plan.data, teacher, cache)
+    if moments is None:
         return None
     return {
         tap.name: np.linalg.eigvalsh(tap.cov_DD.numpy())[::-1].copy()
-        for tap in real
+        for tap in moments
         if tap.cov_DD is not None
     }

@@ -1,4 +1,4 @@
-"""Where a number comes from: software, machine, device and command."""
+"""Record where results come from: software versions, machine, device, command and seeds."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _PACKAGES = ("torch", "torchvision", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Versions of all software that a number depends on."""
-    found = {name: metadata.version(name) for name in _PACKAGES}
-    return {"cfm-tui": product_version(), "python": platform.python_version(), **found}
+    """Return the versions of the software that results depend on."""
+    packages = {name: metadata.version(name) for name in _PACKAGES}
+    return {"cfm-tui": product_version(), "python": platform.python_version(), **packages}
 
 
 def host() -> dict[str, Any]:
-    """The machine."""
+    """Return name, operating system and CPU count of this machine."""
     return {"name": socket.gethostname(), "system": platform.platform(), "cpus": os.cpu_count()}
 
 
 def seeds(config: Config) -> dict[str, Any]:
-    """The seed of the run, and how many students it gives their own."""
+    """Return the run's seed and the number of student seeds derived from it."""
     return {"run": config.seed, "students": config.validate_.seeds}
 
 
-def circumstances(device: torch.device, command: Sequence[str]) -> dict[str, Any]:
-    """What a result owes to the way it was computed: `command`, versions, device and threads."""
+def describe_session(device: torch.device, command: Sequence[str]) -> dict[str, Any]:
+    """Return how this session computes: command line, software versions, device and thread count."""
     return {
         "command": list(command),
         "versions": versions(),

@@ -1,4 +1,4 @@
-"""The numbers of a finished run, in the shape that scripts rely on (`results.json`)."""
+"""Build `results.json`, the document with the numbers of a finished run."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ Results = dict[str, Any]
 
 
 def mean_std(values: Sequence[float]) -> dict[str, Any] | None:
-    """Mean, sample standard deviation (0 for one value) and count; None for no values."""
+    """Return mean, sample standard deviation (0 for one value) and count; None for no values."""
     if not values:
         return None
     std = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": statistics.fmean(values), "std": std, "n": len(values)}
 
 
-def format_mean_std(found: Mapping[str, Any] | None, digits: int = 2, absent: str = "—") -> str:
-    """A spread in words: mean ± standard deviation (count), but one value has no deviation."""
-    if found is None:
+def format_mean_std(summary: Mapping[str, Any] | None, digits: int = 2, absent: str = "—") -> str:
+    """Format what `mean_std` returns as "mean ± std (count)", without the deviation for one value.
+
+    absent: the text for None.
+    """
+    if summary is None:
         return absent
-    deviation = f" ± {found['std']:.{digits}f}" if found["n"] > 1 else ""
-    return f"{found['mean']:.{digits}f}{deviation} ({found['n']})"
+    deviation = f" ± {summary['std']:.{digits}f}" if summary["n"] > 1 else ""
+    return f"{summary['mean']:.{digits}f}{deviation} ({summary['n']})"
 
 
-def _of(students: Sequence[StudentResult]) -> dict[str, Any]:
+def _summarise_architecture(students: Sequence[StudentResult]) -> dict[str, Any]:
     distilled = [student for student in students if student.source == "distilled"]
     control = [student for student in students if student.source == "random"]
     best = mean_std([student.best for student in distilled])
@@ -41,30 +44,33 @@ def _of(students: Sequence[StudentResult]) -> dict[str, Any]:
     }
 
 
-def summary(students: Sequence[StudentResult]) -> dict[str, Any]:
-    """Accuracies in percent of the first architecture, and of each by name."""
+def summarise(students: Sequence[StudentResult]) -> dict[str, Any]:
+    """Return the accuracies in percent of the first architecture, and of every architecture by name."""
     names = list(dict.fromkeys(student.architecture for student in students))
-    each = {name: _of([student for student in students if student.architecture == name]) for name in names}
-    return {"architecture": names[0], **each[names[0]], "by_architecture": each}
+    by_architecture = {
+        name: _summarise_architecture([student for student in students if student.architecture == name])
+        for name in names
+    }
+    return {"architecture": names[0], **by_architecture[names[0]], "by_architecture": by_architecture}
 
 
-def student(result: StudentResult) -> dict[str, Any]:
-    """One student's accuracies in percent; `curve` holds (epoch, accuracy) pairs.
+def describe_student(student: StudentResult) -> dict[str, Any]:
+    """Return one student's accuracies in percent; `curve` contains (epoch, accuracy) pairs.
 
     `weights` is the SHA-256 of the final network.
     """
     return {
-        "architecture": result.architecture,
-        "seed": result.seed,
-        "source": result.source,
-        "last": result.last,
-        "best": result.best,
-        "curve": [list(point) for point in result.curve],
-        "weights": result.weights,
+        "architecture": student.architecture,
+        "seed": student.seed,
+        "source": student.source,
+        "last": student.last,
+        "best": student.best,
+        "curve": [list(point) for point in student.curve],
+        "weights": student.weights,
     }
 
 
-def document(
+def build_document(
     *,
     run: str,
     students: Sequence[StudentResult],
@@ -72,12 +78,12 @@ def document(
     timings: dict[str, Any],
     provenance: dict[str, Any],
 ) -> Results:
-    """The whole document."""
+    """Return the whole document."""
     return {
         "schema_version": SCHEMA_VERSION,
         "run": run,
-        "summary": summary(students),
-        "students": [student(result) for result in students],
+        "summary": summarise(students),
+        "students": [describe_student(student) for student in students],
         "teacher": teacher,
         "timings": timings,
         "provenance": provenance,

@@ -1,4 +1,4 @@
-"""A run that is there already: which settings may still change, and what is said about the others."""
+"""Resume an existing run: decide which settings may still change, and refuse other changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.events import STAGES, Stage
 from engine.runs.plan import Plan
 from engine.store import StoredRun
 
-#: The first stage that reads a setting; longer keys win. What is not named is read from the beginning.
+#: The first stage that reads a setting; longer keys win. Settings that are not listed are read by all stages.
 _FIRST_READ: dict[str, Stage] = {
     "objective": "recover",
     "objective.taps": "statistics",
@@ -24,42 +24,44 @@ _FIRST_READ: dict[str, Stage] = {
     "validate": "relabel",
     "given": "recover",
 }
-_SHOWN = 6  # settings that a message names
+_SHOWN = 6  # most settings that an error message lists
 
 
-def differing_settings(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Dotted keys of results-changing settings whose values differ."""
-    keys = [*now, *(key for key in there if key not in now)]
-    return [key for key in keys if there.get(key) != now.get(key) and key not in LOCAL_SETTINGS]
+def differing_settings(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return the dotted keys of settings that affect results and have different values."""
+    keys = [*after, *(key for key in before if key not in after)]
+    return [key for key in keys if before.get(key) != after.get(key) and key not in LOCAL_SETTINGS]
 
 
 def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
-    """Whether other settings are to be adopted: of where the run is computed, or that no stage read yet.
+    """Return whether a resumed run adopts changed settings; refuse changes that would alter finished work.
 
-    Raises UserError("usage") where the folder's run is another one: with the settings that differ,
-    or for other images, or another teacher.
+    A setting may change if it does not affect results, or if no stage has read it yet.
+    Raises UserError("usage") if the run in the folder has other settings, images, labels or statistics, or
+    another teacher.
     """
-    there, now = stored.manifest()["identity"], plan.identity()
-    if there.get("data") != now["data"]:
-        raise _another(stored, "with other images: those of this run have changed", "")
-    if there.get("images") != now.get("images"):
-        raise _another(stored, "of other given images, or they have changed", "give those back, or ")
+    stored_identity, identity = stored.manifest()["identity"], plan.identity()
+    if stored_identity.get("data") != identity["data"]:
+        raise _other_run_error(stored, "with other images: the data set has changed since", "")
+    if stored_identity.get("images") != identity.get("images"):
+        reason = "of other given images, or they have changed"
+        raise _other_run_error(stored, reason, "use the original ones, or ")
     for name in ("labels", "statistics"):
-        if there.get(name) != now.get(name):
-            raise _another(stored, f"with other given {name}", "give those back, or ")
-    if there.get("teacher") != now["teacher"]:
-        raise _another(stored, "with another teacher", "give the teacher that it began with, or ")
+        if stored_identity.get(name) != identity.get(name):
+            raise _other_run_error(stored, f"with other given {name}", "use the original ones, or ")
+    if stored_identity.get("teacher") != identity["teacher"]:
+        raise _other_run_error(stored, "with another teacher", "use the teacher that it started with, or ")
     before, after = settings.flat(stored_config(stored).config), settings.flat(plan.config)
-    if there.get("config") == now["config"]:
+    if stored_identity.get("config") == identity["config"]:
         return before != after
     changed = differing_settings(before, after)
-    begun = max((STAGES.index(stage) for stage in stored.begun()), default=-1)
-    late = [key for key in changed if STAGES.index(first_read(key)) <= begun]
-    if late:
-        shown = [f"{key} is {before.get(key)} there and {after.get(key)} here" for key in late[:_SHOWN]]
-        more = f"; and {len(late) - _SHOWN} more" if len(late) > _SHOWN else ""
-        raise _another(
-            stored, "with other settings: " + "; ".join(shown) + more, "leave these as they are, or "
+    last_begun = max((STAGES.index(stage) for stage in stored.begun()), default=-1)
+    refused = [key for key in changed if STAGES.index(first_read(key)) <= last_begun]
+    if refused:
+        shown = [f"{key} is {before.get(key)} there and {after.get(key)} here" for key in refused[:_SHOWN]]
+        more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+        raise _other_run_error(
+            stored, "with other settings: " + "; ".join(shown) + more, "keep the original values, or "
         )
     return True
 
@@ -67,42 +69,43 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
 def stored_config(
     stored: StoredRun, sets: Sequence[str] = (), overrides: Mapping[str, object] | None = None
 ) -> settings.Resolved:
-    """The settings with which a run was begun, and what is to be changed of them.
+    """Return the settings that a run was started with, with changes applied.
 
-    Raises UserError: the folder's configuration is damaged, or a change is not possible.
+    sets: `KEY=VALUE`. overrides: values by dotted key. Raises UserError: the stored configuration is damaged,
+    or a change is invalid.
     """
-    stored.config_yaml()  # refused where it is damaged
+    stored.config_yaml()  # raises if the file is damaged
     path = stored.folder / "config.yaml"
     before = settings.flat(settings.resolve(file=path, base=None).config)
     resolved = settings.resolve(file=path, base=None, sets=sets, overrides=overrides)
-    known, after = stored.manifest().get("origins", {}), settings.flat(resolved.config)
+    stored_origins, after = stored.manifest().get("origins", {}), settings.flat(resolved.config)
     origins = {
-        key: known.get(key, origin) if before[key] == after[key] else origin
+        key: stored_origins.get(key, origin) if before[key] == after[key] else origin
         for key, origin in resolved.origins.items()
     }
     return settings.Resolved(resolved.config, origins)
 
 
 def first_read(key: str) -> Stage:
-    """The first stage whose outcome depends on a setting."""
+    """Return the first stage that reads a setting, given its dotted key."""
     parents = [key]
     while "." in parents[-1]:
         parents.append(parents[-1].rpartition(".")[0])
     return next((_FIRST_READ[name] for name in parents if name in _FIRST_READ), "squeeze")
 
 
-def _another(stored: StoredRun, why: str, first: str) -> UserError:
+def _other_run_error(stored: StoredRun, reason: str, remedy: str) -> UserError:
     return UserError(
-        "usage", f"{stored.folder} holds a run {why}", f"{first}choose another folder with --out"
+        "usage", f"{stored.folder} contains a run {reason}", f"{remedy}choose another folder with --out"
     )
 
 
 def nonreproducible_reason(sessions: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why a run of several sessions is not bit for bit what one session gives; None where it is."""
+    """Return why a resumed run is not bit-for-bit equal to an uninterrupted one; None if it is."""
     for name in ("torch", "device", "threads", "micro_batch"):
-        facts = [session["versions"] if name == "torch" else session for session in sessions]
-        values = [each.get(name) for each in facts]
+        sources = [session["versions"] if name == "torch" else session for session in sessions]
+        values = [source.get(name) for source in sources]
         if any(value != values[0] for value in values):
             other = next(value for value in values if value != values[0])
-            return f"{name} {values[0] or 'unset'} at its beginning and {other or 'unset'} later"
+            return f"{name} was {values[0] or 'unset'} in the first session and {other or 'unset'} later"
     return None

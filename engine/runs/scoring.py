@@ -1,7 +1,7 @@
-"""The UniDD lens on any images: filter, signal and cross-entropy values and spectra, layer by layer.
+"""Score any images with UniDD's terms: distances of filtered signals, cross-entropy and spectra, by layer.
 
-The whole set is looked at once, un-augmented; terms are unweighted (Eq. 1, 4, 20).
-Not here: how the images are read (see `interchange.folders`).
+All images pass the teacher once, without augmentation; terms are unweighted (UniDD Eq. 1, 4, 20).
+Not here: how the images are read (see `importers.folders`).
 """
 
 from __future__ import annotations
@@ -11,37 +11,45 @@ from typing import Any
 
 from torch import nn
 
-from engine.spectral import matching
-from engine.stages import statistics
-from engine.runs.artefacts import ComputeContext, given_teacher, load_or_measure_statistics, load_or_train_teacher
 from engine.config import Config
 from engine.data import DataSet, ImageSet
 from engine.events import Event, Notice, StageStarted
+from engine.runs.artefacts import (
+    ComputeContext,
+    given_teacher,
+    load_or_measure_statistics,
+    load_or_train_teacher,
+)
+from engine.spectral import matching
 from engine.spectral.taps import Tapped
+from engine.stages import statistics
 
 
 def score(
-    config: Config, data: DataSet, teacher: nn.Module, images: ImageSet, place: ComputeContext
+    config: Config, data: DataSet, teacher: nn.Module, images: ImageSet, context: ComputeContext
 ) -> Generator[Event, None, dict[str, Any]]:
     """Compare `images` with the training set through `teacher` and `config.objective`.
 
-    Returns what `objective.score` does. Raises UserError("numeric") where Ψ + βI is singular.
+    Returns what `matching.score` returns. Raises UserError("numeric") if Ψ + βI is singular.
     """
     pooled = config.statistics.model_copy(update={"estimator": "pooled", "order": "file"})
-    whole = config.model_copy(update={"statistics": pooled})
+    pooled_config = config.model_copy(update={"statistics": pooled})
     yield StageStarted("statistics", len(data.train), "images")
-    real, _ = yield from load_or_measure_statistics(whole, data, teacher, place)
+    real, _ = yield from load_or_measure_statistics(pooled_config, data, teacher, context)
     yield StageStarted("statistics", len(images), "images")
-    network = Tapped(teacher, config.objective.taps, place.device, patch=config.objective.patch)
-    synthetic, ce = yield from statistics.measure_set(whole, network, images, place.device)
+    network = Tapped(teacher, config.objective.taps, context.device, patch=config.objective.patch)
+    synthetic, ce = yield from statistics.measure_set(pooled_config, network, images, context.device)
     return matching.score(config.objective, real, synthetic, ce)
 
 
-def teacher_of(config: Config, data: DataSet, place: ComputeContext) -> Generator[Event, None, nn.Module]:
-    """The given teacher, or one squeezed for the purpose, on the device. Raises UserError("teacher")."""
+def teacher_of(config: Config, data: DataSet, context: ComputeContext) -> Generator[Event, None, nn.Module]:
+    """Return the given teacher, or load or squeeze one, on the device.
+
+    Raises UserError("teacher"): the given teacher is missing, unreadable, or does not fit the backbone.
+    """
     teacher = given_teacher(config, data)
     if teacher is None:
-        yield Notice("info", "no teacher was given; one is squeezed")
+        yield Notice("info", "no teacher was given; squeezing one")
         yield StageStarted("squeeze", config.squeeze.epochs, "epochs")
-        teacher, _ = yield from load_or_train_teacher(config, data, place)
-    return teacher.to(place.device)
+        teacher, _ = yield from load_or_train_teacher(config, data, context)
+    return teacher.to(context.device)

@@ -1,4 +1,4 @@
-"""What all stages share: each is begun anew or from its last checkpoint, timed, and told of."""
+"""Run the stages of a run: start or resume each one, measure its time, and report start and end as events."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, TypeVar
 
 import torch
 
+from engine.checkpoint import Checkpoint, StageState
 from engine.device import explain_out_of_memory
 from engine.events import Event, Notice, Stage, StageFinished, StageStarted, map_events
-from engine.checkpoint import Checkpoint, StageState
 from engine.store import Run
 
 T = TypeVar("T")
 
 
 class StageRunner:
-    """The stages of one run as they are worked through.
+    """Runs the stages of one run and measures their time.
 
-    timings: by stage, what all sessions of the run spent on it: seconds, rate in units a second, unit, and
-    whether it was reused, computed by none of them.
+    timings: by stage, over all sessions of the run: seconds, rate in units per second, unit, and whether the
+    artefact was reused, which means that no session computed it.
     """
 
     def __init__(self, run: Run, device: torch.device) -> None:
@@ -38,40 +38,42 @@ class StageRunner:
         begin: Callable[[StageState | None], Generator[Event, None, tuple[T, bool]]],
         count: Callable[[dict[str, Any]], int],
     ) -> Generator[Event, None, T]:
-        """Run a stage from its beginning or its last checkpoint; only the time that it works counts.
+        """Run a stage from its beginning or its last checkpoint, and return its artefact.
 
-        begin: starts it, given its state; returns its artefact and whether that was there already.
-        count: how many units lie behind a state, told by its facts.
+        Only the time that the stage itself works is counted. begin: starts the stage from its state; returns
+        the artefact and whether it already existed. count: returns the number of finished units, given a
+        state's metadata.
         """
-        saved = self._saved(stage)
+        saved = self._load_state(stage)
         done, seconds = (0, 0.0) if saved is None else (count(saved.metadata), saved.metadata["seconds"])
         yield StageStarted(stage, total, unit, done)
         if saved is not None:
-            yield Notice("info", f"{stage} goes on from its checkpoint: {done} of {total} {unit} are there")
+            yield Notice("info", f"{stage} resumes from its checkpoint: {done} of {total} {unit} are done")
         began = time.perf_counter()
 
-        def tell(event: Event) -> Iterator[Event]:
+        def time_event(event: Event) -> Iterator[Event]:
             nonlocal seconds, began
             seconds += time.perf_counter() - began
-            yield _with_seconds(event, seconds) if isinstance(event, Checkpoint) else event
+            yield _add_seconds(event, seconds) if isinstance(event, Checkpoint) else event
             began = time.perf_counter()
 
         with explain_out_of_memory(self._device, f"the stage {stage}", "use a device with more memory"):
-            artefact, reused = yield from map_events(begin(saved), tell)
+            artefact, reused = yield from map_events(begin(saved), time_event)
         seconds += time.perf_counter() - began
-        if stage != "validate":  # the students are on disk with the results
+        if stage != "validate":  # its checkpoint is needed until the results are saved
             self._run.forget(stage)
         yield from self._finish(stage, seconds, 0 if reused else total, unit, reused)
         return artefact
 
-    def _saved(self, stage: Stage) -> StageState | None:
-        found = self._run.saved(stage)
-        if found is None:
+    def _load_state(self, stage: Stage) -> StageState | None:
+        saved = self._run.saved(stage)
+        if saved is None:
             return None
-        return StageState({name: torch.from_numpy(array) for name, array in found.arrays.items()}, found.facts)
+        tensors = {name: torch.from_numpy(array) for name, array in saved.arrays.items()}
+        return StageState(tensors, saved.facts)
 
     def skip(self, stage: Stage) -> Generator[Event, None, None]:
-        """Tell that a stage had nothing to do; what was saved of it is of no use any more."""
+        """Report a stage as reused without running it, and delete its checkpoints."""
         self._run.forget(stage)
         yield from self._finish(stage, 0.0, 0, "", True)
 
@@ -87,11 +89,11 @@ class StageRunner:
         yield StageFinished(stage, seconds, rate, reused)
 
 
-def _with_seconds(point: Checkpoint, seconds: float) -> Checkpoint:
-    """The same save point, its state knowing how long the stage has worked."""
+def _add_seconds(checkpoint: Checkpoint, seconds: float) -> Checkpoint:
+    """Return the checkpoint with the time that the stage has worked in its metadata."""
 
     def capture() -> StageState:
-        state = point.capture()
+        state = checkpoint.capture()
         return StageState(state.tensors, {**state.metadata, "seconds": seconds})
 
-    return replace(point, capture=capture)
+    return replace(checkpoint, capture=capture)

@@ -1,4 +1,4 @@
-"""A run on a thread of its own, so that whoever started it stays free to listen, draw and steer."""
+"""Run an experiment on a background thread, so that the caller stays free to show and control it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ T = TypeVar("T")
 
 
 class Engine(threading.Thread, Generic[T]):
-    """Pulls a run, from `start` to its end.
+    """A thread that runs an experiment to its end once `start` is called.
 
-    work: the run's events, such as `pipeline.run`. hear: is given each event, on this thread.
-    To pause, stop or save it, ask the `steering.Control` that the run was given.
+    work: a generator of events, such as `pipeline.run`. on_event: called with each event, on this thread.
+    To pause, stop or save the run, use the `control.Control` that was passed to it.
     """
 
-    def __init__(self, work: Generator[Event, None, T], hear: Callable[[Event], None]) -> None:
+    def __init__(self, work: Generator[Event, None, T], on_event: Callable[[Event], None]) -> None:
         super().__init__(name="engine", daemon=True)
         self._work = work
-        self._hear = hear
-        self._found: list[T] = []
+        self._on_event = on_event
+        self._returned: list[T] = []
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Called by the thread: pull until the end, or until something is raised."""
+        """Consume all events; called by the thread itself."""
         try:
-            self._found.append(drain(self._work, self._hear))
+            self._returned.append(drain(self._work, self._on_event))
         except BaseException as error:
             self._error = error
 
     def result(self) -> T:
-        """What the run returned, or what it raised; waits for its end."""
+        """Wait for the end of the run; return what it returned, or raise what it raised."""
         self.join()
         if self._error is not None:
             raise self._error
-        return self._found[0]
+        return self._returned[0]

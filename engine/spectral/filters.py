@@ -1,8 +1,8 @@
 """Spectral filters f(λ) applied to a feature-feature correlation matrix.
 
-f(Ψ) = U f(Λ) Uᵀ for Ψ = U Λ Uᵀ; the named filters reach it without an eigendecomposition.
+f(Ψ) = U f(Λ) Uᵀ for Ψ = U Λ Uᵀ; the named filters compute it without an eigendecomposition.
 Legend: D feature dimension. Source: UniDD Eq. 2, 4, 20 and Table 1.
-Not here: f(λ) of single eigenvalues (see `responses`), how correlations are estimated (see `moments`).
+Not here: f(λ) of single eigenvalues (see `responses`) and the estimation of correlations (see `moments`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from engine.spectral import matrix_functions
 
 
 class Filter(Protocol):
-    """A function of the spectrum."""
+    """A function f of the spectrum of a correlation matrix."""
 
     def response(self, eigenvalues_D: Tensor) -> Tensor:
-        """f(λ), elementwise, shape (D,)."""
+        """Return f(λ), elementwise, shape (D,)."""
 
     def apply(self, cov_DD: Tensor) -> Tensor:
-        """f(Ψ), shape (D, D); for the diagonal filter its diagonal, shape (D,)."""
+        """Return f(Ψ), shape (D, D); the diagonal filter returns the diagonal of Ψ, shape (D,)."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Identity:
     """All-pass filter f(λ) = 1 (DM, Table 1)."""
 
     def response(self, eigenvalues_D: Tensor) -> Tensor:
-        """1 for every eigenvalue."""
+        """Return 1 for every eigenvalue."""
         return response("identity", eigenvalues_D, 0.0)
 
     def apply(self, cov_DD: Tensor) -> Tensor:
-        """The identity matrix."""
+        """Return the identity matrix."""
         return torch.eye(cov_DD.shape[-1], dtype=cov_DD.dtype, device=cov_DD.device)
 
 
@@ -47,24 +47,24 @@ class Lambda:
     """Low-pass filter f(λ) = λ (DC, Table 1)."""
 
     def response(self, eigenvalues_D: Tensor) -> Tensor:
-        """The eigenvalues themselves."""
+        """Return the eigenvalues unchanged."""
         return response("lambda", eigenvalues_D, 0.0)
 
     def apply(self, cov_DD: Tensor) -> Tensor:
-        """Ψ itself."""
+        """Return Ψ unchanged."""
         return cov_DD
 
 
 @dataclass(frozen=True)
 class Diagonal:
-    """diag(Ψ): the variances of the channels (SRe²L, Eq. 4); not a function of the spectrum alone."""
+    """diag(Ψ), the variances of the channels (SRe²L, Eq. 4); not a function of the spectrum alone."""
 
     def response(self, eigenvalues_D: Tensor) -> Tensor:
-        """λ: what the filter does to a Ψ that is diagonal already."""
+        """Return λ, which is the response where Ψ is diagonal."""
         return response("diagonal", eigenvalues_D, 0.0)
 
     def apply(self, cov_DD: Tensor) -> Tensor:
-        """The diagonal, shape (D,)."""
+        """Return the diagonal of Ψ, shape (D,)."""
         return cov_DD.diagonal()
 
 
@@ -78,13 +78,13 @@ class Ridge:
     beta: float
 
     def response(self, eigenvalues_D: Tensor) -> Tensor:
-        """1/(λ + β)."""
+        """Return 1/(λ + β)."""
         return response("ridge", eigenvalues_D, self.beta)
 
     def apply(self, cov_DD: Tensor) -> Tensor:
-        """(Ψ + βI)⁻¹. NaN throughout where Ψ + βI is singular, so that nothing false goes on.
+        """Return (Ψ + βI)⁻¹, NaN throughout where Ψ + βI is singular.
 
-        Telling the user is left to who can afford to wait for the device.
+        No error is raised here, because checking for one would synchronise with the device at every step.
         """
         inverse: Tensor = matrix_functions.Inverse.apply(cov_DD, self.beta)
         return inverse
@@ -92,32 +92,32 @@ class Ridge:
 
 @dataclass(frozen=True)
 class Expression:
-    """A person's own f(λ), every name but λ being a number already."""
+    """A user-defined f(λ) in which every name except λ is bound to a number."""
 
     tree: expressions.Node
 
     def response(self, eigenvalues_D: Tensor) -> Tensor:
-        """f(λ)."""
-        found = expressions.evaluate(self.tree, eigenvalues_D, matrix_functions.FUNCTIONS)
-        return found if isinstance(found, Tensor) else torch.full_like(eigenvalues_D, found)
+        """Return f(λ)."""
+        response_D = expressions.evaluate(self.tree, eigenvalues_D, matrix_functions.FUNCTIONS)
+        return response_D if isinstance(response_D, Tensor) else torch.full_like(eigenvalues_D, response_D)
 
     def apply(self, cov_DD: Tensor) -> Tensor:
-        """f(Ψ); NaN throughout where f has no value at an eigenvalue."""
+        """Return f(Ψ), NaN throughout where f is undefined at an eigenvalue."""
         return matrix_functions.apply(self.tree, cov_DD)
 
 
 def build_filter(name: FilterName, beta: float) -> Filter:
-    """The filter of that name; `beta` is used by the ridge alone."""
-    known: dict[str, Filter] = {
+    """Return the filter of that name. Only the ridge filter uses `beta`."""
+    filters: dict[str, Filter] = {
         "identity": Identity(),
         "lambda": Lambda(),
         "ridge": Ridge(beta),
         "diagonal": Diagonal(),
     }
-    return known[name]
+    return filters[name]
 
 
-def filter_of_term(
+def build_term_filter(
     term: Term,
     beta: float,
     parameters: Mapping[str, float | None],
@@ -125,7 +125,10 @@ def filter_of_term(
     largest: float | None = None,
     synthetic: bool = False,
 ) -> Filter:
-    """The filter of a term on its real or its synthetic side. largest: see `responses.bound`."""
+    """Return the filter of a term on its real or its synthetic side.
+
+    largest: λ_max of the real Ψ; see `responses.bound`.
+    """
     if term.filter is not None:
         return build_filter(term.filter, beta)
     return Expression(bound(term, beta, parameters, largest=largest, synthetic=synthetic))

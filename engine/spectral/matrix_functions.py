@@ -1,11 +1,11 @@
 """f(Ψ) = U f(Λ) Uᵀ of any expression f(λ), and its gradient.
 
-Rational expressions are calculated with the matrix itself. All others go by its eigenvalues and
-eigenvectors; their gradient is U (F ∘ UᵀGU) Uᵀ (Daleckii and Krein), where F_ij is
-(f(λ_i) − f(λ_j)) / (λ_i − λ_j), and f'(λ_i) where both are equal. F is put together along the expression
-without a difference of nearly equal numbers, so eigenvalues may lie as close as they like.
+Rational expressions are computed from products and inverses of the matrix. All others use its eigenvalues
+and eigenvectors; their gradient is U (F ∘ UᵀGU) Uᵀ (Daleckii and Krein), where F_ij is
+(f(λ_i) − f(λ_j)) / (λ_i − λ_j), and f'(λ_i) where both are equal. F is composed along the expression
+without subtracting nearly equal numbers, so it is accurate however close the eigenvalues are.
 Legend: D feature dimension. Source: UniDD Eq. 2.
-Not here: which expressions there are (see `formula`).
+Not here: the grammar of expressions (see `engine.config.expressions`).
 """
 
 from __future__ import annotations
@@ -28,20 +28,24 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Inverse(torch.autograd.Function):
-    """(M + shift·I)⁻¹ of a symmetric M; the gradient through it is −f·dM·f.
+    """f = (M + shift·I)⁻¹ of a symmetric M, with df = −f·dM·f.
 
-    NaN throughout where it is singular, so that nothing false goes on.
+    NaN throughout where M + shift·I is singular, so that a wrong inverse is never used.
     """
 
     @staticmethod
     def forward(ctx: Any, matrix_DD: Tensor, shift: float, definite: bool = True) -> Tensor:
-        """definite: by Cholesky, where only what is positive definite is regular; else by a general solve."""
+        """Return the inverse, shape (D, D).
+
+        definite: use a Cholesky factor, which treats every matrix that is not positive definite as singular;
+        otherwise use a general inverse.
+        """
         shifted_DD = matrix_DD.clone()
         shifted_DD.diagonal().add_(shift)
         if definite:
             factor_DD, info = torch.linalg.cholesky_ex(shifted_DD)
             diagonal_D = factor_DD.diagonal()
-            diagonal_D.masked_fill_(diagonal_D == 0, 1.0)  # `info` tells; an exception would lose the place
+            diagonal_D.masked_fill_(diagonal_D == 0, 1.0)  # `info` reports it, without an exception
             inverse_DD = torch.cholesky_inverse(factor_DD)
         else:
             inverse_DD, info = torch.linalg.inv_ex(shifted_DD)
@@ -52,99 +56,106 @@ class Inverse(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
-        """−f·G·f."""
+        """Return −f·G·f."""
         (inverse_DD,) = ctx.saved_tensors
         return (inverse_DD @ gradients[0] @ inverse_DD).neg_(), None, None
 
 
 def apply(bound: Node, cov_DD: Tensor) -> Tensor:
-    """f(Ψ), shape (D, D), by whichever form fits; NaN throughout where f has no value at an eigenvalue.
+    """Return f(Ψ), shape (D, D); NaN throughout where f is undefined at an eigenvalue.
 
-    Nothing here waits for the device, but for the eigenvalues that PyTorch itself waits for.
+    A rational f is computed by products and inverses, any other f by an eigendecomposition. Only the latter
+    synchronises with the device, inside PyTorch.
     """
-    return by_matrix(bound, cov_DD) if expressions.is_rational(bound) else by_eigenvalues(bound, cov_DD)
+    if expressions.is_rational(bound):
+        return apply_rational(bound, cov_DD)
+    return apply_by_eigenvalues(bound, cov_DD)
 
 
 # --- matrix form ---------------------------------------------------------------------------------
 
 
-def by_matrix(bound: Node, cov_DD: Tensor) -> Tensor:
-    """f(Ψ) of a rational f, by products and inverses; a part that comes twice is calculated once."""
-    found = _Matrices(cov_DD).of(bound)
-    if isinstance(found, Tensor):
-        return found
-    return torch.eye(len(cov_DD), dtype=cov_DD.dtype, device=cov_DD.device) * found
+def apply_rational(bound: Node, cov_DD: Tensor) -> Tensor:
+    """Return f(Ψ) of a rational f, by products and inverses; repeated subexpressions are computed once."""
+    value = _MatrixEvaluator(cov_DD).evaluate(bound)
+    if isinstance(value, Tensor):
+        return value
+    return torch.eye(len(cov_DD), dtype=cov_DD.dtype, device=cov_DD.device) * value
 
 
-Part = Tensor | float  #: a matrix, or a multiple of the identity
+MatrixOrScalar = Tensor | float  #: a matrix, or a multiple of the identity
 
 
-class _Matrices:
-    """What parts of one expression make of one Ψ."""
+class _MatrixEvaluator:
+    """Evaluates the subexpressions of one expression at one Ψ, each at most once."""
 
     def __init__(self, cov_DD: Tensor) -> None:
         self._cov_DD = cov_DD
-        self._known: dict[tuple[str, Node], Part] = {}
+        self._cache: dict[tuple[str, Node], MatrixOrScalar] = {}
 
-    def of(self, node: Node) -> Part:
-        """The part itself."""
-        return self._once("itself", node, self._calculated)
+    def evaluate(self, node: Node) -> MatrixOrScalar:
+        """Return the value of a subexpression."""
+        return self._compute_once("value", node, self._compute)
 
-    def inverse(self, node: Node) -> Part:
-        """Its inverse."""
-        return self._once("inverse", node, self._inverted)
+    def invert(self, node: Node) -> MatrixOrScalar:
+        """Return the inverse of the value of a subexpression."""
+        return self._compute_once("inverse", node, self._compute_inverse)
 
-    def _once(self, what: str, node: Node, calculate: Callable[[Node], Part]) -> Part:
-        if (what, node) not in self._known:
-            self._known[what, node] = calculate(node)
-        return self._known[what, node]
+    def _compute_once(
+        self, kind: str, node: Node, compute: Callable[[Node], MatrixOrScalar]
+    ) -> MatrixOrScalar:
+        if (kind, node) not in self._cache:
+            self._cache[kind, node] = compute(node)
+        return self._cache[kind, node]
 
-    def _calculated(self, node: Node) -> Part:
+    def _compute(self, node: Node) -> MatrixOrScalar:
         match node:
             case Number(value):
                 return value
             case Symbol():
                 return self._cov_DD
             case Operation("+", left, right):
-                return _plus(self.of(left), self.of(right))
+                return _add(self.evaluate(left), self.evaluate(right))
             case Operation("-", left, right):
-                return _plus(self.of(left), _times(-1.0, self.of(right)))
+                return _add(self.evaluate(left), _multiply(-1.0, self.evaluate(right)))
             case Operation("*", left, right):
-                return _times(self.of(left), self.of(right))
+                return _multiply(self.evaluate(left), self.evaluate(right))
             case Operation("/", left, right):
-                return _times(self.of(left), self.inverse(right))
+                return _multiply(self.evaluate(left), self.invert(right))
             case Operation("**", base, Number(power)):
-                return self._power(base, int(power))
+                return self._compute_power(base, int(power))
             case Call("geometric", (x, Number(count))):
-                return _part(expressions.geometric(self.of(x), int(count), _times, _plus))
+                return _narrow(expressions.geometric(self.evaluate(x), int(count), _multiply, _add))
         raise AssertionError(node)
 
-    def _power(self, base: Node, count: int) -> Part:
+    def _compute_power(self, base: Node, count: int) -> MatrixOrScalar:
         if count == 0:
             return 1.0
-        return expressions.power(self.of(base) if count > 0 else self.inverse(base), abs(count), _times)
+        value = self.evaluate(base) if count > 0 else self.invert(base)
+        return expressions.power(value, abs(count), _multiply)
 
-    def _inverted(self, node: Node) -> Part:
-        """By inverses of factors: they are better conditioned than what they multiply to."""
+    def _compute_inverse(self, node: Node) -> MatrixOrScalar:
+        """Return the inverse, from inverses of factors: they are better conditioned than their product."""
         match node:
             case Operation("*", left, right):
-                return _times(self.inverse(left), self.inverse(right))
+                return _multiply(self.invert(left), self.invert(right))
             case Operation("/", left, right):
-                return _times(self.inverse(left), self.of(right))
+                return _multiply(self.invert(left), self.evaluate(right))
             case Operation("**", base, Number(power)):
-                return self._power(base, -int(power))
-        found = self.of(node)
-        if isinstance(found, float):  # a multiple of the identity, as Ψ⁰ is
-            return 1.0 / found if found else float("nan")
-        return _part(Inverse.apply(found, 0.0, expressions.is_nonnegative(node)))
+                return self._compute_power(base, -int(power))
+        value = self.evaluate(node)
+        if isinstance(value, float):  # a multiple of the identity, as Ψ⁰ is
+            return 1.0 / value if value else float("nan")
+        return _narrow(Inverse.apply(value, 0.0, expressions.is_nonnegative(node)))
 
 
-def _part(found: Any) -> Part:
-    assert isinstance(found, Tensor | float)
-    return found
+def _narrow(value: Any) -> MatrixOrScalar:
+    """Narrow the type of a value that untyped code returned."""
+    assert isinstance(value, Tensor | float)
+    return value
 
 
-def _plus(a: Part, b: Part) -> Part:
+def _add(a: MatrixOrScalar, b: MatrixOrScalar) -> MatrixOrScalar:
     if isinstance(a, Tensor) == isinstance(b, Tensor):
         return a + b
     matrix_DD, number = (a, b) if isinstance(a, Tensor) else (b, a)
@@ -154,40 +165,40 @@ def _plus(a: Part, b: Part) -> Part:
     return shifted_DD
 
 
-def _times(a: Part, b: Part) -> Part:
+def _multiply(a: MatrixOrScalar, b: MatrixOrScalar) -> MatrixOrScalar:
     return a @ b if isinstance(a, Tensor) and isinstance(b, Tensor) else a * b
 
 
 # --- eigen form ----------------------------------------------------------------------------------
 
 
-def by_eigenvalues(bound: Node, cov_DD: Tensor) -> Tensor:
-    """f(Ψ) of any f by an eigendecomposition. Rounding may leave an eigenvalue below 0: it counts as 0.
+def apply_by_eigenvalues(bound: Node, cov_DD: Tensor) -> Tensor:
+    """Return f(Ψ) of any f by an eigendecomposition; eigenvalues that rounding left below 0 are set to 0.
 
-    NaN throughout also where a gradient is wanted and f has no derivative at an eigenvalue.
+    NaN throughout where f is undefined at an eigenvalue, or has no derivative there and a gradient is needed.
     """
-    found_DD: Tensor = _Spectral.apply(cov_DD, bound)
-    return found_DD
+    filtered_DD: Tensor = _Spectral.apply(cov_DD, bound)
+    return filtered_DD
 
 
 class _Spectral(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cov_DD: Tensor, bound: Node) -> Tensor:
         finite = cov_DD.isfinite().all()
-        known_DD = torch.where(finite, cov_DD, 0.0)
-        if known_DD.device.type == "mps":  # which knows no eigendecomposition
-            known_DD = known_DD.cpu()
+        finite_DD = torch.where(finite, cov_DD, 0.0)
+        if finite_DD.device.type == "mps":  # MPS has no eigendecomposition
+            finite_DD = finite_DD.cpu()
         try:
-            values_D, vectors_DD = (x.to(cov_DD.device) for x in torch.linalg.eigh(known_DD))
+            values_D, vectors_DD = (x.to(cov_DD.device) for x in torch.linalg.eigh(finite_DD))
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # it did not converge
             return torch.full_like(cov_DD, torch.nan)
-        f_D, f_DD = divided(bound, values_D.clamp(min=0.0))
-        fit = finite & f_D.isfinite().all()
+        f_D, f_DD = compute_divided_differences(bound, values_D.clamp(min=0.0))
+        is_valid = finite & f_D.isfinite().all()
         if ctx.needs_input_grad[0]:
-            fit = fit & f_DD.isfinite().all()
+            is_valid = is_valid & f_DD.isfinite().all()
             ctx.save_for_backward(vectors_DD, f_DD)
-        found_DD: Tensor = (vectors_DD * f_D) @ vectors_DD.mT + torch.where(fit, 0.0, torch.nan)
-        return found_DD
+        filtered_DD: Tensor = (vectors_DD * f_D) @ vectors_DD.mT + torch.where(is_valid, 0.0, torch.nan)
+        return filtered_DD
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, None]:
@@ -201,62 +212,64 @@ class _Spectral(torch.autograd.Function):
 Divided = tuple[Tensor, Tensor]  #: f(λ_i) of shape (D,), and F of shape (D, D)
 
 
-def divided(bound: Node, values_D: Tensor) -> Divided:  # noqa: C901 - one case for each kind of node
-    """f of each value, and its divided differences between all pairs; the derivative where both are equal."""
+def compute_divided_differences(  # noqa: C901 - one case for each kind of node
+    bound: Node, values_D: Tensor
+) -> Divided:
+    """Return f of each value, and the divided differences of all pairs (the derivative where equal)."""
     ones_DD = values_D.new_ones(len(values_D), len(values_D))
 
     def constant(value: float) -> Divided:
         return torch.full_like(values_D, value), torch.zeros_like(ones_DD)
 
-    def times(a: Divided | float, b: Divided | float) -> Divided:
+    def multiply(a: Divided | float, b: Divided | float) -> Divided:
         a, b = (constant(x) if isinstance(x, float) else x for x in (a, b))
         return a[0] * b[0], a[1] * b[0] + a[0].unsqueeze(1) * b[1]
 
-    def plus(a: Divided | float, b: Divided | float) -> Divided:
+    def add(a: Divided | float, b: Divided | float) -> Divided:
         a, b = (constant(x) if isinstance(x, float) else x for x in (a, b))
         return a[0] + b[0], a[1] + b[1]
 
-    def of(node: Node) -> Divided:
+    def evaluate(node: Node) -> Divided:
         match node:
             case Number(value):
                 return constant(value)
             case Symbol():
                 return values_D, ones_DD
             case Operation("+", left, right):
-                return plus(of(left), of(right))
+                return add(evaluate(left), evaluate(right))
             case Operation("-", left, right):
-                return plus(of(left), times(-1.0, of(right)))
+                return add(evaluate(left), multiply(-1.0, evaluate(right)))
             case Operation("*", left, right):
-                return times(of(left), of(right))
+                return multiply(evaluate(left), evaluate(right))
             case Operation("/", left, right):
-                return times(of(left), _reciprocal(of(right)))
+                return multiply(evaluate(left), _reciprocal(evaluate(right)))
             case Operation("**", base, exponent):
-                return _raised(of(base), exponent, of, times)
+                return _raise_to_power(evaluate(base), exponent, evaluate, multiply)
             case Call("geometric", (x, Number(count))):
-                found: Divided = expressions.geometric(of(x), int(count), times, plus)
-                return found
+                series: Divided = expressions.geometric(evaluate(x), int(count), multiply, add)
+                return series
             case Call(name, (x,)):
-                return _CHAIN[name](*of(x))
+                return _CHAIN[name](*evaluate(x))
         raise AssertionError(node)
 
-    return of(bound)
+    return evaluate(bound)
 
 
-def _raised(
+def _raise_to_power(
     base: Divided,
     exponent: Node,
-    of: Callable[[Node], Divided],
-    times: Callable[[Divided, Divided], Divided],
+    evaluate: Callable[[Node], Divided],
+    multiply: Callable[[Divided, Divided], Divided],
 ) -> Divided:
-    """base to the power of a number, or of another expression by way of exp and log."""
+    """Return the base to the power of a number, or of another expression by way of exp and log."""
     if not isinstance(exponent, Number):
-        return _exp(*times(of(exponent), _log(*base)))
+        return _exp(*multiply(evaluate(exponent), _log(*base)))
     if not expressions.is_whole(exponent):
         return _real_power(*base, exponent.value)
     count = int(exponent.value)
     if count == 0:
         return torch.ones_like(base[0]), torch.zeros_like(base[1])
-    return expressions.power(base if count > 0 else _reciprocal(base), abs(count), times)
+    return expressions.power(base if count > 0 else _reciprocal(base), abs(count), multiply)
 
 
 def _reciprocal(inner: Divided) -> Divided:
@@ -264,35 +277,35 @@ def _reciprocal(inner: Divided) -> Divided:
     return 1.0 / g_D, -g_DD / (g_D.unsqueeze(1) * g_D)
 
 
-def _ends(g_D: Tensor) -> tuple[Tensor, Tensor]:
-    """The greater and the lesser of each pair."""
+def _order_pairs(g_D: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the greater and the lesser of each pair, shape (D, D) each."""
     return torch.maximum(g_D.unsqueeze(1), g_D), torch.minimum(g_D.unsqueeze(1), g_D)
 
 
 def _exp(g_D: Tensor, g_DD: Tensor) -> Divided:
-    high_DD, low_DD = _ends(g_D)
+    high_DD, low_DD = _order_pairs(g_D)
     gap_DD = high_DD - low_DD
     share_DD = torch.where(gap_DD > 0, -torch.expm1(-gap_DD) / gap_DD, 1.0)
     return g_D.exp(), g_DD * high_DD.exp() * share_DD
 
 
 def _log(g_D: Tensor, g_DD: Tensor) -> Divided:
-    high_DD, low_DD = _ends(g_D)
+    high_DD, low_DD = _order_pairs(g_D)
     gap_DD = (high_DD - low_DD) / high_DD
     share_DD = torch.where(gap_DD > 0, -torch.log1p(-gap_DD) / gap_DD, 1.0)
     return g_D.log(), g_DD * share_DD / high_DD
 
 
 def _real_power(g_D: Tensor, g_DD: Tensor, power: float) -> Divided:
-    """g^power with g at least 0: of a pair, high^(power−1) · (1 − r^power)/(1 − r), r = low/high."""
-    high_DD, low_DD = _ends(g_D)
+    """Return g^power for g ≥ 0; of a pair, high^(power−1) · (1 − r^power)/(1 − r) with r = low/high."""
+    high_DD, low_DD = _order_pairs(g_D)
     gap_DD = torch.where(high_DD > 0, (high_DD - low_DD) / high_DD, 0.0)  # 1 − r
     share_DD = torch.where(gap_DD > 0, -torch.expm1(power * torch.log1p(-gap_DD)) / gap_DD, power)
     return g_D**power, g_DD * high_DD ** (power - 1.0) * share_DD
 
 
 def _abs(g_D: Tensor, g_DD: Tensor) -> Divided:
-    high_DD, low_DD = _ends(g_D)
+    high_DD, low_DD = _order_pairs(g_D)
     sizes_DD = high_DD.abs() + low_DD.abs()
     return g_D.abs(), g_DD * torch.where(sizes_DD > 0, (high_DD + low_DD) / sizes_DD, 0.0)
 

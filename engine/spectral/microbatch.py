@@ -31,10 +31,10 @@ from engine.spectral.taps import Tapped
 
 @dataclass(frozen=True)
 class Observer:
-    """Which moments of a batch are read, and in how many parts the batch passes through the network.
+    """Computes the moments of a batch and its cross-entropy, at once or in micro-batches.
 
     labels_M: the class of each image. onehot_MK: the same as float. covariance, flc: whether Ψ and Φ are
-    read. size: images in a micro-batch; None: all of them at once.
+    computed. size: images in a micro-batch; None: the whole batch at once.
     """
 
     network: Tapped
@@ -69,7 +69,7 @@ class Observer:
             yield part, (part.stop - part.start) / images
 
     def unflatten(self, values: Sequence[Tensor]) -> list[Moments]:
-        """Return the moments whose `measured` tensors are given, tap after tap."""
+        """Return the moments whose `independent_tensors` are given, tap after tap."""
         per_tap = 2 + self.flc
         taps = []
         for index, name in enumerate(self.network.names):
@@ -83,23 +83,24 @@ class Observer:
 
 
 class _MicroBatches(torch.autograd.Function):
-    """From views to (cross-entropy, moments of every tap, flattened), one micro-batch after another."""
+    """Map views to (cross-entropy, flattened moments of every tap), one micro-batch at a time."""
 
     @staticmethod
     def forward(ctx: Any, view_MCHW: Tensor, observer: Observer) -> tuple[Tensor, ...]:
-        ce, taps, seen = view_MCHW.new_zeros(()), list[Moments](), 0.0
+        ce, taps, share_so_far = view_MCHW.new_zeros(()), list[Moments](), 0.0
         for part, share in observer.parts():
             features, logits_MK = observer.network(view_MCHW[part])
             ce = ce + share * matching.cross_entropy(logits_MK, observer.labels_M[part])
             part_taps = observer.moments(features, observer.onehot_MK[part])
-            seen += share
+            share_so_far += share
             if taps:  # merged at once: one Ψ per tap and part would take more memory than the features
                 pairs = zip(taps, part_taps, strict=True)
-                part_taps = [merge(pair, (1.0 - share / seen, share / seen)) for pair in pairs]
+                shares = (1.0 - share / share_so_far, share / share_so_far)
+                part_taps = [merge(pair, shares) for pair in pairs]
             taps = part_taps
         ctx.observer = observer
         ctx.save_for_backward(view_MCHW, *(tap.mean_D for tap in taps))
-        return (ce, *(value for tap in taps for value in tap.measured().values()))
+        return (ce, *(value for tap in taps for value in tap.independent_tensors().values()))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
@@ -115,12 +116,14 @@ class _MicroBatches(torch.autograd.Function):
             for x_MDHW, mean_D, tap in zip(features, means, taps, strict=True):
                 count = round(count_positions(x_MDHW) / share)
                 if observer.covariance:
-                    each = covariance_gradient(x_MDHW, mean_D, tap.mean_D, tap.cov_DD, count=count)
+                    gradient_MDHW = covariance_gradient(x_MDHW, mean_D, tap.mean_D, tap.cov_DD, count=count)
                 else:
-                    each = variance_gradient(x_MDHW, mean_D, tap.mean_D, tap.var_D, count=count)
+                    gradient_MDHW = variance_gradient(x_MDHW, mean_D, tap.mean_D, tap.var_D, count=count)
                 if observer.flc:
-                    each = each + flc_gradient(x_MDHW, observer.onehot_MK[part], tap.flc_DK, count=count)
-                feature_gradients.append(each)
+                    gradient_MDHW = gradient_MDHW + flc_gradient(
+                        x_MDHW, observer.onehot_MK[part], tap.flc_DK, count=count
+                    )
+                feature_gradients.append(gradient_MDHW)
             outputs = [ce, *features]
             (gradient_MCHW[part],) = torch.autograd.grad(
                 outputs, part_MCHW, [ce_gradient, *feature_gradients]

@@ -18,14 +18,14 @@ from torch import Tensor
 from engine.errors import UserError
 
 FIELDS = ("mean_D", "var_D", "cov_DD", "flc_DK")
-PART = 1 << 16  #: numbers that a CPU's thread widens at a time: few enough to stay in its cache
+PART = 1 << 16  #: values that a CPU thread converts to float64 at a time: few enough to fit in its cache
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What is known of a tap. Fields that a method does not need may be absent.
+    """The statistics of one tap; fields that a method does not need are None.
 
-    name: the tap's module. mean_D: mean over positions and images. cov_DD: Ψ. var_D: diag(Ψ).
+    name: the tap's module. mean_D: mean over positions and images. var_D: diag(Ψ). cov_DD: Ψ.
     flc_DK: Φ.
     """
 
@@ -36,37 +36,41 @@ class Moments:
     flc_DK: Tensor | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Moments:
-        """The same on another device, in another type."""
+        """Return a copy on another device, in another type."""
 
-        def moved(x: Tensor) -> Tensor:
-            return x.cpu().to(dtype).to(device)  # by way of the CPU: not every device knows float64
+        def convert(x: Tensor) -> Tensor:
+            return x.cpu().to(dtype).to(device)  # via the CPU: not every device supports float64
 
-        cov_DD = None if self.cov_DD is None else moved(self.cov_DD)
-        flc_DK = None if self.flc_DK is None else moved(self.flc_DK)
-        return Moments(self.name, moved(self.mean_D), moved(self.var_D), cov_DD, flc_DK)
+        cov_DD = None if self.cov_DD is None else convert(self.cov_DD)
+        flc_DK = None if self.flc_DK is None else convert(self.flc_DK)
+        return Moments(self.name, convert(self.mean_D), convert(self.var_D), cov_DD, flc_DK)
 
     def detach(self) -> Moments:
-        """The same as constants."""
+        """Return the same values without their gradient."""
         cov_DD = None if self.cov_DD is None else self.cov_DD.detach()
         flc_DK = None if self.flc_DK is None else self.flc_DK.detach()
         return Moments(self.name, self.mean_D.detach(), self.var_D.detach(), cov_DD, flc_DK)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The fields that are there, by name."""
+        """Return the fields that are not None, by name."""
         return {name: getattr(self, name) for name in FIELDS if getattr(self, name) is not None}
 
-    def measured(self) -> dict[str, Tensor]:
-        """The fields that say everything, by name: Ψ holds its diagonal."""
+    def independent_tensors(self) -> dict[str, Tensor]:
+        """Return the fields that determine all others, by name: var_D is omitted beside cov_DD."""
         return {name: x for name, x in self.tensors().items() if name != "var_D" or self.cov_DD is None}
 
 
 def pack(taps: Sequence[Moments]) -> dict[str, Tensor]:
-    """The moments of several taps as tensors named ``TAP'S NUMBER.FIELD``."""
-    return {f"{tap}.{name}": value for tap, own in enumerate(taps) for name, value in own.tensors().items()}
+    """Return the moments of several taps as tensors named ``TAP_NUMBER.FIELD``."""
+    return {
+        f"{tap}.{name}": value
+        for tap, moments in enumerate(taps)
+        for name, value in moments.tensors().items()
+    }
 
 
 def unpack(arrays: Mapping[str, Tensor], names: Sequence[str]) -> list[Moments]:
-    """The moments that `pack` was given, of taps with these names."""
+    """Restore the moments of taps with these names from the tensors that `pack` returned."""
     return [
         Moments(name, *(arrays.get(f"{tap}.{field}") for field in FIELDS))  # type: ignore[arg-type]
         for tap, name in enumerate(names)
@@ -74,27 +78,27 @@ def unpack(arrays: Mapping[str, Tensor], names: Sequence[str]) -> list[Moments]:
 
 
 def require_finite(taps: Sequence[Moments], what: str, hint: str) -> None:
-    """Raise UserError("numeric") naming the first tap of which a value is not finite."""
-    for own in taps:
-        if not all(bool(value.isfinite().all()) for value in own.tensors().values()):
-            raise UserError("numeric", f"{what} of layer {own.name} are not finite", hint)
+    """Raise UserError("numeric") naming the first tap that has a value which is not finite."""
+    for moments in taps:
+        if not all(bool(value.isfinite().all()) for value in moments.tensors().values()):
+            raise UserError("numeric", f"{what} of layer {moments.name} are not finite", hint)
 
 
-def positions(x_MDHW: Tensor) -> Tensor:
-    """Features as rows, shape (N, D); a view where the memory format is channels-last (Eq. 16)."""
+def flatten_positions(x_MDHW: Tensor) -> Tensor:
+    """Return features as rows, shape (N, D) (Eq. 16); a view where the memory format is channels-last."""
     return x_MDHW.permute(0, 2, 3, 1).reshape(-1, x_MDHW.shape[1])
 
 
 class _Covariance(torch.autograd.Function):
-    """Biased mean and covariance over all positions; its gradient needs one product, not two.
+    """Biased mean and covariance over all positions; its gradient needs one matrix product, not two.
 
-    Backward keeps the features as the network made them and centres them again; saving centred rows would
-    copy every tap's features.
+    The features are saved for backward as the network returned them, and centred there again: saving the
+    centred rows would copy every tap's features.
     """
 
     @staticmethod
     def forward(ctx: Any, x_MDHW: Tensor) -> tuple[Tensor, Tensor]:
-        rows_ND = positions(widen(x_MDHW))
+        rows_ND = flatten_positions(widen(x_MDHW))
         mean_D = rows_ND.mean(dim=0)
         ctx.save_for_backward(x_MDHW, mean_D)
         centred_ND = rows_ND - mean_D
@@ -109,12 +113,12 @@ class _Covariance(torch.autograd.Function):
 class _Variance(torch.autograd.Function):
     """Biased mean and variance over all positions; on a CPU several times as fast as `torch.var_mean`.
 
-    It keeps for backward what `_Covariance` keeps.
+    It saves the same tensors for backward as `_Covariance`.
     """
 
     @staticmethod
     def forward(ctx: Any, x_MDHW: Tensor) -> tuple[Tensor, Tensor]:
-        rows_ND = positions(widen(x_MDHW))
+        rows_ND = flatten_positions(widen(x_MDHW))
         mean_D = rows_ND.mean(dim=0)
         ctx.save_for_backward(x_MDHW, mean_D)
         return mean_D, (rows_ND - mean_D).square_().mean(dim=0)
@@ -130,20 +134,20 @@ def covariance_gradient(
 ) -> Tensor:
     """Return the gradient with respect to the features, given those of their mean and covariance.
 
-    x_MDHW: the features of all images, or of some. mean_D: the mean over all `count` positions. Returns the
+    x_MDHW: the features of all or some images. mean_D: the mean over all `count` positions. Returns the
     shape and type of x_MDHW.
     """
-    centred_ND = positions(widen(x_MDHW)) - mean_D
+    centred_ND = flatten_positions(widen(x_MDHW)) - mean_D
     symmetric_DD = (cov_gradient_DD + cov_gradient_DD.T) / count
-    return _as_features(torch.addmm(mean_gradient_D / count, centred_ND, symmetric_DD), x_MDHW)
+    return _unflatten_positions(torch.addmm(mean_gradient_D / count, centred_ND, symmetric_DD), x_MDHW)
 
 
 def variance_gradient(
     x_MDHW: Tensor, mean_D: Tensor, mean_gradient_D: Tensor, var_gradient_D: Tensor, *, count: int
 ) -> Tensor:
     """Return the gradient with respect to the features, given those of their mean and variance."""
-    centred_ND = positions(widen(x_MDHW)) - mean_D
-    return _as_features(
+    centred_ND = flatten_positions(widen(x_MDHW)) - mean_D
+    return _unflatten_positions(
         torch.addcmul(mean_gradient_D / count, centred_ND, 2 * (var_gradient_D / count)), x_MDHW
     )
 
@@ -154,28 +158,28 @@ def flc_gradient(x_MDHW: Tensor, onehot_MK: Tensor, gradient_DK: Tensor, *, coun
     return gradient_MD[:, :, None, None].to(x_MDHW.dtype)
 
 
-def _as_features(rows_ND: Tensor, x_MDHW: Tensor) -> Tensor:
-    """Rows as `positions` made them, in the shape and type of the features."""
+def _unflatten_positions(rows_ND: Tensor, x_MDHW: Tensor) -> Tensor:
+    """Return rows from `flatten_positions` in the shape and type of the features x_MDHW."""
     images, depth, height, width = x_MDHW.shape
     return rows_ND.reshape(images, height, width, depth).permute(0, 3, 1, 2).to(x_MDHW.dtype)
 
 
 def widen(x: Tensor) -> Tensor:
-    """The values in float32, or in float64 where they are float64."""
+    """Return the values in float32, or unchanged where they are float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def count_positions(x_MDHW: Tensor) -> int:
-    """N: how many positions all images have."""
+    """Return N, the number of positions of all images."""
     return x_MDHW.numel() // x_MDHW.shape[1]
 
 
 def batch_moments(
     name: str, x_MDHW: Tensor, onehot_MK: Tensor, *, covariance: bool = True, labels: bool = True
 ) -> Moments:
-    """Moments of one batch, differentiable in the features, in float32 or better.
+    """Return the moments of one batch, differentiable in the features, in float32 or float64.
 
-    `covariance` and `labels` say whether Ψ and Φ are wanted; Ψ's diagonal always comes.
+    covariance, labels: whether to compute Ψ and Φ; the diagonal of Ψ is always computed.
     """
     cov_DD: Tensor | None = None
     if covariance:
@@ -191,7 +195,10 @@ def batch_moments(
 
 
 def merge(parts: Sequence[Moments], shares: Sequence[float]) -> Moments:
-    """Return the moments of a whole from those of its parts; `shares` are of its images, and add up to 1."""
+    """Return the moments of a whole from those of its parts.
+
+    shares: each part's share of the images; they add up to 1.
+    """
     mean_D = sum(share * part.mean_D for part, share in zip(parts, shares, strict=True))
     assert isinstance(mean_D, Tensor)
     var_D, cov_DD, flc_DK = torch.zeros_like(mean_D), None, None
@@ -208,9 +215,9 @@ def merge(parts: Sequence[Moments], shares: Sequence[float]) -> Moments:
 
 
 def cumulative_mean(batch: Moments, earlier: Moments | None, count: int) -> Moments:
-    """Moving statistics of batch number `count` (1-based): weight 1/count for the newest (Eq. 18).
+    """Return the moving statistics of batch `count` (1-based): weight 1/count for the newest (Eq. 18).
 
-    `earlier` is taken as it is; pass constants, so that the gradient flows through `batch` alone.
+    `earlier` is not detached here; pass constants, so that the gradient flows through `batch` alone.
     """
     if earlier is None or count == 1:
         return batch
@@ -224,8 +231,11 @@ def cumulative_mean(batch: Moments, earlier: Moments | None, count: int) -> Mome
     )
 
 
-def _widened(name: str, x_MDHW: Tensor, onehot_MK: Tensor, covariance: bool) -> Moments:
-    """Moments of one batch in float64 (on MPS float32), widened part by part; Φ only beside Ψ. P = H·W."""
+def _measure_batch(name: str, x_MDHW: Tensor, onehot_MK: Tensor, covariance: bool) -> Moments:
+    """Return the moments of one batch in float64 (on MPS float32), converting the features part by part.
+
+    Φ is computed only together with Ψ. P = H·W.
+    """
     wide = torch.float32 if x_MDHW.device.type == "mps" else torch.float64
     images, depth, height, width = x_MDHW.shape
     rows_MPD = x_MDHW.permute(0, 2, 3, 1).reshape(images, height * width, depth)
@@ -236,10 +246,10 @@ def _widened(name: str, x_MDHW: Tensor, onehot_MK: Tensor, covariance: bool) -> 
         sums.append(torch.stack([each.to(wide).sum(dim=1) for each in parts]).sum(dim=0))
     sums_MD = torch.cat(sums)
     mean_D = sums_MD.sum(dim=0) / (images * height * width)
-    # A part has as many rows as features at least: with fewer, most of a product's time is adding it up.
+    # A part has at least as many rows as features: with fewer, accumulation dominates the matrix product.
     second = x_MDHW.new_zeros((depth, depth) if covariance else (depth,), dtype=wide)
-    fewest = depth if covariance else 1
-    for rows_ND in torch.split(rows_MPD.flatten(0, 1), max(fewest, part // depth)):
+    min_rows = depth if covariance else 1
+    for rows_ND in torch.split(rows_MPD.flatten(0, 1), max(min_rows, part // depth)):
         centred_ND = rows_ND.to(wide, copy=True).sub_(mean_D)
         if covariance:
             second.addmm_(centred_ND.T, centred_ND)
@@ -253,11 +263,11 @@ def _widened(name: str, x_MDHW: Tensor, onehot_MK: Tensor, covariance: bool) -> 
 
 
 class Accumulator:
-    """Moments of a whole set, one batch at a time, in float64; memory does not grow with the set.
+    """Computes the moments of a whole set, one batch at a time, in float64, in constant memory.
 
     pooled: exact over the set, whatever the batch size and order (Chan's merge).
-    batched: mean of the within-batch means and covariances; biased, it loses the variance between batches.
-    covariance: whether Ψ and Φ are kept besides; Ψ is most of the work where features are many.
+    batched: mean of the within-batch means and covariances; biased: it omits the variance between batches.
+    covariance: whether Ψ and Φ are computed, too; Ψ is most of the work where features are many.
     """
 
     def __init__(
@@ -274,19 +284,20 @@ class Accumulator:
         self.covariance = covariance
         self.weight = 0.0
         self.images = 0
-        self._sofar: Moments | None = None
+        self._moments: Moments | None = None
 
     @torch.no_grad()
     def update(self, x_MDHW: Tensor, labels_M: Tensor) -> None:
-        """Take in the features of M images and their labels."""
-        batch = _widened(self.name, x_MDHW, F.one_hot(labels_M, self.classes), self.covariance)
+        """Add the features and labels of M images."""
+        batch = _measure_batch(self.name, x_MDHW, F.one_hot(labels_M, self.classes), self.covariance)
         images = len(labels_M)
         weight = images * x_MDHW.shape[2] * x_MDHW.shape[3] if self.estimator == "pooled" else 1.0
-        self._sofar = batch if self._sofar is None else self._merged(self._sofar, batch, weight, images)
+        old = self._moments
+        self._moments = batch if old is None else self._merge(old, batch, weight, images)
         self.weight += weight
         self.images += images
 
-    def _merged(self, old: Moments, batch: Moments, weight: float, images: int) -> Moments:
+    def _merge(self, old: Moments, batch: Moments, weight: float, images: int) -> Moments:
         share = weight / (self.weight + weight)
         between = share * (1.0 - share) if self.estimator == "pooled" else 0.0
         gap_D = batch.mean_D - old.mean_D
@@ -302,17 +313,17 @@ class Accumulator:
         return Moments(self.name, mean_D, cov_DD.diagonal(), cov_DD, flc_DK)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the sums so far; `load_state_dict` also needs `weight` and `images`."""
-        return self.result().measured()
+        """Return the moments so far as tensors; `load_state_dict` also needs `weight` and `images`."""
+        return self.result().independent_tensors()
 
-    def load_state_dict(self, sums: Mapping[str, Tensor], weight: float, images: int) -> None:
+    def load_state_dict(self, tensors: Mapping[str, Tensor], weight: float, images: int) -> None:
         """Restore the accumulator from its `state_dict`, weight and number of images."""
-        cov_DD = sums.get("cov_DD")
-        var_D = sums["var_D"] if cov_DD is None else cov_DD.diagonal()
-        self._sofar = Moments(self.name, sums["mean_D"], var_D, cov_DD, sums.get("flc_DK"))
+        cov_DD = tensors.get("cov_DD")
+        var_D = tensors["var_D"] if cov_DD is None else cov_DD.diagonal()
+        self._moments = Moments(self.name, tensors["mean_D"], var_D, cov_DD, tensors.get("flc_DK"))
         self.weight, self.images = weight, images
 
     def result(self) -> Moments:
-        """The moments so far; at least one batch must have been taken in."""
-        assert self._sofar is not None, "no batch was taken in"
-        return self._sofar
+        """Return the moments so far; `update` must have been called at least once."""
+        assert self._moments is not None, "no batch was added"
+        return self._moments

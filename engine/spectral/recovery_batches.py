@@ -1,4 +1,4 @@
-"""What recovery begins with: which images make a batch, which real ones it starts from, how it sees them.
+"""The plan of recovery: the images of each batch, the real images they start from, and their views.
 
 Legend: K classes, N images of a set.
 """
@@ -19,37 +19,37 @@ from engine.spectral import schedules
 
 
 def plan_batches(config: Config, classes: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Every recovery batch in order: of each of its images the 0-based IPC round, and the class."""
+    """Return every recovery batch in order, as the 0-based IPC round and the class of each of its images."""
     if config.recover.algorithm == "select":
         return [(np.arange(config.ipc), np.full(config.ipc, label)) for label in range(classes)]
     if config.recover.group == "class":
         size, images = config.recover.classes_per_batch, np.arange(classes * config.ipc)
-        cuts = np.split(images, range(size, len(images), size))
-        return [(own % config.ipc, own // config.ipc) for own in cuts]
-    count = schedules.chunks(classes, config.recover.classes_per_batch)
+        batches = np.split(images, range(size, len(images), size))
+        return [(batch % config.ipc, batch // config.ipc) for batch in batches]
+    count = schedules.batches_per_round(classes, config.recover.classes_per_batch)
     chunks = np.array_split(np.arange(classes), count)
     return [(np.full(len(chunk), b), chunk) for b in range(config.ipc) for chunk in chunks]
 
 
 def total_work(config: Config, classes: int) -> tuple[int, str]:
-    """How much work recovery is, and in which units; `done` counts the same."""
+    """Return the total work of recovery and its unit; `completed_work` uses the same unit."""
     count = len(plan_batches(config, classes))
     if config.recover.algorithm == "optimise":
         return count * config.recover.iterations, "iterations"
     return count, "batches"
 
 
-def completed_work(config: Config, facts: Mapping[str, Any]) -> int:
-    """How much of it lies behind a state with these facts."""
-    each = config.recover.iterations if config.recover.algorithm == "optimise" else 1
-    return int((facts["batch"] - 1) * each + facts["iteration"])
+def completed_work(config: Config, metadata: Mapping[str, Any]) -> int:
+    """Return the work that is complete in a state with this metadata, in the unit of `total_work`."""
+    work_per_batch = config.recover.iterations if config.recover.algorithm == "optimise" else 1
+    return int((metadata["batch"] - 1) * work_per_batch + metadata["iteration"])
 
 
 def initial_indices(config: Config, train: ImageSet) -> np.ndarray:
-    """Real images that recovery starts from, shape (ipc, K); also the `random` control.
+    """Return the indices of the real images that recovery starts from, shape (ipc, K).
 
-    The b-th of each class in file order, or a seeded choice without repetition.
-    Raises UserError("data") naming a class that has too few.
+    Row b holds the b-th image of each class in file order, or of a seeded permutation. The `random` control
+    consists of the same images. Raises UserError("data") naming a class that has too few images.
     """
     labels_N = train.labels_N.numpy()
     columns = []
@@ -68,7 +68,7 @@ def initial_indices(config: Config, train: ImageSet) -> np.ndarray:
 
 
 def control_set(config: Config, train: ImageSet) -> ImageSet:
-    """The `random` control: the real images of `initial_indices`, unchanged."""
+    """Return the `random` control: the real images of `initial_indices`, unchanged."""
     indices = initial_indices(config, train).reshape(-1)
     return ImageSet.from_arrays(
         train.pixels(indices), train.labels_N[torch.from_numpy(indices)], train.classes, train.mean, train.std
@@ -78,7 +78,10 @@ def control_set(config: Config, train: ImageSet) -> ImageSet:
 def first_images(
     config: Config, train: ImageSet, number: int, indices_M: np.ndarray, device: torch.device
 ) -> torch.Tensor:
-    """The images of batch `number` before its first step: real, or Gaussian noise in normalised space."""
+    """Return the images of batch `number` before its first step: real ones, or noise.
+
+    Noise is Gaussian in normalised space.
+    """
     if config.recover.init != "noise":
         return train.batch(indices_M, device)
     shape = (len(indices_M), train.channels, train.size, train.size)
@@ -87,25 +90,25 @@ def first_images(
 
 
 def views_at_iteration(config: Config, iteration: int) -> Views:
-    """The views that are drawn for an iteration.
+    """Return the settings of the views that are drawn for an iteration.
 
-    With `crop_curriculum` the least crop falls along a cosine: low + (1 − low)·(1 + cos(π·t/T))/2 (CDA).
+    With `crop_curriculum` the smallest crop scale follows a cosine: low + (1 − low)·(1 + cos(π·t/T))/2 (CDA).
     """
     settings = config.recover
     scale = settings.views.crop_scale
     if not settings.crop_curriculum or scale is None:
         return settings.views
-    least = scale[0] + schedules.cosine_to_zero(1.0 - scale[0], iteration, settings.iterations)
-    return settings.views.model_copy(update={"crop_scale": (min(least, 1.0), max(least, scale[1]))})
+    smallest = scale[0] + schedules.cosine_to_zero(1.0 - scale[0], iteration, settings.iterations)
+    return settings.views.model_copy(update={"crop_scale": (min(smallest, 1.0), max(smallest, scale[1]))})
 
 
 def pool_size(config: Config) -> int:
-    """How many real images of a class crops are selected from: at least as many as there are tiles of it."""
+    """Return how many real images of a class crops are selected from: at least the number of its tiles."""
     return max(config.recover.select.pool, config.ipc * config.recover.select.factor**2)
 
 
 def require_enough(config: Config, train: ImageSet) -> None:
-    """Raise UserError("data") naming a class that has too few real images for the set or its control."""
+    """Raise UserError("data") naming a class with too few real images for the set or its control."""
     initial_indices(config, train)
     settings = config.recover.select
     needed = config.ipc * settings.factor**2

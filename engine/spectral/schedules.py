@@ -11,7 +11,7 @@ from engine.config import BetaSchedule, Optimiser, Recover
 
 
 def beta_at(schedule: BetaSchedule, beta: float, step: int, steps: int) -> float:
-    """β_b for 0-based step of `steps`; a step is an IPC round or a batch (`schedule.per`).
+    """Return β_b at a 0-based step of `steps`; a step is an IPC round or a batch (`schedule.per`).
 
     cosine: β·(1 + cos(π·t/steps))/2 with t = step + origin (Eq. 19); linear: β·(1 − t/steps);
     constant: β. Never below `schedule.beta_min`.
@@ -26,36 +26,40 @@ def beta_at(schedule: BetaSchedule, beta: float, step: int, steps: int) -> float
     return max(beta * factor, schedule.beta_min)
 
 
-def chunks(classes: int, classes_per_batch: int) -> int:
-    """Batches of a round: each takes one image of at most so many classes."""
+def batches_per_round(classes: int, classes_per_batch: int) -> int:
+    """Return the number of batches of a round, which has one image of each class."""
     return -(-classes // classes_per_batch)
 
 
 def batch_count(recover: Recover, ipc: int, classes: int) -> int:
-    """In how many batches images of so many classes are optimised."""
+    """Return the number of recovery batches for `ipc` images of each class."""
     if recover.group == "class":
-        return chunks(classes * ipc, recover.classes_per_batch)
-    return ipc * chunks(classes, recover.classes_per_batch)
+        return batches_per_round(classes * ipc, recover.classes_per_batch)
+    return ipc * batches_per_round(classes, recover.classes_per_batch)
 
 
 def betas_of_batches(schedule: BetaSchedule, beta: float, ipc: int, batches: int) -> list[float]:
-    """β_b of every recovery batch, in order; `batches` is a multiple of `ipc` where rounds share β."""
+    """Return β_b of every recovery batch, in order.
+
+    `batches` must be a multiple of `ipc` where the batches of a round share β.
+    """
     if schedule.per == "batch":
         return [beta_at(schedule, beta, b, batches) for b in range(batches)]
     assert batches % ipc == 0
-    of_a_round = batches // ipc
-    return [beta_at(schedule, beta, b // of_a_round, ipc) for b in range(batches)]
+    round_size = batches // ipc
+    return [beta_at(schedule, beta, b // round_size, ipc) for b in range(batches)]
 
 
 def cosine_to_zero(start: float, step: int, steps: int) -> float:
-    """start·(1 + cos(π·step/steps))/2: recovery's learning rate (Table 9)."""
+    """Return start·(1 + cos(π·step/steps))/2, the learning rate of recovery (Table 9)."""
     return start * (1.0 + math.cos(math.pi * step / steps)) / 2.0
 
 
 def learning_rate(optimiser: Optimiser, epoch: int, epochs: int) -> float:
-    """Learning rate of a 0-based epoch (Tables 8 and 10).
+    """Return the learning rate of a 0-based epoch (Tables 8 and 10).
 
-    cosine ends at 0; half-cosine, ½(1 + cos(π·t/2E)), ends at lr/2; step divides by ten.
+    cosine ends at 0; half-cosine, ½(1 + cos(π·t/2E)), ends at lr/2; step divides lr by ten every
+    `step_epochs` epochs.
     """
     if optimiser.schedule == "cosine":
         return cosine_to_zero(optimiser.lr, epoch, epochs)

@@ -19,19 +19,19 @@ from engine.device import autocast
 from engine.errors import UserError
 from engine.spectral.moments import Moments
 
-PATCHES = "/patches"  #: behind a conv's name: the tap of its input's patches
-KINDS = ("batchnorm", "conv", "patches")  #: of the taps of `bn-conv`
+PATCHES = "/patches"  #: suffix of a conv's name that names the tap of its input's patches
+KINDS = ("batchnorm", "conv", "patches")  #: kinds of the taps of `bn-conv`
 
 
 class Tapped:
-    """A frozen backbone that returns its taps' features beside its logits.
+    """A frozen backbone that returns the features of its taps along with its logits.
 
-    The network is a private copy in evaluation mode: no weight gradients, channels-last, and with
-    BatchNorm folded into the convolutions where no tap stands between the two. A precision
-    of bfloat16 is that of convolutions and linear layers, and so of the features, but for the pixels.
-    patch: with the taps `bn-conv`, every conv's input has a second tap, whose features are its patches of
-    that side. columns: under which names values are told: the taps', or with `bn-conv` their `KINDS`, which
-    all networks share. column_L: which of them each tap belongs to.
+    The network is a private copy in evaluation mode: no weight gradients, channels-last, and BatchNorm is
+    folded into the convolutions where no tap lies between the two. precision: bfloat16 applies to
+    convolutions and linear layers, and therefore to the features, except the pixels. patch: with the taps
+    `bn-conv`, every conv's input has a second tap, whose features are its patches of that side; 0: none.
+    columns: the names under which values are reported: the taps' names, or with `bn-conv` their `KINDS`,
+    which all networks share. column_L: the index in `columns` of each tap.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Tapped:
         else:
             network = copy.deepcopy(model).eval().requires_grad_(False)
         if device.type == "cpu":
-            _ease_first_conv(network)
+            _speed_up_first_conv(network)
         self.network = backbones.place_on(network, device)
         for module in self.network.modules() if precision == "bfloat16" else ():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -57,20 +57,20 @@ class Tapped:
         self._features: dict[str, Tensor] = {}
         layers = tap_names(model, taps)
         for name in layers:
-            self._listen(name, network.get_submodule(name))
+            self._register_hook(name, network.get_submodule(name))
         self.names = self.columns = layers
         self.column_L = list(range(len(layers)))
         if taps == "bn-conv":
             norms = set(backbones.batchnorm_names(model))
-            self.names = [each for name in layers for each in self._both(name, name in norms)]
+            self.names = []
+            for name in layers:
+                self.names += [name, name + PATCHES] if patch and name not in norms else [name]
             self.columns = list(KINDS if patch else KINDS[:2])
-            self.column_L = [tap_kind(name, norms) for name in self.names]
-        self._on_device_L = torch.tensor(self.column_L, device=device)  # once: a copy waits for the device
+            self.column_L = [classify_tap(name, norms) for name in self.names]
+        # Copied once: a copy synchronises with the device.
+        self._device_column_L = torch.tensor(self.column_L, device=device)
 
-    def _both(self, name: str, norm: bool) -> list[str]:
-        return [name] if norm or not self.patch else [name, name + PATCHES]
-
-    def _listen(self, name: str, module: nn.Module) -> None:
+    def _register_hook(self, name: str, module: nn.Module) -> None:
         def on_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             self._features[name] = inputs[0]
 
@@ -83,7 +83,7 @@ class Tapped:
             module.register_forward_pre_hook(on_input)
 
     def __call__(self, x_MCHW: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Features of each tap (M, D, H, W), in forward order, and logits (M, K)."""
+        """Return the features of each tap (M, D, H, W), in forward order, and the logits (M, K)."""
         self._features.clear()
         with self.autocast():
             logits_MK: Tensor = self.network(x_MCHW.contiguous(memory_format=torch.channels_last))
@@ -97,12 +97,12 @@ class Tapped:
         return features, logits_MK
 
     def metrics_row(self, ce: Tensor, values_TL: Tensor, sums: Tensor) -> Tensor:
-        """A step's cross-entropy, its terms, and sums (of the images, then S of every tap), in a row.
+        """Return one step's cross-entropy, terms, and sums (of the images, then S of every tap) as a vector.
 
-        What belongs to one of `columns` is added up.
+        Values of taps that share one of `columns` are added.
         """
         if self.columns is not self.names:
-            column_L, size = self._on_device_L, len(self.columns)
+            column_L, size = self._device_column_L, len(self.columns)
             sums_LS = sums[1:].reshape(len(column_L), -1)
             values_TL = values_TL.new_zeros(len(values_TL), size).index_add(1, column_L, values_TL)
             added = sums.new_zeros(size, sums_LS.shape[1]).index_add(0, column_L, sums_LS)
@@ -110,13 +110,13 @@ class Tapped:
         return torch.cat([ce.reshape(1), values_TL.flatten(), sums])
 
 
-def tap_kind(name: str, norms: set[str]) -> int:
-    """Which of `KINDS` a tap of `bn-conv` is; norms: the names of the BatchNorms."""
+def classify_tap(name: str, norms: set[str]) -> int:
+    """Return the index in `KINDS` of a tap of `bn-conv`. norms: the names of the BatchNorms."""
     return 2 if name.endswith(PATCHES) else 0 if name in norms else 1
 
 
 def extract_patches(x_MDHW: Tensor, side: int) -> Tensor:
-    """Feature maps as patches, shape (M, P, D, side²): where a patch lies is the feature of its own.
+    """Split feature maps into patches, shape (M, P, D, side²); P takes the place of the features.
 
     A map is first resized, bilinearly, to the next multiple of `side` (G-VBSM).
     """
@@ -129,9 +129,9 @@ def extract_patches(x_MDHW: Tensor, side: int) -> Tensor:
 
 
 class _PixelConv(nn.Module):
-    """A frozen conv whose gradient for its input is one product, spread over overlapping patches.
+    """A frozen conv that computes the gradient of its input as one matrix product followed by a fold.
 
-    For images: the CPU's own kernel computes three channels as slowly as sixteen.
+    Meant for images on the CPU, where PyTorch's kernel is as slow for three channels as for sixteen.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -139,8 +139,8 @@ class _PixelConv(nn.Module):
         self.conv = conv
 
     def forward(self, x_MCHW: Tensor) -> Tensor:
-        found: Tensor = _PixelGradient.apply(x_MCHW, self.conv)
-        return found
+        output: Tensor = _PixelGradient.apply(x_MCHW, self.conv)
+        return output
 
 
 class _PixelGradient(torch.autograd.Function):
@@ -156,8 +156,8 @@ class _PixelGradient(torch.autograd.Function):
         return F.fold(patches, ctx.size, conv.kernel_size, conv.dilation, conv.padding, conv.stride), None
 
 
-def _ease_first_conv(network: nn.Module) -> None:
-    """Replace a first conv that sees small patches of few channels, in place, by a `_PixelConv`."""
+def _speed_up_first_conv(network: nn.Module) -> None:
+    """Replace the first conv by a `_PixelConv`, in place, if its kernel and input channels are small."""
     name = backbones.conv_names(network)[0]
     conv = network.get_submodule(name)
     assert isinstance(conv, nn.Conv2d)
@@ -167,29 +167,29 @@ def _ease_first_conv(network: nn.Module) -> None:
 
 
 def tap_names(model: nn.Module, taps: TapName) -> list[str]:
-    """The tap modules in forward order; shortcut convolutions are not taps.
+    """Return the names of the tap modules in forward order; shortcut convolutions are not taps.
 
-    Raises UserError("config") where the network has none.
+    Raises UserError("config") where the network has no such module.
     """
     if taps == "bn-conv":
         return backbones.layer_names(model)
-    found = backbones.batchnorm_names(model) if taps == "batchnorm" else backbones.conv_names(model)
-    if not found:
+    names = backbones.batchnorm_names(model) if taps == "batchnorm" else backbones.conv_names(model)
+    if not names:
         raise UserError(
             "config",
-            f"objective.taps = {taps}, but the backbone has no BatchNorm layer to read",
-            "set objective.taps=conv-input, or a backbone with BatchNorm (backbone.norm=batch)",
+            f"objective.taps = {taps}, but the backbone has no BatchNorm layer",
+            "set objective.taps=conv-input, or use a backbone with BatchNorm (backbone.norm=batch)",
         )
-    return found
+    return names
 
 
-def running_moments(model: nn.Module) -> list[Moments]:
-    """Real side of the BatchNorm taps: the running mean and variance (SRe²L, Eq. 4)."""
-    found = []
+def read_running_moments(model: nn.Module) -> list[Moments]:
+    """Return the real side of the BatchNorm taps: the running mean and variance (SRe²L, Eq. 4)."""
+    taps = []
     for name in backbones.batchnorm_names(model):
         module = model.get_submodule(name)
         assert isinstance(module, nn.BatchNorm2d)
         assert module.running_mean is not None
         assert module.running_var is not None
-        found.append(Moments(name, module.running_mean.detach(), module.running_var.detach()))
-    return found
+        taps.append(Moments(name, module.running_mean.detach(), module.running_var.detach()))
+    return taps

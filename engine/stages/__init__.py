@@ -1,4 +1,4 @@
-"""The five stages as generators that yield events and return their artefact, and what they share.
+"""The five stages, as generators that yield events and return an artefact, and the code they share.
 
-Not here: who drives them, records them and stops them (`runs`).
+Not here: running, recording and stopping them (`runs`).
 """

@@ -1,7 +1,7 @@
 """FKD relabelling: the teacher's logits for replayable views of the distilled images.
 
-Views are a function of (seed, epoch) and of the image's number, so labels do not depend on the order
-in which they are made; nor, unless CutMix is a batch's own, on the size of the students' batches.
+Views are a function of the seed, the epoch and the index of the image, so labels do not depend on the order
+in which they are computed; nor on the students' batch size, unless one CutMix box is drawn per batch.
 Legend: E stored epochs, N images, M images in a batch, C channels, H, W, K classes.
 Source: FKD (Shen and Xing 2022) as used by SRe²L; pruned stores as in LPLD.
 """
@@ -34,7 +34,7 @@ RELABEL_BATCH = 256
 class FkdViews:
     """The augmented images of every epoch: crop, flip and CutMix, replayable.
 
-    stream: number of an independent sequence of draws (0 is the stored one).
+    stream: index of an independent sequence of random draws; stored labels use 0.
     """
 
     def __init__(self, config: Config, images: ImageSet, device: torch.device, stream: int = 0) -> None:
@@ -45,23 +45,23 @@ class FkdViews:
         self._epoch = -1
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """The numbers of the images of each of a student's batches, shuffled."""
+        """Return the image indices of each of a student's batches, shuffled."""
         order_N = generator(self.config.seed, "order", self.stream, epoch).permutation(len(self.images))
         return split_batches(order_N, self.config.validate_.batch)
 
     def batch(self, epoch: int, indices_M: np.ndarray) -> Tensor:
-        """Views (M, C, H, W) of the images with these numbers, normalised, channels-last."""
+        """Return views (M, C, H, W) of the images with these indices, normalised, channels-last."""
         if epoch != self._epoch:
             self._views, self._mix = self.drawn(epoch)
             self._epoch = epoch
-        x_MCHW = self._view(indices_M)
+        x_MCHW = self._load_views(indices_M)
         if self._mix is not None:
             mix = self._mix.take(indices_M)
-            x_MCHW = augmentation.cutmix(mix, x_MCHW, self._view(mix.partner_M))
+            x_MCHW = augmentation.cutmix(mix, x_MCHW, self._load_views(mix.partner_M))
         return x_MCHW.contiguous(memory_format=torch.channels_last)
 
     def drawn(self, epoch: int) -> tuple[augmentation.Draw, augmentation.MixDraw | None]:
-        """The crops and flips of all images in an epoch, and what is pasted into them, if anything."""
+        """Draw the crops and flips of all images in an epoch, and their CutMix boxes if there are any."""
         settings, size = self.config.validate_, self.images.size
         rng = generator(self.config.seed, "fkd", self.stream, epoch)
         views = augmentation.draw(settings.views, size, len(self.images), rng)
@@ -70,16 +70,16 @@ class FkdViews:
         shared = settings.cutmix == "batch"
         return views, augmentation.draw_cutmix(size, self.batches(epoch), rng, shared=shared)
 
-    def _view(self, indices_M: np.ndarray) -> Tensor:
+    def _load_views(self, indices_M: np.ndarray) -> Tensor:
         return self.images.batch(indices_M, self.device, self._views.take(indices_M))
 
 
 @dataclass(frozen=True)
 class StoredLabels:
-    """Logits for so many epochs of views, read one epoch at a time; later epochs reuse them in turn.
+    """Stored logits for `epochs` epochs of views, read one epoch at a time; later epochs reuse them in turn.
 
-    read: the float16 logits (N, K) of a stored epoch, counted from 0. views: of a set of images on a device,
-    the views that they are of; None: those that are drawn here.
+    read: returns the float16 logits (N, K) of a stored epoch, counted from 0. views: returns the views of a
+    set of images, on a device, that the logits belong to; None: `FkdViews` of stream 0.
     """
 
     epochs: int
@@ -87,11 +87,11 @@ class StoredLabels:
     views: Callable[[ImageSet, torch.device], FkdViews] | None = None
 
     def epoch(self, epoch: int) -> int:
-        """The stored epoch that a student's 0-based epoch replays."""
+        """Return the stored epoch that a student's 0-based epoch replays."""
         return epoch % self.epochs
 
     def logits(self, epoch: int) -> Tensor:
-        """The logits (N, K) of the stored epoch with this number."""
+        """Return the logits (N, K) of a stored epoch, counted from 0."""
         return torch.from_numpy(np.require(self.read(epoch), requirements="W"))
 
 
@@ -107,34 +107,34 @@ def relabel(
 ) -> Generator[Event, None, None]:
     """Label every view of `relabel.stored_epochs` epochs (all of them if None) once.
 
-    keep: is given each epoch's number from 0 and its float16 logits (N, K) on the CPU. source: whose
-    images they are. first: the first epoch that is not kept already; an epoch that was cut is done again.
-    views: others than those that are drawn here.
+    keep: called with each epoch's number from 0 and its float16 logits (N, K) on the CPU. source: the name
+    of the set of images. first: the first epoch that is not stored yet; an interrupted epoch is relabelled.
+    views: overrides `FkdViews` of stream 0.
     Raises UserError("numeric") naming an image whose logits are not finite.
     """
     epochs = config.relabel.stored_epochs or config.validate_.epochs
-    label = Labeller(teacher, device, config.validate_.precision)
+    labeller = Labeller(teacher, device, config.validate_.precision)
     views = views or FkdViews(config, images, device)
-    pace, since = IntervalTimer(config.checkpoint_seconds), time.monotonic()
+    timer, started = IntervalTimer(config.checkpoint_seconds), time.monotonic()
     for epoch in range(first, epochs):
         logits_NK = torch.empty((len(images), len(images.classes)), dtype=torch.float16)
         for start in range(0, len(images), RELABEL_BATCH):
             indices = np.arange(start, min(start + RELABEL_BATCH, len(images)))
             what = f"relabelling images {start + 1} to {indices[-1] + 1} of the {source} set"
             with explain_out_of_memory(device, what, "set validate.precision=bfloat16"):
-                logits_NK[start : start + len(indices)] = label(views.batch(epoch, indices)).half().cpu()
-            if indices[-1] + 1 < len(images) and pace.due():
+                logits_NK[start : start + len(indices)] = labeller(views.batch(epoch, indices)).half().cpu()
+            if indices[-1] + 1 < len(images) and timer.due():
                 yield Checkpoint("relabel", partial(state_after, source, epoch))
         _require_finite(logits_NK, source, epoch)
         keep(epoch, logits_NK)
         done = epoch + 1
-        yield StageProgress("relabel", done, (done - first) / max(time.monotonic() - since, 1e-9))
-        if pace.due():
+        yield StageProgress("relabel", done, (done - first) / max(time.monotonic() - started, 1e-9))
+        if timer.due():
             yield Checkpoint("relabel", partial(state_after, source, done))
 
 
 def state_after(source: str, epochs: int) -> StageState:
-    """Where relabelling stands when so many epochs of a source are kept."""
+    """Return the state of relabelling after `epochs` epochs of a source are stored."""
     return StageState(metadata={"source": source, "epochs": epochs})
 
 
@@ -144,6 +144,6 @@ def _require_finite(logits_NK: Tensor, source: str, epoch: int) -> None:
         image = int(bad_N.nonzero()[0])
         raise UserError(
             "numeric",
-            f"the teacher's logits for {source} image {image} in epoch {epoch + 1} do not fit float16",
+            f"the teacher's logits for {source} image {image} in epoch {epoch + 1} are not finite in float16",
             "use another teacher, or set relabel.mode=online",
         )

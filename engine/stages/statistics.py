@@ -1,6 +1,6 @@
 """The real side: moments of every tap over the training set in one pass (Eq. 17, Algorithm 1 lines 1–4).
 
-No gradient, no augmentation, evaluation mode, full float32. Legend: M images, K classes.
+No gradient, no augmentation, evaluation mode, full float32 precision. Legend: M images, K classes.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from engine.device import explain_out_of_memory, upload
 from engine.events import Event, StageProgress
 from engine.rng import generator
 from engine.spectral.moments import Accumulator, Moments, require_finite
-from engine.spectral.taps import Tapped, running_moments
+from engine.spectral.taps import Tapped, read_running_moments
 
-HINT = "use another teacher: this one's features overflow, or are no numbers"
+HINT = "use another teacher: the features of this one overflow or are NaN"
 
 
 def measure(
     config: Config, model: nn.Module, images: ImageSet, device: torch.device, saved: StageState | None = None
 ) -> Generator[Event, None, list[Moments]]:
-    """Moments of each tap in forward order, float64 on the CPU.
+    """Return the moments of each tap in forward order, in float64 on the CPU.
 
-    BatchNorm taps need no pass: their real side is the running mean and variance. So it is among the taps
-    `bn-conv`, of which only means and variances are kept.
-    Raises UserError("numeric") naming a layer whose moments are not finite.
+    BatchNorm taps need no pass over the images: their real side is the running mean and variance. The same
+    holds for the BatchNorm layers among the taps `bn-conv`, which need only means and variances.
+    saved: resume from this state. Raises UserError("numeric") naming a layer whose moments are not finite.
     """
     known: dict[str, Moments] = {}
     if config.objective.taps in ("batchnorm", "bn-conv"):
-        running = [moments.to(torch.device("cpu"), torch.float64) for moments in running_moments(model)]
+        running = [moments.to(torch.device("cpu"), torch.float64) for moments in read_running_moments(model)]
         require_finite(running, "the running statistics", HINT)
         if config.objective.taps == "batchnorm":
             return running
-        known = {own.name: own for own in running}
+        known = {tap.name: tap for tap in running}
     network = Tapped(model, config.objective.taps, device, patch=config.objective.patch)
-    found, _ = yield from measure_set(config, network, images, device, saved, frozenset(known))
-    known |= {own.name: own for own in found}
+    measured, _ = yield from measure_set(config, network, images, device, saved, frozenset(known))
+    known |= {tap.name: tap for tap in measured}
     return [known[name] for name in network.names]
 
 
@@ -62,22 +62,22 @@ def measure_set(
     saved: StageState | None = None,
     known: frozenset[str] = frozenset(),
 ) -> Generator[Event, None, tuple[list[Moments], float]]:
-    """Moments of each tap over any set of images, and the mean cross-entropy of its labels.
+    """Return the moments of each tap over any set of images, and the mean cross-entropy of its labels.
 
-    Where the taps tell no Ψ, only means and variances. known: names of taps that are left out.
-    saved: goes on from where another call offered a save point. Raises UserError("numeric") naming a layer.
+    Only means and variances where the objective does not need Ψ. saved: resume from this state. known: names
+    of taps to skip. Raises UserError("numeric") naming a layer whose moments are not finite.
     """
-    estimator, order_N = config.statistics.estimator, _order(config, len(images))
+    estimator, order_N = config.statistics.estimator, _draw_order(config, len(images))
     classes, covariance = len(images.classes), config.objective.has_covariance
-    new = [name for name in network.names if name not in known]
-    accumulators = {name: Accumulator(name, classes, estimator, covariance=covariance) for name in new}
+    names = [name for name in network.names if name not in known]
+    accumulators = {name: Accumulator(name, classes, estimator, covariance=covariance) for name in names}
     ordered = list(accumulators.values())
     ce, first = torch.zeros((), device=device), 0
     if saved is not None:
         ce, first = clone_to(saved.tensors["ce"], device), int(saved.metadata["done"])
-        _go_on(ordered, saved, device)
-    pace = IntervalTimer(config.checkpoint_seconds)
-    since, size = time.monotonic(), config.statistics.batch
+        _restore_accumulators(ordered, saved, device)
+    timer = IntervalTimer(config.checkpoint_seconds)
+    started, size = time.monotonic(), config.statistics.batch
     for start in range(first, len(images), size):
         indices = order_N[start : start + size]
         what = f"measuring the statistics of images {start + 1} to {start + len(indices)}"
@@ -89,34 +89,36 @@ def measure_set(
                 if name in accumulators:
                     accumulators[name].update(x_MDHW, labels_M)
         done = start + len(indices)
-        yield StageProgress("statistics", done, (done - first) / max(time.monotonic() - since, 1e-9))
-        if pace.due():
-            yield Checkpoint("statistics", partial(_state, ordered, ce, done))
-    found = [each.result().to(torch.device("cpu"), torch.float64) for each in ordered]
-    require_finite(found, f"the statistics over {len(images)} images", HINT)
-    return found, float(ce) / max(len(images), 1)
+        yield StageProgress("statistics", done, (done - first) / max(time.monotonic() - started, 1e-9))
+        if timer.due():
+            yield Checkpoint("statistics", partial(_capture, ordered, ce, done))
+    moments = [accumulator.result().to(torch.device("cpu"), torch.float64) for accumulator in ordered]
+    require_finite(moments, f"the statistics over {len(images)} images", HINT)
+    return moments, float(ce) / max(len(images), 1)
 
 
-def _order(config: Config, images: int) -> Tensor:
-    """The order in which images are taken in, shape (images,)."""
+def _draw_order(config: Config, images: int) -> Tensor:
+    """Return the order in which images are measured, shape (images,)."""
     seed = config.statistics.order_seed(config.seed)
     if seed is None:
         return torch.arange(images)
     return torch.from_numpy(generator(seed, "statistics").permutation(images))
 
 
-def _state(accumulators: list[Accumulator], ce: Tensor, done: int) -> StageState:
-    require_finite([each.result() for each in accumulators], f"the statistics over {done} images", HINT)
-    arrays = {"ce": ce}
-    for tap, each in enumerate(accumulators):
-        arrays |= add_prefix(str(tap), each.state_dict())
-    weights = [each.weight for each in accumulators]
-    return StageState(to_cpu(arrays), {"done": done, "weights": weights})
+def _capture(accumulators: list[Accumulator], ce: Tensor, done: int) -> StageState:
+    """Return the state after `done` images. Raises UserError("numeric") naming a layer as `measure` does."""
+    moments = [accumulator.result() for accumulator in accumulators]
+    require_finite(moments, f"the statistics over {done} images", HINT)
+    tensors = {"ce": ce}
+    for tap, accumulator in enumerate(accumulators):
+        tensors |= add_prefix(str(tap), accumulator.state_dict())
+    weights = [accumulator.weight for accumulator in accumulators]
+    return StageState(to_cpu(tensors), {"done": done, "weights": weights})
 
 
-def _go_on(accumulators: list[Accumulator], saved: StageState, device: torch.device) -> None:
-    for tap, (each, weight) in enumerate(zip(accumulators, saved.metadata["weights"], strict=True)):
-        sums = {
+def _restore_accumulators(accumulators: list[Accumulator], saved: StageState, device: torch.device) -> None:
+    for tap, (accumulator, weight) in enumerate(zip(accumulators, saved.metadata["weights"], strict=True)):
+        tensors = {
             name: clone_to(value, device) for name, value in strip_prefix(str(tap), saved.tensors).items()
         }
-        each.load_state_dict(sums, float(weight), int(saved.metadata["done"]))
+        accumulator.load_state_dict(tensors, float(weight), int(saved.metadata["done"]))

@@ -1,4 +1,4 @@
-"""What training a teacher and training a student share: optimisers, batches, epochs reported in chunks.
+"""Training code shared by teachers and students: optimisers, batches, and epochs reported in chunks.
 
 Legend: M images in a batch, N images in a set, K classes.
 """
@@ -31,14 +31,14 @@ from engine.events import EpochFinished, Event, Stage
 from engine.rng import torch_seeded
 from engine.spectral.schedules import learning_rate
 
-CHUNK_SECONDS = 1.0  # how long losses may stay on the device before a person sees them
+CHUNK_SECONDS = 1.0  # how long losses may stay on the device before they are reported
 EVALUATION_BATCH = 250
 
 
 class Trainer:
-    """An optimiser over a network's weights (Tables 8, 10), and where its training stands.
+    """An optimiser over a network's weights (Tables 8, 10), and the progress of its training.
 
-    precision: of forward and backward passes. epoch, batch: those that come next, from 0. total: the loss of
+    precision: of forward and backward passes. epoch, batch: the next ones, counted from 0. total: the loss of
     the epoch so far, summed over images; on the device.
     """
 
@@ -67,19 +67,20 @@ class Trainer:
     def steps(
         self,
         batches: Sequence[np.ndarray],
-        loss_of: Callable[[np.ndarray], Tensor],
+        compute_loss: Callable[[np.ndarray], Tensor],
         seed: int,
         *key: int | str,
     ) -> Iterator[None]:
-        """Make what is left of an epoch, halting after each batch but the last.
+        """Train on the remaining batches of the epoch, yielding after each batch except the last.
 
-        loss_of: the mean loss of the images with these numbers. seed, key: of what libraries draw (dropout).
+        compute_loss: returns the mean loss of the images with these indices. seed, key: seed the random
+        numbers that libraries draw (dropout).
         """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.settings, self.epoch, self.epochs)
         for indices in batches[self.batch :]:
             with torch_seeded(seed, *key, self.epoch, self.batch), conv_precision(self.precision):
-                loss = loss_of(indices)
+                loss = compute_loss(indices)
                 self.optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.optimiser.step()
@@ -89,13 +90,13 @@ class Trainer:
                 yield
 
     def end_epoch(self, images: int) -> Tensor:
-        """The mean loss of the epoch's images, on the device; the next epoch begins."""
+        """Start the next epoch, and return the mean loss over the finished epoch's images, on the device."""
         loss = self.total / images
         self.epoch, self.batch, self.total = self.epoch + 1, 0, torch.zeros_like(self.total)
         return loss
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors to save; `epoch` and `batch` are the rest of the state."""
+        """Return the tensors to save; the rest of the state is `epoch` and `batch`."""
         optimiser = add_prefix("optimiser", optimiser_tensors(self.optimiser))
         return {"total": self.total, **add_prefix("model", self.model.state_dict()), **optimiser}
 
@@ -108,7 +109,7 @@ class Trainer:
 
 
 def split_batches(order_N: np.ndarray, size: int) -> list[np.ndarray]:
-    """Consecutive parts of `size`; a last part of one image joins its neighbour (BatchNorm needs two)."""
+    """Split into consecutive parts of `size`; a last part of one image is merged (BatchNorm needs two)."""
     parts = [order_N[start : start + size] for start in range(0, len(order_N), size)]
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [np.concatenate(parts[-2:])]
@@ -116,7 +117,7 @@ def split_batches(order_N: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 class EpochLog:
-    """Losses wait on the device and become events about once a second, or with a measured accuracy."""
+    """Buffers losses on the device and reports them about once a second, or with a measured accuracy."""
 
     def __init__(self, stage: Stage, architecture: str, source: str, seed: int, epochs: int) -> None:
         self.stage: Stage = stage
@@ -125,39 +126,39 @@ class EpochLog:
         self.seed = seed
         self.epochs = epochs
         self.hint = f"lower {stage}.optimiser.lr"
-        self._waiting: list[tuple[int, Tensor, float | None]] = []
+        self._pending: list[tuple[int, Tensor, float | None]] = []
         self._since = time.monotonic()
 
     def add(self, epoch: int, loss: Tensor, accuracy: float | None = None) -> Iterator[EpochFinished]:
-        """Take in a 0-based epoch; yields the events that are due.
+        """Add a 0-based epoch, and yield the events that are due.
 
         Raises UserError("numeric") naming the first epoch whose loss is not finite.
         """
-        self._waiting.append((epoch, loss.detach(), accuracy))
+        self._pending.append((epoch, loss.detach(), accuracy))
         due = time.monotonic() - self._since >= CHUNK_SECONDS
         if due or accuracy is not None or epoch == self.epochs - 1:
             yield from self._flush()
 
-    def save_point(self, capture: Callable[[], StageState]) -> Iterator[Event]:
-        """A save point, behind all events that wait. Raises as `add` does."""
-        if self._waiting:
+    def checkpoint(self, capture: Callable[[], StageState]) -> Iterator[Event]:
+        """Yield all pending events, then a checkpoint. Raises UserError as `add` does."""
+        if self._pending:
             yield from self._flush()
         yield Checkpoint(self.stage, capture)
 
-    def where(self, trainer: Trainer) -> str:
-        """Whose training it is and how far it is, in words."""
+    def describe_position(self, trainer: Trainer) -> str:
+        """Return the network and its progress, as a phrase for error messages."""
         position = f"epoch {trainer.epoch + 1}, after {trainer.batch} batches"
         return f"{self.architecture} ({self.source}, seed {self.seed}) in {position} of {self.stage}"
 
     def require_finite(self, model: nn.Module) -> None:
-        """Raise UserError("numeric") naming a weight that is not finite at the end of all epochs."""
+        """Raise UserError("numeric") naming a weight that is not finite at the end of training."""
         where = f"{self.architecture} ({self.source}, seed {self.seed}) at the end of {self.stage}"
         require_finite(model.state_dict(), where, self.hint)
 
     def _flush(self) -> Iterator[EpochFinished]:
-        losses = torch.stack([loss for _, loss, _ in self._waiting]).tolist()
+        losses = torch.stack([loss for _, loss, _ in self._pending]).tolist()
         rate = len(losses) / max(time.monotonic() - self._since, 1e-9)
-        for (number, _, measured), value in zip(self._waiting, losses, strict=True):
+        for (number, _, measured), value in zip(self._pending, losses, strict=True):
             if not np.isfinite(value):
                 raise UserError(
                     "numeric",
@@ -176,12 +177,12 @@ class EpochLog:
                 measured,
                 rate,
             )
-        self._waiting, self._since = [], time.monotonic()
+        self._pending, self._since = [], time.monotonic()
 
 
 @torch.no_grad()
 def evaluate_accuracy(model: nn.Module, images: ImageSet, device: torch.device) -> float:
-    """Top-1 accuracy in percent, of a copy in evaluation mode."""
+    """Return the top-1 accuracy in percent; `model` itself is not modified."""
     network = backbones.place_on(backbones.fold_batchnorm(model), device)
     what, hint = f"measuring accuracy in batches of {EVALUATION_BATCH}", "use a device with more memory"
     correct = torch.zeros((), dtype=torch.int64, device=device)

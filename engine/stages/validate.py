@@ -1,4 +1,4 @@
-"""Validation: train students from scratch on a distilled set and on its control, and measure them (FKD).
+"""Validation: train students from scratch on a distilled set and on its control, and test them (FKD).
 
 Legend: M images in a batch, N images in a set, K classes. Source: UniDD Table 10, SRe²L.
 """
@@ -31,10 +31,10 @@ Source = Literal["distilled", "random"]
 
 @dataclass(frozen=True)
 class StudentResult:
-    """One student.
+    """The accuracy of one student.
 
-    last: accuracy (%) after the last epoch. best: of all measured, which peeks at the test set.
-    curve: (epoch, accuracy) wherever it was measured; epochs count from 1. weights: SHA-256 of the final
+    last: accuracy (%) after the last epoch. best: the highest accuracy measured, which is selected on the
+    test set. curve: (epoch, accuracy) of each measurement; epochs count from 1. weights: SHA-256 of the final
     network, the averaged one where weights are averaged.
     """
 
@@ -56,45 +56,43 @@ def validate(
     labels: Mapping[Source, StoredLabels] | None = None,
     saved: StageState | None = None,
 ) -> Generator[Event, None, list[StudentResult]]:
-    """Train every student of every seed on every source; labels come online unless given.
+    """Train every student of every seed on every source.
 
-    saved: goes on from where another call offered a save point. Raises UserError("numeric") naming the
-    student and the epoch whose loss is not finite.
+    labels: stored labels; None: the teacher labels every batch. saved: resume from this state. Raises
+    UserError("numeric") naming the student and the epoch whose loss is not finite.
     """
-    label = Labeller(teacher, device, config.validate_.precision)
+    labeller = Labeller(teacher, device, config.validate_.precision)
     students = [
         (architecture, seed, source)
         for architecture in config.validate_.students or (config.backbone.name,)
         for seed in range(config.validate_.seeds)
         for source in sources
     ]
-    results = [] if saved is None else [_result(fields) for fields in saved.metadata["finished"]]
+    results = [  # from JSON, where tuples became lists
+        StudentResult(**{**fields, "curve": _parse_curve(fields["curve"])})
+        for fields in ([] if saved is None else saved.metadata["finished"])
+    ]
     for architecture, seed, source in students[len(results) :]:
         student = Student(config, architecture, seed, source, sources[source], device)
         stored = None if labels is None else labels[source]
-        results.append((yield from student.train(label, stored, test, results, saved)))
+        results.append((yield from student.train(labeller, stored, test, results, saved)))
         saved = None
     return results
 
 
-def _result(fields: Mapping[str, Any]) -> StudentResult:
-    """A student's result out of a state's facts, where tuples are lists."""
-    return StudentResult(**{**fields, "curve": _points(fields["curve"])})
-
-
-def _points(curve: Sequence[Sequence[Any]]) -> list[tuple[int, float]]:
+def _parse_curve(curve: Sequence[Sequence[Any]]) -> list[tuple[int, float]]:
     return [(int(epoch), float(accuracy)) for epoch, accuracy in curve]
 
 
 def is_measured_epoch(settings: Validate, epoch: int) -> bool:
-    """Whether students are measured after this 0-based epoch."""
+    """Return whether students are tested after this 0-based epoch."""
     done = epoch + 1
     due = done >= settings.evaluate_from * settings.epochs
     return done == settings.epochs or (due and done % settings.evaluate_every == 0)
 
 
 def kd_loss(student_MK: Tensor, teacher_MK: Tensor, temperature: float) -> Tensor:
-    """KL(teacher/T ‖ student/T), batch mean, without the T² factor."""
+    """Return KL(teacher/T ‖ student/T), the mean over the batch, without the factor T²."""
     return F.kl_div(
         F.log_softmax(student_MK.float() / temperature, dim=1),
         F.log_softmax(teacher_MK.float() / temperature, dim=1),
@@ -135,87 +133,88 @@ class Student:
 
     def train(
         self,
-        label: Labeller,
+        labeller: Labeller,
         stored: StoredLabels | None,
         test: ImageSet,
         finished: Sequence[StudentResult] = (),
         saved: StageState | None = None,
     ) -> Generator[Event, None, StudentResult]:
-        """All epochs, measuring after some and always after the last; `finished` students are saved too."""
-        epochs, pace = self.settings.epochs, IntervalTimer(self.config.checkpoint_seconds)
+        """Train for all epochs, and test after some of them and always after the last.
+
+        finished: results of earlier students, which checkpoints include. saved: resume from this state.
+        """
+        epochs, timer = self.settings.epochs, IntervalTimer(self.config.checkpoint_seconds)
         trainer = Trainer(self.model, self.settings.optimiser, epochs, self.settings.precision)
         log = EpochLog("validate", self.architecture, self.source, self.seed, epochs)
-        # Stored labels belong to stream 0; online every student draws views of its own.
+        # Stored labels use stream 0; with online labels each seed draws from another stream.
         views = FkdViews(self.config, self.images, self.device, 0 if stored else self.seed + 1)
         if stored is not None and stored.views is not None:
             views = stored.views(self.images, self.device)
-        curve = [] if saved is None else self._go_on(trainer, saved)
+        curve = [] if saved is None else self._restore(trainer, saved)
 
         def capture() -> StageState:
-            place = {"epoch": trainer.epoch, "batch": trainer.batch, "curve": list(curve)}
-            place["finished"] = [asdict(result) for result in finished]
+            position = {"epoch": trainer.epoch, "batch": trainer.batch, "curve": list(curve)}
+            position["finished"] = [asdict(result) for result in finished]
             average = {} if self.average is None else add_prefix("average", self.average.state_dict())
-            return capture_state({**trainer.state_dict(), **average}, log.where(trainer), log.hint, **place)
+            tensors = {**trainer.state_dict(), **average}
+            return capture_state(tensors, log.describe_position(trainer), log.hint, **position)
 
         while trainer.epoch < epochs:
             epoch = trainer.epoch
             what = f"training {self.architecture} with batches of {self.settings.batch}"
             hint = "set validate.precision=bfloat16, or lower validate.batch; both change the result"
             with explain_out_of_memory(self.device, what, hint):
-                for _ in self.epoch(trainer, views, label, stored):
-                    if pace.due():
-                        yield from log.save_point(capture)
+                for _ in self.epoch(trainer, views, labeller, stored):
+                    if timer.due():
+                        yield from log.checkpoint(capture)
             loss = trainer.end_epoch(len(self.images))
             self._update_average(epoch)
-            measured = None
+            accuracy = None
             if is_measured_epoch(self.settings, epoch):
-                measured = evaluate_accuracy(self._final(), test, self.device)
-                curve.append((epoch + 1, measured))
-            yield from log.add(epoch, loss, measured)
-            if pace.due():
-                yield from log.save_point(capture)
-        log.require_finite(self._final())
-        return self._measured(curve)
+                accuracy = evaluate_accuracy(self._final_network(), test, self.device)
+                curve.append((epoch + 1, accuracy))
+            yield from log.add(epoch, loss, accuracy)
+            if timer.due():
+                yield from log.checkpoint(capture)
+        log.require_finite(self._final_network())
+        best = max(accuracy for _, accuracy in curve)
+        weights = backbones.fingerprint(self._final_network())
+        return StudentResult(self.architecture, self.seed, self.source, curve[-1][1], best, curve, weights)
 
     def epoch(
-        self, trainer: Trainer, views: FkdViews, label: Labeller, stored: StoredLabels | None
+        self, trainer: Trainer, views: FkdViews, labeller: Labeller, stored: StoredLabels | None
     ) -> Iterator[None]:
-        """What is left of the trainer's epoch, halting after each batch but the last."""
+        """Train on the remaining batches of the epoch, yielding after each batch except the last."""
         settings, targets_NK = self.settings, None
         self.model.train()
         replayed = trainer.epoch if stored is None else stored.epoch(trainer.epoch)
         if stored is not None:
             targets_NK = upload(stored.logits(replayed), self.device)
 
-        def loss_of(indices: np.ndarray) -> Tensor:
+        def compute_loss(indices: np.ndarray) -> Tensor:
             x_MCHW = views.batch(replayed, indices)
             if targets_NK is None:
-                target_MK = label(x_MCHW)
+                target_MK = labeller(x_MCHW)
             else:
-                where = upload(torch.from_numpy(indices), self.device)
-                target_MK = targets_NK.index_select(0, where)
+                indices_M = upload(torch.from_numpy(indices), self.device)
+                target_MK = targets_NK.index_select(0, indices_M)
             with autocast(self.device, settings.precision):
                 logits_MK = self.model(x_MCHW)
             return kd_loss(logits_MK, target_MK, settings.temperature)
 
         key = ("student", self.architecture, self.seed)
-        return trainer.steps(views.batches(replayed), loss_of, self.config.seed, *key)
+        return trainer.steps(views.batches(replayed), compute_loss, self.config.seed, *key)
 
-    def _final(self) -> nn.Module:
+    def _final_network(self) -> nn.Module:
         return self.model if self.average is None else self.average.module
 
-    def _measured(self, curve: list[tuple[int, float]]) -> StudentResult:
-        best = max(value for _, value in curve)
-        weights = backbones.fingerprint(self._final())
-        return StudentResult(self.architecture, self.seed, self.source, curve[-1][1], best, curve, weights)
-
-    def _go_on(self, trainer: Trainer, saved: StageState) -> list[tuple[int, float]]:
+    def _restore(self, trainer: Trainer, saved: StageState) -> list[tuple[int, float]]:
         trainer.load_state_dict(saved)
         average = strip_prefix("average", saved.tensors)
         if average:
             self.average = AveragedModel(self.model, use_buffers=True)
             self.average.load_state_dict(average)
-        return _points(saved.metadata["curve"])
+        return _parse_curve(saved.metadata["curve"])
 
     def _update_average(self, epoch: int) -> None:
         share = self.settings.average

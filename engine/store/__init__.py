@@ -1,6 +1,6 @@
-"""Everything that a run leaves on disk, and the only code that writes it.
+"""Runs on disk: all reading and writing of their folders, and the cache of artefacts that runs share.
 
-`run` is the owner's side, `reader` everybody else's; `cache` holds what runs share.
+`run` is for the process that owns a run, `reader` for all others.
 """
 
 from engine.store.cache import Cache, DamagedEntry, Entry

@@ -1,7 +1,7 @@
-"""Artefacts that runs share: squeezed teachers and real statistics, found by what determines them.
+"""Cache of the artefacts that runs share: squeezed teachers and statistics of real data.
 
-A key is the SHA-256 of everything that an artefact follows from, never a file's name. An entry is one
-sealed safetensors file that knows its key; one whose content does not fit is set aside.
+A key is the SHA-256 of everything that determines an artefact, never a file's name. An entry is one
+safetensors file with its key and digest; a damaged one is renamed ``*.damaged``.
 Folder: ``$CFM_CACHE``, else ``$XDG_CACHE_HOME/cfm-tui``, else ``~/.cache/cfm-tui``.
 """
 
@@ -23,11 +23,11 @@ from engine.store.json_file import from_json, to_json
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ELSEWHERE = "set CFM_CACHE to a folder that can be written and has room"  #: how to keep the cache elsewhere
+ELSEWHERE = "set CFM_CACHE to a writable folder with enough space"  #: the hint for an unwritable cache
 
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the cache lies unless told otherwise."""
+    """Return the default folder of the cache."""
     if environ.get("CFM_CACHE"):
         return Path(environ["CFM_CACHE"]).expanduser()
     base = environ.get("XDG_CACHE_HOME")
@@ -35,18 +35,18 @@ def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def key(**parts: Any) -> str:
-    """SHA-256 over named JSON-serialisable parts, as 64 hex digits."""
+    """Return the SHA-256 (64 hex digits) over named JSON-serialisable parts."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class DamagedEntry(Exception):
-    """An entry's content is not what was written; it was set aside. The message says where."""
+    """An entry was damaged and has been renamed; the message says to what."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A cached artefact: named arrays, and facts about them."""
+    """A cached artefact: named arrays, and JSON-serialisable information about them."""
 
     arrays: dict[str, NDArray[Any]]
     info: dict[str, Any]
@@ -59,30 +59,30 @@ class Cache:
         self.folder = folder or default_folder()
 
     def path(self, kind: str, key: str) -> Path:
-        """Where an entry lies, whether it exists or not."""
+        """Return the path of an entry, whether it exists or not."""
         return self.folder / kind / f"{key}.safetensors"
 
     def load(self, kind: str, key: str) -> Entry | None:
-        """An entry, or None where there is none.
+        """Return an entry, or None if there is none.
 
-        Raises DamagedEntry, after setting the file aside, where its content does not fit.
+        Raises DamagedEntry, after renaming the file, if the entry is damaged or stored under another's name.
         """
         path = self.path(kind, key)
         if not path.is_file():
             return None
         try:
-            arrays, facts = tensors.read(path)
-            if facts.get("entry") != f"{kind}/{key}":
-                raise tensors.damaged(path, "it is another entry")
-            return Entry(arrays, from_json(facts["info"]))
+            arrays, metadata = tensors.read(path)
+            if metadata.get("entry") != f"{kind}/{key}":
+                raise tensors.damaged_error(path, "it is another entry")
+            return Entry(arrays, from_json(metadata["info"]))
         except UserError as error:
             if error.kind != "data":
                 raise
             aside = set_aside(path, ELSEWHERE)
-            raise DamagedEntry(f"{error.message}; it was set aside as {aside.name}") from error
+            raise DamagedEntry(f"{error.message}; it was renamed to {aside.name}") from error
 
     def save(self, kind: str, key: str, arrays: Mapping[str, NDArray[Any]], info: dict[str, Any]) -> None:
-        """Write an entry, replacing one of the same key. Raises UserError("disk")."""
+        """Write an entry, replacing any of the same key. Raises UserError("disk")."""
         path = self.path(kind, key)
         make_folder(path.parent, ELSEWHERE)
         tensors.write(path, arrays, {"entry": f"{kind}/{key}", "info": to_json(info)}, ELSEWHERE)

@@ -1,10 +1,9 @@
-"""Every file of a run held against the digest with which it was written; nothing is changed."""
+"""Verification of all files of a run against their checksums; nothing is changed."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from engine.store.json_file import read_json
 from engine.store.lock import LOCK, OWNER
 from engine.store.reader import StoredRun
 
-_SEALED = (folders.STATUS, folders.RESULTS, OWNER)
-_PLAIN = (
+_SEALED_NAMES = (folders.STATUS, folders.RESULTS, OWNER)
+_OTHER_NAMES = (
     folders.MANIFEST,
     folders.CONFIG,
     folders.JOURNAL,
@@ -36,10 +35,10 @@ _PLAIN = (
     folders.LOG,
     LOCK,
 )
-_NAMES = re.compile(
+_RUN_FILE = re.compile(
     "|".join(
         (
-            *(re.escape(name) for name in (*_SEALED, *_PLAIN)),
+            *(re.escape(name) for name in (*_SEALED_NAMES, *_OTHER_NAMES)),
             rf"{folders.IMAGES}/({re.escape(images.TENSORS)}(\.partial)?|[^/]+/[0-9]{{4,}}\.png)",
             rf"{folders.LABELS}/[^/]+\.safetensors(\.partial)?",
             rf"{folders.CHECKPOINTS}/([a-z]+-[0-9]{{6,}}\.safetensors|last\.json)",
@@ -47,146 +46,140 @@ _NAMES = re.compile(
         )
     )
 )
-_ASIDE = (".damaged", ".tmp")  # set aside, or left by a writer that died
+_IGNORED_SUFFIXES = (".damaged", ".tmp")  # renamed as damaged, or left by a dead writer
 
 
 def check(folder: Path) -> list[str]:
-    """What is damaged in a run's folder: a message for each place, with the file and what is wrong.
+    """Verify a run's folder and return a message for each problem, with the file and what is wrong.
 
-    The end of a journal that was torn when its process died is among them, and rows of numbers that
-    the journal does not vouch for. ``log.txt`` is free text and passed over. While the run is at work,
-    files that are just being written may be told too.
+    The messages include a torn end of the journal, and rows of metrics without a matching checksum in the
+    journal. ``log.txt`` has no checksum and is not verified. While a process writes to the run, files that it
+    is just writing may be reported.
     """
-    found: list[str] = []
-    for look in (
-        _manifest_and_config,
-        _json,
-        _journal_and_metrics,
-        _images,
-        _labels,
-        _checkpoints,
-        _moving,
-        _glimpse,
+    messages: list[str] = []
+    for check_files in (
+        _check_manifest_and_config,
+        _check_json,
+        _check_journal_and_metrics,
+        _check_images,
+        _check_labels,
+        _check_checkpoints,
+        _check_moving,
+        _check_preview,
     ):
-        found += _told(look, folder)
-    return list(dict.fromkeys(found))
+        try:
+            messages += check_files(folder)
+        except UserError as error:
+            messages.append(error.message)
+        except OSError as error:
+            messages.append(f"cannot read {error.filename or folder}: {error.strerror}")
+    return list(dict.fromkeys(messages))
 
 
 def foreign(folder: Path) -> list[Path]:
-    """Files in a run's folder that are not of this run."""
+    """Return the files in a run's folder that are not part of the run."""
+    paths = (Path(parent) / name for parent, _, names in os.walk(folder) for name in sorted(names))
     return [
         path
-        for path in _files(folder)
-        if path.suffix not in _ASIDE and not _NAMES.fullmatch(path.relative_to(folder).as_posix())
+        for path in paths
+        if path.suffix not in _IGNORED_SUFFIXES
+        and not _RUN_FILE.fullmatch(path.relative_to(folder).as_posix())
     ]
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for place, _, names in os.walk(folder):
-        yield from (Path(place) / name for name in sorted(names))
-
-
-def _told(look: Callable[[Path], list[str]], folder: Path) -> list[str]:
-    """What a look at some files tells, or why it could not be had."""
-    try:
-        return look(folder)
-    except UserError as error:
-        return [error.message]
-    except OSError as error:
-        return [f"cannot read {error.filename or folder}: {error.strerror}"]
-
-
-def _manifest_and_config(folder: Path) -> list[str]:
-    StoredRun(folder).config_yaml()
+def _check_manifest_and_config(folder: Path) -> list[str]:
+    StoredRun(folder).require_whole()
     return []
 
 
-def _json(folder: Path) -> list[str]:
-    found = []
-    for path in (*(folder / name for name in _SEALED), *sorted((folder / control.FOLDER).glob("[0-9]*"))):
+def _check_json(folder: Path) -> list[str]:
+    messages = []
+    requests = sorted((folder / control.FOLDER).glob("[0-9]*"))
+    for path in (*(folder / name for name in _SEALED_NAMES), *requests):
         try:
             if path.exists():
                 read_json(path)
         except UserError as error:
-            found.append(error.message)
-    return found or _results(folder)
+            messages.append(error.message)
+    return messages or _check_results_exist(folder)
 
 
-def _results(folder: Path) -> list[str]:
+def _check_results_exist(folder: Path) -> list[str]:
     run, path = StoredRun(folder), folder / folders.RESULTS
-    finished = run.status().get("state") == "finished"
-    return [f"{path} does not exist"] if finished and not path.exists() else []
+    is_finished = run.status().get("state") == "finished"
+    return [f"{path} does not exist"] if is_finished and not path.exists() else []
 
 
-def _journal_and_metrics(folder: Path) -> list[str]:
+def _check_journal_and_metrics(folder: Path) -> list[str]:
     path, table = folder / folders.JOURNAL, folder / folders.METRICS
-    reading = journal.Reading(path)
-    held = metrics.chunks(reading.more())
-    if not path.exists():  # it is there before the first heartbeat
+    reader = journal.JournalReader(path)
+    chunks = metrics.valid_chunks(reader.read_new())
+    if not path.exists():  # a run creates its journal before its first status
         return [f"{path} does not exist"] if (folder / folders.STATUS).exists() else []
-    found = reading.all_damage()
-    if not held and not table.exists():
-        return found
+    messages = reader.all_damage()
+    if not chunks and not table.exists():
+        return messages
     if not table.exists():
-        return [*found, f"{table} does not exist"]
+        return [*messages, f"{table} does not exist"]
     try:
-        wrong = metrics.faults(metrics.read(table)[1], held, held[-1].end if held else 0)
+        rows = metrics.read(table)[1]
     except UserError as error:
-        return [*found, error.message]
-    return [*found, *(f"{table}: rows {first} to {end - 1} are damaged" for first, end in wrong)]
+        return [*messages, error.message]
+    damaged = metrics.damaged_ranges(rows, chunks, chunks[-1].end if chunks else 0)
+    return [*messages, *(f"{table}: rows {first} to {end - 1} are damaged" for first, end in damaged)]
 
 
-def _images(folder: Path) -> list[str]:
-    return images.check(folder / folders.IMAGES, _images_kept(folder))
+def _check_images(folder: Path) -> list[str]:
+    return images.check(folder / folders.IMAGES, _count_images(folder))
 
 
-def _images_kept(folder: Path) -> int:
-    """How many distilled images a recovery that was cut has left, by the journal."""
-    batches: dict[int, int] = {}
+def _count_images(folder: Path) -> int:
+    """Return how many distilled images a recovery has finished, according to the journal."""
+    images_by_batch: dict[int, int] = {}
     iterations = 0
     for record in journal.read(folder / folders.JOURNAL):
-        told: dict[str, Any] = record.payload
+        payload: dict[str, Any] = record.payload
         if record.kind == "RecoverProgress":
-            iterations = told["total_iterations"]
+            iterations = payload["total_iterations"]
         elif record.kind == "RecoverLayout":
-            kept = told["done"] // (iterations or 1)  # batches, where nothing is optimised
-            batches = {batch: count for batch, count in batches.items() if batch <= kept}
+            kept = payload["done"] // (iterations or 1)  # `done` counts batches where nothing is optimised
+            images_by_batch = {batch: count for batch, count in images_by_batch.items() if batch <= kept}
         elif record.kind == "BatchRecovered":
-            batches[told["batch"]] = told["images"]
-    return sum(batches.values())
+            images_by_batch[payload["batch"]] = payload["images"]
+    return sum(images_by_batch.values())
 
 
-def _labels(folder: Path) -> list[str]:
-    found = []
+def _check_labels(folder: Path) -> list[str]:
+    messages = []
     for path in sorted((folder / folders.LABELS).glob("*.safetensors")):
         try:
-            found += labels.Labels(path).check()
+            messages += labels.Labels(path).check()
         except UserError as error:
-            found.append(error.message)
-    return found + _labels_begun(folder)
+            messages.append(error.message)
+    return messages + _check_unfinished_labels(folder)
 
 
-def _labels_begun(folder: Path) -> list[str]:
-    """The epochs of unfinished labels that the newest checkpoint speaks of."""
-    place = folder / folders.CHECKPOINTS
-    for number, path in reversed(checkpoints.paths(place, "relabel")):
+def _check_unfinished_labels(folder: Path) -> list[str]:
+    """Check the epochs of unfinished labels that the newest intact checkpoint counts."""
+    checkpoint_folder = folder / folders.CHECKPOINTS
+    for number, path in reversed(checkpoints.paths(checkpoint_folder, "relabel")):
         try:
             facts = checkpoints.read(path, number).facts
-        except UserError:  # told with the checkpoints
+        except UserError:  # `_check_checkpoints` reports it
             continue
-        begun = rows.partial(labels.label_path(folder / folders.LABELS, facts["source"]))
-        if not begun.is_file():
+        unfinished = rows.partial(labels.label_path(folder / folders.LABELS, facts["source"]))
+        if not unfinished.is_file():
             return []
-        table = rows.Rows(begun, "epoch", labels.HINT)
-        return [table.damage(epoch).message for epoch in table.wrong(facts["epochs"])]
+        table = rows.Rows(unfinished, "epoch", labels.HINT)
+        return [table.damaged_row_error(epoch).message for epoch in table.wrong(facts["epochs"])]
     return []
 
 
-def _checkpoints(folder: Path) -> list[str]:
+def _check_checkpoints(folder: Path) -> list[str]:
     return checkpoints.check(folder / folders.CHECKPOINTS)
 
 
-def _moving(folder: Path) -> list[str]:
+def _check_moving(folder: Path) -> list[str]:
     path = folder / folders.MOVING
     if path.is_file():
         tensors.read(path)
@@ -195,7 +188,7 @@ def _moving(folder: Path) -> list[str]:
     return []
 
 
-def _glimpse(folder: Path) -> list[str]:
+def _check_preview(folder: Path) -> list[str]:
     path = folder / folders.GLIMPSE
     if path.is_file():
         preview.read(path)

@@ -1,8 +1,8 @@
-"""Checkpoints of a run: what the stage at work needs to go on, the newest two of each stage.
+"""Checkpoints of a run: the state from which a stage resumes; the newest two of each stage are kept.
 
-``checkpoints/STAGE-NNNNNN.safetensors``, sealed, with the facts as JSON in its metadata. Numbers count on
-over all stages and never repeat within a run; ``last.json`` remembers the highest when files are gone.
-One that is damaged is renamed ``*.damaged``, and the one before it is used.
+A checkpoint is ``checkpoints/STAGE-NNNNNN.safetensors``, with a digest and with the stage's metadata as JSON
+in its header. Numbers increase over all stages and never repeat within a run; ``last.json`` stores the
+highest when files are removed. A damaged checkpoint is renamed ``*.damaged``, and the previous one is used.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from engine.store import files, json_file, tensors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-KEPT = 2  #: how many of a stage stay
+KEPT = 2  #: how many checkpoints of a stage are kept
 _NAME = re.compile(r"([a-z]+)-([0-9]{6,})\.safetensors(\.damaged)?")
 _LAST = "last.json"
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint holds. number: counted from 1 within the run."""
+    """The content of a checkpoint. number: counted from 1 within the run. facts: the stage's metadata."""
 
     number: int
     arrays: dict[str, NDArray[Any]]
@@ -38,90 +38,91 @@ def write(
 ) -> tuple[int, int]:
     """Write a checkpoint durably, and remove all but the newest two of its stage.
 
-    facts: JSON-serialisable. Returns its number and its bytes. Raises UserError("disk"): the earlier
-    ones stay then.
+    facts: JSON-serialisable. Returns the checkpoint's number and its size in bytes. Raises UserError("disk");
+    the earlier checkpoints are then kept.
     """
     files.make_folder(folder)
     number = last_number(folder) + 1
     path = folder / f"{stage}-{number:06d}.safetensors"
-    told = {"format": "cfm-checkpoint", "version": "1", "name": path.stem, "facts": json_file.to_json(facts)}
-    size = tensors.write(path, arrays, told)
+    facts_json = json_file.to_json(facts)
+    metadata = {"format": "cfm-checkpoint", "version": "1", "name": path.stem, "facts": facts_json}
+    size = tensors.write(path, arrays, metadata)
     for _, old in paths(folder, stage)[:-KEPT]:
         files.remove(old, sync_name=False)
     return number, size
 
 
 def newest(folder: Path, stage: str) -> tuple[Saved | None, list[str]]:
-    """The newest whole checkpoint of a stage (None: there is none), and a message for each damaged one.
+    """Return the newest intact checkpoint of a stage, or None, and a message for each damaged one.
 
-    Damaged ones are set aside. Raises UserError("disk") where the system refuses to read or rename one.
+    Damaged ones are renamed. Raises UserError("disk") if the system refuses to read or rename one.
     """
     files.sweep(folder)
-    messages = [told for _, told in [_remembered(folder)] if told]
-    known = paths(folder, stage)
-    for before, (number, path) in reversed(list(enumerate(known))):
+    _, message = _read_last_number(folder)
+    messages = [message] if message else []
+    for earlier, (number, path) in reversed(list(enumerate(paths(folder, stage)))):
         try:
             return read(path, number), messages
         except UserError as error:
             if error.kind != "data":
                 raise
             aside = files.set_aside(path)
-            then = "the one before it is taken" if before else "there is none before it"
-            messages.append(f"{error.message}; it was set aside as {aside.name}, and {then}")
+            consequence = "the previous one is used" if earlier else "there is no earlier one"
+            messages.append(f"{error.message}; it was renamed to {aside.name}, and {consequence}")
     return None, messages
 
 
 def read(path: Path, number: int) -> Saved:
-    """One checkpoint. Raises UserError("data") where it is damaged or another's."""
-    arrays, told = tensors.read(path)
+    """Return the content of a checkpoint. Raises UserError("data") if it is damaged or has another's name."""
+    arrays, metadata = tensors.read(path)
     try:
-        if told["name"] != path.stem:
-            raise ValueError(f"it is {told['name']}")
-        return Saved(number, arrays, json_file.from_json(told["facts"]))
+        if metadata["name"] != path.stem:
+            raise ValueError(f"it is {metadata['name']}")
+        return Saved(number, arrays, json_file.from_json(metadata["facts"]))
     except (KeyError, ValueError) as error:
-        raise tensors.damaged(path, error) from error
+        raise tensors.damaged_error(path, error) from error
 
 
 def forget(folder: Path, stage: str) -> None:
-    """Remove a stage's checkpoints, as when it is finished; numbers count on. Raises UserError("disk")."""
-    known = paths(folder, stage)
-    if known:
+    """Remove the checkpoints of a finished stage; their numbers are not reused. Raises UserError("disk")."""
+    numbered_paths = paths(folder, stage)
+    if numbered_paths:
         json_file.write_json(folder / _LAST, {"number": last_number(folder)})
-    for _, path in known:
+    for _, path in numbered_paths:
         files.remove(path, sync_name=False)
-    if known:
+    if numbered_paths:
         files.sync_folder(folder)
 
 
 def paths(folder: Path, stage: str | None = None) -> list[tuple[int, Path]]:
-    """Number and path of the checkpoints of a stage (or of all), oldest first; damaged ones left out."""
-    return [(number, path) for number, name, path in _found(folder) if stage in (None, name)]
+    """Return number and path of the intact checkpoints of a stage (or of all), oldest first."""
+    return [(number, path) for number, name, path in _list_files(folder) if stage in (None, name)]
 
 
 def last_number(folder: Path) -> int:
-    """The highest number given so far in this run, 0 for none."""
-    numbers = [number for number, _, _ in _found(folder, damaged=True)]
-    return max([_remembered(folder)[0], *numbers])
+    """Return the highest checkpoint number used so far in this run, or 0."""
+    numbers = [number for number, _, _ in _list_files(folder, include_damaged=True)]
+    return max([_read_last_number(folder)[0], *numbers])
 
 
 def check(folder: Path) -> list[str]:
-    """What is damaged among the checkpoints, a message each; nothing is set aside."""
-    found = []
+    """Return a message for each damaged file among the checkpoints; nothing is renamed."""
+    messages = []
     for number, path in paths(folder):
         try:
             read(path, number)
         except UserError as error:
-            found.append(error.message)
+            messages.append(error.message)
     if (folder / _LAST).is_file():
         try:
             json_file.read_json(folder / _LAST)
         except UserError as error:
-            found.append(error.message)
-    return found
+            messages.append(error.message)
+    return messages
 
 
-def _remembered(folder: Path) -> tuple[int, str]:
-    """The number that ``last.json`` tells, 0 for none, and a message where it was damaged and set aside."""
+def _read_last_number(folder: Path) -> tuple[int, str]:
+    """Return the number in ``last.json``, or 0, and a message if the file was damaged and renamed."""
     path = folder / _LAST
     if not path.is_file():
         return 0, ""
@@ -129,14 +130,14 @@ def _remembered(folder: Path) -> tuple[int, str]:
         return int(json_file.read_json(path)["number"]), ""
     except UserError as error:
         aside = files.set_aside(path)
-        return 0, f"{error.message}; it was set aside as {aside.name}"
+        return 0, f"{error.message}; it was renamed to {aside.name}"
 
 
-def _found(folder: Path, damaged: bool = False) -> list[tuple[int, str, Path]]:
-    """Number, stage and path of the checkpoints, by number; with the damaged ones if asked for."""
-    found = []
+def _list_files(folder: Path, include_damaged: bool = False) -> list[tuple[int, str, Path]]:
+    """Return number, stage and path of the checkpoints, sorted by number."""
+    entries = []
     for path in folder.iterdir() if folder.is_dir() else ():
         match = _NAME.fullmatch(path.name)
-        if match and (damaged or not match[3]):
-            found.append((int(match[2]), match[1], path))
-    return sorted(found)
+        if match and (include_damaged or not match[3]):
+            entries.append((int(match[2]), match[1], path))
+    return sorted(entries)

@@ -1,7 +1,7 @@
 """Requests to a run's owner from other processes or hosts: small files in the folder ``control``.
 
-A file is named ``TIME.COMMAND``, TIME being nanoseconds since 1970, and says who asks. Whoever may write
-into the run's folder may ask.
+A file is named ``TIME.COMMAND``, where TIME is in nanoseconds since 1970, and contains who made the request.
+Anyone who may write to the run's folder may make one.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ FOLDER = "control"
 
 
 class Request(NamedTuple):
-    """What was asked, and by whom."""
+    """A command, and who requested it."""
 
     command: Command
     by: str
 
 
 def request(folder: Path, command: Command) -> Path:
-    """Ask the owner of the run in `folder`; the file that asks is gone once the owner has taken it.
+    """Send a command to the owner of the run in `folder`, who removes the returned file on receiving it.
 
     Raises UserError("disk").
     """
     assert command in COMMANDS
     make_folder(folder / FOLDER)
     path = folder / FOLDER / f"{time.time_ns()}.{command}"
-    by = f"{_user()}@{socket.gethostname()}"
-    write_json(path, {"by": by, "time": timestamp()}, hint="ask for the right to write there")
+    by = f"{_user_name()}@{socket.gethostname()}"
+    write_json(path, {"by": by, "time": timestamp()}, hint="get write permission for that folder")
     return path
 
 
-def _user() -> str:
+def _user_name() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a user without a name
@@ -52,43 +52,44 @@ def _user() -> str:
 
 
 class Inbox:
-    """The owner's side. What was asked before it was opened was meant for an earlier owner: it is removed.
+    """The requests that a run's owner receives.
 
-    notices: files that were not what their writer wrote, and were not obeyed.
+    Older requests were meant for an earlier owner and are removed. notices: messages for requests that were
+    damaged and therefore ignored.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / FOLDER
         self.notices: list[str] = []
         self._seen: set[str] = set()
-        for _, path in self._waiting():
-            self._seen.add(path.name)  # one that cannot be removed is not obeyed either
+        for _, path in self._list_requests():
+            self._seen.add(path.name)  # also ignored if it cannot be removed
             with suppress(UserError):
                 remove(path)
 
     def take(self) -> list[Request]:
-        """What was asked since the last call, oldest first; each request is given once."""
-        found = []
-        for command, path in self._waiting():
+        """Return the requests since the last call, oldest first; each request is returned once."""
+        requests = []
+        for command, path in self._list_requests():
             if path.name in self._seen:
                 continue
             self._seen.add(path.name)
             try:
-                found.append(Request(command, str(read_json(path).get("by"))))
+                requests.append(Request(command, str(read_json(path).get("by"))))
             except UserError as error:
-                self.notices.append(f"{error.message}; it was not obeyed")
-            with suppress(UserError):  # one that cannot be removed is not obeyed again either
+                self.notices.append(f"{error.message}; it was ignored")
+            with suppress(UserError):  # it is in `_seen`, so it is not returned again
                 remove(path)
-        return found
+        return requests
 
-    def _waiting(self) -> list[tuple[Command, Path]]:
+    def _list_requests(self) -> list[tuple[Command, Path]]:
         requests = []
         try:
             names = os.listdir(self.folder)
-        except OSError:  # nobody has asked yet
+        except OSError:  # there was no request yet
             return []
         for name in names:
-            moment, _, command = name.partition(".")
-            if moment.isdecimal() and moment.isascii() and command in COMMANDS:
-                requests.append((int(moment), command, self.folder / name))
+            time_ns, _, command = name.partition(".")
+            if time_ns.isdecimal() and time_ns.isascii() and command in COMMANDS:
+                requests.append((int(time_ns), command, self.folder / name))
         return [(command, path) for _, command, path in sorted(requests)]

@@ -1,4 +1,4 @@
-"""A run taken off the disk, whole."""
+"""Deletion of a run's folder."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from engine.store.files import remove, remove_tree
 from engine.store.folders import MANIFEST, is_run
 from engine.store.lock import Owner
 
-HINT = "ask for the right to write there, or delete the folder by hand"
+HINT = "get write permission for that folder, or delete it by hand"
 
 
 def delete(folder: Path) -> None:
-    """Delete a run's folder, also where the disk is full; cut in between, it is no run any more.
+    """Delete a run's folder, even if the disk is full; after an interrupted deletion it is no longer a run.
 
-    What deletions of a run of that name left that were cut is deleted, too.
-    Raises UserError("usage") where it is no run, UserError("disk") where a process has it or it cannot be
+    Also removes leftovers of interrupted deletions of runs with the same name.
+    Raises UserError("usage") if it is not a run, UserError("disk") if a process owns it or it cannot be
     removed.
     """
     try:
@@ -32,20 +32,20 @@ def delete(folder: Path) -> None:
 
 def _delete(folder: Path) -> None:
     if not is_run(folder):
-        raise UserError("usage", f"{folder} holds no run", "`cfm runs` lists the runs")
+        raise UserError("usage", f"{folder} is not a run's folder", "`cfm runs` lists the runs")
     owner = Owner(folder, described=False)
     try:
-        aside = _fresh(folder)
+        aside = _unused_name(folder)
         files.rename(folder, aside, HINT)
     finally:
         owner.release()
     remove(aside / MANIFEST, HINT)
-    for place in (aside, *_leftovers(folder)):
-        remove_tree(place)
+    for leftover in (aside, *_leftovers(folder)):
+        remove_tree(leftover)
 
 
-def _fresh(folder: Path) -> Path:
-    """A name beside the run's that nothing has yet."""
+def _unused_name(folder: Path) -> Path:
+    """Return an unused path beside the run's folder."""
     aside, number = folder.with_name(f".{folder.name}.deleted"), 2
     while os.path.lexists(aside):
         aside = folder.with_name(f".{folder.name}.deleted-{number}")
@@ -54,6 +54,6 @@ def _fresh(folder: Path) -> Path:
 
 
 def _leftovers(folder: Path) -> Iterator[Path]:
-    """What deletions of runs of this name set aside; what is a run still may be at work."""
-    ours = re.compile(rf"\.{re.escape(folder.name)}\.deleted(-\d+)?")
-    return (entry for entry in folder.parent.iterdir() if ours.fullmatch(entry.name) and not is_run(entry))
+    """Yield the folders of interrupted deletions of this run name; one that is still a run may be in use."""
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.deleted(-\d+)?")
+    return (entry for entry in folder.parent.iterdir() if pattern.fullmatch(entry.name) and not is_run(entry))

@@ -1,9 +1,9 @@
-"""How a file of a run reaches the disk, and how damage to it is noticed.
+"""Durable writes of files and folders.
 
-A file is written under a temporary name, synced, renamed over the old one, and its folder synced, so
-that whoever looks finds the old content or the new one. Files that grow are appended to (`Appender`) or
-filled in place (`Slots`). All of it goes through `disk`, which a test may replace.
-Source: DESIGN "A run on disk". Not here: what the files mean (see the neighbours).
+A file is written under a temporary name, synced and renamed over the old one, and its folder is synced, so a
+reader sees either the old content or the new. Files that grow are appended to (`Appender`) or filled in place
+(`Slots`). All changes go through `disk`, which a test may replace.
+Source: DESIGN "A run on disk".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from engine.errors import UserError
 
-OUT = "choose another folder with --out"  #: how to write a run elsewhere
+OUT = "choose another folder with --out"  #: the hint for a run that cannot be written
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NO_WRITING = {
     errno.ENOENT,
@@ -42,22 +42,22 @@ _NO_SYNC = {
     errno.EBADF,
     errno.EISDIR,
 }
-_AT_ONCE = 2**30  #: bytes given to the system in one call; some refuse more than 2 GiB
+_MAX_WRITE = 2**30  #: bytes written by one call; some systems refuse more than 2 GiB
 
 
 class Disk:
-    """Every call by which the store changes a disk; a test may let them fail or watch them."""
+    """All calls by which the store changes a disk; a test may count them or let them fail."""
 
     def open(self, path: Path, flags: int) -> int:
-        """A handle, for writing, or (a folder) for syncing."""
+        """Open a file for writing, or a folder for syncing, and return its descriptor."""
         return os.open(path, flags | os.O_CLOEXEC, 0o666)
 
     def write(self, handle: int, data: memoryview, at: int) -> int:
-        """Write at an offset; returns how many bytes were taken."""
+        """Write at an offset and return how many bytes were written."""
         return os.pwrite(handle, data, at)
 
     def allocate(self, handle: int, size: int) -> None:
-        """Make a file `size` bytes long, with room for all of them where the system can promise it."""
+        """Make a file `size` bytes long, and reserve the space if the file system can."""
         if hasattr(os, "posix_fallocate"):
             try:
                 os.posix_fallocate(handle, 0, size)
@@ -68,7 +68,7 @@ class Disk:
         os.ftruncate(handle, size)
 
     def truncate(self, handle: int, size: int) -> None:
-        """Cut a file."""
+        """Truncate a file to `size` bytes."""
         os.ftruncate(handle, size)
 
     def fsync(self, handle: int) -> None:
@@ -76,11 +76,11 @@ class Disk:
         os.fsync(handle)
 
     def close(self, handle: int) -> None:
-        """Give a handle back."""
+        """Close a descriptor."""
         os.close(handle)
 
     def replace(self, old: Path, new: Path) -> None:
-        """Rename a file, over another if there is one."""
+        """Rename a file, replacing `new` if it exists."""
         os.replace(old, new)
 
     def unlink(self, path: Path) -> None:
@@ -88,7 +88,7 @@ class Disk:
         os.unlink(path)
 
     def remove_tree(self, path: Path) -> None:
-        """Remove a folder and all in it."""
+        """Remove a folder and its contents."""
         shutil.rmtree(path)
 
     def mkdir(self, path: Path) -> None:
@@ -96,14 +96,14 @@ class Disk:
         os.mkdir(path)
 
 
-disk = Disk()  #: what all modules of the store write through
+disk = Disk()  #: the disk that all modules of the store write through
 
 
 @contextmanager
 def guarded(path: Path, needed: int | None = None, hint: str = OUT) -> Iterator[None]:
-    """Turn what the operating system refuses into a UserError("disk") that names `path`.
+    """Raise UserError("disk") naming `path` if the operating system refuses a write in the block.
 
-    needed: bytes that the block writes there, where that is known. hint: how to write elsewhere.
+    needed: how many bytes the block writes, if known. hint: how to write elsewhere.
     """
     try:
         yield
@@ -115,10 +115,9 @@ def guarded(path: Path, needed: int | None = None, hint: str = OUT) -> Iterator[
                 f"no room left for {path}: {wanted}{free_bytes(path):,} are free",
                 f"free some space there, or {hint}",
             ) from error
-        if (
-            error.errno in (errno.EISDIR, errno.EBUSY) and path.is_dir()
-        ):  # busy: the current folder, and above
-            raise UserError("disk", f"{path} is a folder", "Name a file.") from error
+        # EBUSY: `path` is the current folder or one of its parents.
+        if error.errno in (errno.EISDIR, errno.EBUSY) and path.is_dir():
+            raise UserError("disk", f"{path} is a folder", "give the path of a file") from error
         if error.errno in _NO_WRITING:
             reason = os.strerror(error.errno or 0)
             raise UserError("disk", f"cannot write {path}: {reason}", hint) from error
@@ -126,23 +125,23 @@ def guarded(path: Path, needed: int | None = None, hint: str = OUT) -> Iterator[
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that a user may still write on the disk that holds `path`, which need not exist yet."""
+    """Return the free bytes on the disk of `path`, which need not exist yet."""
     place = path.absolute()
     while not os.path.exists(place):
         place = place.parent
     usage = shutil.disk_usage(place)
-    return usage.free if usage.total else sys.maxsize  # some network systems do not tell
+    return usage.free if usage.total else sys.maxsize  # some network file systems report nothing
 
 
 def make_folder(path: Path, hint: str = OUT) -> None:
-    """Create `path` and its parents, durably; one that is there is left. Raises UserError("disk")."""
+    """Create `path` and its parents, durably, unless it exists. Raises UserError("disk")."""
     make_folders(path, hint=hint)
 
 
 def make_folders(*paths: Path, hint: str = OUT) -> None:
-    """Create several folders, each with its parents; every folder that holds one is synced once.
+    """Create several folders with their parents; each parent is synced once.
 
-    A folder that is there is synced into its parent all the same: who made it may have died before.
+    The parent is synced even if the folder exists, because its creator may have died before syncing it.
     """
     for parent in {path.parent: None for path in paths}:
         if not parent.is_dir():
@@ -157,7 +156,7 @@ def make_folders(*paths: Path, hint: str = OUT) -> None:
 
 
 def sync_folder(path: Path, hint: str = OUT) -> None:
-    """Make the names in a folder durable. Systems that cannot sync a folder are left at that."""
+    """Make the names in a folder durable, where the system can sync a folder."""
     with guarded(path, hint=hint):
         try:
             handle = disk.open(path, os.O_RDONLY)
@@ -171,14 +170,14 @@ def sync_folder(path: Path, hint: str = OUT) -> None:
 
 
 def rename(old: Path, new: Path, hint: str = OUT) -> None:
-    """Rename a file durably, over another if there is one. Raises UserError("disk")."""
+    """Rename a file durably, replacing `new` if it exists. Raises UserError("disk")."""
     with guarded(new, hint=hint):
         disk.replace(old, new)
     sync_folder(new.parent, hint)
 
 
 def set_aside(path: Path, hint: str = OUT) -> Path:
-    """Rename a damaged file, unless it is gone by now, to ``NAME.damaged``; returns that path."""
+    """Rename a damaged file, if it still exists, to ``NAME.damaged`` and return that path."""
     aside = path.with_name(f"{path.name}.damaged")
     with guarded(aside, hint=hint), suppress(FileNotFoundError):
         disk.replace(path, aside)
@@ -187,9 +186,9 @@ def set_aside(path: Path, hint: str = OUT) -> Path:
 
 
 def remove(path: Path, hint: str = OUT, *, sync_name: bool = True) -> None:
-    """Take a file away, durably; one that is not there is no matter. Raises UserError("disk").
+    """Remove a file durably, if it exists. Raises UserError("disk").
 
-    sync_name: False where it may come back after a power loss.
+    sync_name: False if the file may reappear after a power loss.
     """
     with guarded(path, hint=hint), suppress(FileNotFoundError):
         disk.unlink(path)
@@ -197,12 +196,12 @@ def remove(path: Path, hint: str = OUT, *, sync_name: bool = True) -> None:
             sync_folder(path.parent, hint)
 
 
-_TRIES = 5  # where another process sweeps the same folder
+_MAX_ATTEMPTS = 5  # to remove a folder that another process removes too
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder and all in it, beside others that do so too. Raises OSError."""
-    for _ in range(_TRIES):
+    """Remove a folder and its contents, even if other processes are doing the same. Raises OSError."""
+    for _ in range(_MAX_ATTEMPTS):
         try:
             disk.remove_tree(folder)
         except FileNotFoundError:
@@ -213,24 +212,24 @@ def remove_tree(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers that died left in `folder`. Only for a folder with one writer: the caller."""
-    for leftover in folder.glob(".*.tmp"):
-        remove(leftover, sync_name=False)
+    """Remove the temporary files of dead writers from `folder`; the caller must be its only writer."""
+    for temporary in folder.glob(".*.tmp"):
+        remove(temporary, sync_name=False)
 
 
-def _put(handle: int, data: bytes | memoryview, at: int) -> int:
-    """Write every byte of `data` from the offset `at`; returns the offset after it."""
+def _write_all(handle: int, data: bytes | memoryview, at: int) -> int:
+    """Write all of `data` at the offset `at` and return the offset behind it."""
     rest = memoryview(data).cast("B")
     while rest:
-        taken = disk.write(handle, rest[:_AT_ONCE], at)
-        rest, at = rest[taken:], at + taken
+        count = disk.write(handle, rest[:_MAX_WRITE], at)
+        rest, at = rest[count:], at + count
     return at
 
 
 def write(path: Path, *parts: bytes | memoryview, hint: str = OUT, sync_name: bool = True) -> None:
-    """Replace the file `path` by `parts`, atomically and durably. Raises UserError("disk") with `hint`.
+    """Replace the content of `path` by `parts`, atomically and durably. Raises UserError("disk") with `hint`.
 
-    sync_name: False leaves it to the caller to sync the folder, once after many files.
+    sync_name: False if the caller syncs the folder, once after many files.
     """
     temporary = path.parent / f".{path.name}.{os.getpid()}.{threading.get_native_id()}.tmp"
     with guarded(path, sum(memoryview(part).nbytes for part in parts), hint):
@@ -239,7 +238,7 @@ def write(path: Path, *parts: bytes | memoryview, hint: str = OUT, sync_name: bo
             try:
                 at = 0
                 for part in parts:
-                    at = _put(handle, part, at)
+                    at = _write_all(handle, part, at)
                 disk.fsync(handle)
             finally:
                 disk.close(handle)
@@ -253,24 +252,25 @@ def write(path: Path, *parts: bytes | memoryview, hint: str = OUT, sync_name: bo
 
 
 def stamp(path: Path) -> object:
-    """What tells a file's content from what it was before, without reading it; None where there is none."""
+    """Return a value that changes whenever the file is replaced or grows; None if there is no file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def unreadable(path: Path, error: OSError) -> UserError:
-    """The report that the system refuses to read a file."""
+def unreadable_error(path: Path, error: OSError) -> UserError:
+    """Return the UserError("disk") for a file that the system refuses to read."""
     reason = os.strerror(error.errno or 0)
-    return UserError("disk", f"cannot read {path}: {reason}", "see to it that you may read it")
+    return UserError("disk", f"cannot read {path}: {reason}", "check its permissions")
 
 
 class Appender:
-    """A file that only grows: what was appended before a failure stays, a torn piece is cut off.
+    """A file that is only appended to; after a failed append, the partial piece is removed.
 
-    path: the file, created where absent; size: how much of it to keep (the rest is a torn tail).
+    path: the file, created if absent. size: how many of its bytes to keep (default: all); the rest is a torn
+    tail.
     """
 
     def __init__(self, path: Path, size: int | None = None) -> None:
@@ -281,28 +281,28 @@ class Appender:
             try:
                 self.size = os.fstat(self._handle).st_size
                 if size is not None and size < self.size:
-                    self._cut(size)
+                    self._truncate(size)
                 sync_folder(path.parent)
             except BaseException:
                 disk.close(self._handle)
                 raise
 
     def append(self, data: bytes) -> None:
-        """Add `data` at the end. Raises UserError("disk") and leaves the file as it was."""
+        """Append `data`. Raises UserError("disk"); the file is then unchanged."""
         with guarded(self.path, len(data)):
             if self._torn:
-                self._cut(self.size)
+                self._truncate(self.size)
             try:
-                _put(self._handle, data, self.size)
+                _write_all(self._handle, data, self.size)
             except BaseException:
                 self._torn = True
                 with suppress(OSError):
-                    self._cut(self.size)
+                    self._truncate(self.size)
                 raise
         self.size += len(data)
 
     def sync(self) -> None:
-        """Make durable what was appended so far."""
+        """Make everything appended so far durable."""
         with guarded(self.path):
             disk.fsync(self._handle)
 
@@ -316,7 +316,7 @@ class Appender:
                 finally:
                     disk.close(handle)
 
-    def _cut(self, size: int) -> None:
+    def _truncate(self, size: int) -> None:
         disk.truncate(self._handle, size)
         self.size, self._torn = size, False
 
@@ -324,35 +324,35 @@ class Appender:
 class Slots:
     """A file of known size that is filled in place.
 
-    size: its bytes; anew: make it, with room for all of them, discarding what was there; otherwise it
-    is opened as it is. Raises UserError("disk") with the bytes that are needed.
+    size: its size in bytes. create: create it and reserve its space, discarding an existing file; otherwise
+    an existing file is opened unchanged. Raises UserError("disk") with the number of bytes needed.
     """
 
-    def __init__(self, path: Path, size: int, *, anew: bool) -> None:
+    def __init__(self, path: Path, size: int, *, create: bool) -> None:
         self.path = path
         self._handle = -1
         with guarded(path, size):
-            self._handle = disk.open(path, os.O_RDWR | (os.O_CREAT | os.O_TRUNC if anew else 0))
-            if anew:
-                self._claim(size)
+            self._handle = disk.open(path, os.O_RDWR | (os.O_CREAT | os.O_TRUNC if create else 0))
+            if create:
+                self._allocate(size)
 
-    def _claim(self, size: int) -> None:
+    def _allocate(self, size: int) -> None:
         try:
             disk.allocate(self._handle, size)
             sync_folder(self.path.parent)
         except BaseException:
             self.close()
             with suppress(OSError):
-                disk.unlink(self.path)  # others need what room it got
+                disk.unlink(self.path)  # free the space that was reserved
             raise
 
     def put(self, at: int, data: bytes | memoryview) -> None:
-        """Write `data` at an offset. Raises UserError("disk"); what was there before may be torn then."""
+        """Write `data` at an offset. Raises UserError("disk"); the old content may be partly overwritten."""
         with guarded(self.path, memoryview(data).nbytes):
-            _put(self._handle, data, at)
+            _write_all(self._handle, data, at)
 
     def sync(self) -> None:
-        """Make durable what was put so far; nothing where it is closed."""
+        """Make everything written so far durable, unless the file is closed."""
         if self._handle >= 0:
             with guarded(self.path):
                 disk.fsync(self._handle)

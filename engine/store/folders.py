@@ -1,4 +1,4 @@
-"""Where runs lie, and what tells a run's folder from another."""
+"""Where runs are stored, the names of their files, and how a run's folder is recognised."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ CONFIG, MANIFEST, STATUS, RESULTS = "config.yaml", "manifest.json", "status.json
 JOURNAL, METRICS, MOVING, LOG = "journal.jsonl", "metrics/recover.f32", "moving.safetensors", "log.txt"
 GLIMPSE = "glimpse.safetensors"
 IMAGES, LABELS, CHECKPOINTS = "images", "labels", "checkpoints"
-_BEFORE_MANIFEST = {LOCK, OWNER, CONFIG, CONTROL, LOG}  # what a run may leave that ended while it was made
+_BEFORE_MANIFEST = {LOCK, OWNER, CONFIG, CONTROL, LOG}  # what an interrupted creation leaves
 
 
 def runs_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where runs are made and looked for by name: ``$CFM_RUNS``, else ``runs`` in the current folder."""
+    """Return the folder of runs: ``$CFM_RUNS``, else ``runs`` in the current folder."""
     return Path(environ.get("CFM_RUNS") or "runs")
 
 
 def fresh_folder(preset: str, identity: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """A folder for a new run, not yet made: preset, UTC time and the first digits of its identity."""
+    """Return an unused folder name for a new run: preset, UTC time and the first digits of its identity."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     first = folder = runs_folder(environ) / f"{preset}-{stamp}-{identity[:6]}"
     number = 2
@@ -37,26 +37,24 @@ def fresh_folder(preset: str, identity: str, environ: Mapping[str, str] = os.env
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's."""
+    """Return whether a folder is a run's."""
     return (folder / MANIFEST).is_file()
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise UserError("usage") where `folder` holds something that is no run."""
+    """Raise UserError("usage") if `folder` is neither a run's folder nor empty nor absent."""
     if is_run(folder) or not folder.exists():
         return
-    if not folder.is_dir() or any(map(_foreign, folder.iterdir())):
+    if not folder.is_dir() or any(
+        entry.name not in _BEFORE_MANIFEST and not entry.name.endswith(".tmp") for entry in folder.iterdir()
+    ):
         raise UserError(
-            "usage", f"{folder} holds something that is no run", "choose another folder with --out"
+            "usage", f"{folder} exists and is not a run's folder", "choose another folder with --out"
         )
 
 
-def _foreign(entry: Path) -> bool:
-    return entry.name not in _BEFORE_MANIFEST and not entry.name.endswith(".tmp")
-
-
 def open_log(folder: Path) -> IO[bytes]:
-    """The run's ``log.txt``, to write at its end. Raises UserError("disk")."""
+    """Open the run's ``log.txt`` for appending. Raises UserError("disk")."""
     path = folder / LOG
     with files.guarded(path):
         return os.fdopen(files.disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")

@@ -1,4 +1,4 @@
-"""The run's heartbeat: ``status.json``, replaced by a thread of its own while the owner computes."""
+"""The run's heartbeat: a thread that rewrites ``status.json`` while the owner computes."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from engine.store.json_file import write_json
 from engine.store.lock import timestamp
 from engine.store.process import this_process
 
-CHANGED_SECONDS = 1.0  #: at most once in so many seconds where something changed
-SILENT_SECONDS = 15.0  #: at least once in so many seconds, whatever the owner does
-OF_BEAT = ("time", "pid", "host", "started")  #: what every beat adds to the status
-THREAD = True  #: off: the heartbeat is written only where that is asked for, by the caller's thread
+CHANGED_SECONDS = 1.0  #: the shortest time between two updates, in seconds
+SILENT_SECONDS = 15.0  #: the longest time between two updates, in seconds
+HEARTBEAT_KEYS = ("time", "pid", "host", "started")  #: keys that every update adds to the status
+THREAD = True  #: False: the status is written only by `write`, in the caller's thread
 
 
 class Heartbeat:
-    """Writes a run's status until it is stopped.
+    """Writer of a run's status until it is stopped.
 
-    path: the file. Raises UserError("disk") where its first beat cannot be written.
+    path: the file. Raises UserError("disk") if the first status cannot be written.
     """
 
     def __init__(self, path: Path, status: dict[str, Any]) -> None:
         self.path = path
         self._process = this_process()
         self._lock = threading.Lock()  # held while the status is changed
-        self._writing = threading.Lock()  # held while it is written, which may take long
+        self._writing = threading.Lock()  # held while the file is written, which may take long
         self._status = dict(status)
         self._changed = False
         self._ended = threading.Event()
         self._write()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True) if THREAD else None
+        self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True) if THREAD else None
         if self._thread is not None:
             self._thread.start()
 
     def update(self, **facts: Any) -> None:
-        """Change facts; they are written within about a second."""
+        """Change some keys of the status; the file follows within about a second."""
         with self._lock:
             self._status |= facts
             self._changed = True
 
     def write(self, status: dict[str, Any]) -> None:
-        """Replace the whole status, at once. Raises UserError("disk")."""
+        """Replace the whole status and write it at once. Raises UserError("disk")."""
         with self._lock:
             self._status = dict(status)
         self._write()
 
     def status(self) -> dict[str, Any]:
-        """What is told now."""
+        """Return the current status."""
         with self._lock:
             return dict(self._status)
 
     def stop(self) -> None:
-        """Beat no more; what was written last stays. Stopping twice is allowed."""
+        """Stop the updates; the file stays. Stopping twice is allowed."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -63,13 +63,13 @@ class Heartbeat:
     def _write(self) -> None:
         with self._writing:
             with self._lock:
-                told, self._changed = dict(self._status), False
-            write_json(self.path, {**told, "time": timestamp(), **self._process})
-            self._beaten = time.monotonic()
+                status, self._changed = dict(self._status), False
+            write_json(self.path, {**status, "time": timestamp(), **self._process})
+            self._written_at = time.monotonic()
 
-    def _beat(self) -> None:
+    def _loop(self) -> None:
         while not self._ended.wait(CHANGED_SECONDS):
-            # A disk that is full, or gone for a while, is met by the owner where it matters.
+            # A full or unavailable disk is reported by the owner's own writes.
             with suppress(Exception):
-                if self._changed or time.monotonic() - self._beaten >= SILENT_SECONDS:
+                if self._changed or time.monotonic() - self._written_at >= SILENT_SECONDS:
                     self._write()

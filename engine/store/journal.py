@@ -1,9 +1,9 @@
-"""The run's journal: one event a line, only ever appended to.
+"""The run's journal: one event per line, append-only.
 
 A line is ``{"seq": …, "time": …, "kind": …, "payload": {…}, "crc32": "…"}``; the checksum covers the
 bytes of the line before ``,"crc32"``. Sequence numbers count from 1 without gaps. A process that dies
-while writing leaves a torn last line: readers pass over it, the next writer cuts it off. Whatever else
-does not fit is damage: it is passed over, stays where it is, and is told.
+while writing leaves a torn last line: readers skip it, and the next writer removes it. Any other invalid line
+is damage: it is skipped, kept in the file, and reported.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from engine.store.files import Appender
 from engine.store.json_file import to_json
 
 _SEAL = b',"crc32":"'
-_SEALED = len(_SEAL) + len('00000000"}\n')  # bytes behind a line's body
-#: A line begins with its object, so nothing else is looked for.
+_SEAL_SIZE = len(_SEAL) + len('00000000"}\n')  # bytes behind a line's body
+#: Parses the object with which a line begins, without looking for anything behind it.
 _SCAN: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 class Record(NamedTuple):
-    """One event as it was written down. time: seconds since 1970 (UTC)."""
+    """An event in the journal. time: seconds since 1970 (UTC)."""
 
     seq: int
     time: float
@@ -41,37 +41,43 @@ def _encode(record: Record) -> bytes:
 
 
 def _decode(line: bytes) -> Record | None:
-    body = line[:-_SEALED]
-    if line[-_SEALED:] != b'%b%08x"}\n' % (_SEAL, zlib.crc32(body)):
+    body = line[:-_SEAL_SIZE]
+    if line[-_SEAL_SIZE:] != b'%b%08x"}\n' % (_SEAL, zlib.crc32(body)):
         return None
     try:
         fields, _ = _SCAN(line.decode(), 0)
-        seq, moment, kind, payload = fields["seq"], fields["time"], fields["kind"], fields["payload"]
+        seq, seconds, kind, payload = fields["seq"], fields["time"], fields["kind"], fields["payload"]
     except (ValueError, KeyError, TypeError, RecursionError, StopIteration):
         return None
-    plain = type(seq) is int and type(kind) is str and type(payload) is dict
-    return Record(seq, moment, kind, payload) if plain else None
+    valid = type(seq) is int and type(kind) is str and type(payload) is dict
+    return Record(seq, seconds, kind, payload) if valid else None
 
 
-class Reading:
-    """A journal read from its beginning; `more` may be asked again after the file has grown.
+class _InvalidLine(NamedTuple):
+    """A line that is not a valid next record. end: its end in bytes; torn: whether it cannot be decoded."""
 
-    seq: of the last record that stands. damage: what was wrong before it, by file and line.
+    end: int
+    torn: bool
+    problem: str
+
+
+class JournalReader:
+    """Reader of a journal from its beginning; `read_new` may be called again after the file has grown.
+
+    seq: number of the last valid record. damage: messages for what is wrong before that record.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seq = 0
         self.damage: list[str] = []
-        self._after = (0, 0)  # where the last record that stands ends: bytes, lines
-        self._doubted: list[
-            tuple[int, bool, str]
-        ] = []  # lines behind it: their ends, whether torn, what is wrong
+        self._last_valid = (0, 0)  # where the last valid record ends: bytes, lines
+        self._invalid: list[_InvalidLine] = []  # the lines behind it
 
-    def more(self) -> Iterator[Record]:
-        """The records behind those that were given before, oldest first."""
-        end, number = self._after
-        self._doubted = []
+    def read_new(self) -> Iterator[Record]:
+        """Yield the records behind those that were already yielded, oldest first."""
+        end, number = self._last_valid
+        self._invalid = []
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -80,81 +86,82 @@ class Reading:
                 end, number = end + len(line), number + 1
                 record = _decode(line)
                 if record is None:
-                    self._doubted.append((end, True, f"line {number} is not what was written"))
+                    problem = f"line {number} does not match its checksum"
+                    self._invalid.append(_InvalidLine(end, True, problem))
                 elif record.seq <= self.seq:
-                    told = f"line {number} has number {record.seq} after number {self.seq}"
-                    self._doubted.append((end, False, told))
+                    problem = f"line {number} has number {record.seq} after number {self.seq}"
+                    self._invalid.append(_InvalidLine(end, False, problem))
                 else:
-                    if self._doubted or record.seq != self.seq + 1:
-                        self._tell_what_is_wrong(record, number)
-                    self.seq, self._after = record.seq, (end, number)
+                    if self._invalid or record.seq != self.seq + 1:
+                        self._add_damage_before(record, number)
+                    self.seq, self._last_valid = record.seq, (end, number)
                     yield record
 
-    def _tell_what_is_wrong(self, record: Record, number: int) -> None:
-        """Note the damage before a record that stands."""
-        self.damage += [f"{self.path}: {told}" for _, _, told in self._doubted]
-        self._doubted = []
+    def _add_damage_before(self, record: Record, number: int) -> None:
+        """Add what is wrong between the last valid record and `record`, which is in line `number`."""
+        self.damage += [f"{self.path}: {line.problem}" for line in self._invalid]
+        self._invalid = []
         first, last = self.seq + 1, record.seq - 1
         if first <= last:
             missing = f"record {first} is" if first == last else f"records {first} to {last} are"
             self.damage.append(f"{self.path}: {missing} missing before line {number}")
 
-    def torn(self) -> str | None:
-        """What to say of a torn tail, the last line where that is not whole; None where there is none."""
-        if not self._doubted or not self._doubted[-1][1]:
+    def torn_tail_message(self) -> str | None:
+        """Return a message if the last line is torn, else None."""
+        if not self._invalid or not self._invalid[-1].torn:
             return None
-        size = self._doubted[-1][0] - self.kept()
+        size = self._invalid[-1].end - self.intact_size()
         return f"{self.path}: torn while it was written: its last {size:,} bytes, after number {self.seq}"
 
-    def kept(self) -> int:
-        """Bytes of the file without its torn tail."""
-        ends = [self._after[0], *(end for end, _, _ in self._doubted)]
-        return ends[-2] if self._doubted and self._doubted[-1][1] else ends[-1]
+    def intact_size(self) -> int:
+        """Return the size of the file in bytes without its torn last line."""
+        ends = [self._last_valid[0], *(line.end for line in self._invalid)]
+        return ends[-2] if self._invalid and self._invalid[-1].torn else ends[-1]
 
     def all_damage(self) -> list[str]:
-        """All that is wrong with what was read so far, a torn tail included and named as such."""
-        torn = self.torn()
-        behind = self._doubted if torn is None else self._doubted[:-1]
-        told = [f"{self.path}: {what}" for _, _, what in behind]
-        return [*self.damage, *told, *([] if torn is None else [torn])]
+        """Return a message for each problem in what was read so far; a torn last line is named as such."""
+        torn = self.torn_tail_message()
+        invalid = self._invalid if torn is None else self._invalid[:-1]
+        messages = [f"{self.path}: {line.problem}" for line in invalid]
+        return [*self.damage, *messages, *([] if torn is None else [torn])]
 
 
 def read(path: Path) -> Iterator[Record]:
-    """The records that stand in a journal, oldest first; lines that do not are passed over."""
-    return Reading(path).more()
+    """Yield the valid records of a journal, oldest first; invalid lines are skipped."""
+    return JournalReader(path).read_new()
 
 
 def damage(path: Path) -> list[str]:
-    """What is wrong with a journal, by line; a torn tail is named as such. Empty where all is well."""
-    reading = Reading(path)
-    for _ in reading.more():
+    """Return a message for each problem of a journal, by line; a torn last line is named as such."""
+    reader = JournalReader(path)
+    for _ in reader.read_new():
         pass
-    return reading.all_damage()
+    return reader.all_damage()
 
 
 class Journal:
-    """The writer of a journal; there is one at a time, the run's owner.
+    """Writer of a journal; only the run's owner may have one.
 
-    notices: what was found wrong with it on opening; a torn tail was cut off.
+    notices: messages for the damage that the journal had when it was opened; a torn last line was removed.
     """
 
     def __init__(self, path: Path) -> None:
-        reading = Reading(path)
-        for _ in reading.more():
+        reader = JournalReader(path)
+        for _ in reader.read_new():
             pass
-        self.seq = reading.seq
-        self.notices = reading.all_damage()
-        self._file = Appender(path, reading.kept())
+        self.seq = reader.seq
+        self.notices = reader.all_damage()
+        self._file = Appender(path, reader.intact_size())
 
     def append(self, kind: str, payload: dict[str, Any]) -> Record:
-        """Write one event and hand it to the operating system. Raises UserError("disk")."""
+        """Append an event; it is durable only after `sync`. Raises UserError("disk")."""
         record = Record(self.seq + 1, round(time.time(), 3), kind, payload)
         self._file.append(_encode(record))
         self.seq = record.seq
         return record
 
     def sync(self) -> None:
-        """Make durable what was appended so far."""
+        """Make everything appended so far durable."""
         self._file.sync()
 
     def close(self) -> None:

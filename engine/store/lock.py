@@ -1,4 +1,4 @@
-"""One owner of a run at a time, held by a lock of the operating system, described for the others."""
+"""Ownership of a run by one process at a time: a file lock, and a description of the owner for others."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from engine.store.json_file import read_json, write_json
 from engine.store.process import alive, this_process
 
 LOCK, OWNER = "lock", "owner.json"
-PATIENCE = 2.0  #: seconds to wait for an owner to say who it is
+PATIENCE = 2.0  #: seconds to wait for an owner to describe itself
 _POLL = 0.02
 
 
 def timestamp(seconds: float | None = None) -> str:
-    """A moment as UTC in ISO 8601, to the second; now unless given in seconds since 1970."""
+    """Return a time as UTC in ISO 8601, to the second. seconds: since 1970; default: now."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 class Owner:
-    """Takes a run folder for this process, until `release` or the process's end.
+    """Ownership of a run folder by this process, until `release` or the end of the process.
 
-    described: False for an owner of a moment, who needs no room on the disk to say who it is.
-    Raises UserError("disk") that names the process, its host and since when it has the run.
+    described: False for a short ownership that must also work on a full disk; no description is written then.
+    Raises UserError("disk") that names the owning process, its host and since when it owns the run.
     """
 
     def __init__(self, folder: Path, *, described: bool = True) -> None:
-        self._described = folder / OWNER
+        self._description_path = folder / OWNER
         self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
         self._acquire(folder)
         if not described:
             return
         try:
-            write_json(self._described, {**this_process(), "since": timestamp()})
+            write_json(self._description_path, {**this_process(), "since": timestamp()})
         except BaseException:
             self._lock.release()
             raise
 
     def _acquire(self, folder: Path) -> None:
-        """Take the lock; the owner that has it may need a moment to describe itself, or to let go."""
+        """Acquire the lock; its owner gets a moment to describe itself or to release it."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -53,8 +53,7 @@ class Owner:
                 return
             except Timeout:
                 owner = owner_of(folder)
-                late = time.monotonic() >= deadline
-                if owner is None and not late:
+                if owner is None and time.monotonic() < deadline:
                     time.sleep(_POLL)
                     continue
             who = "another process"
@@ -67,18 +66,18 @@ class Owner:
             )
 
     def release(self) -> None:
-        """Let the run go; releasing twice is allowed."""
+        """Release the run; releasing twice is allowed."""
         if self._lock.is_locked:
-            with suppress(OSError, UserError):  # others see that the lock is free
-                remove(self._described)
+            with suppress(OSError, UserError):  # a description that remains is harmless: the lock is free
+                remove(self._description_path)
             self._lock.release()
 
 
 def owner_of(folder: Path) -> dict[str, Any] | None:
-    """Who described itself as the run's owner: pid, host, started, since. None where nobody that may live."""
+    """Return the run's owner (pid, host, started, since) by its description; None if absent or dead."""
     try:
         owner = read_json(folder / OWNER)
-        who = {name: owner[name] for name in ("pid", "host", "started", "since")}
+        description = {name: owner[name] for name in ("pid", "host", "started", "since")}
     except (UserError, KeyError):
         return None
-    return None if alive(who) is False else who
+    return None if alive(description) is False else description

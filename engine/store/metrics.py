@@ -1,10 +1,10 @@
-"""Per-iteration numbers: rows of float32 of one width behind a JSON header.
+"""Per-iteration metrics: rows of float32 of one width behind a JSON header.
 
 The header is the first line, padded with blanks to a multiple of 64 bytes: ``{"format": "cfm-metrics",
 "version": 1, "dtype": "<f4", "columns": […], "crc32": "…"}``, the checksum being that of the bytes before
-``,"crc32"``. Rows follow without separators, so a reader maps the file into memory; a torn last row is
-passed over. The journal says of each chunk of rows where it lies and what its checksum is; a chunk
-replaces what earlier ones said of its first row and all behind it.
+``,"crc32"``. Rows follow without separators, so a reader can map the file into memory; a torn last row is
+ignored. The journal records the position and the checksum of each chunk of rows; a chunk replaces all earlier
+chunks from its first row on.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 _FORMAT = "cfm-metrics"
 _ALIGNMENT = 64
-_LARGEST = 2**20  # rows of a chunk, far more than are ever written at once
+_MAX_CHUNK = 2**20  # rows of a chunk, far more than are ever written at once
 
 
 class Chunk(NamedTuple):
-    """Rows `first` up to, but without, `end`, and the CRC-32 of their bytes as eight hex digits."""
+    """Rows from `first` up to, but excluding, `end`, and the CRC-32 of their bytes as eight hex digits."""
 
     first: int
     end: int
     crc32: str
 
 
-def chunk_of(record: Record) -> Chunk | None:
-    """The rows that a record of the journal speaks of, if it does."""
+def parse_chunk(record: Record) -> Chunk | None:
+    """Return the chunk that a record of the journal describes, or None if it describes none."""
     if record.kind != "RecoverProgress":
         return None
     rows, crc32 = record.payload.get("rows"), record.payload.get("crc32")
@@ -47,44 +47,44 @@ def chunk_of(record: Record) -> Chunk | None:
     first, end = rows
     if type(first) is not int or type(end) is not int:
         return None
-    return Chunk(first, end, crc32) if 0 <= first <= end <= first + _LARGEST else None
+    return Chunk(first, end, crc32) if 0 <= first <= end <= first + _MAX_CHUNK else None
 
 
-def chunks(records: Iterable[Record]) -> list[Chunk]:
-    """The chunks that hold after all of these records, in the order of their rows."""
-    found: list[Chunk] = []
+def valid_chunks(records: Iterable[Record]) -> list[Chunk]:
+    """Return the chunks that are valid after all of these records, in the order of their rows."""
+    chunks: list[Chunk] = []
     for record in records:
-        chunk = chunk_of(record)
+        chunk = parse_chunk(record)
         if chunk is not None:
-            while found and found[-1].end > chunk.first:
-                found.pop()
-            found.append(chunk)
-    return found
+            while chunks and chunks[-1].end > chunk.first:
+                chunks.pop()
+            chunks.append(chunk)
+    return chunks
 
 
 def checksum(rows: NDArray[np.float32]) -> str:
-    """The CRC-32 of the rows' bytes."""
+    """Return the CRC-32 of the rows' bytes as eight hex digits."""
     import numpy as np
 
     return f"{zlib.crc32(np.ascontiguousarray(rows, '<f4').tobytes()):08x}"
 
 
-def fits(table: NDArray[np.float32], chunk: Chunk) -> bool:
-    """Whether a chunk's rows are all there as they were written."""
+def is_intact(table: NDArray[np.float32], chunk: Chunk) -> bool:
+    """Return whether all rows of a chunk exist and match its checksum."""
     return len(table) >= chunk.end and checksum(table[chunk.first : chunk.end]) == chunk.crc32
 
 
-def faults(table: NDArray[np.float32], held: Sequence[Chunk], rows: int) -> list[tuple[int, int]]:
-    """Which of the first `rows` rows are not vouched for by these chunks: first, and one past the last."""
-    wrong, last = [], 0
-    for chunk in held:
+def damaged_ranges(table: NDArray[np.float32], chunks: Sequence[Chunk], rows: int) -> list[tuple[int, int]]:
+    """Return the ranges (first, end) of the first `rows` rows that no intact chunk covers."""
+    ranges, last = [], 0
+    for chunk in chunks:
         first, end = min(chunk.first, rows), min(chunk.end, rows)
         if last < first:
-            wrong.append((last, first))
-        if first < end and (end < chunk.end or not fits(table, chunk)):
-            wrong.append((first, end))
+            ranges.append((last, first))
+        if first < end and (end < chunk.end or not is_intact(table, chunk)):
+            ranges.append((first, end))
         last = end
-    return [*wrong, (last, rows)] if last < rows else wrong
+    return [*ranges, (last, rows)] if last < rows else ranges
 
 
 def _header(columns: list[str]) -> bytes:
@@ -94,7 +94,7 @@ def _header(columns: list[str]) -> bytes:
 
 
 def _read_header(path: Path) -> tuple[list[str], int]:
-    """Column names, and the number of bytes before the first row."""
+    """Return the column names and the number of bytes before the first row."""
     with path.open("rb") as file:
         line = file.readline()
     try:
@@ -108,19 +108,19 @@ def _read_header(path: Path) -> tuple[list[str], int]:
 
 
 def read(path: Path) -> tuple[list[str], NDArray[np.float32]]:
-    """Column names and the rows, shape (rows, columns), mapped into memory and not to be written.
+    """Return the column names and the rows, shape (rows, columns), as a read-only memory map.
 
-    Raises UserError("disk") where the header cannot be read. The rows are as they lie there; the journal
-    tells whether they are as they were written.
+    The rows are not verified; their checksums are in the journal. Raises UserError("disk") if the header is
+    damaged.
     """
     columns, start = _read_header(path)
-    return columns, _map(path, start, len(columns))
+    return columns, _map_rows(path, start, len(columns))
 
 
 class TableReader:
-    """Reads rows while the owner of the run may add to them, cut them, or replace the table.
+    """Reader of rows while the run's owner may append rows, remove them, or replace the table.
 
-    The file is opened when rows are asked for, and again after `close`.
+    The file is opened when rows are first read, and again after `close`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,26 +129,26 @@ class TableReader:
         self._columns: list[str] = []
         self._start = 0
 
-    def rows(self, held: Sequence[Chunk], columns: list[str]) -> NDArray[np.float32]:
-        """The rows of chunks that follow each other, (rows, columns), by one read; each chunk is verified.
+    def rows(self, chunks: Sequence[Chunk], columns: list[str]) -> NDArray[np.float32]:
+        """Return the rows of consecutive chunks, (rows, columns), with a single read; each chunk is verified.
 
-        A chunk that is not, or no longer, as the journal says, is NaN; so is all of a table that has
-        other columns.
+        The rows of a chunk that does not match its checksum are NaN; all rows are NaN if the table has other
+        columns.
         """
         import numpy as np
 
-        first, width = held[0].first, 4 * len(columns)
-        values = np.empty((held[-1].end - first, len(columns)), "<f4")
+        first, width = chunks[0].first, 4 * len(columns)
+        values = np.empty((chunks[-1].end - first, len(columns)), "<f4")
         content = values.reshape(-1).view(np.uint8).data
-        there = self._fill(content, first * width, columns)
-        for begin, end, crc32 in held:
+        bytes_read = self._read_into(content, first * width, columns)
+        for begin, end, crc32 in chunks:
             begin, end = begin - first, end - first
-            if end * width > there or f"{zlib.crc32(content[begin * width : end * width]):08x}" != crc32:
+            if end * width > bytes_read or f"{zlib.crc32(content[begin * width : end * width]):08x}" != crc32:
                 values[begin:end] = np.nan
         return values
 
-    def _fill(self, content: memoryview, at: int, columns: list[str]) -> int:
-        """Read into `content` from an offset behind the header; returns how many bytes were there."""
+    def _read_into(self, content: memoryview, at: int, columns: list[str]) -> int:
+        """Fill `content` from an offset behind the header and return how many bytes were read."""
         try:
             if self._file is None:
                 self._columns, self._start = _read_header(self.path)
@@ -161,13 +161,13 @@ class TableReader:
             return 0
 
     def close(self) -> None:
-        """Let go of the file; closing twice is allowed."""
+        """Close the file; closing twice is allowed."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-def _map(path: Path, start: int, columns: int) -> NDArray[np.float32]:
+def _map_rows(path: Path, start: int, columns: int) -> NDArray[np.float32]:
     import numpy as np
 
     rows = max(0, path.stat().st_size - start) // (4 * columns)
@@ -177,48 +177,48 @@ def _map(path: Path, start: int, columns: int) -> NDArray[np.float32]:
 
 
 class Metrics:
-    """The writer of one table of numbers.
+    """Writer of a table of metrics.
 
-    columns: names, in order. rows: how many there are to be, the rest is cut off; 0 begins anew.
-    held: what the journal says of the table. Rows that are missing, or not what the journal says,
-    become NaN, and `notices` tells which.
+    columns: names, in order. rows: how many rows of an existing table to keep; 0 starts a new table.
+    chunks: the valid chunks according to the journal. Kept rows that are missing or do not match their
+    checksum become NaN, and `notices` has a message for each such range.
     """
 
-    def __init__(self, path: Path, columns: list[str], rows: int = 0, held: Sequence[Chunk] = ()) -> None:
+    def __init__(self, path: Path, columns: list[str], rows: int = 0, chunks: Sequence[Chunk] = ()) -> None:
         assert columns
         self.columns, self.rows = columns, rows
         self.notices: list[str] = []
         header = _header(columns)
-        if not rows or not path.exists() or not self._stands(path, header, held):
-            self._begin(path, header, held)
+        if not rows or not path.exists() or not self._is_intact(path, header, chunks):
+            self._rewrite(path, header, chunks)
         self._file = Appender(path, len(header) + rows * 4 * len(columns))
 
-    def _stands(self, path: Path, header: bytes, held: Sequence[Chunk]) -> bool:
+    def _is_intact(self, path: Path, header: bytes, chunks: Sequence[Chunk]) -> bool:
         with path.open("rb") as file:
             if file.read(len(header)) != header:
-                self.notices.append(f"{path}: its header was damaged; the table is written anew")
+                self.notices.append(f"{path}: its header was damaged; the table is rewritten")
                 return False
-        return not faults(_map(path, len(header), len(self.columns)), held, self.rows)
+        return not damaged_ranges(_map_rows(path, len(header), len(self.columns)), chunks, self.rows)
 
-    def _begin(self, path: Path, header: bytes, held: Sequence[Chunk]) -> None:
-        """Write the table anew, with those of its rows that can be vouched for."""
+    def _rewrite(self, path: Path, header: bytes, chunks: Sequence[Chunk]) -> None:
+        """Write a new table that keeps the intact rows of the old one."""
         import numpy as np
 
         table = np.full((self.rows, len(self.columns)), np.nan, "<f4")
         if self.rows:
-            there = _map(path, len(header), len(self.columns)) if path.exists() else table[:0]
-            wrong = faults(there, held, self.rows)
-            count = min(len(there), self.rows)
-            table[:count] = there[:count]
-            for first, end in wrong:
-                new = not np.isnan(table[first:end]).all() or len(there) < end
+            old_rows = _map_rows(path, len(header), len(self.columns)) if path.exists() else table[:0]
+            damaged = damaged_ranges(old_rows, chunks, self.rows)
+            count = min(len(old_rows), self.rows)
+            table[:count] = old_rows[:count]
+            for first, end in damaged:
+                is_new_damage = not np.isnan(table[first:end]).all() or len(old_rows) < end
                 table[first:end] = np.nan
-                if new:
+                if is_new_damage:
                     self.notices.append(f"{path}: rows {first} to {end - 1} were damaged; they are NaN now")
         write(path, header, table.tobytes())
 
     def append(self, values: ArrayLike) -> Chunk:
-        """Add rows, shape (rows, columns), and say where they lie. Raises UserError("disk")."""
+        """Append rows, shape (rows, columns), and return their chunk. Raises UserError("disk")."""
         import numpy as np
 
         block = np.ascontiguousarray(values, "<f4")
@@ -229,7 +229,7 @@ class Metrics:
         return Chunk(first, self.rows, checksum(block))
 
     def sync(self) -> None:
-        """Make durable what was appended so far."""
+        """Make everything appended so far durable."""
         self._file.sync()
 
     def close(self) -> None:

@@ -1,9 +1,8 @@
-"""The per-iteration numbers of recovery, which events carry and the journal does not.
+"""The per-iteration metrics of recovery, which are in a table instead of the journal.
 
-They lie in a table (see `metrics`): batch, iteration, β, CE, then each term at each tap. Iteration i of
-batch b (from 1) is row (b − 1) · iterations + i, whatever was cut and done again. The journal's
-`RecoverProgress` has, in their place, `rows` (first, and one past the last) and `crc32`.
-Not here: how they are read (see `tail`).
+The table (see `metrics`) has the columns batch, iteration, β, CE, then each term at each tap. Iteration i of
+batch b (from 1) is row (b − 1) · iterations + i, also after interruptions. In their place, the journal's
+`RecoverProgress` has `rows` (first, and one past the last) and `crc32`.
 """
 
 from __future__ import annotations
@@ -21,30 +20,30 @@ FIXED = ("batch", "iteration", "beta", "ce")
 
 
 def columns(layout: RecoverLayout) -> list[str]:
-    """The table's columns."""
+    """Return the names of the table's columns."""
     return [*FIXED, *(f"{term} @ {tap}" for term in layout.terms for tap in layout.taps)]
 
 
-class Numbers:
-    """The owner's side: takes numbers out of events and writes them into the table.
+class MetricsRecorder:
+    """Writer of the metrics in events to the table; only the run's owner may have one.
 
-    notices: what was found wrong with the table when it was opened again.
+    notices: messages for the damage that the table had when it was opened.
     """
 
     def __init__(self, path: Path, journal_path: Path) -> None:
         self.path = path
         self.notices: list[str] = []
-        self._journal = journal_path
+        self._journal_path = journal_path
         self._layout: RecoverLayout | None = None
         self._table: Metrics | None = None
 
-    def begin(self, layout: RecoverLayout) -> None:
-        """Recovery begins, or goes on; where in the table, its first numbers tell."""
+    def start(self, layout: RecoverLayout) -> None:
+        """Start or resume recovery; the first event passed to `record` determines the first row."""
         self.close()
         self._layout = layout
 
-    def take(self, event: RecoverProgress) -> dict[str, Any]:
-        """Write an event's numbers; returns what the journal is to say. Raises UserError("disk")."""
+    def record(self, event: RecoverProgress) -> dict[str, Any]:
+        """Write an event's metrics and return its payload for the journal. Raises UserError("disk")."""
         rows = [
             [event.batch, iteration, event.beta, ce, *(value for term in terms for value in term)]
             for iteration, ce, terms in zip(event.iterations, event.ce, event.terms, strict=True)
@@ -52,23 +51,23 @@ class Numbers:
         assert rows
         first = (event.batch - 1) * event.total_iterations + event.iterations[0]
         if self._table is None:
-            self._table = self._open(first)
-        assert self._table.rows == first, "numbers come in order"
+            self._table = self._open_table(first)
+        assert self._table.rows == first, "events must come in order"
         chunk = self._table.append(rows)
         payload = {name: value for name, value in to_payload(event).items() if name not in _IN_TABLE}
         return {**payload, "rows": [chunk.first, chunk.end], "crc32": chunk.crc32}
 
-    def _open(self, rows: int) -> Metrics:
-        assert self._layout is not None, "RecoverLayout comes before RecoverProgress"
+    def _open_table(self, rows: int) -> Metrics:
+        assert self._layout is not None, "RecoverLayout must come before RecoverProgress"
         make_folder(self.path.parent)
         sweep(self.path.parent)
-        held = metrics.chunks(journal.read(self._journal)) if rows else []
-        table = Metrics(self.path, columns(self._layout), rows, held)
+        chunks = metrics.valid_chunks(journal.read(self._journal_path)) if rows else []
+        table = Metrics(self.path, columns(self._layout), rows, chunks)
         self.notices += table.notices
         return table
 
     def sync(self) -> None:
-        """Make durable what was taken so far."""
+        """Make everything recorded so far durable."""
         if self._table is not None:
             self._table.sync()
 

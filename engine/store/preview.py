@@ -1,8 +1,8 @@
-"""What recovery looks like at a moment: the images of its batch, and the spectra that it matches.
+"""Preview of a running recovery: some images of the current batch, and the spectra that it matches.
 
 Legend: M images, C channels, H, W, D features.
-``glimpse.safetensors`` is replaced now and then while a recovery is at work, and stays when it has ended. It
-is for people to look at: nothing is computed from it.
+``glimpse.safetensors`` is replaced from time to time during recovery and stays when it has ended. It is only
+displayed; nothing is computed from it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from engine.store import json_file, tensors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_IMAGES = 20  #: of a batch
-MOST_PIXELS = 64  #: a side
+MOST_IMAGES = 20  #: images of a batch in a preview, at most
+MOST_PIXELS = 64  #: height and width of these images, at most
 _FORMAT = "cfm-glimpse"
 
 
 @dataclass(frozen=True)
 class Preview:
-    """The batch as it stood after `iteration` iterations; batch counts from 1.
+    """The current batch after `iteration` iterations; batch counts from 1.
 
-    images_MCHW: some of the batch's images, made smaller where they are large. labels_M: their classes.
-    spectra: eigenvalues of Ψ and of Ψ_s by tap in forward order, largest first; taps where they are not
-    measured are left out. time: seconds since 1970 (UTC).
+    images_MCHW: some of the batch's images, reduced in size if they are large. labels_M: their classes.
+    spectra: eigenvalues of Ψ and of Ψ_s by tap in forward order, largest first; taps without measured spectra
+    are left out. time: seconds since 1970 (UTC).
     """
 
     batch: int
@@ -43,34 +43,35 @@ class Preview:
     time: float
 
 
-def write(path: Path, glimpse: Preview) -> None:
-    """Replace the file `path`. Raises UserError("disk")."""
-    arrays: dict[str, NDArray[Any]] = {"images": glimpse.images_MCHW, "labels": glimpse.labels_M}
-    for number, (real_D, synthetic_D) in enumerate(glimpse.spectra.values()):
+def write(path: Path, preview: Preview) -> None:
+    """Write a preview to `path`. Raises UserError("disk")."""
+    arrays: dict[str, NDArray[Any]] = {"images": preview.images_MCHW, "labels": preview.labels_M}
+    for number, (real_D, synthetic_D) in enumerate(preview.spectra.values()):
         arrays |= {f"{number}.real": real_D, f"{number}.synthetic": synthetic_D}
-    facts = {name: getattr(glimpse, name) for name in ("batch", "iteration", "beta", "time")}
-    told = json_file.to_json({**facts, "taps": list(glimpse.spectra)})
-    tensors.write(path, arrays, {"format": _FORMAT, "version": "1", "facts": told}, sync_name=False)
+    facts = {name: getattr(preview, name) for name in ("batch", "iteration", "beta", "time")}
+    facts["taps"] = list(preview.spectra)
+    metadata = {"format": _FORMAT, "version": "1", "facts": json_file.to_json(facts)}
+    tensors.write(path, arrays, metadata, sync_name=False)
 
 
 def read(path: Path) -> Preview:
-    """The latest. Raises UserError("data") where it is damaged, UserError("disk") where it is absent."""
-    arrays, told = tensors.read(path)
+    """Return the preview in a file. Raises UserError: "data" if it is damaged, "disk" if it is absent."""
+    arrays, metadata = tensors.read(path)
     try:
-        if told["format"] != _FORMAT:
-            raise ValueError("it is something else")
-        facts = json_file.from_json(told["facts"])
+        if metadata["format"] != _FORMAT:
+            raise ValueError("it is not a preview")
+        facts = json_file.from_json(metadata["facts"])
         spectra = {
             tap: (arrays[f"{number}.real"], arrays[f"{number}.synthetic"])
             for number, tap in enumerate(facts.pop("taps"))
         }
         return Preview(images_MCHW=arrays["images"], labels_M=arrays["labels"], spectra=spectra, **facts)
     except (KeyError, ValueError, TypeError) as error:
-        raise tensors.damaged(path, error) from error
+        raise tensors.damaged_error(path, error) from error
 
 
 def latest(path: Path) -> Preview | None:
-    """The same; None where there is none, or none that can be used."""
+    """Return the preview in a file, or None if it is absent or damaged."""
     try:
         return read(path)
     except UserError:

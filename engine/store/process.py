@@ -1,4 +1,4 @@
-"""Which process on which host wrote something, and whether it still lives."""
+"""Identify a process across hosts, and find out whether it is still alive."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-CLOCK_SECONDS = 5.0  #: by how much two readings of one process's beginning may differ
+CLOCK_SECONDS = 5.0  #: by how much two readings of a process's start time may differ
 
 
 def this_process() -> dict[str, Any]:
-    """This process for others to recognise: pid, host, and when it was started (see `started`)."""
+    """Return what identifies this process: pid, host, and start time (see `started`)."""
     pid = os.getpid()
     return {"pid": pid, "host": socket.gethostname(), "started": started(pid)}
 
 
 def started(pid: int) -> float:
-    """When a process was started: seconds since the system's start where it tells, else since 1970.
+    """Return the start time of a process: seconds since boot where /proc has it, else since 1970.
 
-    The former does not change when somebody sets the clock. Raises psutil.Error: it does not live.
+    Seconds since boot do not change when the clock is set. Raises psutil.Error if there is no such process.
     """
     import psutil
 
     try:
-        told = Path(f"/proc/{pid}/stat").read_bytes()
-        return int(told.rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        return int(stat.rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return psutil.Process(pid).create_time()
 
 
 def alive(process: Mapping[str, Any]) -> bool | None:
-    """Whether a process told by `this_process` lives; None where that cannot be seen from this host.
+    """Return whether a process identified by `this_process` is alive; None if this host cannot tell.
 
-    A process that has since been given the same pid is another one.
+    A later process with the same pid is a different process.
     """
     import psutil
 
     if process.get("host") != socket.gethostname():
         return None
     try:
-        found = psutil.Process(int(process["pid"]))
-        dead = found.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-        same = abs(started(found.pid) - float(process["started"])) <= CLOCK_SECONDS
+        candidate = psutil.Process(int(process["pid"]))
+        is_dead = candidate.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        is_same = abs(started(candidate.pid) - float(process["started"])) <= CLOCK_SECONDS
     except (psutil.NoSuchProcess, KeyError, TypeError, ValueError):
         return False
     except psutil.Error:
         return None
-    return same and not dead
+    return is_same and not is_dead

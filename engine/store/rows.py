@@ -1,10 +1,10 @@
-"""Tables that are filled in place, row by row, and verified row by row: images and soft labels.
+"""Tables of images or soft labels that are filled in place, row by row, and verified row by row.
 
 Legend: R rows of the whole table, M rows at a time.
-A table is a safetensors file whose columns have R rows each. All its room is claimed when it is made.
-The header is sealed; the column ``sha256`` (R, 32) holds of each row the digest of its number (8 bytes,
-little-endian) and of its bytes in all other columns, in the file's order. The file is
-``NAME.partial`` until its last row is in, so its name says that it is complete.
+A table is a safetensors file whose columns have R rows each. All its space is reserved when it is created.
+The header has a digest. The column ``sha256`` (R, 32) holds for each row the digest of its number (8 bytes,
+little-endian) and of its bytes in all other columns, in the file's order. The file is called
+``NAME.partial`` until its last row is written.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DIGEST = "sha256"
-CHUNK = 2**24  #: bytes that are verified at a time
-HINT = "restore it, or delete it and resume: it is made again"
+CHUNK = 2**24  #: bytes that are read and verified at a time
+HINT = "restore it, or delete it and resume: it is created again"
 
 Columns = dict[str, "NDArray[Any]"]
-Seen = Callable[[int, Columns], None]  #: takes a first row and the columns of some verified rows
+OnRows = Callable[[int, Columns], None]  #: takes the number of a first row, and columns of verified rows
 
 
 def partial(path: Path) -> Path:
-    """The name of a table before it is complete."""
+    """Return the path of a table before it is complete."""
     return path.with_name(f"{path.name}.partial")
 
 
 def _digests(first: int, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
-    """The digest of each row, (M, 32)."""
+    """Return the digest of each row, (M, 32)."""
     flat = [values.reshape(len(values), -1).view(np.uint8) for values in columns.values() if len(values)]
     count = len(flat[0]) if flat else 0
     digests_M32 = np.empty((count, 32), np.uint8)
@@ -49,125 +49,125 @@ def _digests(first: int, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.uint
 
 
 class Rows:
-    """A table to read from; what is read is verified.
+    """A table to read from; rows are verified as they are read.
 
-    noun: what messages call a row; hint: how to mend a damaged one.
-    Raises UserError("data") where the header is damaged, UserError("disk") where the file is absent.
+    noun: what messages call a row. hint: how to repair a damaged row.
+    Raises UserError("data") if the header is damaged, UserError("disk") if the file is absent.
     """
 
     def __init__(self, path: Path, noun: str = "row", hint: str = HINT) -> None:
         self.path, self.noun, self.hint = path, noun, hint
         self.header = tensors.read_header(path)
-        self.facts = self.header.facts
+        self.metadata = self.header.metadata
         counts = {part.shape[:1] for part in self.header.parts.values()}
         if DIGEST not in self.header.parts or len(counts) != 1 or counts == {()}:
-            raise tensors.damaged(path, "it is no table of rows", hint)
+            raise tensors.damaged_error(path, "it is not a table of rows", hint)
         ((self.count,),) = counts
         self._bytes = sum(part.size for part in self.header.parts.values()) // max(self.count, 1)
 
     @property
     def chunk(self) -> int:
-        """How many rows are worth reading at a time."""
+        """The number of rows to read at a time."""
         return max(1, CHUNK // max(self._bytes, 1))
 
     def shape(self, column: str) -> tuple[int, ...]:
-        """The shape of a whole column, (R, …)."""
+        """Return the shape of a whole column, (R, …)."""
         return self.header.parts[column].shape
 
     def read(self, first: int, count: int) -> Columns:
-        """All columns of `count` rows. Raises UserError("data") with the first row that is damaged."""
-        columns, wrong = self._look(first, count)
-        if wrong:
-            raise self.damage(wrong[0])
+        """Return all columns of `count` rows. Raises UserError("data") that names the first damaged row."""
+        columns, damaged = self._verify(first, count)
+        if damaged:
+            raise self.damaged_row_error(damaged[0])
         return columns
 
     def column(self, name: str, first: int, count: int) -> NDArray[Any]:
-        """One column of `count` rows, not verified. Raises UserError where it cannot be read."""
+        """Return one column of `count` rows without verifying it. Raises UserError if it cannot be read."""
         assert 0 <= first <= first + count <= self.count
-        return self._column(self.header.parts[name], first, count)
+        return self._read_column(self.header.parts[name], first, count)
 
     def written(self) -> int:
-        """How many rows are there, from the first one without a gap."""
+        """Return how many rows were written, from the first row up to the first gap."""
         gaps = np.flatnonzero(~self.column(DIGEST, 0, self.count).any(axis=1))
         return int(gaps[0]) if len(gaps) else self.count
 
-    def walk(self, count: int, seen: Seen, chunk: int | None = None) -> None:
-        """Show the first `count` rows to `seen`, `chunk` at a time. Raises as `read` does."""
+    def walk(self, count: int, on_rows: OnRows, chunk: int | None = None) -> None:
+        """Pass the first `count` rows to `on_rows`, `chunk` rows at a time. Raises as `read` does."""
         step = chunk or self.chunk
         for first in range(0, count, step):
-            seen(first, self.read(first, min(step, count - first)))
+            on_rows(first, self.read(first, min(step, count - first)))
 
     def wrong(self, count: int | None = None) -> list[int]:
-        """Which of the first `count` rows (default: all) are damaged."""
+        """Return the numbers of the damaged rows among the first `count` (default: all)."""
         end = self.count if count is None else min(count, self.count)
-        found: list[int] = []
+        damaged: list[int] = []
         for first in range(0, end, self.chunk):
-            found += self._look(first, min(self.chunk, end - first))[1]
-        return found
+            damaged += self._verify(first, min(self.chunk, end - first))[1]
+        return damaged
 
-    def damage(self, row: int) -> UserError:
-        """The report that a row is damaged."""
-        return tensors.damaged(self.path, f"{self.noun} {row} is not what was written", self.hint)
+    def damaged_row_error(self, row: int) -> UserError:
+        """Return the UserError("data") for a damaged row."""
+        return tensors.damaged_error(self.path, f"{self.noun} {row} does not match its checksum", self.hint)
 
-    def _look(self, first: int, count: int) -> tuple[Columns, list[int]]:
-        """Some rows without their digests, and which of them are damaged."""
+    def _verify(self, first: int, count: int) -> tuple[Columns, list[int]]:
+        """Return `count` rows without their digests, and the numbers of those that are damaged."""
         assert 0 <= first <= first + count <= self.count
-        columns = {name: self._column(part, first, count) for name, part in self.header.parts.items()}
-        told = columns.pop(DIGEST)
-        fits = (told == _digests(first, columns)).all(axis=1)
-        return columns, [first + int(index) for index in np.flatnonzero(~fits)]
+        columns = {name: self._read_column(part, first, count) for name, part in self.header.parts.items()}
+        stored_M32 = columns.pop(DIGEST)
+        intact_M = (stored_M32 == _digests(first, columns)).all(axis=1)
+        return columns, [first + int(index) for index in np.flatnonzero(~intact_M)]
 
-    def _column(self, part: tensors.Part, first: int, count: int) -> NDArray[Any]:
+    def _read_column(self, part: tensors.ArrayLocation, first: int, count: int) -> NDArray[Any]:
         row = part.size // self.count
         try:
             data = np.fromfile(self.path, np.uint8, count * row, offset=part.start + first * row)
         except OSError as error:
-            raise tensors.refused(self.path, error) from error
+            raise tensors.read_error(self.path, error) from error
         if data.size != count * row:
-            raise tensors.damaged(self.path, "it is too short", self.hint)
+            raise tensors.damaged_error(self.path, "it is too short", self.hint)
         return data.view(part.dtype).reshape(count, *part.shape[1:])
 
 
 class RowWriter:
-    """Fills a table from its first row on; what was synced stays whatever happens then.
+    """Writer of a table from its first row on; synced rows survive any failure.
 
-    shapes: dtype and shape (R, …) of each column but the digests; facts: kept in the header.
-    done: rows that are there already, to be kept; 0 begins anew and discards what was there. Kept rows
-    are verified, and shown to `seen` some at a time. Raises UserError("disk") with the bytes that are
-    needed, UserError("data") where a kept row is damaged or the file is another table.
+    shapes: dtype and shape (R, …) of each column but the digests. metadata: text stored in the header.
+    done: how many rows of an unfinished table to keep; 0 starts a new table and discards the old one. Kept
+    rows are verified and passed to `on_rows` in chunks. Raises UserError("disk") with the number of bytes
+    needed, UserError("data") if a kept row is damaged or the file is a different table.
     """
 
     def __init__(
         self,
         path: Path,
         shapes: tensors.Shapes,
-        facts: Mapping[str, str],
+        metadata: Mapping[str, str],
         done: int = 0,
         *,
         noun: str = "row",
         hint: str = HINT,
-        seen: Seen = lambda first, columns: None,
+        on_rows: OnRows = lambda first, columns: None,
     ) -> None:
         ((self.count,),) = {shape[:1] for _, shape in shapes.values()}
         assert 0 <= done <= self.count
         self.path, self.done = path, done
-        # Largest items first: readers want every array aligned to its item size.
+        # Largest item size first, so that every array is aligned to its item size.
         ordered = dict(sorted(shapes.items(), key=lambda item: -np.dtype(item[1][0]).itemsize))
         ordered[DIGEST] = ("|u1", (self.count, 32))
-        raw = tensors.seal(tensors.layout(ordered, facts, "header"))
-        header = tensors.parse(raw)
+        raw = tensors.seal(tensors.build_header(ordered, metadata, "header"))
+        header = tensors.parse_header(raw)
         self._parts = header.parts
         self._partial = partial(path)
         if done:
             if not self._partial.is_file():
-                raise tensors.damaged(self._partial, "it is gone", hint)
-            kept = Rows(self._partial, noun, hint)
-            if kept.header.raw != raw:
-                raise tensors.damaged(self._partial, "it holds something else", hint)
-            kept.walk(done, seen)
+                raise tensors.damaged_error(self._partial, "it is missing", hint)
+            unfinished = Rows(self._partial, noun, hint)
+            if unfinished.header.raw != raw:
+                raise tensors.damaged_error(self._partial, "it is a different table", hint)
+            unfinished.walk(done, on_rows)
         else:
-            files.remove(path, sync_name=False)  # synced with the name of the new one
-        self._file = files.Slots(self._partial, header.end, anew=not done)
+            files.remove(path, sync_name=False)  # the folder is synced when the new file is created
+        self._file = files.Slots(self._partial, header.end, create=not done)
         if not done:
             try:
                 self._file.put(0, raw)
@@ -176,7 +176,7 @@ class RowWriter:
                 raise
 
     def put(self, first: int, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Write rows from number `first` on, at most one past those that are there; not durable yet.
+        """Write rows from number `first` on, which is at most `done`; they are durable only after `sync`.
 
         Raises UserError("disk").
         """
@@ -197,16 +197,16 @@ class RowWriter:
         self.done = max(self.done, first + count)
 
     def sync(self) -> None:
-        """Make durable what was put so far."""
+        """Make everything written so far durable."""
         self._file.sync()
 
     def finish(self) -> None:
-        """Give the complete table its final name, durably."""
+        """Rename the complete table to its final name, durably."""
         assert self.done == self.count
         self.sync()
         self.close()
         files.rename(self._partial, self.path)
 
     def close(self) -> None:
-        """Close the file; an unfinished table stays under its partial name. Closing twice is allowed."""
+        """Close the file; an unfinished table keeps its partial name. Closing twice is allowed."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""A sweep's folder: its description with every point, and one run's folder for each.
+"""A sweep's folder: its description with every point, and a run's folder for each point.
 
 runs/SWEEP/
   sweep.json  lock  POINT/…
@@ -35,30 +35,30 @@ class StoredSweep:
         return self.folder.resolve().name
 
     def manifest(self) -> dict[str, Any]:
-        """What the sweep is. Raises UserError("disk")."""
+        """Return the sweep's description. Raises UserError("disk")."""
         return read_json(self.folder / MANIFEST)
 
     def run(self, point: str) -> StoredRun:
-        """The run of a point, which may not have begun."""
+        """Return the run of a point, which may not have started."""
         return StoredRun(self.folder / point)
 
     def begun(self, point: str) -> bool:
-        """Whether a point's run is there."""
+        """Return whether a point's run has started."""
         return folders.is_run(self.folder / point)
 
     def log(self, point: str) -> IO[bytes]:
-        """The log of a point's run, to write at its end. Raises UserError("disk")."""
+        """Open the log of a point's run for appending. Raises UserError("disk")."""
         make_folder(self.folder / point)
         return folders.open_log(self.folder / point)
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether a folder is a sweep's."""
+    """Return whether a folder is a sweep's."""
     return (folder / MANIFEST).is_file()
 
 
 def find_sweep(name: str) -> StoredSweep | None:
-    """A sweep by its folder, or by its name in the runs folder."""
+    """Return a sweep by its folder or its name in the runs folder, or None."""
     for folder in (Path(name), folders.runs_folder() / name):
         if is_sweep(folder):
             return StoredSweep(folder)
@@ -66,17 +66,17 @@ def find_sweep(name: str) -> StoredSweep | None:
 
 
 def near(name: str) -> str | None:
-    """The sweep in the runs folder whose name is nearest."""
-    place = folders.runs_folder()
-    known = [entry.name for entry in place.iterdir() if is_sweep(entry)] if place.is_dir() else []
-    found = difflib.get_close_matches(name, known, n=1)
-    return found[0] if found else None
+    """Return the name of the sweep in the runs folder that is most similar to `name`, or None."""
+    folder = folders.runs_folder()
+    names = [entry.name for entry in folder.iterdir() if is_sweep(entry)] if folder.is_dir() else []
+    matches = difflib.get_close_matches(name, names, n=1)
+    return matches[0] if matches else None
 
 
 def own_sweep(folder: Path) -> Owner:
-    """Take a sweep's folder for this process, making it where it is not there.
+    """Take ownership of a sweep's folder, and create it if it is absent.
 
-    Raises UserError("usage") where it holds something else, UserError("disk") where another process has it.
+    Raises UserError("usage") if it is something else, UserError("disk") if another process owns it.
     """
     _refuse_foreign(folder)
     make_folder(folder)
@@ -91,7 +91,7 @@ def own_sweep(folder: Path) -> Owner:
 
 
 def save_sweep(folder: Path, manifest: Mapping[str, Any]) -> StoredSweep:
-    """Write what the sweep is. Only for who owns the folder. Raises UserError("disk")."""
+    """Write the sweep's description; only its owner may call this. Raises UserError("disk")."""
     write_json(folder / MANIFEST, manifest)
     return StoredSweep(folder)
 
@@ -99,9 +99,8 @@ def save_sweep(folder: Path, manifest: Mapping[str, Any]) -> StoredSweep:
 def _refuse_foreign(folder: Path) -> None:
     if is_sweep(folder) or not os.path.lexists(folder):
         return
-    mine = {LOCK, OWNER}
     entries = folder.iterdir() if folder.is_dir() else [folder]
-    if any(entry.name not in mine and not entry.name.endswith(".tmp") for entry in entries):
+    if any(entry.name not in {LOCK, OWNER} and not entry.name.endswith(".tmp") for entry in entries):
         raise UserError(
-            "usage", f"{folder} holds something that is no sweep", "choose another folder with --out"
+            "usage", f"{folder} exists and is not a sweep's folder", "choose another folder with --out"
         )

@@ -1,7 +1,7 @@
-"""A run's record read as it grows: everything that was told, recovery's numbers as arrays.
+"""Reader of a run's events while the run grows, with the metrics of recovery as arrays.
 
-Whoever shows a run, live or finished, of this process or another, reads it here.
-Legend: R rows of the table of numbers, P its columns (see `numbers`).
+Everything that displays a run, live or finished, of this process or another, reads it through `Tail`.
+Legend: R rows of the table of metrics, P its columns (see `numbers`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.events import Event, RecoverLayout, RecoverProgress, from_payload
 from engine.store import folders, journal, metrics
-from engine.store.files import unreadable
+from engine.store.files import unreadable_error
 from engine.store.journal import Record
 from engine.store.metrics import Chunk
 from engine.store.numbers import FIXED, columns
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MOST_ROWS = 2**14  #: rows of records that are given together
-_FACTS = ("batch", "batches", "beta", "total_iterations", "rate")
+MOST_ROWS = 2**14  #: the most rows that are merged into one `Rows`
+_FIELDS = ("batch", "batches", "beta", "total_iterations", "rate")
 
 
 class Told(NamedTuple):
-    """An event other than recovery's numbers. time: seconds since 1970 (UTC)."""
+    """A recorded event other than `RecoverProgress`. time: seconds since 1970 (UTC)."""
 
     time: float
     event: Event
@@ -37,10 +37,10 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Numbers of consecutive iterations of one batch; the facts are those of the last record.
+    """Metrics of consecutive iterations of one batch; the other fields are those of the last record.
 
     time: seconds since 1970 (UTC). first: the number of the first row in the table. values_RP: columns as
-    `numbers.columns` names them; rows that are damaged, missing, or replaced since, are NaN.
+    `numbers.columns` names them; rows that are damaged, missing, or replaced since then are NaN.
     """
 
     time: float
@@ -53,9 +53,8 @@ class Rows:
     values_RP: NDArray[np.float32]
 
     def event(self, layout: RecoverLayout) -> RecoverProgress:
-        """The event that told these numbers. layout: what was last said of their columns."""
-        before = (self.batch - 1) * self.total_iterations
-        first, taps = self.first - before, len(layout.taps)
+        """Return these metrics as one event. layout: the latest `RecoverLayout`, which names the columns."""
+        first, taps = self.first - (self.batch - 1) * self.total_iterations, len(layout.taps)
         terms_RTL = self.values_RP[:, len(FIXED) :].reshape(len(self.values_RP), len(layout.terms), taps)
         return RecoverProgress(
             batch=self.batch,
@@ -70,98 +69,99 @@ class Rows:
 
 
 class Tail:
-    """Reads a run's folder from its beginning, a piece at a time.
+    """Incremental reader of a run's events from the first one on.
 
-    together: numbers of records that follow each other come as one `Rows`. layout: the latest. behind:
-    whether the last piece ended before the record did.
+    merge_rows: whether the metrics of consecutive records are merged into one `Rows`. layout: the latest
+    `RecoverLayout`. behind: whether the last call of `more` left recorded events unread.
     """
 
-    def __init__(self, folder: Path, *, together: bool = True) -> None:
+    def __init__(self, folder: Path, *, merge_rows: bool = True) -> None:
         self.layout = RecoverLayout([], [], [])
         self.behind = True
-        self._reading = journal.Reading(folder / folders.JOURNAL)
-        self._refused: OSError | None = None
-        self._numbers = folder / folders.METRICS
-        self._most = MOST_ROWS if together else 0
+        self._journal = journal.JournalReader(folder / folders.JOURNAL)
+        self._read_error: OSError | None = None
+        self._metrics_path = folder / folders.METRICS
+        self._max_rows = MOST_ROWS if merge_rows else 0
 
     def damage(self, *, torn: bool = True) -> list[str]:
-        """What is wrong with the journal so far. torn: also its end, which may just be being written."""
-        return self._reading.all_damage() if torn else list(self._reading.damage)
+        """Return messages for the damage of the journal so far. torn: include an unfinished last line."""
+        return self._journal.all_damage() if torn else list(self._journal.damage)
 
     def more(self, seconds: float = math.inf) -> list[Told | Rows]:
-        """What was recorded since the last call, oldest first; stops after about so many seconds.
+        """Return what was recorded since the last call, oldest first; stop after about `seconds`.
 
-        Raises UserError("disk") where the system refuses to read; what it gave before comes first.
+        Raises UserError("disk") if the system refuses to read; what was read before that is returned first.
         """
-        found = list(self._more(time.monotonic() + seconds))
-        if self._refused is not None:
-            error, self._refused = self._refused, None
-            if not found:
-                raise unreadable(self._reading.path, error) from error
+        entries = list(self._read_until(time.monotonic() + seconds))
+        if self._read_error is not None:
+            error, self._read_error = self._read_error, None
+            if not entries:
+                raise unreadable_error(self._journal.path, error) from error
             self.behind = True
-        return found
+        return entries
 
-    def _more(self, until: float) -> Iterator[Told | Rows]:
-        table = metrics.TableReader(self._numbers)
-        last: Record | None = None  # of those whose chunks wait
-        waiting: list[Chunk] = []
+    def _read_until(self, deadline: float) -> Iterator[Told | Rows]:
+        table = metrics.TableReader(self._metrics_path)
+        last: Record | None = None  # the record of the last pending chunk
+        pending: list[Chunk] = []
         self.behind = False
         try:
-            for record in self._records():
-                chunk = metrics.chunk_of(record)
-                if last is not None and not (chunk and self._goes_with(last, waiting, record, chunk)):
-                    yield from self._rows(table, last, waiting)
-                    last, waiting = None, []
+            for record in self._read_records():
+                chunk = metrics.parse_chunk(record)
+                if last is not None and not (chunk and self._continues(last, pending, record, chunk)):
+                    yield from self._read_rows(table, last, pending)
+                    last, pending = None, []
                 if chunk is not None:
                     last = record
-                    waiting.append(chunk)
+                    pending.append(chunk)
                 else:
-                    yield from self._told(record)
+                    yield from self._parse_event(record)
                     if record.kind == "RecoverLayout":
-                        table.close()  # it may be replaced now
-                if time.monotonic() >= until:
+                        table.close()  # the owner may replace it now
+                if time.monotonic() >= deadline:
                     self.behind = True
                     break
             if last is not None:
-                yield from self._rows(table, last, waiting)
+                yield from self._read_rows(table, last, pending)
         finally:
             table.close()
 
-    def _records(self) -> Iterator[Record]:
+    def _read_records(self) -> Iterator[Record]:
         try:
-            yield from self._reading.more()
+            yield from self._journal.read_new()
         except OSError as error:
-            self._refused = error
+            self._read_error = error
 
-    def _goes_with(self, last: Record, waiting: list[Chunk], record: Record, chunk: Chunk) -> bool:
-        """Whether a record's rows continue those that wait, within the same batch."""
+    def _continues(self, last: Record, pending: list[Chunk], record: Record, chunk: Chunk) -> bool:
+        """Return whether a record's rows follow the pending ones directly, in the same batch."""
         return (
-            chunk.first == waiting[-1].end
-            and chunk.end - waiting[0].first <= self._most
+            chunk.first == pending[-1].end
+            and chunk.end - pending[0].first <= self._max_rows
             and record.payload.get("batch") == last.payload.get("batch")
         )
 
-    def _told(self, record: Record) -> Iterator[Told]:
+    def _parse_event(self, record: Record) -> Iterator[Told]:
         try:
             event = from_payload(record.kind, record.payload)
-        except TypeError:  # of a later version
+        except TypeError:  # written by a later version
             return
         if event is not None:
-            event = replace(event, **dict.fromkeys(_lost_floats(event), math.nan))
+            # JSON has no NaN: a float that was not finite was written as null.
+            null_floats = [
+                field.name
+                for field in fields(event)
+                if field.type == "float" and getattr(event, field.name) is None
+            ]
+            event = replace(event, **dict.fromkeys(null_floats, math.nan))
             if isinstance(event, RecoverLayout):
                 self.layout = event
             yield Told(record.time, event)
 
-    def _rows(self, table: metrics.TableReader, last: Record, chunks: list[Chunk]) -> Iterator[Rows]:
+    def _read_rows(self, table: metrics.TableReader, last: Record, chunks: list[Chunk]) -> Iterator[Rows]:
         try:
-            facts: dict[str, Any] = {name: last.payload[name] for name in _FACTS}
-        except KeyError:  # of a later version
+            values: dict[str, Any] = {name: last.payload[name] for name in _FIELDS}
+        except KeyError:  # written by a later version
             return
-        facts |= {name: math.nan for name in ("beta", "rate") if facts[name] is None}
+        values |= {name: math.nan for name in ("beta", "rate") if values[name] is None}
         values_RP = table.rows(chunks, columns(self.layout))
-        yield Rows(last.time, **facts, first=chunks[0].first, values_RP=values_RP)
-
-
-def _lost_floats(event: Event) -> list[str]:
-    """Fields that held a number which JSON does not know."""
-    return [part.name for part in fields(event) if part.type == "float" and getattr(event, part.name) is None]
+        yield Rows(last.time, **values, first=chunks[0].first, values_RP=values_RP)

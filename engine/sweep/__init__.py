@@ -1,1 +1,1 @@
-"""Many experiments as one: what they share, what they vary, and in which order they may run."""
+"""Sweeps: sets of experiments with shared and varied settings, and the order in which they may run."""

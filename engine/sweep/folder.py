@@ -1,4 +1,4 @@
-"""A sweep and its folder: what is written down of it, and that no other sweep's points come into it."""
+"""The folder of a sweep: its manifest, and checks that the folder does not belong to another sweep."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from engine.sweep.description import Options, Sweep
 from engine.sweep.points import Point, from_record
 from engine.version import product_version
 
-Given = Mapping[str, Mapping[str, str]]  #: by point, the fingerprint of each thing that it is given
-_SHOWN = 4  # settings that a message names
+Given = Mapping[str, Mapping[str, str]]  #: point → input (data, teacher, …) → its fingerprint
+_MAX_LISTED = 4  # settings in a message
 
 
 def manifest(name: str, sweep: Sweep, options: Options, points: Sequence[Point]) -> dict[str, Any]:
-    """What is written down of a sweep before it begins."""
+    """Return the manifest of a new sweep."""
     return {
         "schema_version": SCHEMA_VERSION,
         "sweep": name,
@@ -36,63 +36,64 @@ def manifest(name: str, sweep: Sweep, options: Options, points: Sequence[Point])
 
 
 def points_of(stored: StoredSweep) -> list[Point]:
-    """The points of a sweep that was begun. Raises UserError("disk")."""
+    """Return the points of a stored sweep. Raises UserError("disk") if its manifest cannot be read."""
     return [from_record(record) for record in stored.manifest()["points"]]
 
 
-def written(folder: Path, told: Mapping[str, Any] | None, given: Given) -> StoredSweep:
-    """The sweep, written down in its folder: new, unchanged, or with more points than before.
+def written(folder: Path, new: Mapping[str, Any] | None, given: Given) -> StoredSweep:
+    """Write the manifest of a sweep to its folder; the sweep may be new, unchanged or have more points.
 
-    told: None for what is there. given: see `points.check`, of the points that were looked at.
+    new: its `manifest`; None: keep the stored one. given: fingerprints from `points.check`, which are added
+    to the stored ones.
     """
-    there = StoredSweep(folder).manifest() if sweeps.is_sweep(folder) else {}
-    given = {**there.get("given", {}), **given}
-    known = {**there, **(told or {})}
+    stored = StoredSweep(folder).manifest() if sweeps.is_sweep(folder) else {}
+    given = {**stored.get("given", {}), **given}
+    merged = {**stored, **(new or {})}
     return sweeps.save_sweep(
-        folder, {**known, "created": there.get("created", known["created"]), "given": given}
+        folder, {**merged, "created": stored.get("created", merged["created"]), "given": given}
     )
 
 
 def refuse_other_things(folder: Path, given: Given) -> None:
-    """Raise UserError("usage") where a point was begun with other images, or another teacher."""
-    there = StoredSweep(folder).manifest().get("given", {}) if sweeps.is_sweep(folder) else {}
-    for name, parts in given.items():
-        before = there.get(name, parts)
-        if others := [part for part in parts if before.get(part) != parts[part]]:
-            raise _another(folder, f"its point {name} was given another {' and another '.join(others)}")
+    """Raise UserError("usage") if a point was started with other inputs, such as another teacher."""
+    stored = StoredSweep(folder).manifest().get("given", {}) if sweeps.is_sweep(folder) else {}
+    for name, inputs in given.items():
+        before = stored.get(name, inputs)
+        if changed := [part for part in inputs if before.get(part) != inputs[part]]:
+            raise _other_sweep_error(folder, f"its point {name} used another {' and another '.join(changed)}")
 
 
-def refuse_another(folder: Path, told: Mapping[str, Any]) -> None:
-    """Raise UserError("usage") where the folder holds other points than these, or another budget."""
+def refuse_another(folder: Path, new: Mapping[str, Any]) -> None:
+    """Raise UserError("usage") if the folder has points or a budget that differ from the manifest `new`."""
     if not sweeps.is_sweep(folder):
         return
-    there = StoredSweep(folder).manifest()
-    if there["budget"] != told["budget"]:
-        raise _another(folder, f"its budget is {there['budget']}, not {told['budget']}")
-    now = {record["name"]: record for record in told["points"]}
-    for record in there["points"]:
-        if record["name"] not in now:
-            raise _another(folder, f"its point {record['name']} is none of this sweep")
-        if differing := _differences(record, now[record["name"]]):
-            raise _another(folder, f"of its point {record['name']}, {differing}")
+    stored = StoredSweep(folder).manifest()
+    if stored["budget"] != new["budget"]:
+        raise _other_sweep_error(folder, f"its budget is {stored['budget']}, not {new['budget']}")
+    new_points = {record["name"]: record for record in new["points"]}
+    for record in stored["points"]:
+        if record["name"] not in new_points:
+            raise _other_sweep_error(folder, f"its point {record['name']} is not in this sweep")
+        if differences := _format_differences(record, new_points[record["name"]]):
+            raise _other_sweep_error(folder, f"in its point {record['name']}, {differences}")
 
 
-def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _format_differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     from engine.config.identity import LOCAL_SETTINGS
 
-    before, after = (settings.flat(from_record(record).config) for record in (there, now))
-    found = [
-        f"{key} is {before[key]} there and {after[key]} here"
+    before, after = (settings.flat(from_record(record).config) for record in (stored, new))
+    differences = [
+        f"{key} is {before[key]} instead of {after[key]}"
         for key in after
         if before[key] != after[key] and key not in LOCAL_SETTINGS
     ]
-    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return "; ".join(found[:_SHOWN]) + more
+    omitted = len(differences) - _MAX_LISTED
+    return "; ".join(differences[:_MAX_LISTED]) + (f"; and {omitted} more" if omitted > 0 else "")
 
 
-def _another(folder: Path, why: str) -> UserError:
+def _other_sweep_error(folder: Path, reason: str) -> UserError:
     return UserError(
         "usage",
-        f"{folder} holds another sweep: {why}",
-        f"choose another folder with --out, or go on with `cfm sweep {folder}`",
+        f"{folder} contains another sweep: {reason}",
+        f"choose another folder with --out, or resume that sweep with `cfm sweep {folder}`",
     )

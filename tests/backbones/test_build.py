@@ -262,7 +262,7 @@ def test_truncated_files_are_refused(tmp_path: Path, form: str, share: float) ->
 def test_a_page_of_text_a_folder_and_nothing_are_refused(tmp_path: Path) -> None:
     page = tmp_path / "page.pth"
     page.write_text("<!DOCTYPE html><html>404</html>")
-    assert "no checkpoint" in refused(build(), page).message
+    assert "not a checkpoint" in refused(build(), page).message
     assert "is a folder" in refused(build(), tmp_path).message
     assert "does not exist" in refused(build(), tmp_path / "none.pth").message
 
@@ -383,4 +383,4 @@ def test_published_weights_that_cannot_fit_are_not_fetched(
 
 def test_old_names_of_densenet_are_understood() -> None:
     old = {"features.denseblock1.denselayer2.norm.1.weight": torch.ones(1)}
-    assert list(checkpoint._plain_names(old)) == ["features.denseblock1.denselayer2.norm1.weight"]
+    assert list(checkpoint._normalise_names(old)) == ["features.denseblock1.denselayer2.norm1.weight"]

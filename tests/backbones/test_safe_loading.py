@@ -136,7 +136,7 @@ def test_records_that_overlap_are_refused(tmp_path: Path) -> None:
 )
 def test_tensors_that_are_no_plain_numbers_are_named(tmp_path: Path, value: torch.Tensor) -> None:
     torch.save(whole(**{NAME: value}), tmp_path / "odd.pth")
-    assert f"no plain tensors: {NAME}" in refused(tmp_path / "odd.pth")
+    assert f"not plain tensors: {NAME}" in refused(tmp_path / "odd.pth")
 
 
 DEEP = b"\x80\x02}" + b")" + b"\x85" * 20_000 + b"K\x01s."

@@ -119,7 +119,7 @@ def launched(folder: Path, size: tuple[int, int] = (120, 40)) -> Screen:
     screen.until("Runs:")
     time.sleep(1)
     screen.press("o")
-    screen.until("Go on with")
+    screen.until("Resume ")
     screen.press("h")
     return screen
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from engine.spectral.moments import Accumulator, batch_moments, positions
+from engine.spectral.moments import Accumulator, batch_moments, flatten_positions
 
 STEP = [(10, 128, 32), (10, 64, 32), (10, 128, 16), (10, 256, 8), (10, 512, 4), (100, 128, 32)]  # M, D, H
 SET = [(128, 64, 32), (128, 128, 16), (128, 256, 8), (128, 512, 4)]
@@ -37,7 +37,7 @@ def step(x_MDHW: Tensor) -> None:
 
 
 def step_by_library(x_MDHW: Tensor) -> None:
-    _gradient(torch.var_mean(positions(x_MDHW), dim=0, correction=0), x_MDHW)
+    _gradient(torch.var_mean(flatten_positions(x_MDHW), dim=0, correction=0), x_MDHW)
 
 
 def _gradient(found: tuple[Tensor, ...], x_MDHW: Tensor) -> None:
@@ -52,7 +52,7 @@ def whole(x_MDHW: Tensor, covariance: bool) -> None:
 @torch.no_grad()
 def whole_by_library(x_MDHW: Tensor, covariance: bool) -> None:
     wide_MDHW = x_MDHW.double()
-    rows_ND = positions(wide_MDHW)
+    rows_ND = flatten_positions(wide_MDHW)
     if covariance:
         onehot_MK = torch.nn.functional.one_hot(torch.arange(len(x_MDHW)) % 10, 10).double()
         rows_ND.mean(dim=0), torch.cov(rows_ND.T, correction=0), wide_MDHW.mean(dim=(2, 3)).T @ onehot_MK

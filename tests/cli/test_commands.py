@@ -87,7 +87,7 @@ def test_debug_shows_the_traceback(capsys, monkeypatch, words):
 def test_a_wrong_command_line_is_a_usage_error(capsys, words, said):
     _, err = call(capsys, *words, code=2)
     assert said in err
-    assert "--help` says" in err
+    assert "--help` lists" in err
     document = call_json(capsys, "error", *words, code=2)
     assert document["error"]["kind"] == "usage"
     assert said in document["error"]["message"]
@@ -191,7 +191,7 @@ def test_the_console_says_what_to_use(capsys, monkeypatch):
 def test_that_stderr_is_no_terminal_is_said(monkeypatch):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda: False))
-    with pytest.raises(UserError, match="stderr, on which it draws") as told:
+    with pytest.raises(UserError, match="stderr, which is not a terminal") as told:
         open_console()
     assert "redirect" in told.value.hint
 
@@ -199,8 +199,8 @@ def test_that_stderr_is_no_terminal_is_said(monkeypatch):
 @pytest.mark.parametrize(
     ("state", "told"),
     [
-        ("stopped", "is stopped in its stage recover; `cfm resume {}` goes on with it"),
-        ("failed", "has failed in its stage recover; `cfm resume {}` goes on with it"),
+        ("stopped", "is stopped in stage recover; `cfm resume {}` resumes it"),
+        ("failed", "has failed in stage recover; `cfm resume {}` resumes it"),
         ("finished", "is finished; `cfm show {}` shows its results"),
     ],
 )
@@ -209,4 +209,4 @@ def test_what_a_stop_came_to_is_one_sentence(tmp_path, state, told):
     run = opened(folder)
     run.record(StageStarted("recover", 8, "iterations"))
     run.close(state, f"{folder} was stopped by somebody")
-    assert steer._ended(StoredRun(folder), state) == f"{folder} {told.format(folder)}"
+    assert steer._describe_end(StoredRun(folder), state) == f"{folder} {told.format(folder)}"

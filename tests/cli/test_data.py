@@ -75,7 +75,7 @@ def test_an_unknown_set_offers_the_nearest() -> None:
 
 
 def test_get_of_what_comes_with_the_program_says_so() -> None:
-    assert "nothing to get" in run("get", "digits")
+    assert "nothing to download" in run("get", "digits")
 
 
 def test_the_command_group_loads_no_torch() -> None:

@@ -152,7 +152,7 @@ def test_data_sets_are_found_where_they_lie(machine: Path) -> None:
 )
 def test_what_a_terminal_lacks(facts: dict, said: list[str]) -> None:
     whole = {"term": "xterm", "colours": "true", "encoding": "utf-8", "utf8": True}
-    problems = doctor._terminal_problems({**whole, "columns": 120, "lines": 40, "tmux": False, **facts})
+    problems = doctor._find_terminal_problems({**whole, "columns": 120, "lines": 40, "tmux": False, **facts})
     assert len(problems) == len(said)
     for problem, part in zip(problems, said, strict=True):
         assert problem.level == "warning"
@@ -172,7 +172,7 @@ def test_what_a_terminal_lacks(facts: dict, said: list[str]) -> None:
 def test_colours_follow_the_environment(monkeypatch, environment: dict[str, str], colours: str) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert doctor._colours() == colours
+    assert doctor._detect_colours() == colours
 
 
 def test_the_command_loads_nothing_heavy_before_it_runs() -> None:

@@ -99,7 +99,7 @@ def test_another_sweeps_points_are_refused_and_more_points_are_not(whole, here, 
     shutil.copytree(whole[0], folder)
     other = {**TINY, "set": {**TINY["set"], "recover.iterations": 2}}
     error = call_json(capsys, "error", "sweep", file(here, other), code=2)["error"]
-    assert "recover.iterations is 3 there and 2 here" in error["message"]
+    assert "recover.iterations is 3 instead of 2" in error["message"]
     fewer = {**TINY, "grid": {"objective": ["cfm"]}}
     error = call_json(capsys, "error", "sweep", file(here, fewer), code=2)["error"]
     assert "objective=hfm" in error["message"]
@@ -108,11 +108,11 @@ def test_another_sweeps_points_are_refused_and_more_points_are_not(whole, here, 
     ]
     assert "budget" in error["message"]
     error = call_json(capsys, "error", "sweep", folder, "--ipc", "2", code=2)["error"]
-    assert "leave the options out" in error["hint"]
+    assert "remove the options" in error["hint"]
     (here / "full").mkdir()
     (here / "full" / "letter.txt").write_text("mine")
     error = call_json(capsys, "error", "sweep", file(here), "--out", here / "full", code=2)["error"]
-    assert "no sweep" in error["message"]
+    assert "not a sweep" in error["message"]
 
 
 def test_a_dry_run_tells_the_points_and_leaves_nothing(here, capsys):
@@ -208,7 +208,7 @@ def test_signals_stop_its_runs_with_a_checkpoint(nursery, tmp_path, number, code
     runs = family(process)[1:]
     process.send(number)
     assert process.wait() == code, process.said()
-    assert f"`cfm sweep {mine}` goes on with it" in process.err()
+    assert f"`cfm sweep {mine}` resumes it" in process.err()
     assert runs
     assert not any(run.is_running() for run in runs)
     assert StoredRun(mine / "objective=cfm").state() == "stopped"
@@ -227,7 +227,7 @@ def test_runs_that_outlive_their_sweep_are_waited_for_and_can_be_stopped(nursery
     process.kill()
     process.wait()
     again = nursery.cfm(*words, **own(tmp_path))
-    until(lambda: again.poll() is not None or "at work from an earlier sweep" in again.err(), said=again.said)
+    until(lambda: again.poll() is not None or "running from an earlier sweep" in again.err(), said=again.said)
     assert run.is_running()
     again.send(signal.SIGINT)
     assert again.wait() == 130, again.said()

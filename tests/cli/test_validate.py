@@ -71,7 +71,7 @@ def test_it_is_a_run_with_all_that_belongs_to_one(capsys, made, tmp_path):
     assert np.isnan(kept.beta_N).all()
     assert kept.batch_N.tolist() == [1] * 10 + [2] * 10
     notices = [r.payload["message"] for r in journal.read(run.folder / "journal.jsonl") if r.kind == "Notice"]
-    assert any("20 images are given by" in message for message in notices)
+    assert any("using 20 images from" in message for message in notices)
     control = [student for student in found["students"] if student["source"] == "random"]
     assert len(control) == 2
     assert settings.resolve(file=run.folder / "config.yaml", base=None).config.ipc == 2
@@ -125,7 +125,7 @@ def test_another_set_is_another_run(capsys, made, tmp_path):
 def test_uneven_sets_have_no_control(capsys, made, tmp_path):
     folder = pictures(tmp_path / "set", levels(2)[:13], labels(2)[:13])
     error = call_json(capsys, "error", "validate", folder, "--preset", "smoke", code=2)["error"]
-    assert "1 images of class '3' and 2 of '0'" in error["message"]
+    assert "1 images of class '3' and 2 of class '0'" in error["message"]
     assert "validate.control=false" in error["hint"]
     words = ["--set", "validate.control=false", "--set", "validate.seeds=1", "--set", "validate.epochs=1"]
     found = call_json(capsys, "results", "validate", folder, "--preset", "smoke", *words)

@@ -1,4 +1,4 @@
-"""Expressions: what they mean against NumPy, and that nothing else is ever one."""
+"""Expressions: their values against NumPy, and the refusal of everything else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MEANINGS = {
 
 
 @pytest.mark.parametrize("text", MEANINGS)
-def test_an_expression_means_what_numpy_makes_of_it(text):
+def test_an_expression_agrees_with_numpy(text):
     bound = expressions.bind(expressions.parse(text), SCOPE)
     np.testing.assert_allclose(
         expressions.evaluate(bound, EIGENVALUES), MEANINGS[text](EIGENVALUES), rtol=1e-13
@@ -52,30 +52,30 @@ def test_geometric_is_the_sum_of_powers(count):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("", "no complete expression"),
-        ("1/(lambda", "no complete expression"),
-        ("lambda lambda", "no complete expression"),
+        ("", "not a complete expression"),
+        ("1/(lambda", "not a complete expression"),
+        ("lambda lambda", "not a complete expression"),
         ("lambda^2", "write ** for a power"),
-        ("lambda;1", "';1', which means nothing"),
-        ("lambda.real", "means nothing"),
-        ("lambda[0]", "means nothing"),
-        ("'a'", "means nothing"),
-        ("1_000*lambda", "means nothing"),
-        ("2lambda", "means nothing"),
-        ("lambda if lambda else 1", "more than numbers, names"),
-        ("lambda: 1", "means nothing"),
-        ("(lambda, 1)", "more than numbers, names"),
-        ("lambda // 2", "more than numbers, names"),
-        ("not lambda", "more than numbers, names"),
-        ("True*lambda", "more than numbers, names"),
-        ("exp(lambda)(1)", "more than numbers, names"),
-        ("exp(*lambda)", "more than numbers, names"),
+        ("lambda;1", "';1', which is not valid"),
+        ("lambda.real", "is not valid"),
+        ("lambda[0]", "is not valid"),
+        ("'a'", "is not valid"),
+        ("1_000*lambda", "is not valid"),
+        ("2lambda", "is not valid"),
+        ("lambda if lambda else 1", "only numbers, names"),
+        ("lambda: 1", "is not valid"),
+        ("(lambda, 1)", "only numbers, names"),
+        ("lambda // 2", "only numbers, names"),
+        ("not lambda", "only numbers, names"),
+        ("True*lambda", "only numbers, names"),
+        ("exp(lambda)(1)", "only numbers, names"),
+        ("exp(*lambda)", "only numbers, names"),
         ("geometric(lambda, n)", "unknown name 'n'"),
-        ("eval(lambda)", "no function 'eval'"),
+        ("eval(lambda)", "unknown function 'eval'"),
         ("sqr(lambda)", "did you mean 'sqrt'?"),
-        ("exp(lambda, 2)", "gives exp 2 values instead of 1"),
+        ("exp(lambda, 2)", "exp with 2 arguments instead of 1"),
         ("lamda + beta", "did you mean 'lambda'?"),
         ("p*lambda", "did you mean 'P'?"),
         ("exp*lambda", "unknown name 'exp'"),
@@ -83,7 +83,7 @@ def test_geometric_is_the_sum_of_powers(count):
         ("geometric(lambda, 0)", "whole n"),
         ("geometric(lambda, 1e9)", "whole n"),
         ("geometric(lambda, 1/0)", "whole n"),
-        ("geometric(lambda, beta)", "by lambda, beta or alpha"),
+        ("geometric(lambda, beta)", "without lambda, beta or alpha"),
         ("1e999*lambda", "too large"),
         ("1/0 + lambda", "no finite value"),
         ("log(-1 - lambda)", "no finite value"),
@@ -92,10 +92,10 @@ def test_geometric_is_the_sum_of_powers(count):
         ("lambda" + "+1" * 120, "more than 200"),
     ],
 )
-def test_what_is_no_filter_is_refused_with_the_reason(text, said):
+def test_an_invalid_expression_is_refused_with_the_reason(text, message):
     with pytest.raises(FormulaError) as caught:
         expressions.check(text, SCOPE)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @given(st.text(alphabet="λβab1.e+-*/(), \n_lambdexpogi[]'\"\\^:;=\x00²٣", max_size=60) | st.text(max_size=40))
@@ -107,7 +107,7 @@ def test_any_text_is_an_expression_or_refused(text):
     assert expressions.names(bound) <= {"lambda"}
 
 
-def test_constants_are_known_as_such():
+def test_constants_are_recognised():
     for text, constant in (("beta", True), ("lambda/lambda", True), ("lambda - lambda", True), ("λ", False)):
         assert expressions.is_constant(expressions.bind(expressions.parse(text), SCOPE)) is constant
     assert expressions.bind(expressions.parse("2*beta + 1/0"), SCOPE) == Number(math.inf)
@@ -126,12 +126,12 @@ def test_constants_are_known_as_such():
         ("1 + sqrt(lambda)", False),
     ],
 )
-def test_rational_expressions_are_told_from_others(text, rational):
+def test_rational_expressions_are_recognised(text, rational):
     assert expressions.is_rational(expressions.bind(expressions.parse(text), SCOPE)) is rational
 
 
 @pytest.mark.parametrize("text", MEANINGS)
-def test_what_is_said_to_be_nonnegative_is(text):
+def test_nonnegative_expressions_are_nonnegative(text):
     bound = expressions.bind(expressions.parse(text), SCOPE)
     if expressions.is_nonnegative(bound):
         assert (np.asarray(expressions.evaluate(bound, expressions.PROBES)) >= 0).all()

@@ -1,4 +1,4 @@
-"""A person's own presets, and what a configuration differs from a preset in."""
+"""User presets, and the settings in which a configuration differs from a preset."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def refused(kind, call, *args, **kwargs):
     return caught.value
 
 
-# --- own presets -----------------------------------------------------------------------------------
+# --- user presets ----------------------------------------------------------------------------------
 
 
-def test_an_own_preset_is_found_by_its_name_and_says_whose_it_is(folder):
+def test_a_user_preset_is_found_by_name_and_labelled(folder):
     write(folder, "mine", "extends: _shared\nseed: 5\nprotocols: {paper: {seed: 6}}\n")
-    write(folder, "_shared", "description: what mine share\nextends: cifar10-10\nipc: 3\n")
+    write(folder, "_shared", "description: shared by mine\nextends: cifar10-10\nipc: 3\n")
     got = resolve(preset="mine")
     assert (got.config.data.name, got.config.ipc, got.config.seed) == ("cifar10", 3, 5)
-    assert (got.origins["ipc"], got.origins["seed"]) == ("own preset _shared", "own preset mine")
+    assert (got.origins["ipc"], got.origins["seed"]) == ("user preset _shared", "user preset mine")
     paper = resolve(preset="mine", sets=["protocol=paper"])
-    assert (paper.config.seed, paper.origins["seed"]) == (6, "own preset mine, protocol paper")
+    assert (paper.config.seed, paper.origins["seed"]) == (6, "user preset mine, protocol paper")
     assert [preset.name for preset in presets.own_presets()] == ["mine"]
     assert "mine" in refused("config", resolve, preset="mien").hint
 
 
-def test_a_file_may_extend_an_own_preset_which_is_then_not_asked_for_as_well(folder, tmp_path):
+def test_a_file_that_extends_a_user_preset_excludes_another_preset(folder, tmp_path):
     write(folder, "mine", "seed: 5\n")
     file = tmp_path / "run.yaml"
     file.write_text("extends: mine\nipc: 2\n")
@@ -68,7 +68,7 @@ def test_a_file_may_extend_an_own_preset_which_is_then_not_asked_for_as_well(fol
     assert "extends a preset" in refused("config", resolve, file=file, preset="digits").message
 
 
-def test_a_shipped_name_is_refused_wherever_it_is_used(folder):
+def test_the_name_of_a_shipped_preset_is_refused(folder):
     write(folder, "digits", "ipc: 3\n")
     message = refused("config", resolve, preset="digits").message
     assert str(folder / "digits.yaml") in message
@@ -85,13 +85,13 @@ def test_a_shipped_name_is_refused_wherever_it_is_used(folder):
         ({"XDG_CONFIG_HOME": ""}, "/home/me/.config/cfm-tui/presets"),
     ],
 )
-def test_where_they_lie(environ, expected, monkeypatch):
+def test_the_folder_of_user_presets(environ, expected, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert str(presets.presets_folder(environ)) == expected
     assert resolve(environ=environ) == resolve()
 
 
-def test_saving_never_replaces_unasked(folder):
+def test_saving_replaces_only_on_request(folder):
     path = settings.save_preset("mine", "ipc: 3\n")
     assert path == folder / "mine.yaml"
     assert "already" in refused("usage", settings.save_preset, "mine", "ipc: 4\n").message
@@ -102,7 +102,7 @@ def test_saving_never_replaces_unasked(folder):
 
 
 @pytest.mark.parametrize("name", ["", "_base", "a/b", "../a", "a.yaml", ".hidden", "a\nb", "x" * 200])
-def test_names_that_cannot_be_used(name, folder):
+def test_invalid_names_are_refused(name, folder):
     refused("usage", settings.save_preset, name, "ipc: 3\n")
     assert not folder.exists()
 
@@ -110,12 +110,12 @@ def test_names_that_cannot_be_used(name, folder):
 @pytest.mark.parametrize(
     "text", ["- ipc", "ipc: [", "extends: mine\n", "extends: nothing\n", "protocols: 3\n"]
 )
-def test_a_text_that_is_no_preset_is_not_saved(text, folder):
+def test_an_invalid_preset_is_not_saved(text, folder):
     refused("config", settings.save_preset, "mine", text)
     assert not folder.exists()
 
 
-def test_the_commands_know_them_and_say_which_cannot_be_used(folder):
+def test_the_commands_list_them_and_mark_invalid_ones(folder):
     def cfm_preset(*words, code=0):
         result = CliRunner().invoke(app, list(words))
         assert result.exit_code == code, result.output
@@ -157,19 +157,19 @@ def test_changes_lead_from_the_preset_to_the_configuration(preset, tmp_path):
         assert set(words[4::2]) <= {"--set"}
 
 
-def test_what_the_preset_says_is_no_change():
+def test_a_preset_has_no_changes_from_itself():
     for preset in settings.preset_names():
         assert settings.changes(preset, resolve(preset=preset).config) == {}
 
 
-def test_what_the_environment_says_is_no_change_where_it_holds():
+def test_settings_from_the_environment_are_not_changes_in_that_environment():
     environ = {"CFM_DATA_ROOT": "/sets", "CFM_IPC": "3"}
     config = resolve(preset="smoke", environ=environ, sets=["seed=2"]).config
     assert settings.changes("smoke", config, environ) == {"seed": 2}
     assert settings.changes("smoke", config) == {"seed": 2, "ipc": 3, "data.root": "/sets"}
 
 
-def test_a_method_that_does_not_fit_the_presets_own_settings_is_written_out(folder):
+def test_a_method_that_conflicts_with_the_preset_is_written_in_full(folder):
     text = "protocols: {paper: {objective: {method: sre2l, taps: batchnorm}}}\nprotocol: paper\n"
     write(folder, "mine", text + "validate: {epochs: 20}\nrelabel: {stored_epochs: 20}\n")
     for edit in ({"objective.method": "hfm", "objective.taps": "conv-input"}, {"protocol": "cfm", "ipc": 3}):
@@ -179,7 +179,7 @@ def test_a_method_that_does_not_fit_the_presets_own_settings_is_written_out(fold
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_configuration_is_saved_as_a_preset_that_means_the_same(edit):
+def test_a_configuration_saved_as_a_preset_resolves_to_itself(edit):
     wanted = edited("cifar10-10", edit)
     settings.save_preset("mine", settings.as_preset("mine", "cifar10-10", wanted, "Mine: all # of it"))
     assert resolve(preset="mine").config == wanted

@@ -1,6 +1,6 @@
-"""Whatever a person gets wrong in a valid configuration ends in a UserError that names the key.
+"""Every mistake in a configuration ends in a UserError that names the key.
 
-Configurations are drawn from every preset under every protocol. CFM_TEST_CONFIGS says how many (1,000).
+Mistakes are made in every preset under every protocol. CFM_TEST_CONFIGS sets their number (1,000).
 """
 
 import json
@@ -34,13 +34,13 @@ VALID: dict[Source, dict[str, Any]] = {
     for preset in settings.preset_names()
     for protocol in settings.PROTOCOLS
 }
-Mistake = tuple[str, Any, str]  # key, value, and what the message has to name
+Mistake = tuple[str, Any, str]  # key, value, and the name that the message must contain
 letters = st.text("abcdefghijklmnopqrstuvwxyz_-é", min_size=1, max_size=8)
 mappings = st.dictionaries(letters, st.integers(), min_size=1, max_size=2)
 
 
 def wrong_values(key: str, value: Any) -> st.SearchStrategy[Any]:
-    """Values that can never be right for a key that now has `value`."""
+    """Values that are never valid for a key whose value is `value`."""
     if isinstance(value, bool):
         return letters.filter(_is_text) | st.integers() | st.floats() | mappings | st.none()
     if key in LITERALS:
@@ -71,7 +71,7 @@ def _is_text(text: str) -> bool:
 
 @st.composite
 def mistakes(draw: st.DrawFn, source: Source) -> Mistake:
-    """A wrong value, a misspelt key, a key of another section, or no section where one belongs."""
+    """A wrong value, a misspelled key, a key of another section, or a value instead of a section."""
     key = draw(st.sampled_from(KEYS))
     kind = draw(st.sampled_from(["value", "value", "misspelt", "elsewhere", "section"]))
     if kind == "section":
@@ -94,7 +94,7 @@ def mistakes(draw: st.DrawFn, source: Source) -> Mistake:
 
 @st.composite
 def corruptions(draw: st.DrawFn) -> tuple[Source, list[Mistake]]:
-    """A valid configuration, and one mistake or two in different sections."""
+    """A valid configuration, and one mistake, or two in different sections."""
     source = draw(st.sampled_from(sorted(VALID)))
     first, second = draw(mistakes(source)), draw(mistakes(source))
     apart = first[0].split(".")[0] != second[0].split(".")[0]
@@ -102,10 +102,10 @@ def corruptions(draw: st.DrawFn) -> tuple[Source, list[Mistake]]:
 
 
 def require_named(message: str, made: list[Mistake]) -> None:
-    """Every mistake is named; where the protocol or method is unknown, that alone may be."""
-    found = [named in message for _, _, named in made]
+    """Require that every mistake is named; an unknown protocol or method may be the only one."""
+    named_ones = [named in message for _, _, named in made]
     first = any(key.split(".")[0] in ("protocol", "objective") for key, _, _ in made)
-    assert any(found) if first else all(found), message
+    assert any(named_ones) if first else all(named_ones), message
 
 
 def _prefixes(key: str) -> list[str]:
@@ -134,7 +134,7 @@ def test_corrupted_keys_are_named(corruption: tuple[Source, list[Mistake]], as_t
 
 @pytest.fixture
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in which all that a command makes would appear."""
+    """An empty folder in which everything that a command writes would appear."""
     for variable in ("CFM_RUNS", "CFM_CACHE", "XDG_DATA_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / "made" / variable))
     (tmp_path / "made").mkdir()
@@ -142,7 +142,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refused_by_the_command(capsys: Any, folder: Path, config: Path, *words: str) -> str:
-    """What `cfm run --config` says of a file, having made nothing; once as text, once as JSON."""
+    """Return the message of `cfm run --config` for a file; require that nothing is written."""
     words = ("run", "--config", str(config), "--out", str(folder / "made" / "run"), *words)
     out, err = call(capsys, *words, code=2)
     assert out == ""
@@ -174,7 +174,7 @@ def nested(made: list[Mistake]) -> dict[str, Any]:
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_the_command_names_them_too_and_makes_nothing(
+def test_the_command_names_them_too_and_writes_nothing(
     capsys: Any, nowhere: Path, corruption: tuple[Source, list[Mistake]]
 ) -> None:
     (preset, protocol), made = corruption
@@ -195,14 +195,14 @@ FILES: dict[str, tuple[bytes, str]] = {
     "two documents": (b"ipc: 1\n---\nipc: 2\n", "line 2"),
     "no end": (b"recover: {lr: 1\n", "line 2"),
     "a tab": (b"recover:\n\tlr: 1\n", "line 2"),
-    "twice": (b"recover:\n  lr: 1\n  lr: 2\n", "'lr' comes twice"),
+    "twice": (b"recover:\n  lr: 1\n  lr: 2\n", "'lr' is repeated"),
     "too large": (b"#" * (yaml_io.MAX_BYTES + 1), "larger than"),
     "too deep": (b"ipc: " + b"[" * 5000, "nested"),
     "laughs": (b"a: &a [x, x]\nb: &b [*a, *a]\n", "anchors"),
     "code": (b"ipc: !!python/object/apply:os.system ['touch made/owned']\n", "tag"),
     "half a character": (b'data: {root: "\\ud800"}\n', "half a character"),
     "no character": (b'data: {root: "\\UFFFFFFFF"}\n', "an escape"),
-    "digits without end": (b"ipc: " + b"9" * 5000, "no sensible whole number"),
+    "digits without end": (b"ipc: " + b"9" * 5000, "not a whole number"),
     "a number beyond": (b"recover: {lr: 1e999}", "recover.lr"),
     "a dotted key": (b"recover.lr: 1\n", "recover.lr"),
     "an empty section": (b"recover:\n", "recover = null"),
@@ -225,14 +225,14 @@ FILES: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_wrong_file_is_told_by_what_is_wrong_in_it(capsys: Any, nowhere: Path, name: str) -> None:
-    data, said = FILES[name]
+def test_an_invalid_file_is_refused_with_the_reason(capsys: Any, nowhere: Path, name: str) -> None:
+    data, message = FILES[name]
     (nowhere / "mine.yaml").write_bytes(data)
-    assert said in refused_by_the_command(capsys, nowhere, nowhere / "mine.yaml")
+    assert message in refused_by_the_command(capsys, nowhere, nowhere / "mine.yaml")
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "nothing", "link to nothing", "device", "long"])
-def test_what_is_no_file_is_not_waited_for(capsys: Any, nowhere: Path, kind: str) -> None:
+def test_a_path_that_is_not_a_file_does_not_block(capsys: Any, nowhere: Path, kind: str) -> None:
     path = nowhere / "mine.yaml"
     if kind == "folder":
         path.mkdir()
@@ -252,7 +252,7 @@ def test_flags_and_variables_are_refused_alike(
 ) -> None:
     config = nowhere / "mine.yaml"
     config.write_text("extends: smoke\n")
-    for words, said in (
+    for words, message in (
         (("--set", "recover.lr"), "recover.lr"),
         (("--set", "recover.lr=-1"), "recover.lr"),
         (("--set", "recover.lr=[1"), "recover.lr"),
@@ -265,8 +265,8 @@ def test_flags_and_variables_are_refused_alike(
         (("--teacher", "x" * 5000), "backbone.teacher"),
         (("--preset", "smoke"), "extends a preset"),
     ):
-        assert said in refused_by_the_command(capsys, nowhere, config, *words), words
-    for variable, text, said in (
+        assert message in refused_by_the_command(capsys, nowhere, config, *words), words
+    for variable, text, message in (
         ("CFM_RECOVER__LR", "much", "recover.lr"),
         ("CFM_RECOVER__LR", "\udcff", "CFM_RECOVER__LR"),
         ("CFM_RECOVER__", "1", "recover."),
@@ -275,7 +275,7 @@ def test_flags_and_variables_are_refused_alike(
     ):
         with monkeypatch.context() as patch:
             patch.setenv(variable, text)
-            assert said in refused_by_the_command(capsys, nowhere, config), variable
+            assert message in refused_by_the_command(capsys, nowhere, config), variable
 
 
 @given(st.data())
@@ -285,7 +285,7 @@ def test_flags_and_variables_are_refused_alike(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_a_damaged_file_is_right_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+def test_a_damaged_file_is_valid_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     text = settings.to_yaml(settings.resolve(preset="smoke").config)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(text) - 1))
@@ -298,6 +298,6 @@ def test_a_damaged_file_is_right_or_refused(tmp_path: Path, data: st.DataObject)
 
 @given(st.dictionaries(st.text(), st.text(), max_size=3))
 @hypothesis_settings(max_examples=100, deadline=None, derandomize=True)
-def test_no_environment_breaks_anything_else(environ: dict[str, str]) -> None:
+def test_no_environment_causes_another_error(environ: dict[str, str]) -> None:
     with suppress(UserError):
         settings.resolve(environ={f"CFM_{name}": text for name, text in environ.items()})

@@ -1,4 +1,4 @@
-"""Expressions and parameters as settings, and a person's own methods."""
+"""Expressions and parameters as settings, and user methods."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refused(*sets):
 # --- expressions -----------------------------------------------------------------------------------
 
 
-def test_an_expression_just_runs_and_is_written_as_it_was_said(tmp_path):
+def test_an_expression_is_written_as_it_was_given(tmp_path):
     got = resolve(sets=['objective.terms=[{f: "1/(lambda+beta)**2", signal: mean, weight: 0.1}]'])
     (term,) = got.config.objective.terms
     assert (term.f, term.title) == ("1/(lambda+beta)**2", "1/(lambda+beta)**2/mean")
@@ -51,42 +51,45 @@ def test_an_expression_just_runs_and_is_written_as_it_was_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("terms", "said"),
+    ("terms", "message"),
     [
-        ("{f: 1/(lamda+beta), signal: mean}", "objective.terms[0].f: '1/(lamda+beta)' has the unknown name"),
-        ("{f: 'lambda^2'}", "objective.terms[0].f: 'lambda^2' has '^2'"),
-        ("{f: beta*2}", "objective.terms[0].f: 'beta*2' is constant, and without a signal"),
+        (
+            "{f: 1/(lamda+beta), signal: mean}",
+            "objective.terms[0].f: '1/(lamda+beta)' contains the unknown",
+        ),
+        ("{f: 'lambda^2'}", "objective.terms[0].f: 'lambda^2' contains '^2'"),
+        ("{f: beta*2}", "objective.terms[0].f: 'beta*2' is constant, which without a signal"),
         ("{f: beta*2, signal: chosen}", ""),
         ("{f: beta*2, f_synthetic: lambda}", ""),
         ("{f: lambda, f_synthetic: beta*2}", "objective.terms[0].f_synthetic: 'beta*2' is constant"),
         ("{f: lambda, f_synthetic: gamma*lambda}", "objective.terms[0].f_synthetic: 'gamma*lambda'"),
         ("{f: lambda, filter: ridge}", "objective.terms[0]: a term has either"),
         ("{signal: mean}", "objective.terms[0]: a term has either"),
-        ("{filter: ridge, f_synthetic: lambda}", "go with f"),
+        ("{filter: ridge, f_synthetic: lambda}", "only with f"),
         ("{f: lambda, name: a b}", "objective.terms[0].name"),
         ("{f: 3}", "objective.terms[0].f = 3 must be text"),
     ],
 )
-def test_what_is_wrong_with_an_expression_is_said_by_its_key(terms, said):
+def test_an_invalid_expression_is_named_by_its_key(terms, message):
     sets = [f"objective.terms=[{terms}]"]
-    if said:
-        assert said in refused(*sets).message
+    if message:
+        assert message in refused(*sets).message
     else:
         assert resolve(sets=sets).config.objective.terms[0].f == "beta*2" or "lambda" in sets[0]
 
 
-def test_where_means_and_variances_are_known_alone_no_expression_is_taken():
+def test_taps_with_only_means_and_variances_take_no_expression():
     error = refused("objective.taps=batchnorm", "objective.terms=[{f: lambda**2, signal: mean}]")
-    assert "no term lambda**2 with signal mean" in error.message
+    assert "the term lambda**2 with signal mean" in error.message
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
-        ("{beta: 1}", "'beta' cannot name a parameter"),
-        ("{sqrt: 1}", "'sqrt' cannot name"),
-        ("{in: 1}", "'in' cannot name"),
-        ("{a-b: 1}", "'a-b' cannot name"),
+        ("{beta: 1}", "'beta' is not a valid parameter name"),
+        ("{sqrt: 1}", "'sqrt' is not a valid"),
+        ("{in: 1}", "'in' is not a valid"),
+        ("{a-b: 1}", "'a-b' is not a valid"),
         ("{P: null}", "P needs a value"),
         ("{alpha: 0}", "alpha must be greater than 0"),
         ("{P: text}", "objective.parameters.P = text must be a number"),
@@ -94,11 +97,11 @@ def test_where_means_and_variances_are_known_alone_no_expression_is_taken():
         ("3", "objective.parameters = 3 must be a section"),
     ],
 )
-def test_parameters_are_numbers_with_names_of_their_own(value, said):
-    assert said in refused(f"objective.parameters={value}").message
+def test_parameters_are_numbers_with_unreserved_names(value, message):
+    assert message in refused(f"objective.parameters={value}").message
 
 
-def test_one_parameter_is_changed_and_the_others_stay():
+def test_changing_one_parameter_keeps_the_others():
     got = resolve(sets=["objective=mtt", "objective.parameters.P=7"])
     assert got.config.objective.parameters == {"alpha": None, "P": 7.0, "Q": 5.0}
     assert got.origins["objective.parameters"] == "flag"
@@ -107,7 +110,7 @@ def test_one_parameter_is_changed_and_the_others_stay():
     assert "whole n from 1" in refused("objective=mtt", "objective.parameters.P=2.5").message
 
 
-def test_a_chosen_signal_that_says_a_term_again_is_one_term():
+def test_a_chosen_signal_that_repeats_a_term_gives_one_term():
     from engine.spectral.matching import resolved_terms
 
     for term in ("f: lambda**2", "filter: ridge"):
@@ -115,39 +118,39 @@ def test_a_chosen_signal_that_says_a_term_again_is_one_term():
         assert len(resolved_terms(resolve(sets=sets).config.objective)) == 1
 
 
-# --- own methods -----------------------------------------------------------------------------------
+# --- user methods ----------------------------------------------------------------------------------
 
 
-def test_an_own_method_is_named_as_those_that_ship(folder):
+def test_a_user_method_is_named_like_a_shipped_one(folder):
     write(folder, "mine", MINE)
     got = resolve(preset="smoke", sets=["objective=mine"])
     assert got.config.objective.method == "mine"
     assert got.config.objective.terms[0].weight == 0.2
-    assert got.origins["objective.terms"] == "own method mine"
+    assert got.origins["objective.terms"] == "user method mine"
     assert settings.method_names()[-1] == "mine"
     assert settings.describe("mine", "methods") == "A steeper ridge"
     assert "'mine'" in refused("objective=mien").hint
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("dm", MINE, "ships with the program"),
         ("mine", "objective: [\n", "line"),
-        ("mine", "objective: {method: cfm}\n", "no section objective of its own"),
-        ("mine", "description: nothing\n", "no section objective of its own"),
-        ("mine", "extends: smoke\nobjective: {beta: 1}\n", "extends something"),
+        ("mine", "objective: {method: cfm}\n", "has no objective section"),
+        ("mine", "description: nothing\n", "has no objective section"),
+        ("mine", "extends: smoke\nobjective: {beta: 1}\n", "has `extends:`"),
     ],
 )
-def test_a_file_that_is_no_method_says_why(folder, name, text, said):
+def test_an_invalid_method_file_has_a_reason(folder, name, text, message):
     write(folder, name, text)
-    assert said in refused(f"objective={name}").message
-    (own,) = presets.own_methods()
-    assert said in own.problem
+    assert message in refused(f"objective={name}").message
+    (method,) = presets.own_methods()
+    assert message in method.problem
     assert resolve(sets=["objective=cfm"]).config.objective.method == "cfm"
 
 
-def test_a_run_means_the_same_when_the_methods_file_has_changed_or_gone(folder, tmp_path):
+def test_a_run_does_not_change_when_the_methods_file_changes_or_is_deleted(folder, tmp_path):
     write(folder, "mine", MINE)
     got = resolve(sets=["objective=mine"])
     file = tmp_path / "config.yaml"

@@ -1,6 +1,6 @@
-"""What every shipped preset means, held by golden files.
+"""Every shipped preset resolves to the settings in its golden file.
 
-After a change on purpose: UPDATE_GOLDEN=1 pytest tests/config/test_presets.py
+After an intended change: UPDATE_GOLDEN=1 pytest tests/config/test_presets.py
 """
 
 import os
@@ -25,12 +25,12 @@ def test_resolved_preset_is_as_recorded(preset: str, protocol: str) -> None:
     assert path.read_text(encoding="utf-8") == text, "UPDATE_GOLDEN=1 pytest tests/config/test_presets.py"
 
 
-def test_no_golden_file_is_left_over() -> None:
+def test_there_is_no_unused_golden_file() -> None:
     assert {path.name for path in GOLDEN.iterdir()} == {f"{a}.{b}.yaml" for a, b in CASES}
 
 
-def test_presets_are_those_that_are_promised() -> None:
-    cifar = {f"cifar{k}-{ipc}{twin}" for k in (10, 100) for ipc in (10, 50) for twin in ("", "-convnet")}
+def test_the_shipped_presets_are_complete() -> None:
+    cifar = {f"cifar{k}-{ipc}{suffix}" for k in (10, 100) for ipc in (10, 50) for suffix in ("", "-convnet")}
     assert set(settings.preset_names()) == cifar | {
         "digits",
         "smoke",

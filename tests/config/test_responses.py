@@ -32,7 +32,7 @@ def test_responses_are_the_formulas(name, beta):
     assert through_filter.tolist() == pytest.approx(expected)
 
 
-def test_small_eigenvalues_pass_the_ridge_and_are_held_back_by_lambda():
+def test_ridge_is_high_pass_and_lambda_is_low_pass():
     ascending = np.sort(EIGENVALUES)
     assert (np.diff(response("ridge", ascending, 0.1)) < 0).all()
     assert (np.diff(response("lambda", ascending, 0.1)) > 0).all()

@@ -46,7 +46,7 @@ def test_what_is_written_reads_back_on_one_line(value: object) -> None:
         ("'1e-3'", "1e-3"),
     ],
 )
-def test_plain_words_mean_what_they_seem_to(text: str, value: object) -> None:
+def test_plain_scalars_have_the_expected_types(text: str, value: object) -> None:
     got = yaml_io.parse(text, "here")
     assert (got, type(got)) == (value, type(value))
 
@@ -54,14 +54,14 @@ def test_plain_words_mean_what_they_seem_to(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' comes twice"),
-        ("a:\n  - {x: 1, x: 2}\n", "line 2: the key 'x' comes twice"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' is repeated"),
+        ("a:\n  - {x: 1, x: 2}\n", "line 2: the key 'x' is repeated"),
         ("a: &x [1]\nb: *x\n", "line 1: anchors"),
         ("a: *x\n", "line 1: anchors"),
         ("a: !!python/object/apply:os.system ['true']\n", "tag"),
         ("a: !!set {x}\n", "tag"),
         ("a: !!int 0x10\n", "whole number"),
-        ("a: !!float abc\n", "no number"),
+        ("a: !!float abc\n", "not a number"),
         ("1: 2\n", "not text"),
         ("[a]: 2\n", "not text"),
         ("a: [1\nb: 2\n", "line 2"),
@@ -86,7 +86,7 @@ def test_plain_words_mean_what_they_seem_to(text: str, value: object) -> None:
         ("a: 1" + "\n" * yaml_io.MAX_BYTES, "larger"),
     ],
 )
-def test_what_is_no_plain_data_is_refused_with_its_line(text: str, words: str) -> None:
+def test_anything_but_plain_data_is_refused_with_its_line(text: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
         yaml_io.parse(text, "here")
     assert caught.value.kind == "config"
@@ -139,8 +139,8 @@ def test_files(tmp_path: Path) -> None:
     path.mkdir()
     assert "folder" in message()
     path.rmdir()
-    os.mkfifo(path)  # would be waited for
-    assert "no plain file" in message()
+    os.mkfifo(path)  # reading it would block
+    assert "not a regular file" in message()
     path.unlink()
     path.write_text("a: 1\n", encoding="utf-16")
     assert "line 1: not UTF-8" in message()

@@ -219,11 +219,11 @@ def test_the_screen_at_every_size(place, size):
 
 def test_cells_are_sorted_as_what_they_mean():
     known = [3.44, 3.36, 123.0, 3900.0, None, 59.9, 7200.0]
-    rows = [(comparison._time(each),) for each in known]
+    rows = [(comparison._time_cell(each),) for each in known]
     ordered = comparison.in_order(rows, 0, False)
     assert [row[0].value for row in ordered] == [3.36, 3.44, 59.9, 123.0, 3900.0, 7200.0, None]
     assert comparison.texts(comparison.in_order(rows, 0, True))[-1] == ("—",)
-    values = [(comparison._written(each),) for each in ("stored", 10, "5 min 01 s", 9.5, True, None)]
+    values = [(comparison._make_cell(each),) for each in ("stored", 10, "5 min 01 s", 9.5, True, None)]
     ordered = comparison.texts(comparison.in_order(values, 0, False))
     assert [row[0] for row in ordered] == ["9.5", "10", "5 min 01 s", "stored", "true", "—"]
 

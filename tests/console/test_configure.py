@@ -292,7 +292,7 @@ def test_saved_as_a_preset_and_read_back(place):
         await pilot.press("w", *"mine", "enter", "y")
         assert settings.resolve(preset="mine").config.ipc == 8
         await pilot.press("w", *"digits", "enter")
-        await until(pilot, "a preset digits ships")
+        await until(pilot, "a preset named digits ships")
         await pilot.press("p", "G")
         await pilot.pause()
         assert "mine" in shown(pilot)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cfm_tui.console import governor, preferences, themes
-from cfm_tui.console.actions import names
+from cfm_tui.console.actions import list_action_names
 from cfm_tui.console.governor import Governor
 from cfm_tui.console.session import Session
 from cfm_tui.process import detach
@@ -22,7 +22,7 @@ from engine.store import StoredRun, control
 def read(folder, text):
     path = folder / "console.yaml"
     path.write_text(text)
-    return preferences.read(path, themes.NAMES, names)
+    return preferences.read(path, themes.NAMES, list_action_names)
 
 
 def test_without_a_file_all_is_usual(tmp_path):
@@ -43,7 +43,7 @@ def test_preferences_are_read(tmp_path):
         ("fps: fast", "fps is 'fast'"),
         ("fps: 0", "fps is 0"),
         ("fps: true", "fps is True"),
-        ("keys: [q]", "keys is no mapping"),
+        ("keys: [q]", "keys is not a mapping"),
         ("keys: {runs.trun: z}", "did you mean runs.turn?"),
         ("keys: {runs.turn: 7}", "keys.runs.turn is 7"),
         ("keys: {runs.turn: ''}", "keys.runs.turn is ''"),
@@ -57,7 +57,7 @@ def test_what_is_wrong_with_preferences_is_named(tmp_path, text, said):
 
 
 def test_every_action_has_a_name_of_its_own():
-    found = names()
+    found = list_action_names()
     assert {"app.quit", "runs.sort", "page.fill", "table.down"} <= set(found)
     assert len(found) == len(set(found))
 
@@ -79,7 +79,7 @@ def test_bytes_stay_within_their_rate(monkeypatch):
     allowed, sent = Governor(), 0
     for _ in range(1200):  # ten minutes at two frames a second
         clock.now += 0.5
-        if allowed.may_draw(sent, sharing=False):
+        if allowed.may_draw(sent, is_computing=False):
             sent += 20_000
     assert sent <= 600 * governor.BYTES_PER_SECOND + 2 * governor.BURST_BYTES
     assert sent >= 0.9 * 600 * governor.BYTES_PER_SECOND
@@ -90,7 +90,7 @@ def test_drawing_takes_no_more_than_its_share_of_a_core(monkeypatch):
     allowed, frames = Governor(), 0
     for _ in range(1200):
         clock.now += 0.5
-        if allowed.may_draw(0, sharing=True):
+        if allowed.may_draw(0, is_computing=True):
             clock.spent += 0.05
             frames += 1
     assert clock.spent <= 600 * governor.SHARE + 2 * governor.BURST_SECONDS
@@ -103,16 +103,16 @@ def test_nobody_is_spared_where_no_run_is_computed_here(monkeypatch):
     for _ in range(100):
         clock.now += 0.5
         clock.spent += 0.5
-        assert allowed.may_draw(0, sharing=False)
+        assert allowed.may_draw(0, is_computing=False)
 
 
 def test_a_busy_while_is_not_paid_for_with_a_long_silence(monkeypatch):
     clock = Clock(monkeypatch)
     allowed = Governor()
     clock.now, clock.spent = 1.0, 60.0
-    assert not allowed.may_draw(10**9, sharing=True)
+    assert not allowed.may_draw(10**9, is_computing=True)
     clock.now += 1 + governor.BURST_SECONDS / governor.SHARE
-    assert allowed.may_draw(10**9, sharing=True)
+    assert allowed.may_draw(10**9, is_computing=True)
 
 
 # --- a run on its own thread --------------------------------------------------------------------------

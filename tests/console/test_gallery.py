@@ -273,7 +273,7 @@ def test_it_says_when_there_will_be_images(tmp_path):
     run.close("finished")
 
 
-@pytest.mark.parametrize(("state", "told"), [("failed", "goes on with it"), ("finished", "were removed")])
+@pytest.mark.parametrize(("state", "told"), [("failed", "resumes it"), ("finished", "were removed")])
 def test_a_run_that_ended_without_images_says_so(tmp_path, state, told):
     opened(tmp_path / "over").close(state, "no room" if state == "failed" else "")
 
@@ -285,11 +285,11 @@ def test_a_run_that_ended_without_images_says_so(tmp_path, state, told):
 
 def test_images_can_be_off(place):
     async def script(pilot):
-        await until(pilot, "12 of 12 images are there")
+        await until(pilot, "12 of 12 images exist")
         assert "--images" in shown(pilot)
         await pilot.press("enter")
         assert isinstance(pilot.app.screen, GalleryPage)
-        assert not pilot.app.screen.pictures._found
+        assert not pilot.app.screen.pictures._cache
 
     drive(gallery(place / "four", images="off"), script)
 
@@ -306,11 +306,11 @@ def test_a_damaged_image_is_told_where_it_stands(tmp_path):
     async def script(pilot):
         await loaded(pilot)
         await pilot.press("l")
-        await until(pilot, "image 3 is not what was written")
+        await until(pilot, "image 3 does not match its checksum")
         assert "damaged" in shown(pilot)
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, ZoomPage))
-        await until(pilot, "image 3 is not what was written")
+        await until(pilot, "image 3 does not match its checksum")
 
     drive(gallery(tmp_path / "hurt"), script, (200, 60))
 
@@ -332,11 +332,11 @@ def test_only_what_is_seen_is_read(place):
         await loaded(pilot)
         page = pilot.app.screen
         wall = page.query_one(Wall)
-        seen = (wall.down + wall.peeps) * wall.across
-        assert len(page.pictures._found) <= seen < 12
+        seen = (wall.down + wall.partial_rows) * wall.across
+        assert len(page.pictures._cache) <= seen < 12
         await pilot.press("G")
         await loaded(pilot)
-        assert page.album.here in page.pictures._found
+        assert page.album.here in page.pictures._cache
 
     drive(gallery(place / "four"), script, (40, 12))
 

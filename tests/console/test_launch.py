@@ -77,7 +77,7 @@ def test_launch_is_refused_while_something_is_wrong(place):
 
 @pytest.mark.parametrize(
     ("preset", "field", "value", "said"),
-    [("tiny50", None, "", "does not exist"), ("smoke", "backbone.teacher", "none.pth", "is no file")],
+    [("tiny50", None, "", "does not exist"), ("smoke", "backbone.teacher", "none.pth", "is not a file")],
 )
 def test_launch_is_refused_where_data_or_teacher_are_absent(place, preset, field, value, said):
     async def script(pilot, page):
@@ -220,7 +220,7 @@ def test_a_set_is_downloaded(place, server):
     async def script(pilot, page):
         await until(pilot, "d: download")
         await pilot.press("d")
-        await until(pilot, "cifar10 is there")
+        await until(pilot, "cifar10 is downloaded")
         await until(pilot, f"at data/{FOLDER}")
 
     played(opened(place, "cifar10-10"), script)

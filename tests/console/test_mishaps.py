@@ -119,7 +119,7 @@ def test_a_set_that_is_finished_while_an_image_is_large_goes_on(tmp_path):
         await zoomed(pilot)
         page = pilot.app.screen
         writer.finish()
-        page._pictures._found[page._album.here] = "it is gone"  # read in the moment of the renaming
+        page._pictures._cache[page._album.here] = "it is gone"  # read in the moment of the renaming
         page._show()
         await until(pilot, lambda: "it is gone" not in shown(pilot))
         assert page._album.reader.path.name == images.TENSORS
@@ -151,14 +151,14 @@ def test_a_class_that_is_gone_to_while_the_last_one_is_found_is_looked_for(tmp_p
         await zoomed(pilot)
         page = pilot.app.screen
         await until(pilot, lambda: asked)
-        truly, moved = page.back, []
+        truly, moved = page.call_in_ui, []
 
-        def just_before(hear, *given):
+        def just_before(callback, *arguments):
             if not moved:  # the last moment at which the thread could have seen it
                 moved.append(pilot.app.call_from_thread(page.action_row, 1))
-            truly(hear, *given)
+            truly(callback, *arguments)
 
-        page.back = just_before
+        page.call_in_ui = just_before
         held.set()
         await until(pilot, "nothing of class 1")
         assert asked == [0, 1]
@@ -167,15 +167,15 @@ def test_a_class_that_is_gone_to_while_the_last_one_is_found_is_looked_for(tmp_p
 
 
 def test_what_libraries_print_is_kept_off_the_screen_and_told_at_the_end(capfd, monkeypatch):
-    monkeypatch.setattr(driver, "MOST_ASIDE", 5000)
-    with driver.own_output() as aside:
+    monkeypatch.setattr(driver, "MOST_CAPTURED_BYTES", 5000)
+    with driver.capture_output() as captured:
         os.write(1, b"lost\n" * 2000)
-        aside.trim()
+        captured.trim()
         os.write(2, b"a library warns\n")
-        aside.trim()
-        assert aside.tail() == "a library warns\n"
+        captured.trim()
+        assert captured.tail() == "a library warns\n"
         os.write(1, b"x" * 3000)
-        assert aside.tail() == "x" * driver.TOLD_ASIDE
+        assert captured.tail() == "x" * driver.TAIL_BYTES
     os.write(1, b"after\n")
     assert capfd.readouterr() == ("after\n", "")
 

@@ -77,7 +77,7 @@ def test_a_layer_at_every_size(tmp_path, monkeypatch, size):
     [
         ("failed", "Ψ + βI of real tap a is singular", ["FAILED in recover", "is singular", "cfm resume"]),
         ("stopped", "stopped by you", ["STOPPED in recover", "stopped by you", "cfm resume"]),
-        ("paused", "", ["PAUSED", "space lets it go on", "batch 3 of 8, iteration 20 of 40"]),
+        ("paused", "", ["PAUSED", "space continues the run", "batch 3 of 8, iteration 20 of 40"]),
         ("running", "", ["RUNNING in process 4321 on node7", "12.5 it/s", "left"]),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_lost_run_says_who_is_gone_and_what_goes_on(tmp_path):
         await until(pilot, "LOST: process 4321 on node7 is gone")
         assert "`cfm resume" in shown(pilot)
         await pilot.press("space")
-        await until(pilot, "nobody is at work")
+        await until(pilot, "no process is computing this run")
 
     watch(folder, script)
 
@@ -290,7 +290,7 @@ def test_another_process_is_asked_through_the_folder_and_its_answer_shown(tmp_pa
         elsewhere(folder, state="stopped")
         await until(pilot, "STOPPED")
         await pilot.press("D")
-        await until(pilot, "not at work here")
+        await until(pilot, "not computed here")
 
     watch(folder, script)
 

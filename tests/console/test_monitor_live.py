@@ -74,7 +74,7 @@ def test_a_run_is_paused_saved_and_stopped_by_keys(runs):
         await until(pilot, "RUNNING here")
         await until(pilot, "4 Images: batch 1", 60)
         await pilot.press("space")
-        await until(pilot, "PAUSED: the engine waits; space lets it go on")
+        await until(pilot, "PAUSED: the engine waits; space continues the run")
         stood = page._model.iteration
         await pilot.press("space")
         await until(pilot, lambda: page._model.iteration > stood)
@@ -89,7 +89,7 @@ def test_a_run_is_paused_saved_and_stopped_by_keys(runs):
         await until(pilot, "`cfm resume live-")
         assert "[-] recover" in shown(pilot)
         await pilot.press("S")
-        await until(pilot, "nobody is at work")
+        await until(pilot, "no process is computing this run")
 
     session = launched(runs, script, LONG)
     assert StoredRun(session.folder).state() == "stopped"
@@ -120,7 +120,7 @@ def test_a_layer_of_a_live_run_has_a_spectrum(runs):
 
 def test_what_cannot_begin_says_why(runs):
     async def script(pilot, page, session):
-        await until(pilot, "FAILED before it began", 60)
+        await until(pilot, "FAILED to start", 60)
         assert "cifar10" in shown(pilot)
 
     launched(runs, script, [f"data.root={runs}"], "cifar10-10-convnet")

@@ -82,7 +82,7 @@ def test_the_screen_at_every_size(runs, size, monkeypatch):
 def test_an_empty_folder_says_how_to_begin(tmp_path):
     async def script(pilot):
         await until(pilot, "No runs in")
-        assert "configures one" in shown(pilot)
+        assert "configure a run" in shown(pilot)
 
     drive(console(tmp_path / "none"), script)
 
@@ -343,7 +343,7 @@ def test_the_run_at_work_here_is_not_deleted(runs, monkeypatch):
         pilot.app.session = Here
         await pilot.press("g", "j", "j", "d")
         assert not isinstance(pilot.app.screen, Choice)
-        await until(pilot, "ended is at work here")
+        await until(pilot, "ended is running here")
         pilot.app.session = None
 
     drive(console(Path("runs")), script)
@@ -373,8 +373,8 @@ def test_a_title_paints_its_own_line(runs):
         await pilot.pause(0.2)
         painted = []
         panel.refresh, truly = lambda *regions, **_: painted.append(regions), panel.refresh
-        panel.say("Runs: [1]")
-        panel.say("Runs: [1]")
+        panel.set_title("Runs: [1]")
+        panel.set_title("Runs: [1]")
         assert [[region.height for region in regions] for regions in painted] == [[1]]
         truly(*painted[0])
         regions = panel._repaint_regions
@@ -390,8 +390,8 @@ def test_a_title_line_that_is_the_same_is_not_painted(runs):
         await until(pilot, "gone")
         page, painted = pilot.app.screen, []
         page.query_one("#title", Static).update = painted.append
-        page.say("here", "now")
-        page.say("here", "now")
+        page.set_title("here", "now")
+        page.set_title("here", "now")
         assert painted == [" cfm-tui · here · now"]
 
     drive(console(runs), script)

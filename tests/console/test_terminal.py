@@ -120,7 +120,7 @@ def resumed_here(terminal, run):
     tmux = terminal("tui")
     tmux.until("slow")
     tmux.press("o")
-    tmux.until("Go on with")
+    tmux.until("Resume ")
     tmux.press("h")
     tmux.until(lambda: at_work_in(run) is not None)
     assert at_work_in(run) == tmux.console().pid
@@ -151,7 +151,7 @@ def test_leaving_detached_hands_the_run_over(terminal, run):
     tmux = resumed_here(terminal, run)
     console = tmux.console()
     tmux.press("q")
-    tmux.until("A run is at work here")
+    tmux.until("A run is active in this console")
     tmux.press("d")
     tmux.until("LEFT 0")
     assert "cfm attach" in tmux.screen()
@@ -161,7 +161,7 @@ def test_leaving_detached_hands_the_run_over(terminal, run):
 def test_leaving_stopped_saves_the_run(terminal, run):
     tmux = resumed_here(terminal, run)
     tmux.press("q")
-    tmux.until("A run is at work here")
+    tmux.until("A run is active in this console")
     tmux.press("s")
     tmux.until("LEFT 0")
     assert "cfm resume" in tmux.screen()
@@ -172,9 +172,9 @@ def test_leaving_stopped_saves_the_run(terminal, run):
 def test_remaining_changes_nothing(terminal, run):
     tmux = resumed_here(terminal, run)
     tmux.press("q")
-    tmux.until("A run is at work here")
+    tmux.until("A run is active in this console")
     tmux.press("r")
-    tmux.until(lambda: "A run is at work here" not in tmux.screen())
+    tmux.until(lambda: "A run is active in this console" not in tmux.screen())
     assert at_work_in(run) == tmux.console().pid
 
 
@@ -214,7 +214,7 @@ def test_a_terminal_closed_while_a_run_stops_does_not_begin_it_again(terminal, r
     tmux = resumed_here(terminal, run)
     console = tmux.console()
     tmux.press("q")
-    tmux.until("A run is at work here")
+    tmux.until("A run is active in this console")
     tmux.press("s")
     tmux.close()
     console.wait(SECONDS)

@@ -22,7 +22,7 @@ from textual.strip import Strip
 
 from cfm_tui.console.widgets import thumbnails
 from cfm_tui.console.widgets.chart import Chart
-from cfm_tui.console.widgets.picture import Picture, changes
+from cfm_tui.console.widgets.picture import Picture, changed_spans
 from cfm_tui.console.widgets.plain import AsciiFilter, only_changes
 from cfm_tui.console.widgets.sparks import spark
 from cfm_tui.console.widgets.thumbnails import Thumbnails
@@ -120,7 +120,7 @@ def test_the_changed_spans_turn_one_line_into_the_other(before, after) -> None:
                 for parts in (before, after))  # fmt: skip
     width = max(old.cell_length, new.cell_length)
     old, new = old.adjust_cell_length(width), new.adjust_cell_length(width)
-    shown, spans = old, list(changes(old, new))
+    shown, spans = old, list(changed_spans(old, new))
     for start, end in spans:
         shown = Strip.join([shown.crop(0, start), new.crop(start, end), shown.crop(end)])
     assert shown.text == new.text
@@ -308,7 +308,7 @@ def test_as_many_images_are_laid_out_as_fit(width, height, fit) -> None:
     app = Bare(Thumbnails(), image_mode="ascii")
 
     async def story(pilot) -> None:
-        assert app.widget.fits(width, height, 16) == fit
+        assert app.widget.capacity(width, height, 16) == fit
         app.widget.show_images([disc(1)] * 20, [f"<{n}>" for n in range(20)], 16)
         await pilot.pause()
         if width >= 16:
@@ -327,10 +327,10 @@ def test_an_image_that_stays_the_same_is_neither_drawn_nor_sent_again() -> None:
         app.widget.show_images(images, ["a", "b"], 16, cursor=0)
         await pilot.pause()
         app.forget()
-        misses = thumbnails.drawn.cache_info().misses
+        misses = thumbnails.render_image.cache_info().misses
         app.widget.show_images([image.copy() for image in images], ["a", "b"], 16, cursor=1)
         await pilot.pause()
-        assert thumbnails.drawn.cache_info().misses == misses
+        assert thumbnails.render_image.cache_info().misses == misses
         assert {y for y, _, _ in app.regions} == {0}
         assert app.sent < 200
 

@@ -229,13 +229,13 @@ def test_only_plain_files_are_unpacked(tmp_path: Path, kind: bytes) -> None:
 
 
 def test_unpacking_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "MOST_BYTES", 1000)
+    monkeypatch.setattr(unpack, "MAX_BYTES", 1000)
     (tmp_path / "archive").write_bytes(packed({f"{FOLDER}/zeros": bytes(2000)}))
     refused(tmp_path / "archive", tmp_path)
 
 
 def test_the_number_of_files_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "MOST_FILES", 2)
+    monkeypatch.setattr(unpack, "MAX_FILES", 2)
     (tmp_path / "archive").write_bytes(packed({f"{FOLDER}/{index}": b"" for index in range(3)}))
     refused(tmp_path / "archive", tmp_path)
 

@@ -116,13 +116,13 @@ ARCHIVES = {
     "tar, huge extension": (gzip.compress(header("x", 2**23, tarfile.XHDTYPE) + ZEROS), "header"),
     "tar, endless extensions": (header("x", 0, tarfile.XHDTYPE) * 5000 + END, "is damaged"),
     "tar, huge size": (header(f"{TOP}/a", 10**15) + END, "is damaged"),
-    "tar, sparse": (sparse(), "no plain file"),
+    "tar, sparse": (sparse(), "not a plain file"),
     "tar, another compression": (tar((f"{TOP}/a", b""), mode="w:xz"), "is damaged"),
-    "zip, link": (zipped((link(), b"/etc/passwd")), "no plain file"),
+    "zip, link": (zipped((link(), b"/etc/passwd")), "not a plain file"),
     "zip, more declared": (patched(ONE, 22, 24, "<I", 2**31), "declares 2,147,483,648"),
     "zip, less declared": (patched(ONE, 22, 24, "<I", 10), "is damaged"),
-    "zip, encrypted": (patched(ONE, 6, 8, "<H", 1), "no plain file"),
-    "zip, another compression": (zipped((f"{TOP}/a", b""), kind=zipfile.ZIP_LZMA), "no plain file"),
+    "zip, encrypted": (patched(ONE, 6, 8, "<H", 1), "not a plain file"),
+    "zip, another compression": (zipped((f"{TOP}/a", b""), kind=zipfile.ZIP_LZMA), "not a plain file"),
     "zip, two names": (ONE.replace(b"bin/a", b"bin/b", 1), "is damaged"),
     "zip, no UTF-8": (patched(ONE, 6, 8, "<H", 2048).replace(b"bin/a", b"bin/\xff"), "is damaged"),
     "zip, backslash": (zipped((f"{TOP}/..\\a", b"")), "a file named"),
@@ -148,7 +148,7 @@ def test_names_that_come_twice_in_a_zip_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_folders_count_as_members(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "MOST_FILES", 100)
+    monkeypatch.setattr(unpack, "MAX_FILES", 100)
     names = [f"{TOP}/{index}/" for index in range(101)]
     data = b"".join(header(name, 0, tarfile.DIRTYPE) for name in names) + END
     assert "more than 100" in refused(
@@ -160,7 +160,7 @@ def test_folders_count_as_members(tmp_path: Path, kind: str, monkeypatch: pytest
 def test_the_size_of_all_members_together_is_bounded(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpack, "MOST_BYTES", 1000)
+    monkeypatch.setattr(unpack, "MAX_BYTES", 1000)
     members = [(f"{TOP}/{index}", bytes(400)) for index in range(3)]
     assert "more than 1,000 bytes" in refused((tar if kind == "tar" else zipped)(*members), tmp_path)
 
@@ -249,6 +249,6 @@ def test_class_names_that_are_none_are_refused(tmp_path: Path, names: object) ->
 @pytest.mark.skipif(not hasattr(os, "truncate"), reason="no sparse files")
 def test_a_pickle_too_large_to_be_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "batch").touch()
-    os.truncate(tmp_path / "batch", pickles.MOST_BYTES + 1)
+    os.truncate(tmp_path / "batch", pickles.MAX_BYTES + 1)
     with pytest.raises(UserError, match="larger than"):
         pickles.read(tmp_path / "batch")

@@ -195,13 +195,13 @@ def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
     os.truncate(tmp_path / "huge.png", 2**40)
     said = {"lost.png": "no such file", "huge.png": "more than"}
     for path in tmp_path.iterdir():
-        with pytest.raises(decode.BadImage, match=said.get(path.name, "no plain file")):
+        with pytest.raises(decode.BadImage, match=said.get(path.name, "not a plain file")):
             decode.opened(files(path), 0)
 
 
 def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     working: list[int] = []
-    original = decode._in_mode
+    original = decode._convert_mode
 
     def watched(image: Image.Image, channels: int) -> Image.Image:
         working.append(1)
@@ -213,10 +213,10 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: p
     for index in range(8):
         (tmp_path / f"{index}.png").write_bytes(png(size=(200, 200)))
     entries = tuple(entry(tmp_path, f"{index}.png") for index in range(8))
-    monkeypatch.setattr(decode, "_in_mode", watched)
+    monkeypatch.setattr(decode, "_convert_mode", watched)
     monkeypatch.setattr(decode, "LARGE_PIXELS", 30_000)
     monkeypatch.setattr("engine.device.cpus", lambda: 4)
-    (found,) = decode.chunks(Files(tmp_path, entries, np.zeros(8, np.int64)), 16, 3)
+    (found,) = decode.decode_chunks(Files(tmp_path, entries, np.zeros(8, np.int64)), 16, 3)
     assert found.bad == []
 
 
@@ -231,7 +231,7 @@ def test_a_table_of_pictures_that_is_no_text_is_refused(
     with pytest.raises(UserError, match="LOC_val_solution") as caught:
         engine.data.load(Data(name="imagenet", root=str(tmp_path)))
     assert caught.value.kind == "data"
-    monkeypatch.setattr(layout, "MOST_TEXT", 1)
+    monkeypatch.setattr(layout, "MAX_TEXT_BYTES", 1)
     with pytest.raises(UserError, match="larger than"):
         engine.data.load(Data(name="imagenet", root=str(tmp_path)))
 

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from cfm_tui.display.axes import Axis, axis
+from cfm_tui.display.axes import Axis, fit_axis
 from cfm_tui.display.charts import ROLES, Line, draw
 from cfm_tui.display.terminal import Terminal
 
@@ -228,7 +228,7 @@ def test_ticks_are_round_and_plain(low, high, log, expected) -> None:
 @given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300), st.integers(1, 20))
 @example(-1.0, -4e14 - 2, 2)  # no round number lies between
 def test_ticks_lie_on_the_axis_in_order_and_are_not_many(low: float, high: float, most: int) -> None:
-    if (found := axis([np.array([low, high])], None)) is not None:
+    if (found := fit_axis([np.array([low, high])], None)) is not None:
         ticks = found.ticks(most)
         assert 1 <= len(ticks) <= most + 2 or most < 2
         assert [share for share, _ in ticks] == sorted(share for share, _ in ticks)

@@ -54,7 +54,7 @@ def test_nothing_is_lost_beside_a_plain_list(chunks, points: int, buckets: int, 
             assert np.nanmin(low) == min(finite)
             assert np.nanmax(high) == max(finite)
     odd = any(value is not None and not math.isfinite(value) for value in plain)
-    assert replaced or odd == bool(len(curves.not_finite(0)))
+    assert replaced or odd == bool(len(curves.non_finite_rows(0)))
     mirrored = curves.envelope(1, points)
     assert np.array_equal(-mirrored[2], low, equal_nan=True)
 
@@ -70,7 +70,7 @@ def test_few_rows_are_kept_as_they_are(values: list[float], first: int, end: int
     assert np.array_equal(high, low, equal_nan=True)
     assert x.tolist() == list(range(first, min(end, len(values))))
     assert curves.last(0) == values[-1] or math.isnan(values[-1])
-    assert curves.not_finite(0).tolist() == [i for i, v in enumerate(values) if not math.isfinite(v)]
+    assert curves.non_finite_rows(0).tolist() == [i for i, v in enumerate(values) if not math.isfinite(v)]
 
 
 def test_a_spike_among_a_million_rows_is_seen_in_ten_points() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from images_run import CLASSES, with_images
 from recorded import opened
 
-from cfm_tui.cli import drawn
+from cfm_tui.cli import text_plots
 from cfm_tui.console.pictures import smaller
 from cfm_tui.console.screens.gallery import facts
 from cfm_tui.display.image_grid import Album
@@ -47,7 +47,7 @@ def test_images_that_were_not_optimised_have_no_beta(tmp_path):
     assert facts(album, None) == "ant · batch 1 · teacher —"
     album.again(order="β")
     assert [album.heading(row) for row in (0, 1)] == ["1.", "2."]
-    assert "β" not in drawn.beta_grid(StoredRun(tmp_path / "given"), 8)
+    assert "β" not in text_plots.draw_beta_grid(StoredRun(tmp_path / "given"), 8)
     run.close("stopped")
 
 

@@ -51,11 +51,13 @@ def test_quiet_says_warnings_alone():
 
 def test_epochs_count_over_all_students():
     tracker = progress.Tracker()
-    tracker.hear(events.StageStarted("validate", 8, "epochs"))
+    tracker.update(events.StageStarted("validate", 8, "epochs"))
     for seed in range(2):
         for epoch in (1, 2):
             accuracy = 50.0 if epoch == 2 else None
-            tracker.hear(events.EpochFinished("validate", "convnet", "random", seed, epoch, 2, 0.5, accuracy))
+            tracker.update(
+                events.EpochFinished("validate", "convnet", "random", seed, epoch, 2, 0.5, accuracy)
+            )
     assert tracker.done == 4
     assert tracker.detail == "convnet (random, seed 1)  epoch 2 of 2  loss 0.5  50.0 %"
 

@@ -127,7 +127,7 @@ def test_a_run_that_is_cut_and_resumed_is_one_run(tmp_path):
         for column in range(straight.curves.columns):
             assert np.array_equal(course(found, column), course(straight, column))
         assert found.trainings.keys() == straight.trainings.keys()
-        assert any("goes on from its checkpoint" in line.text for line in found.log)
+        assert any("resumes from its checkpoint" in line.text for line in found.log)
     assert len(whole) > 20
 
 
@@ -175,7 +175,7 @@ def test_damage_is_told_and_gone_when_it_is_mended(tmp_path):
     path.write_bytes(b"".join(lines)[:-5])
     model = of(tmp_path / "r")
     model.read()
-    assert "line 3 is not what was written" in model.damage
+    assert "line 3 does not match its checksum" in model.damage
 
 
 def test_a_record_that_cannot_be_read_is_told(tmp_path):
@@ -231,7 +231,7 @@ def test_it_looks_at_files_only_now_and_then(tmp_path, monkeypatch):
     run.close("stopped")
     model.read()
     assert model.state == "running"
-    model._looked -= 60
+    model._last_refresh -= 60
     model.read()
     assert model.state == "stopped"
 

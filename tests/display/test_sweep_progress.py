@@ -24,8 +24,8 @@ STATUSES = {
     "seed=1": {**VALIDATING, "source": "distilled", "epoch": 3, "epochs": 6, "rate": 0.5, "done": 9},
 }
 PLACES = {
-    "seed=0": "recover  250 of 1000 iterations  25 it/s  30.0 s left of it",
-    "seed=1": "validate  convnet, distilled, seed 1  epoch 3 of 6  0.5 epochs/s  6.0 s left of it",
+    "seed=0": "recover  250 of 1000 iterations  25 it/s  30.0 s left in this stage",
+    "seed=1": "validate  convnet, distilled, seed 1  epoch 3 of 6  0.5 epochs/s  6.0 s left in this stage",
 }
 
 
@@ -39,18 +39,18 @@ def sweeper():
 
 def test_a_running_point_says_where_it_is():
     for name, said in PLACES.items():
-        assert sweep_progress.place(STATUSES[name]) == said
-    assert sweep_progress.place({}) == "loading"
+        assert sweep_progress.format_progress(STATUSES[name]) == said
+    assert sweep_progress.format_progress({}) == "loading"
 
 
 def test_lines_tell_what_begins_and_ends_and_now_and_then_what_runs(monkeypatch):
     stream = io.StringIO()
     lines = sweep_progress.Lines(2, stream)
-    lines.told("seed=2", "failed", "it broke")
-    lines.look(sweeper())
+    lines.on_state_change("seed=2", "failed", "it broke")
+    lines.refresh(sweeper())
     assert stream.getvalue() == "seed=2: failed, it broke\n"
     monkeypatch.setattr(sweep_progress, "LINE_SECONDS", 0.0)
-    lines.look(sweeper())
+    lines.refresh(sweeper())
     shown = stream.getvalue().splitlines()[1:]
     assert shown == [
         f"seed=0: {PLACES['seed=0']}",
@@ -64,16 +64,16 @@ def test_what_is_left_is_told_by_what_was_done(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     pace = sweep_progress.Pace()
-    pace.told("before", "done")  # finished by an earlier sweep: it says nothing of the pace
+    pace.record("before", "done")  # finished by an earlier sweep: it says nothing of the pace
     assert pace.left(3, [], 1) is None
-    pace.told("cut", "running", whole=False)
+    pace.record("cut", "running", whole=False)
     now[0] += 1.0
-    pace.told("cut", "done")
+    pace.record("cut", "done")
     assert pace.mean() is None
-    pace.told("a", "running")
+    pace.record("a", "running")
     now[0] += 10.0
-    pace.told("a", "done")
-    pace.told("b", "running")
+    pace.record("a", "done")
+    pace.record("b", "running")
     now[0] += 4.0
     assert pace.mean() == 10.0
     assert pace.left(2, ["b"], 1) == 26.0  # two of 10 s and the other 6 s of b
@@ -85,15 +85,15 @@ def test_the_board_has_a_line_for_every_point_and_keeps_to_the_screen():
     console = Console(file=stream, force_terminal=True, width=100, height=24, color_system=None)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         board = sweep_progress.Board(2, live)
-        board.told("seed=2", "failed", "it broke")
-        board.look(sweeper())
+        board.on_state_change("seed=2", "failed", "it broke")
+        board.refresh(sweeper())
     shown = stream.getvalue()
     for said in ("seed=2: failed, it broke", f"running  seed=0  {PLACES['seed=0']}", "waiting  seed=3"):
         assert said in shown
     small = io.StringIO()
     console = Console(file=small, force_terminal=True, width=40, height=8, color_system=None)
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        sweep_progress.Board(2, live).look(sweeper())
+        sweep_progress.Board(2, live).refresh(sweeper())
     assert "… and 2 more" in small.getvalue()
     assert "seed=3" not in small.getvalue()
 
@@ -101,37 +101,37 @@ def test_the_board_has_a_line_for_every_point_and_keeps_to_the_screen():
 def test_quiet_tells_failures_alone():
     stream = io.StringIO()
     silent = sweep_progress.Silent(1, stream)
-    silent.told("a", "running")
-    silent.look(sweeper())
-    silent.told("a", "failed", "it broke")
+    silent.on_state_change("a", "running")
+    silent.refresh(sweeper())
+    silent.on_state_change("a", "failed", "it broke")
     assert stream.getvalue() == "a: failed, it broke\n"
 
 
 def test_points_are_started_by_a_command_that_a_person_could_give(tmp_path):
     (point,) = expanded({"preset": "smoke", "set": {"recover.lr": 0.5, "objective": "lfm"}})
-    words = sweep_runner.command(point, tmp_path / "x", "cuda:1")
+    words = sweep_runner.build_command(point, tmp_path / "x", "cuda:1")
     assert words[:3] == ["run", "--preset", "smoke"]
     assert words[-4:] == ["--device", "cuda:1", "--out", str(tmp_path / "x")]
     sets = [text for flag, text in itertools.pairwise(words) if flag == "--set"]
     assert settings.resolve(preset="smoke", sets=sets).config == point.config
-    assert "--device" not in sweep_runner.command(point, tmp_path, None)
+    assert "--device" not in sweep_runner.build_command(point, tmp_path, None)
 
 
 def test_devices_are_dealt_out_in_turn():
-    assert command._slots(None, None) == [None]
-    assert command._slots(3, None) == [None] * 3
-    assert command._slots(None, "cuda:0,cuda:1") == ["cuda:0", "cuda:1"]
-    assert command._slots(3, "cuda:0 cuda:1") == ["cuda:0", "cuda:1", "cuda:0"]
+    assert command._assign_devices(None, None) == [None]
+    assert command._assign_devices(3, None) == [None] * 3
+    assert command._assign_devices(None, "cuda:0,cuda:1") == ["cuda:0", "cuda:1"]
+    assert command._assign_devices(3, "cuda:0 cuda:1") == ["cuda:0", "cuda:1", "cuda:0"]
 
 
 def test_why_a_point_failed_is_told_by_its_run_its_log_or_its_process(tmp_path):
     run = StoredRun(tmp_path)
-    assert sweep_runner.why(run, 3) == "its process ended with code 3"
+    assert sweep_runner.failure_reason(run, 3) == "its process ended with code 3"
     (tmp_path / "log.txt").write_text("one\ntwo\nthree\nfour\n")
-    assert sweep_runner.why(run, 1) == "two / three / four"
+    assert sweep_runner.failure_reason(run, 1) == "two / three / four"
     write_json(tmp_path / "status.json", {"message": "a layer broke"})
-    assert sweep_runner.why(run, 1) == "a layer broke"
-    assert "SIGKILL" in sweep_runner.why(run, -9)
+    assert sweep_runner.failure_reason(run, 1) == "a layer broke"
+    assert "SIGKILL" in sweep_runner.failure_reason(run, -9)
 
 
 def test_a_point_is_finished_once_it_has_results_that_can_be_read(tmp_path):
@@ -145,4 +145,4 @@ def test_a_point_is_finished_once_it_has_results_that_can_be_read(tmp_path):
 @pytest.mark.parametrize("text", ["seed", "seed=1", "seed=[]"])
 def test_an_axis_is_a_key_with_values(text):
     with pytest.raises(command.typer.BadParameter, match="KEY="):
-        command._axes([text])
+        command._parse_axes([text])

@@ -51,7 +51,7 @@ def test_own_readers_find_the_same_set(run, digits, tmp_path, form):
     given = {"images": str(tmp_path / "out"), "space": "normalised" if form == "dd-ranking" else "auto"}
     found = distilled.read(small(given=given), digits)
     pixels_NCHW, labels_N = pixels_of(run)
-    assert np.array_equal(distilled.in_bytes(found.pixels_NCHW), pixels_NCHW)
+    assert np.array_equal(distilled.to_uint8(found.pixels_NCHW), pixels_NCHW)
     assert np.array_equal(found.labels_N, labels_N)
     told = json.loads((tmp_path / "out" / exports.RECORD).read_text())
     assert told["images"] == {"count": 20, "fingerprint": found.fingerprint}
@@ -111,7 +111,7 @@ def test_soft_labels_of_several_teachers_are_the_mean_of_their_logits(digits, tm
     manifest = {"teacher": {"fingerprint": first}, "others": ["0" * 64 if gone else second]}
     made = exports.Export(SimpleNamespace(manifest=lambda: manifest), config, tmp_path)
     few = lens.like(digits.train.pixels(range(5)).numpy(), digits.train.labels_N[:5].numpy(), digits)
-    found = exports._soft_labels(made, digits, few)
+    found = exports._compute_soft_labels(made, digits, few)
     assert (found is None) is gone
     if not gone:
         with torch.no_grad():
@@ -164,7 +164,7 @@ def test_settings_that_leave_the_machine_name_no_files_of_it(teachers, kept):
         "also_teachers": f"[{','.join(teachers)}]",
     }
     sets = ["objective=gvbsm", *(f"backbone.{name}={value}" for name, value in of.items())]
-    told = cards.without_places(settings.resolve(preset="smoke", sets=sets).config).backbone
+    told = cards.remove_local_paths(settings.resolve(preset="smoke", sets=sets).config).backbone
     assert told.teacher is None
     assert told.also_teachers == (tuple(teachers) if kept is None else kept)
 
@@ -208,7 +208,7 @@ def test_the_command_says_where_it_wrote_and_refuses_what_it_would_spoil(capsys,
     words = ["export", run.folder, "--out", tmp_path / "out", "--format"]
     out, _ = call(capsys, *words, "sre2l")
     assert out == f"{tmp_path / 'out'}\n"
-    assert "holds something already" in call_json(capsys, "error", *words, "rded", code=2)["error"]["message"]
+    assert "is not empty" in call_json(capsys, "error", *words, "rded", code=2)["error"]["message"]
     error = call_json(capsys, "error", *words, "zip", code=2)["error"]
     assert "'zip'" in error["message"]
     assert "sre2l, rded" in error["hint"]

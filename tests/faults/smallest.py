@@ -28,10 +28,10 @@ SETTINGS = {
 SLOW = """
 import time
 from engine.runs.control import Steering
-def at(self, point, original=Steering._at):
+def at(self, point, original=Steering._handle):
     time.sleep({seconds})
     yield from original(self, point)
-Steering._at = at
+Steering._handle = at
 """
 
 

@@ -46,7 +46,7 @@ def test_pause_continue_checkpoint_stop(case, counted, capsys, stage):
         assert "checkpoint done" in call(capsys, "checkpoint", case.run)[0]
         assert "continue done; running" in call(capsys, "continue", case.run)[0]
         assert "checkpoint done" in call(capsys, "checkpoint", case.run)[0]
-        assert "is stopped in its stage" in call(capsys, "stop", case.run)[0]
+        assert "is stopped in stage" in call(capsys, "stop", case.run)[0]
         assert process.wait() == 130, process.said()
         assert case.heard("Paused")
         assert case.heard("Continued")
@@ -61,7 +61,7 @@ def test_a_paused_run_can_be_stopped_and_saved(case, counted, capsys):
         process = case.start(code=slow())
         case.at("squeeze", process)
         call(capsys, "pause", case.run)
-        assert "is stopped in its stage" in call(capsys, "stop", case.run)[0]
+        assert "is stopped in stage" in call(capsys, "stop", case.run)[0]
         assert process.wait() == 130, process.said()
         case.finish()
 
@@ -80,7 +80,7 @@ def test_a_signal_reaches_a_paused_run(case, counted, capsys):
 def test_a_run_that_is_lost_is_told_with_the_command_that_resumes_it(case, counted, capsys):
     with counted("lost run told"):
         killed(case, "recover")
-        resumes = f"`cfm resume {case.run}` goes on with it"
+        resumes = f"`cfm resume {case.run}` resumes it"
         out, _ = call(capsys, "runs", "--folder", case.folder)
         assert "lost recover" in out
         assert resumes in out
@@ -200,8 +200,8 @@ def test_another_thread_count_is_told(case, counted):
         killed(case, "squeeze")
         process = case.resume(code=THREADS.format(count=2))
         assert process.wait() == 0, process.said()
-        assert "no longer bit for bit" in process.err()
-        assert "threads 1 at its beginning and 2 later" in process.err()
+        assert "no longer bit-for-bit reproducible" in process.err()
+        assert "threads was 1 in the first session and 2 later" in process.err()
         assert case.stored.results()["provenance"]["bit_exact"] is False
 
 

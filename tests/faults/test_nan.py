@@ -74,7 +74,7 @@ def spoil(patch, fault, place):
     if fault == "a real statistic":
         batch, layer, field = place
         call = batch * len(LAYERS) + LAYERS.index(layer)
-        patch.setattr(moments, "_widened", Nth(moments._widened, call, spoil_field(field)))
+        patch.setattr(moments, "_measure_batch", Nth(moments._measure_batch, call, spoil_field(field)))
         return f"the statistics over [0-9]+ images of layer {layer} are not finite"
     if fault == "a synthetic statistic":
         step, layer, field = place

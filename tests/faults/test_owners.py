@@ -28,10 +28,10 @@ def open_run(*words, original=store.open_run):
 #: Whole `cfm` commands; the one that has the run stays at its first save point until it is told to go on.
 COMMANDS = """
 store.open_run = open_run
-def at(self, point, original=Steering._at):
+def at(self, point, original=Steering._handle):
     wait_for("go on")
     yield from original(self, point)
-Steering._at = at
+Steering._handle = at
 """
 #: The opening alone, without the seconds that loading takes.
 OPENING = """

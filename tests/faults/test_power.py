@@ -211,7 +211,7 @@ def not_gone_on(monkeypatch, folder, told, outcome):
 
 def harmless(event):
     """A warning of what may be left by a power loss: what was cut off, or is made good."""
-    known = ("torn while it was written", "it is written again")
+    known = ("torn while it was written", "it was rewritten")
     return event.kind == "Notice" and any(part in event.message for part in known)
 
 

@@ -15,16 +15,16 @@ from engine.events import STAGES
 from engine.store import checkpoints
 
 #: Checkpoints only where they are asked for, and at a batch's end.
-UNASKED = "\nfrom engine.runs.control import Steering\nSteering._due = lambda self: False\n"
+UNASKED = "\nfrom engine.runs.control import Steering\nSteering._is_due = lambda self: False\n"
 #: A stage that comes to no save point any more, once it has come to three of them.
 DEAF = """
 import itertools, time
 from engine.runs.control import Steering
-def deaf(self, point, at=Steering._at, count=itertools.count(1)):
+def deaf(self, point, at=Steering._handle, count=itertools.count(1)):
     while next(count) > 3 and point.stage == {stage!r}:
         time.sleep(0.01)
     yield from at(self, point)
-Steering._at = deaf
+Steering._handle = deaf
 """
 GRACE = "\nfrom cfm_tui.process import signals\nsignals.GRACE_SECONDS = {seconds}\n"
 IGNORED = "\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"

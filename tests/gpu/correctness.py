@@ -110,7 +110,7 @@ def batch_on_device(
     real = one.moments(one.real, device)
     moving = earlier if config.recover.emu and number > 1 else None
     batch = recovery.Batch(config, network, real, one.train, BETAS[number], number, moving)
-    batch.take_turns([], moves)
+    batch.add_backbones([], moves)
     indices = np.arange(len(one.train.classes))
     batch.start(indices, indices, None, one.model)
     return batch

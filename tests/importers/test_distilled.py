@@ -53,11 +53,11 @@ def test_a_dc_file_holds_a_set_for_each_experiment(tmp_path, digits):
     sorted_pixels, sorted_labels = class_sorted(PIXELS, LABELS)
     path = dc_file(tmp_path / "res.pt", normalised(sorted_pixels, mean, std), sorted_labels)
     found = read(digits, path, experiment=1)
-    assert np.array_equal(distilled.in_bytes(found.pixels_NCHW), PIXELS)
+    assert np.array_equal(distilled.to_uint8(found.pixels_NCHW), PIXELS)
     assert found.fingerprint == fingerprint(PIXELS, LABELS)
     assert (found.facts["clipped"], found.facts["values"]) == (0, PIXELS.size)
     assert read(digits, path).fingerprint != found.fingerprint
-    assert "holds 2 sets, and no number 2" in refused(digits, path, experiment=2)
+    assert "contains 2 sets, but no set 2" in refused(digits, path, experiment=2)
 
 
 def test_values_beyond_the_range_of_pixels_are_clipped_and_counted(tmp_path, digits):
@@ -92,7 +92,7 @@ def test_images_that_mtt_brought_back_are_pixels_and_soft_labels_give_a_class(tm
     os.rename(tmp_path / "images_5000.pt", tmp_path / "images_zca_5000.pt")
     found = read(digits, tmp_path / "images_zca_5000.pt")
     assert found.fingerprint == fingerprint(PIXELS, LABELS)
-    assert any("soft labels are left aside" in notice.message for notice in found.notices())
+    assert any("soft labels are ignored" in notice.message for notice in found.notices())
 
 
 def test_the_families_numbers_are_not_the_sets_own():
@@ -112,15 +112,15 @@ def test_a_list_of_sets_that_is_none(tmp_path, digits):
         "odd keys": ({("a",): 1, 2: 3}, "its keys are tuple, int"),
         "a number": ({"data": 3}, "no distilled sets"),
         "one part": ({"data": [[images]]}, "no distilled sets"),
-        "text": ({"data": [["images", "labels"]]}, "holds no images"),
+        "text": ({"data": [["images", "labels"]]}, "contains no images"),
         "size": ({"data": [[torch.zeros(4, 3, 32, 32), torch.zeros(4)]]}, "3×32×32"),
-        "count": ({"data": [[images, torch.zeros(3)]]}, "no tensor of 20 labels"),
+        "count": ({"data": [[images, torch.zeros(3)]]}, "not a tensor of 20 labels"),
         "label": ({"data": [[images, torch.full((20,), 10)]]}, "labels from 0 to 9"),
         "fraction": ({"data": [[images, torch.full((20,), 0.5)]]}, "labels from 0 to 9"),
         "soft": ({"data": [[images, torch.zeros(20, 7)]]}, "7 classes instead of 10"),
         "nan": ({"data": [[images / 0, torch.zeros(20)]]}, "not finite"),
-        "empty": ({"data": [[images[:0], torch.zeros(0)]]}, "no image"),
-        "sparse": ({"data": [[images.to_sparse(), torch.zeros(20)]]}, "holds no images"),
+        "empty": ({"data": [[images[:0], torch.zeros(0)]]}, "the tensor is empty"),
+        "sparse": ({"data": [[images.to_sparse(), torch.zeros(20)]]}, "contains no images"),
         "view": ({"data": [[torch.zeros(1).expand(10**9, 1, 16, 16), torch.zeros(1)]]}, "more numbers than"),
     }
     for name, (content, said) in bad.items():
@@ -194,6 +194,6 @@ def test_a_file_that_is_no_archive_or_lies_of_its_size(tmp_path, digits):
         for record in source.infolist():
             made.writestr(record.filename, source.read(record))
     assert "compressed" in refused(digits, tmp_path / "bomb.pt")
-    assert "no file" in refused(digits, tmp_path / "nowhere.pt")
+    assert "not a file" in refused(digits, tmp_path / "nowhere.pt")
     (tmp_path / "x.safetensors").write_bytes(b"\x08" + bytes(15))
     assert "damaged" in refused(digits, tmp_path / "x.safetensors")

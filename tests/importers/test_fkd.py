@@ -148,7 +148,7 @@ def test_a_run_that_was_cut_goes_on_with_them(own_folders, made, tmp_path):
     with pytest.raises(UserError, match="with other given labels"):
         drive(launch.run_experiment(other, tmp_path / "cut", "run"))
     alone = settings.resolve(preset="smoke", overrides={"given.labels": str(root / "labels")})
-    with pytest.raises(UserError, match="belong to images that are given"):
+    with pytest.raises(UserError, match="needs given images"):
         drive(launch.run_experiment(alone, tmp_path / "alone", "run"))
 
 
@@ -177,12 +177,12 @@ def refused(path, labels_N=LABELS, seed=42, size=16, classes=10):
 
 def test_labels_of_other_images_or_another_order_are_refused(made, tmp_path):
     root, _ = made
-    assert "of other images, or of another order" in refused(root / "labels", seed=7)
-    assert "are of more images" in refused(root / "labels", LABELS[:10])
+    assert "other images or to another order" in refused(root / "labels", seed=7)
+    assert "are for more images" in refused(root / "labels", LABELS[:10])
     assert "30 of 40 images have labels" in refused(root / "labels", labels(4))
-    assert "whole pixels of 24" in refused(root / "labels", size=24)
+    assert "whole pixels of 24 px" in refused(root / "labels", size=24)
     assert "logits of 12 classes" in refused(root / "labels", classes=12)
-    assert "holds no labels" in refused(tmp_path)
+    assert "contains no labels" in refused(tmp_path)
     pictures(tmp_path / "set", PIXELS, LABELS, NAME)
     relabelled(tmp_path / "mixup", tmp_path / "set", 1, mix="mixup")
     assert "mixed by MixUp" in refused(tmp_path / "mixup")
@@ -203,7 +203,7 @@ def test_hostile_files_are_refused(made, tmp_path, monkeypatch):
     good = torch.load(path, weights_only=False)
     bad = {
         "could run code": Evil(),
-        "no file of labels": [1, 2],
+        "not a label file": [1, 2],
         "no finite logits": [*good[:5], good[5] / 0],
         "more numbers than": [*good[:5], torch.zeros(1).expand(10**9, 10)],
         "no crop box and flip": [good[0][:2], *good[1:]],
@@ -222,5 +222,5 @@ def test_hostile_files_are_refused(made, tmp_path, monkeypatch):
     path.write_bytes(b"PK\3\4")
     assert "cannot be read" in refused(tmp_path / "labels")
     path.unlink()
-    assert "holds no labels" in refused(tmp_path / "labels")
+    assert "contains no labels" in refused(tmp_path / "labels")
     assert not (tmp_path / "ran").exists()

@@ -70,7 +70,7 @@ def test_every_field_is_where_it_belongs(tmp_path, teacher):
 def test_an_unknown_teacher_is_refused_unless_it_is_trusted(tmp_path, teacher, monkeypatch):
     folder = bundled(tmp_path / "s")
     said = refused(folder, teacher, trust=False)
-    assert "nobody knows whether the statistics of ConvNetW16D3.pth" in said
+    assert "it is unknown whether the statistics of ConvNetW16D3.pth" in said
     config = small(given={"statistics": str(folder)})
     with pytest.raises(UserError, match="squeezed here"):
         running.read(config, teacher, None, 10)
@@ -92,7 +92,7 @@ def test_several_teachers_in_a_folder_are_told_apart(tmp_path, teacher):
 def test_what_is_no_such_statistics_is_said(tmp_path, teacher):
     assert "does not exist" in refused(tmp_path / "no" / "where", teacher)
     (tmp_path / "empty").mkdir()
-    assert "holds no statistics" in refused(tmp_path / "empty", teacher)
+    assert "contains no statistics" in refused(tmp_path / "empty", teacher)
     part = bundled(tmp_path / "part")
     (part / f"ConvNetW16D3.pth={NAMES[2]}" / "running.npz").unlink()
     assert "no statistics of layers.conv.2" in refused(part, teacher)
@@ -102,10 +102,10 @@ def test_what_is_no_such_statistics_is_said(tmp_path, teacher):
             ({"running_cov": np.eye(3, dtype=np.float32)}, "(3, 3) instead of (16, 16)"),
             ({"running_cov": np.float64(0.0)}, "() instead of (16, 16)"),
             ({"running_mean": np.full(16, np.nan, np.float32)}, "not finite"),
-            ({"running_cov": -np.eye(16, dtype=np.float32)}, "no covariance"),
-            ({"running_cov": np.tri(16, dtype=np.float32)}, "no covariance"),
+            ({"running_cov": -np.eye(16, dtype=np.float32)}, "not a covariance"),
+            ({"running_cov": np.tri(16, dtype=np.float32)}, "not a covariance"),
             ({"running_class_mean": np.zeros((16, 100), np.float32)}, "(16, 100) instead of (16, 10)"),
-            ({"running_mean": np.zeros(16, np.int64)}, "no array of floats"),
+            ({"running_mean": np.zeros(16, np.int64)}, "not an array of floats"),
         ]
     ):
         assert said in refused(bundled(tmp_path / str(number), **changes), teacher)
@@ -160,7 +160,7 @@ def test_a_run_takes_them_instead_of_measuring(tmp_path, monkeypatch):
         arrays = {"cov": moments.cov_DD, "mean": moments.mean_D, "class_mean": moments.flc_DK}
         np.savez(folder / "running.npz", **{f"running_{key}": v.float().numpy() for key, v in arrays.items()})
     sets = ["statistics.estimator=batched", f"given.statistics={tmp_path / 'stats'}"]
-    with pytest.raises(UserError, match="nobody knows"):
+    with pytest.raises(UserError, match="it is unknown"):
         drive(launch.run_experiment(settings.resolve(preset="smoke", sets=sets), tmp_path / "run", "run"))
     for name, extra in (("measured", sets[:1]), ("given", [*sets, "given.trust=true"])):
         resolved = settings.resolve(preset="smoke", sets=extra)

@@ -196,7 +196,7 @@ def test_what_was_changed_leads_to_the_same_settings_again(method, preset):
     [
         (["objective=rded", "recover.init=noise"], ["recover", "noise", "random"]),
         (["objective=random", "recover.init=noise"], ["recover", "noise", "random"]),
-        (["objective=rded", "recover.perturb.steps=3"], ["perturb.steps", "does nothing"]),
+        (["objective=rded", "recover.perturb.steps=3"], ["perturb.steps", "has no effect"]),
         (["objective=cda", "recover.views.crop_scale=null"], ["crop_curriculum", "crop_scale"]),
         (["objective=rded", "recover.select.factor=0"], ["recover.select.factor"]),
         (["objective=dwa", "recover.perturb.rho=-1"], ["recover.perturb.rho"]),

@@ -110,7 +110,7 @@ def test_a_run_whose_second_teacher_is_another_is_not_gone_on_with(tmp_path):
     manifest = StoredRun(tmp_path / "run").manifest()
     assert len(manifest["others"]) == 1
     json_file.write_json(tmp_path / "run" / "manifest.json", {**manifest, "others": ["0" * 64]})
-    with pytest.raises(UserError, match="other weights"):
+    with pytest.raises(UserError, match="different weights"):
         drive(launch.run_experiment(got, tmp_path / "run", "run"))
 
 

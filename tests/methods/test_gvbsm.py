@@ -103,7 +103,7 @@ def test_density_and_its_gradient_equal_numpy():
         return sum(float((p * np.log(p / q)).sum()) for p, q in each)
 
     images = torch.tensor(x, requires_grad=True)
-    found = gvbsm.density(images, gvbsm.group_by_class(labels, torch.device("cpu")), 4.0)
+    found = gvbsm.density_loss(images, gvbsm.group_by_class(labels, torch.device("cpu")), 4.0)
     assert float(found.detach()) == pytest.approx(value(x), rel=1e-9)
     found.backward()
     direction = rng.normal(size=x.shape)
@@ -118,9 +118,9 @@ def test_classes_of_as_many_images_are_decomposed_at_once(monkeypatch):
     where = gvbsm.group_by_class(np.repeat(np.arange(5), (2, 3, 3, 3, 2)), torch.device("cpu"))
     assert [each.tolist() for each in where] == [[[0, 1], [11, 12]], [[2, 3, 4], [5, 6, 7], [8, 9, 10]]]
     x = torch.rand(13, 1, 8, 8, dtype=torch.float64)
-    together = gvbsm.density(x, where, 4.0)
+    together = gvbsm.density_loss(x, where, 4.0)
     assert shapes == [(2, 2, 2), (3, 3, 3)]
-    alone = sum(gvbsm.density(x, [each_N[None]], 4.0) for each in where for each_N in each)
+    alone = sum(gvbsm.density_loss(x, [each_N[None]], 4.0) for each in where for each_N in each)
     torch.testing.assert_close(together, alone)
 
 
@@ -128,8 +128,8 @@ def test_density_sees_large_images_pooled_to_32_pixels():
     x = torch.rand(3, 3, 64, 64, dtype=torch.float64) / 20
     pooled = x.reshape(3, 3, 32, 2, 32, 2).mean(dim=(3, 5))
     where = [torch.arange(3)[None]]
-    assert float(gvbsm.density(x, where, 4.0)) > 1e-3
-    torch.testing.assert_close(gvbsm.density(x, where, 4.0), gvbsm.density(pooled, where, 4.0))
+    assert float(gvbsm.density_loss(x, where, 4.0)) > 1e-3
+    torch.testing.assert_close(gvbsm.density_loss(x, where, 4.0), gvbsm.density_loss(pooled, where, 4.0))
 
 
 def test_statistics_move_straight_through():

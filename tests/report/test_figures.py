@@ -63,20 +63,20 @@ def test_any_numbers_give_a_picture(values):
         figures.accuracy([Accuracy("x", "convnet", spread, None, 1)]),
     ]
     for each in drawn:
-        assert drawing.png(each, dpi=40).startswith(PNG)
-        assert b"<svg" in drawing.svg(each)
+        assert drawing.to_png(each, dpi=40).startswith(PNG)
+        assert b"<svg" in drawing.to_svg(each)
 
 
 def test_no_rows_and_no_layers_give_a_picture():
     for each in (figures.similarity([]), figures.accuracy([]), figures.schedules([])):
-        assert drawing.png(each, dpi=40).startswith(PNG)
+        assert drawing.to_png(each, dpi=40).startswith(PNG)
 
 
 def test_names_are_drawn_as_they_stand():
     odd = "$\\frac{$ <b> 猫 \x1b[31m"
     drawn = figures.similarity([GroupSimilarity(odd, (0.5,), {"mean": 0.5, "std": 0.0, "n": 1}, 1)])
-    assert drawing.png(drawn, dpi=40).startswith(PNG)
-    assert drawing.literal("$1\x1b") == r"\$1?"
+    assert drawing.to_png(drawn, dpi=40).startswith(PNG)
+    assert drawing.escape_text("$1\x1b") == r"\$1?"
 
 
 def test_many_layers_are_shown_at_equal_distances():
@@ -84,7 +84,7 @@ def test_many_layers_are_shown_at_equal_distances():
     titles = [axes.get_title() for axes in figures.spectra(layers, []).axes if axes.get_title()]
     assert len(titles) == drawing.PANELS
     assert (titles[0], titles[-1]) == ("layer0", "layer39")
-    assert drawing.chosen(5, 12) == [0, 1, 2, 3, 4]
+    assert drawing.evenly_spaced(5, 12) == [0, 1, 2, 3, 4]
 
 
 def test_a_panel_holds_the_whole_band_where_its_least_values_are_alike():
@@ -147,7 +147,7 @@ def test_responses_are_those_of_the_filters():
     np.testing.assert_allclose(ridge.of(values), [1 / 4.5, 1 / 1.5, 2, 2])
     np.testing.assert_allclose(ridge.share(values), [0.5 / 4.5, 0.5 / 1.5, 1, 1])
     np.testing.assert_allclose(low.share(values), [1, 0.25, 0, 0])
-    legends = [figures.legend_of(each) for each in (ridge, last, low)]
+    legends = [figures.legend_label(each) for each in (ridge, last, low)]
     assert legends == ["ridge, β = 0.5", "ridge, β = 0.25", "lambda"]
     assert np.isnan(plates.filters_over(goal("ridge"), [0.0])[0].share(values)[2:]).all()
 
@@ -174,7 +174,7 @@ def test_similarity_equals_an_independent_float64_evaluation():
 
 def test_penultimate_features_are_what_the_classifier_reads(teacher, digits, cpu):
     images = digits.test
-    found = similarity.penultimate(teacher, images, cpu)
+    found = similarity.penultimate_features(teacher, images, cpu)
     assert len(found) == len(images) > similarity.BATCH
     import torch
 
@@ -190,14 +190,14 @@ def test_cells_stand_where_they_are_told_and_keep_their_pixels():
     first = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     second = np.stack([first[0]] * 2 + [255 - first[0]])
     grid = grids.Grid(["a", "b"], ["real", "β 0.1"], [[first, None], [None, second]])
-    picture, centres, enlarged = grids._mosaic(grid)
+    picture, centres, enlarged = grids._build_mosaic(grid)
     assert enlarged
     assert picture.shape == (260, 260, 3)  # sixteen pixels, each of eight, and a gap of four
     np.testing.assert_array_equal(picture[4:128:8, 4:128:8], np.repeat(first.transpose(1, 2, 0), 3, axis=2))
     np.testing.assert_array_equal(picture[136::8, 136::8], second.transpose(1, 2, 0))
     assert (picture[:128, 132:] == 255).all()
     assert centres[1] - centres[0] == 132
-    assert drawing.png(grids.draw(grid), dpi=40).startswith(PNG)
+    assert drawing.to_png(grids.draw(grid), dpi=40).startswith(PNG)
 
 
 # --- captions ------------------------------------------------------------------------------------

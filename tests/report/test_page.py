@@ -224,7 +224,7 @@ def test_without_the_teacher_recovery_s_own_spectra_are_shown(capsys, world, mon
         assert len(layer["real"]) == len(wanted)
     found = parsed(here / "a.html")
     assert "no longer in the cache" in found.text
-    assert "As recovery left them" in found.text
+    assert "As recorded by recovery" in found.text
 
 
 def test_other_images_or_weights_are_not_taken_for_the_run_s(capsys, world, here):

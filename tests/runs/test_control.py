@@ -280,10 +280,10 @@ def test_damaged_images_of_earlier_batches_are_named_and_kept(tmp_path):
     labels = json.loads(content[8 : 8 + header])["labels"]["data_offsets"][0]
     content[8 + header + labels] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="image 0 is not what was written") as refused:
+    with pytest.raises(UserError, match="image 0 does not match its checksum") as refused:
         tiny.finish(tiny.begun(tmp_path))
     assert "delete it" in refused.value.hint
     assert path.read_bytes() == content
     path.unlink()
     events = tiny.finish(tiny.begun(tmp_path))
-    assert any("begins anew" in event.message for event in events if event.kind == "Notice")
+    assert any("starts over" in event.message for event in events if event.kind == "Notice")

@@ -146,13 +146,13 @@ def test_batches_that_take_long_are_tried_with_fewer_images(full, seconds, sizes
 
 
 def test_an_unsteady_machine_does_not_bend_the_line():
-    noisy = estimates._line(Cost(step=1.0), 10, Cost(step=9.0), 20, 80)
+    noisy = estimates._extrapolate(Cost(step=1.0), 10, Cost(step=9.0), 20, 80)
     assert noisy.step == 9.0 * 4
-    assert estimates._line(Cost(step=3.0), 10, Cost(step=2.0), 20, 80).step == 2.0
+    assert estimates._extrapolate(Cost(step=3.0), 10, Cost(step=2.0), 20, 80).step == 2.0
 
 
 def test_memory_is_what_tensors_hold_at_once():
-    meter = estimates._Tensors()
+    meter = estimates._TensorMeter()
     with meter:
         for _ in range(5):
             a = torch.ones(1000)

@@ -66,11 +66,11 @@ def test_a_run_that_is_left_at_any_point_has_no_owner(tmp_path):
         raise RuntimeError("nobody listens")
 
     with pytest.raises(RuntimeError, match="nobody listens"):
-        list(launch.run_experiment(smoke(), tmp_path / "unheard", "run", opened=opened))
+        list(launch.run_experiment(smoke(), tmp_path / "unheard", "run", on_open=opened))
     assert StoredRun(tmp_path / "unheard").owner() is None
 
 
 def test_what_cannot_begin_leaves_nothing(tmp_path):
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="not a file"):
         list(launch.run_experiment(smoke("backbone.teacher=none.pth"), tmp_path / "run", "run"))
     assert not (tmp_path / "run").exists()

@@ -72,7 +72,7 @@ def test_a_look_counts_and_shows_images_of_every_class():
 def test_of_many_classes_some_are_shown():
     for classes, each in ((100, 1), (20, 1), (7, 2), (3, 2)):
         labels = np.repeat(np.arange(classes), 3)
-        shown = labels[preview._samples(labels, classes)]
+        shown = labels[preview._choose_samples(labels, classes)]
         assert len(set(shown)) == min(classes, preview.SAMPLES)
         assert len(shown) == len(set(shown)) * each
 
@@ -103,7 +103,11 @@ def test_spectra_are_those_of_the_real_statistics_once_they_are_cached(digits, t
     prepared = plan.prepare(small(backbone={"teacher": str(path)}))
     cache = Cache(tmp_path / "cache")
     assert preview.spectra(prepared, cache) is None
-    _, (real, _) = drive(load_or_measure_statistics(prepared.config, prepared.data, prepared.teacher, ComputeContext(cpu, cache)))
+    _, (real, _) = drive(
+        load_or_measure_statistics(
+            prepared.config, prepared.data, prepared.teacher, ComputeContext(cpu, cache)
+        )
+    )
     found = preview.spectra(prepared, cache)
     assert list(found) == [tap.name for tap in real]
     for tap in real:

@@ -208,5 +208,5 @@ def test_an_expression_without_a_value_names_layer_batch_iteration_and_beta(
     with pytest.raises(UserError, match=said):
         distil(config, teacher, full, digits.train, cpu)
     loose = config.model_copy(update={"recover": config.recover.model_copy(update={"clamp": False})})
-    with pytest.raises(UserError, match="ran away, or a filter has no value there"):
+    with pytest.raises(UserError, match="images diverged, or a filter has no value there"):
         distil(loose, teacher, full, digits.train, cpu)

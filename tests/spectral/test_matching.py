@@ -155,7 +155,7 @@ def test_terms_of_one_filter_share_its_matrix(monkeypatch):
     original = filters.Ridge.apply
     monkeypatch.setattr(filters.Ridge, "apply", lambda self, cov: calls.append(1) or original(self, cov))
     terms = objective_config(("ridge", "none"), ("ridge", "mean"), ("ridge", "class")).terms
-    filtered_signals(terms, [filters.filter_of_term(term, BETA, {}) for term in terms], random_moments(15))
+    filtered_signals(terms, [filters.build_term_filter(term, BETA, {}) for term in terms], random_moments(15))
     assert len(calls) == 1
 
 

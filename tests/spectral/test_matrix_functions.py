@@ -61,9 +61,9 @@ def test_every_form_equals_numpy(text):
         cov_DD = psi(np.random.default_rng(seed).uniform(0.01, 9, 8), seed)
         expected = by_numpy(EVERY[text], cov_DD)
         tree = bound(text)
-        found = [matrix_functions.by_eigenvalues(tree, cov_DD), filters.Expression(tree).apply(cov_DD)]
+        found = [matrix_functions.apply_by_eigenvalues(tree, cov_DD), filters.Expression(tree).apply(cov_DD)]
         if text in RATIONAL:
-            found.append(matrix_functions.by_matrix(tree, cov_DD))
+            found.append(matrix_functions.apply_rational(tree, cov_DD))
         for each in found:
             np.testing.assert_allclose(each.numpy(), expected, atol=1e-9 * abs(expected).max())
 
@@ -81,9 +81,9 @@ def test_gradients_equal_finite_differences(text):
     onehot = torch.eye(3).double()
     features = torch.tensor(np.random.default_rng(3).normal(size=(3, 4, 2, 2)), requires_grad=True)
     forms = (
-        [matrix_functions.by_matrix, matrix_functions.by_eigenvalues]
+        [matrix_functions.apply_rational, matrix_functions.apply_by_eigenvalues]
         if text in RATIONAL
-        else [matrix_functions.by_eigenvalues]
+        else [matrix_functions.apply_by_eigenvalues]
     )
     for form in forms:
 
@@ -111,12 +111,12 @@ def test_gradients_where_eigenvalues_coincide(text, values):
 def test_divided_differences_lose_nothing_where_eigenvalues_nearly_coincide():
     near = torch.tensor([1.0, 1.0 + 1e-13, 1e-9, 1.1e-9], dtype=torch.float64)
     for text, slope in (("exp(lambda)", np.exp), ("log(lambda)", lambda x: 1 / x)):
-        f_DD = matrix_functions.divided(bound(text), near)[1]
+        f_DD = matrix_functions.compute_divided_differences(bound(text), near)[1]
         assert float(f_DD[0, 1]) == pytest.approx(slope(1.0), rel=1e-12)
-    f_DD = matrix_functions.divided(bound("sqrt(lambda)"), near)[1]
+    f_DD = matrix_functions.compute_divided_differences(bound("sqrt(lambda)"), near)[1]
     assert float(f_DD[2, 3]) == pytest.approx(1 / (1e-9**0.5 + 1.1e-9**0.5), rel=1e-12)
     far = torch.tensor([0.0, 2000.0], dtype=torch.float64)
-    f_DD = matrix_functions.divided(bound("exp(-lambda)"), far)[1]
+    f_DD = matrix_functions.compute_divided_differences(bound("exp(-lambda)"), far)[1]
     assert float(f_DD[0, 1]) == pytest.approx(-1 / 2000)
 
 

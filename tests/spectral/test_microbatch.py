@@ -112,7 +112,7 @@ def test_a_micro_batch_is_no_other_experiment():
 
 def test_parts_need_less_memory(teacher, digits, cpu):
     """What a step holds at once, counted by a dispatch mode, falls with the size of a part."""
-    from engine.runs.estimates import _Tensors
+    from engine.runs.estimates import _TensorMeter
 
     config = small(backbone={"width": 16})
     rng = np.random.default_rng(0)
@@ -126,7 +126,7 @@ def test_parts_need_less_memory(teacher, digits, cpu):
     for size in (None, 8):
         view_MCHW = x_MCHW.clone().requires_grad_()
         network = Tapped(teacher, config.objective.taps, cpu)
-        meter = _Tensors()
+        meter = _TensorMeter()
         with meter:
             found, ce = microbatch.Observer(network, labels_M, onehot_MK, True, False, size)(view_MCHW)
             (ce + sum(tap.cov_DD.square().sum() for tap in found)).backward()

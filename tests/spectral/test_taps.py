@@ -46,7 +46,7 @@ def test_logits_features_and_gradients_are_those_of_the_network_itself(where, te
 def test_gradient_of_the_first_conv_is_that_of_any_conv(options):
     conv = nn.Conv2d(3, 32, 3, **options).double().requires_grad_(False)
     network = nn.Sequential(conv)
-    taps._ease_first_conv(network)
+    taps._speed_up_first_conv(network)
     assert network[0] is not conv
     x = torch.randn(2, 3, 9, 8, dtype=torch.float64, requires_grad=True)
     weights = torch.randn_like(conv(x))
@@ -61,7 +61,7 @@ def test_gradient_of_the_first_conv_is_that_of_any_conv(options):
 )
 def test_a_first_conv_of_large_patches_or_groups_stays(conv):
     network = nn.Sequential(conv)
-    taps._ease_first_conv(network)
+    taps._speed_up_first_conv(network)
     assert network[0] is conv
 
 

@@ -161,7 +161,7 @@ def test_a_feature_while_statistics_are_measured(teacher, digits, cpu, monkeypat
         return moments.Moments(found.name, found.mean_D, found.var_D, found.cov_DD * NAN, found.flc_DK)
 
     config = small(checkpoint_seconds=0, statistics={"batch": 100})
-    monkeypatch.setattr(moments, "_widened", Nth(moments._widened, 4, spoil))
+    monkeypatch.setattr(moments, "_measure_batch", Nth(moments._measure_batch, 4, spoil))
     stage = statistics.measure(config, teacher, digits.train, cpu)
     points = [event for event in (next(stage) for _ in range(4)) if isinstance(event, Checkpoint)]
     with pytest.raises(UserError, match=r"over 200 images of layer layers.conv.1 are not finite"):

@@ -259,7 +259,7 @@ def test_a_term_that_overflows_is_not_called_singular(teacher, digits, cpu):
     with pytest.raises(UserError, match=r"statistics of layer layers.conv.0 at batch 1, iteration 1 are not"):
         distil(ridge, teacher, digits, cpu)
     ridge = small(objective={"taps": "conv-output"}, recover={"lr": 1e8, "clamp": False})
-    with pytest.raises(UserError, match=r"ran away, or Ψ \+ βI is singular"):
+    with pytest.raises(UserError, match=r"images diverged, or Ψ \+ βI is singular"):
         distil(ridge, teacher, digits, cpu)
 
 

@@ -241,7 +241,7 @@ def test_libraries_draw_anew_in_every_batch_and_epoch():
 def test_what_waits_is_told_before_a_save_point():
     log = EpochLog("squeeze", "convnet", "teacher", 0, 9)
     assert list(log.add(0, torch.tensor(1.5))) == []
-    told = [*log.save_point(StageState), *log.save_point(StageState)]
+    told = [*log.checkpoint(StageState), *log.checkpoint(StageState)]
     assert [event.kind for event in told] == ["EpochFinished", "Checkpoint", "Checkpoint"]
     assert isinstance(told[0], EpochFinished)
     assert told[0].loss == 1.5

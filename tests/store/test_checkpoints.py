@@ -94,7 +94,7 @@ def test_without_a_whole_one_there_is_none_and_each_is_reported(tmp_path):
         (tmp_path / f"recover-{number:06d}.safetensors").write_bytes(b"torn")
     saved, messages = checkpoints.newest(tmp_path, "recover")
     assert saved is None
-    assert ["the one before it is taken" in message for message in messages] == [True, False]
+    assert ["the previous one is used" in message for message in messages] == [True, False]
 
 
 def test_a_checkpoint_under_anothers_name_is_not_believed(tmp_path):

@@ -16,7 +16,7 @@ def test_requests_are_taken_in_order_and_once(tmp_path):
     assert all(file.exists() for file in files)
     found = inbox.take()
     assert [request.command for request in found] == asked
-    assert {request.by for request in found} == {f"{control._user()}@{os.uname().nodename}"}
+    assert {request.by for request in found} == {f"{control._user_name()}@{os.uname().nodename}"}
     assert not any(file.exists() for file in files)
     assert inbox.take() == []
 
@@ -63,7 +63,7 @@ def test_altered_and_foreign_files_are_not_obeyed(tmp_path):
     whole.unlink()
     assert inbox.take() == []
     assert len(inbox.notices) == len(text)
-    assert all("damaged" in notice and "not obeyed" in notice for notice in inbox.notices)
+    assert all("damaged" in notice and "ignored" in notice for notice in inbox.notices)
     assert len(list(whole.parent.iterdir())) == 5
 
 

@@ -171,13 +171,13 @@ def test_an_appender_keeps_what_it_is_told_to(tmp_path):
 
 def test_slots_claim_their_room_at_once_and_give_it_back_if_there_is_too_little(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    slots = files.Slots(path, 100_000, anew=True)
+    slots = files.Slots(path, 100_000, create=True)
     assert path.stat().st_blocks * 512 >= 100_000
     slots.put(99_997, b"end")
     slots.close()
-    files.Slots(path, 100_000, anew=False).close()
+    files.Slots(path, 100_000, create=False).close()
     assert path.read_bytes() == bytes(99_997) + b"end"
     monkeypatch.setattr(files, "disk", FaultyDisk(1, errno.ENOSPC, ("allocate",)))
     with pytest.raises(UserError, match="200,000 bytes are needed"):
-        files.Slots(path, 200_000, anew=True)
+        files.Slots(path, 200_000, create=True)
     assert not path.exists()

@@ -55,6 +55,6 @@ def test_a_reader_refuses_a_damaged_image_alone(tmp_path):
         file.write(b"\x00\x01\x02")
     reader = images.Reader(tmp_path)
     assert np.array_equal(reader.pixels(2), images.to_bytes(pixels[2]))
-    with pytest.raises(UserError, match="image 3 is not what was written"):
+    with pytest.raises(UserError, match="image 3 does not match its checksum"):
         reader.pixels(3)
     assert np.array_equal(reader.confidence_N, CONFIDENCE)

@@ -116,7 +116,7 @@ def test_a_set_taken_up_after_any_batch_ends_as_one_written_at_once(tmp_path, do
     writer.close()
     (folder / "a" / ".0003.png.1.tmp").write_bytes(b"torn")
     writer = written(folder, range(done + 1, 5), done=3 * done)
-    assert writer.mended == []
+    assert writer.repaired == []
     assert content(folder) == content(tmp_path / "whole")
 
 
@@ -138,7 +138,7 @@ def test_a_png_file_that_does_not_fit_is_mended_from_its_float_image(tmp_path, h
         data = path.read_bytes()
         path.write_bytes(data[:-9] if harm == "torn" else data[:50] + bytes([data[50] ^ 1]) + data[51:])
     writer = written(tmp_path / "cut", (3, 4), done=6)
-    assert writer.mended == ["b/0001.png"]
+    assert writer.repaired == ["b/0001.png"]
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
@@ -147,8 +147,8 @@ def test_a_png_file_mended_by_another_encoder_fits_again(tmp_path, monkeypatch):
     (tmp_path / "a" / "0000.png").unlink()
     real = images.png
     monkeypatch.setattr(images, "png", lambda pixels: real(pixels) + b"more")
-    assert written(tmp_path, (), done=6).mended == ["a/0000.png"]
-    assert written(tmp_path, (), done=6).mended == []
+    assert written(tmp_path, (), done=6).repaired == ["a/0000.png"]
+    assert written(tmp_path, (), done=6).repaired == []
     assert images.check(tmp_path, 6) == []
 
 

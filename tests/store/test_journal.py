@@ -94,7 +94,7 @@ def test_a_writer_leaves_damage_in_the_middle_where_it_is(tmp_path):
     path.write_bytes(text)
     writer = journal.Journal(path)
     assert [line.split(": ")[1][:12] for line in writer.notices] == [
-        "line 3 is no",
+        "line 3 does ",
         "record 3 is ",
         "torn while i",
     ]
@@ -125,18 +125,18 @@ def test_a_line_with_a_right_checksum_and_a_wrong_shape_is_damage(tmp_path, body
 
 def test_a_growing_journal_is_read_on_where_reading_ended(tmp_path):
     path = tmp_path / "journal.jsonl"
-    reading = journal.Reading(path)
-    assert list(reading.more()) == []
+    reading = journal.JournalReader(path)
+    assert list(reading.read_new()) == []
     written(path, 2)
-    assert [record.seq for record in reading.more()] == [1, 2]
+    assert [record.seq for record in reading.read_new()] == [1, 2]
     with path.open("ab") as file:
         file.write(b'{"seq":3,"ti')
-    assert list(reading.more()) == []
+    assert list(reading.read_new()) == []
     writer = journal.Journal(path)
     writer.append("Notice", {"message": "after"})
     writer.close()
-    assert [record.payload["message"] for record in reading.more()] == ["after"]
-    assert list(reading.more()) == []
+    assert [record.payload["message"] for record in reading.read_new()] == ["after"]
+    assert list(reading.read_new()) == []
     assert reading.all_damage() == []
 
 

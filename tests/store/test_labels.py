@@ -54,9 +54,9 @@ def test_a_damaged_epoch_is_named_and_the_others_are_read(tmp_path):
 
 def test_labels_of_another_shape_or_source_are_not_taken_up(tmp_path):
     written(tmp_path, upto=2)
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="a different table"):
         labels.LabelWriter(tmp_path, "distilled", (4, 6, 3), 1)
     partial = tmp_path / "distilled.safetensors.partial"
     partial.rename(tmp_path / "random.safetensors.partial")
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="a different table"):
         labels.LabelWriter(tmp_path, "random", SHAPE, 1)

@@ -110,9 +110,9 @@ def test_a_later_record_replaces_all_rows_from_its_first_on():
         return Record(1, 0.0, kind, {"rows": [first, end], "crc32": crc32})
 
     told = [record(0, 4), record(4, 8), record(8, 9), record(4, 6, "1" * 8), record(0, 9, kind="Other")]
-    assert metrics.chunks(told) == [(0, 4, "0" * 8), (4, 6, "1" * 8)]
+    assert metrics.valid_chunks(told) == [(0, 4, "0" * 8), (4, 6, "1" * 8)]
     odd = [{}, {"rows": [0], "crc32": ""}, {"rows": [2, 1], "crc32": ""}, {"rows": ["0", 1], "crc32": ""}]
-    assert metrics.chunks(Record(1, 0.0, "RecoverProgress", payload) for payload in odd) == []
+    assert metrics.valid_chunks(Record(1, 0.0, "RecoverProgress", payload) for payload in odd) == []
 
 
 def test_chunks_are_read_together_and_refused_one_by_one(tmp_path):

@@ -37,7 +37,7 @@ def test_rows_come_back_in_any_order_and_in_any_reader(tmp_path):
     path = tmp_path / "t.safetensors"
     written(path)
     table = rows.Rows(path)
-    assert (table.count, table.facts, table.shape("wide")) == (R, FACTS, (R, 2, 2))
+    assert (table.count, table.metadata, table.shape("wide")) == (R, FACTS, (R, 2, 2))
     for first, count in ((0, R), (4, 2), (1, 1), (R, 0), (0, 0)):
         found = table.read(first, count)
         for name, values in columns(first, count).items():
@@ -56,7 +56,7 @@ def test_a_table_taken_up_at_any_count_ends_as_one_written_at_once(tmp_path, don
         writer.put(row, columns(row, 1, seed=int(row >= done)))
     writer.close()
     seen = []
-    written(path, done, seen=lambda first, kept: seen.append((first, len(kept["number"]))))
+    written(path, done, on_rows=lambda first, kept: seen.append((first, len(kept["number"]))))
     assert path.read_bytes() == (tmp_path / "whole").read_bytes()
     assert sum(count for _, count in seen) == done
     assert not rows.partial(path).exists()
@@ -112,7 +112,7 @@ def test_only_the_rows_that_are_kept_must_stand(tmp_path):
     content = bytearray(partial.read_bytes())
     content[part.start + 2 * 8] ^= 1
     partial.write_bytes(content)
-    with pytest.raises(UserError, match=r"t\.partial is damaged: row 2 is not what was written"):
+    with pytest.raises(UserError, match=r"t\.partial is damaged: row 2 does not match its checksum"):
         written(path, 3)
     written(path, 2)
     assert rows.Rows(path).wrong() == []
@@ -121,7 +121,7 @@ def test_only_the_rows_that_are_kept_must_stand(tmp_path):
 def test_rows_that_were_never_written_are_not_taken_for_zeros(tmp_path):
     path = tmp_path / "t"
     written(path, upto=4)
-    with pytest.raises(UserError, match="row 4 is"):
+    with pytest.raises(UserError, match="row 4 does not match"):
         rows.RowWriter(path, SHAPES, FACTS, 5)
 
 
@@ -135,7 +135,7 @@ def test_rows_that_were_never_written_are_not_taken_for_zeros(tmp_path):
 )
 def test_another_table_is_not_taken_up(tmp_path, shapes, facts):
     written(tmp_path / "t", upto=4)
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="a different table"):
         rows.RowWriter(tmp_path / "t", shapes, facts, 2)
 
 

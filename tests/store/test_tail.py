@@ -138,7 +138,7 @@ def test_a_table_that_is_written_anew_while_it_is_read_is_read(tmp_path, monkeyp
     run = opened(tmp_path / "r")
     record_recovery(run)
     reader = store.StoredRun(tmp_path / "r").tail()
-    piece = reader._more(math.inf)
+    piece = reader._read_until(math.inf)
     found = [next(piece) for _ in range(3)]
     (tmp_path / "r" / folders.METRICS).write_bytes(b"x")
     run.record(layout(done=0))

@@ -1,4 +1,4 @@
-"""What a sweep's description means: its points, their names and settings, and what is refused."""
+"""The points of a sweep's description, their names and settings, and invalid descriptions."""
 
 import json
 from types import SimpleNamespace
@@ -14,8 +14,8 @@ from engine.errors import UserError
 from engine.methods import rded
 from engine.spectral import recovery_batches
 from engine.sweep import description, folder, points
-from engine.sweep.description import Options, fitting, read
-from engine.sweep.schedule import Schedule, needs
+from engine.sweep.description import Options, find_nearest_preset, read
+from engine.sweep.schedule import Schedule, list_shared_artefacts
 
 GRID = {"preset": "smoke", "grid": {"objective": ["cfm", "lfm"], "seed": [0, 1]}}
 
@@ -27,21 +27,21 @@ def refused(values, **options):
 
 
 def test_points_are_all_combinations_each_with_its_own_settings():
-    found = expanded({**GRID, "set": {"recover": {"iterations": 2}, "objective.beta": 0.5}})
-    assert [point.name for point in found] == [
+    all_points = expanded({**GRID, "set": {"recover": {"iterations": 2}, "objective.beta": 0.5}})
+    assert [point.name for point in all_points] == [
         "objective=cfm,seed=0",
         "objective=cfm,seed=1",
         "objective=lfm,seed=0",
         "objective=lfm,seed=1",
     ]
-    assert [(point.row, point.config.seed) for point in found] == [
+    assert [(point.row, point.config.seed) for point in all_points] == [
         ("cfm", 0),
         ("cfm", 1),
         ("lfm", 0),
         ("lfm", 1),
     ]
-    assert {point.column for point in found} == {"digits ipc 1 convnet"}
-    for point in found:
+    assert {point.column for point in all_points} == {"digits ipc 1 convnet"}
+    for point in all_points:
         wanted = settings.resolve(
             preset="smoke",
             sets=[
@@ -54,7 +54,7 @@ def test_points_are_all_combinations_each_with_its_own_settings():
         assert point.config == wanted.config
 
 
-def test_what_a_point_passes_on_to_its_run_arrives_at_the_same_settings():
+def test_the_run_of_a_point_resolves_to_the_same_settings():
     environ = {"CFM_RECOVER__LR": "0.125"}
     values = {**GRID, "cases": {"a": {"recover.views.crop_scale": None, "protocol": "paper"}, "b": {}}}
     for point in expanded(values, environ):
@@ -70,10 +70,13 @@ def test_cases_have_names_and_the_grid_multiplies_them():
         "cases": {"plain": {}, "b+": {"objective.beta": 0.5}},
         "grid": {"ipc": [1, 2]},
     }
-    found = expanded(values)
-    assert [point.name for point in found] == ["plain,ipc=1", "plain,ipc=2", "b+,ipc=1", "b+,ipc=2"]
-    assert [(point.row, point.column) for point in found][1] == ("plain", "digits ipc 2 convnet ipc=2")
-    assert found[2].config.objective.beta == 0.5
+    all_points = expanded(values)
+    assert [point.name for point in all_points] == ["plain,ipc=1", "plain,ipc=2", "b+,ipc=1", "b+,ipc=2"]
+    assert [(point.row, point.column) for point in all_points][1] == (
+        "plain",
+        "digits ipc 2 convnet ipc=2",
+    )
+    assert all_points[2].config.objective.beta == 0.5
 
 
 def test_names_are_short_unique_and_fit_for_folders():
@@ -107,7 +110,7 @@ def test_a_budget_scales_epochs_and_iterations_and_nothing_else():
     assert least.config.validate_.epochs == 1
 
 
-def test_all_that_is_wrong_is_told_at_once_and_offers_the_nearest():
+def test_all_problems_are_reported_at_once_with_suggestions():
     error = refused({"preset": "smoke", "cases": {"a": {"recovr.lr": 1}, "b": {"ipc": 0}, "c": {}, "d": {}}})
     assert error.kind == "config"
     assert "3 points of the sweep cannot run" in error.message
@@ -121,56 +124,59 @@ def test_all_that_is_wrong_is_told_at_once_and_offers_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"preset": "smoke", "gird": {}}, "Did you mean 'grid'?"),
         ({"preset": "smok"}, "Did you mean 'smoke'?"),
         ({}, "either a preset or settings"),
         ({**GRID, "settings": [{"dataset": "digits", "ipc": 1, "backbone": "convnet"}]}, "either a preset"),
         ({"preset": "smoke", "grid": {"seed": []}}, "seed has no values"),
-        ({"preset": "smoke", "grid": {"seed": [1, 1]}}, "twice"),
+        ({"preset": "smoke", "grid": {"seed": [1, 1]}}, "repeated"),
         ({"preset": "smoke", "grid": {"seed": 1}}, "must be a list"),
-        ({"preset": "smoke", "cases": {"a/b": {}}}, "cannot name a case"),
+        ({"preset": "smoke", "cases": {"a/b": {}}}, "not a valid case name"),
         ({"preset": "smoke", "cases": {"a": {}}, "order": ["a", "b"]}, "order names 'b'"),
         ({"settings": [{"dataset": "cifar", "ipc": 1, "backbone": "convnet"}]}, "cifar10"),
-        ({"settings": [{"dataset": "folder", "ipc": 1, "backbone": "convnet"}]}, "no preset has the images"),
-        ({"preset": "smoke", "paper": "table99"}, "'table99' is none of table2, table3"),
+        (
+            {"settings": [{"dataset": "folder", "ipc": 1, "backbone": "convnet"}]},
+            "no preset has the data",
+        ),
+        ({"preset": "smoke", "paper": "table99"}, "'table99' is not one of table2, table3"),
         ({"preset": "smoke", "grid": {"seed": ["x"]}}, "seed = x must be a whole number (from the sweep)"),
     ],
 )
-def test_a_description_that_is_none_is_refused_in_words(values, said):
+def test_an_invalid_description_is_refused_with_the_reason(values, message):
     error = refused(values)
-    assert said in error.message + error.hint
+    assert message in error.message + error.hint
 
 
-def test_a_complaint_about_a_sweep_names_its_file(tmp_path):
+def test_an_error_in_a_sweep_names_its_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("preset: smoke\ncases: {a: {}}\nagainst: b\n")
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         read(str(path))
-    assert told.value.message == f"{path}: against names 'b', which is no case; there are a"
-    assert "cfm sweep" in told.value.hint
+    assert caught.value.message == f"{path}: against names 'b', which is not a case; the cases are a"
+    assert "cfm sweep" in caught.value.hint
     with pytest.raises(UserError, match="is a folder"):
         read(str(tmp_path))
 
 
-def test_a_sweep_goes_on_with_what_its_points_were_given(tmp_path):
+def test_a_sweep_resumes_only_with_the_same_inputs(tmp_path):
     place = swept.made(tmp_path / "two", GRID, {}).folder
     first, second = {"data": "d", "teacher": "t"}, {"data": "d", "teacher": "u"}
     folder.written(place, None, {"objective=cfm,seed=0": first})
     stored = folder.written(place, None, {"objective=lfm,seed=0": second})
     assert len(folder.points_of(stored)) == 4
     folder.refuse_other_things(place, {"objective=cfm,seed=0": first, "objective=cfm,seed=1": second})
-    with pytest.raises(UserError, match="objective=cfm,seed=0 was given another teacher"):
+    with pytest.raises(UserError, match="objective=cfm,seed=0 used another teacher"):
         folder.refuse_other_things(place, {"objective=cfm,seed=0": second})
 
 
-def test_settings_take_the_preset_that_fits():
-    exact = fitting("cifar100", 50, "convnet")
+def test_settings_use_the_nearest_preset():
+    exact = find_nearest_preset("cifar100", 50, "convnet")
     assert (exact.preset, exact.sets) == ("cifar100-50-convnet", {})
-    near = fitting("tiny-imagenet", 5, "convnet")
+    near = find_nearest_preset("tiny-imagenet", 5, "convnet")
     assert (near.preset, near.sets) == ("tiny50", {"ipc": 5, "backbone.name": "convnet"})
-    assert fitting("digits", 1, "convnet").preset == "digits"
+    assert find_nearest_preset("digits", 1, "convnet").preset == "digits"
 
 
 def test_options_choose_among_settings_and_beyond_them():
@@ -189,24 +195,24 @@ def test_options_choose_among_settings_and_beyond_them():
 
 
 @pytest.mark.parametrize("name", sweep_names())
-def test_ready_sweeps_resolve(name):
+def test_shipped_sweeps_resolve(name):
     called, sweep = description.read(name)
     assert called == name
     assert sweep.description
     for options in (Options(), Options(datasets=["digits"], ipcs=[1], backbones=["convnet"], budget=0.01)):
-        found = points.expand(sweep, options)
-        assert len(found) == len(sweep.cases) * len(description.columns(sweep, options))
-        assert {point.row for point in found} == set(sweep.cases)
+        all_points = points.expand(sweep, options)
+        assert len(all_points) == len(sweep.cases) * len(description.columns(sweep, options))
+        assert {point.row for point in all_points} == set(sweep.cases)
 
 
 #: Training images of the smallest class.
 LEAST = {"cifar10": 5000, "cifar100": 500, "tiny-imagenet": 500, "imagenet": 732}
 
 
-def test_rded_finds_images_enough_at_every_point_of_ready_sweeps():
+def test_rded_has_enough_images_at_every_point_of_shipped_sweeps():
     sweeps = [description.read(name)[1] for name in sweep_names()]
-    found = [point.config for sweep in sweeps for point in points.expand(sweep, Options())]
-    selecting = [config for config in found if config.recover.algorithm == "select"]
+    configs = [point.config for sweep in sweeps for point in points.expand(sweep, Options())]
+    selecting = [config for config in configs if config.recover.algorithm == "select"]
     assert {config.data.name for config in selecting} == set(LEAST)
     for config in selecting:
         least = LEAST[config.data.name]
@@ -216,7 +222,7 @@ def test_rded_finds_images_enough_at_every_point_of_ready_sweeps():
         assert len(set(pool.tolist())) >= config.ipc * config.recover.select.factor**2
 
 
-def test_ready_sweeps_are_those_of_the_paper():
+def test_shipped_sweeps_are_those_of_the_paper():
     of = {name: description.read(name)[1] for name in sweep_names()}
     assert list(of["table2"].cases) == [
         *("random", "dm", "dc", "mtt", "frepo", "sre2l", "gvbsm", "dwa", "rded", "cfm")
@@ -225,8 +231,8 @@ def test_ready_sweeps_are_those_of_the_paper():
     assert [six[row].beta for row in six if row.startswith("ridge")] == [1e-1, 1e-2, 1e-3, 1e-4]
     assert (six["low-pass"].method, six["cfm"].schedule.kind) == ("lfm", "cosine")
     parts = {point.row: point.config.objective for point in points.expand(of["table5"], Options())}
-    told = {row: (len(each.terms), each.ce) for row, each in parts.items()}
-    assert told == {"filter": (1, 0), "filter+signal": (2, 0), "filter+signal+ce": (2, 1)}
+    terms_and_ce = {row: (len(each.terms), each.ce) for row, each in parts.items()}
+    assert terms_and_ce == {"filter": (1, 0), "filter+signal": (2, 0), "filter+signal+ce": (2, 1)}
     assert len(of["table4"].common["validate.students"]) == 6
     assert all(sweep.common["validate.seeds"] >= 3 for sweep in of.values())
 
@@ -234,9 +240,9 @@ def test_ready_sweeps_are_those_of_the_paper():
 # --- order ------------------------------------------------------------------------------------------
 
 
-def test_what_is_shared_is_made_by_one_point_while_the_others_wait():
-    found = expanded({**GRID, "grid": {"seed": [0, 1], "objective": ["cfm", "lfm", "sre2l"]}})
-    schedule = Schedule(found)
+def test_a_shared_artefact_is_computed_by_one_point_while_the_others_wait():
+    all_points = expanded({**GRID, "grid": {"seed": [0, 1], "objective": ["cfm", "lfm", "sre2l"]}})
+    schedule = Schedule(all_points)
 
     def begin():
         name = schedule.next()
@@ -257,15 +263,15 @@ def test_what_is_shared_is_made_by_one_point_while_the_others_wait():
     assert begin() is None
 
 
-def test_what_was_begun_goes_on_first():
-    found = expanded(GRID)
-    assert Schedule(found, ["objective=lfm,seed=0"]).next() == "objective=lfm,seed=0"
-    assert Schedule(found).next() == "objective=cfm,seed=0"
+def test_started_points_are_resumed_first():
+    all_points = expanded(GRID)
+    assert Schedule(all_points, ["objective=lfm,seed=0"]).next() == "objective=lfm,seed=0"
+    assert Schedule(all_points).next() == "objective=cfm,seed=0"
 
 
-def test_needs_are_told_by_what_determines_them():
+def test_shared_artefacts_are_identified_by_their_settings():
     def of(**changes):
-        return needs(Config.model_validate(changes))
+        return list_shared_artefacts(Config.model_validate(changes))
 
     assert of() == of(recover={"lr": 0.5}, ipc=3)
     assert of()["squeeze"] != of(seed=1)["squeeze"]

@@ -1,1 +1,1 @@
-"""The pages of the console."""
+"""The console's pages and dialogs."""

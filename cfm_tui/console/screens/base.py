@@ -1,6 +1,6 @@
-"""What all pages share: a title line, numbered panels of which one may fill the page, and a footer.
+"""Base classes of pages and dialogs: a title line, numbered panels, and a footer with keys.
 
-In a small terminal a page shows one panel at a time; digits choose it.
+One panel may fill the page. In a small terminal a page shows one panel at a time; digits choose it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from textual.widgets import DataTable, Static
 from cfm_tui.console.engine_link import Host
 from cfm_tui.console.widgets.keyline import KeyLine
 
-SMALL = (60, 18)  #: columns and lines below which one panel is shown at a time
+SMALL = (60, 18)  #: columns and lines; below either, a page shows one panel at a time
 
 
 class Panel(Vertical):
-    """A part of a page with its number and title in the line above it.
+    """A part of a page, with its number and title in the line above it.
 
-    number: the digit that leads to it. what: its title. The first widget in it that can be focused is.
+    number: the digit key that focuses it; its first focusable widget takes the focus.
     """
 
     DEFAULT_CSS = """
@@ -42,27 +42,27 @@ class Panel(Vertical):
     Panel:focus-within { border-top: solid $primary; }
     """
 
-    def __init__(self, number: int, what: str, *children: Widget, **options: Any) -> None:
+    def __init__(self, number: int, title: str, *children: Widget, **options: Any) -> None:
         super().__init__(*children, **options)
         self.number = number
-        self.say(what)
+        self.set_title(title)
 
-    def say(self, what: str) -> None:
-        """Change the title; where it is another, its line is painted and nothing else.
+    def set_title(self, title: str) -> None:
+        """Change the title, and repaint only its line, if it differs.
 
-        Textual's own setter paints the whole panel.
+        Textual's own setter repaints the whole panel.
         """
-        lines = f"{self.number} {what}".splitlines()
-        title = Content(lines[0]).expand_tabs(4)
-        if title == self._border_title:
+        lines = f"{self.number} {title}".splitlines()
+        content = Content(lines[0]).expand_tabs(4)
+        if content == self._border_title:
             return
-        self._border_title = title
+        self._border_title = content
         if self.is_mounted:
             self.refresh(Region(0, 0, self.outer_size.width, 1).translate(-self.content_offset))
 
 
 class Table(DataTable[Any]):
-    """A table of rows that is also moved through by j, k, g and G."""
+    """A table of rows whose cursor also moves by j, k, g and G."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "cursor_down", "down", show=False, id="table.down"),
@@ -76,15 +76,15 @@ class Table(DataTable[Any]):
 
 
 class Page(Screen[None]):
-    """One page of the console.
+    """Base class of the console's pages.
 
-    `body` gives its panels; `begin` is called once they are seen, `tick` about `fps` times a second while
-    the page is seen.
+    A page overrides `body`, which yields its panels; `begin`, called once when they are visible; and `tick`,
+    called about `fps` times a second while the page is visible.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "f", "fill", "fill", show=False, id="page.fill", tooltip="Let one panel fill the page, or not"
+            "f", "fill", "fill", show=False, id="page.fill", tooltip="Fill the page with this panel, or not"
         ),
         *(
             Binding(str(digit), f"panel({digit})", f"panel {digit}", show=False, id=f"page.panel{digit}")
@@ -102,8 +102,8 @@ class Page(Screen[None]):
         (SMALL[1], "-medium"),
         (34, "-tall"),
     ]
-    HEADING = ""  #: what the title line begins with
-    LEAST = SMALL  #: columns and lines below which one panel is shown at a time
+    HEADING = ""  #: the first part of the title line
+    LEAST = SMALL  #: columns and lines; below either, one panel is shown at a time
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,102 +113,108 @@ class Page(Screen[None]):
 
     @property
     def host(self) -> Host:
-        """The application that this page belongs to."""
+        """The application that shows this page."""
         return cast(Host, self.app)
 
     def compose(self) -> ComposeResult:
-        """The title, the body and the footer."""
+        """Yield the title, the body and the footer."""
         yield Static(id="title", markup=False)
         yield from self.body()
         yield KeyLine(self.offers)
 
     def body(self) -> Iterator[Widget]:
-        """The page's panels, in containers as its layout needs them."""
+        """Yield the page's panels, in the containers of its layout."""
         yield from ()
 
     def offers(self, action: str) -> bool:
-        """Whether the last line names the key of an action; `refresh_bindings` where that changed."""
+        """Return whether the footer shows the key of an action. Call `refresh_bindings` when that changes."""
         return True
 
     def on_mount(self) -> None:
-        """Show the title and the first panel, then what the page begins with."""
-        self.say()
+        """Show the title and the first panel, then call `begin`."""
+        self.set_title()
         self.action_panel(1)
         self.call_after_refresh(self.begin)
 
     def begin(self) -> None:
-        """What a page does once it is seen; Textual calls an `on_mount` of theirs before the one above."""
+        """Start the page's work once it is visible.
+
+        Textual calls a subclass's `on_mount` before the one above.
+        """
 
     def tick(self) -> None:
-        """Look for what is new, and show it."""
+        """Read what is new, and show it."""
 
-    def say(self, what: str = "", state: str = "") -> None:
-        """Set the title line, where it changed: the page's heading, what is shown, and its state."""
-        title = " " + " · ".join(part for part in (self.HEADING, what, state) if part)
+    def set_title(self, subject: str = "", state: str = "") -> None:
+        """Show heading, subject and state in the title line, if they changed."""
+        title = " " + " · ".join(part for part in (self.HEADING, subject, state) if part)
         if title != self._title:
             self._title = title
             self.query_one("#title", Static).update(title)
 
     # --- threads ----------------------------------------------------------------------------------
 
-    def work(self, job: Callable[..., object], *given: Any) -> None:
-        """Do `job(*given)` on a thread, which ends with the console; what goes wrong there is told."""
+    def run_in_thread(self, job: Callable[..., object], *arguments: Any) -> None:
+        """Run `job(*arguments)` on a daemon thread, and show the error if it raises one."""
         context = copy_context()
         threading.Thread(
-            target=context.run, args=(self._do, job, given), name=f"work of {self.HEADING}", daemon=True
+            target=context.run,
+            args=(self._run_job, job, arguments),
+            name=f"work of {self.HEADING}",
+            daemon=True,
         ).start()
 
-    def _do(self, job: Callable[..., object], given: tuple[Any, ...]) -> None:
+    def _run_job(self, job: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         try:
-            job(*given)
+            job(*arguments)
         except Exception as error:
-            self.back(self.host.trouble, error)
+            self.call_in_ui(self.host.trouble, error)
 
-    def back(self, hear: Callable[..., object], *given: Any) -> None:
-        """On a thread of `work`: let the page hear of something, if it is still there."""
+    def call_in_ui(self, callback: Callable[..., object], *arguments: Any) -> None:
+        """From a thread of `run_in_thread`: call back on the UI thread, if the page still exists."""
         if not self.is_running:
             return
-        with suppress(RuntimeError):  # the console ends
-            self.app.call_from_thread(self._hears, hear, given)
+        with suppress(RuntimeError):  # the console is ending
+            self.app.call_from_thread(self._run_callback, callback, arguments)
 
-    def _hears(self, hear: Callable[..., object], given: tuple[Any, ...]) -> None:
+    def _run_callback(self, callback: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         if not (self.is_running and self.is_attached):
             return
         try:
-            hear(*given)
+            callback(*arguments)
         except Exception as error:
             self.host.trouble(error)
 
     def on_resize(self) -> None:
-        """One panel at a time where there is no room for more."""
+        """Show one panel at a time where there is no room for more."""
         self._arrange()
 
     def panels(self) -> list[Panel]:
-        """All panels that the page has now, by number."""
+        """Return the page's current panels, ordered by number."""
         return sorted(self.query(Panel), key=lambda panel: panel.number)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Digits of panels that are not there are no keys."""
+        """Disable the digits of panels that do not exist."""
         return action != "panel" or any(panel.number in parameters for panel in self.panels())
 
     def action_panel(self, number: int) -> None:
-        """Go to a panel."""
-        found = next((panel for panel in self.panels() if panel.number == number), None)
-        if found is None:
+        """Make a panel the current one, and focus its first focusable widget."""
+        target = next((panel for panel in self.panels() if panel.number == number), None)
+        if target is None:
             return
         self._current = number
         self._arrange()
-        first = next((widget for widget in found.query("*") if widget.focusable), None)
+        first = next((widget for widget in target.query("*") if widget.focusable), None)
         if first is not None:
             self.set_focus(first)
 
     def action_fill(self) -> None:
-        """Let the current panel fill the page, or all be seen again."""
+        """Let the current panel fill the page, or show all panels again."""
         self._filled = not self._filled
         self._arrange()
 
     def on_descendant_focus(self) -> None:
-        """The panel with the focus is the current one."""
+        """Make the panel with the focus the current one."""
         node = self.focused
         panel = (
             next((each for each in node.ancestors_with_self if isinstance(each, Panel)), None)
@@ -232,10 +238,10 @@ class Page(Screen[None]):
 
 
 class Dialog(ModalScreen[Any]):
-    """A question or a text over a page; Escape leaves it."""
+    """A question or a text over a page; Escape closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "back", id="dialog.leave")]
 
     def action_leave(self) -> None:
-        """Leave without an answer."""
+        """Close the dialog without an answer."""
         self.dismiss(None)

@@ -1,93 +1,360 @@
-"""A new experiment: written as a form over a preset, looked at beforehand, launched."""
+"""The page of a new experiment: a form over a preset, with checks, estimates and the launch."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from textual import events
 from textual.binding import Binding, BindingType
+from textual.containers import Container, Horizontal, Vertical
+from textual.widget import Widget
 from textual.widgets import Button, Static
 
 from cfm_tui.console import experiment_text
 from cfm_tui.console.engine_link import Launch
-from cfm_tui.console.fields import BACKBONE, BUDGET, DATA
-from cfm_tui.console.form import ELSEWHERE
+from cfm_tui.console.fields import BACKBONE, BUDGET, BY_KEY, DATA, FIELDS, LAUNCH, OBJECTIVE, PANELS
+from cfm_tui.console.form import ELSEWHERE, Form, line_name
 from cfm_tui.console.preflight import Fetch, Findings, Study
+from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.screens.dialogs import Choice, Question
-from cfm_tui.console.screens.formpage import FormPage
 from cfm_tui.console.screens.picking import Offer, Pick
+from cfm_tui.console.widgets.field import Entry
+from engine.config import Config
+from engine.config.messages import leaves
 from engine.errors import UserError
 
-QUIET_SECONDS = 0.4  #: since the last letter, until it is looked where the data are
-STILL_SECONDS = 2.0  #: until steps are tried unasked
+SAMPLE = 8  #: width of a sample image in cells
+BUTTONS = (("l", "launch", "launch"), ("w", "write", "save as preset"), ("c", "copy", "copy command"))
+QUIET_SECONDS = 0.4  #: time after the last keystroke until the data are located
+STILL_SECONDS = 2.0  #: time after the last keystroke until a trial starts by itself
 
 
-class ConfigurePage(FormPage):
-    """The form of a new experiment. preset: what it begins with; None for the one that `cfm run` takes."""
+class ConfigurePage(Page):
+    """The form of a new experiment.
+
+    preset: the name of the preset to start from; None for the default of `cfm run`.
+    """
 
     HEADING = "New experiment"
+    CSS_PATH = "configure.tcss"
+    LEAST = (110, 30)
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("l", "launch", "launch", id="configure.launch", tooltip="Begin the run here"),
-        Binding("p", "preset", "preset", id="configure.preset", tooltip="Begin from another preset"),
-        Binding("w", "write", "save as preset", id="configure.write", tooltip="Save it as a preset of yours"),
-        Binding(
-            "c", "copy", "copy", id="configure.copy", tooltip="Copy the `cfm run` command that does the same"
-        ),
+        Binding("down,tab", "move(1)", "next field", show=False, id="form.next"),
+        Binding("up,shift+tab", "move(-1)", "field before", show=False, id="form.before"),
+        Binding("j", "move(1)", "next field", show=False, id="form.down"),
+        Binding("k", "move(-1)", "field before", show=False, id="form.up"),
+        Binding("g", "end(0)", "first field", show=False, id="form.first"),
+        Binding("G", "end(-1)", "last field", show=False, id="form.last"),
+        Binding("pagedown", "scroll(1)", "scroll", show=False, id="form.scroll", tooltip="Scroll the panel"),
+        Binding("pageup", "scroll(-1)", "scroll", show=False, id="form.back"),
+        Binding("l", "launch", "launch", id="configure.launch", tooltip="Start the run in this console"),
+        Binding("p", "preset", "preset", id="configure.preset", tooltip="Start from another preset"),
+        Binding("w", "write", "save as preset", id="configure.write", tooltip="Save the form as a preset"),
+        Binding("c", "copy", "copy", id="configure.copy", tooltip="Copy the equivalent `cfm run` command"),
         Binding(
             "v",
             "estimate",
             "estimate",
             id="configure.estimate",
-            tooltip="Read the images and try a few steps now",
+            tooltip="Read the images and time a few steps now",
         ),
         Binding(
-            "d", "download", "download", show=False, id="configure.download", tooltip="Fetch the data set"
+            "d", "download", "download", show=False, id="configure.download", tooltip="Download the data set"
         ),
         Binding("s", "layer", "layer", show=False, id="configure.layer", tooltip="The next layer's spectrum"),
     ]
 
     def __init__(self, preset: str | None = None) -> None:
-        super().__init__(preset)
+        super().__init__()
+        self.form = Form(preset, os.environ)
+        self.findings = Findings(self.form.config)
+        self.touched = time.monotonic()  #: time of the last change
+        self.unchecked = False
+        self.chosen_layer = 0
+        self._problem_lines: dict[str, Static] = {}
         self._study: Study | None = None
         self._fetch: Fetch | None = None
         self._launching = False
 
     def on_unmount(self) -> None:
-        """Nobody looks at what is found out any more."""
-        for work in (self._study, self._fetch):
-            if work is not None:
-                work.stop()
+        """Stop the threads, since nobody sees their findings any more."""
+        for thread in (self._study, self._fetch):
+            if thread is not None:
+                thread.stop()
 
-    def touch(self) -> None:
-        """What was to be launched is not what is written now."""
-        super().touch()
-        self._launching = False
+    # --- layout -----------------------------------------------------------------------------------
+
+    def body(self) -> Iterator[Widget]:
+        """Yield four panels of settings in two columns, and the launch panel below."""
+        from cfm_tui.console.widgets.chart import Chart
+        from cfm_tui.console.widgets.thumbnails import Thumbnails
+
+        buttons = [Button(f"{key} {text}", name=name, compact=True) for key, name, text in BUTTONS]
+        sides: dict[int, list[Widget]] = {
+            DATA: [_make_text("data"), Thumbnails(id="samples"), _make_text("sets")],
+            BACKBONE: [_make_text("backbone")],
+            OBJECTIVE: [Chart(id="betas"), Chart(id="responses", log=True)],
+            BUDGET: [_make_text("estimate")],
+            LAUNCH: [
+                Horizontal(*buttons, classes="buttons"),
+                _make_text("command"),
+                _make_text("differences"),
+            ],
+        }
+        panels = {number: self._make_panel(number, sides[number]) for number in PANELS}
+        left = Vertical(panels[DATA], panels[BACKBONE], id="left", classes="holder")
+        right = Vertical(panels[OBJECTIVE], panels[BUDGET], id="right", classes="holder")
+        yield Container(left, right, id="panels", classes="columns")
+        yield panels[LAUNCH]
+        yield Static(id="wrong", markup=False, classes="error")
+        yield Static(id="told", markup=False)
+
+    def _make_panel(self, number: int, side: list[Widget]) -> Panel:
+        fields: list[Widget] = [
+            Entry(each.key, each.label, each.choices) for each in FIELDS if each.panel == number
+        ]
+        if number == LAUNCH:
+            fields = [self._make_line(0)]
+        pair = Container(
+            Vertical(*fields, classes="fields", id=f"fields{number}"),
+            Vertical(*side, classes="side"),
+            classes="pair",
+        )
+        return Panel(number, PANELS[number], pair, id=f"panel{number}")
+
+    def _make_line(self, number: int) -> Entry:
+        return Entry(line_name(number), "KEY=VALUE", likely=[f"{key}=" for key in leaves(Config)])
+
+    def begin(self) -> None:
+        """Show the initial form."""
+        self.show()
+
+    def _arrange(self) -> None:
+        """Hide the other panels while the launch panel is shown alone."""
+        super()._arrange()
+        self.query_one("#panels").display = not (self.has_class("-single") and self._current == LAUNCH)
+
+    # --- fields -----------------------------------------------------------------------------------
+
+    def stops(self) -> list[Widget]:
+        """Return all visible fields and charts, in the order in which keys move through them."""
+        widgets = [widget for panel in self.panels() for widget in panel.query("Entry, Chart")]
+        return [widget for widget in widgets if widget.display]
+
+    def entry(self, name: str) -> Entry:
+        """Return the field with a name."""
+        return next(entry for entry in self.query(Entry) if entry.name == name)
+
+    def on_entry_written(self, message: Entry.Written) -> None:
+        """Take over a field's text; check the form once editing has ended."""
+        self.touch()
+        self.form.write(message.entry.name or "", message.text)
+        self.unchecked = True
+        if message.final:
+            self.check()
+
+    def on_entry_asked(self, message: Entry.Asked) -> None:
+        """Offer the choices of a field."""
+        entry = message.entry
+        offers = [Offer(choice, self._describe_choice(entry.name or "", choice)) for choice in entry.choices]
+
+        def write_choice(answer: str | None) -> None:
+            if answer is not None:
+                self.on_entry_written(Entry.Written(entry, answer, True))
+
+        self.app.push_screen(Pick(f"{entry.label} ({entry.name})", offers, entry.value), write_choice)
+
+    def _describe_choice(self, name: str, choice: str) -> str:
+        from engine.config import settings
+
+        if name == "data.name":
+            matches = (experiment_text.where(each) for each in self.findings.sets if each.name == choice)
+            return next(matches, "")
+        kind = {"objective.method": "methods", "protocol": "protocols"}.get(name)
+        return settings.describe(choice, kind) if kind else ""
 
     def check(self) -> bool:
-        """Also, what is being found out is of use only for what it began with."""
-        right = super().check()
-        if right and self._study is not None and self._study.findings.config != self.form.config:
+        """Check and show the form, and stop a study of other settings. Return whether the form is valid."""
+        self.unchecked = False
+        valid = self.form.check().resolved is not None
+        if valid and self.form.config != self.findings.config:
+            self.findings = self.findings.of(self.form.config)
+        self.show()
+        if valid and self._study is not None and self._study.findings.config != self.form.config:
             self._study.stop()
             self._study = None
-        return right
+        return valid
 
-    def fetching(self) -> str:
-        """What is being downloaded, if anything is."""
-        return self._fetch.told if self._fetch is not None else ""
+    def touch(self) -> None:
+        """Record that the form changed, which cancels a pending launch."""
+        self.touched = time.monotonic()
+        self._launching = False
 
-    # --- finding out ------------------------------------------------------------------------------
+    def on_descendant_focus(self) -> None:
+        """Show the help text of the field with the focus."""
+        super().on_descendant_focus()
+        self._show_help()
+
+    def on_key(self, event: events.Key) -> None:
+        """End editing when a field is left by Tab or an arrow."""
+        if event.key in ("tab", "shift+tab", "up", "down"):
+            for entry in self.query(Entry):
+                entry.commit()
+
+    def action_move(self, step: int) -> None:
+        """Move to another field or chart, in any panel."""
+        stops = self.stops()
+        focused = next((stop for stop in stops if stop.has_focus or stop.has_focus_within), None)
+        index = stops.index(focused) + step if focused is not None else 0
+        self.go(stops[index % len(stops)])
+
+    def action_end(self, index: int) -> None:
+        """Move to the first or the last field."""
+        self.go(self.stops()[index])
+
+    def action_scroll(self, step: int) -> None:
+        """Scroll the current panel by a page."""
+        for part in self.query(f"#panel{self._current} .pair, #panel{self._current} .side"):
+            part.scroll_relative(y=step * max(1, part.size.height - 1), animate=False)
+
+    def go(self, widget: Widget) -> None:
+        """Focus a field or chart, in any panel."""
+        panel = next(node for node in widget.ancestors if isinstance(node, Panel))
+        if panel.number != self._current:
+            self._current = panel.number
+            self._arrange()
+        widget.focus()
+
+    # --- showing ----------------------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Show the form, its problems, and the equivalent command."""
+        self._show_lines()
+        for entry in self.query(Entry):
+            self._show_entry(entry)
+        form, problem_line = self.form, self.query_one("#wrong", Static)
+        problem = form.checked.problems.get(ELSEWHERE, "")
+        problem_line.update(f"! {problem}" if problem else "")
+        problem_line.display = bool(problem)
+        count = len(form.checked.changes)
+        if form.checked.resolved is None:
+            count = len(form.checked.problems)
+            state = f"{count} problem{'' if count == 1 else 's'}"
+        else:
+            state = f"{count} change{'' if count == 1 else 's'}" if count else "as it ships"
+        self.set_title(form.preset, state)
+        command, differences = "The command appears once all settings are valid.", ""
+        if form.checked.resolved is not None:
+            command = form.command()
+            differences = "\n".join(form.differences()) or "Nothing differs from the preset."
+        self.query_one("#command", Static).update(command)
+        self.query_one("#differences", Static).update(differences)
+        self.show_findings()
+        self._show_help()
+
+    def _show_lines(self) -> None:
+        """Show the free lines that have a text, and one empty line after them."""
+        lines = [entry for entry in self.query(Entry) if (entry.name or "").startswith("line ")]
+        wanted = len(self.form.lines) + (1 if not self.form.lines or self.form.lines[-1].strip() else 0)
+        for number in range(len(lines), wanted):
+            self.query_one(f"#fields{LAUNCH}").mount(self._make_line(number))
+        for entry in lines[wanted:]:
+            entry.remove()
+
+    def _show_entry(self, entry: Entry) -> None:
+        name, checked = entry.name or "", self.form.checked
+        problem = checked.problems.get(name, "")
+        mark, note = "!" if problem else " ", ""
+        if name in BY_KEY:
+            entry.display = self.form.applies(BY_KEY[name])
+            mark = mark if problem or name not in checked.changes else "*"
+            value, note = self.form.shown(BY_KEY[name]), BY_KEY[name].none
+        else:
+            number = int(name.split()[-1])
+            value = self.form.lines[number] if number < len(self.form.lines) else ""
+            note = "any other setting"
+        entry.show(entry.value if entry.editing else value, note, mark)
+        problem_line = self._problem_lines.get(name)
+        if problem and problem_line is None:
+            problem_line = self._problem_lines[name] = Static(markup=False, classes="error")
+            self.query_one(f"#{entry.parent.id}").mount(problem_line, after=entry)  # type: ignore[union-attr]
+        if problem_line is not None:
+            problem_line.update(f"! {problem}" if problem else "")
+            problem_line.display = bool(problem)
+
+    def _show_help(self) -> None:
+        """Show what the field with the focus is for, and where its value comes from."""
+        nodes = self.focused.ancestors_with_self if self.focused is not None else []
+        entry = next((each for each in nodes if isinstance(each, Entry)), None)
+        if entry is None or not self.is_mounted:
+            return
+        field = BY_KEY.get(entry.name or "")
+        if field is None:
+            text = "any setting by its key, as --set takes it, such as recover.clamp=false"
+        else:
+            text = f"{field.key}: {field.help} ({self.form.origins.get(field.key, 'default')})"
+        self.query_one("#told", Static).update(text, layout=False)
+
+    def show_findings(self) -> None:
+        """Show what is known of the configuration, at the side of every panel."""
+        from cfm_tui.console.widgets.thumbnails import Thumbnails
+
+        findings = self.findings
+        download = self._fetch.told if self._fetch is not None else ""
+        self.query_one("#data", Static).update(experiment_text.data(findings, download))
+        self.query_one("#backbone", Static).update(experiment_text.backbone(findings))
+        self.query_one("#estimate", Static).update(experiment_text.estimate(findings))
+        sets = "\n".join(f"{each.name:<14}{experiment_text.where(each)}" for each in findings.sets)
+        self.query_one("#sets", Static).update(f"\n{sets}" if sets else "")
+        samples = self.query_one("#samples", Thumbnails)
+        preview = findings.look
+        samples.display = preview is not None
+        if preview is not None:
+            names = [preview.classes[int(label)] for label in preview.labels_M]
+            samples.show_images(list(preview.samples_MCSS), names, SAMPLE)
+        self.show_curves()
+
+    def show_curves(self) -> None:
+        """Plot β_b as the form sets it, and the filters' responses."""
+        from cfm_tui.console.widgets.chart import Chart
+        from cfm_tui.display.charts import Line
+
+        config, spectra = self.form.config, self.findings.spectra or {}
+        classes = experiment_text.classes(self.findings)
+        name, x, y = experiment_text.betas(config, classes)
+        self.query_one("#betas", Chart).plot([Line(name, x, y)], title=name, x_label="b")
+        layer = list(spectra)[self.chosen_layer % len(spectra)] if spectra else None
+        lines, label = experiment_text.responses(
+            config, classes, spectra.get(layer) if layer is not None else None
+        )
+        title = layer if layer is not None else "f(λ), no statistics yet"
+        if not config.optimises:
+            title = "no filter: nothing is optimised"
+        self.query_one("#responses", Chart).plot(lines, title=title, x_label=label)
+
+    def csv(self) -> str:
+        """Return the data of the chart with the focus as CSV, or else of β_b."""
+        from cfm_tui.console.widgets.chart import Chart
+
+        focused = self.focused
+        return (focused if isinstance(focused, Chart) else self.query_one("#betas", Chart)).csv()
+
+    # --- studies and downloads --------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Check what was typed; show what was found out; begin to find out."""
-        if not self.query("#told"):  # the page is being taken down
+        """Check new text, show new findings, and start what is due."""
+        if not self.query("#told"):  # the page is being removed
             return
         if self.unchecked:
             self.check()
         if self._study is not None and self._study.findings is not self.findings:
             self._take(self._study.findings)
         if self._fetch is not None:
-            self._follow(self._fetch)
-        self._begin()
+            self._follow_download(self._fetch)
+        self._start_due_study()
         if self._launching:
             self._try_launch()
 
@@ -97,24 +364,24 @@ class ConfigurePage(FormPage):
         self.findings = findings
         self.show_findings()
 
-    def _begin(self) -> None:
-        """Look where the data are; where the form is left alone, also at what is in them."""
+    def _start_due_study(self) -> None:
+        """Locate the data after a short pause in typing; after a longer one, start a trial of small data."""
         busy = self._study is not None and self._study.is_alive()
         if busy or self.form.checked.resolved is None or self.unchecked:
             return
         quiet = time.monotonic() - self.touched
         if self.findings.possible is None and self.findings.trouble is None and quiet >= QUIET_SECONDS:
-            self._find_out(far=False)
+            self._start_study(far=False)
         tried = self._study is not None and self._study.far
-        if self.findings.small and not tried and self._alone() and quiet >= STILL_SECONDS:
-            self._find_out(far=True)
+        if self.findings.small and not tried and self._can_try() and quiet >= STILL_SECONDS:
+            self._start_study(far=True)
 
-    def _alone(self) -> bool:
-        """Whether no run is computed here: a trial's settings of torch are the whole process's."""
+    def _can_try(self) -> bool:
+        """Return whether this process computes no run; a trial changes global settings of PyTorch."""
         session = self.host.session
         return session is None or not session.live
 
-    def _find_out(self, *, far: bool) -> None:
+    def _start_study(self, *, far: bool) -> None:
         from engine.store import runs_folder
 
         if self._study is not None:
@@ -122,7 +389,7 @@ class ConfigurePage(FormPage):
         self._study = Study(self.form.config, self.findings, self.host.runs or runs_folder(), far=far)
         self._study.start()
 
-    def _follow(self, fetch: Fetch) -> None:
+    def _follow_download(self, fetch: Fetch) -> None:
         self.query_one("#data", Static).update(experiment_text.data(self.findings, fetch.told))
         if fetch.is_alive():
             return
@@ -130,22 +397,22 @@ class ConfigurePage(FormPage):
         if fetch.problem is not None:
             self.host.trouble(fetch.problem)
         elif fetch.done:
-            self.notify(f"{fetch.set} is there")
+            self.notify(f"{fetch.set} is downloaded")
         self.findings = Findings(self.form.config)
         self._study = None
         self.show_findings()
 
     def action_estimate(self) -> None:
-        """Find out everything now."""
+        """Start the full study now."""
         if not self.check():
-            self._refuse()
-        elif not self._alone():
-            self.notify("a run is computed here; nothing is tried beside it", severity="warning")
+            self._show_first_problem()
+        elif not self._can_try():
+            self.notify("a run is computed in this console; no trial runs beside it", severity="warning")
         elif self._study is None or not (self._study.far and self._study.is_alive()):
-            self._find_out(far=True)
+            self._start_study(far=True)
 
     def action_download(self) -> None:
-        """Fetch the data set, if it is not there."""
+        """Download the data set, unless it exists."""
         chosen = self.findings.chosen
         if self._fetch is not None or chosen is None or self.host.refused("download"):
             return
@@ -156,45 +423,45 @@ class ConfigurePage(FormPage):
         self._fetch.start()
 
     def action_layer(self) -> None:
-        """Another layer's spectrum."""
+        """Plot the responses on the next layer's spectrum."""
         self.chosen_layer += 1
         self.show_curves()
 
     # --- presets and the command line -------------------------------------------------------------
 
     def action_preset(self) -> None:
-        """Choose what to begin from."""
+        """Choose the preset to start from."""
         from engine.config import settings
 
         offers = [Offer(name, settings.describe(name)) for name in settings.preset_names()]
-        for own in settings.own_presets():
-            note = f"cannot be used: {own.problem}" if own.problem else f"yours: {own.description}"
-            offers.append(Offer(own.name, note, barred=bool(own.problem)))
-        self.app.push_screen(Pick("Begin from which preset?", offers, self.form.preset), self._from_preset)
+        for preset in settings.own_presets():
+            note = f"cannot be used: {preset.problem}" if preset.problem else f"yours: {preset.description}"
+            offers.append(Offer(preset.name, note, barred=bool(preset.problem)))
+        self.app.push_screen(Pick("Start from which preset?", offers, self.form.preset), self._choose_preset)
 
-    def _from_preset(self, name: str | None) -> None:
+    def _choose_preset(self, name: str | None) -> None:
         if name is None:
             return
         if not self.form.sets():
-            self._start(name, keep=False)
+            self._start_from(name, keep=False)
             return
-        answers = [("drop", "drop what was changed here"), ("keep", "take it over to the new preset")]
+        answers = [("drop", "discard the changes"), ("keep", "take the changes over to the new preset")]
         self.app.push_screen(
-            Choice(f"{len(self.form.sets())} changed here. Begin from {name}:", answers),
-            lambda answer: self._start(name, keep=answer == "keep") if answer else None,
+            Choice(f"{len(self.form.sets())} changed here. Start from {name}:", answers),
+            lambda answer: self._start_from(name, keep=answer == "keep") if answer else None,
         )
 
-    def _start(self, name: str, *, keep: bool) -> None:
+    def _start_from(self, name: str, *, keep: bool) -> None:
         self.touch()
         self.form.start(name, keep=keep)
         self.check()
 
     def action_write(self) -> None:
-        """Ask for a name, and save it as a preset."""
+        """Ask for a name, and save the form as a preset."""
         if not self.check():
-            self._refuse()
+            self._show_first_problem()
         elif not self.host.refused("save"):
-            self.app.push_screen(Question("Save as which preset of yours?"), self._save)
+            self.app.push_screen(Question("Name of the preset to save:"), self._save)
 
     def _save(self, name: str | None, replace: bool = False) -> None:
         from engine.config import settings
@@ -202,10 +469,10 @@ class ConfigurePage(FormPage):
         name = (name or "").strip()
         if not name:
             return
-        if not replace and any(own.name == name for own in settings.own_presets()):
+        if not replace and any(preset.name == name for preset in settings.own_presets()):
             answers = [("no", "no, leave it"), ("yes", "yes, replace it")]
             self.app.push_screen(
-                Choice(f"There is a preset {name} already. Replace it?", answers),
+                Choice(f"The preset {name} already exists. Replace it?", answers),
                 lambda answer: self._save(name, True) if answer == "yes" else None,
             )
             return
@@ -218,63 +485,63 @@ class ConfigurePage(FormPage):
         self.show()
 
     def action_copy(self) -> None:
-        """The command to the clipboard, and on screen where there is none."""
+        """Copy the command to the clipboard, and show it for terminals without one."""
         if not self.check():
-            self._refuse()
+            self._show_first_problem()
             return
         command = self.form.command()
         self.app.copy_to_clipboard(command)
         self.notify(command, title="copied", timeout=10, markup=False)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """As the key that it names."""
-        work: dict[str | None, Any] = {
+        """Run the action of the button's key."""
+        actions: dict[str | None, Any] = {
             "launch": self.action_launch,
             "write": self.action_write,
             "copy": self.action_copy,
         }
-        work[event.button.name]()
+        actions[event.button.name]()
 
     # --- launching --------------------------------------------------------------------------------
 
     def action_launch(self) -> None:
-        """Begin the run, unless something is wrong."""
+        """Start the run, unless the form has a problem."""
         if self.host.refused("launch"):
             return
         if not self.check():
-            self._refuse()
+            self._show_first_problem()
             return
         self._launching = True
         self._try_launch()
 
-    def _refuse(self) -> None:
-        """Say what is wrong, and go there."""
+    def _show_first_problem(self) -> None:
+        """Show the first problem, and focus its field."""
         name, problem = next(iter(self.form.checked.problems.items()))
         self.notify(problem, title="not yet", severity="error", timeout=10, markup=False)
         if name != ELSEWHERE:
             self.go(self.entry(name))
 
     def _try_launch(self) -> None:
-        """Once it is known whether data and teacher are there."""
-        found = self.findings
-        if found.possible is None and found.trouble is None:
+        """Launch once it is known that data and teacher exist; ask first if the machine looks too small."""
+        findings = self.findings
+        if findings.possible is None and findings.trouble is None:
             if self._study is None:
-                self._find_out(far=False)
+                self._start_study(far=False)
             return
         self._launching = False
-        if found.problem is not None:
+        if findings.problem is not None:
             self.notify(
-                f"{found.problem.message}\n→ {found.problem.hint}",
+                f"{findings.problem.message}\n→ {findings.problem.hint}",
                 title="not yet",
                 severity="error",
                 timeout=10,
                 markup=False,
             )
-            self.action_panel({"data": DATA, "teacher": BACKBONE}.get(found.problem.kind, BUDGET))
-        elif found.short:
+            self.action_panel({"data": DATA, "teacher": BACKBONE}.get(findings.problem.kind, BUDGET))
+        elif findings.short:
             answers = [("no", "no, back to the form"), ("yes", "yes, launch it")]
             self.app.push_screen(
-                Choice(f"This machine may not do: {found.short}. Launch?", answers),
+                Choice(f"This machine may not suffice: {findings.short}. Launch?", answers),
                 lambda answer: self._launch() if answer == "yes" else None,
             )
         else:
@@ -284,3 +551,7 @@ class ConfigurePage(FormPage):
         if self._study is not None:
             self._study.stop()
         self.post_message(Launch(self.form.checked.resolved, self.form.preset))
+
+
+def _make_text(name: str) -> Static:
+    return Static(id=name, markup=False)

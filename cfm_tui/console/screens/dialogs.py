@@ -1,4 +1,4 @@
-"""Questions and texts over a page."""
+"""Dialogs: questions, and texts to read."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from cfm_tui.console.screens.base import Dialog
 
 
 class Choice(Dialog):
-    """One of several answers, by arrows and Enter or by the answer's first letter.
+    """A question with several answers, chosen by arrows and Enter or by an answer's first letter.
 
-    answers: what is dismissed with, and its text, which begins with a letter of its own, not j or k.
-    Escape: None.
+    answers: pairs of the name that the dialog returns and the text that it shows. Texts should start with
+    different letters. Escape returns None.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -34,44 +34,44 @@ class Choice(Dialog):
         self._question, self._answers = question, list(answers)
 
     def compose(self) -> ComposeResult:
-        """The question over its answers."""
+        """Yield the question and its answers."""
         with Vertical():
             yield Static(self._question, markup=False)
             yield OptionList(*(Option(Text(f"{text[0]}  {text}"), id=name) for name, text in self._answers))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Enter, or a click."""
+        """Return the selected answer."""
         self.dismiss(event.option.id)
 
     def on_key(self, event: events.Key) -> None:
-        """An answer's first letter."""
+        """Return the answer that starts with the pressed key."""
         key = event.character
-        found = [name for name, text in self._answers if key and text[0].lower() == key.lower()]
-        if found:
+        matches = [name for name, text in self._answers if key and text[0].lower() == key.lower()]
+        if matches:
             event.stop()
-            self.dismiss(found[0])
+            self.dismiss(matches[0])
 
     def action_move(self, step: int) -> None:
-        """Up or down by letters."""
+        """Move the cursor up or down."""
         options = self.query_one(OptionList)
         (options.action_cursor_down if step > 0 else options.action_cursor_up)()
 
 
 class Question(Dialog):
-    """A line of text; Enter gives it, Escape nothing."""
+    """A question answered with a line of text; Enter returns it, Escape returns None."""
 
     def __init__(self, question: str, text: str = "") -> None:
         super().__init__()
         self._question, self._text = question, text
 
     def compose(self) -> ComposeResult:
-        """The question over a field."""
+        """Yield the question and a text field."""
         with Vertical():
             yield Static(self._question, markup=False)
             yield Input(self._text, compact=True)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter."""
+        """Return the text."""
         self.dismiss(event.value)
 
 
@@ -91,37 +91,37 @@ class Reading(Dialog):
         self._title, self._text = title, text
 
     def compose(self) -> ComposeResult:
-        """The text under its title."""
+        """Yield the title and the text."""
         with Vertical():
             yield Static(Text(f"{self._title}   (Esc: back)", style="bold"))
             with VerticalScroll():
                 yield Static(self._text, markup=False)
 
     def action_scroll(self, step: int) -> None:
-        """Up or down by a line."""
+        """Scroll up or down by a line."""
         self.query_one(VerticalScroll).scroll_relative(y=step, animate=False)
 
     def action_ends(self, end: int) -> None:
-        """To the first or last line."""
+        """Scroll to the first or last line."""
         box = self.query_one(VerticalScroll)
         (box.scroll_end if end else box.scroll_home)(animate=False)
 
 
 def keys(screen: Screen[Any]) -> Text:
-    """The keys that work on a screen as it is focused now, with the names by which they are remapped."""
+    """Return a table of the keys that currently work on a screen, with the names for remapping them."""
     rows: dict[str, tuple[list[str], str, str]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
         if not binding.description or binding.system:
             continue
-        told = active.tooltip or binding.description
-        shown, _, _ = rows.setdefault(binding.id or binding.action, ([], told, binding.id or ""))
-        shown.append(screen.app.get_key_display(binding))
-    ordered = sorted(rows.values(), key=lambda row: not row[2])  # ours first, then the widgets' own
+        help_text = active.tooltip or binding.description
+        names, _, _ = rows.setdefault(binding.id or binding.action, ([], help_text, binding.id or ""))
+        names.append(screen.app.get_key_display(binding))
+    ordered = sorted(rows.values(), key=lambda row: not row[2])  # ours first, then those of Textual
     width = max((len(" ".join(row[0])) for row in ordered), default=0)
     text = Text()
-    for shown, what, name in ordered:
-        text.append(f"{' '.join(shown):>{width}}  ", style="bold")
-        text.append(what)
-        text.append(f"  {name}\n" if name else "\n", style="dim")
+    for names, help_text, binding_id in ordered:
+        text.append(f"{' '.join(names):>{width}}  ", style="bold")
+        text.append(help_text)
+        text.append(f"  {binding_id}\n" if binding_id else "\n", style="dim")
     return text

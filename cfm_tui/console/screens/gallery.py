@@ -1,4 +1,4 @@
-"""All distilled images of a run: rows of classes, columns of β_b from left to right; one of them large."""
+"""The gallery page: all distilled images of a run, in rows of classes and columns of β_b."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from cfm_tui.display.image_grid import Album
 from engine.errors import UserError
 from engine.store import AT_WORK, StoredRun, files, folders, images
 
-AWAY = "images are off; start with --images auto, ascii or half to see them"
+IMAGES_OFF = "images are off; start with --images auto, ascii or half to see them"
 
 
 class GalleryPage(Page):
-    """The distilled images of the run in `folder`, as far as there are any."""
+    """The distilled images of the run in `folder`, as far as recovery has written them."""
 
     HEADING = "images"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "zoom", "large", id="gallery.zoom", tooltip="This image large, beside real ones"),
-        Binding("slash", "filter", "class", id="gallery.filter", tooltip="Show classes that have a text"),
-        Binding("o", "only", "only", id="gallery.only", tooltip="Only the class of this image, or all again"),
+        Binding("enter", "zoom", "large", id="gallery.zoom", tooltip="This image large, beside real images"),
+        Binding("slash", "filter", "class", id="gallery.filter", tooltip="Filter classes by name"),
+        Binding("o", "only", "only", id="gallery.only", tooltip="Only the class of this image, or all"),
         Binding("b", "order", "by β", id="gallery.order", tooltip="Rows of classes, or rows of β"),
         Binding("plus,equals_sign", "size(1)", "larger", show=False, id="gallery.larger"),
         Binding("minus", "size(-1)", "smaller", show=False, id="gallery.smaller"),
@@ -52,76 +52,73 @@ class GalleryPage(Page):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._run = StoredRun(folder)
-        self._place = folder / folders.IMAGES
+        self._images_folder = folder / folders.IMAGES
         self._stamp: object = None
         self._opening = False
-        self._cells: int | None = None
+        self._chosen_width: int | None = None
         self.album: Album | None = None
         self.pictures: Pictures | None = None
 
     def body(self) -> Iterator[Widget]:
-        """The images, and what is known of the one under the cursor."""
+        """Yield the images, with a description of the image under the cursor, and the filter."""
         yield Panel(
             1, "Images", Wall(id="wall"), Static(id="none", markup=False), Static(id="facts", markup=False)
         )
         yield Filter("class: part of a name", lambda: self.query_one(Wall))
 
     def begin(self) -> None:
-        """Look for images at once."""
-        if self._stamp is None:  # a tick may have come before
-            self._none("looking for images")
-        self.say(self._run.name)
+        """Open the images."""
+        if self._stamp is None:  # no tick came before
+            self._show_message("looking for images")
+        self.set_title(self._run.name)
         self.tick()
 
     # --- following the run ------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Look whether there are more images, where their file changed; show those that were read."""
-        self._follow()
-
-    def _follow(self) -> None:
+        """Read new images if their file changed, and redraw with those that were loaded meanwhile."""
         if self.pictures is None or self.album is None:
             self._open()
             return
         stamp = files.stamp(self.album.reader.path)
-        if stamp is None:  # it has its final name now
+        if stamp is None:  # the file was renamed to its final name
             self.pictures = self._stamp = None
             self._open()
         elif stamp != self._stamp:
             self._stamp = stamp
-            self._more(self.album)
+            self._read_new(self.album)
         if self.pictures is not None and self.pictures.news():
             self.draw()
 
     def _open(self) -> None:
         if self._opening:
             return
-        stamp = files.stamp(self._place / images.TENSORS) or files.stamp(
-            self._place / f"{images.TENSORS}.partial"
+        stamp = files.stamp(self._images_folder / images.TENSORS) or files.stamp(
+            self._images_folder / f"{images.TENSORS}.partial"
         )
         if stamp is None:
-            self._none(_why_none(self._run))
+            self._show_message(_explain_no_images(self._run))
         elif stamp != self._stamp:
             self._opening, self._stamp = True, stamp
-            self.work(self._read)
+            self.run_in_thread(self._read)
 
     def _read(self) -> None:
-        """On a thread: what images there are."""
+        """Open the set of images; runs on a thread."""
         try:
-            reader = images.Reader(self._place)
+            reader = images.Reader(self._images_folder)
         except UserError as error:
-            self.back(self._unreadable, f"{error.message}\n→ {error.hint}")
+            self.call_in_ui(self._show_error, f"{error.message}\n→ {error.hint}")
         except Exception as error:
-            self.back(self._unreadable, f"the images cannot be read: {error!r}")
+            self.call_in_ui(self._show_error, f"the images cannot be read: {error!r}")
             raise
         else:
-            self.back(self._opened, reader)
+            self.call_in_ui(self._use_reader, reader)
 
-    def _unreadable(self, why: str) -> None:
+    def _show_error(self, message: str) -> None:
         self._opening = False
-        self._none(why)
+        self._show_message(message)
 
-    def _opened(self, reader: images.Reader) -> None:
+    def _use_reader(self, reader: images.Reader) -> None:
         self._opening = False
         self.pictures = Pictures(reader)
         if self.album is None:
@@ -131,82 +128,79 @@ class GalleryPage(Page):
             self.album.again()
         self.draw()
 
-    def _more(self, album: Album) -> None:
+    def _read_new(self, album: Album) -> None:
         try:
             if album.reader.look():
                 album.again()
                 self.draw()
         except UserError as error:
-            self._unreadable(f"{error.message}\n→ {error.hint}")
+            self._show_error(f"{error.message}\n→ {error.hint}")
 
     def on_screen_suspend(self) -> None:
-        """Nothing is read for a page that is not seen."""
+        """Stop reading images while the page is hidden."""
         if self.pictures is not None:
             self.pictures.want([])
 
     def on_screen_resume(self) -> None:
-        """The cursor may have been moved meanwhile."""
+        """Redraw, since another page may have moved the cursor."""
         self.draw()
 
     # --- drawing ----------------------------------------------------------------------------------
 
     def on_wall_resized(self) -> None:
-        """More or fewer images have room, or colours changed."""
+        """Redraw when the size or the colours changed."""
         self.draw()
 
-    def _none(self, why: str) -> None:
-        """Say in place why nothing is shown."""
-        told = self.query_one("#none", Static)
-        told.update(why)
-        told.display = True
+    def _show_message(self, message: str) -> None:
+        """Show a message in place of the images."""
+        message_area = self.query_one("#none", Static)
+        message_area.update(message)
+        message_area.display = True
         self.query_one(Wall).display = self.query_one("#facts", Static).display = False
 
     def draw(self) -> None:
-        """Show the images around the cursor, and ask for those that are not read yet."""
+        """Show the images around the cursor, and request those that are not loaded yet."""
         album, pictures = self.album, self.pictures
         if album is None or pictures is None or not self.is_mounted:
             return
         if self.host.image_mode == "off":
-            self._none(f"{album.reader.count:,} of {album.reader.total:,} images are there.\n{AWAY}")
+            self._show_message(
+                f"{album.reader.count:,} of {album.reader.total:,} images exist.\n{IMAGES_OFF}"
+            )
             return
         if not album.reader.count:
-            self._none(_why_none(self._run))
+            self._show_message(_explain_no_images(self._run))
             return
         self.query_one("#none", Static).display = False
         wall = self.query_one(Wall)
         wall.display = self.query_one("#facts", Static).display = True
         self._draw_wall(album, pictures, wall)
-        self._say(album)
+        self._describe(album)
 
     def _draw_wall(self, album: Album, pictures: Pictures, wall: Wall) -> None:
-        wall.measure(pictures.shape, self.size_of_images(), album.longest_heading)
+        wall.measure(pictures.shape, self.image_width(), album.longest_heading)
         if album.flat and album.across != wall.across:
             album.again(across=wall.across)
         first_row, first_column = wall.window((album.row, album.column), (album.rows, album.columns))
-        places = [
+        numbers = [
             [album.number(first_row + row, first_column + column) for column in range(wall.across)]
-            for row in range(min(wall.down + wall.peeps, album.rows - first_row))
+            for row in range(min(wall.down + wall.partial_rows, album.rows - first_row))
         ]
-        pictures.want([number for row in places for number in row if number is not None])
-        tiles = [[self._tile(album, pictures, number) for number in row] for row in places]
+        pictures.want([number for row in numbers for number in row if number is not None])
+        tiles = [[_make_tile(album, pictures, number) for number in row] for row in numbers]
         headings = [album.heading(first_row + row) for row in range(len(tiles))]
         wall.show_tiles(headings, tiles, (album.row - first_row, album.column - first_column))
 
-    def _tile(self, album: Album, pictures: Pictures, number: int | None) -> Tile | None:
-        if number is None:
-            return None
-        return Tile(number, album.label(number), pictures.get(number), pictures.problem(number))
-
-    def size_of_images(self) -> int:
-        """Cells across; what fits the terminal unless it was chosen."""
+    def image_width(self) -> int:
+        """Return the width of thumbnails in cells: the chosen one, or one that suits the terminal."""
         width = self.app.size.width
-        return self._cells or (8 if width < 60 else 12 if width < 110 else 16 if width < 160 else 20)
+        return self._chosen_width or (8 if width < 60 else 12 if width < 110 else 16 if width < 160 else 20)
 
-    def _say(self, album: Album) -> None:
+    def _describe(self, album: Album) -> None:
         reader = album.reader
         sides = ("classes", "β" if album.has_beta else "images")
         rows = album.classes[0] if album.flat else " × ".join(sides[:: 1 if album.order == "class" else -1])
-        there = (
+        count = (
             f"{reader.count:,}"
             if reader.count == reader.total
             else f"{reader.count:,} of {reader.total:,} so far"
@@ -216,9 +210,10 @@ class GalleryPage(Page):
             if album.rows
             else "no such class"
         )
-        self.query_one(Panel).say(f"Images: {there} · {place} · {rows}")
-        told = self.query_one("#facts", Static)
-        told.update(facts(album, self.pictures) if album.rows else f"no class has {album.text!r} in its name")
+        self.query_one(Panel).set_title(f"Images: {count} · {place} · {rows}")
+        self.query_one("#facts", Static).update(
+            facts(album, self.pictures) if album.rows else f"no class has {album.text!r} in its name"
+        )
 
     # --- what keys do -----------------------------------------------------------------------------
 
@@ -229,37 +224,37 @@ class GalleryPage(Page):
             self.draw()
 
     def action_page(self, by: int) -> None:
-        """As many rows as are seen."""
+        """Move by as many rows as are visible."""
         self.action_move(by * max(self.query_one(Wall).down, 1), 0)
 
     def action_ends(self, end: int) -> None:
-        """To the first image, or the last."""
+        """Move to the first or the last image."""
         if self.album is not None:
             album = self.album
             self.action_move(end * album.rows, end * album.columns)
 
     def action_size(self, by: int) -> None:
-        """Larger or smaller thumbnails."""
-        now = self.size_of_images()
-        near = [size for size in SIZES if (size > now if by > 0 else size < now)]
-        if near:
-            self._cells = near[0] if by > 0 else near[-1]
+        """Show larger or smaller thumbnails."""
+        width = self.image_width()
+        sizes = [size for size in SIZES if (size > width if by > 0 else size < width)]
+        if sizes:
+            self._chosen_width = sizes[0] if by > 0 else sizes[-1]
             self.draw()
 
     def action_order(self) -> None:
-        """Rows of classes, or rows of β."""
+        """Switch between rows of classes and rows of β."""
         if self.album is not None:
             self.album.again(order="β" if self.album.order == "class" else "class")
             self.draw()
 
     def action_only(self) -> None:
-        """The class of the image under the cursor alone, or all classes again."""
+        """Show only the class of the image under the cursor, or all classes again."""
         album = self.album
         if album is None:
             return
         here = album.here
         text = "" if album.text else album.name(here) if here is not None else ""
-        self.query_one(Filter).put(text)
+        self.query_one(Filter).set_text(text)
         self._filter(text)
 
     def action_filter(self) -> None:
@@ -267,7 +262,7 @@ class GalleryPage(Page):
         self.query_one(Filter).open()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Filter while it is typed."""
+        """Filter while the user types."""
         self._filter(event.value.strip())
 
     def _filter(self, text: str) -> None:
@@ -276,18 +271,18 @@ class GalleryPage(Page):
             self.draw()
 
     def action_zoom(self) -> None:
-        """The image under the cursor, large."""
+        """Show the image under the cursor large."""
         if self.album is None or self.pictures is None or self.album.here is None:
             return
         if self.host.image_mode == "off":
-            self.notify(AWAY)
+            self.notify(IMAGES_OFF)
             return
         from cfm_tui.console.screens.zoom import ZoomPage
 
         self.app.push_screen(ZoomPage(self._run, self.album, self.pictures))
 
     def on_wall_picked(self, event: Wall.Picked) -> None:
-        """A click moves the cursor; on the image under it, it zooms."""
+        """Move the cursor to the clicked image; a click on the image under it zooms."""
         album = self.album
         if album is None:
             return
@@ -299,20 +294,32 @@ class GalleryPage(Page):
 
 
 def facts(album: Album, pictures: Pictures | None) -> str:
-    """What is known of the image under the cursor, in one line."""
+    """Return class, batch, β and the teacher's confidence of the image under the cursor, in one line."""
     number = album.here
     if number is None:
-        return "not there yet" if album.reader.count < album.reader.total else "no image"
+        return "not recovered yet" if album.reader.count < album.reader.total else "no image"
     reader = album.reader
-    sure = float(reader.confidence_N[number])
-    told = f"teacher {sure:.1%}" if sure == sure else "teacher —"
+    confidence = float(reader.confidence_N[number])
+    confidence_text = f"teacher {confidence:.1%}" if confidence == confidence else "teacher —"
     problem = pictures.problem(number) if pictures is not None else ""
-    parts = [album.name(number), f"batch {reader.batch_N[number]}", album.beta(number), told, problem]
+    parts = [
+        album.name(number),
+        f"batch {reader.batch_N[number]}",
+        album.beta(number),
+        confidence_text,
+        problem,
+    ]
     return " · ".join(part for part in parts if part)
 
 
-def _why_none(run: StoredRun) -> str:
-    """When there will be images."""
+def _make_tile(album: Album, pictures: Pictures, number: int | None) -> Tile | None:
+    if number is None:
+        return None
+    return Tile(number, album.label(number), pictures.get(number), pictures.problem(number))
+
+
+def _explain_no_images(run: StoredRun) -> str:
+    """Return why a run has no images, and when it will have some."""
     try:
         state, status = run.state(), run.status()
     except UserError as error:
@@ -320,10 +327,12 @@ def _why_none(run: StoredRun) -> str:
     stage = str(status.get("stage") or "")
     where = f" in its stage {stage}" if stage else ""
     if state in AT_WORK:
-        batch = f" Batch {status['batch']} of {status['batches']} is at work." if "batch" in status else ""
-        return (
-            f"No images yet: the run is {state}{where}.{batch}\nEvery batch that recovery finishes adds some."
+        batch = (
+            f" Batch {status['batch']} of {status['batches']} is being recovered."
+            if "batch" in status
+            else ""
         )
+        return f"No images yet: the run is {state}{where}.{batch}\nEvery finished batch adds images."
     if state == "finished":
         return "No images: they were removed from the run's folder."
-    return f"No images: the run is {state}{where}.\n→ `cfm resume {run.name}` goes on with it"
+    return f"No images: the run is {state}{where}.\n→ `cfm resume {run.name}` resumes it"

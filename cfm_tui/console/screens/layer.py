@@ -1,4 +1,4 @@
-"""One layer of a run: its terms over the iterations, and the two spectra that they bring together."""
+"""The page of one layer of a run: its loss terms by iteration, and the spectra that they match."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import RunModel
 
-READ_SECONDS = 0.05
-CHART_SECONDS = 2.0  #: between two drawings of a chart, unasked
-NOT_YET = "no spectrum yet: recovery shows one within seconds of its beginning"
+READ_SECONDS = 0.05  #: time per tick for reading the record
+CHART_SECONDS = 2.0  #: interval of redrawing
+NO_SPECTRUM = "no spectrum yet: recovery writes one within seconds of its start"
 
 
 class LayerPage(Page):
-    """A layer's chart and spectrum. Its model is that of the monitor, which does not read meanwhile."""
+    """A layer's terms and spectrum.
+
+    model: shared with the monitor, which does not read while this page is visible.
+    """
 
     HEADING = "layer"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -38,12 +41,12 @@ class LayerPage(Page):
     def __init__(self, model: RunModel, tap: str) -> None:
         super().__init__()
         self._model, self._tap = model, tap
-        self._drawn = 0.0
-        self._new = True
+        self._drawn_at = 0.0
+        self._stale = True
         self._objective = plot_data.objective_of(model.run.folder)
 
     def body(self) -> Iterator[Widget]:
-        """Two charts."""
+        """Yield a panel for the terms and one for the spectrum."""
         from textual.containers import Container
 
         yield Container(
@@ -54,34 +57,34 @@ class LayerPage(Page):
         )
 
     def begin(self) -> None:
-        """Draw at once."""
+        """Draw the charts."""
         self._draw()
 
     def tick(self) -> None:
-        """Read on, and draw what changed."""
-        self._new |= self._model.read(READ_SECONDS)
-        if self._new and time.monotonic() - self._drawn >= CHART_SECONDS:
+        """Read new records, and redraw at most every `CHART_SECONDS`."""
+        self._stale |= self._model.read(READ_SECONDS)
+        if self._stale and time.monotonic() - self._drawn_at >= CHART_SECONDS:
             self._draw()
 
     def on_resize(self) -> None:
-        """Draw anew."""
+        """Redraw in the new size."""
         self.call_after_refresh(self._draw)
 
     def action_go(self, step: int) -> None:
-        """To the layer after or before."""
+        """Show the next or previous layer."""
         taps = self._model.layout.taps if self._model.layout else []
         if self._tap in taps:
             self._tap = taps[(taps.index(self._tap) + step) % len(taps)]
             self._draw()
 
     def csv(self) -> str:
-        """The data of the current panel's chart."""
+        """Return the data of the current panel's chart as CSV."""
         return self.query_one("#spectrum" if self._current == 2 else "#terms", Chart).csv()
 
     def _draw(self) -> None:
         model = self._model
-        self._new, self._drawn = False, time.monotonic()
-        self.say(self._tap, model.run.name)
+        self._stale, self._drawn_at = False, time.monotonic()
+        self.set_title(self._tap, model.run.name)
         taps = model.layout.taps if model.layout else []
         if self._tap in taps:
             self.query_one("#terms", Chart).plot(
@@ -90,14 +93,16 @@ class LayerPage(Page):
         self._draw_spectrum()
 
     def _draw_spectrum(self) -> None:
-        glimpse = self._model.glimpse
+        preview = self._model.glimpse
         chart, panel = self.query_one("#spectrum", Chart), self.panels()[1]
-        if glimpse is None or self._tap not in glimpse.spectra:
-            panel.say(f"Spectrum: {NOT_YET if glimpse is None else 'Ψ is not measured at this layer'}")
+        if preview is None or self._tap not in preview.spectra:
+            panel.set_title(
+                f"Spectrum: {NO_SPECTRUM if preview is None else 'Ψ is not measured at this layer'}"
+            )
             chart.plot([])
             return
-        lines, turn = plot_data.spectrum(glimpse, self._tap, self._objective)
-        where = f"batch {glimpse.batch}, iteration {glimpse.iteration}"
-        where += f", β {glimpse.beta:.3g}" if self._model.betas else ""
-        panel.say(f"Spectrum: {where}" + ("; | where λ < β" if turn is not None else ""))
-        chart.plot(lines, x_label=plot_data.RANKS, mark=turn)
+        lines, crossing = plot_data.spectrum(preview, self._tap, self._objective)
+        position = f"batch {preview.batch}, iteration {preview.iteration}"
+        position += f", β {preview.beta:.3g}" if self._model.betas else ""
+        panel.set_title(f"Spectrum: {position}" + ("; | where λ < β" if crossing is not None else ""))
+        chart.plot(lines, x_label=plot_data.RANKS, mark=crossing)

@@ -1,4 +1,4 @@
-"""A run as it goes: its stages, losses, layers, images and log; and how it is paused, saved, stopped."""
+"""The monitor page: a run's stages, losses, layers, images and log, and keys that control the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cfm_tui.console.screens.base import SMALL, Page, Panel
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.screens.layer import LayerPage
 from cfm_tui.console.screens.parts import Log, Now
-from cfm_tui.console.screens.views import VIEWS, Curves, Numbers, View, fitting
+from cfm_tui.console.screens.views import VIEWS, Curves, Numbers, View, default_view
 from cfm_tui.console.session import Session
 from cfm_tui.console.widgets.thumbnails import Thumbnails
 from cfm_tui.display.run_state import RunModel
@@ -33,28 +33,28 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-READ_SECONDS = 0.05  #: of a tick, for reading the record
-CHART_SECONDS = 2.0  #: between two drawings of charts and tables, unasked
+READ_SECONDS = 0.05  #: time per tick for reading the record
+CHART_SECONDS = 2.0  #: interval of redrawing charts and tables
 NOW, LOSSES, LAYERS, IMAGES, LOG = range(1, 6)
 ALL = frozenset((NOW, LOSSES, LAYERS, IMAGES, LOG))
 
 
 class MonitorPage(Page):
-    """One run, of this process or another, at work or finished.
+    """One run, computed by this process or another, active or finished.
 
-    folder: the run's; None while a session that was just begun has none. session: the one that computes it
-    in this process.
+    folder: the run's folder; None if a new session has not created it yet. session: computes the run in
+    this process; None for any other run.
     """
 
     HEADING = "run"
-    AUTO_FOCUS = ""  # where there is room for one panel, it is the first, which has nothing to focus
+    AUTO_FOCUS = ""  # a small terminal shows the first panel, which has nothing to focus
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "pause", "pause", id="monitor.pause", tooltip="Pause the engine, or let it go on"),
+        Binding("space", "pause", "pause", id="monitor.pause", tooltip="Pause the run, or continue it"),
         Binding("w", "checkpoint", "save", id="monitor.checkpoint", tooltip="Write a checkpoint now"),
         Binding("S", "stop", "stop", id="monitor.stop", tooltip="Stop the run; it can be resumed"),
-        Binding("D", "detach", "detach", id="monitor.detach", tooltip="Let a process of its own go on"),
-        Binding("v", "view", "view", id="monitor.view", tooltip="Recovery's numbers, or the trainings'"),
-        Binding("s", "sort", "sort", show=False, id="monitor.sort", tooltip="Sort the table differently"),
+        Binding("D", "detach", "detach", id="monitor.detach", tooltip="Hand the run to a separate process"),
+        Binding("v", "view", "view", id="monitor.view", tooltip="Show recovery or training curves"),
+        Binding("s", "sort", "sort", show=False, id="monitor.sort", tooltip="Sort by the next column"),
         Binding("i", "images", "images", id="monitor.images", tooltip="The distilled images so far"),
     ]
     DEFAULT_CSS = """
@@ -80,15 +80,15 @@ class MonitorPage(Page):
     def __init__(self, folder: Path | None, session: Session | None = None) -> None:
         super().__init__()
         self._folder, self._session = folder, session
-        self._began = time.monotonic()
+        self._opened_at = time.monotonic()
         self._model: RunModel | None = None
         self._opening = False
-        self._problem: list[str] = []  # why the record cannot be read
-        self._asked: Command | Literal[""] = ""
+        self._problem: list[str] = []  # lines that say why the record cannot be read
+        self._pending_command: Command | Literal[""] = ""
         self._stale: set[int] = set()
-        self._drawn = 0.0
-        self._due: list[int] = []  # panels that are to be drawn, one with each tick
-        self._view: View | None = None  # None: what the run is at
+        self._drawn_at = 0.0
+        self._due: list[int] = []  # panels to redraw, one per tick
+        self._view: View | None = None  # None: the view that fits the current stage
         self._names: list[str] = []
         self._sample: Sample | None = None
         self._sampling = False
@@ -98,7 +98,7 @@ class MonitorPage(Page):
         self._thumbnails, self._lines = Thumbnails(id="thumbnails"), Log(id="lines")
 
     def body(self) -> Iterator[Widget]:
-        """Five panels."""
+        """Yield five panels."""
         yield Panel(NOW, "Now", self._now, id="now")
         yield Container(
             Panel(LOSSES, "Losses", self._curves, id="losses"),
@@ -114,7 +114,7 @@ class MonitorPage(Page):
         )
 
     def begin(self) -> None:
-        """What is known at once."""
+        """Focus the losses if several panels are visible, and draw what is known."""
         self._panels = self.panels()
         width, height = self.app.size
         if width >= SMALL[0] and height >= SMALL[1]:
@@ -124,21 +124,21 @@ class MonitorPage(Page):
     # --- following the run ------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Read what is new; draw what changed and is seen: charts at most every two seconds, one a tick."""
+        """Read new records, and redraw visible panels that changed: one chart per tick."""
         model = self._model
         if not self._panels or not all(part.is_running for part in self.children):
-            return  # being built, or left
+            return  # the page is being mounted or removed
         if model is None:
-            self._warm_up()
+            self._show_startup()
             return
         if not model.rests and model.read(READ_SECONDS):
             self._stale |= ALL
-        self._hear(model)
+        self._clear_completed_command(model)
         if self._stale or self._due or model.state in AT_WORK or self._session is not None:
             self._draw(model)
 
-    def _warm_up(self) -> None:
-        """Say what is waited for until there is a record to follow."""
+    def _show_startup(self) -> None:
+        """Show the progress of loading until the record can be followed."""
         session = self._session
         if self._problem:
             return
@@ -148,47 +148,47 @@ class MonitorPage(Page):
             if not self._opening:
                 self._opening = True
                 folder = self._folder
-                self.work(self._open, folder)
+                self.run_in_thread(self._open, folder)
             if session is None:
-                self._now.say(["reading the record"])
-                self.say(str(self._folder), "")
+                self._now.show_lines(["reading the record"])
+                self.set_title(str(self._folder), "")
                 return
         if session is not None:
-            self._now.say(formatting.warming(session, time.monotonic() - self._began))
-            self.say(session.name, formatting.loading(session))
+            self._now.show_lines(formatting.warming(session, time.monotonic() - self._opened_at))
+            self.set_title(session.name, formatting.loading(session))
 
     def _open(self, folder: Path) -> None:
-        """On a thread: a record of days takes a second to read."""
+        """Read the record; runs on a thread, since a long one takes a second."""
         try:
             model = RunModel(StoredRun(folder))
             model.read()
             while model.behind and self.is_running:
                 model.read()
         except Exception as error:
-            self.back(self._unreadable, error)
+            self.call_in_ui(self._show_read_error, error)
             raise
-        self.back(self._opened, model)
+        self.call_in_ui(self._use_model, model)
 
-    def _unreadable(self, error: Exception) -> None:
-        """Say in place why there is nothing to follow; the console itself tells it, too."""
-        told = [error.message, f"→ {error.hint}"] if isinstance(error, UserError) else [repr(error)]
-        self._problem = ["the record cannot be read", *told]
-        self._now.say(self._problem)
+    def _show_read_error(self, error: Exception) -> None:
+        """Show in the first panel why the record cannot be read."""
+        reason = [error.message, f"→ {error.hint}"] if isinstance(error, UserError) else [repr(error)]
+        self._problem = ["the record cannot be read", *reason]
+        self._now.show_lines(self._problem)
 
-    def _opened(self, model: RunModel) -> None:
+    def _use_model(self, model: RunModel) -> None:
         self._model = model
         self._names = formatting.class_names(model.run.folder)
         self._refresh()
 
     def _refresh(self) -> None:
-        """Draw all that is seen, at once."""
+        """Redraw all visible panels now."""
         self._stale |= ALL
-        self._drawn, self._due = 0.0, []
+        self._drawn_at, self._due = 0.0, []
         if self._model is not None:
-            self._draw(self._model, asked=True)
+            self._draw(self._model, all_due=True)
 
     def _arrange(self) -> None:
-        """Panels that come into sight are drawn at once."""
+        """Redraw, since panels may have become visible."""
         super()._arrange()
         self.set_class(self._current == LOG, "-reads-log")
         self.call_after_refresh(self._refresh)
@@ -198,197 +198,198 @@ class MonitorPage(Page):
     def _panel(self, number: int) -> Panel:
         return self._panels[number - 1]
 
-    def _seen(self, number: int) -> bool:
+    def _is_visible(self, number: int) -> bool:
         try:
             return self.find_widget(self._panel(number)).visible_region.area > 0
         except NoWidget:
             return False
 
-    def _draw(self, model: RunModel, *, asked: bool = False) -> None:
-        words = self._words(model)
-        self._offer()
-        self.say(model.run.name, words)
-        if self._seen(NOW):
+    def _draw(self, model: RunModel, *, all_due: bool = False) -> None:
+        activity = self._describe_activity(model)
+        self._update_offers()
+        self.set_title(model.run.name, activity)
+        if self._is_visible(NOW):
             self._stale.discard(NOW)
-            own = self._own()
-            if own is not None and own.state == "loading":
-                self._now.say(
-                    formatting.warming(own, time.monotonic() - self._began, formatting.stages(model))
-                )
+            session = self._local_session()
+            if session is not None and session.state == "loading":
+                seconds = time.monotonic() - self._opened_at
+                self._now.show_lines(formatting.warming(session, seconds, formatting.stages(model)))
             else:
-                self._now.show(model, words, self.host.terminal)
+                self._now.show(model, activity, self.host.terminal)
         if LOG in self._stale:
             self._draw_log(model)
-        drawing = {LOSSES: self._draw_curves, LAYERS: self._draw_table, IMAGES: self._draw_images}
-        if not self._due and time.monotonic() - self._drawn >= CHART_SECONDS:
-            self._due = [number for number in drawing if number in self._stale and self._seen(number)]
-            self._drawn = time.monotonic() if self._due else self._drawn
-        count = len(self._due) if asked else 1  # a key must not wait for all of them
+        draw = {LOSSES: self._draw_curves, LAYERS: self._draw_table, IMAGES: self._draw_images}
+        if not self._due and time.monotonic() - self._drawn_at >= CHART_SECONDS:
+            self._due = [number for number in draw if number in self._stale and self._is_visible(number)]
+            self._drawn_at = time.monotonic() if self._due else self._drawn_at
+        count = len(self._due) if all_due else 1  # one per tick, so that a key never waits for all of them
         for number in self._due[:count]:
             self._stale.discard(number)
-            drawing[number](model)
+            draw[number](model)
         self._due = self._due[count:]
 
-    def _words(self, model: RunModel) -> str:
-        own = self._own()
-        where = "here" if own else ""
-        if not own and model.state == "running":
+    def _describe_activity(self, model: RunModel) -> str:
+        session = self._local_session()
+        where = "here" if session else ""
+        if not session and model.state == "running":
             where = f"in process {model.status.get('pid')} on {model.status.get('host')}"
-        return formatting.doing(model, self._asked, where, own is not None and own.state == "loading")
+        loading = session is not None and session.state == "loading"
+        return formatting.doing(model, self._pending_command, where, loading)
 
     def _draw_curves(self, model: RunModel) -> None:
-        self._panel(LOSSES).say(self._curves.show(model, self._view or fitting(model)))
+        self._panel(LOSSES).set_title(self._curves.show(model, self._view or default_view(model)))
 
     def _draw_table(self, model: RunModel) -> None:
-        view = self._view or fitting(model)
-        self._panel(LAYERS).say(self._numbers.show(model, view, self.host.terminal))
+        view = self._view or default_view(model)
+        self._panel(LAYERS).set_title(self._numbers.show(model, view, self.host.terminal))
 
     def _draw_images(self, model: RunModel) -> None:
-        glimpse = model.glimpse
-        if glimpse is None:
+        preview = model.glimpse
+        if preview is None:
             self._draw_sample(model)
             return
         self._names = self._names or formatting.class_names(model.run.folder)
-        names = [self._names[label] if label < len(self._names) else str(label) for label in glimpse.labels_M]
-        self._show_images(f"batch {glimpse.batch}, it {glimpse.iteration}", list(glimpse.images_MCHW), names)
+        names = [self._names[label] if label < len(self._names) else str(label) for label in preview.labels_M]
+        self._show_images(f"batch {preview.batch}, it {preview.iteration}", list(preview.images_MCHW), names)
 
     def _draw_sample(self, model: RunModel) -> None:
-        """Where no recovery shows its images as it goes, as where none is optimised: those that are kept."""
-        found = self._sample
-        if found is None:
-            self._panel(IMAGES).say(f"Images: none{' yet' if model.state in (*AT_WORK, 'new') else ''}")
+        """Draw images of the finished set where recovery wrote no preview, as if nothing is optimised."""
+        shown = self._sample
+        if shown is None:
+            self._panel(IMAGES).set_title(f"Images: none{' yet' if model.state in (*AT_WORK, 'new') else ''}")
         else:
-            of = f" of {found.total:,}" if found.count < found.total else ""
-            self._show_images(f"{found.count:,}{of}", found.images, found.names)
-        if not self._sampling and (found is None or found.count < found.total):
+            of = f" of {shown.total:,}" if shown.count < shown.total else ""
+            self._show_images(f"{shown.count:,}{of}", shown.images, shown.names)
+        if not self._sampling and (shown is None or shown.count < shown.total):
             self._sampling = True
-            self.work(self._look_for_images, model.run.folder / folders.IMAGES)
+            self.run_in_thread(self._load_sample, model.run.folder / folders.IMAGES)
 
-    def _look_for_images(self, place: Path) -> None:
-        """On a thread."""
-        self.back(self._sampled, sample(place, MOST_IMAGES))
+    def _load_sample(self, folder: Path) -> None:
+        """Read images of the set; runs on a thread."""
+        self.call_in_ui(self._store_sample, sample(folder, MOST_IMAGES))
 
-    def _sampled(self, found: Sample | None) -> None:
+    def _store_sample(self, loaded: Sample | None) -> None:
         self._sampling = False
-        if found is not None and (self._sample is None or found.count > self._sample.count):
-            self._sample, self._drawn = found, 0.0
+        if loaded is not None and (self._sample is None or loaded.count > self._sample.count):
+            self._sample, self._drawn_at = loaded, 0.0
             self._stale.add(IMAGES)
 
-    def _show_images(self, what: str, images: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> None:
-        self._panel(IMAGES).say(f"Images: {what}")
+    def _show_images(self, title: str, images: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> None:
+        self._panel(IMAGES).set_title(f"Images: {title}")
         self._thumbnails.show_widest(images, names)
 
     def _draw_log(self, model: RunModel) -> None:
         self._stale.discard(LOG)
         for line in self._lines.follow(model.log):
-            if self._asked == "checkpoint" and line.text.startswith("checkpoint "):
-                self._asked = ""
-                self.notify(f"{line.text}", markup=False)
+            if self._pending_command == "checkpoint" and line.text.startswith("checkpoint "):
+                self._pending_command = ""
+                self.notify(line.text, markup=False)
 
-    # --- steering ---------------------------------------------------------------------------------
+    # --- control ----------------------------------------------------------------------------------
 
-    def _own(self) -> Session | None:
-        """The session that computes this run in this process, if one does."""
+    def _local_session(self) -> Session | None:
+        """Return the session that computes this run in this process, or None."""
         for session in (self._session, self.host.session):
-            if session is not None and session.live and self._same(session.folder):
+            if session is None or not session.live:
+                continue
+            if (session.folder and session.folder.absolute()) == (self._folder and self._folder.absolute()):
                 return session
         return None
 
-    def _same(self, folder: Path | None) -> bool:
-        return (folder and folder.absolute()) == (self._folder and self._folder.absolute())
-
-    def _hear(self, model: RunModel) -> None:
-        """Whether the record says that what was asked has happened."""
-        happened = {
+    def _clear_completed_command(self, model: RunModel) -> None:
+        """Forget the pending command once the record shows its effect."""
+        completed = {
             "pause": model.state == "paused",
             "continue": model.state == "running",
             "stop": False,
             "checkpoint": False,
         }
-        if self._asked and (model.state not in AT_WORK or happened[self._asked]):
-            self._asked = ""
+        if self._pending_command and (model.state not in AT_WORK or completed[self._pending_command]):
+            self._pending_command = ""
 
-    def _worked_on(self) -> bool:
-        return self._own() is not None or (self._model is not None and self._model.state in AT_WORK)
+    def _is_active(self) -> bool:
+        """Return whether a process computes the run."""
+        return self._local_session() is not None or (self._model is not None and self._model.state in AT_WORK)
 
-    def _at_work(self) -> bool:
-        """Whether somebody is at work on the run; says so where nobody is."""
-        found = self._worked_on()
-        if not found:
-            self.notify("nobody is at work on this run", severity="warning")
-        return found
+    def _require_active(self) -> bool:
+        """Return whether a process computes the run, and show a warning if none does."""
+        active = self._is_active()
+        if not active:
+            self.notify("no process is computing this run", severity="warning")
+        return active
 
     def offers(self, action: str) -> bool:
-        """A run is steered while somebody is at work on it, and detached from this process alone."""
+        """Offer control keys while a process computes the run, and detaching if it is this one."""
         if action in ("pause", "checkpoint", "stop"):
-            return self._worked_on()
-        return action != "detach" or self._own() is not None
+            return self._is_active()
+        return action != "detach" or self._local_session() is not None
 
-    def _offer(self) -> None:
-        offered = self._worked_on(), self._own() is not None
+    def _update_offers(self) -> None:
+        offered = self._is_active(), self._local_session() is not None
         if offered != self._offered:
             self._offered = offered
             self.refresh_bindings()
 
-    def _ask(self, command: Command) -> None:
-        if not self._at_work():
+    def _send(self, command: Command) -> None:
+        if not self._require_active():
             return
-        own, folder = self._own(), self._folder
-        if own is not None:
-            own.ask(command, "the console")
+        session, folder = self._local_session(), self._folder
+        if session is not None:
+            session.ask(command, "the console")
         elif folder is not None:
-            self.work(control.request, folder, command)
-        self._asked = command
+            self.run_in_thread(control.request, folder, command)
+        self._pending_command = command
         self._refresh()
 
     def action_pause(self) -> None:
-        """Pause the engine, or let it go on."""
-        if not self.host.refused("pause or go on"):
-            waits = self._asked == "pause" or (self._model is not None and self._model.state == "paused")
-            self._ask("continue" if waits else "pause")
+        """Pause the engine, or let it continue."""
+        if not self.host.refused("pause or continue"):
+            state = self._model.state if self._model is not None else ""
+            paused = self._pending_command == "pause" or state == "paused"
+            self._send("continue" if paused else "pause")
 
     def action_checkpoint(self) -> None:
-        """Write a checkpoint at the next save point."""
+        """Write a checkpoint at the next opportunity."""
         if not self.host.refused("write a checkpoint"):
-            self._ask("checkpoint")
+            self._send("checkpoint")
 
     def action_stop(self) -> None:
-        """Ask, and stop the run at its next save point."""
-        if self.host.refused("stop") or not self._at_work():
+        """Ask for confirmation, then stop the run at its next checkpoint."""
+        if self.host.refused("stop") or not self._require_active():
             return
-        answers = [("keep", "keep it at work"), ("stop", "stop: write a checkpoint and end")]
+        answers = [("keep", "keep it running"), ("stop", "stop: write a checkpoint and end")]
         self.app.push_screen(
-            Choice("Stop this run?", answers), lambda answer: self._ask("stop") if answer == "stop" else None
+            Choice("Stop this run?", answers), lambda answer: self._send("stop") if answer == "stop" else None
         )
 
     async def action_detach(self) -> None:
-        """Hand this process's run to one of its own; another's is that already."""
+        """Hand the run to a separate process, if this process computes it."""
         if self.host.refused("detach"):
             return
-        if self._own() is None:
-            self.notify("this run is not at work here: leaving the console does not disturb it")
+        if self._local_session() is None:
+            self.notify("this run is not computed here; leaving the console does not affect it")
         else:
             await self.app.run_action("app.detach")
 
     def action_images(self) -> None:
-        """The run's gallery."""
+        """Open the run's gallery."""
         if self._folder is not None:
             self.post_message(OpenGallery(self._folder))
 
-    # --- looking ----------------------------------------------------------------------------------
+    # --- views ------------------------------------------------------------------------------------
 
     def action_view(self) -> None:
-        """The next view of panels 2 and 3."""
+        """Show the next view in panels 2 and 3."""
         if self._model is None:
             return
-        now = self._view or fitting(self._model)
-        self._view = VIEWS[(VIEWS.index(now) + 1) % len(VIEWS)]
-        self._numbers.by = 0
+        view = self._view or default_view(self._model)
+        self._view = VIEWS[(VIEWS.index(view) + 1) % len(VIEWS)]
+        self._numbers.sort_column = 0
         self._refresh()
 
     def action_sort(self) -> None:
         """Sort the table by the next column."""
-        self._numbers.by += 1
+        self._numbers.sort_column += 1
         self._refresh()
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
@@ -398,5 +399,5 @@ class MonitorPage(Page):
             self.app.push_screen(LayerPage(model, chosen))
 
     def csv(self) -> str:
-        """The data of the chart that is shown."""
+        """Return the data of the visible chart as CSV."""
         return self._curves.csv()

@@ -1,4 +1,4 @@
-"""One of a long list, over a page."""
+"""A dialog that offers a long list of choices with notes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cfm_tui.console.screens.base import Dialog
 
 @dataclass(frozen=True)
 class Offer:
-    """Something to choose. note: what is said of it; barred: it is shown, but cannot be chosen."""
+    """A choice. note: its description; barred: it is shown, but cannot be chosen."""
 
     name: str
     note: str = ""
@@ -26,7 +26,7 @@ class Offer:
 
 
 class Pick(Dialog):
-    """One of several offers, by arrows and Enter; dismissed with its name, or None by Escape."""
+    """A dialog that returns the name of the chosen offer, or None by Escape. current: marked name."""
 
     DEFAULT_CSS = "Pick OptionList { text-wrap: nowrap; text-overflow: ellipsis; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -41,33 +41,33 @@ class Pick(Dialog):
         self._question, self._offers, self._current = question, list(offers), current
 
     def compose(self) -> ComposeResult:
-        """The question over the offers."""
+        """Yield the question and the offers."""
         width = max((len(offer.name) for offer in self._offers), default=0)
         with Vertical():
             yield Static(self._question, markup=False)
-            yield OptionList(*(self._option(offer, width) for offer in self._offers))
+            yield OptionList(*(self._make_option(offer, width) for offer in self._offers))
 
-    def _option(self, offer: Offer, width: int) -> Option:
+    def _make_option(self, offer: Offer, width: int) -> Option:
         mark = "*" if offer.name == self._current else " "
         text = Text(f"{mark} {offer.name:<{width}}  ", no_wrap=True, overflow="ellipsis")
         return Option(text.append(offer.note, style="dim"), disabled=offer.barred)
 
     def on_mount(self) -> None:
-        """Begin where the current one is."""
+        """Put the cursor on the current name."""
         names = [offer.name for offer in self._offers]
         options = self.query_one(OptionList)
         options.highlighted = names.index(self._current) if self._current in names else 0
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Enter, or a click."""
+        """Return the selected offer's name."""
         self.dismiss(self._offers[event.option_index].name)
 
     def action_move(self, step: int) -> None:
-        """Up or down by letters."""
+        """Move the cursor up or down."""
         options = self.query_one(OptionList)
         (options.action_cursor_down if step > 0 else options.action_cursor_up)()
 
     def action_end(self, end: int) -> None:
-        """To the first or last."""
+        """Move the cursor to the first or last offer."""
         options = self.query_one(OptionList)
         (options.action_last if end else options.action_first)()

@@ -1,8 +1,7 @@
-"""What the monitor's panels of curves and numbers show: the recovery's, or the trainings'."""
+"""The monitor's panels of curves and numbers, with views of the recovery and of the trainings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from textual.app import ComposeResult
@@ -19,52 +18,52 @@ from engine.events import Stage
 
 View = Literal["recovery", "accuracy", "loss"]
 VIEWS: tuple[View, ...] = ("recovery", "accuracy", "loss")
-SPARK = (6, 40)  #: cells of a sparkline in a table, at least and at most
+SPARK = (6, 40)  #: minimum and maximum width of a sparkline in a table, in cells
 
 
-def fitting(model: RunModel) -> View:
-    """The view of what the run is at."""
+def default_view(model: RunModel) -> View:
+    """Return the view that fits the run's current stage."""
     training = model.stage in ("squeeze", "relabel", "validate") or model.layout is None
     if not model.trainings or not (training or model.state == "finished"):
         return "recovery"
-    stage = trained(model)
-    measured = any(each.accuracy for key, each in model.trainings.items() if key[0] == stage)
-    return "accuracy" if measured else "loss"
+    stage = training_stage(model)
+    has_accuracy = any(each.accuracy for key, each in model.trainings.items() if key[0] == stage)
+    return "accuracy" if has_accuracy else "loss"
 
 
-def trained(model: RunModel) -> Stage:
-    """The stage whose trainings are shown."""
+def training_stage(model: RunModel) -> Stage:
+    """Return the stage whose trainings are shown."""
     return "validate" if any(key[0] == "validate" for key in model.trainings) else "squeeze"
 
 
 class Curves(Horizontal):
-    """A chart, and where there is room another beside it for the trainings' other curve."""
+    """A chart; if there is room, a second one beside it shows the other curve of the trainings."""
 
     DEFAULT_CSS = (
         "Curves { height: 1fr; } Curves Chart { width: 1fr; height: 1fr; } Curves #second { margin-left: 2; }"
     )
-    WIDE = 70  #: cells from which there is room for two
+    WIDE = 70  #: minimum width in cells for two charts
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = Chart(id="first"), Chart(id="second")
 
     def compose(self) -> ComposeResult:
-        """Both charts."""
+        """Yield both charts."""
         yield from (self.first, self.second)
 
     def on_mount(self) -> None:
-        """Begin with one."""
+        """Hide the second chart at first."""
         self.second.display = False
 
     def show(self, model: RunModel, view: View) -> str:
-        """Draw; returns the panel's title."""
+        """Draw the charts of a view, and return the panel's title."""
         first, second = self.first, self.second
         second.display = view != "recovery" and self.size.width >= self.WIDE
         if view == "recovery":
             first.plot(plot_data.losses(model), x_label="iteration")
             return "Losses, summed over layers"
-        stage = trained(model)
+        stage = training_stage(model)
         charts = [
             (plot_data.accuracies(model, stage), "%"),
             (plot_data.training_losses(model, stage), "loss"),
@@ -74,49 +73,47 @@ class Curves(Horizontal):
         ):
             if chart.display:
                 chart.plot(lines, title=title, x_label="epoch")
-        what = "Accuracy and loss" if second.display else "Accuracy" if view == "accuracy" else "Loss"
-        return f"{what} by epoch: {'students' if stage == 'validate' else 'teacher'}"
+        name = "Accuracy and loss" if second.display else "Accuracy" if view == "accuracy" else "Loss"
+        return f"{name} by epoch: {'students' if stage == 'validate' else 'teacher'}"
 
     def csv(self) -> str:
-        """The data of the first chart."""
+        """Return the data of the first chart as CSV."""
         return self.first.csv()
 
 
 class Numbers(Cells):
-    """Layers and their terms, or trainings; sorted by the column that was asked for."""
+    """A table of layers and their loss terms, or of trainings, sorted by a column."""
 
     def __init__(self, **options: str) -> None:
         super().__init__(**options)
-        self.by = 0  #: a column's number; 0 for the rows' own order
+        self.sort_column = 0  #: number of a column; 0 keeps the original order
 
     def show(self, model: RunModel, view: View, terminal: Terminal) -> str:
-        """Fill in; returns the panel's title."""
-        return self._layers(model, terminal) if view == "recovery" else self._trainings(model)
+        """Fill the table, and return the panel's title."""
+        return self._show_layers(model, terminal) if view == "recovery" else self._show_trainings(model)
 
-    def _layers(self, model: RunModel, terminal: Terminal) -> str:
+    def _show_layers(self, model: RunModel, terminal: Terminal) -> str:
         terms = model.layout.terms if model.layout else []
         room = (self.size.width - 18) // max(len(terms), 1) - 14
         cells = min(max(room, SPARK[0]), SPARK[1])
-        found = formatting.layer_rows(model, lambda values: spark(values, cells, terminal), cells)
-        self.by %= len(terms) + 1
-        if self.by:
-            found.sort(key=lambda row: -row[1][self.by - 1])
+        layers = formatting.layer_rows(model, lambda values: spark(values, cells, terminal), cells)
+        self.sort_column %= len(terms) + 1
+        if self.sort_column:
+            layers.sort(key=lambda row: -row[1][self.sort_column - 1])
         heads = ["layer", *(head for term in terms for head in (term, ""))]
-        rows = [[tap, *_beside(values, lines)] for tap, values, lines in found]
-        self.fill(heads, [tap for tap, _, _ in found], rows)
-        order = f"by {terms[self.by - 1]}" if self.by else "in order"
-        return f"Layers of batch {model.batch}, {order}" if found else "Layers"
+        rows = []
+        for tap, values, sparklines in layers:
+            pairs = zip(values, sparklines, strict=True)
+            rows.append([tap, *(cell for number, line in pairs for cell in (formatting.value(number), line))])
+        self.fill(heads, [tap for tap, _, _ in layers], rows)
+        order = f"by {terms[self.sort_column - 1]}" if self.sort_column else "in order"
+        return f"Layers of batch {model.batch}, {order}" if layers else "Layers"
 
-    def _trainings(self, model: RunModel) -> str:
+    def _show_trainings(self, model: RunModel) -> str:
         rows, columns = formatting.training_rows(model), formatting.TRAINING_COLUMNS
-        self.by %= len(columns)
-        if self.by:
-            rows.sort(key=lambda row: row[self.by])
+        self.sort_column %= len(columns)
+        if self.sort_column:
+            rows.sort(key=lambda row: row[self.sort_column])
         self.fill(columns, [" ".join(row[:3]) for row in rows], rows)
-        order = f", by {columns[self.by]}" if self.by else ""
+        order = f", by {columns[self.sort_column]}" if self.sort_column else ""
         return f"Trainings{order}; `best` peeks at the test set"
-
-
-def _beside(values: Sequence[float], lines: Sequence[str]) -> list[str]:
-    pairs = zip(values, lines, strict=True)
-    return [cell for number, line in pairs for cell in (formatting.value(number), line)]

@@ -1,4 +1,4 @@
-"""One distilled image, large, beside real images of its class."""
+"""The page of one distilled image, large, beside real images of its class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cfm_tui.console.pictures import SIDE, smaller
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import image_colours, images_of, is_light
-from cfm_tui.console.widgets.thumbnails import Thumbnails, drawn
+from cfm_tui.console.widgets.thumbnails import Thumbnails, render_image
 from cfm_tui.display.ascii_image import RAMP
 from engine.errors import UserError
 from engine.store import files, folders, images
@@ -30,56 +30,58 @@ if TYPE_CHECKING:
     from cfm_tui.display.image_grid import Album
     from engine.store import StoredRun
 
-LOOKING = "looking for the data"
-MOST = 64  #: real images that are read of a class
+LOADING = "looking for the data"
+MAX_REAL_IMAGES = 64  #: real images read per class
 
 
 class Large(Picture, can_focus=True):
-    """One image, as large as there is room."""
+    """One image, as large as the widget allows."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._pixels: NDArray[np.uint8] | None = None
+        self._pixels_CHW: NDArray[np.uint8] | None = None
 
     def show_image(self, pixels_CHW: NDArray[np.uint8] | None) -> None:
-        """Show an image (uint8); None: nothing."""
-        self._pixels = pixels_CHW
+        """Show an image (uint8), or nothing for None."""
+        self._pixels_CHW = pixels_CHW
         self.draw()
 
     def on_mount(self) -> None:
-        """A light theme has another ramp."""
+        """Redraw when the theme changes: a light theme inverts the ramp."""
         self.watch(self.app, "theme", self.draw, init=False)
 
     def on_resize(self) -> None:
-        """In the new size."""
+        """Redraw in the new size."""
         self.draw()
 
     def draw(self) -> None:
-        """Draw the image anew."""
-        pixels, mode = self._pixels, images_of(self.app)
-        if pixels is None or mode == "off" or not self.size.area:
+        """Redraw the image."""
+        pixels_CHW, mode = self._pixels_CHW, images_of(self.app)
+        if pixels_CHW is None or mode == "off" or not self.size.area:
             self.show([])
             return
-        pixels = np.ascontiguousarray(pixels)
-        _, high, wide = pixels.shape
-        columns = max(min(self.size.width, 2 * self.size.height * wide // high), 1)
+        pixels_CHW = np.ascontiguousarray(pixels_CHW)
+        _, height, width = pixels_CHW.shape
+        columns = max(min(self.size.width, 2 * self.size.height * width // height), 1)
         ramp = RAMP[::-1] if is_light(self) else RAMP
-        lines = drawn(pixels.tobytes(), pixels.shape, columns, mode, image_colours(self.app), ramp)
+        lines = render_image(
+            pixels_CHW.tobytes(), pixels_CHW.shape, columns, mode, image_colours(self.app), ramp
+        )
         self.show([Strip(line) for line in lines[: self.size.height]])
 
 
 class ZoomPage(Page):
-    """The image under an album's cursor, which is moved here, too.
+    """The image under an album's cursor; keys of this page move that cursor.
 
-    run: whose images these are; its stored settings say where the real ones come from.
+    run: the run that distilled the images; its stored settings name the data set of the real images.
     """
 
     HEADING = "image"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right,l,space", "step(1)", "next", id="zoom.next", tooltip="The next image"),
-        Binding("left,h,backspace", "step(-1)", "before", id="zoom.before", tooltip="The image before"),
-        Binding("down,j", "row(1)", "row below", id="zoom.down", tooltip="The image below it"),
-        Binding("up,k", "row(-1)", "row above", id="zoom.up", tooltip="The image above it"),
+        Binding("left,h,backspace", "step(-1)", "before", id="zoom.before", tooltip="The previous image"),
+        Binding("down,j", "row(1)", "row below", id="zoom.down", tooltip="The image below"),
+        Binding("up,k", "row(-1)", "row above", id="zoom.up", tooltip="The image above"),
         Binding("enter", "leave", "all", id="zoom.leave", tooltip="Back to all images"),
     ]
     DEFAULT_CSS = """
@@ -98,46 +100,46 @@ class ZoomPage(Page):
         self._run, self._album, self._pictures = run, album, pictures
         self._config: Any = None
         self._real: dict[int, NDArray[np.uint8] | str] = {}
-        self._looking = False
+        self._loading_real = False
         self._stamp: object = None
 
     def body(self) -> Iterator[Widget]:
-        """The image and what is known of it; real ones."""
+        """Yield a panel with the image and its description, and a panel with real images."""
         yield Container(
             Panel(1, "Distilled", Static(id="about", markup=False), Large(id="large"), id="image"),
             Panel(
-                2, "Real", Static(LOOKING, id="said", markup=False), Thumbnails(id="thumbnails"), id="real"
+                2, "Real", Static(LOADING, id="said", markup=False), Thumbnails(id="thumbnails"), id="real"
             ),
             classes="columns holder",
         )
 
     def begin(self) -> None:
-        """The image that was chosen."""
+        """Show the chosen image."""
         self._show()
 
     def on_resize(self) -> None:
-        """More or fewer real images have room."""
+        """Show as many real images as now fit."""
         self.call_after_refresh(self._show_real)
 
     def tick(self) -> None:
-        """An image that was asked for may have been read; the set may be finished, with its final name."""
+        """Show images that were read meanwhile; reopen the set after it got its final name."""
         if not os.path.exists(self._album.reader.path):
-            self._reopen()
+            self._start_reopening()
         if self._pictures.news():
             self._show()
 
-    def _reopen(self) -> None:
+    def _start_reopening(self) -> None:
         stamp = files.stamp(self._run.folder / folders.IMAGES / images.TENSORS)
         if stamp is not None and stamp != self._stamp:
             self._stamp = stamp
-            self.work(self._renew)
+            self.run_in_thread(self._reopen)
 
-    def _renew(self) -> None:
-        """On a thread: the set under its final name."""
-        with suppress(UserError):  # the image itself says so
-            self.back(self._renewed, images.Reader(self._run.folder / folders.IMAGES))
+    def _reopen(self) -> None:
+        """Open the set under its final name; runs on a thread."""
+        with suppress(UserError):  # reading an image reports the same error
+            self.call_in_ui(self._use_reader, images.Reader(self._run.folder / folders.IMAGES))
 
-    def _renewed(self, reader: images.Reader) -> None:
+    def _use_reader(self, reader: images.Reader) -> None:
         self._album.reader = reader
         self._album.again()
         self._pictures.read_from(reader)
@@ -151,90 +153,91 @@ class ZoomPage(Page):
             return
         reader = album.reader
         name, label = album.name(number), int(reader.labels_N[number])
-        self.say(self._run.name, f"image {number + 1:,} of {reader.total:,}")
-        self.query_one("#image", Panel).say(f"Distilled: {name}")
+        self.set_title(self._run.name, f"image {number + 1:,} of {reader.total:,}")
+        self.query_one("#image", Panel).set_title(f"Distilled: {name}")
         self.query_one("#about", Static).update(self._about(number))
         self._pictures.want([number])
-        small = self._pictures.get(number)
-        self.query_one(Large).show_image(small)
-        if small is not None and max(self._pictures.shape[1:]) > SIDE:
-            self.work(self._read, number)
-        self._look_for(label)
+        small_CHW = self._pictures.get(number)
+        self.query_one(Large).show_image(small_CHW)
+        if small_CHW is not None and max(self._pictures.shape[1:]) > SIDE:
+            self.run_in_thread(self._read_full_size, number)
+        self._start_loading_real(label)
         self._show_real()
 
     def _about(self, number: int) -> str:
-        """Everything that is known of an image."""
+        """Return class, batch, β, the teacher's confidence, and the reading problem if there is one."""
         reader = self._album.reader
-        sure = float(reader.confidence_N[number])
+        confidence = float(reader.confidence_N[number])
         parts = [f"class {self._album.name(number)}", f"batch {reader.batch_N[number]}"]
         lines = [
             "   ".join([*parts, self._album.beta(number)]).rstrip(),
-            "teacher's confidence —" if np.isnan(sure) else f"teacher's confidence {sure:.1%}",
+            "teacher's confidence —" if np.isnan(confidence) else f"teacher's confidence {confidence:.1%}",
         ]
         problem = self._pictures.problem(number)
         return "\n".join([*lines, problem] if problem else lines)
 
-    def _read(self, number: int) -> None:
-        """On a thread: the image in full."""
+    def _read_full_size(self, number: int) -> None:
+        """Read the image at full size; runs on a thread."""
         try:
             pixels_CHW = self._album.reader.pixels(number)
-        except UserError:  # the small one says so, too
+        except UserError:  # the small image reports the same error
             return
-        self.back(self._full, number, pixels_CHW)
+        self.call_in_ui(self._show_full_size, number, pixels_CHW)
 
-    def _full(self, number: int, pixels_CHW: NDArray[np.uint8]) -> None:
+    def _show_full_size(self, number: int, pixels_CHW: NDArray[np.uint8]) -> None:
         if self._album.here == number:
             self.query_one(Large).show_image(pixels_CHW)
 
     # --- real images ------------------------------------------------------------------------------
 
-    def _look_for(self, label: int | None) -> None:
-        if label is not None and label not in self._real and not self._looking:
-            self._looking = True
-            self.work(self._look, label)
+    def _start_loading_real(self, label: int | None) -> None:
+        if label is not None and label not in self._real and not self._loading_real:
+            self._loading_real = True
+            self.run_in_thread(self._load_real, label)
 
-    def _look(self, label: int) -> None:
-        """On a thread: real images of the class, from where the run's settings say."""
+    def _load_real(self, label: int) -> None:
+        """Load real images of a class, or the reason why they cannot be read; runs on a thread."""
         try:
-            found: NDArray[np.uint8] | str = self._images_of(label)
+            images_or_problem: NDArray[np.uint8] | str = self._read_real(label)
         except UserError as error:
-            found = f"{error.message}\n→ {error.hint}"
+            images_or_problem = f"{error.message}\n→ {error.hint}"
         except Exception as error:
-            found = f"the data cannot be read: {error!r}"
-            self.back(self.host.trouble, error)
-        self.back(self._found, label, found)
+            images_or_problem = f"the data cannot be read: {error!r}"
+            self.call_in_ui(self.host.trouble, error)
+        self.call_in_ui(self._store_real, label, images_or_problem)
 
-    def _found(self, label: int, found: NDArray[np.uint8] | str) -> None:
-        """Another class may have been gone to meanwhile."""
-        self._real[label] = found
-        self._looking = False
-        self._look_for(self._label())
+    def _store_real(self, label: int, images_or_problem: NDArray[np.uint8] | str) -> None:
+        self._real[label] = images_or_problem
+        self._loading_real = False
+        self._start_loading_real(self._current_label())  # the user may have moved to another class
         self._show_real()
 
-    def _label(self) -> int | None:
+    def _current_label(self) -> int | None:
         number = self._album.here
         return None if number is None else int(self._album.reader.labels_N[number])
 
-    def _images_of(self, label: int) -> NDArray[np.uint8]:
+    def _read_real(self, label: int) -> NDArray[np.uint8]:
         from engine.runs.preview import real_images
         from engine.runs.resume import stored_config
 
         if self._config is None:
             self._config = stored_config(self._run).config
-        found = real_images(self._config, label, MOST)
-        return np.stack([smaller(image_CHW) for image_CHW in found]) if len(found) else found
+        images_MCHW = real_images(self._config, label, MAX_REAL_IMAGES)
+        return (
+            np.stack([smaller(image_CHW) for image_CHW in images_MCHW]) if len(images_MCHW) else images_MCHW
+        )
 
     def _show_real(self) -> None:
-        label = self._label()
+        label = self._current_label()
         if not self.is_mounted or label is None:
             return
-        found = self._real.get(label)
-        said = LOOKING if found is None else found if isinstance(found, str) else ""
-        self.query_one("#real", Panel).say(f"Real: {self._album.reader.classes[label]}")
-        told = self.query_one("#said", Static)
-        told.update(said)
-        told.display = bool(said)
-        real = [] if found is None or isinstance(found, str) else list(found)
+        loaded = self._real.get(label, LOADING)
+        message = loaded if isinstance(loaded, str) else ""
+        real = [] if isinstance(loaded, str) else list(loaded)
+        self.query_one("#real", Panel).set_title(f"Real: {self._album.reader.classes[label]}")
+        message_line = self.query_one("#said", Static)
+        message_line.update(message)
+        message_line.display = bool(message)
         thumbnails = self.query_one(Thumbnails)
         width = self.app.size.width
         size = 8 if width < 60 else 11 if width < 110 else 16
@@ -243,15 +246,15 @@ class ZoomPage(Page):
     # --- what keys do -----------------------------------------------------------------------------
 
     def action_step(self, by: int) -> None:
-        """To the next image, or the one before."""
+        """Go to the next or previous image."""
         self._album.step(by)
         self._show()
 
     def action_row(self, by: int) -> None:
-        """To the image below, or above."""
+        """Go to the image below or above."""
         self._album.move(by, 0)
         self._show()
 
     def action_leave(self) -> None:
-        """Back to all images."""
+        """Go back to all images."""
         self.app.pop_screen()

@@ -1,1 +1,1 @@
-"""What pages are made of."""
+"""Widgets that the console's pages are made of."""

@@ -17,14 +17,14 @@ from cfm_tui.display import charts
 from cfm_tui.display.charts import Line, Range
 from cfm_tui.display.tables import as_csv
 
-LEAST = 1e-9  # of the whole, which can be zoomed to
+MIN_ZOOM = 1e-9  # narrowest view, as a fraction of the whole range
 
 
 class Chart(Picture, can_focus=True):
-    """Lines over x. Draws nothing while it is not to be seen."""
+    """Lines over x. Nothing is drawn while the chart is not visible."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "log", "log axis", show=False, id="chart.log", tooltip="Logarithmic y axis, or linear"),
+        Binding("y", "log", "log axis", show=False, id="chart.log", tooltip="Logarithmic or linear y axis"),
         Binding("plus,equals_sign", "zoom(0.5)", "zoom in", show=False, id="chart.closer", tooltip="Zoom in"),
         Binding("minus", "zoom(2)", "zoom out", show=False, id="chart.farther", tooltip="Zoom out"),
         Binding("0", "whole", "whole", show=False, id="chart.whole", tooltip="Show the whole curve"),
@@ -33,7 +33,7 @@ class Chart(Picture, can_focus=True):
     ]
 
     class Viewed(Message):
-        """Another part of x is shown; None: the whole. Who knows more points of it may `plot` them."""
+        """The visible range of x changed; None for all of it. The receiver may `plot` more points of it."""
 
         def __init__(self, chart: Chart, view: Range | None) -> None:
             super().__init__()
@@ -41,7 +41,7 @@ class Chart(Picture, can_focus=True):
 
         @property
         def control(self) -> Chart:
-            """For `@on` with a selector."""
+            """The chart, for `@on` with a selector."""
             return self.chart
 
     def __init__(self, *, log: bool = False, id: str | None = None, classes: str | None = None) -> None:
@@ -62,16 +62,17 @@ class Chart(Picture, can_focus=True):
         mark: float | None = None,
         whole: Range | None = None,
     ) -> None:
-        """Show these lines. mark: an x where a vertical line stands.
+        """Show these lines.
 
-        whole: the ends of x, when the lines are only the part in view (see `Viewed`).
+        mark: x of a vertical line. whole: the full range of x, if the lines cover only the visible part
+        (see `Viewed`).
         """
         self._lines, self._title, self._x_label, self._mark = list(lines), title, x_label, mark
         self._whole = whole
         self._draw()
 
     def csv(self) -> str:
-        """What is plotted: one row for each point of each line."""
+        """Return the plotted data as CSV, one row for each point of each line."""
         rows = []
         for line in self._lines:
             high = line.low if line.high is None else line.high
@@ -80,18 +81,18 @@ class Chart(Picture, can_focus=True):
         return as_csv(["line", self._x_label or "x", "low", "high"], rows)
 
     def on_mount(self) -> None:
-        """Another theme has other colours."""
+        """Redraw when the theme, and so the colours, change."""
         self.watch(self.app, "theme", self._draw_later, init=False)
 
     def _draw_later(self) -> None:
         self.call_after_refresh(self._draw)
 
     def on_resize(self, event: Resize) -> None:
-        """Draw in the new size."""
+        """Redraw in the new size."""
         self._draw()
 
     def on_show(self, event: Show) -> None:
-        """Draw what was plotted meanwhile."""
+        """Draw what was plotted while the chart was hidden."""
         self._draw()
 
     def _draw(self) -> None:
@@ -113,42 +114,42 @@ class Chart(Picture, can_focus=True):
         self.show([Strip(row, width) for row in rows])
 
     def action_log(self) -> None:
-        """Change between a linear and a logarithmic y axis."""
+        """Switch between a linear and a logarithmic y axis."""
         self.log_axis = not self.log_axis
         self._draw()
 
     def action_whole(self) -> None:
         """Show all of x."""
-        self._look_at(None)
+        self._set_view(None)
 
-    def action_zoom(self, times: float) -> None:
-        """Show so many times as much of x, around the middle."""
-        whole = self._ends()
+    def action_zoom(self, factor: float) -> None:
+        """Multiply the visible range of x by `factor`, keeping its middle."""
+        whole = self._full_range()
         if whole is None:
             return
         low, high = self.view or whole
-        middle, half = (low + high) / 2, (high - low) / 2 * times
-        least = LEAST * (whole[1] - whole[0]) / 2
+        middle, half = (low + high) / 2, (high - low) / 2 * factor
+        least = MIN_ZOOM * (whole[1] - whole[0]) / 2
         if half >= (whole[1] - whole[0]) / 2:
-            self._look_at(None)
+            self._set_view(None)
         elif half > least:
-            self._look_at(_within(middle - half, middle + half, whole))
+            self._set_view(_shift_into(middle - half, middle + half, whole))
 
     def action_pan(self, share: float) -> None:
-        """Move by a share of what is in view."""
-        whole = self._ends()
+        """Move by a share of the visible range."""
+        whole = self._full_range()
         if whole is not None and self.view is not None:
             low, high = self.view
             step = share * (high - low)
-            self._look_at(_within(low + step, high + step, whole))
+            self._set_view(_shift_into(low + step, high + step, whole))
 
-    def _look_at(self, view: Range | None) -> None:
+    def _set_view(self, view: Range | None) -> None:
         if view != self.view:
             self.view = view
             self._draw()
             self.post_message(self.Viewed(self, view))
 
-    def _ends(self) -> Range | None:
+    def _full_range(self) -> Range | None:
         if self._whole is not None:
             return self._whole
         finite = [line.x[np.isfinite(line.x)] for line in self._lines]
@@ -159,7 +160,7 @@ class Chart(Picture, can_focus=True):
         return (low, high) if low < high else None
 
 
-def _within(low: float, high: float, whole: Range) -> Range:
-    """Moved, not cut, so that it lies inside."""
+def _shift_into(low: float, high: float, whole: Range) -> Range:
+    """Shift a range, keeping its width, so that it lies inside `whole`."""
     step = max(whole[0] - low, 0) or min(whole[1] - high, 0)
     return low + step, high + step

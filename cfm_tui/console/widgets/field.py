@@ -1,4 +1,4 @@
-"""A setting on one line: its label and value, edited in place or chosen from a list."""
+"""A form field on one line: a label and a value, edited in place or chosen from a list."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from textual.suggester import SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Input
 
-LABEL = 13  #: cells of labels
+LABEL = 13  #: width of labels in cells
 
 
 class Entry(Widget, can_focus=True):
-    """A line of a form. name: of the field; label: what it is called; choices: what it may be, if known.
+    """One field of a form. Letters are keys of the page until Enter starts editing.
 
-    likely: what is offered while it is typed. Letters are keys of the page until Enter begins to edit.
+    name: the setting's key. choices: all allowed values, if they are known. likely: suggestions while the
+    user types.
     """
 
     DEFAULT_CSS = """
@@ -41,7 +42,7 @@ class Entry(Widget, can_focus=True):
             "back",
             show=False,
             id="field.leave",
-            tooltip="Leave a field as it was; then the page",
+            tooltip="Leave the field unchanged; then leave the page",
         ),
         Binding(
             "backspace,delete",
@@ -49,19 +50,19 @@ class Entry(Widget, can_focus=True):
             "preset's",
             show=False,
             id="field.clear",
-            tooltip="Take the preset's value again",
+            tooltip="Restore the preset's value",
         ),
     ]
 
     class Written(Message):
-        """What the field says now. final: editing is over."""
+        """The field's text changed. final: editing has ended."""
 
         def __init__(self, entry: Entry, text: str, final: bool) -> None:
             super().__init__()
             self.entry, self.text, self.final = entry, text, final
 
     class Asked(Message):
-        """One of the choices is to be chosen."""
+        """The user asks for the list of choices."""
 
         def __init__(self, entry: Entry) -> None:
             super().__init__()
@@ -80,22 +81,25 @@ class Entry(Widget, can_focus=True):
 
     @property
     def editing(self) -> bool:
-        """Whether it is being typed."""
+        """Whether the field is being edited."""
         return self._field is not None
 
     @property
     def value(self) -> str:
-        """What it says."""
+        """The field's text."""
         return self._value
 
     def show(self, value: str, note: str = "", mark: str = " ") -> None:
-        """Say a value, and where there is none what that means; mark: a sign before the label."""
+        """Show a value.
+
+        note: shown in place of an empty value. mark: a character before the label.
+        """
         if (value, note, mark) != (self._value, self._note, self._mark):
             self._value, self._note, self._mark = value, note, mark
             self.refresh()
 
     def render(self) -> Text:
-        """Mark, label, value."""
+        """Return mark, label and value."""
         text = Text(f"{self._mark}{self.label:<{LABEL}} ", no_wrap=True, overflow="ellipsis")
         if self.editing:
             return text
@@ -105,29 +109,29 @@ class Entry(Widget, can_focus=True):
         return text
 
     def on_focus(self) -> None:
-        """Show that it can be turned."""
+        """Redraw with the arrows of a field with choices."""
         self.refresh()
 
     def on_click(self, event: events.Click) -> None:
-        """As Enter."""
+        """Start editing, as Enter does."""
         if not self.editing:
             self.action_edit()
 
     # --- editing ----------------------------------------------------------------------------------
 
     def action_edit(self) -> None:
-        """Begin, or where it has begun be done."""
+        """Start editing, or ask for the list of choices."""
         if self.choices:
             self.post_message(self.Asked(self))
         elif not self.editing:
             self._before = self._value
-            offered = SuggestFromList(self._likely) if self._likely else None
-            self._field = Input(self._value, suggester=offered, select_on_focus=False)
+            suggester = SuggestFromList(self._likely) if self._likely else None
+            self._field = Input(self._value, suggester=suggester, select_on_focus=False)
             self.mount(self._field)
             self._field.focus()
 
     def commit(self) -> None:
-        """Be done with editing, if that was begun."""
+        """End editing and keep the text, if the field is being edited."""
         if self._field is not None:
             self._end(self._field.value)
 
@@ -142,38 +146,38 @@ class Entry(Widget, can_focus=True):
         self.post_message(self.Written(self, text, True))
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Every letter."""
+        """Post the text after every keystroke."""
         event.stop()
         if event.input is self._field and event.value != self._value:
             self._value = event.value
             self.post_message(self.Written(self, event.value, False))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter."""
+        """End editing on Enter."""
         event.stop()
         self._end(event.value)
 
     def on_input_blurred(self, event: Input.Blurred) -> None:
-        """Something else was clicked."""
+        """End editing when something else is clicked."""
         event.stop()
         if event.input is self._field:
             self._end(event.value)
 
     def action_leave(self) -> None:
-        """What it said before."""
+        """Cancel editing and restore the previous text."""
         if not self.editing:
             raise SkipAction
         self._end(self._before)
 
     def action_turn(self, step: int) -> None:
-        """Another of the choices."""
+        """Select the next or previous choice."""
         if not self.choices or self.editing:
             raise SkipAction
         at = self.choices.index(self._value) if self._value in self.choices else -step
         self._end(self.choices[(at + step) % len(self.choices)])
 
     def action_clear(self) -> None:
-        """The preset's value."""
+        """Clear the field, which restores the preset's value."""
         if self.editing:
             raise SkipAction
         self._end("")

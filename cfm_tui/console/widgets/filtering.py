@@ -1,4 +1,4 @@
-"""A line in which a list is filtered while it is typed; it is seen while it is used or holds a text."""
+"""A text line that filters a list while the user types."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from textual.widgets import Input
 
 
 class Filter(Input):
-    """hint: what it says while it is empty. back: gives the widget that Enter leads to.
+    """A filter line, visible while it has the focus or a text. Its page handles `Input.Changed`.
 
-    Whoever holds it hears `Input.Changed`.
+    hint: shown while the line is empty. target: returns the widget that Enter focuses.
     """
 
     DEFAULT_CSS = """
@@ -19,22 +19,22 @@ class Filter(Input):
     Filter.-open { display: block; }
     """
 
-    def __init__(self, hint: str, back: Callable[[], Widget]) -> None:
+    def __init__(self, hint: str, target: Callable[[], Widget]) -> None:
         super().__init__(placeholder=hint, id="filter", compact=True)
-        self._back = back
+        self._target = target
 
     def open(self) -> None:
-        """Show it, to be typed into."""
+        """Show the line and focus it."""
         self.add_class("-open")
         self.focus()
 
-    def put(self, text: str) -> None:
-        """Another text than was typed."""
+    def set_text(self, text: str) -> None:
+        """Replace the text; an empty text hides the line."""
         self.value = text
         self.set_class(bool(text), "-open")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Back to the list; an empty filter closes."""
+        """Focus the list; hide the line if it is empty."""
         event.stop()
         self.set_class(bool(event.value), "-open")
-        self._back().focus()
+        self._target().focus()

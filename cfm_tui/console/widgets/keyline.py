@@ -1,4 +1,4 @@
-"""The keys that work here, in the last line; a click on one is a press."""
+"""The footer: a line with the keys that work on a page; a click on a key presses it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from rich.text import Text
 from textual.screen import Screen
 from textual.widget import Widget
 
-HELP = "app.help"  #: stands first: in a narrow terminal it leads to the others
+HELP = "app.help"  #: shown first: in a narrow terminal it leads to the other keys
 
 
 class KeyLine(Widget):
-    """Textual's footer is a widget for each key, built anew whenever the focus moves; this is one line.
+    """A footer in one widget; Textual's builds a widget for each key whenever the focus moves.
 
-    offers: whether an action is of use now; the key of another stays, and tells why it is not.
+    offers: returns whether an action is useful now. Keys of other actions are hidden, but still work: they
+    say why nothing happens.
     """
 
     DEFAULT_CSS = """
@@ -29,15 +30,15 @@ class KeyLine(Widget):
         self._offers = offers
 
     def on_mount(self) -> None:
-        """Follow what the screen can be told."""
-        self.screen.bindings_updated_signal.subscribe(self, self._follow)
-        self._follow(self.screen)
+        """Subscribe to changes of the screen's bindings."""
+        self.screen.bindings_updated_signal.subscribe(self, self._update_keys)
+        self._update_keys(self.screen)
 
-    def _follow(self, screen: Screen[Any]) -> None:
+    def _update_keys(self, screen: Screen[Any]) -> None:
         text = Text(no_wrap=True, overflow="ellipsis", end="")
-        shown = [each for each in screen.active_bindings.values() if each.binding.show and each.enabled]
-        found = [each for each in shown if self._offers(each.binding.action)]
-        for active in sorted(found, key=lambda active: active.binding.id != HELP):
+        enabled = [each for each in screen.active_bindings.values() if each.binding.show and each.enabled]
+        offered = [each for each in enabled if self._offers(each.binding.action)]
+        for active in sorted(offered, key=lambda active: active.binding.id != HELP):
             binding = active.binding
             press = Style(meta={"@click": f"app.simulate_key('{binding.key}')"})
             text.append(self.app.get_key_display(binding), press + Style(bold=True))
@@ -49,5 +50,5 @@ class KeyLine(Widget):
             self.refresh()
 
     def render(self) -> Text:
-        """The keys."""
+        """Return the keys with their descriptions."""
         return self._text

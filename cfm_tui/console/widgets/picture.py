@@ -1,4 +1,4 @@
-"""A widget that is given finished lines, and repaints only those cells of them that changed."""
+"""A widget that shows finished lines, and repaints only the cells that changed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 Cell = tuple[str, Style | None]
-NEAR = 8  # cells: to move the cursor takes about as many bytes
+NEAR = 8  # cells; moving the cursor costs about as many bytes as this many cells
 
 
 class Picture(Widget, inherit_bindings=False):
-    """Lines of cells, from the top left corner of the widget."""
+    """Lines of cells, starting in the top left corner of the widget."""
 
     DEFAULT_CSS = "Picture { height: 1fr; }"
 
@@ -24,7 +24,7 @@ class Picture(Widget, inherit_bindings=False):
         self._strips: list[Strip] = []
 
     def show(self, strips: Sequence[Strip]) -> None:
-        """Show these lines in place of those before. Lines that stay the same cost nothing."""
+        """Replace the lines. Unchanged lines are not repainted."""
         old, new = self._strips, list(strips)
         blank = Strip([], 0)
         regions = []
@@ -33,23 +33,23 @@ class Picture(Widget, inherit_bindings=False):
             after = new[y] if y < len(new) else blank
             if before is after or before == after:
                 if y < len(new):
-                    new[y] = before  # with all that is cached of it
+                    new[y] = before  # keeps what the strip has cached
             else:
-                regions += [Region(start, y, end - start, 1) for start, end in changes(before, after)]
+                regions += [Region(start, y, end - start, 1) for start, end in changed_spans(before, after)]
         self._strips = new
         if regions:
             self.refresh(*regions)
 
     def render_line(self, y: int) -> Strip:
-        """The line, on the widget's background."""
+        """Return line y on the widget's background."""
         style = self.visual_style.rich_style
         if y >= len(self._strips):
             return Strip.blank(self.size.width, style)
         return self._strips[y].apply_style(style).adjust_cell_length(self.size.width, style)
 
 
-def changes(before: Strip, after: Strip) -> Iterator[tuple[int, int]]:
-    """Spans of cells (start, end) in which two lines differ. Short stretches between them are taken along."""
+def changed_spans(before: Strip, after: Strip) -> Iterator[tuple[int, int]]:
+    """Yield the spans of cells (start, end) in which two lines differ; close spans are merged."""
     old, new = _cells(before), _cells(after)
     width = max(len(old), len(new))
     old += [(" ", None)] * (width - len(old))
@@ -66,13 +66,13 @@ def changes(before: Strip, after: Strip) -> Iterator[tuple[int, int]]:
 
 
 def _cells(strip: Strip) -> list[Cell]:
-    """One entry for each cell; a character of two cells is there twice, so that both change together."""
-    result: list[Cell] = []
+    """Return one entry per cell; a character of two cells occurs twice, so that both change together."""
+    cells: list[Cell] = []
     for text, style, control in strip:
         if control:
             continue
         if text.isascii() or cell_len(text) == len(text):
-            result += [(character, style) for character in text]
+            cells += [(character, style) for character in text]
         else:
-            result += [(character, style) for character in text for _ in range(cell_len(character))]
-    return result
+            cells += [(character, style) for character in text for _ in range(cell_len(character))]
+    return cells

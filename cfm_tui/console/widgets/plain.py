@@ -1,4 +1,4 @@
-"""What leaves the screen, in as few and as plain bytes as the terminal needs."""
+"""Reduce terminal output to the bytes and characters that the terminal needs."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from cfm_tui.display.terminal import to_ascii
 
 
 class AsciiFilter(LineFilter):
-    """Every character as an ASCII one of the same width, for a terminal that shows no other."""
+    """Replaces every character by ASCII of the same width, for terminals without Unicode."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        """The same segments in ASCII."""
+        """Return the segments in ASCII."""
         return [Segment(to_ascii(text), style, control) for text, style, control in segments]
 
 
 class Spans(ChopsUpdate):
-    """Sends the changed cells of a widget's line, where Textual sends all that is left of them, too."""
+    """An update that sends only the changed cells of a line; Textual also sends those left of them."""
 
     def render_segments(self, console: Console) -> str:
-        """Move to the first changed cell of each span, and write the span."""
-        sent: list[str] = []
+        """Return each span, after a cursor move to its first changed cell."""
+        parts: list[str] = []
         for y, first, last in self.spans:
             for end, (x, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
                 if strip is None or x >= last or end <= first:
                     continue
-                part = strip.crop(max(first - x, 0), min(end, last) - x)
-                sent += [Control.move_to(max(first, x), y).segment.text, part.render(console)]
-        return "".join(sent)
+                span = strip.crop(max(first - x, 0), min(end, last) - x)
+                parts += [Control.move_to(max(first, x), y).segment.text, span.render(console)]
+        return "".join(parts)
 
 
 def only_changes(update: RenderableType | None) -> RenderableType | None:
-    """What Textual is about to display, as `Spans` where it is an update of a part."""
+    """Convert a partial update of Textual to `Spans`; return anything else unchanged."""
     return Spans(update.chops, update.spans, update.chop_ends) if isinstance(update, ChopsUpdate) else update

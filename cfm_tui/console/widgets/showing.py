@@ -1,4 +1,4 @@
-"""What widgets know of the terminal they are shown on, in whatever application they stand."""
+"""Terminal capabilities, image mode and colours for widgets, in any Textual application."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from cfm_tui.display.terminal import Images, Terminal
 
 
 def terminal_of(app: App[Any]) -> Terminal:
-    """What the application says, or else the environment."""
-    found = getattr(app, "terminal", None)
-    return found if isinstance(found, Terminal) else _found()
+    """Return the application's `terminal`, or one detected from the environment."""
+    declared = getattr(app, "terminal", None)
+    return declared if isinstance(declared, Terminal) else _detect_terminal()
 
 
 @lru_cache(1)
-def _found() -> Terminal:
+def _detect_terminal() -> Terminal:
     return terminal.detect(terminal.environment(os.environ), getattr(sys.__stdout__, "encoding", None))
 
 
 def images_of(app: App[Any]) -> Images:
-    """How the application wants images drawn, as far as the terminal allows."""
+    """Return the application's image mode, limited to what the terminal supports."""
     return terminal.images(getattr(app, "image_mode", "auto"), terminal_of(app))
 
 
 def image_colours(app: App[Any]) -> Colours:
-    """The colours of images in half blocks."""
+    """Return the colour depth of images in half blocks."""
     return "true" if terminal_of(app).colours == "true" else 256
 
 
 def chart_colours(widget: Widget) -> Mapping[str, str]:
-    """The theme's colours for charts; a role that has none of its own is left out."""
+    """Return the theme's colours for charts by role, without roles that the theme leaves to the terminal."""
     variables = widget.app.theme_variables
     foreground = variables.get("foreground", "ansi_default")
     wanted = {role: variables.get(role, "ansi_default") for role in ROLES} | {"muted": foreground}
@@ -51,6 +51,6 @@ def chart_colours(widget: Widget) -> Mapping[str, str]:
 
 
 def is_light(widget: Widget) -> bool:
-    """Whether what is dense looks dark there."""
+    """Return whether the widget's background is light."""
     background = widget.background_colors[1]
     return background.ansi is None and background.brightness > 0.5

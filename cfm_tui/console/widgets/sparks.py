@@ -1,4 +1,4 @@
-"""Curves of one row."""
+"""Sparklines: curves one row high."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ NOT_FINITE = "!"
 
 
 def spark(values: Sequence[float] | NDArray[np.float32], width: int, terminal: Terminal) -> str:
-    """`width` cells, from the least to the greatest; fewer values than cells leave cells empty.
+    """Return a sparkline of `width` cells, scaled from the smallest to the largest value.
 
-    More values than cells: the greatest of those that share a cell. `!` where none of them is finite.
+    Where several values share a cell, the largest is shown; a cell without a finite value is `!`. If there
+    are fewer values than cells, the rest is blank.
     """
     numbers = np.asarray(values, np.float64)
     levels = EIGHTHS if terminal.braille else RAMP
     if width < 1 or not len(numbers):
         return " " * width
-    each = -(-len(numbers) // width)
+    values_per_cell = -(-len(numbers) // width)
     finite = np.isfinite(numbers)
-    starts = np.arange(0, len(numbers), each)
+    starts = np.arange(0, len(numbers), values_per_cell)
     high = np.maximum.reduceat(np.where(finite, numbers, -np.inf), starts)
-    shown = np.isfinite(high)
-    if not shown.any():
+    has_value = np.isfinite(high)
+    if not has_value.any():
         return (NOT_FINITE * len(high)).ljust(width)
-    low, top = high[shown].min() / 2, high[shown].max() / 2  # halves: their difference is finite
-    share = np.zeros(len(high)) if top <= low else (np.where(shown, high, 2 * low) / 2 - low) / (top - low)
+    low, top = high[has_value].min() / 2, high[has_value].max() / 2  # halved: their difference is finite
+    filled = np.where(has_value, high, 2 * low)
+    share = np.zeros(len(high)) if top <= low else (filled / 2 - low) / (top - low)
     steps = np.clip(np.rint(share * (len(levels) - 1)), 0, len(levels) - 1).astype(int)
-    text = "".join(levels[step] if there else NOT_FINITE for step, there in zip(steps, shown, strict=True))
-    return text.ljust(width)
+    cells = (levels[step] if valid else NOT_FINITE for step, valid in zip(steps, has_value, strict=True))
+    return "".join(cells).ljust(width)

@@ -1,0 +1,152 @@
+"""A run's loss curves, spectra and β grid as text, for `cfm show`.
+
+`cfm report` draws all figures on one HTML page.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.color import ColorSystem
+
+from cfm_tui.display import ascii_image, charts, plot_data, terminal
+from cfm_tui.display.progress import beta_text
+from cfm_tui.display.run_state import RunModel, config_of
+from engine.config.responses import has_beta
+
+if TYPE_CHECKING:
+    from cfm_tui.display.charts import Line
+    from engine.store import StoredRun
+    from engine.store.images import Reader
+
+HEIGHT, MOST_COLUMNS = 14, 120  #: cells of a chart
+NAME_COLUMNS = 12  #: cells of a class name
+_COLOURS = {
+    "primary": "blue",
+    "accent": "magenta",
+    "success": "green",
+    "secondary": "cyan",
+    "error": "red",
+    "warning": "yellow",
+    "muted": "bright_black",
+}
+_SYSTEMS = {16: ColorSystem.STANDARD, 256: ColorSystem.EIGHT_BIT, "true": ColorSystem.TRUECOLOR}
+
+
+def draw_losses(run: StoredRun) -> str:
+    """Draw CE and the terms summed over layers, then each layer's terms, on logarithmic axes."""
+    model = RunModel(run)
+    while model.behind:
+        model.read(0.5)
+    if model.layout is None or model.curves is None or not model.curves.rows:
+        config = config_of(run.folder)
+        if config is not None and not config.optimises:
+            return "no losses: nothing is optimised"
+        return "no losses: recovery recorded no metrics" + (" yet" if model.results is None else "")
+    total = _draw_chart(plot_data.losses(model), "all layers", "iteration")
+    layers = [
+        _draw_chart(plot_data.layer(model, index), tap, "iteration")
+        for index, tap in enumerate(model.layout.taps)
+    ]
+    return "\n\n".join([total, *layers])
+
+
+def draw_spectra(run: StoredRun) -> str:
+    """Draw the latest spectra of Ψ and Ψ_s that recovery recorded for each layer, and the ridge filter."""
+    preview = run.glimpse()
+    if preview is None or not preview.spectra:
+        return (
+            "no spectra: recovery recorded none, or its objective does not use Ψ; `cfm report` measures them"
+        )
+    objective = plot_data.objective_of(run.folder)
+    beta = f", {beta_text(preview.beta)}" if any(map(has_beta, objective.terms)) else ""
+    blocks = [f"Ψ of the real images and Ψ_s of the last recorded batch: batch {preview.batch}{beta}"]
+    for tap in preview.spectra:
+        lines, turning_point = plot_data.spectrum(preview, tap, objective)
+        blocks.append(_draw_chart(lines, tap, plot_data.RANKS, turning_point))
+    return "\n\n".join(blocks)
+
+
+def draw_beta_grid(run: StoredRun, columns: int) -> str:
+    """Draw the images as in the paper's Figure 5: one row per class, β_b decreasing from left to right.
+
+    columns: cells of one image. Where not all images of a class fit, evenly spaced ones are drawn.
+    """
+    from cfm_tui.display.image_grid import Album
+    from engine.errors import UserError
+    from engine.store import folders
+    from engine.store.images import Reader
+
+    try:
+        reader = Reader(run.folder / folders.IMAGES)
+    except UserError as error:
+        return f"no images: {error.message}"
+    album = Album(reader)
+    width = _get_terminal_columns()
+    most = max(1, (width - NAME_COLUMNS) // (columns + 2))
+    places = _choose_evenly(album.columns, most)
+    rows = []
+    for row in range(album.rows):
+        numbers = [
+            number
+            for place in places
+            if (number := album.number(row, place) if not album.flat else place) is not None
+        ]
+        if numbers:
+            name = album.heading(row) or reader.classes[int(reader.labels_N[numbers[0]])]
+            rows.append(_draw_row(reader, name, numbers, columns, width))
+    omitted = len(places) < album.columns
+    note = f"\n\n{len(places)} of {album.columns} images per class" if omitted else ""
+    return "\n\n".join(rows) + note
+
+
+def _choose_evenly(count: int, most: int) -> list[int]:
+    """Return at most `most` evenly spaced indices below `count`."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(i * (count - 1) / max(most - 1, 1)) for i in range(most)})
+
+
+def _draw_row(reader: Reader, name: str, numbers: Sequence[int], columns: int, width: int) -> str:
+    in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    text = ascii_image.grid(
+        [reader.pixels(number) for number in numbers],
+        [beta_text(reader.beta_N[number]) for number in numbers],
+        width=width - NAME_COLUMNS,
+        columns=columns,
+        mode="half" if in_colour else "ascii",
+        colours="true" if os.environ.get("COLORTERM") in ("truecolor", "24bit") else 256,
+    )
+    lines = text.split("\n")
+    names = [ascii_image.label_of(name, NAME_COLUMNS - 1), *[" " * (NAME_COLUMNS - 1)] * (len(lines) - 1)]
+    return "\n".join(f"{name} {line}".rstrip() for name, line in zip(names, lines, strict=True))
+
+
+def _get_terminal_columns() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def _draw_chart(lines: Sequence[Line], title: str, x_label: str, mark: float | None = None) -> str:
+    capabilities = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
+    system = _SYSTEMS.get(capabilities.colours) if sys.stdout.isatty() else None
+    rows = charts.draw(
+        lines,
+        min(_get_terminal_columns(), MOST_COLUMNS),
+        HEIGHT,
+        terminal=capabilities,
+        colours=_COLOURS if system is not None else None,
+        log=True,
+        title=title,
+        x_label=x_label,
+        mark=mark,
+    )
+    return "\n".join(
+        "".join(
+            text if style is None else style.render(text, color_system=system) for text, style, _ in row
+        ).rstrip()
+        for row in rows
+    )
