@@ -44,7 +44,7 @@ def list_sets(root: Root = None, as_json: Json = False) -> None:
             "title": known.title,
             "classes": known.classes,
             "images": known.images,
-            "found": known.found,
+            "found": known.available,
             "path": str(known.path) if known.path else None,
             "downloadable": known.url is not None,
             "url": known.url,

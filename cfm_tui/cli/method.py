@@ -29,13 +29,13 @@ def list_methods(as_json: Json = False) -> None:
     """List shipped and user-defined methods, one line each."""
     from engine.config import presets
 
-    user_methods = presets.own_methods()
+    user_methods = presets.user_methods()
     user_names = {method.name for method in user_methods}
     shipped = [presets.from_method(name) for name in presets.method_names() if name not in user_names]
     names = [document.label.removeprefix("method ") for document in shipped]
     if as_json:
         entries = [{"name": name, **_extract_texts(each)} for name, each in zip(names, shipped, strict=True)]
-        print_json({"methods": entries, "own": [method.told() for method in user_methods]})
+        print_json({"methods": entries, "own": [method.to_dict() for method in user_methods]})
         return
     _print_text("methods:")
     for name, document in zip(names, shipped, strict=True):

@@ -27,13 +27,13 @@ def list_presets(as_json: Json = False) -> None:
         "protocols": [(name, settings.describe(name, "protocols")) for name in settings.PROTOCOLS],
         "methods": [(name, settings.describe(name, "methods")) for name in settings.method_names()],
     }
-    user_presets = settings.own_presets()
+    user_presets = settings.user_presets()
     if as_json:
         document: dict[str, Any] = {
             kind: [{"name": name, "description": description} for name, description in entries]
             for kind, entries in kinds.items()
         }
-        document["own"] = [preset.told() for preset in user_presets]
+        document["own"] = [preset.to_dict() for preset in user_presets]
         print_json(document)
         return
     for kind, entries in kinds.items():
@@ -80,7 +80,7 @@ def validate(
     """Validate presets or YAML files, under every protocol unless they set one; exit with 2 on failure."""
     from engine.config import settings
 
-    names = [*settings.preset_names(), *(preset.name for preset in settings.own_presets())]
+    names = [*settings.preset_names(), *(preset.name for preset in settings.user_presets())]
     results = [(target, _find_problem(target)) for target in targets or names]
     if as_json:
         print_json(

@@ -128,7 +128,7 @@ def _compute(
 
     engine = Engine(
         launch.run_experiment(resolved, folder, name, command, control, display.reading, on_open),
-        display.hear,
+        display.show_event,
     )
     engine.start()
     while engine.is_alive() and not opened.wait(JOIN_SECONDS):
@@ -137,7 +137,7 @@ def _compute(
         signals_handled.set()
         while engine.is_alive():
             engine.join(JOIN_SECONDS)
-            received.tell()
+            received.report()
     return engine.result(), opened_folders[0]
 
 

@@ -22,7 +22,7 @@ POLL_SECONDS = 0.2
 
 
 def pause(run: RunName, wait: Wait = 60.0) -> None:
-    """Pause a run at its next save point, until `cfm continue` or `cfm stop`."""
+    """Pause a run at its next checkpoint, until `cfm continue` or `cfm stop`."""
     _ask(run, "pause", wait, "paused")
 
 
@@ -32,12 +32,12 @@ def continue_run(run: RunName, wait: Wait = 60.0) -> None:
 
 
 def stop(run: RunName, wait: Wait = 60.0) -> None:
-    """Stop a run at its next save point with a checkpoint; `cfm resume` resumes it."""
+    """Write a checkpoint and stop a run; `cfm resume` resumes it."""
     _ask(run, "stop", wait, "stopped", "finished", "failed")
 
 
 def checkpoint(run: RunName, wait: Wait = 60.0) -> None:
-    """Let a run write a checkpoint at its next save point and continue."""
+    """Let a run write a checkpoint as soon as it can, and continue."""
     _ask(run, "checkpoint", wait)
 
 
@@ -73,7 +73,7 @@ def _ask(name: str, command: Command, wait: float, *states: str) -> None:
         if state not in store.AT_WORK:
             raise UserError("usage", f"{stored.folder} is now {state}", _suggest_command(stored, state))
         time.sleep(POLL_SECONDS)
-    typer.echo(f"{stored.folder}: requested {command}, but the run reached no save point within {wait:g} s")
+    typer.echo(f"{stored.folder}: requested {command}, but the run reached no checkpoint within {wait:g} s")
     raise typer.Exit(1)
 
 
@@ -110,7 +110,7 @@ def watch(run: RunName, quiet: Quiet = False) -> None:
     stored = store.find(run)
     with open_display(quiet) as display:
         for event in stored.follow(lambda: stored.state() not in store.AT_WORK):
-            display.hear(event)
+            display.show_event(event)
     state, results = stored.state(), stored.results()
     typer.echo(f"{stored.folder}: {_format_status(stored)}")
     if results is not None:

@@ -208,7 +208,7 @@ def _run_points(
 
     points = [replace(point, config=with_absolute_paths(point.config)) for point in points]
     manifest = None if describe is None else describe(points)
-    owner = sweeps.own_sweep(folder)
+    owner = sweeps.acquire_sweep(folder)
     try:
         stored = sweeps.StoredSweep(folder)
         with sweep_progress.opened(quiet, len(slots)) as display:
@@ -256,7 +256,7 @@ def _step_until_done(sweeper: Sweeper, display: Lines) -> None:
     control = Control()
     with signals.handled(control, display.say) as received:
         while sweeper.step():
-            received.tell()
+            received.report()
             for command, by in control.take():
                 if command == "stop":
                     sweeper.stop(by)

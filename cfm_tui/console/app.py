@@ -188,7 +188,7 @@ class ConsoleApp(App[str]):
 
     def _leave(self, answer: str | None) -> None:
         if answer in ("stop", "detach"):
-            self.notify("leaving at the next save point")
+            self.notify("leaving at the next checkpoint")
             self._shutdown_guard.leave_on_request(cast(Literal["stop", "detach"], answer))
 
     def _exit_from_thread(self, farewell: str, code: int) -> None:

@@ -63,7 +63,7 @@ def where(status: DatasetStatus) -> str:
     """Return a data set's location, or how to get it, on one line."""
     if status.path is not None:
         return f"at {status.path}"
-    if status.found or status.download_bytes is None:
+    if status.available or status.download_bytes is None:
         return status.note
     return f"not there; {format_bytes(status.download_bytes)} to download"
 

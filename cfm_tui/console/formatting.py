@@ -173,9 +173,9 @@ def doing(model: RunModel, asked: str, where: str, loading: bool = False) -> str
     if loading:
         return "LOADING the program and the images"
     if asked == "stop" and state in LIVE:
-        return "STOPPING at the next save point"
+        return "STOPPING at the next checkpoint"
     if asked == "pause" and state == "running":
-        return "PAUSING: the engine will wait at the next save point"
+        return "PAUSING: the engine will wait at the next checkpoint"
     if state == "paused":
         return f"PAUSED: the engine waits; space continues the run {where}".rstrip()
     if state == "lost":

@@ -25,7 +25,7 @@ CACHE_SIZE = 1024  #: thumbnails
 SIDE = 64  #: largest side of a thumbnail in pixels
 
 
-class Pictures:
+class PictureLoader:
     """A cache of thumbnails: `want` requests the visible ones, `get` returns those that were read.
 
     The reading thread ends when there is nothing left to read. shape: (C, H, W) of the set's images.

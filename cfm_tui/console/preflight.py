@@ -190,13 +190,13 @@ def _find_shortage(estimate: Estimate, plan: Plan, runs: Path) -> str:
 class Fetch(threading.Thread):
     """A thread that downloads a data set.
 
-    told: the progress as text. problem: why it failed. done: whether the set is complete.
+    progress_text: the progress. problem: why it failed. done: whether the set is complete.
     """
 
     def __init__(self, name: str, root: str | None) -> None:
         super().__init__(name="fetch", daemon=True)
         self.set = name
-        self.told = f"{name}: connecting"
+        self.progress_text = f"{name}: connecting"
         self.problem: UserError | None = None
         self.done = False
         self._root = None if root is None else Path(root)
@@ -225,6 +225,6 @@ class Fetch(threading.Thread):
         require_wanted(self._stopped.is_set)
         if phase == "download":
             of_total = f" of {format_bytes(total)} ({done / total:.0%})" if total else ""
-            self.told = f"{self.set}: {format_bytes(done)}{of_total}"
+            self.progress_text = f"{self.set}: {format_bytes(done)}{of_total}"
         else:
-            self.told = f"{self.set}: unpacking, {done:,} files"
+            self.progress_text = f"{self.set}: unpacking, {done:,} files"

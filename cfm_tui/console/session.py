@@ -58,7 +58,7 @@ class Session:
         return self._engine.is_alive()
 
     def ask(self, command: Command, by: str) -> None:
-        """Request the run to pause, continue, stop or checkpoint at its next save point."""
+        """Request the run to pause, continue, stop, or write a checkpoint."""
         self._is_stop_requested |= command == "stop"
         self._send(command, by)
 
@@ -73,12 +73,12 @@ class Session:
         return not self._engine.is_alive()
 
     def stop(self, by: str) -> None:
-        """Stop the run at its next save point, and wait until it has ended."""
+        """Stop the run at its next checkpoint, and wait until it has ended."""
         self.ask("stop", by)
         self.wait()
 
     def hand_over(self, by: str) -> int | None:
-        """Stop the run at its next save point and resume it in a separate process, paused if it was.
+        """Stop the run at its next checkpoint and resume it in a separate process, paused if it was.
 
         by: who requests it. Returns the id of that process; None where there is nothing to resume or a stop
         was requested. A second call does not start a second process. Blocks until then. Raises UserError or

@@ -32,7 +32,7 @@ RESET = "\x1b[0m"
 
 
 @dataclass(frozen=True)
-class Cells:
+class ImageCells:
     """An image as lines of characters, and for colour images the colours of each cell's two halves.
 
     upper_LT, lower_LT: xterm colour numbers if `colours` is 256, else 0xRRGGBB; None without colour.
@@ -109,7 +109,7 @@ def cells(
     mode: Mode = "ascii",
     colours: Colours = "true",
     ramp: str = RAMP,
-) -> Cells:
+) -> ImageCells:
     """Render one image, `columns` cells wide, with its aspect ratio.
 
     mode: ``ascii`` maps brightness to `ramp`, with the contrast stretched to the whole ramp; ``half`` writes
@@ -124,11 +124,11 @@ def cells(
     linear_CHW = _to_linear(image_CHW / 255.0)
     if mode == "ascii":
         grey_HW = linear_CHW[0] if channels == 1 else np.tensordot(LUMINANCE, linear_CHW, 1)
-        return Cells(_map_to_ramp(_stretch_contrast(_to_srgb(_resize(grey_HW, lines, columns))), ramp))
+        return ImageCells(_map_to_ramp(_stretch_contrast(_to_srgb(_resize(grey_HW, lines, columns))), ramp))
     small_CRT = _to_srgb(_resize(linear_CHW, CELL_HEIGHT * lines, columns))
     rgb_RT3 = np.broadcast_to(small_CRT, (3, *small_CRT.shape[1:])).transpose(1, 2, 0)
     colours_RT = _quantise_colours(np.rint(255 * rgb_RT3).astype(int), colours)
-    return Cells(["▀" * columns] * lines, colours_RT[::2].tolist(), colours_RT[1::2].tolist(), colours)
+    return ImageCells(["▀" * columns] * lines, colours_RT[::2].tolist(), colours_RT[1::2].tolist(), colours)
 
 
 def render(

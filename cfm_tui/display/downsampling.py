@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 MAX_PENDING = 1024  # rows that are collected before they are added to buckets
 
 
-class Curves:
+class DownsampledCurves:
     """The minimum and maximum of each column over stretches of rows.
 
     NaN and infinity are excluded and recorded separately (see `non_finite_rows`).

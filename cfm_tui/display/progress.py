@@ -145,9 +145,9 @@ class Display:
 
     def follow(self, work: Generator[Event, None, T]) -> T:
         """Run a stage to completion, showing its events, and return its artefact."""
-        return drain(work, self.hear)
+        return drain(work, self.show_event)
 
-    def hear(self, event: Event) -> None:
+    def show_event(self, event: Event) -> None:
         """Track an event and show it."""
         self.tracker.update(event)
         self.show(event)

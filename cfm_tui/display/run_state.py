@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from cfm_tui.display.downsampling import Curves
+from cfm_tui.display.downsampling import DownsampledCurves
 from cfm_tui.display.progress import (
     beta_text,
     format_bytes,
@@ -35,7 +35,7 @@ from engine.store.numbers import FIXED, columns
 from engine.store.preview import Preview
 from engine.store.process import alive
 from engine.store.reader import State, state_by
-from engine.store.tail import Rows, Tail
+from engine.store.tail import Tail, TailRows
 
 LOOK_SECONDS = 0.5  #: between two checks of the files beside the record
 REST_SECONDS = 2.0  #: between two checks of a run that is not running
@@ -76,7 +76,7 @@ class Training:
 
     epochs: int
     epoch: int = 0
-    loss: Curves = field(default_factory=lambda: Curves(1, _LOSS_BUCKETS))
+    loss: DownsampledCurves = field(default_factory=lambda: DownsampledCurves(1, _LOSS_BUCKETS))
     accuracy: list[tuple[int, float]] = field(default_factory=list)
     last: float | None = None
     best: float | None = None
@@ -131,8 +131,8 @@ class RunModel:
         self.stages: dict[Stage, StageView] = {stage: StageView() for stage in STAGES}
         self.stage: Stage | None = None
         self.layout: events.RecoverLayout | None = None
-        self.curves: Curves | None = None
-        self.batch_curves: Curves | None = None
+        self.curves: DownsampledCurves | None = None
+        self.batch_curves: DownsampledCurves | None = None
         self.batch = self.batches = self.iteration = self.iterations = 0
         self.beta: float | None = None
         self.betas: list[float] = []
@@ -182,7 +182,7 @@ class RunModel:
             changed, self.damage = changed or self.damage != error.message, error.message
             return changed
         for entry in entries:
-            if isinstance(entry, Rows):
+            if isinstance(entry, TailRows):
                 self._add_metrics(entry)
             else:
                 self._handle_event(entry.time, entry.event)
@@ -246,7 +246,7 @@ class RunModel:
 
     # --- the record -------------------------------------------------------------------------------
 
-    def _add_metrics(self, rows: Rows) -> None:
+    def _add_metrics(self, rows: TailRows) -> None:
         if not len(rows.values_RP) or self.curves is None or self.layout is None:
             return
         self.curves.add(rows.first, rows.values_RP)
@@ -259,7 +259,7 @@ class RunModel:
         self.values_TL = last[len(FIXED) :].reshape(len(self.layout.terms), len(self.layout.taps)).copy()
         self._update_progress("recover", rows.time, done, rows.rate)
 
-    def _add_batch_metrics(self, rows: Rows) -> None:
+    def _add_batch_metrics(self, rows: TailRows) -> None:
         """Store the numbers of the current batch separately: in long runs, `curves` is too coarse for one."""
         if rows.batch != self.batch or rows.first < self._batch_first:
             self._batch_first = rows.first
@@ -309,7 +309,10 @@ class RunModel:
     def _set_layout(self, event: events.RecoverLayout) -> None:
         width = len(columns(event))
         if self.curves is None or self.layout is None or columns(self.layout) != columns(event):
-            self.curves, self.batch_curves = Curves(width), Curves(width, _BATCH_BUCKETS)
+            self.curves, self.batch_curves = (
+                DownsampledCurves(width),
+                DownsampledCurves(width, _BATCH_BUCKETS),
+            )
         elif event.done < self.curves.rows:
             # The rows from here on will be repeated.
             self.curves.add(event.done, np.empty((0, width), np.float32))

@@ -1,6 +1,6 @@
 """Signal handling for a run that is computed on a separate thread.
 
-SIGINT: stop at the next save point; a second one exits immediately. SIGTERM, SIGHUP: stop at the next save
+SIGINT: stop at the next checkpoint; a second one exits immediately. SIGTERM, SIGHUP: stop at the next save
 point, and exit after `GRACE_SECONDS` at the latest. SIGUSR1, SIGUSR2: write a checkpoint and continue. An
 immediate exit only loses the work since the last checkpoint. An ignored SIGHUP (nohup) stays ignored.
 """
@@ -47,13 +47,13 @@ class Signals:
                 grace.daemon = True
                 grace.start()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Report the signals since the last call to the user."""
         while self._reported < len(self._received):
             name = self._received[self._reported]
             self._reported += 1
             hint = "; press Ctrl-C again to exit immediately" if name == "SIGINT" else ""
-            self._say(f"{name}: stopping at the next save point{hint}")
+            self._say(f"{name}: stopping at the next checkpoint{hint}")
 
 
 @contextmanager

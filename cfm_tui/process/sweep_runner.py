@@ -29,7 +29,7 @@ LAST_LINES = 3  #: of the log, in the message of a failed point
 _FORWARDED = {"SIGINT": signal.SIGINT}  # for other stop signals: SIGTERM
 
 
-class Display(Protocol):
+class SweepDisplay(Protocol):
     """Shows the progress of a sweep."""
 
     def on_state_change(self, name: str, state: State, message: str = "") -> None:
@@ -60,7 +60,7 @@ class Sweeper:
         stored: StoredSweep,
         points: Sequence[Point],
         devices: Sequence[str | None],
-        display: Display,
+        display: SweepDisplay,
         threads: int | None = None,
     ) -> None:
         self.stored = stored

@@ -17,7 +17,7 @@ from engine.errors import UserError
 
 
 @dataclass(frozen=True)
-class Layer:
+class SettingsLayer:
     """The settings from one source: nested keys, and the label of the source in messages and origins."""
 
     label: str
@@ -46,13 +46,13 @@ def expand_objective_name(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _get_method_name(layer: Layer) -> str | None:
+def _get_method_name(layer: SettingsLayer) -> str | None:
     objective = layer.values.get("objective")
     name = objective.get("method") if isinstance(objective, dict) else None
     return name if isinstance(name, str) else None
 
 
-def insert_method(layers: list[Layer]) -> list[Layer]:
+def insert_method(layers: list[SettingsLayer]) -> list[SettingsLayer]:
     """Insert the method's file right below the highest layer that names a method.
 
     The file's `datasets:` section for the current data set is inserted directly above the file. The
@@ -72,14 +72,14 @@ def insert_method(layers: list[Layer]) -> list[Layer]:
         else replace(layer, values={key: part for key, part in layer.values.items() if key != "objective"})
         for layer in layers[:top]
     ]
-    method_layers = [Layer(method.label, method.values)]
+    method_layers = [SettingsLayer(method.label, method.values)]
     data_name = _get_data_name(layers)
     if data_name in method.datasets:
-        method_layers.append(Layer(f"{method.label}, {data_name}", method.datasets[data_name]))
+        method_layers.append(SettingsLayer(f"{method.label}, {data_name}", method.datasets[data_name]))
     return [*lower, *method_layers, *layers[top:]]
 
 
-def _sets_whole_objective(layer: Layer) -> bool:
+def _sets_whole_objective(layer: SettingsLayer) -> bool:
     """Return whether the layer sets every key of the objective, so that the method's file is not needed."""
     keys: set[str] = set()
 
@@ -93,7 +93,7 @@ def _sets_whole_objective(layer: Layer) -> bool:
     return keys.issuperset(key for key in leaves(Config) if key.startswith("objective."))
 
 
-def _get_data_name(layers: list[Layer]) -> str:
+def _get_data_name(layers: list[SettingsLayer]) -> str:
     """Return the data set that the highest layer names, or the default."""
     for layer in reversed(layers):
         data = layer.values.get("data")

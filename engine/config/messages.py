@@ -96,7 +96,7 @@ def _format_problem(detail: Any, model: type[BaseModel], origins: Mapping[str, s
         name, words = _BOUNDS[kind]
         bound = f"{words} {context[name]:g}"
         problem = f"{key} = {format_value(value)} is out of range: it must be {bound}{source}"
-        return problem, f"Set {key} to a value that is {bound}."
+        return problem, f"Set {key} to a value {bound}."
     if kind == "literal_error":
         similar = nearest_name(str(value), re.findall(r"'([^']*)'", context["expected"]))
         problem = f"{key} = {format_value(value)} must be one of {context['expected']}{source}"

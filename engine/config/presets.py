@@ -55,7 +55,7 @@ class UserPreset:
     description: str
     problem: str = ""
 
-    def told(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str]:
         """Return its entry in JSON output."""
         entry = {"name": self.name, "description": self.description, "path": str(self.path)}
         return {**entry, "problem": self.problem} if self.problem else entry
@@ -68,7 +68,7 @@ def preset_names() -> list[str]:
 
 def method_names() -> list[str]:
     """Return the names of the shipped methods, followed by those of the valid user methods."""
-    usable = (method.name for method in own_methods() if not method.problem)
+    usable = (method.name for method in user_methods() if not method.problem)
     return [*_list_shipped_names("methods"), *usable]
 
 
@@ -95,12 +95,12 @@ def methods_folder() -> Path:
     return presets_folder() / "methods"
 
 
-def own_presets() -> list[UserPreset]:
+def user_presets() -> list[UserPreset]:
     """Return the user presets, without bases; invalid ones have a `problem`."""
     return _load_user_presets("", from_preset)
 
 
-def own_methods() -> list[UserPreset]:
+def user_methods() -> list[UserPreset]:
     """Return the user methods; invalid ones have a `problem`."""
     return _load_user_presets("methods", from_method)
 

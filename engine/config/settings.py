@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.config import Config, yaml_io
-from engine.config.merge import Layer, expand_objective_name, insert_method, merge, nest
+from engine.config.merge import SettingsLayer, expand_objective_name, insert_method, merge, nest
 from engine.config.messages import format_validation_error, leaves, unknown_name_error
 from engine.config.presets import (
     PROTOCOLS,
@@ -32,9 +32,9 @@ from engine.config.presets import (
     from_preset,
     from_protocol,
     method_names,
-    own_presets,
     preset_names,
     save_preset,
+    user_presets,
     with_bases,
 )
 from engine.errors import UserError
@@ -51,11 +51,11 @@ __all__ = [
     "describe",
     "flat",
     "method_names",
-    "own_presets",
     "preset_names",
     "resolve",
     "save_preset",
     "to_yaml",
+    "user_presets",
 ]
 
 DEFAULT_PRESET = "digits"
@@ -95,15 +95,15 @@ def resolve(
     """
     upper_layers = [*_read_environment(environ or {}), _build_flag_layer(sets, overrides or {}, label)]
     documents = _load_documents(preset if file or preset else base, file)
-    document_layers = [Layer(each.label, each.values) for each in documents]
+    document_layers = [SettingsLayer(each.label, each.values) for each in documents]
     protocols = _load_protocol_layers(_find_protocol([*document_layers, *upper_layers]))
     layers = list(protocols.values())
     for document in documents:
-        layers.append(Layer(document.label, document.values))
+        layers.append(SettingsLayer(document.label, document.values))
         for name in protocols:
             if name in document.sections:
                 label = f"{document.label}, protocol {name}"
-                layers.append(Layer(label, document.sections[name], protocol=True))
+                layers.append(SettingsLayer(label, document.sections[name], protocol=True))
     layers += upper_layers
     layers = [replace(layer, values=expand_objective_name(layer.values)) for layer in layers]
     return _merge_layers(insert_method(layers))
@@ -124,7 +124,7 @@ def _load_documents(preset: str | None, file: Path | None) -> list[Document]:
     return with_bases(from_preset(preset)) + chain
 
 
-def _find_protocol(layers: Sequence[Layer]) -> str:
+def _find_protocol(layers: Sequence[SettingsLayer]) -> str:
     """Return the protocol that the highest layer names, or the default."""
     for layer in reversed(layers):
         if "protocol" in layer.values:
@@ -135,24 +135,24 @@ def _find_protocol(layers: Sequence[Layer]) -> str:
     return str(Config.model_fields["protocol"].default)
 
 
-def _load_protocol_layers(name: str) -> dict[str, Layer]:
+def _load_protocol_layers(name: str) -> dict[str, SettingsLayer]:
     """Return protocol name → layer for a protocol and all that it extends, base first."""
-    chain: dict[str, Layer] = {}
+    chain: dict[str, SettingsLayer] = {}
     next_name: str | None = name
     while next_name is not None:
         document = from_protocol(next_name)
-        chain = {next_name: Layer(document.label, document.values, protocol=True), **chain}
+        chain = {next_name: SettingsLayer(document.label, document.values, protocol=True), **chain}
         next_name = document.extends
     return chain
 
 
-def _read_environment(environ: Mapping[str, str]) -> list[Layer]:
+def _read_environment(environ: Mapping[str, str]) -> list[SettingsLayer]:
     """Return one layer per CFM_* variable that is a setting: CFM_OBJECTIVE__BETA is objective.beta."""
     layers = []
     for variable in sorted(name for name in environ if name.startswith("CFM_")):
         text = environ[variable]
         if variable in ENVIRONMENT_NAMES:
-            layers.append(Layer(f"environment {variable}", nest(ENVIRONMENT_NAMES[variable], text)))
+            layers.append(SettingsLayer(f"environment {variable}", nest(ENVIRONMENT_NAMES[variable], text)))
             continue
         path = variable[4:].lower().replace("__", ".")
         top = path.split(".")[0]
@@ -160,7 +160,7 @@ def _read_environment(environ: Mapping[str, str]) -> list[Layer]:
             _refuse_misspelled(variable)
             continue  # other variables of the program, such as CFM_CACHE, are not settings
         value = yaml_io.parse(text, f"environment {variable}")
-        layers.append(Layer(f"environment {variable}", nest(path, value)))
+        layers.append(SettingsLayer(f"environment {variable}", nest(path, value)))
     return layers
 
 
@@ -178,7 +178,7 @@ def _refuse_misspelled(variable: str) -> None:
         raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {similar[0]}?")
 
 
-def _build_flag_layer(sets: Sequence[str], overrides: Mapping[str, object], label: str) -> Layer:
+def _build_flag_layer(sets: Sequence[str], overrides: Mapping[str, object], label: str) -> SettingsLayer:
     values: dict[str, Any] = {}
     for text in sets:
         key, equals, value = text.partition("=")
@@ -192,13 +192,13 @@ def _build_flag_layer(sets: Sequence[str], overrides: Mapping[str, object], labe
         if override is not None:
             plain = os.fspath(override) if isinstance(override, os.PathLike) else override
             merge(values, expand_objective_name(nest(key, plain)), label, {})
-    return Layer(label, values)
+    return SettingsLayer(label, values)
 
 
 # --- merging -------------------------------------------------------------------------------------
 
 
-def _merge_layers(layers: Sequence[Layer]) -> Resolved:
+def _merge_layers(layers: Sequence[SettingsLayer]) -> Resolved:
     tree = Config().model_dump(mode="json", by_alias=True)
     origins: dict[str, str] = {}
     for layer in layers:

@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 from filelock import FileLock
 
-from engine.data.decode import Chunk
+from engine.data.decode import DecodeChunk
 from engine.errors import UserError
 from engine.store.cache import ELSEWHERE, default_folder
 from engine.store.files import guarded, make_folder, rename, write
@@ -100,7 +100,7 @@ def load_or_compute_json(name: str, compute: Callable[[], dict[str, Any]]) -> di
 def load_or_write_entry(
     name: str,
     shape: Shape,
-    produce: Callable[[], Iterator[Chunk]],
+    produce: Callable[[], Iterator[DecodeChunk]],
     picture_name: Callable[[int], str],
     keep_pixels: bool = True,
 ) -> DecodedSplit:
@@ -127,7 +127,7 @@ def load_or_write_entry(
 def _write_entry(
     folder: Path,
     shape: Shape,
-    produce: Callable[[], Iterator[Chunk]],
+    produce: Callable[[], Iterator[DecodeChunk]],
     picture_name: Callable[[int], str],
     keep_pixels: bool,
 ) -> None:
@@ -150,7 +150,7 @@ def _write_entry(
 
 
 def _write_chunks(
-    chunks: Iterator[Chunk], shape: Shape, picture_name: Callable[[int], str], file: IO[bytes] | None
+    chunks: Iterator[DecodeChunk], shape: Shape, picture_name: Callable[[int], str], file: IO[bytes] | None
 ) -> tuple[Array, dict[str, Any]]:
     """Write the pixels of all chunks to `file`, if any; return the images' sums and the entry's metadata."""
     digest = hashlib.sha256()

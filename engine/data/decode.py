@@ -40,7 +40,7 @@ class BadImage(Exception):
 
 
 @dataclass
-class Chunk:
+class DecodeChunk:
     """Decoded images in order. indices: theirs among the pictures; bad: (index, reason) of the others."""
 
     pixels_MCSS: Array
@@ -107,7 +107,7 @@ def square(
 
 def decode_chunks(
     pictures: Pictures, size: int, channels: int, progress: Progress | None = None
-) -> Iterator[Chunk]:
+) -> Iterator[DecodeChunk]:
     """Decode all pictures, `CHUNK` at a time; call `progress(done, total)` after each chunk."""
 
     def decode_one(index: int) -> tuple[Array, tuple[int, int]] | str:
@@ -128,9 +128,9 @@ def decode_chunks(
 
 def _build_chunk(
     start: int, outcomes: list[tuple[Array, tuple[int, int]] | str], size: int, channels: int
-) -> Chunk:
+) -> DecodeChunk:
     decoded = [outcome for outcome in outcomes if not isinstance(outcome, str)]
-    chunk = Chunk(np.empty((len(decoded), channels, size, size), dtype=np.uint8))
+    chunk = DecodeChunk(np.empty((len(decoded), channels, size, size), dtype=np.uint8))
     for index, outcome in enumerate(outcomes, start):
         if isinstance(outcome, str):
             chunk.bad.append((index, outcome))

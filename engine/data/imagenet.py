@@ -20,7 +20,7 @@ from engine.data.layout import (
     require_images,
     require_same_classes,
 )
-from engine.data.pictures import Entry, Files, entry, natural, subfolders
+from engine.data.pictures import Files, PictureEntry, entry, natural, subfolders
 
 TABLES = ("val_annotations.txt", "LOC_val_solution.csv")
 LEVELS_UP = 3  # LOC_val_solution.csv is in the folder that contains ILSVRC/Data/CLS-LOC
@@ -90,7 +90,7 @@ def _find_table(path: Path) -> Path | None:
 def _list_from_table(path: Path, name: str, classes: list[str], table: Path) -> Files:
     """List the pictures in a table of file names and classes, ordered by class and name."""
     image_folder = f"{name}/images" if (path / name / "images").is_dir() else name
-    groups: dict[str, list[Entry]] = {label: [] for label in classes}
+    groups: dict[str, list[PictureEntry]] = {label: [] for label in classes}
     labels = _parse_table(table)
     require_same_classes(classes, sorted(set(labels.values())), table)
     for file, label in labels.items():

@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from engine.data.catalogue import KNOWN
-from engine.data.pictures import Entry, Files, Pictures
+from engine.data.pictures import Files, PictureEntry, Pictures
 from engine.errors import UserError
 
 MAX_TEXT_BYTES = 64 * 1024**2  # of a table of names
@@ -43,13 +43,13 @@ def refuse(message: str, advice: str) -> NoReturn:
     raise UserError("data", message, advice)
 
 
-def as_files(root: Path, groups: Sequence[Sequence[Entry]]) -> Files:
+def as_files(root: Path, groups: Sequence[Sequence[PictureEntry]]) -> Files:
     """Join the files of each class, given in label order, into one labelled list."""
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     return Files(root, tuple(entry for group in groups for entry in group), labels.astype(np.int64))
 
 
-def require_images(groups: Sequence[Sequence[Entry]], folders: Sequence[Path]) -> None:
+def require_images(groups: Sequence[Sequence[PictureEntry]], folders: Sequence[Path]) -> None:
     """Raise UserError("data") if a class has no pictures, naming the empty folders."""
     empty = [str(folder) for group, folder in zip(groups, folders, strict=True) if not group]
     if empty:

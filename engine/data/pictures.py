@@ -48,7 +48,7 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True)
-class Entry:
+class PictureEntry:
     """A file: POSIX path relative to the data set, size in bytes, modification time in ns."""
 
     name: str
@@ -63,7 +63,7 @@ def _digest_lines(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _digest_entries(root: Path, entries: Iterable[Entry]) -> str:
+def _digest_entries(root: Path, entries: Iterable[PictureEntry]) -> str:
     return _digest_lines([str(root.resolve()), *(f"{e.name}\0{e.bytes}\0{e.mtime}" for e in entries)])
 
 
@@ -72,7 +72,7 @@ class Files:
     """Images that are one file each, below `root`."""
 
     root: Path
-    entries: tuple[Entry, ...]
+    entries: tuple[PictureEntry, ...]
     labels_N: Array
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class Records:
     """
 
     root: Path
-    archives: tuple[Entry, ...]
+    archives: tuple[PictureEntry, ...]
     labels_N: Array
     order_N: Array
     read: Callable[[], Array] = field(compare=False)
@@ -150,13 +150,13 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(EXTENSIONS)
 
 
-def entry(root: Path, name: str) -> Entry:
+def entry(root: Path, name: str) -> PictureEntry:
     """Return the entry of file `name` below `root`; a missing file has −1 bytes and fails when opened."""
     try:
         status = os.stat(root / name)
     except OSError:
-        return Entry(name, -1, 0)
-    return Entry(name, status.st_size, status.st_mtime_ns)
+        return PictureEntry(name, -1, 0)
+    return PictureEntry(name, status.st_size, status.st_mtime_ns)
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -166,9 +166,9 @@ def subfolders(folder: Path) -> list[str]:
         return sorted(name for name in names if not name.startswith((".", "__")))
 
 
-def images_below(root: Path, folder: str) -> list[Entry]:
+def images_below(root: Path, folder: str) -> list[PictureEntry]:
     """Return all pictures below `root`/`folder` in natural order, named relative to `root`."""
-    entries: list[Entry] = []
+    entries: list[PictureEntry] = []
     pending = [folder]
     while pending:
         current = pending.pop()
@@ -182,9 +182,9 @@ def images_below(root: Path, folder: str) -> list[Entry]:
     return sorted(entries, key=lambda picture: natural(picture.name))
 
 
-def _read_entry(dir_entry: os.DirEntry[str], name: str) -> Entry:
+def _read_entry(dir_entry: os.DirEntry[str], name: str) -> PictureEntry:
     try:
         status = dir_entry.stat()
     except OSError:
-        return Entry(name, -1, 0)
-    return Entry(name, status.st_size, status.st_mtime_ns)
+        return PictureEntry(name, -1, 0)
+    return PictureEntry(name, status.st_size, status.st_mtime_ns)

@@ -17,7 +17,7 @@ from engine.errors import UserError
 from engine.events import EpochFinished
 from engine.store import StoredRun, files
 from engine.store.numbers import FIXED, columns
-from engine.store.tail import Rows, Told
+from engine.store.tail import FoldedEvents, TailRows
 
 OUT = "choose another folder with --out"
 Scalar = tuple[float, int, str, float]  #: seconds since 1970, step, tag, value
@@ -72,7 +72,7 @@ def _read_scalars(run: StoredRun) -> Iterator[list[Scalar]]:
     epochs: dict[tuple[str, int], Scalar] = {}
     while tail.behind:
         for record in tail.more():
-            if isinstance(record, Rows):
+            if isinstance(record, TailRows):
                 yield list(_convert_rows(record, columns(tail.layout)))
             elif isinstance(record.event, EpochFinished):
                 epochs |= {
@@ -81,7 +81,7 @@ def _read_scalars(run: StoredRun) -> Iterator[list[Scalar]]:
     yield list(epochs.values())
 
 
-def _convert_rows(rows: Rows, names: list[str]) -> Iterator[Scalar]:
+def _convert_rows(rows: TailRows, names: list[str]) -> Iterator[Scalar]:
     for number, name in enumerate(names):
         if name in ("batch", "iteration"):
             continue
@@ -91,7 +91,7 @@ def _convert_rows(rows: Rows, names: list[str]) -> Iterator[Scalar]:
                 yield rows.time, rows.first + index, tag, value
 
 
-def _convert_epoch(record: Told) -> Iterator[Scalar]:
+def _convert_epoch(record: FoldedEvents) -> Iterator[Scalar]:
     event: Any = record.event
     prefix = f"{event.stage}/{event.architecture}/{event.source}/seed {event.seed}"
     for name, value in (("loss", event.loss), ("accuracy", event.accuracy)):

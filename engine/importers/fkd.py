@@ -49,7 +49,7 @@ class Epoch:
     logits_NK: NDArray[np.float16]
 
 
-class Labels:
+class FkdLabels:
     """A folder of label files for a set in the order of recovery.
 
     labels_N: the classes of the set's images. epochs: number of stored epochs. agreement: share of labels
@@ -159,7 +159,7 @@ class Labels:
 class ReplayedViews(FkdViews):
     """The views that given labels were computed on, in their original batches."""
 
-    def __init__(self, config: Config, images: ImageSet, device: torch.device, labels: Labels) -> None:
+    def __init__(self, config: Config, images: ImageSet, device: torch.device, labels: FkdLabels) -> None:
         super().__init__(config, images, device)
         self._labels = labels
 
@@ -176,7 +176,7 @@ class ReplayedViews(FkdViews):
         return stored.views, stored.mix
 
 
-def read(config: Config, labels_N: NDArray[np.int64] | None, train: ImageSet) -> Labels | None:
+def read(config: Config, labels_N: NDArray[np.int64] | None, train: ImageSet) -> FkdLabels | None:
     """Open the labels that the settings name; return None if the run's teacher creates them.
 
     Raises UserError("data"): no given images, or labels of another layout, other images, or with MixUp.
@@ -186,7 +186,7 @@ def read(config: Config, labels_N: NDArray[np.int64] | None, train: ImageSet) ->
     if labels_N is None:
         refuse("given.labels needs given images", "give the labelled set with `cfm validate SET`")
     path = Path(config.given.labels)
-    return Labels(path, labels_N, len(train.classes), train.size, config.given.label_seed)
+    return FkdLabels(path, labels_N, len(train.classes), train.size, config.given.label_seed)
 
 
 def _read_batch(path: Path, classes: int, size: int) -> tuple[Any, Any, Any, list[int], Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from engine.data import ImageSet
 from engine.data.decode import BadImage, opened, square
 from engine.data.layout import as_files, listing
-from engine.data.pictures import Entry, Files, entry, images_below, is_image, natural, subfolders
+from engine.data.pictures import Files, PictureEntry, entry, images_below, is_image, natural, subfolders
 from engine.errors import UserError
 
 
@@ -43,7 +43,9 @@ def require_images(path: Path) -> None:
         raise UserError("data", f"{path} is neither a file nor a folder", hint)
 
 
-def _group_single_file(path: Path, classes: tuple[str, ...], class_name: str | None) -> list[list[Entry]]:
+def _group_single_file(
+    path: Path, classes: tuple[str, ...], class_name: str | None
+) -> list[list[PictureEntry]]:
     if not is_image(path.name):
         hint = "give a JPEG, PNG, BMP, GIF, WebP, PPM or TIFF file"
         raise UserError("data", f"{path} is not a picture", hint)
@@ -54,7 +56,7 @@ def _group_single_file(path: Path, classes: tuple[str, ...], class_name: str | N
             f"the class of {path} is unknown",
             f"set it with --class; the classes are {listing(classes)}",
         )
-    groups: list[list[Entry]] = [[] for _ in classes]
+    groups: list[list[PictureEntry]] = [[] for _ in classes]
     groups[label].append(entry(path.parent, path.name))
     return groups
 
@@ -81,9 +83,9 @@ def _list_folders(path: Path, classes: tuple[str, ...]) -> Files:
     return as_files(folder, groups)
 
 
-def _group_flat_folder(folder: Path, classes: tuple[str, ...]) -> list[list[Entry]]:
+def _group_flat_folder(folder: Path, classes: tuple[str, ...]) -> list[list[PictureEntry]]:
     """Return the pictures of a folder without class folders, named like ``class003_id007.jpg``, by label."""
-    groups: list[list[Entry]] = [[] for _ in classes]
+    groups: list[list[PictureEntry]] = [[] for _ in classes]
     for name in sorted(filter(is_image, os.listdir(folder)), key=natural):
         label = label_of(name.split("_id")[0], classes) if "_id" in name else None
         if label is None:

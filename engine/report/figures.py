@@ -15,7 +15,7 @@ from engine.config.responses import Response
 from engine.report import drawing
 from engine.report.drawing import COLOURS, DASHES, GREY, SMALL, TEXT
 from engine.report.groups import Accuracy, GroupSimilarity
-from engine.report.lens import Layer
+from engine.report.lens import LensLayer
 from engine.report.losses import Curve, LossCourse
 from engine.runs.results import format_mean_std
 
@@ -71,7 +71,7 @@ def _draw_curves(
             axes.axvline(batch * course.iterations - 0.5, color=GREY, linewidth=0.4, linestyle=":")
 
 
-def spectra(layers: Sequence[Layer], responses: Sequence[Response]) -> Figure:
+def spectra(layers: Sequence[LensLayer], responses: Sequence[Response]) -> Figure:
     """Draw both spectra and the filters of every layer, or of evenly spaced ones of many, by rank."""
     shown = [layers[index] for index in drawing.evenly_spaced(len(layers), drawing.PANELS)]
     figure, axes = drawing.create_panels(len(shown))
@@ -88,7 +88,7 @@ def spectra(layers: Sequence[Layer], responses: Sequence[Response]) -> Figure:
     return figure
 
 
-def _draw_spectra(axes: Axes, layer: Layer) -> bool:
+def _draw_spectra(axes: Axes, layer: LensLayer) -> bool:
     """Draw the spectra of a layer; return False if there is nothing to draw."""
     sides = [("Ψ, real", layer.real_D, "-"), ("Ψ_s, distilled", layer.synthetic_D, (0, (3, 1)))]
     finite = [values[np.isfinite(values)] for _, values, _ in sides if values is not None]
@@ -128,7 +128,7 @@ def _use_log_ranks(axes: Axes, rank_count: int) -> None:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
 
 
-def _draw_filters(axes: Axes, layer: Layer, responses: Sequence[Response], *, labelled: bool) -> Axes:
+def _draw_filters(axes: Axes, layer: LensLayer, responses: Sequence[Response], *, labelled: bool) -> Axes:
     """Draw each filter's share of its largest response on a second y axis, and return that axis.
 
     labelled: whether that axis has ticks and a label.

@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Layer:
+class LensLayer:
     """Eigenvalues of Ψ at a tap, largest first, of the real and of the distilled images.
 
     None if unknown.
@@ -122,7 +122,7 @@ def like(pixels_NCHW: NDArray[np.uint8], labels_N: NDArray[np.int64], data: Data
 
 def spectra(
     config: Config, lens: Lens, images: ImageSet, place: ComputeContext
-) -> Generator[Event, None, list[Layer]]:
+) -> Generator[Event, None, list[LensLayer]]:
     """Measure the spectra of the real and of the distilled images, each over the whole set, un-augmented.
 
     If the objective's taps have no Ψ, the inputs of convolutions are used instead.
@@ -140,7 +140,7 @@ def spectra(
     synthetic, _ = yield from statistics.measure_set(pooled_config, network, images, place.device)
     pairs = zip(real, synthetic, strict=True)
     return [
-        Layer(real_tap.name, compute_eigenvalues(real_tap), compute_eigenvalues(synthetic_tap))
+        LensLayer(real_tap.name, compute_eigenvalues(real_tap), compute_eigenvalues(synthetic_tap))
         for real_tap, synthetic_tap in pairs
     ]
 
@@ -166,7 +166,7 @@ def compute_eigenvalues(moments: Moments) -> Floats | None:
     return None if spectrum_D is None else np.array(spectrum_D)
 
 
-def load_recorded_spectra(run: StoredRun, taps: list[str]) -> list[Layer]:
+def load_recorded_spectra(run: StoredRun, taps: list[str]) -> list[LensLayer]:
     """Return the spectra that recovery recorded: Ψ_s of its moving statistics, Ψ of its last preview.
 
     Both are over random augmented views. Empty if the run recorded neither.
@@ -179,7 +179,7 @@ def load_recorded_spectra(run: StoredRun, taps: list[str]) -> list[Layer]:
         real_D, preview_D = preview_spectra.get(tap, (None, None))
         synthetic_D = moving.get(tap, _to_float64(preview_D))
         if real_D is not None or synthetic_D is not None:
-            layers.append(Layer(tap, _to_float64(real_D), synthetic_D))
+            layers.append(LensLayer(tap, _to_float64(real_D), synthetic_D))
     return layers
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine.events import Notice, RecoverLayout
 from engine.store import StoredRun
 from engine.store.numbers import FIXED
-from engine.store.tail import Rows
+from engine.store.tail import TailRows
 
 Floats = NDArray[np.float64]
 BUCKETS = 400  #: maximum number of points of a curve
@@ -97,7 +97,7 @@ class LossCourse:
 
 
 @dataclass(frozen=True)
-class Record:
+class LossRecord:
     """The content of a run's journal and metrics table.
 
     layout: None before recovery. course: None before its first numbers. warnings: damage of the journal, then
@@ -109,7 +109,7 @@ class Record:
     warnings: tuple[str, ...]
 
 
-def read(run: StoredRun) -> Record:
+def read(run: StoredRun) -> LossRecord:
     """Read the whole record of a run. Raises UserError("disk") if it cannot be read."""
     tail = run.tail()
     layout: RecoverLayout | None = None
@@ -117,7 +117,7 @@ def read(run: StoredRun) -> Record:
     warnings: list[str] = []
     while tail.behind:
         for entry in tail.more(_CHUNK_SECONDS):
-            if isinstance(entry, Rows):
+            if isinstance(entry, TailRows):
                 layout = tail.layout if layout is None else layout
                 if course is None and layout.betas and entry.total_iterations > 0:
                     course = LossCourse(layout, entry.total_iterations)
@@ -133,7 +133,7 @@ def read(run: StoredRun) -> Record:
             elif isinstance(entry.event, Notice) and entry.event.level == "warning":
                 warnings.append(entry.event.message)
     course = course if course is not None and course.has_values else None
-    return Record(layout, course, tuple(dict.fromkeys([*tail.damage(), *warnings])))
+    return LossRecord(layout, course, tuple(dict.fromkeys([*tail.damage(), *warnings])))
 
 
 def numbers(course: LossCourse) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Plate:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """A header and rows; the first cell of a row is its name."""
 
     caption: str
@@ -77,7 +77,7 @@ class Section:
     """A heading and its content. level: of the HTML heading, 2 or 3."""
 
     title: str
-    parts: list[Plate | Table | Note] = field(default_factory=list)
+    parts: list[Plate | PageTable | Note] = field(default_factory=list)
     level: int = 2
 
 
@@ -126,7 +126,7 @@ def _format_section(section: Section, anchor: str, command: str, counter: Iterat
     )
 
 
-def _format_part(part: Plate | Table | Note, command: str, counter: Iterator[int]) -> str:
+def _format_part(part: Plate | PageTable | Note, command: str, counter: Iterator[int]) -> str:
     if isinstance(part, Plate):
         return (
             f'<figure id="figure-{escape(part.name)}">\n'
@@ -135,7 +135,7 @@ def _format_part(part: Plate | Table | Note, command: str, counter: Iterator[int
             f"<figcaption><b>Figure {next(counter)}. {escape(part.title)}.</b> {escape(part.caption)} "
             f"<span class='made'>Made by <code>{escape(command)}</code></span></figcaption>\n</figure>"
         )
-    if isinstance(part, Table):
+    if isinstance(part, PageTable):
         return _format_table(part)
     kind = ' class="warning" role="note"' if part.warning else ""
     return f"<p{kind}>{escape(part.text)}</p>"
@@ -146,7 +146,7 @@ def _format_cell(text: str) -> str:
     return f"<td{kind}>{escape(text)}</td>"
 
 
-def _format_table(table: Table) -> str:
+def _format_table(table: PageTable) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
     rows = "\n".join(
         f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(map(_format_cell, row[1:])) + "</tr>"

@@ -18,7 +18,7 @@ _VARYING = ("seed", "validate.students")
 
 
 @dataclass(frozen=True)
-class Column:
+class SampleColumn:
     """A column of the table: data set, images per class, backbone and student. name: the heading."""
 
     name: str
@@ -30,7 +30,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Entry:
+class SampleEntry:
     """One run with its row and column. results: None for an unfinished run."""
 
     name: str
@@ -47,17 +47,17 @@ class Samples:
     controls: the same for the control. unfinished: names of runs without results.
     """
 
-    columns: dict[str, Column] = field(default_factory=dict)
+    columns: dict[str, SampleColumn] = field(default_factory=dict)
     rows: list[str] = field(default_factory=list)
     accuracies: dict[tuple[str, str], dict[Seeds, float]] = field(default_factory=dict)
     controls: dict[tuple[str, str], dict[Seeds, float]] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
 
 
-def sweep_entries(stored: StoredSweep, manifest: Mapping[str, Any]) -> list[Entry]:
+def sweep_entries(stored: StoredSweep, manifest: Mapping[str, Any]) -> list[SampleEntry]:
     """Return the entries of a sweep's points. Raises UserError("disk") if one is damaged."""
     return [
-        Entry(
+        SampleEntry(
             record["name"],
             record["row"],
             record["column"],
@@ -68,7 +68,7 @@ def sweep_entries(stored: StoredSweep, manifest: Mapping[str, Any]) -> list[Entr
     ]
 
 
-def run_entries(runs: Sequence[StoredRun]) -> list[Entry]:
+def run_entries(runs: Sequence[StoredRun]) -> list[SampleEntry]:
     """Return the entries of runs outside a sweep.
 
     There is one row per method, or one per combination of settings if a method has several.
@@ -94,11 +94,11 @@ def run_entries(runs: Sequence[StoredRun]) -> list[Entry]:
         method = config.objective.method
         labels = groups.setdefault((column, method), {})
         row = labels.setdefault(json.dumps(row_settings), method if not labels else f"{method} ({run.name})")
-        entries.append(Entry(run.name, row, column, config, results))
+        entries.append(SampleEntry(run.name, row, column, config, results))
     return entries
 
 
-def gather_samples(entries: Iterable[Entry]) -> Samples:
+def gather_samples(entries: Iterable[SampleEntry]) -> Samples:
     """Collect all accuracies. Raises UserError("usage") if two runs share row, column and seed."""
     samples = Samples()
     taken: dict[tuple[str, str, int], str] = {}
@@ -119,7 +119,7 @@ def gather_samples(entries: Iterable[Entry]) -> Samples:
     return samples
 
 
-def _add_results(samples: Samples, entry: Entry, results: Mapping[str, Any]) -> None:
+def _add_results(samples: Samples, entry: SampleEntry, results: Mapping[str, Any]) -> None:
     config = entry.config
     several = len(config.validate_.students) > 1
     for student in results["students"]:
@@ -130,16 +130,16 @@ def _add_results(samples: Samples, entry: Entry, results: Mapping[str, Any]) -> 
         into.setdefault((column.name, entry.row), {})[config.seed, student["seed"]] = student["last"]
 
 
-def _build_column(entry: Entry, student: str, several: bool) -> Column:
+def _build_column(entry: SampleEntry, student: str, several: bool) -> SampleColumn:
     config = entry.config
     plain = f"{config.data.name} ipc {config.ipc} {config.backbone.name}"
     name = entry.column + (f" → {student}" if several or student != config.backbone.name else "")
-    return Column(
+    return SampleColumn(
         name, config.data.name, config.ipc, config.backbone.name, student, plain=entry.column == plain
     )
 
 
-def load_entries(targets: Sequence[str]) -> tuple[list[Entry], dict[str, Any]]:
+def load_entries(targets: Sequence[str]) -> tuple[list[SampleEntry], dict[str, Any]]:
     """Load one sweep, or runs. Return their entries and the sweep's manifest, which is empty for runs.
 
     Raises UserError("usage") for a target that is neither, or for a sweep together with other targets.

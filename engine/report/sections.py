@@ -23,7 +23,7 @@ from engine.report.groups import (
     group_runs,
     intra_class_similarities,
 )
-from engine.report.page import Note, Plate, Section, Table
+from engine.report.page import Note, PageTable, Plate, Section
 from engine.report.subject import Subject
 from engine.runs import results
 
@@ -97,7 +97,7 @@ def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group])
         "Top-1 accuracy in percent on the real test images: mean ± sample standard deviation (students). "
         "Distilled and control: after the last epoch. The best epoch is selected on the test set."
     )
-    parts: list[Plate | Table | Note] = [Table(caption, header, rows)]
+    parts: list[Plate | PageTable | Note] = [PageTable(caption, header, rows)]
     if len(subjects) == 1:
         parts += _list_missing(subjects[0])
     if rows_by_group := accuracies(groups):
@@ -125,7 +125,7 @@ def _build_result_rows(subject: Subject) -> list[tuple[str, ...]]:
     ]
 
 
-def _build_group_table(rows: Sequence[Accuracy]) -> Table:
+def _build_group_table(rows: Sequence[Accuracy]) -> PageTable:
     cells = tuple(
         (
             each.label,
@@ -139,7 +139,7 @@ def _build_group_table(rows: Sequence[Accuracy]) -> Table:
     caption = (
         "The same over all runs that differ only in their seed: mean ± sample standard deviation (students)."
     )
-    return Table(caption, ("method", "student", "distilled", "control", "distilled sets"), cells)
+    return PageTable(caption, ("method", "student", "distilled", "control", "distilled sets"), cells)
 
 
 def _format_mean_std(mean_std: dict[str, Any] | None, digits: int = 2) -> str:
@@ -162,14 +162,14 @@ def _build_shared_sections(groups: Sequence[Group]) -> list[Section]:
     return sections
 
 
-def _build_similarity_table(rows: Sequence[GroupSimilarity]) -> Table:
+def _build_similarity_table(rows: Sequence[GroupSimilarity]) -> PageTable:
     cells = tuple((row.label, _format_mean_std(row.spread, 4), str(row.sets)) for row in rows)
     caption = "Mean ± sample standard deviation over classes (classes). Real images: one set per teacher."
-    return Table(caption, ("images", "cosine similarity", "sets"), cells)
+    return PageTable(caption, ("images", "cosine similarity", "sets"), cells)
 
 
-def _list_missing(subject: Subject) -> list[Plate | Table | Note]:
-    notes: list[Plate | Table | Note] = []
+def _list_missing(subject: Subject) -> list[Plate | PageTable | Note]:
+    notes: list[Plate | PageTable | Note] = []
     for each in subject.missing:
         hint = f" → {each.hint}" if each.hint else ""
         notes.append(Note(f"Missing: {each.what}: {each.why}.{hint}", warning=True))
@@ -177,9 +177,9 @@ def _list_missing(subject: Subject) -> list[Plate | Table | Note]:
     return notes
 
 
-def _draw_figures(subject: Subject) -> list[tuple[str, list[Plate | Table | Note]]]:
+def _draw_figures(subject: Subject) -> list[tuple[str, list[Plate | PageTable | Note]]]:
     titles = {"Images": plates.images, "Losses": plates.losses, "Spectra": plates.spectra}
-    figures: list[tuple[str, list[Plate | Table | Note]]] = []
+    figures: list[tuple[str, list[Plate | PageTable | Note]]] = []
     for title, make_plate in titles.items():
         plate = make_plate(subject)
         if plate is not None:
@@ -192,24 +192,24 @@ def _draw_figures(subject: Subject) -> list[tuple[str, list[Plate | Table | Note
     return figures
 
 
-def _build_run_tables(subject: Subject) -> list[tuple[str, Table]]:
+def _build_run_tables(subject: Subject) -> list[tuple[str, PageTable]]:
     tables = []
     if subject.resolved is not None:
         tables.append(("Settings", _build_settings_table(subject.resolved)))
     return [*tables, ("Provenance", _build_provenance_table(subject))]
 
 
-def _build_settings_table(resolved: settings.Resolved) -> Table:
+def _build_settings_table(resolved: settings.Resolved) -> PageTable:
     rows = tuple(
         (key, yaml_io.inline(value), resolved.origins.get(key, "default"))
         for key, value in settings.flat(resolved.config).items()
     )
-    return Table("Every setting and its origin.", ("setting", "value", "origin"), rows)
+    return PageTable("Every setting and its origin.", ("setting", "value", "origin"), rows)
 
 
-def _build_provenance_table(subject: Subject) -> Table:
+def _build_provenance_table(subject: Subject) -> PageTable:
     rows = tuple((name, value) for name, value in provenance(subject).items())
-    return Table("The origin of the numbers.", ("item", "value"), rows)
+    return PageTable("The origin of the numbers.", ("item", "value"), rows)
 
 
 def provenance(subject: Subject) -> dict[str, str]:

@@ -20,8 +20,8 @@ from engine.errors import UserError
 from engine.events import Event
 from engine.report import lens as lenses
 from engine.report import losses, similarity
-from engine.report.lens import Finder, Layer
-from engine.report.losses import Record
+from engine.report.lens import Finder, LensLayer
+from engine.report.losses import LossRecord
 from engine.report.similarity import Similarity
 from engine.spectral.recovery_batches import control_set, initial_indices
 from engine.store import StoredRun, folders
@@ -55,9 +55,9 @@ class Subject:
     resolved: Resolved | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] | None = None
-    record: Record = field(default_factory=lambda: Record(None, None, ()))
+    record: LossRecord = field(default_factory=lambda: LossRecord(None, None, ()))
     images: Reader | None = None
-    layers: list[Layer] = field(default_factory=list)
+    layers: list[LensLayer] = field(default_factory=list)
     source: Source | None = None
     real_KCHW: dict[int, Pixels] = field(default_factory=dict)
     similarity: Similarity | None = None

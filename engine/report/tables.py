@@ -15,7 +15,7 @@ from engine.config.messages import unknown_name_error
 from engine.errors import UserError
 from engine.report import paper
 from engine.report.comparing import LEVEL, Seeds, compared
-from engine.report.samples import Column, Samples, gather_samples, load_entries
+from engine.report.samples import SampleColumn, Samples, gather_samples, load_entries
 from engine.runs.results import mean_std
 
 CONTROL = "control"  #: the row of the same number of real images, with the reference's labels and budget
@@ -75,7 +75,7 @@ def _choose_reference_row(against: str | None, sweep: Mapping[str, Any], samples
     return str(row)
 
 
-def _find_reference(samples: Samples, column: Column, reference_row: str) -> str | None:
+def _find_reference(samples: Samples, column: SampleColumn, reference_row: str) -> str | None:
     """Return the row that the others of a column are compared with; None if it has no numbers there."""
     rows = [row for row in samples.rows if (column.name, row) in samples.accuracies]
     if reference_row != BEST:
@@ -86,7 +86,7 @@ def _find_reference(samples: Samples, column: Column, reference_row: str) -> str
 
 
 def _build_cells(
-    samples: Samples, column: Column, reference: str | None, paper_tables: Sequence[paper.PaperTable]
+    samples: Samples, column: SampleColumn, reference: str | None, paper_tables: Sequence[paper.PaperTable]
 ) -> list[dict[str, Any]]:
     against = samples.accuracies[column.name, reference] if reference is not None else {}
     cells = []
@@ -112,7 +112,7 @@ def _build_cells(
 
 
 def _build_cell(
-    column: Column,
+    column: SampleColumn,
     row: str,
     values: Mapping[Seeds, float],
     against: Mapping[Seeds, float] | None,
@@ -125,7 +125,7 @@ def _build_cell(
 
 
 def _find_paper_number(
-    column: Column, row: str, paper_tables: Sequence[paper.PaperTable]
+    column: SampleColumn, row: str, paper_tables: Sequence[paper.PaperTable]
 ) -> dict[str, Any] | None:
     if not column.plain:
         return None
@@ -134,7 +134,7 @@ def _find_paper_number(
     return next((number for number in numbers if number is not None), None)
 
 
-def _compare_order(samples: Samples, column: Column, order: Sequence[str]) -> list[dict[str, Any]]:
+def _compare_order(samples: Samples, column: SampleColumn, order: Sequence[str]) -> list[dict[str, Any]]:
     """Compare each row with the one before it in the claimed order."""
     steps = []
     for less, more in itertools.pairwise(order):

@@ -25,7 +25,7 @@ from engine.events import Event, Notice, Stage, StageProgress, map_events, offse
 from engine.spectral import moments
 from engine.stages import statistics
 from engine.stages.squeeze import squeeze
-from engine.store import Cache, DamagedEntry, Entry
+from engine.store import Cache, DamagedEntry, CacheEntry
 from engine.store.cache import key
 
 T = TypeVar("T")
@@ -126,7 +126,7 @@ def cached_teacher(config: Config, data: DataSet, cache: Cache) -> nn.Module | N
     return None if entry is None else _restore_teacher(config, data, entry)
 
 
-def _restore_teacher(config: Config, data: DataSet, entry: Entry) -> nn.Module:
+def _restore_teacher(config: Config, data: DataSet, entry: CacheEntry) -> nn.Module:
     model = new_network(config, data)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in entry.arrays.items()})
     return model.eval()
@@ -214,19 +214,19 @@ def cached_statistics(
     return None if entry is None else _restore_moments(entry)
 
 
-def _restore_moments(entry: Entry) -> list[moments.Moments]:
+def _restore_moments(entry: CacheEntry) -> list[moments.Moments]:
     tensors = {name: torch.from_numpy(array) for name, array in entry.arrays.items()}
     return moments.unpack(tensors, entry.info["taps"])
 
 
-def _find_entry(cache: Cache, kind: str, name: str) -> Entry | None:
+def _find_entry(cache: Cache, kind: str, name: str) -> CacheEntry | None:
     try:
         return cache.load(kind, name)
     except DamagedEntry:
         return None
 
 
-def _load_entry(cache: Cache, kind: str, name: str) -> Generator[Event, None, Entry | None]:
+def _load_entry(cache: Cache, kind: str, name: str) -> Generator[Event, None, CacheEntry | None]:
     """Load a cache entry; report a damaged one as a warning."""
     try:
         return cache.load(kind, name)

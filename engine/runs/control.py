@@ -32,7 +32,7 @@ class Control:
         self._asked: deque[tuple[Command, str]] = deque()
 
     def ask(self, command: Command, by: str) -> None:
-        """Ask the run to pause, continue, stop or checkpoint at its next checkpoint. by: who asks."""
+        """Ask the run to pause, continue, stop, or write a checkpoint. by: who asks."""
         self._asked.append((command, by))
 
     def take(self) -> list[tuple[Command, str]]:

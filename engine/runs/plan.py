@@ -51,7 +51,7 @@ class Plan:
     others: tuple[nn.Module | None, ...] = ()
     given: Distilled | None = None
     statistics: list[Moments] | None = None
-    labels: fkd.Labels | None = None
+    labels: fkd.FkdLabels | None = None
 
     def identity(self) -> dict[str, str]:
         """Return the fingerprints that a run must match in order to be resumed."""

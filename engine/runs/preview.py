@@ -46,14 +46,14 @@ def require_wanted(stop: Stop | None) -> None:
 class DatasetStatus:
     """A supported data set and where it is stored.
 
-    found: whether it is available. path: its folder or file; None if it is not available or comes with the
+    available: whether it can be loaded. path: its folder or file; None if it is not available or comes with the
     program. classes, images: of the published training set; None if they depend on the folder.
     download_bytes: approximate size; None if `cfm` cannot download it. note: how to get it.
     """
 
     name: str
     title: str
-    found: bool
+    available: bool
     path: Path | None
     classes: int | None
     images: int | None
@@ -114,7 +114,7 @@ def list_datasets(root: Path | None = None) -> list[DatasetStatus]:
             DatasetStatus(
                 name=name,
                 title=entry.title,
-                found=name == "digits" or location is not None,
+                available=name == "digits" or location is not None,
                 path=location[0] if location else None,
                 classes=entry.classes,
                 images=entry.images,

@@ -3,7 +3,7 @@
 `run` is for the process that owns a run, `reader` for all others.
 """
 
-from engine.store.cache import Cache, DamagedEntry, Entry
+from engine.store.cache import Cache, CacheEntry, DamagedEntry
 from engine.store.check import check, foreign
 from engine.store.deletion import delete
 from engine.store.folders import fresh_folder, is_run, open_log, refuse_foreign, runs_folder
@@ -14,8 +14,8 @@ __all__ = [
     "AT_WORK",
     "SCHEMA_VERSION",
     "Cache",
+    "CacheEntry",
     "DamagedEntry",
-    "Entry",
     "Run",
     "StoredRun",
     "check",

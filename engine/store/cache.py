@@ -45,7 +45,7 @@ class DamagedEntry(Exception):
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """A cached artefact: named arrays, and JSON-serialisable information about them."""
 
     arrays: dict[str, NDArray[Any]]
@@ -62,7 +62,7 @@ class Cache:
         """Return the path of an entry, whether it exists or not."""
         return self.folder / kind / f"{key}.safetensors"
 
-    def load(self, kind: str, key: str) -> Entry | None:
+    def load(self, kind: str, key: str) -> CacheEntry | None:
         """Return an entry, or None if there is none.
 
         Raises DamagedEntry, after renaming the file, if the entry is damaged or stored under another's name.
@@ -74,7 +74,7 @@ class Cache:
             arrays, metadata = tensors.read(path)
             if metadata.get("entry") != f"{kind}/{key}":
                 raise tensors.damaged_error(path, "it is another entry")
-            return Entry(arrays, from_json(metadata["info"]))
+            return CacheEntry(arrays, from_json(metadata["info"]))
         except UserError as error:
             if error.kind != "data":
                 raise

@@ -17,7 +17,7 @@ from engine.store.files import unreadable_error
 from engine.store.json_file import read_json
 from engine.store.lock import owner_of, timestamp
 from engine.store.process import alive
-from engine.store.tail import Rows, Tail
+from engine.store.tail import Tail, TailRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,7 +117,7 @@ class StoredRun:
             tail.behind = True
             while tail.behind:
                 for entry in tail.more(_PIECE_SECONDS):
-                    event = entry.event(layout) if isinstance(entry, Rows) else entry.event
+                    event = entry.event(layout) if isinstance(entry, TailRows) else entry.event
                     layout = event if isinstance(event, RecoverLayout) else layout
                     yield event
             if last:

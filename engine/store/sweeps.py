@@ -73,7 +73,7 @@ def near(name: str) -> str | None:
     return matches[0] if matches else None
 
 
-def own_sweep(folder: Path) -> Owner:
+def acquire_sweep(folder: Path) -> Owner:
     """Take ownership of a sweep's folder, and create it if it is absent.
 
     Raises UserError("usage") if it is something else, UserError("disk") if another process owns it.

@@ -28,7 +28,7 @@ MOST_ROWS = 2**14  #: the most rows that are merged into one `Rows`
 _FIELDS = ("batch", "batches", "beta", "total_iterations", "rate")
 
 
-class Told(NamedTuple):
+class FoldedEvents(NamedTuple):
     """A recorded event other than `RecoverProgress`. time: seconds since 1970 (UTC)."""
 
     time: float
@@ -36,7 +36,7 @@ class Told(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows:
+class TailRows:
     """Metrics of consecutive iterations of one batch; the other fields are those of the last record.
 
     time: seconds since 1970 (UTC). first: the number of the first row in the table. values_RP: columns as
@@ -87,7 +87,7 @@ class Tail:
         """Return messages for the damage of the journal so far. torn: include an unfinished last line."""
         return self._journal.all_damage() if torn else list(self._journal.damage)
 
-    def more(self, seconds: float = math.inf) -> list[Told | Rows]:
+    def more(self, seconds: float = math.inf) -> list[FoldedEvents | TailRows]:
         """Return what was recorded since the last call, oldest first; stop after about `seconds`.
 
         Raises UserError("disk") if the system refuses to read; what was read before that is returned first.
@@ -100,7 +100,7 @@ class Tail:
             self.behind = True
         return entries
 
-    def _read_until(self, deadline: float) -> Iterator[Told | Rows]:
+    def _read_until(self, deadline: float) -> Iterator[FoldedEvents | TailRows]:
         table = metrics.TableReader(self._metrics_path)
         last: Record | None = None  # the record of the last pending chunk
         pending: list[Chunk] = []
@@ -140,7 +140,7 @@ class Tail:
             and record.payload.get("batch") == last.payload.get("batch")
         )
 
-    def _parse_event(self, record: Record) -> Iterator[Told]:
+    def _parse_event(self, record: Record) -> Iterator[FoldedEvents]:
         try:
             event = from_payload(record.kind, record.payload)
         except TypeError:  # written by a later version
@@ -155,13 +155,13 @@ class Tail:
             event = replace(event, **dict.fromkeys(null_floats, math.nan))
             if isinstance(event, RecoverLayout):
                 self.layout = event
-            yield Told(record.time, event)
+            yield FoldedEvents(record.time, event)
 
-    def _read_rows(self, table: metrics.TableReader, last: Record, chunks: list[Chunk]) -> Iterator[Rows]:
+    def _read_rows(self, table: metrics.TableReader, last: Record, chunks: list[Chunk]) -> Iterator[TailRows]:
         try:
             values: dict[str, Any] = {name: last.payload[name] for name in _FIELDS}
         except KeyError:  # written by a later version
             return
         values |= {name: math.nan for name in ("beta", "rate") if values[name] is None}
         values_RP = table.rows(chunks, columns(self.layout))
-        yield Rows(last.time, **values, first=chunks[0].first, values_RP=values_RP)
+        yield TailRows(last.time, **values, first=chunks[0].first, values_RP=values_RP)

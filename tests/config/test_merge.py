@@ -55,7 +55,7 @@ def test_a_user_preset_is_found_by_name_and_labelled(folder):
     assert (got.origins["ipc"], got.origins["seed"]) == ("user preset _shared", "user preset mine")
     paper = resolve(preset="mine", sets=["protocol=paper"])
     assert (paper.config.seed, paper.origins["seed"]) == (6, "user preset mine, protocol paper")
-    assert [preset.name for preset in presets.own_presets()] == ["mine"]
+    assert [preset.name for preset in presets.user_presets()] == ["mine"]
     assert "mine" in refused("config", resolve, preset="mien").hint
 
 
@@ -73,7 +73,7 @@ def test_the_name_of_a_shipped_preset_is_refused(folder):
     message = refused("config", resolve, preset="digits").message
     assert str(folder / "digits.yaml") in message
     assert resolve(preset="tiny50").config.ipc == 50
-    assert presets.own_presets()[0].problem == message
+    assert presets.user_presets()[0].problem == message
     assert "ships" in refused("usage", settings.save_preset, "tiny50", "ipc: 3\n").message
 
 

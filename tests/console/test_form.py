@@ -19,7 +19,7 @@ from engine.spectral.schedules import betas_of_batches
 
 
 @pytest.fixture(autouse=True)
-def own_presets(tmp_path, monkeypatch):
+def user_presets(tmp_path, monkeypatch):
     monkeypatch.setenv("CFM_PRESETS", str(tmp_path / "presets"))
 
 

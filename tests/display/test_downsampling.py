@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfm_tui.display.downsampling import Curves
+from cfm_tui.display.downsampling import DownsampledCurves
 
 HUGE = float(np.finfo(np.float32).max)
 ODD = [math.nan, math.inf, -math.inf]
@@ -24,7 +24,7 @@ def column(values: list[float]) -> np.ndarray:
 
 
 def told(
-    curves: Curves, points: int, first: int = 0, end: int | None = None
+    curves: DownsampledCurves, points: int, first: int = 0, end: int | None = None
 ) -> list[tuple[float, float, float]]:
     return list(zip(*curves.envelope(0, points, first, end), strict=True))
 
@@ -32,7 +32,7 @@ def told(
 @settings(max_examples=300, deadline=None)
 @given(CHUNKS, st.integers(1, 50), st.sampled_from([2, 8, 64]), st.booleans())
 def test_nothing_is_lost_beside_a_plain_list(chunks, points: int, buckets: int, look: bool) -> None:
-    curves, plain, replaced = Curves(2, buckets), [], False
+    curves, plain, replaced = DownsampledCurves(2, buckets), [], False
     for step, values in chunks:
         first = max(0, len(plain) + min(step, 0)) + max(step, 0)
         replaced |= first < len(plain)
@@ -62,7 +62,7 @@ def test_nothing_is_lost_beside_a_plain_list(chunks, points: int, buckets: int, 
 @settings(deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=64), st.integers(0, 70), st.integers(0, 70))
 def test_few_rows_are_kept_as_they_are(values: list[float], first: int, end: int) -> None:
-    curves = Curves(2, 64)
+    curves = DownsampledCurves(2, 64)
     curves.add(0, column(values))
     expected = [v if math.isfinite(v) else math.nan for v in values[first:end]]
     x, low, high = curves.envelope(0, 64, first, end)
@@ -74,7 +74,7 @@ def test_few_rows_are_kept_as_they_are(values: list[float], first: int, end: int
 
 
 def test_a_spike_among_a_million_rows_is_seen_in_ten_points() -> None:
-    curves = Curves(1)
+    curves = DownsampledCurves(1)
     values = np.zeros((1_000_000, 1), np.float32)
     values[654_321] = 7
     for first in range(0, len(values), 1000):
@@ -89,7 +89,7 @@ def test_a_spike_among_a_million_rows_is_seen_in_ten_points() -> None:
 
 
 def test_rows_that_are_done_again_replace_those_after_them() -> None:
-    curves = Curves(1, 64)
+    curves = DownsampledCurves(1, 64)
     curves.add(0, np.arange(64, dtype=np.float32)[:, None])
     curves.add(32, np.full((8, 1), -1, np.float32))
     assert [low for _, low, _ in told(curves, 64)] == [*range(32), *[-1] * 8]
@@ -101,7 +101,7 @@ def test_rows_that_are_done_again_replace_those_after_them() -> None:
 
 
 def test_rows_done_again_long_ago_are_forgotten_but_for_one_bucket() -> None:
-    curves = Curves(1, 64)
+    curves = DownsampledCurves(1, 64)
     curves.add(0, np.full((6400, 1), 9, np.float32))
     curves.add(3210, np.zeros((3190, 1), np.float32))
     x, low, high = curves.envelope(0, 64)
@@ -111,7 +111,7 @@ def test_rows_done_again_long_ago_are_forgotten_but_for_one_bucket() -> None:
 
 
 def test_a_curve_that_grows_does_not_waver() -> None:
-    curves, rng = Curves(1), np.random.default_rng(0)
+    curves, rng = DownsampledCurves(1), np.random.default_rng(0)
     curves.add(0, rng.random((1510, 1)).astype(np.float32))
     before = told(curves, 100)
     curves.add(1510, rng.random((10, 1)).astype(np.float32))
@@ -123,7 +123,7 @@ def test_a_million_rows_of_41_columns_come_fast_in_memory_that_does_not_grow(
     chunk: int, seconds: float
 ) -> None:
     rows = 1_000_000 if chunk == 200 else 100_000
-    curves, values = Curves(41), np.random.default_rng(0).random((chunk, 41)).astype(np.float32)
+    curves, values = DownsampledCurves(41), np.random.default_rng(0).random((chunk, 41)).astype(np.float32)
     curves.add(0, values)
     tracemalloc.start()
     began = time.perf_counter()

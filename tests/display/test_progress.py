@@ -39,7 +39,7 @@ def test_one_is_told_in_the_singular():
     stream = io.StringIO()
     display = progress.Display(stream, seconds=0.0)
     for unit in ("epochs", "batches", "images", "iterations"):
-        display.hear(events.StageStarted("recover", 1, unit))
+        display.show_event(events.StageStarted("recover", 1, unit))
     said = stream.getvalue().split()
     assert [word for word in said if word.isalpha()] == ["epoch", "batch", "image", "iteration"]
     assert progress.format_count(2000, "epochs") == "2,000 epochs"

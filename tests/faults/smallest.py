@@ -24,7 +24,7 @@ SETTINGS = {
     "validate.epochs": 8,
     "validate.seeds": 1,
 }
-#: Every save point takes a moment longer, so that there is time to ask; no bit depends on it.
+#: Every checkpoint takes a moment longer, so that there is time to ask; no bit depends on it.
 SLOW = """
 import time
 from engine.runs.control import Steering
@@ -36,7 +36,7 @@ Steering._handle = at
 
 
 def slow(seconds: float = 0.02) -> str:
-    """Code that makes a run slower by so much at every save point."""
+    """Code that makes a run slower by so much at every checkpoint."""
     return SLOW.format(seconds=seconds)
 
 

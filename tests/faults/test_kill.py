@@ -1,4 +1,4 @@
-"""A run that is killed at any moment, once or again, goes on from its last save point, bit for bit."""
+"""A run that is killed at any moment, once or again, goes on from its last checkpoint, bit for bit."""
 
 from __future__ import annotations
 

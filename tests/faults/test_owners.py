@@ -25,7 +25,7 @@ def open_run(*words, original=store.open_run):
     wait_for("begin")
     return original(*words)
 """
-#: Whole `cfm` commands; the one that has the run stays at its first save point until it is told to go on.
+#: Whole `cfm` commands; the one that has the run stays at its first checkpoint until it is told to go on.
 COMMANDS = """
 store.open_run = open_run
 def at(self, point, original=Steering._handle):

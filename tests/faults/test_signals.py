@@ -1,4 +1,4 @@
-"""Signals to a run at work, while it loads, and while it comes to no save point."""
+"""Signals to a run at work, while it loads, and while it comes to no checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.store import checkpoints
 
 #: Checkpoints only where they are asked for, and at a batch's end.
 UNASKED = "\nfrom engine.runs.control import Steering\nSteering._is_due = lambda self: False\n"
-#: A stage that comes to no save point any more, once it has come to three of them.
+#: A stage that comes to no checkpoint any more, once it has come to three of them.
 DEAF = """
 import itertools, time
 from engine.runs.control import Steering
@@ -110,7 +110,7 @@ def test_a_second_interrupt_leaves_at_once(case, counted, stage):
 
 
 def stuck(case, process, stage):
-    """Wait until a deaf stage has come to its last save point; the process still lives."""
+    """Wait until a deaf stage has come to its last checkpoint; the process still lives."""
     case.at(stage, process)
     count = 3 if stage == "squeeze" else 0  # the three may have been used up by stages before
     wanted = lambda: sum(each.kind == "Checkpointed" for each in case.said_since()) >= count  # noqa: E731
@@ -123,7 +123,7 @@ def stuck(case, process, stage):
     ("name", "stage"), grid(1, ("SIGTERM", "SIGHUP", "SIGINT, SIGTERM"), STAGES if FULL else ["validate"])
 )
 def test_a_stage_without_save_points_is_left_at_the_deadline(case, counted, name, stage):
-    with counted(f"{name}, no save point"):
+    with counted(f"{name}, no checkpoint"):
         process = case.start(code=DEAF.format(stage=stage) + GRACE.format(seconds=1.0))
         stuck(case, process, stage)
         for each in name.split(", "):

@@ -37,7 +37,7 @@ def image_set(count: int, seed: int) -> ImageSet:
 
 
 def plan(**changes) -> Plan:
-    """The experiment, with some settings changed; every stage has several save points."""
+    """The experiment, with some settings changed; every stage has several checkpoints."""
     values = {key: {**value} if isinstance(value, dict) else value for key, value in SETTINGS.items()}
     for key, value in changes.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value

@@ -80,7 +80,7 @@ def made(tmp_path_factory):
 def test_views_labels_and_batches_are_those_of_the_files(made, cpu):
     root, shown = made
     images = ImageSet.from_arrays(PIXELS, LABELS, [str(n) for n in range(10)], (0.5,), (0.25,))
-    known = fkd.Labels(root / "labels", LABELS, 10, 16, 42)
+    known = fkd.FkdLabels(root / "labels", LABELS, 10, 16, 42)
     assert known.epochs == 3
     assert known.agreement > 0.9
     views = fkd.ReplayedViews(small(), images, cpu, known)
@@ -104,7 +104,7 @@ def test_a_last_batch_of_one_image_joins_its_neighbour(tmp_path, cpu):
     images = ImageSet.from_arrays(
         pixels[order], labels_N[order], [str(n) for n in range(10)], (0.5,), (0.25,)
     )
-    known = fkd.Labels(tmp_path / "labels", labels_N[order], 10, 16, 42)
+    known = fkd.FkdLabels(tmp_path / "labels", labels_N[order], 10, 16, 42)
     assert [len(batch) for batch in fkd.ReplayedViews(small(), images, cpu, known).batches(0)] == [8, 9]
 
 
@@ -129,7 +129,7 @@ def test_students_train_on_them_and_the_control_under_the_same_views(capsys, own
 
     stored = open_labels(StoredRun(tmp_path / "run").folder / "labels", "distilled")
     assert stored.shape == (2, 30, 10)
-    known = fkd.Labels(root / "labels", LABELS, 10, 16, 42)
+    known = fkd.FkdLabels(root / "labels", LABELS, 10, 16, 42)
     assert np.array_equal(stored.epoch(1), known.epoch(1).logits_NK)
 
 
@@ -157,10 +157,10 @@ def test_labels_of_another_teacher_have_another_fingerprint(made, tmp_path):
     shutil.copytree(root / "labels", tmp_path / "labels")
 
     def fingerprint():
-        return fkd.Labels(tmp_path / "labels", LABELS, 10, 16, 42).fingerprint
+        return fkd.FkdLabels(tmp_path / "labels", LABELS, 10, 16, 42).fingerprint
 
     before = fingerprint()
-    assert before == fkd.Labels(root / "labels", LABELS, 10, 16, 42).fingerprint
+    assert before == fkd.FkdLabels(root / "labels", LABELS, 10, 16, 42).fingerprint
     path = tmp_path / "labels" / "epoch_2" / "batch_0.tar"
     size, content = path.stat().st_size, torch.load(path, weights_only=False)
     torch.save([*content[:5], content[5] + 0.5], path)
@@ -170,7 +170,7 @@ def test_labels_of_another_teacher_have_another_fingerprint(made, tmp_path):
 
 def refused(path, labels_N=LABELS, seed=42, size=16, classes=10):
     with pytest.raises(UserError) as caught:
-        fkd.Labels(path, labels_N, classes, size, seed)
+        fkd.FkdLabels(path, labels_N, classes, size, seed)
     assert caught.value.hint
     return caught.value.message
 
@@ -187,7 +187,7 @@ def test_labels_of_other_images_or_another_order_are_refused(made, tmp_path):
     relabelled(tmp_path / "mixup", tmp_path / "set", 1, mix="mixup")
     assert "mixed by MixUp" in refused(tmp_path / "mixup")
     relabelled(tmp_path / "plain", tmp_path / "set", 1, mix=None)
-    assert fkd.Labels(tmp_path / "plain", LABELS, 10, 16, 42).epochs == 1
+    assert fkd.FkdLabels(tmp_path / "plain", LABELS, 10, 16, 42).epochs == 1
 
 
 class Evil:

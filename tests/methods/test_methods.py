@@ -24,7 +24,7 @@ SELECT = {"algorithm": "select", "select": {"pool": 9, "crops": 3, "factor": 2}}
 
 @pytest.fixture
 def everywhere(monkeypatch):
-    """A configuration that offers a save point wherever possible."""
+    """A configuration that offers a checkpoint wherever possible."""
     monkeypatch.setattr(rded, "CHUNK", 4)
     return lambda **changes: small(checkpoint_seconds=0, **changes)
 

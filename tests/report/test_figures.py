@@ -16,7 +16,7 @@ from engine.config import Objective, Term, settings
 from engine.config.responses import has_beta
 from engine.report import drawing, figures, grids, groups, losses, plates, similarity
 from engine.report.groups import Accuracy, GroupSimilarity
-from engine.report.lens import Layer
+from engine.report.lens import LensLayer
 from engine.report.losses import LossCourse
 from engine.report.subject import Subject
 from engine.store.images import Reader
@@ -57,7 +57,7 @@ def test_any_numbers_give_a_picture(values):
     over = plates.filters_over(goal("ridge", "lambda"), [0.1, 0.0])
     drawn = [
         figures.loss_curves(course(values)),
-        figures.spectra([Layer("a", numbers, None), Layer("b", None, numbers)], over),
+        figures.spectra([LensLayer("a", numbers, None), LensLayer("b", None, numbers)], over),
         figures.schedules([("cfm", values), ("hfm", values)]),
         figures.similarity([GroupSimilarity("x", tuple(values), spread, 1)]),
         figures.accuracy([Accuracy("x", "convnet", spread, None, 1)]),
@@ -80,7 +80,7 @@ def test_names_are_drawn_as_they_stand():
 
 
 def test_many_layers_are_shown_at_equal_distances():
-    layers = [Layer(f"layer{n}", np.arange(4.0, 0, -1), None) for n in range(40)]
+    layers = [LensLayer(f"layer{n}", np.arange(4.0, 0, -1), None) for n in range(40)]
     titles = [axes.get_title() for axes in figures.spectra(layers, []).axes if axes.get_title()]
     assert len(titles) == drawing.PANELS
     assert (titles[0], titles[-1]) == ("layer0", "layer39")
@@ -206,8 +206,8 @@ def test_cells_stand_where_they_are_told_and_keep_their_pixels():
 def unfinished(name, *sets):
     """A run of a method that stands at 3 of 8 iterations; no image is finished, statistics are there."""
     found = Subject(store.StoredRun(Path(name)), "stopped", settings.resolve(preset="smoke", sets=sets))
-    found.record = losses.Record(None, course([1.0] * 3), ())
-    found.layers, found.source = [Layer("a", np.ones(3), np.ones(3))], "recovery"
+    found.record = losses.LossRecord(None, course([1.0] * 3), ())
+    found.layers, found.source = [LensLayer("a", np.ones(3), np.ones(3))], "recovery"
     return found
 
 

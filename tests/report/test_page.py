@@ -356,7 +356,7 @@ def test_what_is_no_run_is_a_usage_error(capsys, here):
 def test_text_is_escaped_and_anchors_differ():
     odd = '<script>alert("1")</script> & "so"'
     parts = [
-        page.Table(odd, (odd, "b"), ((odd, odd),)),
+        page.PageTable(odd, (odd, "b"), ((odd, odd),)),
         page.Note(odd, warning=True),
     ]
     sections = [page.Section(odd, parts), page.Section(odd, []), page.Section("β", []), page.Section("Ψ", [])]

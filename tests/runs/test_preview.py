@@ -40,7 +40,7 @@ def write_pictures(root, images=3):
 def test_sets_are_found_without_torch(tmp_path):
     code = (
         "import sys; from engine.runs import preview; from pathlib import Path;"
-        "print([each.name for each in preview.list_datasets(Path(sys.argv[1])) if each.found]);"
+        "print([each.name for each in preview.list_datasets(Path(sys.argv[1])) if each.available]);"
         "sys.exit('torch' in sys.modules)"
     )
     (tmp_path / "cifar10" / "train" / "cat").mkdir(parents=True)
@@ -50,8 +50,8 @@ def test_sets_are_found_without_torch(tmp_path):
 
 def test_a_set_says_where_it_is_or_how_to_come_by_it(tmp_path):
     sets = {each.name: each for each in preview.list_datasets(tmp_path)}
-    assert (sets["digits"].found, sets["digits"].path, sets["digits"].download_bytes) == (True, None, None)
-    assert (sets["cifar10"].found, sets["cifar10"].classes, sets["cifar10"].images) == (False, 10, 50_000)
+    assert (sets["digits"].available, sets["digits"].path, sets["digits"].download_bytes) == (True, None, None)
+    assert (sets["cifar10"].available, sets["cifar10"].classes, sets["cifar10"].images) == (False, 10, 50_000)
     assert sets["cifar10"].download_bytes > 10**8
     assert str(tmp_path) in sets["imagenet"].note
 

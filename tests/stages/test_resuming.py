@@ -1,4 +1,4 @@
-"""Stages that are left at any of their save points and taken up again: the same, bit for bit."""
+"""Stages that are left at any of their checkpoints and taken up again: the same, bit for bit."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def control(digits):
 
 
 def everywhere(**changes):
-    """A small configuration that offers a save point wherever possible."""
+    """A small configuration that offers a checkpoint wherever possible."""
     return small(checkpoint_seconds=0, **changes)
 
 

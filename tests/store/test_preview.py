@@ -87,7 +87,7 @@ def test_the_last_glimpse_of_a_run_shows_its_last_batch_and_what_it_matched(tmp_
 
 
 def recovered(config, teacher, digits, cpu, at_save_point):
-    """Recovery's images, its save points shown."""
+    """Recovery's images, its checkpoints shown."""
     real = drive(statistics.measure(config, teacher, digits.train, cpu))[1]
     parts = []
     work = recover(
@@ -179,7 +179,7 @@ class Slow:
 
 
 def looked(monkeypatch, seconds, error=None, every=5.0, points=4000):
-    """When glimpses were taken in a stage of save points, a quarter of a second apart; and its end."""
+    """When glimpses were taken in a stage of checkpoints, a quarter of a second apart; and its end."""
     clock = [0.0]
     monkeypatch.setattr(control.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(control.time, "perf_counter", lambda: clock[0])

@@ -24,7 +24,7 @@ def table(found, rows=8):
     """The numbers after all that was found: what comes later replaces what was there."""
     values = np.full((rows, 6), 77.0)
     for told in found:
-        if isinstance(told, tail.Rows):
+        if isinstance(told, tail.TailRows):
             values[told.first : told.first + len(told.values_RP)] = told.values_RP
     return values
 
@@ -33,7 +33,7 @@ WANTED = [row(batch, iteration) for batch in (1, 2) for iteration in range(4)]
 
 
 def kinds(found):
-    return ["Rows" if isinstance(told, tail.Rows) else told.event.kind for told in found]
+    return ["Rows" if isinstance(told, tail.TailRows) else told.event.kind for told in found]
 
 
 def test_a_record_is_read_with_its_numbers_together(tmp_path):
@@ -67,10 +67,10 @@ def test_it_tells_what_the_events_tell(tmp_path):
     found = stored.tail().more()
     told = [each for each in stored.events() if each.kind == "RecoverProgress"]
     by_event = np.array([value for event in told for value in event.ce])
-    by_tail = np.concatenate([each.values_RP[:, 3] for each in found if isinstance(each, tail.Rows)])
+    by_tail = np.concatenate([each.values_RP[:, 3] for each in found if isinstance(each, tail.TailRows)])
     assert np.array_equal(by_event, by_tail, equal_nan=True)
     assert np.isnan(by_tail).sum() == 2  # the rows that were replaced later
-    others = [each.event for each in found if isinstance(each, tail.Told)]
+    others = [each.event for each in found if isinstance(each, tail.FoldedEvents)]
     assert others[:-1] == [e for e in stored.events() if e.kind != "RecoverProgress"][:-1]
     assert math.isnan(others[-1].loss)
     assert np.array_equal(table(found)[6:], [[2, 2, 0.5, 0, 0, 0], [2, 3, 0.5, 0, 0, 0]])

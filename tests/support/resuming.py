@@ -1,4 +1,4 @@
-"""Stages in tests that are left at every one of their save points, and taken up again from each."""
+"""Stages in tests that are left at every one of their checkpoints, and taken up again from each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.stages.recover import recover
 
 
 def left_everywhere(begin):
-    """What a stage yields and returns, and for each of its save points what it had yielded and its state.
+    """What a stage yields and returns, and for each of its checkpoints what it had yielded and its state.
 
     begin: starts the stage anew from a state, or from its beginning.
     """
@@ -29,7 +29,7 @@ def left_everywhere(begin):
 
 
 def taken_up(begin, events, points):
-    """Of each of a stage's save points its state, and what is yielded from there on and returned.
+    """Of each of a stage's checkpoints its state, and what is yielded from there on and returned.
 
     What was yielded before and what comes now are held against the events of the stage that was not cut.
     """
@@ -101,5 +101,5 @@ def same(one, other):
 
 
 def unhurried(config):
-    """The same configuration, offering no save points but those that are always there."""
+    """The same configuration, offering no checkpoints but those that are always there."""
     return config.model_copy(update={"checkpoint_seconds": 60.0})

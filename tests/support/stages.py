@@ -13,7 +13,7 @@ from engine.stages.relabel import StoredLabels, relabel
 
 
 def drive(stage, at_save_point=lambda event, events: None):
-    """Pull a stage to its end: its events but for save points, which are shown, and its artefact."""
+    """Pull a stage to its end: its events but for checkpoints, which are shown, and its artefact."""
     events = []
     while True:
         try:

@@ -303,7 +303,7 @@ class ConfigurePage(Page):
         from cfm_tui.console.widgets.thumbnails import Thumbnails
 
         findings = self.findings
-        download = self._fetch.told if self._fetch is not None else ""
+        download = self._fetch.progress_text if self._fetch is not None else ""
         self.query_one("#data", Static).update(experiment_text.data(findings, download))
         self.query_one("#backbone", Static).update(experiment_text.backbone(findings))
         self.query_one("#estimate", Static).update(experiment_text.estimate(findings))
@@ -390,7 +390,7 @@ class ConfigurePage(Page):
         self._study.start()
 
     def _follow_download(self, fetch: Fetch) -> None:
-        self.query_one("#data", Static).update(experiment_text.data(self.findings, fetch.told))
+        self.query_one("#data", Static).update(experiment_text.data(self.findings, fetch.progress_text))
         if fetch.is_alive():
             return
         self._fetch = None
@@ -434,7 +434,7 @@ class ConfigurePage(Page):
         from engine.config import settings
 
         offers = [Offer(name, settings.describe(name)) for name in settings.preset_names()]
-        for preset in settings.own_presets():
+        for preset in settings.user_presets():
             note = f"cannot be used: {preset.problem}" if preset.problem else f"yours: {preset.description}"
             offers.append(Offer(preset.name, note, barred=bool(preset.problem)))
         self.app.push_screen(Pick("Start from which preset?", offers, self.form.preset), self._choose_preset)
@@ -469,7 +469,7 @@ class ConfigurePage(Page):
         name = (name or "").strip()
         if not name:
             return
-        if not replace and any(preset.name == name for preset in settings.own_presets()):
+        if not replace and any(preset.name == name for preset in settings.user_presets()):
             answers = [("no", "no, leave it"), ("yes", "yes, replace it")]
             self.app.push_screen(
                 Choice(f"The preset {name} already exists. Replace it?", answers),

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from cfm_tui.console.pictures import Pictures
+from cfm_tui.console.pictures import PictureLoader
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.filtering import Filter
 from cfm_tui.console.widgets.wall import SIZES, Tile, Wall
@@ -57,7 +57,7 @@ class GalleryPage(Page):
         self._opening = False
         self._chosen_width: int | None = None
         self.album: Album | None = None
-        self.pictures: Pictures | None = None
+        self.pictures: PictureLoader | None = None
 
     def body(self) -> Iterator[Widget]:
         """Yield the images, with a description of the image under the cursor, and the filter."""
@@ -120,7 +120,7 @@ class GalleryPage(Page):
 
     def _use_reader(self, reader: images.Reader) -> None:
         self._opening = False
-        self.pictures = Pictures(reader)
+        self.pictures = PictureLoader(reader)
         if self.album is None:
             self.album = Album(reader)
         else:
@@ -177,7 +177,7 @@ class GalleryPage(Page):
         self._draw_wall(album, pictures, wall)
         self._describe(album)
 
-    def _draw_wall(self, album: Album, pictures: Pictures, wall: Wall) -> None:
+    def _draw_wall(self, album: Album, pictures: PictureLoader, wall: Wall) -> None:
         wall.measure(pictures.shape, self.image_width(), album.longest_heading)
         if album.flat and album.across != wall.across:
             album.again(across=wall.across)
@@ -293,7 +293,7 @@ class GalleryPage(Page):
             self.draw()
 
 
-def facts(album: Album, pictures: Pictures | None) -> str:
+def facts(album: Album, pictures: PictureLoader | None) -> str:
     """Return class, batch, β and the teacher's confidence of the image under the cursor, in one line."""
     number = album.here
     if number is None:
@@ -312,7 +312,7 @@ def facts(album: Album, pictures: Pictures | None) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _make_tile(album: Album, pictures: Pictures, number: int | None) -> Tile | None:
+def _make_tile(album: Album, pictures: PictureLoader, number: int | None) -> Tile | None:
     if number is None:
         return None
     return Tile(number, album.label(number), pictures.get(number), pictures.problem(number))

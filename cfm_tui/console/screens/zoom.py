@@ -26,7 +26,7 @@ from engine.store import files, folders, images
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cfm_tui.console.pictures import Pictures
+    from cfm_tui.console.pictures import PictureLoader
     from cfm_tui.display.image_grid import Album
     from engine.store import StoredRun
 
@@ -95,7 +95,7 @@ class ZoomPage(Page):
     }
     """
 
-    def __init__(self, run: StoredRun, album: Album, pictures: Pictures) -> None:
+    def __init__(self, run: StoredRun, album: Album, pictures: PictureLoader) -> None:
         super().__init__()
         self._run, self._album, self._pictures = run, album, pictures
         self._config: Any = None
