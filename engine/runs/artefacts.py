@@ -25,7 +25,7 @@ from engine.events import Event, Notice, Stage, StageProgress, map_events, offse
 from engine.spectral import moments
 from engine.stages import statistics
 from engine.stages.squeeze import squeeze
-from engine.store import Cache, DamagedEntry, CacheEntry
+from engine.store import Cache, CacheEntry, DamagedEntry
 from engine.store.cache import key
 
 T = TypeVar("T")

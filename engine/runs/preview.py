@@ -46,8 +46,8 @@ def require_wanted(stop: Stop | None) -> None:
 class DatasetStatus:
     """A supported data set and where it is stored.
 
-    available: whether it can be loaded. path: its folder or file; None if it is not available or comes with the
-    program. classes, images: of the published training set; None if they depend on the folder.
+    available: whether it can be loaded. path: its folder or file; None if it is not available or comes with
+    the program. classes, images: of the published training set; None if they depend on the folder.
     download_bytes: approximate size; None if `cfm` cannot download it. note: how to get it.
     """
 

@@ -50,8 +50,9 @@ def test_sets_are_found_without_torch(tmp_path):
 
 def test_a_set_says_where_it_is_or_how_to_come_by_it(tmp_path):
     sets = {each.name: each for each in preview.list_datasets(tmp_path)}
-    assert (sets["digits"].available, sets["digits"].path, sets["digits"].download_bytes) == (True, None, None)
-    assert (sets["cifar10"].available, sets["cifar10"].classes, sets["cifar10"].images) == (False, 10, 50_000)
+    digits, cifar10 = sets["digits"], sets["cifar10"]
+    assert (digits.available, digits.path, digits.download_bytes) == (True, None, None)
+    assert (cifar10.available, cifar10.classes, cifar10.images) == (False, 10, 50_000)
     assert sets["cifar10"].download_bytes > 10**8
     assert str(tmp_path) in sets["imagenet"].note
 
