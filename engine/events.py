@@ -1,15 +1,19 @@
 """Events that a stage yields while it runs.
 
 A stage is a generator: it yields events and returns its artefact. It computes only while its consumer
-iterates, so a consumer that stops iterating pauses it. Every event is plain data; ``to_payload`` makes it
-JSON-serialisable.
+iterates, so a consumer that stops iterating pauses it. Every event is plain data, which ``to_payload`` makes
+JSON-serialisable, except for the images of a finished batch, which only the stage's driver receives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 Stage = Literal["squeeze", "statistics", "recover", "relabel", "validate"]
@@ -106,16 +110,30 @@ class RecoverLayout(Event):
 
 
 @dataclass(frozen=True)
-class BatchRecovered(Event):
-    """Batch `batch` of `batches` is finished; its images were added to the artefact.
+class RecoveredImages:
+    """The images of a finished batch.
 
-    beta: NaN if the images were not optimised.
+    pixels_MCHW: in [0, 1]. confidence_M: the teacher's probability of each image's class.
+    """
+
+    pixels_MCHW: NDArray[np.float32]
+    labels_M: NDArray[np.int64]
+    confidence_M: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BatchRecovered(Event):
+    """Batch `batch` of `batches` is finished.
+
+    beta: NaN if the images were not optimised. recovered: the images, which the run saves before it records
+    the event; they are never serialised, and None in the events that a run passes on.
     """
 
     batch: int
     batches: int
     beta: float
     images: int
+    recovered: RecoveredImages | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -196,8 +214,8 @@ def offset_progress(work: Generator[Event, None, T], done: int) -> Generator[Eve
 
 
 def to_payload(event: Event) -> dict[str, Any]:
-    """Return the event's fields as JSON-serialisable data."""
-    return asdict(event)
+    """Return the event's fields as JSON-serialisable data; images are omitted."""
+    return {each.name: getattr(event, each.name) for each in fields(event) if each.name != "recovered"}
 
 
 def from_payload(kind: str, payload: Mapping[str, Any]) -> Event | None:

@@ -111,7 +111,7 @@ def test_a_stage_of_precision_tf32_allows_it_in_forward_and_backward(
     losses = flags(monkeypatch, microbatch.matching, "cross_entropy")
     distances = flags(monkeypatch, validate, "kd_loss")
     measured = flags(monkeypatch, training.backbones, "fold_batchnorm")
-    drive(recover.recover(config, teacher, real, digits.train, cpu, keep=lambda *batch: None))
+    drive(recover.recover(config, teacher, real, digits.train, cpu))
     control = control_set(config, digits.train)
     drive(validate.validate(config, teacher, {"random": control}, control, cpu))
     drive(squeeze.squeeze(config, copy.deepcopy(teacher), control, cpu))
@@ -149,7 +149,7 @@ def test_running_out_of_memory_names_the_stage_the_batch_and_a_setting(
     works = {
         "squeeze": lambda: squeeze.squeeze(config, copy.deepcopy(teacher), train, cpu),
         "statistics": lambda: statistics.measure(config, teacher, train, cpu),
-        "recover": lambda: recover.recover(config, teacher, real, train, cpu, lambda *_: None),
+        "recover": lambda: recover.recover(config, teacher, real, train, cpu),
         "relabel": lambda: relabel.relabel(config, teacher, control, cpu, lambda *_: None, "random"),
         "validate": lambda: validate.validate(config, teacher, {"random": control}, control, cpu),
     }

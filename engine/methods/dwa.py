@@ -8,7 +8,6 @@ Source: DWA (Du et al. 2024) and its released code.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +15,22 @@ from torch import Tensor, nn
 
 from engine import backbones
 from engine.config import Perturbation
+from engine.methods.extension import Extension
 
 TINY = 1e-12  #: added to ‖g‖, as in the released code
+
+
+class WeightPerturbation(Extension):
+    """Replaces the teacher, for each batch, by a perturbed copy. micro_batch: see `perturb_teacher`."""
+
+    def __init__(self, teacher: nn.Module, settings: Perturbation, micro_batch: int | None) -> None:
+        self._teacher = teacher
+        self._settings = settings
+        self._micro_batch = micro_batch
+
+    def prepare(self, view_MCHW: Tensor, labels_M: Tensor) -> nn.Module:
+        """Return the perturbed copy of the teacher."""
+        return perturb_teacher(self._teacher, view_MCHW, labels_M, self._settings, self._micro_batch)
 
 
 def perturb_teacher(
@@ -42,15 +55,10 @@ def perturb_teacher(
         for part_MCHW, part_M in parts:
             ce = F.cross_entropy(perturbed(part_MCHW), part_M)
             (ce * (len(part_M) / len(labels_M))).backward()  # type: ignore[no-untyped-call]
-        ascend(weights, [weight.grad for weight in weights], settings.rho / settings.steps)
+        pairs = [(weight, weight.grad) for weight in weights if weight.grad is not None]
+        with torch.no_grad():
+            norm = torch.stack([torch.linalg.vector_norm(g) for _, g in pairs]).norm()
+            for weight, g in pairs:
+                weight.add_(g * (settings.rho / settings.steps / (norm + TINY)))
     perturbed.zero_grad()
     return perturbed.requires_grad_(False)
-
-
-@torch.no_grad()
-def ascend(weights: list[nn.Parameter], gradients: Sequence[Tensor | None], length: float) -> None:
-    """Take one step of this length along the gradient of all weights together, in place."""
-    pairs = [(weight, g) for weight, g in zip(weights, gradients, strict=True) if g is not None]
-    norm = torch.stack([torch.linalg.vector_norm(g) for _, g in pairs]).norm()
-    for weight, g in pairs:
-        weight.add_(g * (length / (norm + TINY)))

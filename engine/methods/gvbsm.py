@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from engine.checkpoint import StageState, add_prefix, clone_to, strip_prefix
 from engine.config import Config
 from engine.device import upload
+from engine.methods.extension import Extension, Step
 from engine.rng import generator
 from engine.spectral.moments import Moments, pack, unpack
 from engine.spectral.taps import KINDS, PATCHES, Tapped
@@ -100,15 +101,50 @@ def _pass_gradient_through(value: Moments, batch: Moments) -> Moments:
     )
 
 
-def build_moving_statistics(
-    config: Config, networks: Sequence[Tapped], device: torch.device, saved: StageState | None
-) -> MovingStatistics | None:
-    """Return the moving statistics, restored from `saved` if given; None where the method has none."""
-    if config.recover.straight_through is None:
-        return None
-    moving_statistics = MovingStatistics(config.recover.straight_through)
-    moving_statistics.load_state_dict({} if saved is None else saved.tensors, networks, device)
-    return moving_statistics
+class LayerSampling(Extension):
+    """Moving statistics, skipped convolutions and the density term, each where the settings ask for it.
+
+    networks: those between which steps alternate. saved: restore the moving statistics from this state.
+    """
+
+    def __init__(
+        self, config: Config, networks: Sequence[Tapped], device: torch.device, saved: StageState | None
+    ) -> None:
+        self._settings = config.recover
+        self._seed = config.seed
+        self._moving: MovingStatistics | None = None
+        if config.recover.straight_through is not None:
+            self._moving = MovingStatistics(config.recover.straight_through)
+            self._moving.load_state_dict({} if saved is None else saved.tensors, networks, device)
+
+    def prepare(self, view_MCHW: Tensor, labels_M: Tensor) -> None:
+        """Group the images of the batch by class, for the density term."""
+        self._by_class = group_by_class(labels_M.cpu().numpy(), labels_M.device)
+
+    def mix(self, step: Step, statistics: list[Moments]) -> list[Moments]:
+        """Draw the taps of the step, and return the moving statistics if there are any."""
+        drop = self._settings.drop
+        self._kept_L = draw_kept_taps(step.network, drop, self._seed, step.batch, step.iteration)
+        if self._moving is None:
+            return statistics
+        return self._moving.step(step.turn, statistics, self._kept_L)
+
+    def mask(self, values_TL: Tensor) -> Tensor:
+        """Return the values of the taps that are kept, and zero for the others."""
+        if self._kept_L.all():
+            return values_TL
+        return values_TL * upload(torch.from_numpy(self._kept_L), values_TL.device)
+
+    def extra_loss(self, view_MCHW: Tensor) -> Tensor | None:
+        """Return the weighted density term."""
+        density = self._settings.density
+        if not density.weight:
+            return None
+        return density.weight * density_loss(view_MCHW, self._by_class, density.tau)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the moving statistics."""
+        return {} if self._moving is None else self._moving.state_dict()
 
 
 def draw_kept_taps(network: Tapped, share: float, seed: int, batch: int, iteration: int) -> NDArray[np.bool_]:
@@ -127,13 +163,6 @@ def draw_kept_taps(network: Tapped, share: float, seed: int, batch: int, iterati
             for name, kind in zip(network.names, network.column_L, strict=True)
         ]
     )
-
-
-def mask_dropped_taps(values_TL: Tensor, kept_L: NDArray[np.bool_]) -> Tensor:
-    """Return the values of the taps that are kept, and zero for the others."""
-    if kept_L.all():
-        return values_TL
-    return values_TL * upload(torch.from_numpy(kept_L), values_TL.device)
 
 
 def density_loss(x_MCSS: Tensor, by_class: Sequence[Tensor], tau: float) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import partial
 
 import torch
@@ -17,10 +17,8 @@ from engine.backbones.labeller import Labeller
 from engine.checkpoint import Checkpoint, StageState
 from engine.config import Config
 from engine.data import ImageSet, normalise
-from engine.events import BatchRecovered, Event, RecoverLayout, StageProgress
+from engine.events import BatchRecovered, Event, RecoveredImages, RecoverLayout, StageProgress
 from engine.spectral.recovery_batches import plan_batches
-
-Keep = Callable[[Tensor, Tensor, int, float, Tensor], None]
 
 
 def state_before_batch(batch: int) -> StageState:
@@ -33,10 +31,9 @@ def copy_real_images(
     images: ImageSet,
     teacher: nn.Module,
     device: torch.device,
-    keep: Keep,
     saved: StageState | None = None,
 ) -> Generator[Event, None, None]:
-    """Pass all `images` to `keep`, batch by batch, as `recover` passes optimised images; β is NaN.
+    """Yield all `images`, batch by batch, as `recover` yields optimised images; β is NaN.
 
     saved: resume from this state. Yields a layout without taps, and a checkpoint after each batch.
     """
@@ -48,9 +45,10 @@ def copy_real_images(
     for number, indices_M in list(enumerate(batches, start=1))[first - 1 :]:
         x_MCHW = images.pixels(indices_M).float() / 255
         labels_M = images.labels_N[torch.from_numpy(indices_M)]
-        keep(x_MCHW, labels_M, number, math.nan, compute_confidence(labeller, x_MCHW, labels_M, images))
+        confidence_M = compute_confidence(labeller, x_MCHW, labels_M, images)
+        recovered = RecoveredImages(x_MCHW.numpy(), labels_M.numpy(), confidence_M.numpy())
         rate = (number - first + 1) / max(time.monotonic() - started, 1e-9)
-        yield BatchRecovered(number, len(batches), math.nan, len(indices_M))
+        yield BatchRecovered(number, len(batches), math.nan, len(indices_M), recovered)
         yield StageProgress("recover", number, rate)
         yield Checkpoint("recover", partial(state_before_batch, number + 1), always=True)
 

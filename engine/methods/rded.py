@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import partial
 
 import numpy as np
@@ -25,7 +25,7 @@ from engine.backbones.labeller import Labeller
 from engine.checkpoint import Checkpoint, IntervalTimer, StageState
 from engine.config import Config
 from engine.data import ImageSet, denormalise
-from engine.events import BatchRecovered, Event, RecoverLayout, StageProgress
+from engine.events import BatchRecovered, Event, RecoveredImages, RecoverLayout, StageProgress
 from engine.methods.random_images import compute_confidence, state_before_batch
 from engine.rng import generator
 from engine.spectral.recovery_batches import pool_size
@@ -33,21 +33,18 @@ from engine.spectral.recovery_batches import pool_size
 SCALE = (0.08, 1.0)  #: range of the share of an image's area that a crop covers
 CHUNK = 64  #: number of images that are scored at once
 
-Keep = Callable[[Tensor, Tensor, int, float, Tensor], None]
-
 
 def select(
     config: Config,
     teacher: nn.Module,
     train: ImageSet,
     device: torch.device,
-    keep: Keep,
     saved: StageState | None = None,
 ) -> Generator[Event, None, None]:
     """Select `config.ipc` images of every class; each class is one batch.
 
-    Batches are passed to `keep` as `recover` passes optimised images; β is NaN. saved: resume from this
-    state; an interrupted class is selected again, from the same crops.
+    Batches are yielded as `recover` yields optimised images; β is NaN. saved: resume from this state; an
+    interrupted class is selected again, from the same crops.
     """
     settings, classes = config.recover.select, len(train.classes)
     first = 1 if saved is None else int(saved.metadata["batch"])
@@ -67,8 +64,9 @@ def select(
         tiles_MCSS = tile(crops_MCTT[best_N], settings.factor, train.size)
         x_MCSS = denormalise(tiles_MCSS, train.mean, train.std).clamp(0, 1)
         labels_M = torch.full((len(x_MCSS),), number - 1)
-        keep(x_MCSS, labels_M, number, math.nan, compute_confidence(labeller, x_MCSS, labels_M, train))
-        yield BatchRecovered(number, classes, math.nan, len(x_MCSS))
+        confidence_M = compute_confidence(labeller, x_MCSS, labels_M, train)
+        recovered = RecoveredImages(x_MCSS.numpy(), labels_M.numpy(), confidence_M.numpy())
+        yield BatchRecovered(number, classes, math.nan, len(x_MCSS), recovered)
         yield StageProgress("recover", number, (number - first + 1) / max(time.monotonic() - started, 1e-9))
         yield Checkpoint("recover", partial(state_before_batch, number + 1), always=True)
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import TypeVar
 
 from engine.checkpoint import Checkpoint
 from engine.errors import Stopped, UserError
-from engine.events import Checkpointed, Continued, Event, Paused, map_events
+from engine.events import Checkpointed, Continued, Event, Paused
 from engine.store import Run
 from engine.store.control import Command
 
-T = TypeVar("T")
 SHARE = 0.01  #: largest share of the run's time that periodic checkpoints take
 PREVIEW_SECONDS = 2.0  #: least time between two previews
 PREVIEW_SHARE = 0.005  #: largest share of the run's time that previews take
@@ -60,22 +58,16 @@ class Steering:
         self._continue = ""
         self._stop: str | None = None
 
-    def steer(self, work: Generator[Event, None, T]) -> Generator[Event, None, T]:
-        """Handle the checkpoints of stages and pass on their other events.
+    def handle(self, point: Checkpoint, seconds: float = 0.0) -> Iterator[Event]:
+        """Serve the pending requests at a checkpoint; yield what was done.
 
-        Raises Stopped if a stop was requested.
+        seconds: how long the stage has worked, which is saved with its state. Raises Stopped if a stop was
+        requested.
         """
-
-        def handle_event(event: Event) -> Iterator[Event]:
-            return self._handle(event) if isinstance(event, Checkpoint) else iter((event,))
-
-        return map_events(work, handle_event)
-
-    def _handle(self, point: Checkpoint) -> Iterator[Event]:
         self._read_requests()
         is_requested = self._save or self._pause is not None or self._stop is not None
         if is_requested or point.always or self._is_due():
-            yield self._write_checkpoint(point)
+            yield self._write_checkpoint(point, seconds)
         self._write_preview(point)
         if self._pause is not None and self._stop is None:
             yield from self._wait(self._pause)
@@ -96,11 +88,11 @@ class Steering:
     def _is_due(self) -> bool:
         return time.monotonic() - self._saved >= (self._seconds and max(self._seconds, self._cost / SHARE))
 
-    def _write_checkpoint(self, point: Checkpoint) -> Checkpointed:
+    def _write_checkpoint(self, point: Checkpoint, seconds: float) -> Checkpointed:
         began = time.perf_counter()
         state = point.capture()
         arrays = {name: tensor.numpy() for name, tensor in state.tensors.items()}
-        number, size = self._run.checkpoint(point.stage, arrays, state.metadata)
+        number, size = self._run.checkpoint(point.stage, arrays, {**state.metadata, "seconds": seconds})
         self._cost = time.perf_counter() - began
         self._saved, self._save = time.monotonic(), False
         return Checkpointed(point.stage, number, size, self._cost)

@@ -170,8 +170,7 @@ class Trial:
             part = None if settings.micro_batch is None else -(-settings.micro_batch * size // images)
             smaller = _change(settings, classes_per_batch=size, iterations=EPOCHS, micro_batch=part)
             config = _change(self.config, recover=smaller, objective=objective)
-            device, keep = self.device, lambda *_: None
-            return recover.recover(config, *teachers[0], self.train, device, keep, None, teachers[1:])
+            return recover.recover(config, *teachers[0], self.train, self.device, None, teachers[1:])
 
         cost = self._cost(work, images)
         return cost.setup + len(plan) * settings.iterations * cost.step
@@ -183,7 +182,7 @@ class Trial:
         def work(size: int) -> Work:
             smaller = _change(settings.select, pool=size, factor=1)
             config = _change(self.config, ipc=1, recover=_change(settings, select=smaller))
-            return rded.select(config, self.teachers[0], self.train, self.device, lambda *_: None)
+            return rded.select(config, self.teachers[0], self.train, self.device)
 
         pool = min(recovery_batches.pool_size(self.config), len(self.train) // classes)
         cost = self._cost(work, max(1, min(pool, rded.CHUNK)))

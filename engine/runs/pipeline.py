@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from engine.checkpoint import StageState
 from engine.config.identity import config_hash
 from engine.data import ImageSet
 from engine.errors import Stopped, UserError
-from engine.events import STAGES, Event, Notice, map_events, offset_progress
+from engine.events import STAGES, BatchRecovered, Event, Notice, map_events, offset_progress
 from engine.fingerprint import fingerprint_tensors
 from engine.importers import distilled
 from engine.importers.fkd import ReplayedViews
@@ -57,9 +58,8 @@ def run(
     Raises UserError, or Stopped after a stop request; checkpoints and finished artefacts stay on disk.
     """
     steering = Steering(run, control or Control(), plan.config.checkpoint_seconds)
-    work = steering.steer(Pipeline(plan, run, cache, command).stages())
     try:
-        document = yield from _record_events(run, work)
+        document = yield from _record_events(run, Pipeline(plan, run, cache, command, steering).stages())
         run.close("finished")
     except Exception as error:
         state = "stopped" if isinstance(error, Stopped) else "failed"
@@ -86,7 +86,9 @@ def _record_events(run: Run, work: Generator[Event, None, T]) -> Generator[Event
 class Pipeline:
     """The stages of one run, and what they share."""
 
-    def __init__(self, plan: Plan, run: Run, cache: Cache, command: Sequence[str]) -> None:
+    def __init__(
+        self, plan: Plan, run: Run, cache: Cache, command: Sequence[str], steering: Steering
+    ) -> None:
         self.plan = plan
         self.config = plan.config
         self.train = plan.data.train
@@ -94,7 +96,7 @@ class Pipeline:
         self.context = ComputeContext(plan.device, cache)
         self.run = run
         self.command = command
-        self.runner = StageRunner(run, plan.device)
+        self.runner = StageRunner(run, plan.device, steering)
 
     def stages(self) -> Generator[Event, None, Results]:
         """Run squeeze, statistics, recover, relabel and validate; return the document of results."""
@@ -259,14 +261,15 @@ class Pipeline:
             saved, written = None, 0
         writer = self.run.image_writer(shape, classes, written)
 
-        def keep(
-            images_MCHW: Tensor, labels_M: Tensor, batch: int, beta: float, confidence_M: Tensor
-        ) -> None:
-            writer.add(images_MCHW.numpy(), labels_M.numpy(), batch, beta, confidence_M.numpy())
+        def save_images(event: Event) -> Iterator[Event]:
+            if isinstance(event, BatchRecovered) and event.recovered is not None:
+                batch = event.recovered
+                writer.add(batch.pixels_MCHW, batch.labels_M, event.batch, event.beta, batch.confidence_M)
+                event = replace(event, recovered=None)
+            yield event
 
-        moving = yield from recover(
-            self.config, *teachers[0], self.train, self.device, keep, saved, teachers[1:]
-        )
+        work = recover(self.config, *teachers[0], self.train, self.device, saved, teachers[1:])
+        moving = yield from map_events(work, save_images)
         if moving is not None:
             packed = moments.pack(moving)
             self.run.save_moving({name: tensor.numpy() for name, tensor in packed.items()})

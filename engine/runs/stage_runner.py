@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any, TypeVar
 
 import torch
 
 from engine.checkpoint import Checkpoint, StageState
 from engine.device import explain_out_of_memory
-from engine.events import Event, Notice, Stage, StageFinished, StageStarted, map_events
+from engine.events import Event, Notice, Stage, StageFinished, StageStarted
+from engine.runs.control import Steering
 from engine.store import Run
 
 T = TypeVar("T")
@@ -24,10 +25,11 @@ class StageRunner:
     artefact was reused, which means that no session computed it.
     """
 
-    def __init__(self, run: Run, device: torch.device) -> None:
+    def __init__(self, run: Run, device: torch.device, steering: Steering) -> None:
         self.timings: dict[str, Any] = {}
         self._device = device
         self._run = run
+        self._steering = steering
         self._before = run.spent()
 
     def run(
@@ -40,26 +42,32 @@ class StageRunner:
     ) -> Generator[Event, None, T]:
         """Run a stage from its beginning or its last checkpoint, and return its artefact.
 
-        Only the time that the stage itself works is counted. begin: starts the stage from its state; returns
+        Checkpoints are handled here and not passed on. Only the time that the stage itself works is counted.
+        begin: starts the stage from its state; returns
         the artefact and whether it already existed. count: returns the number of finished units, given a
         state's metadata.
         """
+        artefact: T
         saved = self._load_state(stage)
         done, seconds = (0, 0.0) if saved is None else (count(saved.metadata), saved.metadata["seconds"])
         yield StageStarted(stage, total, unit, done)
         if saved is not None:
             yield Notice("info", f"{stage} resumes from its checkpoint: {done} of {total} {unit} are done")
-        began = time.perf_counter()
-
-        def time_event(event: Event) -> Iterator[Event]:
-            nonlocal seconds, began
-            seconds += time.perf_counter() - began
-            yield _add_seconds(event, seconds) if isinstance(event, Checkpoint) else event
-            began = time.perf_counter()
-
-        with explain_out_of_memory(self._device, f"the stage {stage}", "use a device with more memory"):
-            artefact, reused = yield from map_events(begin(saved), time_event)
-        seconds += time.perf_counter() - began
+        hint = "use a device with more memory"
+        with explain_out_of_memory(self._device, f"the stage {stage}", hint), closing(begin(saved)) as work:
+            while True:
+                began = time.perf_counter()
+                try:
+                    event = next(work)
+                except StopIteration as end:
+                    artefact, reused = end.value
+                    break
+                finally:
+                    seconds += time.perf_counter() - began
+                if isinstance(event, Checkpoint):
+                    yield from self._steering.handle(event, seconds)
+                else:
+                    yield event
         if stage != "validate":  # its checkpoint is needed until the results are saved
             self._run.forget(stage)
         yield from self._finish(stage, seconds, 0 if reused else total, unit, reused)
@@ -87,13 +95,3 @@ class StageRunner:
         else:
             self.timings[stage] = {**spent, "reused": reused}
         yield StageFinished(stage, seconds, rate, reused)
-
-
-def _add_seconds(checkpoint: Checkpoint, seconds: float) -> Checkpoint:
-    """Return the checkpoint with the time that the stage has worked in its metadata."""
-
-    def capture() -> StageState:
-        state = checkpoint.capture()
-        return StageState(state.tensors, {**state.metadata, "seconds": seconds})
-
-    return replace(checkpoint, capture=capture)

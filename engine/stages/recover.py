@@ -8,7 +8,7 @@ Not here: images that are not optimised, and steps that only one method takes (s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from typing import NoReturn
 
@@ -33,8 +33,9 @@ from engine.config import Config
 from engine.data import ImageSet, augmentation, denormalise, normalise
 from engine.device import conv_precision, explain_out_of_memory
 from engine.errors import UserError
-from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress
-from engine.methods import dwa, gvbsm, random_images, rded
+from engine.events import BatchRecovered, Event, RecoveredImages, RecoverLayout, RecoverProgress
+from engine.methods import build_extensions, random_images, rded
+from engine.methods.extension import Extension, Step
 from engine.rng import generator
 from engine.spectral import matching, schedules
 from engine.spectral.matching import Spectra
@@ -55,8 +56,8 @@ CHUNK_ITERATIONS = 200
 KEPT = "earlier batches are kept"
 HINT = f"lower recover.lr; {KEPT}"
 
-Keep = Callable[[Tensor, Tensor, int, float, Tensor], None]
 Backbone = tuple[nn.Module, Sequence[Moments]]
+TappedBackbone = tuple[Tapped, Sequence[Moments]]
 
 
 def recover(
@@ -65,30 +66,24 @@ def recover(
     real: Sequence[Moments],
     train: ImageSet,
     device: torch.device,
-    keep: Keep,
     saved: StageState | None = None,
     others: Sequence[Backbone] = (),
 ) -> Generator[Event, None, list[Moments] | None]:
     """Distil `config.ipc` images per class from `model` and the real statistics.
 
     real: moments of each tap in forward order; ignored where nothing is optimised. others: further networks
-    and their moments; steps alternate between all networks, and values are reported by kind of tap. keep:
-    called with each finished batch: images in [0, 1], labels, the batch's number from 1, β, and the teacher's
-    probability of each image's class; tensors are on the CPU. saved: resume from this state. Yields a layout,
-    chunks of values, and an event per batch; returns the moving statistics of all batches, if any. Raises
-    UserError("numeric") naming batch, iteration and layer where a number is not finite; that batch is then
-    not passed to `keep`.
+    and their moments; steps alternate between all networks, and values are reported by kind of tap. saved:
+    resume from this state. Yields a layout, chunks of values, and an event with the images of each finished
+    batch; returns the moving statistics of all batches, if any. Raises UserError("numeric") naming batch,
+    iteration and layer where a number is not finite; that batch is then not yielded.
     """
     if config.recover.algorithm == "select":
-        yield from rded.select(config, model, train, device, keep, saved)
+        yield from rded.select(config, model, train, device, saved)
         return None
     if config.recover.algorithm == "none":
-        yield from random_images.copy_real_images(
-            config, control_set(config, train), model, device, keep, saved
-        )
+        yield from random_images.copy_real_images(config, control_set(config, train), model, device, saved)
         return None
-    backbones = [(model, real), *others]
-    return (yield from _optimise_batches(config, backbones, train, device, keep, saved))
+    return (yield from _optimise_batches(config, [(model, real), *others], train, device, saved))
 
 
 def _optimise_batches(
@@ -96,36 +91,37 @@ def _optimise_batches(
     backbones: Sequence[Backbone],
     train: ImageSet,
     device: torch.device,
-    keep: Keep,
     saved: StageState | None,
 ) -> Generator[Event, None, list[Moments] | None]:
     """Run `recover` for methods that optimise images."""
     objective, plan = config.objective, plan_batches(config, len(train.classes))
-    networks = [_build_tapped_network(config, model, device) for model, _ in backbones]
-    reals = [[moments.to(device) for moments in real] for _, real in backbones]
+    networks = [
+        (_build_tapped_network(config, model, device), [moments.to(device) for moments in real])
+        for model, real in backbones
+    ]
+    network, real = networks[0]
     betas = schedules.betas_of_batches(objective.schedule, objective.beta, config.ipc, len(plan))
     terms = [term.title for term in matching.resolved_terms(objective)]
     position = {"batch": 1, "iteration": 0} if saved is None else saved.metadata
-    yield RecoverLayout(networks[0].columns, terms, betas, completed_work(config, position))
-    matching.MatchingLoss(objective, reals[0], min(betas))  # so that a singular Ψ + βI fails at once
+    yield RecoverLayout(network.columns, terms, betas, completed_work(config, position))
+    matching.MatchingLoss(objective, real, min(betas))  # so that a singular Ψ + βI fails at once
     starts = initial_indices(config, train)
-    moving_statistics = gvbsm.build_moving_statistics(config, networks, device, saved)
-    earlier = None if saved is None else _restore_earlier(saved, networks[0].names, device)
-    timer, spectra = IntervalTimer(config.checkpoint_seconds), Spectra(reals[0])
-    for number, (rounds_M, classes_M) in list(enumerate(plan, start=1))[position["batch"] - 1 :]:
-        batch = Batch(config, networks[0], reals[0], train, betas[number - 1], number, earlier)
-        images = len(classes_M)
+    extensions = build_extensions(config, backbones[0][0], [each for each, _ in networks], device, saved)
+    earlier = None if saved is None else _restore_earlier(saved, network.names, device)
+    timer, spectra = IntervalTimer(config.checkpoint_seconds), Spectra(real)
+    for number, (rounds_M, labels_M) in list(enumerate(plan, start=1))[position["batch"] - 1 :]:
+        images, indices_M, beta = len(labels_M), starts[rounds_M, labels_M], betas[number - 1]
         what = f"recovery of batch {number} ({images} images of {train.size} px)"
         with explain_out_of_memory(device, what, _micro_batch_hint(config, images)):
-            batch.add_backbones(list(zip(networks, reals, strict=True))[1:], moving_statistics)
-            batch.start(starts[rounds_M, classes_M], classes_M, saved, backbones[0][0])
+            batch = RecoveryBatch(
+                config, networks, train, number, beta, indices_M, labels_M, earlier, extensions, saved
+            )
             yield from batch.optimise(len(plan), timer, spectra)
-            confidence_M = batch.compute_confidence()
+            recovered = batch.finish()
         if config.recover.emu:
             earlier = batch.statistics
-        keep(batch.pixels(), batch.labels_M.cpu(), number, batch.objective.beta, confidence_M)
-        yield BatchRecovered(number, len(plan), batch.objective.beta, images)
-        capture = partial(_capture_before_batch, number + 1, earlier, moving_statistics)
+        yield BatchRecovered(number, len(plan), beta, images, recovered)
+        capture = partial(_capture_before_batch, number + 1, earlier, extensions)
         preview = partial(batch.preview, spectra) if number == len(plan) else None
         yield Checkpoint("recover", capture, always=True, preview=preview)
         saved = None
@@ -141,13 +137,19 @@ def _micro_batch_hint(config: Config, images: int) -> str:
 
 
 def _capture_before_batch(
-    number: int, earlier: list[Moments] | None, moving_statistics: gvbsm.MovingStatistics | None
+    number: int, earlier: list[Moments] | None, extensions: Sequence[Extension]
 ) -> StageState:
     """Return the state before the first step of batch `number`."""
-    tensors = {} if earlier is None else add_prefix("earlier", pack(earlier))
-    if moving_statistics is not None:
-        tensors |= moving_statistics.state_dict()
+    tensors = _shared_tensors(earlier, extensions)
     return capture_state(tensors, f"the batches before {number}", HINT, batch=number, iteration=0)
+
+
+def _shared_tensors(earlier: list[Moments] | None, extensions: Sequence[Extension]) -> dict[str, Tensor]:
+    """Return the part of a state that batches share."""
+    tensors = {} if earlier is None else add_prefix("earlier", pack(earlier))
+    for extension in extensions:
+        tensors |= extension.state_dict()
+    return tensors
 
 
 def _restore_earlier(saved: StageState, names: Sequence[str], device: torch.device) -> list[Moments] | None:
@@ -163,77 +165,59 @@ def _build_tapped_network(config: Config, model: nn.Module, device: torch.device
     return Tapped(model, objective.taps, device, config.recover.precision, objective.patch)
 
 
-class Batch:
+class RecoveryBatch:
     """One batch of images during its optimisation.
 
-    network: the teacher. earlier: moving statistics of the batches before. turns: the networks between which
-    steps alternate, with the objective of each: the teacher, or a copy perturbed for this batch, and other
-    backbones.
+    networks: the teacher, and other networks between which steps alternate, with their real moments.
+    indices_M, labels_M: the real images to start from, and the class of each. earlier: moving statistics of
+    the batches before. saved: restore the images and their optimiser from this state. statistics: of the last
+    step that was asked to keep them.
     """
 
     def __init__(
         self,
         config: Config,
-        network: Tapped,
-        real: Sequence[Moments],
+        networks: Sequence[TappedBackbone],
         train: ImageSet,
-        beta: float,
         number: int,
-        earlier: list[Moments] | None,
+        beta: float,
+        indices_M: np.ndarray,
+        labels_M: np.ndarray,
+        earlier: list[Moments] | None = None,
+        extensions: Sequence[Extension] = (),
+        saved: StageState | None = None,
     ) -> None:
+        settings, device = config.recover, networks[0][1][0].mean_D.device
         self.config = config
-        self.network = network
         self.train = train
         self.number = number
         self.earlier = earlier
+        self.extensions = extensions
         self.statistics: list[Moments] = []
         self.iteration = 0
-        self.device = real[0].mean_D.device
-        self.objective = matching.MatchingLoss(config.objective, real, beta)
-        self.turns = [(network, self.objective)]
-        self.moving_statistics: gvbsm.MovingStatistics | None = None
-
-    def add_backbones(
-        self,
-        others: Sequence[tuple[Tapped, Sequence[Moments]]],
-        moving_statistics: gvbsm.MovingStatistics | None,
-    ) -> None:
-        """Alternate steps with other backbones, and average statistics over steps if given."""
-        beta, objective = self.objective.beta, self.config.objective
-        self.turns += [(network, matching.MatchingLoss(objective, real, beta)) for network, real in others]
-        self.moving_statistics = moving_statistics
-
-    def start(
-        self,
-        indices_M: np.ndarray,
-        classes_M: np.ndarray,
-        saved: StageState | None = None,
-        model: nn.Module | None = None,
-    ) -> None:
-        """Initialise the images and their optimiser, or restore both from a state.
-
-        model: the teacher, which is copied where the settings ask for a perturbed one.
-        """
-        settings = self.config.recover
-        self.labels_M = torch.from_numpy(classes_M).to(self.device)
-        self.onehot_MK = F.one_hot(self.labels_M, len(self.train.classes)).float()
-        images = first_images(self.config, self.train, self.number, indices_M, self.device)
-        if settings.perturb.steps and model is not None:
-            view_MCHW = augmentation.apply(self._draw_views(0), images.to(self.device))
-            perturbed = dwa.perturb_teacher(
-                model, view_MCHW, self.labels_M, settings.perturb, settings.micro_batch
-            )
-            self.turns[0] = (_build_tapped_network(self.config, perturbed, self.device), self.objective)
-        self.by_class = gvbsm.group_by_class(classes_M, self.device)
+        self.labels_M = torch.from_numpy(labels_M).to(device)
+        self.onehot_MK = F.one_hot(self.labels_M, len(train.classes)).float()
+        self.network = networks[0][0]
+        self.turns = [
+            (network, matching.MatchingLoss(config.objective, real, beta)) for network, real in networks
+        ]
+        self.objective = self.turns[0][1]
+        images = first_images(config, train, number, indices_M, device)
+        if extensions:
+            view_MCHW = augmentation.apply(self._draw_views(0), images.to(device))
+        for extension in extensions:
+            model = extension.prepare(view_MCHW, self.labels_M)
+            if model is not None:
+                self.turns[0] = (_build_tapped_network(config, model, device), self.objective)
         if saved is not None and saved.metadata["iteration"]:
             self.iteration = int(saved.metadata["iteration"])
             images = saved.tensors["images"]
-        self.images_MCHW = clone_to(images, self.device).requires_grad_()
+        self.images_MCHW = clone_to(images, device).requires_grad_()
         self.adam = torch.optim.Adam([self.images_MCHW], lr=settings.lr, betas=settings.betas, fused=True)
         if saved is not None:
             restore_optimiser(self.adam, strip_prefix("optimiser", saved.tensors))
-        one = torch.ones((), device=self.device).expand(1, self.train.channels, 1, 1)
-        self.lowest, self.highest = (normalise(v, self.train.mean, self.train.std) for v in (0 * one, one))
+        one = torch.ones((), device=device).expand(1, train.channels, 1, 1)
+        self.lowest, self.highest = (normalise(v, train.mean, train.std) for v in (0 * one, one))
 
     def _draw_views(self, iteration: int) -> augmentation.Draw:
         """Draw the view, or one view per image, of an iteration."""
@@ -244,14 +228,12 @@ class Batch:
 
     def optimise(self, batches: int, timer: IntervalTimer, spectra: Spectra) -> Generator[Event, None, None]:
         """Run the remaining iterations; yield their values in chunks, and checkpoints."""
-        settings, group = self.config.recover, self.adam.param_groups[0]
+        settings = self.config.recover
         chunk: list[Tensor] = []
         started, rate = time.monotonic(), Rate()
         while self.iteration < settings.iterations:
-            group["lr"] = schedules.cosine_to_zero(settings.lr, self.iteration, settings.iterations)
             due, last = timer.due(), self.iteration == settings.iterations - 1
-            chunk.append(self.step(self.adam, self.iteration, keep=due or last))
-            self.iteration += 1
+            chunk.append(self.step(keep=due or last))
             if due or last or len(chunk) == CHUNK_ITERATIONS:
                 values = torch.stack(chunk).cpu()
                 recent_rate = rate.add(len(chunk), time.monotonic() - started)
@@ -265,10 +247,7 @@ class Batch:
         self._require_finite_images()
         where = f"batch {self.number}, iteration {self.iteration}"
         tensors = {"images": self.images_MCHW, **add_prefix("optimiser", optimiser_tensors(self.adam))}
-        if self.earlier is not None:
-            tensors |= add_prefix("earlier", pack(self.earlier))
-        if self.moving_statistics is not None:
-            tensors |= self.moving_statistics.state_dict()
+        tensors |= _shared_tensors(self.earlier, self.extensions)
         return capture_state(tensors, where, HINT, batch=self.number, iteration=self.iteration)
 
     def preview(self, spectra: Spectra) -> Preview:
@@ -286,27 +265,34 @@ class Batch:
             time.time(),
         )
 
-    def step(self, adam: torch.optim.Optimizer, iteration: int, *, keep: bool = False) -> Tensor:
-        """Take one step and return the metrics row of `loss`, without synchronising with the device."""
-        with conv_precision(self.config.recover.precision):
-            loss, metrics_row = self.loss(iteration, keep=keep)
-            adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        if self.config.recover.clamp:
-            with torch.no_grad():
-                self.images_MCHW.clamp_(self.lowest, self.highest)
-        return metrics_row
+    def step(self, *, keep: bool = False) -> Tensor:
+        """Take the next step and return its metrics row (see `compute_loss`).
 
-    def loss(self, iteration: int, *, keep: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the loss of an iteration, and its metrics row on the device, shape (1 + T·L + 1 + S·L,).
-
-        The row has CE, every term at every tap, and sums of absolute values that reveal what was not finite
-        before the step: of the images, and of S statistics of every tap. keep: store the statistics in
-        `statistics`.
+        Does not synchronise with the device. keep: store the step's statistics in `statistics`.
         """
         settings = self.config.recover
-        turn = ((self.number - 1) * settings.iterations + iteration) % len(self.turns)
+        self.adam.param_groups[0]["lr"] = schedules.cosine_to_zero(
+            settings.lr, self.iteration, settings.iterations
+        )
+        with conv_precision(settings.precision):
+            loss, metrics_row = self.compute_loss(keep=keep)
+            self.adam.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.adam.step()
+        if settings.clamp:
+            with torch.no_grad():
+                self.images_MCHW.clamp_(self.lowest, self.highest)
+        self.iteration += 1
+        return metrics_row
+
+    def compute_loss(self, *, keep: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the loss of the next step, and its metrics row on the device, shape (1 + T·L + 1 + S·L,).
+
+        The row has CE, every term at every tap, and sums of absolute values that reveal what was not finite
+        before the step: of the images, and of S statistics of every tap.
+        """
+        settings = self.config.recover
+        turn = ((self.number - 1) * settings.iterations + self.iteration) % len(self.turns)
         network, terms = self.turns[turn]
         observe = Observer(
             network,
@@ -316,19 +302,22 @@ class Batch:
             terms.needs_labels,
             settings.micro_batch,
         )
-        kept_L = gvbsm.draw_kept_taps(network, settings.drop, self.config.seed, self.number, iteration)
-        view_MCHW = augmentation.apply(self._draw_views(iteration), self.images_MCHW)
+        view_MCHW = augmentation.apply(self._draw_views(self.iteration), self.images_MCHW)
         synthetic, ce = observe(view_MCHW)
         if self.earlier is not None:
             pairs = zip(synthetic, self.earlier, strict=True)
             synthetic = [cumulative_mean(batch, earlier, self.number) for batch, earlier in pairs]
-        if self.moving_statistics is not None:
-            synthetic = self.moving_statistics.step(turn, synthetic, kept_L)
+        step = Step(self.number, self.iteration, turn, network)
+        for extension in self.extensions:
+            synthetic = extension.mix(step, synthetic)
         values_TL = terms.values(synthetic)
-        loss = terms.loss(gvbsm.mask_dropped_taps(values_TL, kept_L), ce)
-        if settings.density.weight:
-            density = gvbsm.density_loss(view_MCHW, self.by_class, settings.density.tau)
-            loss = loss + settings.density.weight * density
+        masked_TL = values_TL
+        for extension in self.extensions:
+            masked_TL = extension.mask(masked_TL)
+        loss = terms.loss(masked_TL, ce)
+        for extension in self.extensions:
+            extra = extension.extra_loss(view_MCHW)
+            loss = loss if extra is None else loss + extra
         constant = [tap.detach() for tap in synthetic]
         if keep:
             self.statistics = constant
@@ -409,18 +398,16 @@ class Batch:
             when = f"before batch {self.number}, iteration 0"
         return UserError("numeric", f"the images are not finite {when}", HINT)
 
-    def pixels(self) -> Tensor:
-        """Return the current images, in [0, 1], on the CPU."""
-        return self._denormalise_images().cpu()
-
     @torch.no_grad()
-    def compute_confidence(self) -> Tensor:
-        """Return the teacher's probability of each image's class, without views, shape (M,), on the CPU."""
-        x_MCHW = normalise(self._denormalise_images(), self.train.mean, self.train.std)
+    def finish(self) -> RecoveredImages:
+        """Return the images, and the teacher's probability of each image's class, without views."""
+        pixels_MCHW = self._denormalise_images()
+        x_MCHW = normalise(pixels_MCHW, self.train.mean, self.train.std)
         parts = torch.split(x_MCHW, self.config.recover.micro_batch or len(x_MCHW))
         logits_MK = torch.cat([self.network(part_MCHW)[1] for part_MCHW in parts])
         confidence_M1 = logits_MK.float().softmax(dim=1).gather(1, self.labels_M.unsqueeze(1))
-        return confidence_M1.squeeze(1).cpu()
+        tensors = (pixels_MCHW, self.labels_M, confidence_M1.squeeze(1))
+        return RecoveredImages(*(tensor.cpu().numpy() for tensor in tensors))
 
     def _denormalise_images(self) -> Tensor:
         """Return the current images, in [0, 1], on their device."""

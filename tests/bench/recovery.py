@@ -2,7 +2,7 @@
 
     python tests/bench/recovery.py [--backbone convnet|resnet18] [--threads 2] [--alone] [--json]
 
-ours: `engine.stages.recover.Batch`, as `cfm run --preset cifar10-10-convnet` drives it.
+ours: `engine.stages.recover.RecoveryBatch`, as `cfm run --preset cifar10-10-convnet` drives it.
 ours, bfloat16: the same with `recover.precision=bfloat16`; fast where the processor or card knows the type.
 plain: the loop as one writes it first; see `Plain`. Both start from the same images, follow the moving
 statistics of an earlier batch, and must give the same loss for the same view before they are timed.
@@ -144,15 +144,12 @@ class Ours:
         changes = scene.config.recover.model_copy(update={"precision": precision, "micro_batch": micro_batch})
         config = scene.config.model_copy(update={"recover": changes})
         network = Tapped(scene.model, config.objective.taps, scene.device, precision)
-        self.batch = recover.Batch(config, network, scene.real, scene.train, BETA, NUMBER, scene.earlier)
         indices = np.arange(len(scene.labels_M))
-        self.batch.start(indices, indices)
+        self.batch = recover.RecoveryBatch(
+            config, [(network, scene.real)], scene.train, NUMBER, BETA, indices, indices, scene.earlier
+        )
         self.config = config
-        self.count = 0
-
-    def step(self) -> Tensor:
-        self.count += 1
-        return self.batch.step(self.batch.adam, self.count - 1)
+        self.step = self.batch.step
 
     def first_loss(self) -> float:
         """The loss of the first iteration, which then has been made."""

@@ -28,10 +28,10 @@ SETTINGS = {
 SLOW = """
 import time
 from engine.runs.control import Steering
-def at(self, point, original=Steering._handle):
+def at(self, point, seconds=0.0, original=Steering.handle):
     time.sleep({seconds})
-    yield from original(self, point)
-Steering._handle = at
+    yield from original(self, point, seconds)
+Steering.handle = at
 """
 
 

@@ -28,10 +28,10 @@ def open_run(*words, original=store.open_run):
 #: Whole `cfm` commands; the one that has the run stays at its first checkpoint until it is told to go on.
 COMMANDS = """
 store.open_run = open_run
-def at(self, point, original=Steering._handle):
+def at(self, point, seconds=0.0, original=Steering.handle):
     wait_for("go on")
-    yield from original(self, point)
-Steering._handle = at
+    yield from original(self, point, seconds)
+Steering.handle = at
 """
 #: The opening alone, without the seconds that loading takes.
 OPENING = """

@@ -20,11 +20,11 @@ UNASKED = "\nfrom engine.runs.control import Steering\nSteering._is_due = lambda
 DEAF = """
 import itertools, time
 from engine.runs.control import Steering
-def deaf(self, point, at=Steering._handle, count=itertools.count(1)):
+def deaf(self, point, seconds=0.0, at=Steering.handle, count=itertools.count(1)):
     while next(count) > 3 and point.stage == {stage!r}:
         time.sleep(0.01)
-    yield from at(self, point)
-Steering._handle = deaf
+    yield from at(self, point, seconds)
+Steering.handle = deaf
 """
 GRACE = "\nfrom cfm_tui.process import signals\nsignals.GRACE_SECONDS = {seconds}\n"
 IGNORED = "\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"

@@ -20,7 +20,7 @@ from engine.config import Config, Views, settings
 from engine.data import ImageSet, augmentation
 from engine.device import conv_precision
 from engine.events import BatchRecovered
-from engine.methods import gvbsm
+from engine.methods import build_extensions, gvbsm
 from engine.rng import generator
 from engine.spectral import recovery_batches
 from engine.spectral.moments import Moments, pack
@@ -97,23 +97,20 @@ def _taps(
 
 def batch_on_device(
     one: Case, number: int, device: torch.device, precision: str, micro_batch: int | None = None
-) -> recovery.Batch:
+) -> recovery.RecoveryBatch:
     """Return the engine's batch of this number, ready for its first step."""
     changes = one.config.recover.model_copy(update={"precision": precision, "micro_batch": micro_batch})
     config = one.config.model_copy(update={"recover": changes})
     network = Tapped(one.model, config.objective.taps, device, changes.precision, config.objective.patch)
-    moves, earlier = None, one.moments(one.earlier, device)
-    if config.recover.straight_through is not None:
-        moves = gvbsm.MovingStatistics(config.recover.straight_through)
-        if number > 1:
-            moves.load_state_dict(add_prefix("moving.0", pack(earlier)), [network], device)
-    real = one.moments(one.real, device)
+    earlier = one.moments(one.earlier, device)
+    moves = StageState(add_prefix("moving.0", pack(earlier)) if number > 1 else {})
+    extensions = build_extensions(config, one.model, [network], device, moves)
+    networks = [(network, one.moments(one.real, device))]
     moving = earlier if config.recover.emu and number > 1 else None
-    batch = recovery.Batch(config, network, real, one.train, BETAS[number], number, moving)
-    batch.add_backbones([], moves)
     indices = np.arange(len(one.train.classes))
-    batch.start(indices, indices, None, one.model)
-    return batch
+    return recovery.RecoveryBatch(
+        config, networks, one.train, number, BETAS[number], indices, indices, moving, extensions
+    )
 
 
 def in_float64(
@@ -201,7 +198,7 @@ def _first_step(one: Case, backbone: str, method: str, number: int, options: Opt
         batch = batch_on_device(one, number, options.device, precision, micro_batch)
         network = batch.turns[0][0].network
         with conv_precision(batch.config.recover.precision), reference.record_masks(network) as masks:
-            loss, _ = batch.loss(0)
+            loss, _ = batch.compute_loss()
             (gradient,) = torch.autograd.grad(loss, batch.images_MCHW)
         start_MCHW = batch.images_MCHW.detach().cpu()
         expected = expected or in_float64(one, number, start_MCHW)
@@ -329,16 +326,16 @@ def _recovery(
 ) -> tuple[Callable[[StageState | None], Tensor], Callable[[], StageState]]:
     train, model = smooth_images(40), teacher(config)
     real = pull(statistics.measure(config, model, train, options.device))
-    images: list[Tensor] = []
 
     def begin(saved: StageState | None) -> Tensor:
-        images.clear()
-        pull(recovery.recover(config, model, real, train, options.device, _keep(images), saved))
-        return images[-1]
+        events = recovery.recover(config, model, real, train, options.device, saved)
+        *_, last = (event.recovered for event in events if isinstance(event, BatchRecovered))
+        assert last is not None
+        return torch.from_numpy(last.pixels_MCHW)
 
     def cut() -> StageState:
         batches = 0
-        for event in recovery.recover(config, model, real, train, options.device, lambda *_: None):
+        for event in recovery.recover(config, model, real, train, options.device):
             batches += isinstance(event, BatchRecovered)
             if batches and isinstance(event, Checkpoint):
                 state = _stored(event.capture())
@@ -347,10 +344,6 @@ def _recovery(
         raise AssertionError("no checkpoint in the middle of the second batch")
 
     return begin, cut
-
-
-def _keep(images: list[Tensor]) -> Callable[..., None]:
-    return lambda images_MCHW, *_: images.append(images_MCHW)
 
 
 def _student(

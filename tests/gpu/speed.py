@@ -30,7 +30,6 @@ from engine.device import autocast, conv_precision
 from engine.events import Event
 from engine.stages import squeeze, training
 from engine.stages import statistics as real_side
-from engine.stages.recover import Batch
 
 ROUNDS = 3
 SHOWN = 10  #: kernels of a profile
@@ -58,16 +57,11 @@ def waits(options: Options) -> Iterator[Row]:
     for method in correctness.METHODS:
         one = correctness.case("convnet", method, options.quick)
         batch = correctness.batch_on_device(one, 3, options.device, "float32")
-        step = partial(_recovery_steps, batch, iter(range(10**6)))
-        yield _measure_waits(f"{steps} steps of recovery, {method}", step, steps, options)
+        yield _measure_waits(f"{steps} steps of recovery, {method}", batch.step, steps, options)
     config = student_loops.configuration("convnet", ("backbone.width=32",) if options.quick else ())
     images = recovery.smooth_images(100)
     loops = student_loops.contestants(config, images, options.device)
     yield _measure_waits("3 epochs of a student, labels online", loops["ours"].epoch, 3, options)
-
-
-def _recovery_steps(batch: Batch, numbers: Iterator[int]) -> None:
-    batch.step(batch.adam, next(numbers) % batch.config.recover.iterations)
 
 
 def _measure_waits(what: str, step: Step, count: int, options: Options) -> Row:

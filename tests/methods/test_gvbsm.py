@@ -182,7 +182,7 @@ def inputs_of_layers(model, view):
 def test_the_first_steps_equal_a_plain_evaluation_of_each_backbone_in_turn(teacher, other, digits, cpu):
     config = small(objective=GOAL, recover={**MADE, "lr": 1e-12})
     through = measured(config, [teacher, other], digits, cpu)
-    work = recover.recover(config, *through[0], digits.train, cpu, lambda *batch: None, None, through[1:])
+    work = recover.recover(config, *through[0], digits.train, cpu, None, through[1:])
     first = next(event for event in drive(work)[0] if isinstance(event, RecoverProgress))
     rounds, labels = recovery_batches.plan_batches(config, 10)[0]
     start = digits.train.batch(recovery_batches.initial_indices(config, digits.train)[rounds, labels], cpu)

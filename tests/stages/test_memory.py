@@ -80,7 +80,7 @@ def recover() -> float:
     with torch.no_grad():
         features, _ = network(train.batch(range(10), cpu))
     real = [batch_moments(name, x, torch.eye(10)) for name, x in zip(network.names, features, strict=True)]
-    stage = recover.recover(config, model, real, train, cpu, keep=lambda *batch: None)
+    stage = recover.recover(config, model, real, train, cpu)
     return growth(stage, lambda event: isinstance(event, BatchRecovered) and event.batch == 5)
 
 

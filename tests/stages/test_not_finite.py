@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from spoiling import NAN, Nth
-from stages import drive, small
+from stages import drive, recovered_tensors, small
 
 from engine.checkpoint import Checkpoint
 from engine.errors import UserError
-from engine.events import RecoverProgress
+from engine.events import BatchRecovered, RecoverProgress, map_events
 from engine.runs import artefacts
 from engine.spectral import matching, microbatch, moments
 from engine.spectral.recovery_batches import control_set
@@ -36,11 +36,14 @@ class Recovery:
         self.kept = {}
         self.events = []
         config = small(**changes)
-        self.stage = recover.recover(config, teacher, real, digits.train, cpu, self.keep)
+        self.stage = map_events(recover.recover(config, teacher, real, digits.train, cpu), self.keep)
 
-    def keep(self, images_MCHW, labels_M, batch, beta, confidence_M):
-        assert images_MCHW.isfinite().all()
-        self.kept[batch] = images_MCHW
+    def keep(self, event):
+        if isinstance(event, BatchRecovered):
+            images_MCHW = recovered_tensors(event)[0]
+            assert images_MCHW.isfinite().all()
+            self.kept[event.batch] = images_MCHW
+        yield event
 
     def stopped(self):
         return refused(self.stage), list(self.kept)
@@ -87,11 +90,11 @@ def test_an_image_to_start_from(teacher, real, digits, cpu, monkeypatch, seconds
 @pytest.mark.parametrize(("seconds", "iteration"), [(0, 3), (60, 5)])
 def test_an_image_between_iterations(teacher, real, digits, cpu, monkeypatch, seconds, iteration):
     batches = []
-    original = recover.Batch.start
+    original = recover.RecoveryBatch.optimise
 
     def remember(batch, *args):
         batches.append(batch)
-        original(batch, *args)
+        return original(batch, *args)
 
     def spoilt(stage):
         for event in stage:
@@ -99,7 +102,7 @@ def test_an_image_between_iterations(teacher, real, digits, cpu, monkeypatch, se
             if isinstance(event, RecoverProgress) and (event.batch, event.iterations[-1]) == (1, iteration):
                 batches[0].images_MCHW.data[3, 0, 5, 5] = NAN
 
-    monkeypatch.setattr(recover.Batch, "start", remember)
+    monkeypatch.setattr(recover.RecoveryBatch, "optimise", remember)
     recovery = Recovery(teacher, real, digits, cpu, checkpoint_seconds=seconds)
     message = refused(spoilt(recovery.stage))
     assert message == f"the images are not finite after batch 1, iteration {iteration}"
@@ -108,7 +111,7 @@ def test_an_image_between_iterations(teacher, real, digits, cpu, monkeypatch, se
 
 def test_images_that_are_not_finite_are_not_captured(teacher, real, digits, cpu):
     config = small(checkpoint_seconds=0)
-    stage = recover.recover(config, teacher, real, digits.train, cpu, keep=lambda *batch: None)
+    stage = recover.recover(config, teacher, real, digits.train, cpu)
     point = next(event for event in stage if isinstance(event, Checkpoint))
     point.capture()
     point.capture.__self__.images_MCHW.data[0, 0, 0, 0] = float("inf")
@@ -237,7 +240,7 @@ def test_labels_that_do_not_fit_their_type(teacher, digits, cpu, monkeypatch):
 
 def test_a_squared_gradient_that_overflowed_does_no_harm(teacher, real, digits, cpu):
     config = small(checkpoint_seconds=0)
-    stage = recover.recover(config, teacher, real, digits.train, cpu, keep=lambda *batch: None)
+    stage = recover.recover(config, teacher, real, digits.train, cpu)
     point = next(event for event in stage if isinstance(event, Checkpoint))
     batch = point.capture.__self__
     batch.adam.state[batch.images_MCHW]["exp_avg_sq"][0, 0, 0, 0] = np.inf

@@ -276,7 +276,7 @@ def test_a_schedule_that_ends_where_there_is_no_inverse_is_refused_before_the_fi
     config = small(objective={"taps": "conv-output", "schedule": {"origin": 1, "per": "batch"}})
     _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
     assert torch.linalg.matrix_rank(real[0].cov_DD) <= 9  # sixteen channels out of nine pixels
-    stage = recover.recover(config, teacher, real, digits.train, cpu, keep=lambda *batch: None)
+    stage = recover.recover(config, teacher, real, digits.train, cpu)
     assert next(stage).kind == "RecoverLayout"
     with pytest.raises(UserError, match=r"real tap layers.conv.0 is singular at β = 0"):
         next(stage)

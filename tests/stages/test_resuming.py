@@ -155,7 +155,7 @@ def test_moving_statistics_are_the_mean_over_batches(teacher, digits, cpu):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(microbatch, "batch_moments", listen)
-        _, moving = drive(recover.recover(config, teacher, real, digits.train, cpu, keep=lambda *batch: None))
+        _, moving = drive(recover.recover(config, teacher, real, digits.train, cpu))
     taps = len(real)
     for tap, moments in enumerate(moving):
         mean = torch.stack([alone[batch * taps + tap].cov_DD.detach() for batch in range(3)]).mean(dim=0)

@@ -7,11 +7,12 @@ import pytest
 import tiny
 import torch
 from recorded import opened
-from stages import drive, small
+from stages import drive, recovered_tensors, small
 
 from engine import checkpoint, store
 from engine.checkpoint import Checkpoint, StageState
 from engine.errors import UserError
+from engine.events import BatchRecovered
 from engine.runs import control
 from engine.runs.control import Control, Steering
 from engine.stages import statistics
@@ -89,12 +90,8 @@ def test_the_last_glimpse_of_a_run_shows_its_last_batch_and_what_it_matched(tmp_
 def recovered(config, teacher, digits, cpu, at_save_point):
     """Recovery's images, its checkpoints shown."""
     real = drive(statistics.measure(config, teacher, digits.train, cpu))[1]
-    parts = []
-    work = recover(
-        config, teacher, real, digits.train, cpu, lambda images_MCHW, *_: parts.append(images_MCHW)
-    )
-    drive(work, at_save_point)
-    return torch.cat(parts)
+    events, _ = drive(recover(config, teacher, real, digits.train, cpu), at_save_point)
+    return torch.cat([recovered_tensors(event)[0] for event in events if isinstance(event, BatchRecovered)])
 
 
 def test_looking_changes_no_bit_and_shows_the_latest_iteration(teacher, digits, cpu, monkeypatch):
@@ -191,7 +188,9 @@ def looked(monkeypatch, seconds, error=None, every=5.0, points=4000):
             yield Checkpoint("recover", StageState, preview=seen)
         yield Checkpoint("recover", StageState, always=True, preview=seen)
 
-    list(Steering(run, Control(), every).steer(stage()))
+    steering = Steering(run, Control(), every)
+    for point in stage():
+        list(steering.handle(point))
     return run.looks, clock[0]
 
 

@@ -7,10 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from stages import drive
+from stages import drive, recovered_tensors
 
 from engine.checkpoint import StageState
-from engine.events import EpochFinished, RecoverLayout, RecoverProgress, StageProgress
+from engine.events import (
+    BatchRecovered,
+    EpochFinished,
+    RecoverLayout,
+    RecoverProgress,
+    StageProgress,
+    map_events,
+)
 from engine.spectral import recovery_batches
 from engine.stages.recover import recover
 
@@ -46,13 +53,21 @@ def recovering(config, through, train, device):
     """
     parts = {}
 
-    def keep(images_MCHW, labels_M, batch, beta, confidence_M):
-        told = {"labels": labels_M, "beta": torch.tensor(beta).nan_to_num(-1.0), "confidence": confidence_M}
-        parts[batch] = {"images": images_MCHW.clone(), **told}
+    def keep(event):
+        if isinstance(event, BatchRecovered):
+            images_MCHW, labels_M, confidence_M = recovered_tensors(event)
+            beta = torch.tensor(event.beta).nan_to_num(-1.0)
+            parts[event.batch] = {
+                "images": images_MCHW.clone(),
+                "labels": labels_M,
+                "beta": beta,
+                "confidence": confidence_M,
+            }
+        yield event
 
     def begin(saved, config=config):
         parts.clear()
-        return recover(config, *through[0], train, device, keep, saved, through[1:])
+        return map_events(recover(config, *through[0], train, device, saved, through[1:]), keep)
 
     return begin, parts
 

@@ -8,6 +8,7 @@ import torch
 
 from engine.checkpoint import Checkpoint
 from engine.config import Config
+from engine.events import BatchRecovered
 from engine.stages.recover import recover
 from engine.stages.relabel import StoredLabels, relabel
 
@@ -26,15 +27,21 @@ def drive(stage, at_save_point=lambda event, events: None):
             events.append(event)
 
 
+def recovered_tensors(event):
+    """The images, labels and confidences of a finished batch."""
+    batch = event.recovered
+    return tuple(map(torch.from_numpy, (batch.pixels_MCHW, batch.labels_M, batch.confidence_M)))
+
+
 def distil(config, model, real, train, device):
     """Recovery pulled to its end: its events, and all that it handed over."""
+    events, _ = drive(recover(config, model, real, train, device))
     parts = []
-
-    def keep(images_MCHW, labels_M, batch, beta, confidence_M):
-        told = (torch.full((len(labels_M),), value) for value in (batch, beta))
-        parts.append((images_MCHW, labels_M, *told, confidence_M))
-
-    events, _ = drive(recover(config, model, real, train, device, keep))
+    for event in events:
+        if isinstance(event, BatchRecovered):
+            images_MCHW, labels_M, confidence_M = recovered_tensors(event)
+            told = (torch.full((len(labels_M),), value) for value in (event.batch, event.beta))
+            parts.append((images_MCHW, labels_M, *told, confidence_M))
     fields = ("images_NCHW", "labels_N", "batch_N", "beta_N", "confidence_N")
     return events, SimpleNamespace(**dict(zip(fields, map(torch.cat, zip(*parts, strict=True)), strict=True)))
 
