@@ -85,16 +85,13 @@ def _describe_method(name: str, document: Document, config: Config) -> dict[str,
     objective = config.objective
     betas = betas_of_batches(objective.schedule, objective.beta, config.ipc, config.ipc)
     ends = list(dict.fromkeys((betas[0], betas[-1])))
-    curves = responses.of_objective(objective, ends)
+    curves = responses.list_responses(objective, ends)
 
     def find_pass_band(term: Term, *, synthetic: bool) -> str | None:
         responses_of_term = [
-            each
-            for each in curves
-            if each.synthetic == synthetic
-            and (each.term.filter, each.term.sides) == (term.filter, term.sides)
+            each for each in curves if each.synthetic == synthetic and each.term.filter_key == term.filter_key
         ]
-        bands = dict.fromkeys(responses.band(each.of(PROBES)) for each in responses_of_term)
+        bands = dict.fromkeys(responses.band(each.evaluate(PROBES)) for each in responses_of_term)
         return None if not bands else next(iter(bands)) if len(bands) == 1 else "mixed"
 
     keys = ("filter", "f", "f_synthetic", "weight")
@@ -118,7 +115,7 @@ def _describe_method(name: str, document: Document, config: Config) -> dict[str,
                 "name": curve.name,
                 "beta": curve.beta,
                 "side": "synthetic" if curve.synthetic else "real",
-                "values": [each if math.isfinite(each) else None for each in curve.of(PROBES).tolist()],
+                "values": [each if math.isfinite(each) else None for each in curve.evaluate(PROBES).tolist()],
             }
             for curve in curves
         ],

@@ -16,7 +16,6 @@ from rich.color import ColorSystem
 from cfm_tui.display import ascii_image, charts, plot_data, terminal
 from cfm_tui.display.progress import beta_text
 from cfm_tui.display.run_state import RunModel, config_of
-from engine.config.responses import has_beta
 
 if TYPE_CHECKING:
     from cfm_tui.display.charts import Line
@@ -63,7 +62,7 @@ def draw_spectra(run: StoredRun) -> str:
             "no spectra: recovery recorded none, or its objective does not use Ψ; `cfm report` measures them"
         )
     objective = plot_data.objective_of(run.folder)
-    beta = f", {beta_text(preview.beta)}" if any(map(has_beta, objective.terms)) else ""
+    beta = f", {beta_text(preview.beta)}" if any(term.uses_beta for term in objective.terms) else ""
     blocks = [f"Ψ of the real images and Ψ_s of the last recorded batch: batch {preview.batch}{beta}"]
     for tap in preview.spectra:
         lines, turning_point = plot_data.spectrum(preview, tap, objective)

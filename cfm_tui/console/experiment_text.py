@@ -8,9 +8,9 @@ import numpy as np
 
 from cfm_tui.console.preflight import Findings
 from cfm_tui.display.progress import format_bytes, format_count, format_duration
-from engine.config import Config
+from engine.config import Config, Objective
 from engine.config.expressions import PROBES
-from engine.config.responses import of_objective, reads_beta
+from engine.config.responses import list_responses
 from engine.spectral.schedules import batch_count, beta_at, betas_of_batches
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def betas(config: Config, count: int) -> Curve:
 
     The curve is empty where the method does not use β.
     """
-    if not reads_beta(config):
+    if not config.uses_beta:
         reason = "no filter of this method reads it" if config.optimises else "nothing is optimised"
         return f"no β: {reason}", np.empty(0), np.empty(0)
     objective = config.objective
@@ -158,11 +158,11 @@ def responses(config: Config, count: int, eigenvalues: Any = None) -> tuple[list
     ends = list(dict.fromkeys((float(values[0]), float(values[-1])))) if len(values) else []
     if eigenvalues is not None:
         spectra = {plot_data.REAL: np.asarray(eigenvalues, np.float64)}
-        terms = objective.terms if config.optimises else ()
-        return plot_data.over_ranks(spectra, terms, ends, objective.parameters), plot_data.RANKS
+        drawn = objective if config.optimises else Objective(terms=())
+        return plot_data.over_ranks(spectra, drawn, ends), plot_data.RANKS
     decades = np.linspace(*DEFAULT_DECADES, 200)
-    curves = of_objective(objective, ends) if config.optimises else []
+    curves = list_responses(objective, ends) if config.optimises else []
     return [
-        Line(each.name, decades, each.of(10.0**decades), None, ROLES[index % len(ROLES)])
+        Line(each.name, decades, each.evaluate(10.0**decades), None, ROLES[index % len(ROLES)])
         for index, each in enumerate(curves)
     ], "log10 λ"

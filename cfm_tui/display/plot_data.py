@@ -5,7 +5,6 @@ Legend: D eigenvalues.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 from cfm_tui.display.charts import ROLES, Line
 from cfm_tui.display.run_state import config_of
 from engine.config import Objective
-from engine.config.responses import distinct, has_beta, of_term
+from engine.config.responses import Response
 from engine.events import Stage
 from engine.store.numbers import FIXED
 
 if TYPE_CHECKING:
     from cfm_tui.display.run_state import RunModel, Training
-    from engine.config import Term
     from engine.store.preview import Preview
 
 Floats = NDArray[np.float64]
@@ -145,18 +143,13 @@ def spectrum(preview: Preview, tap: str, objective: Objective) -> tuple[list[Lin
     """
     real_D, synthetic_D = (np.asarray(side, np.float64) for side in preview.spectra[tap])
     spectra = {REAL: real_D, SYNTHETIC: synthetic_D}
-    lines = over_ranks(spectra, objective.terms, [preview.beta], objective.parameters)
+    lines = over_ranks(spectra, objective, [preview.beta])
     below_beta = np.flatnonzero(real_D < preview.beta)
     has_turning_point = any(term.filter == "ridge" for term in objective.terms) and len(below_beta) > 0
     return lines, float(np.log10(below_beta[0] + 1)) if has_turning_point else None
 
 
-def over_ranks(
-    spectra: Mapping[str, Floats],
-    terms: Sequence[Term],
-    betas: Sequence[float],
-    parameters: Mapping[str, float | None],
-) -> list[Line]:
+def over_ranks(spectra: Mapping[str, Floats], objective: Objective, betas: Sequence[float]) -> list[Line]:
     """Return eigenvalues by log10 of their rank, and f(λ) of ridge filters and expressions.
 
     f is evaluated at every β if it depends on β, and its absolute value is drawn if it is negative. Other
@@ -165,16 +158,15 @@ def over_ranks(
     """
     curves = dict(spectra)
     largest = float(np.max(spectra[REAL], initial=0.0)) or None
-    drawn_terms = [term for term in distinct(terms) if term.filter in ("ridge", None)]
+    drawn_terms = [term for term in objective.distinct_filters() if term.filter in ("ridge", None)]
     for term in drawn_terms:
-        term_betas = list(dict.fromkeys(betas)) if has_beta(term) else [math.nan]
+        term_betas: list[float | None] = [*dict.fromkeys(betas)] if term.uses_beta else [None]
         f = "f" if len(drawn_terms) == 1 else term.label
         for beta in term_betas:
             suffix = f" β {beta:.3g}" if len(term_betas) > 1 else ""
             for side, values_D in spectra.items():
-                values = np.maximum(values_D, 0.0)
-                synthetic = side == SYNTHETIC
-                response_D = of_term(term, values, beta, parameters, largest=largest, synthetic=synthetic)
+                response = Response(objective, term, beta, side == SYNTHETIC, largest)
+                response_D = response.evaluate(values_D)
                 name = f"|{f}({side})|" if np.any(response_D < 0) else f"{f}({side})"
                 curves[f"{name}{suffix}"] = np.abs(response_D)
     return [

@@ -27,7 +27,6 @@ from cfm_tui.display.progress import (
 )
 from engine import events
 from engine.config import Config, settings
-from engine.config.responses import reads_beta
 from engine.errors import UserError
 from engine.events import STAGES, Event, Stage
 from engine.store import AT_WORK, StoredRun, files, folders
@@ -318,7 +317,7 @@ class RunModel:
             self.curves.add(event.done, np.empty((0, width), np.float32))
         self.layout = event
         config = config_of(self.run.folder)
-        self.betas = event.betas if config is None or reads_beta(config) else []
+        self.betas = event.betas if config is None or config.uses_beta else []
         if self.beta is None and self.betas:
             self.beta = self.betas[0]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cfm_tui.display.progress import SHORT, beta_text, format_duration, format_number
+from engine.config.filters import FILTERS
 from engine.events import STAGES
 from engine.runs.results import format_mean_std
 
@@ -108,9 +109,6 @@ def score_table(document: dict[str, Any]) -> str:
     )
 
 
-FORMULAS = {"identity": "1", "lambda": "λ", "ridge": "1/(λ + β)", "diagonal": "diag Ψ"}
-
-
 def terms_table(terms: Sequence[dict[str, Any]]) -> str:
     """Format an objective's terms: filter, pass band, signal, weight, and f(λ) of both sides."""
     rows = [["filter", "passes", "signal", "weight", "f(λ)"]]
@@ -123,7 +121,7 @@ def terms_table(terms: Sequence[dict[str, Any]]) -> str:
                 ", ".join(bands),
                 term["signal"],
                 f"{term['weight']:g}",
-                sides[0] if sides else term["f"] or FORMULAS[term["filter"]],
+                sides[0] if sides else term["f"] or FILTERS[term["filter"]].formula,
             ]
         )
         rows += [["", "", "", "", side] for side in sides[1:]]

@@ -285,24 +285,20 @@ def bind(node: Node, scope: Mapping[str, float]) -> Node:
     return node
 
 
-def evaluate(bound: Node, eigenvalues: Any, functions: Mapping[str, Callable[[Any], Any]] = _NUMPY) -> Any:
-    """Return f(λ) elementwise, for any type with the arithmetic of NumPy arrays.
-
-    functions: sqrt, exp, log and abs for that type.
-    """
+def evaluate(bound: Node, eigenvalues: Any) -> Any:
+    """Return f(λ) elementwise, for a NumPy number or array."""
     match bound:
         case Symbol():
             return eigenvalues
         case Number(value):
             return np.float64(value) if isinstance(eigenvalues, np.generic) else value
         case Operation(sign, left, right):
-            operands = (evaluate(operand, eigenvalues, functions) for operand in (left, right))
+            operands = (evaluate(operand, eigenvalues) for operand in (left, right))
             return _ARITHMETIC[sign](*operands)
         case Call("geometric", (x, Number(count))):
-            x = evaluate(x, eigenvalues, functions)
-            return geometric(x, int(count), operator.mul, operator.add)
+            return geometric(evaluate(x, eigenvalues), int(count), operator.mul, operator.add)
         case Call(name, (x,)):
-            return functions[name](evaluate(x, eigenvalues, functions))
+            return _NUMPY[name](evaluate(x, eigenvalues))
     raise AssertionError(bound)
 
 

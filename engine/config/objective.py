@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from keyword import iskeyword
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_serializer, m
 
 from engine.config import expressions
 from engine.config.fields import FilterName, Node, Parameter, Pixels, ShortName, SignalName, TapName
+from engine.config.filters import FILTERS, Expression, Filter, Ridge
 
 
 def _require_expression(text: str | None) -> str | None:
@@ -28,7 +29,7 @@ def _format_formula_error(text: str, error: expressions.FormulaError) -> str:
     return f"{shortened!r} {error}"
 
 
-Expression = Annotated[str | None, AfterValidator(_require_expression)]
+_ExpressionText = Annotated[str | None, AfterValidator(_require_expression)]
 
 
 class Term(Node):
@@ -39,8 +40,8 @@ class Term(Node):
     """
 
     filter: FilterName | None = None  #: f(λ) by name: identity 1, lambda λ, ridge 1/(λ + β), diagonal diag Ψ
-    f: Expression = None  #: f(λ) as an expression, such as 1/(lambda + beta)**2
-    f_synthetic: Expression = None  #: f(λ) for the synthetic images; None: the same f
+    f: _ExpressionText = None  #: f(λ) as an expression, such as 1/(lambda + beta)**2
+    f_synthetic: _ExpressionText = None  #: f(λ) for the synthetic images; None: the same f
     name: ShortName | None = None  #: name of f in tables and charts
     signal: Literal["none", "class", "mean", "chosen"] = "none"  #: signal g; chosen: use objective.signal
     weight: Annotated[float, Field(ge=0)] = 0.1  #: weight of the term in the loss
@@ -76,9 +77,43 @@ class Term(Node):
         """The label and the signal, separated by a slash."""
         return f"{self.label}/{self.signal}"
 
-    def same_as(self, other: Term) -> bool:
-        """Return whether both terms are equal except for their weights and names."""
-        return (self.filter, self.sides, self.signal) == (other.filter, other.sides, other.signal)
+    @property
+    def filter_key(self) -> tuple[str | None, ...]:
+        """What tells the filters of an objective apart, whatever their names are."""
+        return (self.filter, *self.sides)
+
+    @property
+    def filter_class(self) -> type[Filter]:
+        """The class of the filter."""
+        return Expression if self.filter is None else FILTERS[self.filter]
+
+    @property
+    def uses_beta(self) -> bool:
+        """Whether f depends on β."""
+        return self.filter_class.uses_beta or any(
+            expressions.BETA in expressions.names(expressions.parse(text)) for text in self.sides
+        )
+
+    def build_filter(
+        self,
+        beta: float,
+        parameters: Mapping[str, float | None],
+        *,
+        largest: float | None = None,
+        synthetic: bool = False,
+    ) -> Filter:
+        """Return the filter for the real or the synthetic images.
+
+        largest: λ_max of the real Ψ; its inverse is the value of α if α is null.
+        """
+        if self.filter is not None:
+            return Ridge(beta) if self.filter == "ridge" else FILTERS[self.filter]()
+        text = self.f_synthetic if synthetic and self.f_synthetic is not None else self.f
+        assert text is not None
+        scope = {name: value for name, value in parameters.items() if value is not None}
+        if largest and expressions.ALPHA in parameters:
+            scope.setdefault(expressions.ALPHA, 1.0 / largest)
+        return Expression(expressions.bind(expressions.parse(text), scope | {expressions.BETA: beta}))
 
 
 _TAPS_WITHOUT_PSI = ("batchnorm", "bn-conv")  # taps with only means and variances
@@ -152,6 +187,27 @@ class Objective(Node):
     def signal_of(self, term: Term) -> SignalName:
         """Return the signal of a term, with `chosen` replaced by the objective's signal."""
         return self.signal if term.signal == "chosen" else term.signal
+
+    def resolve_terms(self) -> tuple[Term, ...]:
+        """Return the terms with `chosen` replaced by the objective's signal.
+
+        A chosen term that duplicates another term is dropped: with the signal `none`, CFM is its filter term
+        alone (Table 5, first row).
+        """
+        terms = [term for term in self.terms if term.signal != "chosen"]
+        known = {(term.filter_key, term.signal) for term in terms}
+        for term in self.terms:
+            if term.signal == "chosen" and (term.filter_key, self.signal) not in known:
+                known.add((term.filter_key, self.signal))
+                terms.append(term.model_copy(update={"signal": self.signal}))
+        return tuple(terms)
+
+    def distinct_filters(self) -> list[Term]:
+        """Return the first term of each filter, in order."""
+        first_terms: dict[object, Term] = {}
+        for term in self.terms:
+            first_terms.setdefault(term.filter_key, term)
+        return list(first_terms.values())
 
     @model_validator(mode="after")
     def _require_computable_terms(self) -> Objective:

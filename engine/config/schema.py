@@ -244,6 +244,11 @@ class Config(Node):
         """Whether images are optimised, rather than imported or taken from real images."""
         return self.recover.algorithm == "optimise" and self.given.images is None
 
+    @property
+    def uses_beta(self) -> bool:
+        """Whether β affects the experiment: its images are optimised, and a filter depends on β."""
+        return self.optimises and any(term.uses_beta for term in self.objective.terms)
+
     @field_validator("device")
     @classmethod
     def _require_known_device(cls, name: str) -> str:

@@ -149,7 +149,7 @@ def _collect_spectra_numbers(subject: Subject) -> dict[str, Any] | None:
                 "real": None if layer.real_D is None else layer.real_D.tolist(),
                 "synthetic": None if layer.synthetic_D is None else layer.synthetic_D.tolist(),
                 "filters": [
-                    {"filter": each.filter, "beta": each.beta, "response": each.of(values_D).tolist()}
+                    {"filter": each.filter, "beta": each.beta, "response": each.evaluate(values_D).tolist()}
                     for each in responses
                 ]
                 if values_D is not None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.config import Objective
-from engine.config.responses import Response, of_objective, reads_beta
+from engine.config.responses import Response, list_responses
 from engine.report import drawing, figures, grids
 from engine.report.groups import Accuracy, Group, GroupSimilarity
 from engine.report.page import Plate, slug
@@ -83,7 +83,7 @@ def betas_in_use(subject: Subject) -> list[float]:
     """Return β_b of a run; empty if none of its filters uses β, or before recovery."""
     layout = subject.record.layout
     config = subject.config
-    if layout is None or config is None or not reads_beta(config):
+    if layout is None or config is None or not config.uses_beta:
         return []
     return [float(beta) for beta in layout.betas]
 
@@ -103,7 +103,7 @@ def methods_grid(groups: Sequence[Group]) -> Plate | None:
 
 def images(subject: Subject) -> Plate | None:
     """Return a run's grid of images by β_b (UniDD Figure 5), or by class without β; None if there is none."""
-    by_beta = subject.config is None or reads_beta(subject.config)
+    by_beta = subject.config is None or subject.config.uses_beta
     grid = grids.of_run(subject, by_beta=by_beta)
     if grid is None:
         return None
@@ -193,7 +193,7 @@ def filters_over(objective: Objective, betas: Sequence[float]) -> list[Response]
     The diagonal filter is skipped, because it is not a function of the spectrum.
     """
     finite_betas = [beta for beta in betas if np.isfinite(beta)]
-    responses = of_objective(objective, [finite_betas[0], finite_betas[-1]] if finite_betas else [])
+    responses = list_responses(objective, [finite_betas[0], finite_betas[-1]] if finite_betas else [])
     return [each for each in responses if each.term.filter != "diagonal"]
 
 

@@ -18,56 +18,32 @@ from torch import Tensor
 
 from engine import config
 from engine.config import expressions
+from engine.config.filters import Diagonal, Filter, Identity, Ridge
 from engine.errors import UserError
-from engine.spectral import filters
+from engine.spectral import matrix_functions
 from engine.spectral.moments import Moments, require_finite, widen
 
 
-def resolved_terms(objective: config.Objective) -> tuple[config.Term, ...]:
-    """Return the terms with `chosen` replaced by the signal that the objective chooses.
-
-    A chosen term that duplicates another term is dropped: with the signal `none`, CFM is its filter term
-    alone (Table 5, first row).
-    """
-    terms = [term for term in objective.terms if term.signal != "chosen"]
-    for term in objective.terms:
-        if term.signal == "chosen":
-            named = term.model_copy(update={"signal": objective.signal})
-            if not any(named.same_as(other) for other in terms):
-                terms.append(named)
-    return tuple(terms)
-
-
-def needs_covariance(terms: Sequence[config.Term]) -> bool:
-    """Return whether any term reads more of Ψ than its diagonal."""
-    return any(term.filter in ("lambda", "ridge", None) for term in terms)
-
-
-def needs_labels(terms: Sequence[config.Term]) -> bool:
-    """Return whether any term reads Φ."""
-    return any(term.signal == "class" for term in terms)
-
-
 def filtered_signals(
-    terms: Sequence[config.Term], term_filters: Sequence[filters.Filter], moments: Moments
+    terms: Sequence[config.Term], term_filters: Sequence[Filter], moments: Moments
 ) -> list[Tensor]:
     """Return f(Ψ)·g(Φ) of one tap for each term and its filter, of shape (D, D), (D,) or (D, K).
 
     Terms that share a filter share its matrix f(Ψ).
     """
-    matrices: dict[filters.Filter, Tensor] = {}
+    matrices: dict[Filter, Tensor] = {}
     filtered: list[Tensor] = []
     for term, term_filter in zip(terms, term_filters, strict=True):
         signal = {"none": None, "mean": moments.mean_D, "class": moments.flc_DK}[term.signal]
-        if term.filter == "diagonal":
+        if isinstance(term_filter, Diagonal):
             filtered.append(moments.var_D)
-        elif term.filter == "identity":
+        elif isinstance(term_filter, Identity):
             assert signal is not None
             filtered.append(signal)
         else:
             if term_filter not in matrices:
                 assert moments.cov_DD is not None
-                matrices[term_filter] = term_filter.apply(moments.cov_DD)
+                matrices[term_filter] = matrix_functions.apply(term_filter, moments.cov_DD)
             matrix_DD = matrices[term_filter]
             filtered.append(matrix_DD if signal is None else matrix_DD @ signal)
     return filtered
@@ -85,9 +61,9 @@ class MatchingLoss:
         require_finite(real, "the real statistics", "use another teacher, or measure the statistics again")
         self.beta = beta
         self.ce_weight = objective.ce
-        self.terms = resolved_terms(objective)
-        self.needs_covariance = needs_covariance(self.terms)
-        self.needs_labels = needs_labels(self.terms)
+        self.terms = objective.resolve_terms()
+        self.needs_covariance = any(term.filter_class.needs_covariance for term in self.terms)
+        self.needs_labels = any(term.signal == "class" for term in self.terms)
         self._real, self._filters = [], []
         for moments in real:
             real_filters, synthetic_filters = _build_filters(objective, self.terms, moments, beta)
@@ -119,19 +95,14 @@ class MatchingLoss:
         return self.ce_weight * ce + (self._weights_TL * values_TL).sum()
 
 
-def singular_error(where: str, beta: float) -> UserError:
-    """Return the error for a Ψ + βI that has no inverse in floating point."""
-    return UserError(
-        "numeric",
-        f"Ψ + βI of {where} is singular at β = {beta:.3g}",
-        "raise objective.beta, or give the schedule a floor with objective.schedule.beta_min",
-    )
-
-
 def non_finite_error(term: config.Term, where: str, beta: float) -> UserError:
     """Return the error for a filter that gives no finite value although the statistics are finite."""
-    if term.filter == "ridge":
-        return singular_error(where, beta)
+    if term.filter_class is Ridge:
+        return UserError(
+            "numeric",
+            f"Ψ + βI of {where} is singular at β = {beta:.3g}",
+            "raise objective.beta, or give the schedule a floor with objective.schedule.beta_min",
+        )
     if term.filter is not None:
         return UserError("numeric", f"the term {term.title} of {where} is not finite", "use another teacher")
     return UserError(
@@ -144,13 +115,13 @@ def non_finite_error(term: config.Term, where: str, beta: float) -> UserError:
 
 def _build_filters(
     objective: config.Objective, terms: Sequence[config.Term], moments: Moments, beta: float
-) -> tuple[list[filters.Filter], list[filters.Filter]]:
+) -> tuple[list[Filter], list[Filter]]:
     """Return the filters of all terms for the real side of one tap and for its synthetic side."""
     largest = _compute_lambda_max(objective, terms, moments)
 
-    def build(*, synthetic: bool) -> list[filters.Filter]:
+    def build(*, synthetic: bool) -> list[Filter]:
         return [
-            filters.build_term_filter(term, beta, objective.parameters, largest=largest, synthetic=synthetic)
+            term.build_filter(beta, objective.parameters, largest=largest, synthetic=synthetic)
             for term in terms
         ]
 
@@ -162,17 +133,19 @@ def placeholder_moments(objective: config.Objective, sizes: Mapping[str, int], c
 
     Ψ is λI, with the λ nearest to 1 at which every term is finite. sizes: D of each tap.
     """
-    terms = resolved_terms(objective)
 
     def is_finite_at(value: float) -> bool:
-        term_filters = (
-            filters.build_term_filter(
-                term, objective.beta, objective.parameters, largest=value, synthetic=synthetic
+        with np.errstate(all="ignore"):
+            return all(
+                np.isfinite(term_filter.response(np.float64(value)))
+                for synthetic in (False, True)
+                for term_filter in (
+                    term.build_filter(
+                        objective.beta, objective.parameters, largest=value, synthetic=synthetic
+                    )
+                    for term in objective.terms
+                )
             )
-            for term in terms
-            for synthetic in (False, True)
-        )
-        return all(bool(f.response(torch.tensor([value])).isfinite().all()) for f in term_filters)
 
     probes = sorted(expressions.PROBES.tolist(), key=lambda value: abs(math.log(value)))
     value = next(filter(is_finite_at, probes), 1.0)

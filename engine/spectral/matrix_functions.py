@@ -1,11 +1,11 @@
-"""f(Ψ) = U f(Λ) Uᵀ of any expression f(λ), and its gradient.
+"""Filters f applied to a whole correlation matrix: f(Ψ) = U f(Λ) Uᵀ for Ψ = U Λ Uᵀ, and its gradient.
 
-Rational expressions are computed from products and inverses of the matrix. All others use its eigenvalues
-and eigenvectors; their gradient is U (F ∘ UᵀGU) Uᵀ (Daleckii and Krein), where F_ij is
-(f(λ_i) − f(λ_j)) / (λ_i − λ_j), and f'(λ_i) where both are equal. F is composed along the expression
-without subtracting nearly equal numbers, so it is accurate however close the eigenvalues are.
+Named filters need no eigendecomposition, and rational expressions are computed from products and inverses of
+the matrix. All others use its eigenvalues and eigenvectors; their gradient is U (F ∘ UᵀGU) Uᵀ (Daleckii and
+Krein), where F_ij is (f(λ_i) − f(λ_j)) / (λ_i − λ_j), and f'(λ_i) where both are equal. F is composed along
+the expression without subtracting nearly equal numbers, so it is accurate however close the eigenvalues are.
 Legend: D feature dimension. Source: UniDD Eq. 2.
-Not here: the grammar of expressions (see `engine.config.expressions`).
+Not here: f(λ) of single eigenvalues (see `engine.config.filters`), and correlations (see `moments`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,7 @@ from torch import Tensor
 
 from engine.config import expressions
 from engine.config.expressions import Call, Node, Number, Operation, Symbol
-
-FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sqrt": torch.sqrt,
-    "exp": torch.exp,
-    "log": torch.log,
-    "abs": torch.abs,
-}
+from engine.config.filters import Diagonal, Expression, Filter, Identity, Lambda, Ridge
 
 
 class Inverse(torch.autograd.Function):
@@ -61,15 +55,28 @@ class Inverse(torch.autograd.Function):
         return (inverse_DD @ gradients[0] @ inverse_DD).neg_(), None, None
 
 
-def apply(bound: Node, cov_DD: Tensor) -> Tensor:
-    """Return f(Ψ), shape (D, D); NaN throughout where f is undefined at an eigenvalue.
+def apply(spectral_filter: Filter, cov_DD: Tensor) -> Tensor:
+    """Return f(Ψ), shape (D, D), and for the diagonal filter shape (D,).
 
-    A rational f is computed by products and inverses, any other f by an eigendecomposition. Only the latter
-    synchronises with the device, inside PyTorch.
+    NaN throughout where f is undefined at an eigenvalue: no error is raised, because checking for one would
+    synchronise with the device at every step. A rational expression is computed by products and inverses, any
+    other by an eigendecomposition, which alone synchronises, inside PyTorch.
     """
-    if expressions.is_rational(bound):
-        return apply_rational(bound, cov_DD)
-    return apply_by_eigenvalues(bound, cov_DD)
+    match spectral_filter:
+        case Ridge(beta):
+            inverse_DD: Tensor = Inverse.apply(cov_DD, beta)
+            return inverse_DD
+        case Lambda():
+            return cov_DD
+        case Diagonal():
+            return cov_DD.diagonal()
+        case Identity():
+            return torch.eye(len(cov_DD), dtype=cov_DD.dtype, device=cov_DD.device)
+        case Expression(tree) if expressions.is_rational(tree):
+            return apply_rational(tree, cov_DD)
+        case Expression(tree):
+            return apply_by_eigenvalues(tree, cov_DD)
+    raise AssertionError(spectral_filter)
 
 
 # --- matrix form ---------------------------------------------------------------------------------

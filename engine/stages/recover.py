@@ -101,7 +101,7 @@ def _optimise_batches(
     ]
     network, real = networks[0]
     betas = schedules.betas_of_batches(objective.schedule, objective.beta, config.ipc, len(plan))
-    terms = [term.title for term in matching.resolved_terms(objective)]
+    terms = [term.title for term in objective.resolve_terms()]
     position = {"batch": 1, "iteration": 0} if saved is None else saved.metadata
     yield RecoverLayout(network.columns, terms, betas, completed_work(config, position))
     matching.MatchingLoss(objective, real, min(betas))  # so that a singular Ψ + βI fails at once

@@ -18,7 +18,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine.config import expressions
-from engine.spectral.filters import Expression, Filter, Ridge
+from engine.config.filters import Expression, Filter, Ridge
+from engine.spectral import matrix_functions
 
 BETA, ROUNDS = 0.1, 15
 TEXTS = ["1/(lambda+beta)", "lambda/(lambda+beta)", "1/(lambda+beta)**2"]  # products and inverses
@@ -27,7 +28,7 @@ TEXTS += ["exp(-lambda)", "1/sqrt(lambda+beta)"]  # eigenvalues
 
 def milliseconds(each: Filter, cov_DD: Tensor, gradient_DD: Tensor) -> float:
     since = time.perf_counter()
-    torch.autograd.grad(each.apply(cov_DD), cov_DD, gradient_DD)
+    torch.autograd.grad(matrix_functions.apply(each, cov_DD), cov_DD, gradient_DD)
     return (time.perf_counter() - since) * 1e3
 
 

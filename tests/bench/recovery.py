@@ -41,9 +41,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine import backbones
 from engine.config import Config, Precision, settings
+from engine.config.filters import Ridge
 from engine.data import ImageSet, augmentation
 from engine.rng import generator, torch_seeded
-from engine.spectral import filters
+from engine.spectral import matrix_functions
 from engine.spectral.moments import Moments, batch_moments
 from engine.spectral.taps import Tapped
 from engine.stages import recover
@@ -200,7 +201,7 @@ class Plain:
         self.features: dict[str, Tensor] = {}
         for name in backbones.conv_names(model):
             self.network.get_submodule(name).register_forward_pre_hook(partial(self._keep, name))
-        self.inverse = filters.Ridge(BETA).apply if cholesky else self._general_inverse
+        self.inverse = partial(matrix_functions.apply, Ridge(BETA)) if cholesky else self._general_inverse
         self.moments = self._moments_by_engine if gradient else self._moments
         self.cached = [self._side(m.mean_D, m.cov_DD) for m in scene.real] if cached else None
         self.random_view = self._view_by_matrices if matrices else self._view_by_torchvision

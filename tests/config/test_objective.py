@@ -111,11 +111,9 @@ def test_changing_one_parameter_keeps_the_others():
 
 
 def test_a_chosen_signal_that_repeats_a_term_gives_one_term():
-    from engine.spectral.matching import resolved_terms
-
     for term in ("f: lambda**2", "filter: ridge"):
         sets = [f"objective.terms=[{{{term}}}, {{{term}, signal: chosen}}]", "objective.signal=none"]
-        assert len(resolved_terms(resolve(sets=sets).config.objective)) == 1
+        assert len(resolve(sets=sets).config.objective.resolve_terms()) == 1
 
 
 # --- user methods ----------------------------------------------------------------------------------

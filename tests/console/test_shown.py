@@ -68,8 +68,8 @@ def test_beta_is_the_number_that_matters_where_a_filter_reads_it(tmp_path, metho
 
 
 def test_a_filter_without_beta_is_drawn_where_there_is_no_beta():
-    terms = Objective.model_validate({"terms": [{"f": "lambda**2", "signal": "none"}]}).terms
-    lines = plot_data.over_ranks({plot_data.REAL: np.ones(3)}, terms, [], {})
+    objective = Objective.model_validate({"terms": [{"f": "lambda**2", "signal": "none"}]})
+    lines = plot_data.over_ranks({plot_data.REAL: np.ones(3)}, objective, [])
     assert [line.name for line in lines] == ["Ψ", "f(Ψ)"]
 
 

@@ -13,7 +13,6 @@ from recorded import layout, opened, progress, record_recovery
 
 from engine import events, store
 from engine.config import Objective, Term, settings
-from engine.config.responses import has_beta
 from engine.report import drawing, figures, grids, groups, losses, plates, similarity
 from engine.report.groups import Accuracy, GroupSimilarity
 from engine.report.lens import LensLayer
@@ -142,9 +141,9 @@ def test_the_record_is_read_as_it_was_written_and_what_was_done_again_counts_onc
 def test_responses_are_those_of_the_filters():
     values = np.array([4.0, 1.0, 0.0, -1e-9])
     objective = goal("ridge", "lambda", "diagonal")
-    assert [has_beta(term) for term in objective.terms] == [True, False, False]
+    assert [term.uses_beta for term in objective.terms] == [True, False, False]
     ridge, last, low = plates.filters_over(objective, [0.5, 0.3, 0.25])
-    np.testing.assert_allclose(ridge.of(values), [1 / 4.5, 1 / 1.5, 2, 2])
+    np.testing.assert_allclose(ridge.evaluate(values), [1 / 4.5, 1 / 1.5, 2, 2])
     np.testing.assert_allclose(ridge.share(values), [0.5 / 4.5, 0.5 / 1.5, 1, 1])
     np.testing.assert_allclose(low.share(values), [1, 0.25, 0, 0])
     legends = [figures.legend_label(each) for each in (ridge, last, low)]

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from engine import config
+from engine.config.filters import FILTERS, Ridge
 from engine.errors import UserError
-from engine.spectral import filters
+from engine.spectral import matrix_functions
 from engine.spectral.matching import MatchingLoss, filtered_signals, score
 from engine.spectral.moments import Moments, batch_moments
 
@@ -65,9 +66,10 @@ def test_every_term_equals_numpy(filter_name, signal):
 def test_matrix_form_agrees_with_the_response_of_the_spectrum(name):
     cov = random_moments(2).cov_DD
     values, vectors = torch.linalg.eigh(cov)
-    spectral = filters.build_filter(name, BETA)
+    spectral = Ridge(BETA) if name == "ridge" else FILTERS[name]()
+    responses = torch.from_numpy(spectral.response(values.numpy()))
     torch.testing.assert_close(
-        spectral.apply(cov), vectors @ torch.diag(spectral.response(values)) @ vectors.T
+        matrix_functions.apply(spectral, cov), vectors @ torch.diag(responses) @ vectors.T
     )
 
 
@@ -84,7 +86,7 @@ def test_gradient_of_every_term_equals_finite_differences(filter_name, signal):
 def test_ridge_gradient_is_minus_f_dpsi_f():
     cov = random_moments(4).cov_DD.requires_grad_()
     direction = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    inverse = filters.Ridge(BETA).apply(cov)
+    inverse = matrix_functions.apply(Ridge(BETA), cov)
     (gradient,) = torch.autograd.grad((inverse * direction).sum(), cov)
     expected = -(inverse @ direction @ inverse).detach()
     torch.testing.assert_close(gradient, expected)
@@ -128,7 +130,7 @@ def test_singular_correlation_is_reported_with_layer_and_beta():
         MatchingLoss(ridge, [flat], 1e-320)
     with pytest.raises(UserError, match=r"scored images at tap tap is singular at β = 1e-320"):
         score(ridge, [random_moments(12)], [flat], 0.0)
-    assert filters.Ridge(0.0).apply(-torch.eye(3)).isnan().all()
+    assert matrix_functions.apply(Ridge(0.0), -torch.eye(3)).isnan().all()
 
 
 def test_score_returns_spectra_and_unweighted_terms():
@@ -152,10 +154,10 @@ def test_score_returns_spectra_and_unweighted_terms():
 
 def test_terms_of_one_filter_share_its_matrix(monkeypatch):
     calls = []
-    original = filters.Ridge.apply
-    monkeypatch.setattr(filters.Ridge, "apply", lambda self, cov: calls.append(1) or original(self, cov))
+    original = matrix_functions.apply
+    monkeypatch.setattr(matrix_functions, "apply", lambda *args: calls.append(1) or original(*args))
     terms = objective_config(("ridge", "none"), ("ridge", "mean"), ("ridge", "class")).terms
-    filtered_signals(terms, [filters.build_term_filter(term, BETA, {}) for term in terms], random_moments(15))
+    filtered_signals(terms, [term.build_filter(BETA, {}) for term in terms], random_moments(15))
     assert len(calls) == 1
 
 
