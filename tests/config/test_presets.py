@@ -1,5 +1,7 @@
-"""Every shipped preset resolves to the settings in its golden file.
+"""Every shipped preset resolves to the recorded settings.
 
+`cfm.yaml`, `paper.yaml` and `reference.yaml` in tests/golden/presets are the preset `cifar10-10` under each
+protocol; `differences.yaml` says how every preset differs from them.
 After an intended change: UPDATE_GOLDEN=1 pytest tests/config/test_presets.py
 """
 
@@ -12,21 +14,43 @@ import pytest
 from engine.config import Data, settings, yaml_io
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "presets"
-CASES = [(preset, protocol) for preset in settings.preset_names() for protocol in settings.PROTOCOLS]
+BASE = "cifar10-10"
 
 
-@pytest.mark.parametrize(("preset", "protocol"), CASES)
-def test_resolved_preset_is_as_recorded(preset: str, protocol: str) -> None:
-    got = settings.resolve(preset=preset, overrides={"protocol": protocol})
-    text = settings.to_yaml(got.config, got.origins)
-    path = GOLDEN / f"{preset}.{protocol}.yaml"
+def compare(name: str, text: str) -> None:
+    path = GOLDEN / f"{name}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
     assert path.read_text(encoding="utf-8") == text, "UPDATE_GOLDEN=1 pytest tests/config/test_presets.py"
 
 
+@pytest.mark.parametrize("protocol", settings.PROTOCOLS)
+def test_a_resolved_preset_is_as_recorded_under_each_protocol(protocol: str) -> None:
+    got = settings.resolve(preset=BASE, overrides={"protocol": protocol})
+    compare(protocol, settings.to_yaml(got.config, got.origins))
+
+
+def test_every_other_preset_differs_from_it_as_recorded() -> None:
+    def differences(preset: str, protocol: str) -> set[str]:
+        lines = []
+        for name in (preset, BASE):
+            values = settings.flat(settings.resolve(preset=name, overrides={"protocol": protocol}).config)
+            lines.append({f"  {key}: {yaml_io.inline(value)}\n" for key, value in values.items()})
+        return lines[0] - lines[1]
+
+    text = "# Settings that differ from the protocol's file: under every protocol, then under one alone.\n"
+    for preset in settings.preset_names():
+        by_protocol = {protocol: differences(preset, protocol) for protocol in settings.PROTOCOLS}
+        shared = set.intersection(*by_protocol.values())
+        text += f"{preset}:{'' if shared else ' {}'}\n" + "".join(sorted(shared))
+        for protocol, lines in by_protocol.items():
+            if lines - shared:
+                text += f"{preset}, {protocol}:\n" + "".join(sorted(lines - shared))
+    compare("differences", text)
+
+
 def test_there_is_no_unused_golden_file() -> None:
-    assert {path.name for path in GOLDEN.iterdir()} == {f"{a}.{b}.yaml" for a, b in CASES}
+    assert {path.stem for path in GOLDEN.iterdir()} == {*settings.PROTOCOLS, "differences"}
 
 
 def test_the_shipped_presets_are_complete() -> None:
