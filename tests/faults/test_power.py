@@ -13,7 +13,7 @@ import tiny
 from cases import chosen
 from cut import Told, amiss, differing, emptied, left_open, lost, pulled, taken_up
 from faulty_disk import CALLS, FaultyDisk
-from lossy_disk import LossyDisk, PowerLoss
+from lossy_disk import LossyDisk, PowerLoss, needs_open_files
 
 from engine import store
 from engine.errors import UserError
@@ -21,7 +21,6 @@ from engine.store import files, heartbeat, images
 from engine.store.rows import Rows, partial
 
 PARTS = 8  # tests that share the calls, so that several processes can
-OPEN_FILES = Path("/proc/self/fd").is_dir()
 
 
 @pytest.fixture(autouse=True)
@@ -95,11 +94,6 @@ class Torn(LossyDisk):
         self._build(inode, self.root, worst, None)
         self._build(inode, self.root, mixed, self._chance)
 
-    def let_go(self):
-        """Close what was kept open."""
-        for handle in self._pins:
-            os.close(handle)
-
     def _pin(self, path):
         inode = os.stat(path).st_ino
         if inode not in self._held:
@@ -172,7 +166,7 @@ def losses(monkeypatch, place, wanted):
     return found
 
 
-@pytest.mark.skipif(not OPEN_FILES, reason="open files are looked up in /proc/self/fd")
+@needs_open_files
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_power_loss(quick_folder, monkeypatch, tally, whole, part):
     outcome, calls = whole

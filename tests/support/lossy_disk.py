@@ -3,10 +3,17 @@
 import os
 import random
 import stat
+from contextlib import suppress
+from pathlib import Path
 
+import pytest
 from faulty_disk import CALLS
 
 from engine.store import files
+
+needs_open_files = pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="open files are looked up in /proc/self/fd"
+)
 
 
 class PowerLoss(BaseException):
@@ -52,6 +59,10 @@ class LossyDisk(files.Disk):
         """
         rng = None if seed is None else random.Random(seed)
         self._build(os.stat(self.root).st_ino, self.root, target, rng)
+        self.let_go()
+
+    def let_go(self):
+        """Close what was kept open."""
         for handle in self._pins:
             os.close(handle)
 
@@ -120,3 +131,12 @@ def _followed(name):
 
 for _name in CALLS:
     setattr(LossyDisk, _name, _followed(_name))
+
+
+def cut_at(monkeypatch, root, number, work):
+    """Do `work(folder, told)` until the power is lost at a call; returns the disk and what was reported."""
+    disk, told = LossyDisk(root, number), {}
+    with monkeypatch.context() as patch, suppress(PowerLoss):
+        patch.setattr(files, "disk", disk)
+        work(root / "run", told)
+    return disk, told

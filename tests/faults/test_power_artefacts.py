@@ -1,11 +1,10 @@
 """What was reported saved is there after a power loss at any call of the store, and nothing is mixed."""
 
-import contextlib
-from pathlib import Path
-
 import numpy as np
 import pytest
-from lossy_disk import LossyDisk, PowerLoss
+from cases import chosen
+from cut import emptied
+from lossy_disk import cut_at, needs_open_files
 
 from engine.store import checkpoints, files, images, json_file, labels
 
@@ -56,36 +55,37 @@ def taken_up(folder, stage):
     return found.facts["done"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are looked up there")
+@needs_open_files
 @pytest.mark.parametrize("seed", [None, 0])
-def test_nothing_that_was_reported_is_lost_and_the_rest_is_made_again(tmp_path, monkeypatch, seed):
-    number, cut = 0, True
-    while cut:
-        number += 1
-        root, after, told = tmp_path / f"{number}", tmp_path / f"{number}-after", {}
-        root.mkdir()
-        disk = LossyDisk(root, number)
-        with monkeypatch.context() as patch:
-            patch.setattr(files, "disk", disk)
-            with contextlib.suppress(PowerLoss):
-                work(root / "run", told)
-        cut = disk.lost
-        disk.leave(after, seed if seed is None else 1000 * number + seed)
-        folder = after / "run"
-        if "images" in told:
-            assert images.is_complete(folder / "images")
-        elif "recover" in told:
-            assert taken_up(folder, "recover") >= told["recover"]
-        if "labels" in told:
-            assert labels.open_labels(folder / "labels", "x") is not None
-        elif "relabel" in told:
-            assert taken_up(folder, "relabel") >= told["relabel"]
-        assert ("results" in told) <= (folder / "results.json").is_file()
-        work(folder, {})
-        assert images.check(folder / "images") == []
-        assert checkpoints.check(folder / "checkpoints") == []
-        assert np.array_equal(images.read(folder / "images").images_NCHW, IMAGES)
-        stored = labels.open_labels(folder / "labels", "x")
-        assert np.array_equal([stored.epoch(epoch) for epoch in range(3)], LOGITS)
-        assert json_file.read_json(folder / "results.json") == {"done": True}
-    assert number > 100
+def test_images_and_labels_that_were_reported_are_not_lost(quick_folder, monkeypatch, counted, seed):
+    root, after = quick_folder / "case", quick_folder / "after"
+    disk, _ = cut_at(monkeypatch, emptied(root), 0, work)
+    disk.let_go()
+    calls = disk.made
+    assert calls > 100
+    for number in chosen(range(1, calls + 2), few=12, seed=seed or 1):
+        with counted("power loss, images and labels"):
+            disk, told = cut_at(monkeypatch, emptied(root), number, work)
+            assert disk.lost == (number <= calls)
+            disk.leave(emptied(after), seed if seed is None else 1000 * number + seed)
+            require_made_again(after / "run", told)
+
+
+def require_made_again(folder, told):
+    """What was reported is in a folder, and the rest is made."""
+    if "images" in told:
+        assert images.is_complete(folder / "images")
+    elif "recover" in told:
+        assert taken_up(folder, "recover") >= told["recover"]
+    if "labels" in told:
+        assert labels.open_labels(folder / "labels", "x") is not None
+    elif "relabel" in told:
+        assert taken_up(folder, "relabel") >= told["relabel"]
+    assert ("results" in told) <= (folder / "results.json").is_file()
+    work(folder, {})
+    assert images.check(folder / "images") == []
+    assert checkpoints.check(folder / "checkpoints") == []
+    assert np.array_equal(images.read(folder / "images").images_NCHW, IMAGES)
+    stored = labels.open_labels(folder / "labels", "x")
+    assert np.array_equal([stored.epoch(epoch) for epoch in range(3)], LOGITS)
+    assert json_file.read_json(folder / "results.json") == {"done": True}
