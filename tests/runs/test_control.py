@@ -56,10 +56,20 @@ def test_a_stopped_run_is_saved_and_goes_on_bit_for_bit(tmp_path, whole):
     assert tiny.outcome(tmp_path) == whole
 
 
+class Counting(Control):
+    """Counts how often the run has looked for requests."""
+
+    looked = 0
+
+    def take(self):
+        self.looked += 1
+        return super().take()
+
+
 @pytest.mark.parametrize("through", ["control", "files"])
 def test_a_paused_run_waits_and_goes_on(tmp_path, whole, through, monkeypatch):
     monkeypatch.setattr(store.run, "POLL_SECONDS", 0.0)
-    asked, stored = Control(), StoredRun(tmp_path / "run")
+    asked, stored = Counting(), StoredRun(tmp_path / "run")
 
     def ask(command):
         if through == "control":
@@ -71,8 +81,8 @@ def test_a_paused_run_waits_and_goes_on(tmp_path, whole, through, monkeypatch):
     ask("pause")  # before it is pulled for the first time
     engine.start()
     until(lambda: stored.state() == "paused")
-    count = len(events)
-    time.sleep(0.3)
+    count, looked = len(events), asked.looked
+    until(lambda: asked.looked > looked + 2)
     assert len(events) == count
     assert [type(event).__name__ for event in events[-2:]] == ["Checkpointed", "Paused"]
     ask("continue")
