@@ -7,6 +7,7 @@ Contestants take turns; medians.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import time
@@ -33,6 +34,7 @@ def milliseconds(each: Filter, cov_DD: Tensor, gradient_DD: Tensor) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     contestants: dict[str, Filter] = {"ridge": Ridge(BETA)}
     for text in TEXTS:

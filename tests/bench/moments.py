@@ -11,6 +11,7 @@ Contestants take turns; medians.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import time
@@ -77,6 +78,7 @@ def compare(title: str, shapes: list[tuple[int, int, int]], ours: Contestant, li
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     compare("step", STEP, step, step_by_library)
     for title, covariance in (("set, Ψ and Φ", True), ("set, variances", False)):
