@@ -62,13 +62,14 @@ def _score(config: Config, path: Path, class_name: str | None, display: Display)
     display.say("loading")
     from engine import backbones, store
     from engine import device as devices
+    from engine.config.teacher_source import require_teacher_files
     from engine.data import load
     from engine.importers import folders
     from engine.runs import artefacts, scoring
 
     path = _resolve_path(path)
     folders.require_images(path)
-    artefacts.require_teacher(config)
+    require_teacher_files(config.backbone)
     context = artefacts.ComputeContext(devices.choose(config.device), store.Cache())
     data = load(config.data, progress=display.reading)
     images = folders.read_images(path, data.train, class_name)

@@ -116,13 +116,13 @@ class Study(threading.Thread):
 
     def _check_inputs(self) -> None:
         """Check that data set and teacher exist."""
+        from engine.config.teacher_source import require_teacher_files
         from engine.runs import launch  # noqa: F401  (takes seconds to import, and is needed later)
-        from engine.runs.artefacts import require_teacher
         from engine.runs.preview import list_datasets
 
         data = self._config.data
         self._update(problem=None, sets=tuple(list_datasets(Path(data.root) if data.root else None)))
-        require_teacher(self._config)
+        require_teacher_files(self._config.backbone)
         self._update(place=place(self._config), possible=True)
 
     def _estimate(self) -> None:

@@ -6,7 +6,6 @@ Files are read without running code in them (see `safe_loading`).
 from __future__ import annotations
 
 import http.client
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from engine.backbones import naming, safe_loading
 from engine.backbones.build import SMALL, SPEC, Spec
 from engine.backbones.safe_loading import is_plain, plain_dict
+from engine.config.teacher_source import TeacherSource
 from engine.errors import UserError
 from engine.fingerprint import fingerprint_tensors
 
@@ -47,9 +47,10 @@ def load_teacher(model: nn.Module, source: str) -> None:
     without ``module.`` prefixes; or ``.safetensors``), or ``torchvision:NAME`` (``IMAGENET1K_V1``…).
     Raises UserError: "teacher" (missing, unreadable, unsafe, or does not fit), "network".
     """
-    kind, _, tag = source.partition(":")
-    path = _get_published_file(model, tag) if kind == "torchvision" else Path(os.path.expanduser(source))
-    named = _normalise_names(_extract_state_dict(_read_file(path), path))
+    parsed = TeacherSource.parse(source)
+    parsed.require_file()
+    path = _get_published_file(model, parsed.tag) if parsed.kind == "torchvision" else parsed.path
+    named = _normalise_names(_extract_state_dict(safe_loading.read(path, WORDING), path))
     weights = naming.fit_names(named, model.state_dict(), source)
     _check_fit(model, weights, source)
     # Old checkpoints lack the counters of BatchNorm; evaluation does not use them.
@@ -59,15 +60,6 @@ def load_teacher(model: nn.Module, source: str) -> None:
 def fingerprint(model: nn.Module) -> str:
     """Return the SHA-256 (hex) of names, types, shapes and bytes of all parameters and buffers."""
     return fingerprint_tensors(model.state_dict())
-
-
-def _read_file(path: Path) -> Any:
-    if not os.path.isfile(path):
-        problem = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise UserError(
-            "teacher", f"teacher '{path}' {problem}", "Give a checkpoint file, or torchvision:IMAGENET1K_V1."
-        )
-    return safe_loading.read(path, WORDING)
 
 
 def _extract_state_dict(content: Any, path: Path) -> dict[str, Tensor]:

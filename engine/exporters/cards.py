@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.config import Config, settings
+from engine.config.teacher_source import TeacherSource
 from engine.config.yaml_io import inline
 from engine.runs.results import format_mean_std
 from engine.store import StoredRun
@@ -119,16 +120,13 @@ def _format_licence(licence: str | None) -> list[str]:
 def remove_local_paths(config: Config) -> Config:
     """Return the settings without paths of the machine that ran them."""
     backbone = config.backbone
-    teacher = None if _is_file(backbone.teacher) else backbone.teacher
+    teacher = None if TeacherSource.parse(backbone.teacher).kind == "file" else backbone.teacher
     # `also_teachers` names the teachers of all further backbones or of none.
-    others = () if any(map(_is_file, backbone.also_teachers)) else backbone.also_teachers
+    kinds = [TeacherSource.parse(other).kind for other in backbone.also_teachers]
+    others = () if "file" in kinds else backbone.also_teachers
     changes: dict[str, Any] = {
         "data": config.data.model_copy(update={"root": None}),
         "backbone": backbone.model_copy(update={"teacher": teacher, "also_teachers": others}),
         "given": config.given.model_copy(update={"images": None, "labels": None, "statistics": None}),
     }
     return config.model_copy(update=changes)
-
-
-def _is_file(teacher: str | None) -> bool:
-    return teacher is not None and not teacher.startswith("torchvision:")

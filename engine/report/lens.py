@@ -91,7 +91,6 @@ class Finder:
         data = self.data(run, config)
         key = f"{artefacts.teacher_key(config, data)} {config.backbone.teacher}"
         if key not in self._teachers:
-            artefacts.require_teacher(config)
             teacher = artefacts.given_teacher(config, data)
             if teacher is None:
                 teacher = artefacts.cached_teacher(config, data, self.place.cache)

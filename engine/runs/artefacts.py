@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -20,7 +19,6 @@ from engine import backbones, rng
 from engine.checkpoint import Checkpoint, StageState
 from engine.config import Config
 from engine.data import DataSet
-from engine.errors import UserError
 from engine.events import Event, Notice, Stage, StageProgress, map_events, offset_progress
 from engine.spectral import moments
 from engine.stages import statistics
@@ -62,18 +60,6 @@ def new_network(config: Config, data: DataSet) -> nn.Module:
             channels=data.train.channels,
             image_size=data.train.size,
         )
-
-
-def require_teacher(config: Config) -> None:
-    """Raise UserError("teacher") if the configuration names a teacher file that does not exist."""
-    for source in (config.backbone.teacher, *config.backbone.also_teachers):
-        is_file = source is not None and not source.startswith("torchvision:")
-        if is_file and not Path(str(source)).expanduser().is_file():
-            raise UserError(
-                "teacher",
-                f"teacher {source!r} is not a file",
-                "give a checkpoint file or torchvision:WEIGHTS, or omit the teacher to squeeze one",
-            )
 
 
 def given_teacher(config: Config, data: DataSet) -> nn.Module | None:

@@ -9,6 +9,7 @@ from typing import Any
 from engine import store
 from engine.config import Config, settings
 from engine.config.settings import Resolved
+from engine.config.teacher_source import TeacherSource
 from engine.events import Event
 from engine.runs import pipeline, resume
 from engine.runs import plan as plans
@@ -35,7 +36,7 @@ def prepare_run(
         store.refuse_foreign(folder)
     config = with_absolute_paths(resolved.config)
     plan = plans.prepare(config, progress, folder)
-    folder = folder or store.fresh_folder(name, plan.identity()["config"])
+    folder = folder or store.fresh_folder(name, plan.identity["config"])
     if not store.is_run(folder):
         plans.check_room(plan, folder)
     return plan, open_planned_run(plan, folder, resolved.origins, command)
@@ -87,18 +88,15 @@ def with_absolute_paths(config: Config) -> Config:
             "statistics": _make_absolute(config.given.statistics),
         },
         "backbone": {
-            "teacher": _make_teacher_absolute(config.backbone.teacher),
-            "also_teachers": tuple(map(_make_teacher_absolute, config.backbone.also_teachers)),
+            "teacher": TeacherSource.parse(config.backbone.teacher).absolute(),
+            "also_teachers": tuple(
+                TeacherSource.parse(teacher).absolute() for teacher in config.backbone.also_teachers
+            ),
         },
     }
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update=paths) for name, paths in changes.items()}
     )
-
-
-def _make_teacher_absolute(teacher: str | None) -> str | None:
-    is_published = teacher is not None and teacher.startswith("torchvision:")
-    return teacher if is_published else _make_absolute(teacher)
 
 
 def _make_absolute(path: str | None) -> str | None:

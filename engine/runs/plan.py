@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from engine import backbones
 from engine import device as devices
 from engine.config import Config
 from engine.config.identity import config_hash
+from engine.config.teacher_source import require_teacher_files
 from engine.data import DataSet, ImageSet, load
 from engine.errors import UserError
 from engine.importers import distilled, fkd, running
@@ -53,8 +55,9 @@ class Plan:
     statistics: list[Moments] | None = None
     labels: fkd.FkdLabels | None = None
 
+    @cached_property
     def identity(self) -> dict[str, str]:
-        """Return the fingerprints that a run must match in order to be resumed."""
+        """The fingerprints that a run must match in order to be resumed."""
         teachers = [
             "squeezed" if teacher is None else backbones.fingerprint(teacher)
             for teacher in (self.teacher, *self.others)
@@ -144,7 +147,7 @@ def prepare(
     does not fit the images, a teacher that does not fit its network, a given artefact that does not fit.
     """
     device = devices.choose(config.device)
-    artefacts.require_teacher(config)
+    require_teacher_files(config.backbone)
     data = load(config.data, progress=progress) if data is None else data
     given = distilled.read(config, data, folder)
     if given is not None:
@@ -199,7 +202,7 @@ def manifest(plan: Plan, name: str, origins: dict[str, str], command: Sequence[s
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "created": timestamp(),
-        "identity": plan.identity(),
+        "identity": plan.identity,
         **({} if plan.given is None else {"images": plan.given.facts}),
         "seeds": provenance.seeds(plan.config),
         **provenance.describe_session(plan.device, command),

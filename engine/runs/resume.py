@@ -40,7 +40,7 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
     Raises UserError("usage") if the run in the folder has other settings, images, labels or statistics, or
     another teacher.
     """
-    stored_identity, identity = stored.manifest()["identity"], plan.identity()
+    stored_identity, identity = stored.manifest()["identity"], plan.identity
     if stored_identity.get("data") != identity["data"]:
         raise _other_run_error(stored, "with other images: the data set has changed since", "")
     if stored_identity.get("images") != identity.get("images"):

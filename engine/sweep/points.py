@@ -214,7 +214,7 @@ def check(
         for point in group:
             with problems.collect(point.name):
                 data = load(point.config.data, progress=progress) if data is None else data
-                identity = plan.prepare(point.config, data=data).identity()
+                identity = plan.prepare(point.config, data=data).identity
                 fingerprints[point.name] = {part: text for part, text in identity.items() if part != "config"}
     problems.raise_all()
     return fingerprints

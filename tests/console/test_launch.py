@@ -77,7 +77,7 @@ def test_launch_is_refused_while_something_is_wrong(place):
 
 @pytest.mark.parametrize(
     ("preset", "field", "value", "said"),
-    [("tiny50", None, "", "does not exist"), ("smoke", "backbone.teacher", "none.pth", "is not a file")],
+    [("tiny50", None, "", "does not exist"), ("smoke", "backbone.teacher", "none.pth", "does not exist")],
 )
 def test_launch_is_refused_where_data_or_teacher_are_absent(place, preset, field, value, said):
     async def script(pilot, page):

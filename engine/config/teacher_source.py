@@ -1,0 +1,55 @@
+"""Where the weights of a teacher come from, as `backbone.teacher` and `backbone.also_teachers` say it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.config.schema import Backbone
+from engine.errors import UserError
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """The source of one teacher.
+
+    kind: "file"; "torchvision", for published weights; or "none", for a teacher from the cache or trained
+    here. path: of the file, as given but for ``~``. tag: the name of published weights.
+    """
+
+    kind: Literal["file", "torchvision", "none"]
+    path: Path = Path()
+    tag: str = ""
+
+    @classmethod
+    def parse(cls, text: str | None) -> TeacherSource:
+        """Parse a path, ``torchvision:TAG``, or None."""
+        if text is None:
+            return cls("none")
+        if text.startswith("torchvision:"):
+            return cls("torchvision", tag=text.removeprefix("torchvision:"))
+        return cls("file", Path(os.path.expanduser(text)))
+
+    def absolute(self) -> str | None:
+        """Return the text of this source, with an absolute path."""
+        if self.kind == "file":
+            return str(self.path.absolute())
+        return f"torchvision:{self.tag}" if self.kind == "torchvision" else None
+
+    def require_file(self) -> None:
+        """Raise UserError("teacher") if this is a path, but not of a file."""
+        if self.kind == "file" and not os.path.isfile(self.path):
+            problem = "is a folder" if os.path.isdir(self.path) else "does not exist"
+            raise UserError(
+                "teacher",
+                f"teacher '{self.path}' {problem}",
+                "give a checkpoint file or torchvision:WEIGHTS, or omit the teacher to squeeze one",
+            )
+
+
+def require_teacher_files(backbone: Backbone) -> None:
+    """Raise UserError("teacher") if a teacher is configured as a path that is not of a file."""
+    for text in (backbone.teacher, *backbone.also_teachers):
+        TeacherSource.parse(text).require_file()
