@@ -18,13 +18,12 @@ from engine.events import (
     Event,
     Notice,
     Paused,
-    RecoverLayout,
     RecoverProgress,
     StageFinished,
-    StageProgress,
     StageStarted,
     drain,
 )
+from engine.store.run_state import RunState
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -36,40 +35,34 @@ ONE = {"iterations": "iteration", "epochs": "epoch", "images": "image", "batches
 
 
 class Tracker:
-    """The progress of the current stage, updated from events.
+    """The progress of the latest stage, updated from events.
 
     done, total: in `unit`. rate: units per second. detail: the latest numbers as text.
     """
 
     def __init__(self) -> None:
-        self.stage = ""
-        self.unit = ""
-        self.total = 0
-        self.done = 0
+        self.stage = self.unit = self.detail = ""
+        self.total = self.done = 0
         self.rate = 0.0
-        self.detail = ""
-        self._terms: list[str] = []
+        self._state = RunState()
 
     def update(self, event: Event) -> None:
         """Update from an event."""
+        self._state.add(event)
+        position = self._state.position
+        self.stage, self.unit = position.get("stage", ""), position.get("unit", "")
+        self.total, self.done = position.get("total", 0), position.get("done", 0)
+        self.rate = position.get("rate", 0.0)
         if isinstance(event, StageStarted):
-            self.stage, self.total, self.unit = event.stage, event.total, event.unit
-            self.done, self.rate, self.detail = event.done, 0.0, ""
-        elif isinstance(event, StageProgress):
-            self.done, self.rate = event.done, event.rate
+            self.detail = ""
         elif isinstance(event, EpochFinished):
-            self.done += 1
-            self.rate = event.rate
             self.detail = _format_epoch(event)
-        elif isinstance(event, RecoverLayout):
-            self._terms = event.terms
         elif isinstance(event, RecoverProgress) and event.iterations:
-            self.done = (event.batch - 1) * event.total_iterations + event.iterations[-1] + 1
-            self.rate = event.rate
             self.detail = self._format_batch(event)
 
     def _format_batch(self, event: RecoverProgress) -> str:
-        values = (f"{name} {sum(taps):.3g}" for name, taps in zip(self._terms, event.terms[-1], strict=False))
+        terms = self._state.layout.terms if self._state.layout is not None else ()
+        values = (f"{name} {sum(taps):.3g}" for name, taps in zip(terms, event.terms[-1], strict=False))
         position = f"batch {event.batch} of {event.batches}  β {event.beta:.4g}  CE {event.ce[-1]:.3g}"
         return "  ".join([position, *values])
 

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -28,12 +28,13 @@ from cfm_tui.display.progress import (
 from engine import events
 from engine.config import Config, settings
 from engine.errors import UserError
-from engine.events import STAGES, Event, Stage
+from engine.events import Event, Stage
 from engine.store import AT_WORK, StoredRun, files, folders
 from engine.store.numbers import FIXED, columns
 from engine.store.preview import Preview
 from engine.store.process import alive
 from engine.store.reader import State, state_by
+from engine.store.run_state import RunState, StageView
 from engine.store.tail import Tail, TailRows
 
 LOOK_SECONDS = 0.5  #: between two checks of the files beside the record
@@ -42,27 +43,9 @@ _MAX_LOG_LINES = 1000
 _MEASURED = 1000  # maximum number of accuracies of a training
 _LOSS_BUCKETS = 512  # for the losses of a training
 _BATCH_BUCKETS = 1024  # for the numbers of the current batch
-_SMOOTHING = 0.8  # weight of the previous smoothed rate
 _CE = FIXED.index("ce")
 
-StageState = Literal["waiting", "running", "done", "reused"]
 TrainingKey = tuple[Stage, str, str, int]  #: stage, architecture, source, seed
-
-
-@dataclass
-class StageView:
-    """The state of a stage. rate: recent units per second. seconds: time spent.
-
-    While the stage runs, `seconds` is the elapsed time in the record, including pauses. The state "reused"
-    means that the artefact was cached.
-    """
-
-    state: StageState = "waiting"
-    total: int = 0
-    done: int = 0
-    unit: str = ""
-    rate: float = 0.0
-    seconds: float = 0.0
 
 
 @dataclass
@@ -111,33 +94,27 @@ def config_of(folder: Path) -> Config | None:
         return None
 
 
-class RunModel:
-    """Reads the record of a run incrementally and holds the resulting state.
+class RunModel(RunState):
+    """Reads the record of a run incrementally and adds to its state what is displayed.
 
-    state, status: see `StoredRun`. stages: all five. stage: the current one, or the one at which the run
-    stopped. layout, curves: the columns of recovery's numbers and their curves. batch_curves: curves of the
-    current batch, from the first of its numbers that were read. batch (from 1), batches, iteration (done in
-    this batch), iterations, beta, ce, values_TL: the latest ones; 0 or None before the first.
-    betas: of all batches; empty, and `beta` None, if no filter uses β.
-    rate: of the current stage. log: the latest lines. memory_bytes: of the process of the run, 0 if it is not
-    on this machine. damage: why files cannot be used, empty if all can.
+    state, status: see `StoredRun`. layout, curves: the columns of recovery's numbers and their curves.
+    batch_curves: curves of the current batch, from the first of its numbers that were read. beta, ce,
+    values_TL: the latest ones; None before the first. betas: of all batches; empty, and `beta` None, if no
+    filter uses β. log: the latest lines. memory_bytes: of the process of the run, 0 if it is not on this
+    machine. damage: why files cannot be used, empty if all can.
     """
 
     def __init__(self, run: StoredRun) -> None:
+        super().__init__()
         self.run = run
         self.state: State = "new"
         self.status: dict[str, Any] = {}
-        self.stages: dict[Stage, StageView] = {stage: StageView() for stage in STAGES}
-        self.stage: Stage | None = None
-        self.layout: events.RecoverLayout | None = None
         self.curves: DownsampledCurves | None = None
         self.batch_curves: DownsampledCurves | None = None
-        self.batch = self.batches = self.iteration = self.iterations = 0
         self.beta: float | None = None
         self.betas: list[float] = []
         self.ce: float | None = None
         self.values_TL: NDArray[np.float32] | None = None
-        self.rate = 0.0
         self.trainings: dict[TrainingKey, Training] = {}
         self.log: deque[LogLine] = deque(maxlen=_MAX_LOG_LINES)
         self.glimpse: Preview | None = None
@@ -148,10 +125,7 @@ class RunModel:
         self._last_refresh = -LOOK_SECONDS
         self._stamps: dict[str, object] = {}
         self._unreadable_reason = ""  # why the manifest, settings or status cannot be used
-        self._smoothed_rate = 0.0
         self._batch_first = 0  # the first row of the current batch
-        self._computed_stages: dict[Stage, events.StageFinished] = {}
-        self._stage_start = (0.0, 0.0)  # time of the current stage's start, and seconds spent before it
 
     @property
     def behind(self) -> bool:
@@ -167,10 +141,10 @@ class RunModel:
     @property
     def seconds_left(self) -> float | None:
         """The remaining time of the current stage at its smoothed rate; None if unknown."""
-        if self.state not in AT_WORK or self.stage is None or self._smoothed_rate <= 0:
+        if self.state not in AT_WORK or self.stage is None or self.smoothed_rate <= 0:
             return None
         view = self.stages[self.stage]
-        return max(view.total - view.done, 0) / self._smoothed_rate
+        return max(view.total - view.done, 0) / self.smoothed_rate
 
     def read(self, seconds: float = 0.05) -> bool:
         """Read more of the record for at most about `seconds`; return whether anything changed."""
@@ -184,7 +158,7 @@ class RunModel:
             if isinstance(entry, TailRows):
                 self._add_metrics(entry)
             else:
-                self._handle_event(entry.time, entry.event)
+                self.add(entry.event, entry.time)
         return changed or bool(entries)
 
     # --- files beside the record ------------------------------------------------------------------
@@ -251,12 +225,11 @@ class RunModel:
         self.curves.add(rows.first, rows.values_RP)
         self._add_batch_metrics(rows)
         last = rows.values_RP[-1]
-        self.batch, self.batches, self.iterations = rows.batch, rows.batches, rows.total_iterations
-        done = rows.first + len(rows.values_RP)
-        self.iteration = done - (rows.batch - 1) * rows.total_iterations
         self.beta, self.ce = rows.beta if self.betas else None, float(last[_CE])
         self.values_TL = last[len(FIXED) :].reshape(len(self.layout.terms), len(self.layout.taps)).copy()
-        self._update_progress("recover", rows.time, done, rows.rate)
+        end = rows.first + len(rows.values_RP)
+        values = (rows.batch, rows.batches, rows.beta, rows.total_iterations, rows.rate)
+        self.add_iterations(end, rows.time, *values)
 
     def _add_batch_metrics(self, rows: TailRows) -> None:
         """Store the numbers of the current batch separately: in long runs, `curves` is too coarse for one."""
@@ -265,45 +238,19 @@ class RunModel:
         assert self.batch_curves is not None
         self.batch_curves.add(rows.first - self._batch_first, rows.values_RP)
 
-    def _handle_event(self, moment: float, event: Event) -> None:
-        if isinstance(event, events.StageStarted):
-            self._begin_stage(moment, event)
-        elif isinstance(event, events.StageProgress):
-            self._update_progress(event.stage, moment, event.done, event.rate)
-        elif isinstance(event, events.EpochFinished):
-            self._add_epoch(moment, event)
+    def add(self, event: Event, moment: float = 0.0) -> None:
+        """Add the next event that is not about iterations, with its line in the log."""
+        if isinstance(event, events.EpochFinished):
+            key = (event.stage, event.architecture, event.source, event.seed)
+            self.trainings.setdefault(key, Training(event.epochs)).add_epoch(event)
         elif isinstance(event, events.RecoverLayout):
             self._set_layout(event)
-        elif isinstance(event, events.StageFinished):
-            self._end_stage(event)
+        super().add(event, moment)
         if isinstance(event, events.BatchRecovered) and not self.betas:
             event = replace(event, beta=math.nan)
         level, text = _line(event, self.stages)
         if text:
             self.log.append(LogLine(moment, level, text))
-
-    def _begin_stage(self, moment: float, event: events.StageStarted) -> None:
-        previous = self.stages[event.stage]
-        self._stage_start = moment, previous.seconds if event.done else 0.0
-        self.stages[event.stage] = StageView(
-            "running", event.total, event.done, event.unit, 0.0, self._stage_start[1]
-        )
-        self.stage, self.rate, self._smoothed_rate = event.stage, 0.0, 0.0
-
-    def _update_progress(self, stage: Stage, moment: float, done: int, rate: float) -> None:
-        view = self.stages[stage]
-        view.done, view.rate = min(done, view.total), rate
-        view.seconds = self._stage_start[1] + moment - self._stage_start[0]
-        if rate > 0:
-            self.rate = rate
-            self._smoothed_rate = (
-                _SMOOTHING * self._smoothed_rate + (1 - _SMOOTHING) * rate if self._smoothed_rate else rate
-            )
-
-    def _add_epoch(self, moment: float, event: events.EpochFinished) -> None:
-        key = (event.stage, event.architecture, event.source, event.seed)
-        self.trainings.setdefault(key, Training(event.epochs)).add_epoch(event)
-        self._update_progress(event.stage, moment, self.stages[event.stage].done + 1, event.rate)
 
     def _set_layout(self, event: events.RecoverLayout) -> None:
         width = len(columns(event))
@@ -315,21 +262,10 @@ class RunModel:
         elif event.done < self.curves.rows:
             # The rows from here on will be repeated.
             self.curves.add(event.done, np.empty((0, width), np.float32))
-        self.layout = event
         config = config_of(self.run.folder)
         self.betas = event.betas if config is None or config.uses_beta else []
         if self.beta is None and self.betas:
             self.beta = self.betas[0]
-
-    def _end_stage(self, event: events.StageFinished) -> None:
-        if self.stage == event.stage:
-            self.stage, self.rate, self._smoothed_rate = None, 0.0, 0.0
-        if not event.reused:
-            self._computed_stages[event.stage] = event
-        computed = self._computed_stages.get(event.stage, event)  # the session that computed it
-        view = self.stages[event.stage]
-        view.state = "reused" if computed.reused else "done"
-        view.done, view.rate, view.seconds = view.total, computed.rate, computed.seconds
 
 
 def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:

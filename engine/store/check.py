@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from engine.errors import UserError
 from engine.store import (
@@ -130,23 +129,7 @@ def _check_journal_and_metrics(folder: Path) -> list[str]:
 
 
 def _check_images(folder: Path) -> list[str]:
-    return images.check(folder / folders.IMAGES, _count_images(folder))
-
-
-def _count_images(folder: Path) -> int:
-    """Return how many distilled images a recovery has finished, according to the journal."""
-    images_by_batch: dict[int, int] = {}
-    iterations = 0
-    for record in journal.read(folder / folders.JOURNAL):
-        payload: dict[str, Any] = record.payload
-        if record.kind == "RecoverProgress":
-            iterations = payload["total_iterations"]
-        elif record.kind == "RecoverLayout":
-            kept = payload["done"] // (iterations or 1)  # `done` counts batches where nothing is optimised
-            images_by_batch = {batch: count for batch, count in images_by_batch.items() if batch <= kept}
-        elif record.kind == "BatchRecovered":
-            images_by_batch[payload["batch"]] = payload["images"]
-    return sum(images_by_batch.values())
+    return images.check(folder / folders.IMAGES, sum(StoredRun(folder).progress().images.values()))
 
 
 def _check_labels(folder: Path) -> list[str]:

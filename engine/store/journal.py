@@ -9,12 +9,15 @@ is damage: it is skipped, kept in the file, and reported.
 from __future__ import annotations
 
 import json
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.events import Event, from_payload
 from engine.store.files import Appender
 from engine.store.json_file import to_json
 
@@ -32,6 +35,25 @@ class Record(NamedTuple):
     kind: str
     payload: dict[str, Any]
 
+    def event(self) -> Event | None:
+        """Return the event, or None if a later version wrote it."""
+        try:
+            event = from_payload(self.kind, self.payload)
+        except TypeError:
+            return None
+        # JSON has no NaN: a float that was not finite was written as null.
+        names = [field.name for field in fields(event) if field.type == "float"] if event else []
+        nulls = [name for name in names if getattr(event, name) is None]
+        return replace(event, **dict.fromkeys(nulls, math.nan)) if event and nulls else event
+
+    def recovery_fields(self) -> dict[str, Any]:
+        """Return the journal's fields of a `RecoverProgress`, or {} if a later version wrote it."""
+        names = ("batch", "batches", "beta", "total_iterations", "rate")
+        if not self.payload.keys() >= set(names):
+            return {}
+        values = {name: self.payload[name] for name in names}
+        return values | {name: math.nan for name in ("beta", "rate") if values[name] is None}
+
 
 def _encode(record: Record) -> bytes:
     body = to_json(
@@ -45,8 +67,8 @@ def _decode(line: bytes) -> Record | None:
     if line[-_SEAL_SIZE:] != b'%b%08x"}\n' % (_SEAL, zlib.crc32(body)):
         return None
     try:
-        fields, _ = _SCAN(line.decode(), 0)
-        seq, seconds, kind, payload = fields["seq"], fields["time"], fields["kind"], fields["payload"]
+        entry, _ = _SCAN(line.decode(), 0)
+        seq, seconds, kind, payload = entry["seq"], entry["time"], entry["kind"], entry["payload"]
     except (ValueError, KeyError, TypeError, RecursionError, StopIteration):
         return None
     valid = type(seq) is int and type(kind) is str and type(payload) is dict

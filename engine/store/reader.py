@@ -16,7 +16,9 @@ from engine.store import checkpoints, folders, images, journal, preview, tensors
 from engine.store.files import unreadable_error
 from engine.store.json_file import read_json
 from engine.store.lock import owner_of, timestamp
+from engine.store.metrics import parse_chunk
 from engine.store.process import alive
+from engine.store.run_state import RunState
 from engine.store.tail import Tail, TailRows
 
 if TYPE_CHECKING:
@@ -124,11 +126,20 @@ class StoredRun:
                 return
             time.sleep(poll)
 
+    def progress(self) -> RunState:
+        """Return where the run is, according to its journal; its metrics are not read."""
+        state = RunState()
+        for record in journal.read(self.folder / folders.JOURNAL):
+            if chunk := parse_chunk(record):
+                if values := record.recovery_fields():
+                    state.add_iterations(chunk.end, record.time, **values)
+            elif (event := record.event()) is not None:
+                state.add(event, record.time)
+        return state
+
     def begun(self) -> set[Stage]:
         """Return the stages that have started, according to the journal or to a checkpoint."""
-        records = journal.read(self.folder / folders.JOURNAL)
-        started = {record.payload.get("stage") for record in records if record.kind == "StageStarted"}
-        folder = self.folder / folders.CHECKPOINTS
+        started, folder = self.progress().started, self.folder / folders.CHECKPOINTS
         return {stage for stage in STAGES if stage in started or checkpoints.paths(folder, stage)}
 
     def checkpoints(self) -> int:

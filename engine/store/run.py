@@ -10,7 +10,6 @@ Source: DESIGN "A run on disk". Read access for all others is in `reader`.
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -18,8 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
-from engine.events import BatchRecovered, Event, RecoverLayout, RecoverProgress, StageFinished, to_payload
-from engine.store import checkpoints, folders, journal, preview, tensors
+from engine.events import (
+    BatchRecovered,
+    Event,
+    RecoverLayout,
+    RecoverProgress,
+    StageFinished,
+    StageStarted,
+    to_payload,
+)
+from engine.store import checkpoints, folders, preview, tensors
 from engine.store.checkpoints import Saved
 from engine.store.control import Inbox, Request
 from engine.store.files import make_folder, remove, sweep, write
@@ -32,13 +39,13 @@ from engine.store.lock import Owner, timestamp
 from engine.store.numbers import MetricsRecorder
 from engine.store.process import this_process
 from engine.store.reader import StoredRun
+from engine.store.run_state import RunState
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
 POLL_SECONDS = 0.5  #: the shortest time between two searches for requests
-_IN_STATUS = ("batch", "batches", "beta", "rate", "done", "architecture", "source", "seed", "epoch", "epochs")
 _SETTINGS_KEYS = ("identity", "origins")
 _SESSION_KEYS = ("versions", "device", "threads", "micro_batch")
 
@@ -61,6 +68,7 @@ class Run:
         self._pending_notices = list(self._journal.notices)
         self._initial_status = self._read_initial_status()
         self._closed = False
+        self._state = RunState()
         try:
             self._heartbeat = Heartbeat(folder / folders.STATUS, {"state": "running"})
         except BaseException:
@@ -97,25 +105,11 @@ class Run:
         if isinstance(event, (StageFinished, BatchRecovered)):
             self._metrics.sync()
             self._journal.sync()
-        self._update_status(event.kind, payload)
-
-    def _update_status(self, kind: str, payload: Mapping[str, Any]) -> None:
-        changes = {name: payload[name] for name in _IN_STATUS if name in payload}
-        if payload.get("accuracy") is not None:
-            changes["accuracy"] = payload["accuracy"]  # otherwise the last measured accuracy stays
-        if kind == "StageStarted":
-            changes |= {name: payload[name] for name in ("stage", "total", "unit")}
-            self._heartbeat.write({"state": self._heartbeat.status()["state"], **changes})
-            return
-        if kind == "EpochFinished":
-            # An event has the epoch of one network; the status counts the epochs of all, some of them twice
-            # after a resume.
-            status = self._heartbeat.status()
-            changes["done"] = min(status.get("done", 0) + 1, status.get("total", math.inf))
-        elif kind == "RecoverProgress":
-            changes["done"] = payload["rows"][1]
-            changes["iteration"] = changes["done"] - (payload["batch"] - 1) * payload["total_iterations"]
-        self._heartbeat.update(**changes)
+        self._state.add(event)
+        if isinstance(event, StageStarted):
+            self._heartbeat.write({"state": self._heartbeat.status()["state"], **self._state.position})
+        else:
+            self._heartbeat.update(**self._state.position)
 
     def state(self, name: str) -> None:
         """Set the state in the status, ``running`` or ``paused``, and write it at once."""
@@ -139,17 +133,11 @@ class Run:
 
     def spent(self) -> dict[str, dict[str, Any]]:
         """Return seconds, rate and unit of each stage that this run computed, according to the journal."""
-        units: dict[str, str] = {}
-        costs: dict[str, dict[str, Any]] = {}
-        for record in journal.read(self.folder / folders.JOURNAL):
-            payload = record.payload
-            if record.kind == "StageStarted":
-                units[payload["stage"]] = payload["unit"]
-            elif record.kind == "StageFinished" and not payload["reused"]:
-                stage = payload["stage"]
-                seconds, rate = payload["seconds"], payload["rate"]
-                costs[stage] = {"seconds": seconds, "rate": rate, "unit": units.get(stage, "")}
-        return costs
+        state = StoredRun(self.folder).progress()
+        return {
+            stage: {"seconds": end.seconds, "rate": end.rate, "unit": state.stages[stage].unit}
+            for stage, end in state.computed.items()
+        }
 
     # --- what a stage stores ----------------------------------------------------------------------
 

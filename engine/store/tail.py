@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from engine.events import Event, RecoverLayout, RecoverProgress, from_payload
+from engine.events import Event, RecoverLayout, RecoverProgress
 from engine.store import folders, journal, metrics
 from engine.store.files import unreadable_error
 from engine.store.journal import Record
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_ROWS = 2**14  #: the most rows that are merged into one `Rows`
-_FIELDS = ("batch", "batches", "beta", "total_iterations", "rate")
 
 
 class FoldedEvents(NamedTuple):
@@ -114,10 +113,11 @@ class Tail:
                 if chunk is not None:
                     last = record
                     pending.append(chunk)
-                else:
-                    yield from self._parse_event(record)
-                    if record.kind == "RecoverLayout":
+                elif (event := record.event()) is not None:
+                    if isinstance(event, RecoverLayout):
+                        self.layout = event
                         table.close()  # the owner may replace it now
+                    yield FoldedEvents(record.time, event)
                 if time.monotonic() >= deadline:
                     self.behind = True
                     break
@@ -140,28 +140,7 @@ class Tail:
             and record.payload.get("batch") == last.payload.get("batch")
         )
 
-    def _parse_event(self, record: Record) -> Iterator[FoldedEvents]:
-        try:
-            event = from_payload(record.kind, record.payload)
-        except TypeError:  # written by a later version
-            return
-        if event is not None:
-            # JSON has no NaN: a float that was not finite was written as null.
-            null_floats = [
-                field.name
-                for field in fields(event)
-                if field.type == "float" and getattr(event, field.name) is None
-            ]
-            event = replace(event, **dict.fromkeys(null_floats, math.nan))
-            if isinstance(event, RecoverLayout):
-                self.layout = event
-            yield FoldedEvents(record.time, event)
-
     def _read_rows(self, table: metrics.TableReader, last: Record, chunks: list[Chunk]) -> Iterator[TailRows]:
-        try:
-            values: dict[str, Any] = {name: last.payload[name] for name in _FIELDS}
-        except KeyError:  # written by a later version
-            return
-        values |= {name: math.nan for name in ("beta", "rate") if values[name] is None}
-        values_RP = table.rows(chunks, columns(self.layout))
-        yield TailRows(last.time, **values, first=chunks[0].first, values_RP=values_RP)
+        if values := last.recovery_fields():
+            values_RP = table.rows(chunks, columns(self.layout))
+            yield TailRows(last.time, **values, first=chunks[0].first, values_RP=values_RP)

@@ -71,6 +71,6 @@ def test_a_run_that_is_left_at_any_point_has_no_owner(tmp_path):
 
 
 def test_what_cannot_begin_leaves_nothing(tmp_path):
-    with pytest.raises(UserError, match="not a file"):
+    with pytest.raises(UserError, match="does not exist"):
         list(launch.run_experiment(smoke("backbone.teacher=none.pth"), tmp_path / "run", "run"))
     assert not (tmp_path / "run").exists()

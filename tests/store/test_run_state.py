@@ -1,0 +1,72 @@
+"""One account of where a run is, from its events, its journal, or its status alike."""
+
+from recorded import layout, opened, progress
+
+from engine import events, store
+from engine.store.run_state import RunState
+
+EVENTS = [
+    events.StageStarted("squeeze", 2, "epochs"),
+    events.EpochFinished("squeeze", "convnet", "teacher", 0, 1, 2, 0.5, 40.0, 3.0),
+    events.EpochFinished("squeeze", "convnet", "teacher", 0, 2, 2, 0.4, None, 3.0),
+    events.StageFinished("squeeze", 9.0, 0.2),
+    events.StageFinished("statistics", 0.0, 0.0, reused=True),
+    events.StageStarted("recover", 8, "iterations"),
+    layout(),
+    progress(1, 0),
+    progress(1, 2),
+    events.BatchRecovered(1, 2, 0.5, 10),
+    progress(2, 0),
+]
+
+
+def folded(happened):
+    state = RunState()
+    for event in happened:
+        state.add(event)
+    return state
+
+
+def test_status_journal_and_events_tell_the_same(tmp_path):
+    run, stored = opened(tmp_path / "r"), store.StoredRun(tmp_path / "r")
+    for number, event in enumerate(EVENTS, start=1):
+        run.record(event)
+        run.state("running")  # writes the status at once
+        position = folded(EVENTS[:number]).position
+        assert position.items() <= stored.status().items()
+        read = stored.progress()
+        assert read.position == position
+        assert [view.done for view in read.stages.values()] == [
+            view.done for view in folded(EVENTS[:number]).stages.values()
+        ]
+    assert run.spent() == {"squeeze": {"seconds": 9.0, "rate": 0.2, "unit": "epochs"}}
+    run.close("stopped")
+
+
+def test_a_stage_is_described_from_its_start_to_its_end():
+    state = folded(EVENTS)
+    assert (state.stage, state.batch, state.batches, state.iteration, state.iterations) == (
+        "recover",
+        2,
+        2,
+        2,
+        4,
+    )
+    assert {name: view.state for name, view in state.stages.items()} == {
+        "squeeze": "done",
+        "statistics": "reused",
+        "recover": "running",
+        "relabel": "waiting",
+        "validate": "waiting",
+    }
+    assert state.started == {"squeeze", "recover"}
+    assert state.position["done"] == 6
+    assert folded(EVENTS[:3]).position["accuracy"] == 40.0  # the last measured one
+    assert folded(EVENTS[:5]).stage is None
+
+
+def test_images_of_batches_that_will_be_repeated_do_not_count():
+    done = [*EVENTS, progress(2, 2), events.BatchRecovered(2, 2, 0.5, 10)]
+    assert folded(done).images == {1: 10, 2: 10}
+    assert folded([*done, layout(done=6)]).images == {1: 10}
+    assert folded([*done, layout(done=0)]).images == {}
