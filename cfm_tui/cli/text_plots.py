@@ -77,11 +77,11 @@ def draw_beta_grid(run: StoredRun, columns: int) -> str:
     """
     from cfm_tui.display.image_grid import Album
     from engine.errors import UserError
-    from engine.store import folders
+    from engine.store import RunFile
     from engine.store.images import Reader
 
     try:
-        reader = Reader(run.folder / folders.IMAGES)
+        reader = Reader(run.folder / RunFile.IMAGES)
     except UserError as error:
         return f"no images: {error.message}"
     album = Album(reader)

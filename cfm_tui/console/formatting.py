@@ -17,7 +17,7 @@ import numpy as np
 from cfm_tui.display.progress import SHORT, format_bytes, format_duration, format_number
 from engine.events import STAGES, Stage
 from engine.runs.results import format_mean_std
-from engine.store import folders
+from engine.store import RunFile, folders
 from engine.store.numbers import FIXED
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def log_line(line: LogLine) -> str:
 
 def class_names(folder: Path) -> list[str]:
     """Return class names by label, from the image folders of a run; empty before there are any."""
-    images_folder = folder / folders.IMAGES
+    images_folder = folder / RunFile.IMAGES
     try:
         names = sorted(entry.name for entry in images_folder.iterdir() if entry.is_dir())
     except OSError:

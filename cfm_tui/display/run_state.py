@@ -29,10 +29,10 @@ from engine import events
 from engine.config import Config, settings
 from engine.errors import UserError
 from engine.events import Event, Stage
-from engine.store import AT_WORK, StoredRun, files, folders
+from engine.store import AT_WORK, RunFile, StoredRun, files
+from engine.store.lock import alive
 from engine.store.numbers import FIXED, columns
 from engine.store.preview import Preview
-from engine.store.process import alive
 from engine.store.reader import State, state_by
 from engine.store.run_state import RunState, StageView
 from engine.store.tail import Tail, TailRows
@@ -89,7 +89,7 @@ class LogLine(NamedTuple):
 def config_of(folder: Path) -> Config | None:
     """Return the settings of a run; None if they cannot be read."""
     try:
-        return settings.resolve(file=folder / folders.CONFIG, base=None).config
+        return settings.resolve(file=folder / RunFile.CONFIG, base=None).config
     except UserError:
         return None
 
@@ -169,15 +169,15 @@ class RunModel(RunState):
             return False
         self._last_refresh = now
         changed = self._refresh_status()
-        if self._have_changed(folders.GLIMPSE):
+        if self._have_changed(RunFile.GLIMPSE):
             self.glimpse, changed = self.run.glimpse(), True
-        if self._have_changed(folders.RESULTS):
+        if self._have_changed(RunFile.RESULTS):
             self.results, changed = self._read_results(), True
         self.memory_bytes = self._read_memory()
         return changed
 
     def _refresh_status(self) -> bool:
-        changed = self._have_changed(folders.MANIFEST, folders.CONFIG, folders.STATUS)
+        changed = self._have_changed(RunFile.MANIFEST, RunFile.CONFIG, RunFile.STATUS)
         before = self.state, self.damage
         if changed:
             try:
@@ -187,7 +187,7 @@ class RunModel(RunState):
                 self._unreadable_reason = error.message
             except OSError as error:
                 self._unreadable_reason = f"the run's files cannot be read: {os.strerror(error.errno or 0)}"
-                self._stamps.pop(folders.STATUS, None)  # try again: it may be temporary
+                self._stamps.pop(RunFile.STATUS, None)  # try again: it may be temporary
         self.state = "damaged" if self._unreadable_reason else state_by(self.status)
         journal_damage = self._tail.damage(torn=self.state not in AT_WORK)
         self.damage = self._unreadable_reason or (journal_damage[0] if journal_damage else "")

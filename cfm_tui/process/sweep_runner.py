@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from engine.errors import UserError
 from engine.store import AT_WORK, StoredRun, control, is_run
-from engine.store.process import alive
+from engine.store.lock import alive
 from engine.store.sweeps import StoredSweep
 from engine.sweep.points import Point
 from engine.sweep.schedule import Schedule, State

@@ -24,7 +24,7 @@ from engine.report.lens import Finder, LensLayer
 from engine.report.losses import LossRecord
 from engine.report.similarity import Similarity
 from engine.spectral.recovery_batches import control_set, initial_indices
-from engine.store import StoredRun, folders
+from engine.store import RunFile, StoredRun
 from engine.store.images import Reader
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ def read(run: StoredRun) -> Subject:
         subject.manifest = run.manifest()
     with subject.catch_missing("settings"):
         run.config_yaml()  # raises UserError if it is damaged
-        resolved = settings.resolve(file=run.folder / folders.CONFIG, base=None)
+        resolved = settings.resolve(file=run.folder / RunFile.CONFIG, base=None)
         subject.resolved = Resolved(
             resolved.config, {**resolved.origins, **subject.manifest.get("origins", {})}
         )
@@ -120,7 +120,7 @@ def read(run: StoredRun) -> Subject:
         if subject.record.course is None and subject.optimised:
             subject.add_missing("losses", "recovery has recorded no numbers, or they are damaged")
     with subject.catch_missing("distilled images"):
-        subject.images = Reader(run.folder / folders.IMAGES)
+        subject.images = Reader(run.folder / RunFile.IMAGES)
         if subject.images.count < subject.images.total:
             count, total = subject.images.count, subject.images.total
             why = f"{count} of {total} are finished; these are shown"
@@ -133,7 +133,7 @@ def read(run: StoredRun) -> Subject:
 def _require_summary(results: dict[str, Any] | None, run: StoredRun) -> dict[str, Any] | None:
     """Return results, or None before the end of a run. Raises UserError("disk") if the summary is missing."""
     if results is not None and not isinstance(results.get("summary"), dict):
-        path = run.folder / folders.RESULTS
+        path = run.folder / RunFile.RESULTS
         raise UserError("disk", f"{path} contains no results", "restore the file, or start the run again")
     return results
 

@@ -5,10 +5,9 @@
 
 from engine.store.cache import Cache, CacheEntry, DamagedEntry
 from engine.store.check import check, foreign
-from engine.store.deletion import delete
-from engine.store.folders import fresh_folder, is_run, open_log, refuse_foreign, runs_folder
+from engine.store.folders import RunFile, fresh_folder, is_run, open_log, refuse_foreign, runs_folder
 from engine.store.reader import AT_WORK, StoredRun, find, list_runs
-from engine.store.run import SCHEMA_VERSION, Run, open_run
+from engine.store.run import SCHEMA_VERSION, Run, delete, open_run
 
 __all__ = [
     "AT_WORK",
@@ -17,6 +16,7 @@ __all__ = [
     "CacheEntry",
     "DamagedEntry",
     "Run",
+    "RunFile",
     "StoredRun",
     "check",
     "delete",

@@ -9,8 +9,6 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.store import (
     checkpoints,
-    control,
-    folders,
     images,
     journal,
     labels,
@@ -19,29 +17,19 @@ from engine.store import (
     rows,
     tensors,
 )
+from engine.store.folders import RunFile
 from engine.store.json_file import read_json
-from engine.store.lock import LOCK, OWNER
 from engine.store.reader import StoredRun
 
-_SEALED_NAMES = (folders.STATUS, folders.RESULTS, OWNER)
-_OTHER_NAMES = (
-    folders.MANIFEST,
-    folders.CONFIG,
-    folders.JOURNAL,
-    folders.METRICS,
-    folders.MOVING,
-    folders.GLIMPSE,
-    folders.LOG,
-    LOCK,
-)
+_FOLDERS = (RunFile.IMAGES, RunFile.LABELS, RunFile.CHECKPOINTS, RunFile.CONTROL)
 _RUN_FILE = re.compile(
     "|".join(
         (
-            *(re.escape(name) for name in (*_SEALED_NAMES, *_OTHER_NAMES)),
-            rf"{folders.IMAGES}/({re.escape(images.TENSORS)}(\.partial)?|[^/]+/[0-9]{{4,}}\.png)",
-            rf"{folders.LABELS}/[^/]+\.safetensors(\.partial)?",
-            rf"{folders.CHECKPOINTS}/([a-z]+-[0-9]{{6,}}\.safetensors|last\.json)",
-            rf"{control.FOLDER}/[0-9]+\.[a-z]+",
+            *(re.escape(name) for name in RunFile if name not in _FOLDERS),
+            rf"{RunFile.IMAGES}/({re.escape(images.TENSORS)}(\.partial)?|[^/]+/[0-9]{{4,}}\.png)",
+            rf"{RunFile.LABELS}/[^/]+\.safetensors(\.partial)?",
+            rf"{RunFile.CHECKPOINTS}/([a-z]+-[0-9]{{6,}}\.safetensors|last\.json)",
+            rf"{RunFile.CONTROL}/[0-9]+\.[a-z]+",
         )
     )
 )
@@ -93,8 +81,8 @@ def _check_manifest_and_config(folder: Path) -> list[str]:
 
 def _check_json(folder: Path) -> list[str]:
     messages = []
-    requests = sorted((folder / control.FOLDER).glob("[0-9]*"))
-    for path in (*(folder / name for name in _SEALED_NAMES), *requests):
+    requests = sorted((folder / RunFile.CONTROL).glob("[0-9]*"))
+    for path in (*(folder / name for name in (RunFile.STATUS, RunFile.RESULTS, RunFile.OWNER)), *requests):
         try:
             if path.exists():
                 read_json(path)
@@ -104,17 +92,17 @@ def _check_json(folder: Path) -> list[str]:
 
 
 def _check_results_exist(folder: Path) -> list[str]:
-    run, path = StoredRun(folder), folder / folders.RESULTS
+    run, path = StoredRun(folder), folder / RunFile.RESULTS
     is_finished = run.status().get("state") == "finished"
     return [f"{path} does not exist"] if is_finished and not path.exists() else []
 
 
 def _check_journal_and_metrics(folder: Path) -> list[str]:
-    path, table = folder / folders.JOURNAL, folder / folders.METRICS
+    path, table = folder / RunFile.JOURNAL, folder / RunFile.METRICS
     reader = journal.JournalReader(path)
     chunks = metrics.valid_chunks(reader.read_new())
     if not path.exists():  # a run creates its journal before its first status
-        return [f"{path} does not exist"] if (folder / folders.STATUS).exists() else []
+        return [f"{path} does not exist"] if (folder / RunFile.STATUS).exists() else []
     messages = reader.all_damage()
     if not chunks and not table.exists():
         return messages
@@ -129,12 +117,12 @@ def _check_journal_and_metrics(folder: Path) -> list[str]:
 
 
 def _check_images(folder: Path) -> list[str]:
-    return images.check(folder / folders.IMAGES, sum(StoredRun(folder).progress().images.values()))
+    return images.check(folder / RunFile.IMAGES, sum(StoredRun(folder).progress().images.values()))
 
 
 def _check_labels(folder: Path) -> list[str]:
     messages = []
-    for path in sorted((folder / folders.LABELS).glob("*.safetensors")):
+    for path in sorted((folder / RunFile.LABELS).glob("*.safetensors")):
         try:
             messages += labels.Labels(path).check()
         except UserError as error:
@@ -144,13 +132,13 @@ def _check_labels(folder: Path) -> list[str]:
 
 def _check_unfinished_labels(folder: Path) -> list[str]:
     """Check the epochs of unfinished labels that the newest intact checkpoint counts."""
-    checkpoint_folder = folder / folders.CHECKPOINTS
+    checkpoint_folder = folder / RunFile.CHECKPOINTS
     for number, path in reversed(checkpoints.paths(checkpoint_folder, "relabel")):
         try:
             facts = checkpoints.read(path, number).facts
         except UserError:  # `_check_checkpoints` reports it
             continue
-        unfinished = rows.partial(labels.label_path(folder / folders.LABELS, facts["source"]))
+        unfinished = rows.partial(labels.label_path(folder / RunFile.LABELS, facts["source"]))
         if not unfinished.is_file():
             return []
         table = rows.Rows(unfinished, "epoch", labels.HINT)
@@ -159,11 +147,11 @@ def _check_unfinished_labels(folder: Path) -> list[str]:
 
 
 def _check_checkpoints(folder: Path) -> list[str]:
-    return checkpoints.check(folder / folders.CHECKPOINTS)
+    return checkpoints.check(folder / RunFile.CHECKPOINTS)
 
 
 def _check_moving(folder: Path) -> list[str]:
-    path = folder / folders.MOVING
+    path = folder / RunFile.MOVING
     if path.is_file():
         tensors.read(path)
     elif "moving" in StoredRun(folder).manifest():
@@ -172,7 +160,7 @@ def _check_moving(folder: Path) -> list[str]:
 
 
 def _check_preview(folder: Path) -> list[str]:
-    path = folder / folders.GLIMPSE
+    path = folder / RunFile.GLIMPSE
     if path.is_file():
         preview.read(path)
     return []

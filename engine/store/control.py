@@ -16,12 +16,12 @@ from typing import Literal, NamedTuple, get_args
 
 from engine.errors import UserError
 from engine.store.files import make_folder, remove
+from engine.store.folders import RunFile
 from engine.store.json_file import read_json, write_json
 from engine.store.lock import timestamp
 
 Command = Literal["pause", "continue", "stop", "checkpoint"]
 COMMANDS: tuple[Command, ...] = get_args(Command)
-FOLDER = "control"
 
 
 class Request(NamedTuple):
@@ -37,8 +37,8 @@ def request(folder: Path, command: Command) -> Path:
     Raises UserError("disk").
     """
     assert command in COMMANDS
-    make_folder(folder / FOLDER)
-    path = folder / FOLDER / f"{time.time_ns()}.{command}"
+    make_folder(folder / RunFile.CONTROL)
+    path = folder / RunFile.CONTROL / f"{time.time_ns()}.{command}"
     by = f"{_user_name()}@{socket.gethostname()}"
     write_json(path, {"by": by, "time": timestamp()}, hint="get write permission for that folder")
     return path
@@ -59,7 +59,7 @@ class Inbox:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / FOLDER
+        self.folder = folder / RunFile.CONTROL
         self.notices: list[str] = []
         self._seen: set[str] = set()
         for _, path in self._list_requests():

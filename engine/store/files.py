@@ -176,6 +176,15 @@ def rename(old: Path, new: Path, hint: str = OUT) -> None:
     sync_folder(new.parent, hint)
 
 
+def unused_path(path: Path) -> Path:
+    """Return `path`, or the first of ``path-2``, ``path-3``, … that does not exist."""
+    candidate, number = path, 2
+    while os.path.lexists(candidate):
+        candidate = path.with_name(f"{path.name}-{number}")
+        number += 1
+    return candidate
+
+
 def set_aside(path: Path, hint: str = OUT) -> Path:
     """Rename a damaged file, if it still exists, to ``NAME.damaged`` and return that path."""
     aside = path.with_name(f"{path.name}.damaged")
@@ -194,21 +203,6 @@ def remove(path: Path, hint: str = OUT, *, sync_name: bool = True) -> None:
         disk.unlink(path)
         if sync_name:
             sync_folder(path.parent, hint)
-
-
-_MAX_ATTEMPTS = 5  # to remove a folder that another process removes too
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder and its contents, even if other processes are doing the same. Raises OSError."""
-    for _ in range(_MAX_ATTEMPTS):
-        try:
-            disk.remove_tree(folder)
-        except FileNotFoundError:
-            if os.path.lexists(folder):
-                continue
-        return
-    disk.remove_tree(folder)
 
 
 def sweep(folder: Path) -> None:

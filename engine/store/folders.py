@@ -5,19 +5,32 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
 from engine.errors import UserError
 from engine.store import files
-from engine.store.control import FOLDER as CONTROL
-from engine.store.lock import LOCK, OWNER
 
-CONFIG, MANIFEST, STATUS, RESULTS = "config.yaml", "manifest.json", "status.json", "results.json"
-JOURNAL, METRICS, MOVING, LOG = "journal.jsonl", "metrics/recover.f32", "moving.safetensors", "log.txt"
-GLIMPSE = "glimpse.safetensors"
-IMAGES, LABELS, CHECKPOINTS = "images", "labels", "checkpoints"
-_BEFORE_MANIFEST = {LOCK, OWNER, CONFIG, CONTROL, LOG}  # what an interrupted creation leaves
+
+class RunFile(StrEnum):
+    """The files and folders in a run's folder."""
+
+    CONFIG = "config.yaml"
+    MANIFEST = "manifest.json"
+    STATUS = "status.json"
+    RESULTS = "results.json"
+    JOURNAL = "journal.jsonl"
+    METRICS = "metrics/recover.f32"
+    MOVING = "moving.safetensors"
+    GLIMPSE = "glimpse.safetensors"
+    LOG = "log.txt"
+    LOCK = "lock"
+    OWNER = "owner.json"
+    IMAGES = "images"
+    LABELS = "labels"
+    CHECKPOINTS = "checkpoints"
+    CONTROL = "control"
 
 
 def runs_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -28,25 +41,22 @@ def runs_folder(environ: Mapping[str, str] = os.environ) -> Path:
 def fresh_folder(preset: str, identity: str, environ: Mapping[str, str] = os.environ) -> Path:
     """Return an unused folder name for a new run: preset, UTC time and the first digits of its identity."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    first = folder = runs_folder(environ) / f"{preset}-{stamp}-{identity[:6]}"
-    number = 2
-    while folder.exists():
-        folder = first.with_name(f"{first.name}-{number}")
-        number += 1
-    return folder
+    return files.unused_path(runs_folder(environ) / f"{preset}-{stamp}-{identity[:6]}")
 
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder is a run's."""
-    return (folder / MANIFEST).is_file()
+    return (folder / RunFile.MANIFEST).is_file()
 
 
 def refuse_foreign(folder: Path) -> None:
     """Raise UserError("usage") if `folder` is neither a run's folder nor empty nor absent."""
     if is_run(folder) or not folder.exists():
         return
+    # An interrupted creation leaves these.
+    expected = {RunFile.LOCK, RunFile.OWNER, RunFile.CONFIG, RunFile.CONTROL, RunFile.LOG}
     if not folder.is_dir() or any(
-        entry.name not in _BEFORE_MANIFEST and not entry.name.endswith(".tmp") for entry in folder.iterdir()
+        entry.name not in expected and not entry.name.endswith(".tmp") for entry in folder.iterdir()
     ):
         raise UserError(
             "usage", f"{folder} exists and is not a run's folder", "choose another folder with --out"
@@ -55,6 +65,6 @@ def refuse_foreign(folder: Path) -> None:
 
 def open_log(folder: Path) -> IO[bytes]:
     """Open the run's ``log.txt`` for appending. Raises UserError("disk")."""
-    path = folder / LOG
+    path = folder / RunFile.LOG
     with files.guarded(path):
         return os.fdopen(files.disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")

@@ -14,10 +14,10 @@ from engine.errors import UserError
 from engine.events import STAGES, Event, RecoverLayout, Stage
 from engine.store import checkpoints, folders, images, journal, preview, tensors
 from engine.store.files import unreadable_error
+from engine.store.folders import RunFile
 from engine.store.json_file import read_json
-from engine.store.lock import owner_of, timestamp
+from engine.store.lock import alive, owner_of, timestamp
 from engine.store.metrics import parse_chunk
-from engine.store.process import alive
 from engine.store.run_state import RunState
 from engine.store.tail import Tail, TailRows
 
@@ -43,15 +43,15 @@ class StoredRun:
 
     def manifest(self) -> dict[str, Any]:
         """Return the run's identity and environment. Raises UserError("disk")."""
-        manifest = read_json(self.folder / folders.MANIFEST)
+        manifest = read_json(self.folder / RunFile.MANIFEST)
         following = manifest.pop("next", None)  # `Run.adopt` writes it before it replaces the configuration
-        if following is not None and following["config_sha256"] == _file_sha256(self.folder / folders.CONFIG):
+        if following is not None and following["config_sha256"] == _file_sha256(self.folder / RunFile.CONFIG):
             manifest |= following
         return manifest
 
     def config_yaml(self) -> str:
         """Return the verified text of the configuration. Raises UserError("disk")."""
-        path = self.folder / folders.CONFIG
+        path = self.folder / RunFile.CONFIG
         expected = self.manifest().get("config_sha256")
         try:
             content = path.read_bytes()
@@ -66,7 +66,7 @@ class StoredRun:
 
     def created(self) -> str:
         """Return when the run was created, UTC in ISO 8601; the manifest's mtime if it is damaged."""
-        path = self.folder / folders.MANIFEST
+        path = self.folder / RunFile.MANIFEST
         try:
             created = read_json(path).get("created")
         except UserError:
@@ -79,7 +79,7 @@ class StoredRun:
 
     def status(self) -> dict[str, Any]:
         """Return the latest status, empty before the first heartbeat. Raises UserError("disk")."""
-        path = self.folder / folders.STATUS
+        path = self.folder / RunFile.STATUS
         return read_json(path) if path.exists() else {}
 
     def state(self) -> State:
@@ -96,7 +96,7 @@ class StoredRun:
 
     def results(self) -> dict[str, Any] | None:
         """Return the results of a finished run, or None before its end. Raises UserError("disk")."""
-        path = self.folder / folders.RESULTS
+        path = self.folder / RunFile.RESULTS
         return read_json(path) if path.exists() else None
 
     def tail(self) -> Tail:
@@ -129,7 +129,7 @@ class StoredRun:
     def progress(self) -> RunState:
         """Return where the run is, according to its journal; its metrics are not read."""
         state = RunState()
-        for record in journal.read(self.folder / folders.JOURNAL):
+        for record in journal.read(self.folder / RunFile.JOURNAL):
             if chunk := parse_chunk(record):
                 if values := record.recovery_fields():
                     state.add_iterations(chunk.end, record.time, **values)
@@ -139,38 +139,38 @@ class StoredRun:
 
     def begun(self) -> set[Stage]:
         """Return the stages that have started, according to the journal or to a checkpoint."""
-        started, folder = self.progress().started, self.folder / folders.CHECKPOINTS
+        started, folder = self.progress().started, self.folder / RunFile.CHECKPOINTS
         return {stage for stage in STAGES if stage in started or checkpoints.paths(folder, stage)}
 
     def checkpoints(self) -> int:
         """Return how many checkpoints were written so far, in all sessions."""
-        return checkpoints.last_number(self.folder / folders.CHECKPOINTS)
+        return checkpoints.last_number(self.folder / RunFile.CHECKPOINTS)
 
     def damage(self) -> list[str]:
         """Return a message for each problem of the journal. `check` verifies all files."""
-        return journal.damage(self.folder / folders.JOURNAL)
+        return journal.damage(self.folder / RunFile.JOURNAL)
 
     def glimpse(self) -> preview.Preview | None:
         """Return the latest preview of the recovery, or None if it is absent or damaged."""
-        return preview.latest(self.folder / folders.GLIMPSE)
+        return preview.latest(self.folder / RunFile.GLIMPSE)
 
     def moving(self) -> dict[str, NDArray[Any]] | None:
         """Return the moving statistics after recovery (see `moments.pack`), or None. Raises UserError."""
-        path = self.folder / folders.MOVING
+        path = self.folder / RunFile.MOVING
         return tensors.read(path)[0] if path.is_file() else None
 
     def log(self) -> str:
         """Return what a detached run printed, or an empty string."""
-        path = self.folder / folders.LOG
+        path = self.folder / RunFile.LOG
         return path.read_text("utf-8", "replace") if path.is_file() else ""
 
     def has_images(self) -> bool:
         """Return whether the distilled images are complete."""
-        return images.is_complete(self.folder / folders.IMAGES)
+        return images.is_complete(self.folder / RunFile.IMAGES)
 
     def images(self, first: int | None = None) -> images.Images:
         """Return the distilled images, or the `first` of them. Raises UserError("data") if incomplete."""
-        return images.read(self.folder / folders.IMAGES, first)
+        return images.read(self.folder / RunFile.IMAGES, first)
 
 
 def state_by(status: dict[str, Any]) -> State:

@@ -10,6 +10,8 @@ Source: DESIGN "A run on disk". Read access for all others is in `reader`.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -26,18 +28,16 @@ from engine.events import (
     StageStarted,
     to_payload,
 )
-from engine.store import checkpoints, folders, preview, tensors
+from engine.store import checkpoints, files, folders, preview, tensors
 from engine.store.checkpoints import Saved
 from engine.store.control import Inbox, Request
-from engine.store.files import make_folder, remove, sweep, write
-from engine.store.heartbeat import HEARTBEAT_KEYS, Heartbeat
+from engine.store.folders import RunFile
 from engine.store.images import ImageWriter
 from engine.store.journal import Journal
 from engine.store.json_file import write_json
 from engine.store.labels import Labels, LabelWriter, open_labels
-from engine.store.lock import Owner, timestamp
+from engine.store.lock import Heartbeat, Owner, this_process, timestamp
 from engine.store.numbers import MetricsRecorder
-from engine.store.process import this_process
 from engine.store.reader import StoredRun
 from engine.store.run_state import RunState
 
@@ -63,14 +63,14 @@ class Run:
         self._writers: list[ImageWriter | LabelWriter] = []
         self._last_poll = 0.0
         self._inbox = Inbox(folder)
-        self._metrics = MetricsRecorder(folder / folders.METRICS, folder / folders.JOURNAL)
-        self._journal = Journal(folder / folders.JOURNAL)
+        self._metrics = MetricsRecorder(folder / RunFile.METRICS, folder / RunFile.JOURNAL)
+        self._journal = Journal(folder / RunFile.JOURNAL)
         self._pending_notices = list(self._journal.notices)
         self._initial_status = self._read_initial_status()
         self._closed = False
         self._state = RunState()
         try:
-            self._heartbeat = Heartbeat(folder / folders.STATUS, {"state": "running"})
+            self._heartbeat = Heartbeat(folder / RunFile.STATUS, {"state": "running"})
         except BaseException:
             with suppress(UserError):
                 self._journal.close()
@@ -82,12 +82,12 @@ class Run:
         except UserError as error:
             self._pending_notices.append(f"{error.message}; it is rewritten")
             return {}
-        return {name: value for name, value in status.items() if name not in HEARTBEAT_KEYS}
+        return {name: value for name, value in status.items() if name not in Heartbeat.KEYS}
 
     @property
     def images(self) -> Path:
         """The folder of distilled images."""
-        return self.folder / folders.IMAGES
+        return self.folder / RunFile.IMAGES
 
     @property
     def results(self) -> dict[str, Any] | None:
@@ -152,17 +152,17 @@ class Run:
         self._journal.sync()
         for writer in self._writers:
             writer.sync()
-        return checkpoints.write(self.folder / folders.CHECKPOINTS, stage, arrays, facts)
+        return checkpoints.write(self.folder / RunFile.CHECKPOINTS, stage, arrays, facts)
 
     def saved(self, stage: str) -> Saved | None:
         """Return the stage's newest intact checkpoint, or None; damaged ones are renamed, with a notice."""
-        checkpoint, damage = checkpoints.newest(self.folder / folders.CHECKPOINTS, stage)
+        checkpoint, damage = checkpoints.newest(self.folder / RunFile.CHECKPOINTS, stage)
         self._pending_notices += damage
         return checkpoint
 
     def forget(self, stage: str) -> None:
         """Remove the checkpoints of a stage whose artefact is stored."""
-        checkpoints.forget(self.folder / folders.CHECKPOINTS, stage)
+        checkpoints.forget(self.folder / RunFile.CHECKPOINTS, stage)
 
     def image_writer(
         self, shape: tuple[int, int, int, int], classes: tuple[str, ...], done: int = 0
@@ -177,7 +177,7 @@ class Run:
     def label_writer(self, source: str, shape: tuple[int, int, int], done: int = 0) -> LabelWriter:
         """Return a writer of a source's soft labels, shape (E, N, K), that keeps the first `done` epochs."""
         self._close_writers()
-        writer = LabelWriter(self.folder / folders.LABELS, source, shape, done)
+        writer = LabelWriter(self.folder / RunFile.LABELS, source, shape, done)
         self._writers.append(writer)
         return writer
 
@@ -187,11 +187,11 @@ class Run:
 
     def labels(self, source: str) -> Labels | None:
         """Return a source's stored soft labels, or None if incomplete. Raises UserError("data")."""
-        return open_labels(self.folder / folders.LABELS, source)
+        return open_labels(self.folder / RunFile.LABELS, source)
 
     def save_moving(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write the moving statistics at the end of recovery."""
-        tensors.write(self.folder / folders.MOVING, arrays, {"format": "cfm-moving"})
+        tensors.write(self.folder / RunFile.MOVING, arrays, {"format": "cfm-moving"})
 
     def moving(self) -> dict[str, NDArray[Any]] | None:
         """Return the moving statistics at the end of recovery, or None. Raises UserError("data")."""
@@ -199,18 +199,18 @@ class Run:
 
     def save_glimpse(self, latest: preview.Preview) -> None:
         """Replace the preview of the running recovery. Raises UserError("disk")."""
-        preview.write(self.folder / folders.GLIMPSE, latest)
+        preview.write(self.folder / RunFile.GLIMPSE, latest)
 
     def save_results(self, results: dict[str, Any]) -> None:
         """Write the results of the finished run."""
-        write_json(self.folder / folders.RESULTS, results)
+        write_json(self.folder / RunFile.RESULTS, results)
 
     # --- identity ---------------------------------------------------------------------------------
 
     def add_to_manifest(self, **facts: Any) -> None:
         """Add facts that became known after the start, such as a squeezed teacher's fingerprint."""
         self.manifest = {**self.manifest, **facts}
-        write_json(self.folder / folders.MANIFEST, self.manifest)
+        write_json(self.folder / RunFile.MANIFEST, self.manifest)
 
     def adopt(self, config_yaml: str, **facts: Any) -> None:
         """Replace the run's settings. facts: keys of the manifest that depend on them, such as the identity.
@@ -218,8 +218,8 @@ class Run:
         A concurrent reader always gets the facts that match the `config.yaml` on disk.
         """
         following = {**facts, "config_sha256": _sha256(config_yaml)}
-        write_json(self.folder / folders.MANIFEST, {**self.manifest, "next": following})
-        write(self.folder / folders.CONFIG, config_yaml.encode())
+        write_json(self.folder / RunFile.MANIFEST, {**self.manifest, "next": following})
+        files.write(self.folder / RunFile.CONFIG, config_yaml.encode())
         self.add_to_manifest(**following)
 
     # --- closing ----------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ class Run:
         if status:
             self._heartbeat.write(status)
         else:
-            remove(self.folder / folders.STATUS)
+            files.remove(self.folder / RunFile.STATUS)
 
 
 def _sha256(text: str) -> str:
@@ -276,11 +276,11 @@ def open_run(
     folders.refuse_foreign(folder)
     if folders.is_run(folder):
         judge(StoredRun(folder))
-    make_folder(folder)
+    files.make_folder(folder)
     with ExitStack() as cleanup:
         owner = Owner(folder)
         cleanup.callback(owner.release)
-        sweep(folder)
+        files.sweep(folder)
         folders.refuse_foreign(folder)
         adopting = False
         if folders.is_run(folder):
@@ -289,12 +289,12 @@ def open_run(
             stored.require_whole()
             current = stored.manifest()
         else:
-            write(folder / folders.CONFIG, config_yaml.encode())
+            files.write(folder / RunFile.CONFIG, config_yaml.encode())
             current = {**manifest, "config_sha256": _sha256(config_yaml)}
         session = {name: manifest[name] for name in _SESSION_KEYS if name in manifest}
         session |= {"time": timestamp(), **this_process()}
         current["sessions"] = [*current.get("sessions", ()), session]
-        write_json(folder / folders.MANIFEST, current)
+        write_json(folder / RunFile.MANIFEST, current)
         run = Run(folder, current, owner)
         cleanup.callback(run.release)
         if adopting:
@@ -316,3 +316,43 @@ def _refuse_different(stored: StoredRun, identity: Mapping[str, Any]) -> bool:
             "choose another folder with --out",
         )
     return False
+
+
+def delete(folder: Path) -> None:
+    """Delete a run's folder, even if the disk is full; after an interrupted deletion it is no longer a run.
+
+    Also removes leftovers of interrupted deletions of runs with the same name.
+    Raises UserError("usage") if it is not a run, UserError("disk") if a process owns it or it cannot be
+    removed.
+    """
+    hint = "get write permission for that folder, or delete it by hand"
+    if not folders.is_run(folder):
+        raise UserError("usage", f"{folder} is not a run's folder", "`cfm runs` lists the runs")
+    try:
+        resolved = folder.resolve()
+        owner = Owner(resolved, described=False)
+        try:
+            aside = files.unused_path(resolved.with_name(f".{resolved.name}.deleted"))
+            files.rename(resolved, aside, hint)
+        finally:
+            owner.release()
+        files.remove(aside / RunFile.MANIFEST, hint)
+        leftover = re.compile(rf"\.{re.escape(resolved.name)}\.deleted(-\d+)?")
+        for entry in resolved.parent.iterdir():
+            if leftover.fullmatch(entry.name) and not folders.is_run(entry):  # a run may be in use
+                _remove_tree(entry)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UserError("disk", f"cannot delete {folder}: {reason}", hint) from error
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove a folder and its contents, even if other processes are doing the same. Raises OSError."""
+    for _ in range(5):
+        try:
+            files.disk.remove_tree(folder)
+        except FileNotFoundError:
+            if os.path.lexists(folder):
+                continue
+        return
+    files.disk.remove_tree(folder)

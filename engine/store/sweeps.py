@@ -16,8 +16,9 @@ from typing import IO, Any
 from engine.errors import UserError
 from engine.store import folders
 from engine.store.files import make_folder, sweep
+from engine.store.folders import RunFile
 from engine.store.json_file import read_json, write_json
-from engine.store.lock import LOCK, OWNER, Owner
+from engine.store.lock import Owner
 from engine.store.reader import StoredRun
 
 MANIFEST = "sweep.json"
@@ -100,7 +101,10 @@ def _refuse_foreign(folder: Path) -> None:
     if is_sweep(folder) or not os.path.lexists(folder):
         return
     entries = folder.iterdir() if folder.is_dir() else [folder]
-    if any(entry.name not in {LOCK, OWNER} and not entry.name.endswith(".tmp") for entry in entries):
+    if any(
+        entry.name not in {RunFile.LOCK, RunFile.OWNER} and not entry.name.endswith(".tmp")
+        for entry in entries
+    ):
         raise UserError(
             "usage", f"{folder} exists and is not a sweep's folder", "choose another folder with --out"
         )

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.events import Event, RecoverLayout, RecoverProgress
-from engine.store import folders, journal, metrics
+from engine.store import journal, metrics
 from engine.store.files import unreadable_error
+from engine.store.folders import RunFile
 from engine.store.journal import Record
 from engine.store.metrics import Chunk
 from engine.store.numbers import FIXED, columns
@@ -77,9 +78,9 @@ class Tail:
     def __init__(self, folder: Path, *, merge_rows: bool = True) -> None:
         self.layout = RecoverLayout([], [], [])
         self.behind = True
-        self._journal = journal.JournalReader(folder / folders.JOURNAL)
+        self._journal = journal.JournalReader(folder / RunFile.JOURNAL)
         self._read_error: OSError | None = None
-        self._metrics_path = folder / folders.METRICS
+        self._metrics_path = folder / RunFile.METRICS
         self._max_rows = MOST_ROWS if merge_rows else 0
 
     def damage(self, *, torn: bool = True) -> list[str]:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cfm_tui.display.run_state import RunModel
 from engine import events, store
-from engine.store import folders, journal, metrics, numbers
+from engine.store import RunFile, journal, metrics, numbers
 
 ITERATIONS, BATCH, TAPS = 1_000_000, 2_000, 16
 
@@ -36,7 +36,7 @@ class Recorder:
         self.run = store.open_run(folder, {"identity": {}, "versions": {}, "device": {}, "threads": 1}, "")
         self.layout = events.RecoverLayout([f"conv{tap}" for tap in range(TAPS)], ["ridge/none"], [0.1] * 750)
         self.journal: journal.Journal = self.run._journal
-        path = folder / folders.METRICS
+        path = folder / RunFile.METRICS
         path.parent.mkdir()
         self.table = metrics.Metrics(path, numbers.columns(self.layout))
         self.tell(events.StageStarted("recover", ITERATIONS, "iterations"))

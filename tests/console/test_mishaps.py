@@ -21,12 +21,12 @@ from cfm_tui.console.screens.gallery import GalleryPage
 from cfm_tui.console.screens.zoom import ZoomPage
 from engine.errors import UserError
 from engine.runs import preview
-from engine.store import heartbeat, images
+from engine.store import images, lock
 
 
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 def gallery(folder):

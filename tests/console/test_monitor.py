@@ -18,12 +18,12 @@ from cfm_tui.console.screens.parts import Cells, Words
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.picture import Picture
 from engine import events
-from engine.store import heartbeat
+from engine.store import lock
 
 
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 @pytest.fixture(scope="module")

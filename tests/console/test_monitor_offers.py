@@ -7,12 +7,12 @@ from consoles import shown, until
 from images_run import with_images
 from monitored import before_recovery, made, recovering, watch
 
-from engine.store import heartbeat
+from engine.store import lock
 
 
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 def keys(pilot):

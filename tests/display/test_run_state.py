@@ -13,12 +13,12 @@ from cfm_tui.display import run_state as console_model
 from cfm_tui.display.run_state import RunModel
 from engine import events, store
 from engine.errors import UserError
-from engine.store import heartbeat
+from engine.store import lock
 
 
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
     monkeypatch.setattr(console_model, "LOOK_SECONDS", 0.0)
 
 

@@ -14,7 +14,7 @@ from cut import amiss, lost, pulled, taken_up
 from test_full_disk import wrongly_stopped
 
 from engine import store
-from engine.store import heartbeat
+from engine.store import lock
 
 ENOUGH = 8192  # KiB
 
@@ -45,7 +45,7 @@ def tried(place: Path, kib: int, outcome: dict[str, str], patch: pytest.MonkeyPa
 
 def main() -> None:
     """Try every size."""
-    heartbeat.THREAD = False
+    lock.Heartbeat.THREAD = False
     folder, *sizes = sys.argv[1:]
     whole, place = Path(folder) / "whole", Path(folder) / "small"
     whole.mkdir()

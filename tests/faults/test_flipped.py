@@ -16,7 +16,7 @@ from cut import differing, emptied, pulled, rest
 from engine import store
 from engine.errors import UserError
 from engine.events import STAGES
-from engine.store import checkpoints, heartbeat, images, rows
+from engine.store import checkpoints, images, lock, rows
 
 PASSED_OVER = {"lock", "log.txt"}
 NAMES = ("finished", "finished without results", *STAGES)
@@ -24,7 +24,7 @@ NAMES = ("finished", "finished without results", *STAGES)
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def runs(tmp_path_factory):
     """A finished run, and runs as they lie when their process dies late in each of the stages, by name."""
     place = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heartbeat, "THREAD", False)
+        patch.setattr(lock.Heartbeat, "THREAD", False)
         events = pulled(place / "finished").events
         found = {"finished": place / "finished"}
         for stage in STAGES:

@@ -15,7 +15,7 @@ from cut import amiss, emptied, left_open, lost, pulled, taken_up
 from faulty_disk import FaultyDisk
 
 from engine.errors import UserError
-from engine.store import files, heartbeat
+from engine.store import files, lock
 
 PARTS = 4
 ROOM = ("write", "allocate")
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 class FullDisk(FaultyDisk):
@@ -42,7 +42,7 @@ def whole(tmp_path_factory):
     """The outcome of a run that nothing happens to, and how many pieces it writes."""
     folder, disk = tmp_path_factory.mktemp("whole"), FaultyDisk(which=ROOM)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heartbeat, "THREAD", False)
+        patch.setattr(lock.Heartbeat, "THREAD", False)
         patch.setattr(files, "disk", disk)
         assert pulled(folder).error is None
     return tiny.outcome(folder), sum(disk.calls[name] for name in ROOM)

@@ -15,7 +15,7 @@ from processes import until
 from smallest import slow
 
 from engine.events import STAGES
-from engine.store import control, folders
+from engine.store import RunFile, control
 
 THREADS = "\nimport torch\ntorch.set_num_threads({count})\n"
 
@@ -30,7 +30,7 @@ def killed(case, stage):
 
 
 def journal_size(case):
-    return (case.run / folders.JOURNAL).stat().st_size
+    return (case.run / RunFile.JOURNAL).stat().st_size
 
 
 @pytest.mark.parametrize("stage", STAGES if FULL else ["recover"])

@@ -14,7 +14,7 @@ from spoiling import NAN, Nth
 from engine.errors import UserError
 from engine.spectral import matching, microbatch, moments
 from engine.stages import recover, squeeze, validate
-from engine.store import StoredRun, checkpoints, heartbeat, images, metrics
+from engine.store import StoredRun, checkpoints, images, lock, metrics
 from engine.store.rows import Rows, partial
 
 BATCHES, ITERATIONS = 2, tiny.SETTINGS["recover"]["iterations"]
@@ -27,7 +27,7 @@ READ = range(2)  # batches of real images
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 @pytest.fixture(scope="module")

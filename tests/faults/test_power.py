@@ -17,7 +17,7 @@ from lossy_disk import LossyDisk, PowerLoss, needs_open_files
 
 from engine import store
 from engine.errors import UserError
-from engine.store import files, heartbeat, images
+from engine.store import files, images, lock
 from engine.store.rows import Rows, partial
 
 PARTS = 8  # tests that share the calls, so that several processes can
@@ -26,7 +26,7 @@ PARTS = 8  # tests that share the calls, so that several processes can
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
     """Calls are counted: the heartbeat's come when they like."""
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def whole(tmp_path_factory):
     """The outcome of a run that nothing happens to, and how many calls it makes."""
     folder, disk = tmp_path_factory.mktemp("whole"), FaultyDisk()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heartbeat, "THREAD", False)
+        patch.setattr(lock.Heartbeat, "THREAD", False)
         patch.setattr(files, "disk", disk)
         told = pulled(folder)
     assert told.error is None

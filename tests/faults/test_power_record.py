@@ -8,7 +8,7 @@ from lossy_disk import cut_at, needs_open_files
 from recorded import layout, opened, progress
 
 from engine import events, store
-from engine.store import heartbeat, journal, metrics
+from engine.store import journal, lock, metrics
 
 SETTINGS = [("seed: 0\n", "c"), ("seed: 1\n", "e")]
 CHUNKS = [(1, 0), (1, 2), (2, 0), (2, 2)]
@@ -52,7 +52,7 @@ def whole(folder):
 @needs_open_files
 @pytest.mark.parametrize("seed", [None, 0])  # None: every second call, 0: those between them
 def test_a_run_goes_on_from_what_was_reported_saved(quick_folder, monkeypatch, counted, seed):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
     wanted = whole(quick_folder / "whole")
     root, after = quick_folder / "case", quick_folder / "after"
     disk, _ = cut_at(monkeypatch, emptied(root), 0, work)

@@ -9,14 +9,14 @@ from cut import differing, emptied, pulled
 
 from engine import store
 from engine.events import STAGES
-from engine.store import heartbeat, journal
+from engine.store import journal, lock
 
 NUMBERS = "metrics/recover.f32"
 
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def runs(tmp_path_factory):
     """A finished run, and runs as they lie when their process dies in each of the stages, by name."""
     place = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heartbeat, "THREAD", False)
+        patch.setattr(lock.Heartbeat, "THREAD", False)
         events = pulled(place / "finished").events
         found = {"finished": place / "finished"}
         for stage in STAGES:

@@ -6,14 +6,14 @@ import pytest
 from recorded import CLASSES, layout, logits, opened, pixels, progress, record_recovery
 
 from engine import store
-from engine.store import control, heartbeat
+from engine.store import control, lock
 
 FREE = {"lock", "log.txt"}
 
 
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 def whole_run(folder):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from engine.store import control, heartbeat
+from engine.store import control, lock
 from engine.store.json_file import read_json
 
 
@@ -70,8 +70,8 @@ def test_altered_and_foreign_files_are_not_obeyed(tmp_path):
 
 @pytest.fixture
 def fast(monkeypatch):
-    monkeypatch.setattr(heartbeat, "CHANGED_SECONDS", 0.01)
-    monkeypatch.setattr(heartbeat, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(lock.Heartbeat, "CHANGED_SECONDS", 0.01)
+    monkeypatch.setattr(lock.Heartbeat, "SILENT_SECONDS", 0.05)
 
 
 def wait_until(true, seconds=10):
@@ -83,7 +83,7 @@ def wait_until(true, seconds=10):
 
 def test_the_heart_beats_while_its_owner_is_silent_and_stops_with_it(tmp_path, fast):
     path, before = tmp_path / "status.json", set(threading.enumerate())
-    heart = heartbeat.Heartbeat(path, {"state": "running"})
+    heart = lock.Heartbeat(path, {"state": "running"})
     first = path.stat().st_ino
     assert {"state": "running", "pid": os.getpid()}.items() <= read_json(path).items()
     wait_until(lambda: path.stat().st_ino != first)
@@ -100,25 +100,25 @@ def test_the_heart_beats_while_its_owner_is_silent_and_stops_with_it(tmp_path, f
 
 def test_a_disk_that_fails_does_not_end_the_heart(tmp_path, fast, monkeypatch):
     path = tmp_path / "status.json"
-    heart = heartbeat.Heartbeat(path, {"state": "running"})
-    real, failed = heartbeat.write_json, []
+    heart = lock.Heartbeat(path, {"state": "running"})
+    real, failed = lock.write_json, []
 
     def fail(*words):
         failed.append(words)
         raise OSError(5, "gone")
 
-    monkeypatch.setattr(heartbeat, "write_json", fail)
+    monkeypatch.setattr(lock, "write_json", fail)
     wait_until(lambda: len(failed) > 2)
-    monkeypatch.setattr(heartbeat, "write_json", real)
+    monkeypatch.setattr(lock, "write_json", real)
     before = path.stat().st_ino
     wait_until(lambda: path.stat().st_ino != before)
     heart.stop()
 
 
 def test_without_its_thread_the_heart_beats_where_it_is_told(tmp_path, fast, monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
     path, before = tmp_path / "status.json", set(threading.enumerate())
-    heart = heartbeat.Heartbeat(path, {"state": "running"})
+    heart = lock.Heartbeat(path, {"state": "running"})
     assert set(threading.enumerate()) <= before
     heart.update(batch=1)
     assert "batch" not in json.loads(path.read_text())

@@ -11,7 +11,7 @@ from recorded import opened
 from engine import store
 from engine.errors import UserError
 from engine.store import files
-from engine.store.deletion import delete
+from engine.store.run import delete
 
 
 def made(folder):

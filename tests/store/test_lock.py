@@ -12,7 +12,7 @@ import pytest
 
 from engine import store
 from engine.errors import UserError
-from engine.store import lock, process
+from engine.store import lock
 from engine.store.json_file import read_json, write_json
 
 REPOSITORY = Path(store.__file__).parents[2]
@@ -73,7 +73,7 @@ def test_a_dead_owner_leaves_the_run_to_the_next(tmp_path):
 
 
 def test_an_owner_without_a_readable_name_is_still_the_owner(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    monkeypatch.setattr(lock.Owner, "PATIENCE", 0.1)
     owner = lock.Owner(tmp_path)
     (tmp_path / "owner.json").write_text("{")
     with pytest.raises(UserError, match="being written by another process"):
@@ -105,29 +105,29 @@ def ended():
         told = {
             "pid": other.pid,
             "host": socket.gethostname(),
-            "started": process.started(other.pid),
+            "started": lock.process_start(other.pid),
         }
     return told
 
 
 def test_a_process_is_known_by_host_pid_and_when_it_was_started():
-    me = process.this_process()
+    me = lock.this_process()
     assert json.loads(json.dumps(me)) == me
-    assert process.alive(me) is True
-    assert process.alive({**me, "started": me["started"] - 3600}) is False  # the pid was given away
-    assert process.alive({**me, "host": "elsewhere"}) is None
-    assert process.alive(ended()) is False
-    assert process.alive({"host": me["host"]}) is False
+    assert lock.alive(me) is True
+    assert lock.alive({**me, "started": me["started"] - 3600}) is False  # the pid was given away
+    assert lock.alive({**me, "host": "elsewhere"}) is None
+    assert lock.alive(ended()) is False
+    assert lock.alive({"host": me["host"]}) is False
 
 
 def test_a_process_that_ended_and_was_not_reaped_is_dead():
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        told = {**process.this_process(), "pid": other.pid}
-        told["started"] = process.started(other.pid)
-        assert process.alive(told) is True
+        told = {**lock.this_process(), "pid": other.pid}
+        told["started"] = lock.process_start(other.pid)
+        assert lock.alive(told) is True
         other.kill()
         until = time.monotonic() + 10
-        while process.alive(told) and time.monotonic() < until:
+        while lock.alive(told) and time.monotonic() < until:
             time.sleep(0.01)
-        assert process.alive(told) is False
+        assert lock.alive(told) is False
         assert psutil.pid_exists(other.pid)

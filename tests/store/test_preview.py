@@ -17,12 +17,12 @@ from engine.runs import control
 from engine.runs.control import Control, Steering
 from engine.stages import statistics
 from engine.stages.recover import recover
-from engine.store import heartbeat, preview
+from engine.store import lock, preview
 
 
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 def seen(number=3):

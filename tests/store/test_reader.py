@@ -10,14 +10,14 @@ from recorded import layout, opened, progress, record_recovery
 
 from engine import events, store
 from engine.errors import UserError
-from engine.store import heartbeat, process
+from engine.store import lock
 from engine.store.json_file import write_json
 from engine.store.lock import timestamp
 
 
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 def test_a_run_says_what_it_is_doing(tmp_path):
@@ -39,14 +39,14 @@ def test_a_run_says_what_it_is_doing(tmp_path):
 
 def ended():
     with subprocess.Popen([sys.executable, "-c", ""]) as other:
-        told = {"pid": other.pid, "started": process.started(other.pid)}
+        told = {"pid": other.pid, "started": lock.process_start(other.pid)}
     return told
 
 
 @pytest.mark.parametrize("state", ["running", "paused"])
 def test_a_run_whose_process_is_gone_is_lost(tmp_path, state):
     opened(tmp_path / "r").close("stopped")
-    stored, me = store.StoredRun(tmp_path / "r"), process.this_process()
+    stored, me = store.StoredRun(tmp_path / "r"), lock.this_process()
 
     def told(seconds=0, **changes):
         beat = {"state": state, **me, "time": timestamp(time.time() - seconds), **changes}

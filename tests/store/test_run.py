@@ -9,12 +9,12 @@ from recorded import CLASSES, IDENTITY, layout, logits, opened, pixels, progress
 
 from engine import events, store
 from engine.errors import UserError
-from engine.store import control, files, heartbeat, images, journal, metrics
+from engine.store import control, files, images, journal, lock, metrics
 
 
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 def table(folder):

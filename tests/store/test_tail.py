@@ -6,12 +6,12 @@ from recorded import layout, opened, progress, record_recovery
 
 from engine import events, store
 from engine.errors import UserError
-from engine.store import folders, heartbeat, journal, tail
+from engine.store import RunFile, journal, lock, tail
 
 
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
-    monkeypatch.setattr(heartbeat, "THREAD", False)
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
 def row(batch, iteration):
@@ -81,7 +81,7 @@ def test_damaged_rows_are_nan_and_their_neighbours_are_read(tmp_path):
     run = opened(tmp_path / "r")
     record_recovery(run)
     run.close("stopped")
-    path = tmp_path / "r" / folders.METRICS
+    path = tmp_path / "r" / RunFile.METRICS
     content = bytearray(path.read_bytes())
     content[-5 * 6 * 4] ^= 1  # row 3, the second chunk
     path.write_bytes(content)
@@ -121,7 +121,7 @@ def test_a_torn_tail_is_waited_for(tmp_path):
     run = opened(tmp_path / "r")
     record_recovery(run)
     run.close("stopped")
-    path = tmp_path / "r" / folders.JOURNAL
+    path = tmp_path / "r" / RunFile.JOURNAL
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
     reader = store.StoredRun(tmp_path / "r").tail()
@@ -140,7 +140,7 @@ def test_a_table_that_is_written_anew_while_it_is_read_is_read(tmp_path, monkeyp
     reader = store.StoredRun(tmp_path / "r").tail()
     piece = reader._read_until(math.inf)
     found = [next(piece) for _ in range(3)]
-    (tmp_path / "r" / folders.METRICS).write_bytes(b"x")
+    (tmp_path / "r" / RunFile.METRICS).write_bytes(b"x")
     run.record(layout(done=0))
     run.record(progress(1, 0, 4))
     run.record(events.BatchRecovered(1, 2, 0.5, 2))

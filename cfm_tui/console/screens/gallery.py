@@ -16,7 +16,7 @@ from cfm_tui.console.widgets.filtering import Filter
 from cfm_tui.console.widgets.wall import SIZES, Tile, Wall
 from cfm_tui.display.image_grid import Album
 from engine.errors import UserError
-from engine.store import AT_WORK, StoredRun, files, folders, images
+from engine.store import AT_WORK, RunFile, StoredRun, files, images
 
 IMAGES_OFF = "images are off; start with --images auto, ascii or half to see them"
 
@@ -52,7 +52,7 @@ class GalleryPage(Page):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._run = StoredRun(folder)
-        self._images_folder = folder / folders.IMAGES
+        self._images_folder = folder / RunFile.IMAGES
         self._stamp: object = None
         self._opening = False
         self._chosen_width: int | None = None

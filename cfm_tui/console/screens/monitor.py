@@ -25,7 +25,7 @@ from cfm_tui.console.session import Session
 from cfm_tui.console.widgets.thumbnails import Thumbnails
 from cfm_tui.display.run_state import RunModel
 from engine.errors import UserError
-from engine.store import AT_WORK, StoredRun, control, folders
+from engine.store import AT_WORK, RunFile, StoredRun, control
 from engine.store.control import Command
 from engine.store.preview import MOST_IMAGES
 
@@ -262,7 +262,7 @@ class MonitorPage(Page):
             self._show_images(f"{shown.count:,}{of}", shown.images, shown.names)
         if not self._sampling and (shown is None or shown.count < shown.total):
             self._sampling = True
-            self.run_in_thread(self._load_sample, model.run.folder / folders.IMAGES)
+            self.run_in_thread(self._load_sample, model.run.folder / RunFile.IMAGES)
 
     def _load_sample(self, folder: Path) -> None:
         """Read images of the set; runs on a thread."""

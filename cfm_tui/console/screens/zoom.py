@@ -21,7 +21,7 @@ from cfm_tui.console.widgets.showing import image_colours, images_of, is_light
 from cfm_tui.console.widgets.thumbnails import Thumbnails, render_image
 from cfm_tui.display.ascii_image import RAMP
 from engine.errors import UserError
-from engine.store import files, folders, images
+from engine.store import RunFile, files, images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,7 +129,7 @@ class ZoomPage(Page):
             self._show()
 
     def _start_reopening(self) -> None:
-        stamp = files.stamp(self._run.folder / folders.IMAGES / images.TENSORS)
+        stamp = files.stamp(self._run.folder / RunFile.IMAGES / images.TENSORS)
         if stamp is not None and stamp != self._stamp:
             self._stamp = stamp
             self.run_in_thread(self._reopen)
@@ -137,7 +137,7 @@ class ZoomPage(Page):
     def _reopen(self) -> None:
         """Open the set under its final name; runs on a thread."""
         with suppress(UserError):  # reading an image reports the same error
-            self.call_in_ui(self._use_reader, images.Reader(self._run.folder / folders.IMAGES))
+            self.call_in_ui(self._use_reader, images.Reader(self._run.folder / RunFile.IMAGES))
 
     def _use_reader(self, reader: images.Reader) -> None:
         self._album.reader = reader
