@@ -17,7 +17,7 @@ from engine.errors import UserError
 from engine.events import EpochFinished
 from engine.store import StoredRun, files
 from engine.store.numbers import FIXED, columns
-from engine.store.tail import FoldedEvents, TailRows
+from engine.store.tail import RecordedEvent, TailRows
 
 OUT = "choose another folder with --out"
 Scalar = tuple[float, int, str, float]  #: seconds since 1970, step, tag, value
@@ -91,7 +91,7 @@ def _convert_rows(rows: TailRows, names: list[str]) -> Iterator[Scalar]:
                 yield rows.time, rows.first + index, tag, value
 
 
-def _convert_epoch(record: FoldedEvents) -> Iterator[Scalar]:
+def _convert_epoch(record: RecordedEvent) -> Iterator[Scalar]:
     event: Any = record.event
     prefix = f"{event.stage}/{event.architecture}/{event.source}/seed {event.seed}"
     for name, value in (("loss", event.loss), ("accuracy", event.accuracy)):

@@ -50,7 +50,7 @@ from engine.spectral.recovery_batches import (
     views_at_iteration,
 )
 from engine.spectral.taps import Tapped
-from engine.store.preview import MOST_IMAGES, MOST_PIXELS, Preview
+from engine.store.preview import Preview
 
 CHUNK_ITERATIONS = 200
 KEPT = "earlier batches are kept"
@@ -252,15 +252,15 @@ class RecoveryBatch:
 
     def preview(self, spectra: Spectra) -> Preview:
         """Return a preview of the batch; the last iteration must have kept its statistics."""
-        x_MCHW = self._denormalise_images()[:MOST_IMAGES]
-        if x_MCHW.shape[-1] > MOST_PIXELS:
-            x_MCHW = F.adaptive_avg_pool2d(x_MCHW, MOST_PIXELS)
+        x_MCHW = self._denormalise_images()[: Preview.MOST_IMAGES]
+        if x_MCHW.shape[-1] > Preview.MOST_PIXELS:
+            x_MCHW = F.adaptive_avg_pool2d(x_MCHW, Preview.MOST_PIXELS)
         return Preview(
             self.number,
             self.iteration,
             self.objective.beta,
             x_MCHW.mul(255).round().byte().cpu().numpy(),
-            self.labels_M[:MOST_IMAGES].cpu().numpy(),
+            self.labels_M[: Preview.MOST_IMAGES].cpu().numpy(),
             spectra.pair_with(self.statistics) if self.config.objective.taps != "bn-conv" else {},
             time.time(),
         )

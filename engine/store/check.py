@@ -8,17 +8,17 @@ from pathlib import Path
 
 from engine.errors import UserError
 from engine.store import (
-    checkpoints,
     images,
     journal,
     labels,
     metrics,
-    preview,
     rows,
     tensors,
 )
+from engine.store.checkpoints import Checkpoints, Saved
 from engine.store.folders import RunFile
 from engine.store.json_file import read_json
+from engine.store.preview import Preview
 from engine.store.reader import StoredRun
 
 _FOLDERS = (RunFile.IMAGES, RunFile.LABELS, RunFile.CHECKPOINTS, RunFile.CONTROL)
@@ -132,22 +132,21 @@ def _check_labels(folder: Path) -> list[str]:
 
 def _check_unfinished_labels(folder: Path) -> list[str]:
     """Check the epochs of unfinished labels that the newest intact checkpoint counts."""
-    checkpoint_folder = folder / RunFile.CHECKPOINTS
-    for number, path in reversed(checkpoints.paths(checkpoint_folder, "relabel")):
+    for number, path in reversed(Checkpoints(folder / RunFile.CHECKPOINTS).paths("relabel")):
         try:
-            facts = checkpoints.read(path, number).facts
+            facts = Saved.read(path, number).facts
         except UserError:  # `_check_checkpoints` reports it
             continue
-        unfinished = rows.partial(labels.label_path(folder / RunFile.LABELS, facts["source"]))
+        unfinished = rows.partial(folder / RunFile.LABELS / f"{facts['source']}.safetensors")
         if not unfinished.is_file():
             return []
-        table = rows.Rows(unfinished, "epoch", labels.HINT)
+        table = rows.Rows(unfinished, "epoch", labels.Labels.HINT)
         return [table.damaged_row_error(epoch).message for epoch in table.wrong(facts["epochs"])]
     return []
 
 
 def _check_checkpoints(folder: Path) -> list[str]:
-    return checkpoints.check(folder / RunFile.CHECKPOINTS)
+    return Checkpoints(folder / RunFile.CHECKPOINTS).check()
 
 
 def _check_moving(folder: Path) -> list[str]:
@@ -162,5 +161,5 @@ def _check_moving(folder: Path) -> list[str]:
 def _check_preview(folder: Path) -> list[str]:
     path = folder / RunFile.GLIMPSE
     if path.is_file():
-        preview.read(path)
+        Preview.read(path)
     return []

@@ -11,19 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.store import files
-from engine.store.rows import Rows, RowWriter, partial
+from engine.store.rows import Rows, RowWriter
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-HINT = "restore it, or delete it and resume: the labels are computed again"
 _LOGITS = "logits"
-
-
-def label_path(folder: Path, source: str) -> Path:
-    """Return the path of a source's complete labels."""
-    return folder / f"{source}.safetensors"
 
 
 class LabelWriter:
@@ -37,8 +31,10 @@ class LabelWriter:
     def __init__(self, folder: Path, source: str, shape: tuple[int, int, int], done: int = 0) -> None:
         files.make_folder(folder)
         metadata = {"format": "cfm-labels", "version": "1", "source": source}
-        path = label_path(folder, source)
-        self._rows = RowWriter(path, {_LOGITS: ("<f2", shape)}, metadata, done, noun="epoch", hint=HINT)
+        path = folder / f"{source}.safetensors"
+        self._rows = RowWriter(
+            path, {_LOGITS: ("<f2", shape)}, metadata, done, noun="epoch", hint=Labels.HINT
+        )
 
     def put(self, epoch: int, logits_NK: NDArray[np.float16]) -> None:
         """Write an epoch, counted from 0 and without gaps; it is durable only after `sync`."""
@@ -60,8 +56,16 @@ class LabelWriter:
 class Labels:
     """The complete labels of a source, read by epoch. Raises UserError("data") if the header is damaged."""
 
+    HINT = "restore it, or delete it and resume: the labels are computed again"
+
     def __init__(self, path: Path) -> None:
-        self._rows = Rows(path, "epoch", HINT)
+        self._rows = Rows(path, "epoch", self.HINT)
+
+    @classmethod
+    def open(cls, folder: Path, source: str) -> Labels | None:
+        """Return the labels of a source, or None if they are not complete. Raises UserError("data")."""
+        path = folder / f"{source}.safetensors"
+        return cls(path) if path.is_file() else None
 
     @property
     def epochs(self) -> int:
@@ -81,14 +85,3 @@ class Labels:
     def check(self) -> list[str]:
         """Return a message for each damaged epoch."""
         return [self._rows.damaged_row_error(epoch).message for epoch in self._rows.wrong()]
-
-
-def is_begun(folder: Path, source: str) -> bool:
-    """Return whether a source has unfinished labels, which a writer can resume."""
-    return partial(label_path(folder, source)).is_file()
-
-
-def open_labels(folder: Path, source: str) -> Labels | None:
-    """Return the labels of a source, or None if they are not complete. Raises UserError("data")."""
-    path = label_path(folder, source)
-    return Labels(path) if path.is_file() else None

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _FORMAT = "cfm-metrics"
 _ALIGNMENT = 64
-_MAX_CHUNK = 2**20  # rows of a chunk, far more than are ever written at once
 
 
 class Chunk(NamedTuple):
@@ -36,42 +35,42 @@ class Chunk(NamedTuple):
     end: int
     crc32: str
 
+    @classmethod
+    def parse(cls, record: Record) -> Chunk | None:
+        """Return the chunk that a record of the journal describes, or None if it describes none."""
+        if record.kind != "RecoverProgress":
+            return None
+        rows, crc32 = record.payload.get("rows"), record.payload.get("crc32")
+        if type(rows) is not list or len(rows) != 2 or type(crc32) is not str:
+            return None
+        first, end = rows
+        if type(first) is not int or type(end) is not int:
+            return None
+        # No chunk has nearly as many rows as 2**20.
+        return cls(first, end, crc32) if 0 <= first <= end <= first + 2**20 else None
 
-def parse_chunk(record: Record) -> Chunk | None:
-    """Return the chunk that a record of the journal describes, or None if it describes none."""
-    if record.kind != "RecoverProgress":
-        return None
-    rows, crc32 = record.payload.get("rows"), record.payload.get("crc32")
-    if type(rows) is not list or len(rows) != 2 or type(crc32) is not str:
-        return None
-    first, end = rows
-    if type(first) is not int or type(end) is not int:
-        return None
-    return Chunk(first, end, crc32) if 0 <= first <= end <= first + _MAX_CHUNK else None
+    @classmethod
+    def of(cls, first: int, rows: NDArray[np.float32]) -> Chunk:
+        """Return the chunk of these rows, the first of which has number `first`."""
+        import numpy as np
+
+        return cls(first, first + len(rows), f"{zlib.crc32(np.ascontiguousarray(rows, '<f4').tobytes()):08x}")
+
+    def is_intact(self, table: NDArray[np.float32]) -> bool:
+        """Return whether all rows of this chunk exist and match its checksum."""
+        return len(table) >= self.end and self.of(self.first, table[self.first : self.end]) == self
 
 
 def valid_chunks(records: Iterable[Record]) -> list[Chunk]:
     """Return the chunks that are valid after all of these records, in the order of their rows."""
     chunks: list[Chunk] = []
     for record in records:
-        chunk = parse_chunk(record)
+        chunk = Chunk.parse(record)
         if chunk is not None:
             while chunks and chunks[-1].end > chunk.first:
                 chunks.pop()
             chunks.append(chunk)
     return chunks
-
-
-def checksum(rows: NDArray[np.float32]) -> str:
-    """Return the CRC-32 of the rows' bytes as eight hex digits."""
-    import numpy as np
-
-    return f"{zlib.crc32(np.ascontiguousarray(rows, '<f4').tobytes()):08x}"
-
-
-def is_intact(table: NDArray[np.float32], chunk: Chunk) -> bool:
-    """Return whether all rows of a chunk exist and match its checksum."""
-    return len(table) >= chunk.end and checksum(table[chunk.first : chunk.end]) == chunk.crc32
 
 
 def damaged_ranges(table: NDArray[np.float32], chunks: Sequence[Chunk], rows: int) -> list[tuple[int, int]]:
@@ -81,7 +80,7 @@ def damaged_ranges(table: NDArray[np.float32], chunks: Sequence[Chunk], rows: in
         first, end = min(chunk.first, rows), min(chunk.end, rows)
         if last < first:
             ranges.append((last, first))
-        if first < end and (end < chunk.end or not is_intact(table, chunk)):
+        if first < end and (end < chunk.end or not chunk.is_intact(table)):
             ranges.append((first, end))
         last = end
     return [*ranges, (last, rows)] if last < rows else ranges
@@ -225,8 +224,9 @@ class Metrics:
         assert block.ndim == 2
         assert block.shape[1] == len(self.columns)
         self._file.append(block.tobytes())
-        first, self.rows = self.rows, self.rows + len(block)
-        return Chunk(first, self.rows, checksum(block))
+        chunk = Chunk.of(self.rows, block)
+        self.rows = chunk.end
+        return chunk
 
     def sync(self) -> None:
         """Make everything appended so far durable."""

@@ -10,19 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from engine.errors import UserError
 from engine.store import json_file, tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-MOST_IMAGES = 20  #: images of a batch in a preview, at most
-MOST_PIXELS = 64  #: height and width of these images, at most
-_FORMAT = "cfm-glimpse"
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,9 @@ class Preview:
     are left out. time: seconds since 1970 (UTC).
     """
 
+    MOST_IMAGES: ClassVar = 20  #: images of a batch in a preview, at most
+    MOST_PIXELS: ClassVar = 64  #: height and width of these images, at most
+
     batch: int
     iteration: int
     beta: float
@@ -42,37 +40,28 @@ class Preview:
     spectra: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
     time: float
 
+    def write(self, path: Path) -> None:
+        """Write this preview to `path`. Raises UserError("disk")."""
+        arrays: dict[str, NDArray[Any]] = {"images": self.images_MCHW, "labels": self.labels_M}
+        for number, (real_D, synthetic_D) in enumerate(self.spectra.values()):
+            arrays |= {f"{number}.real": real_D, f"{number}.synthetic": synthetic_D}
+        facts = {name: getattr(self, name) for name in ("batch", "iteration", "beta", "time")}
+        facts["taps"] = list(self.spectra)
+        metadata = {"format": "cfm-glimpse", "version": "1", "facts": json_file.to_json(facts)}
+        tensors.write(path, arrays, metadata, sync_name=False)
 
-def write(path: Path, preview: Preview) -> None:
-    """Write a preview to `path`. Raises UserError("disk")."""
-    arrays: dict[str, NDArray[Any]] = {"images": preview.images_MCHW, "labels": preview.labels_M}
-    for number, (real_D, synthetic_D) in enumerate(preview.spectra.values()):
-        arrays |= {f"{number}.real": real_D, f"{number}.synthetic": synthetic_D}
-    facts = {name: getattr(preview, name) for name in ("batch", "iteration", "beta", "time")}
-    facts["taps"] = list(preview.spectra)
-    metadata = {"format": _FORMAT, "version": "1", "facts": json_file.to_json(facts)}
-    tensors.write(path, arrays, metadata, sync_name=False)
-
-
-def read(path: Path) -> Preview:
-    """Return the preview in a file. Raises UserError: "data" if it is damaged, "disk" if it is absent."""
-    arrays, metadata = tensors.read(path)
-    try:
-        if metadata["format"] != _FORMAT:
-            raise ValueError("it is not a preview")
-        facts = json_file.from_json(metadata["facts"])
-        spectra = {
-            tap: (arrays[f"{number}.real"], arrays[f"{number}.synthetic"])
-            for number, tap in enumerate(facts.pop("taps"))
-        }
-        return Preview(images_MCHW=arrays["images"], labels_M=arrays["labels"], spectra=spectra, **facts)
-    except (KeyError, ValueError, TypeError) as error:
-        raise tensors.damaged_error(path, error) from error
-
-
-def latest(path: Path) -> Preview | None:
-    """Return the preview in a file, or None if it is absent or damaged."""
-    try:
-        return read(path)
-    except UserError:
-        return None
+    @classmethod
+    def read(cls, path: Path) -> Preview:
+        """Return the preview in a file. Raises UserError: "data" if it is damaged, "disk" if it is absent."""
+        arrays, metadata = tensors.read(path)
+        try:
+            if metadata["format"] != "cfm-glimpse":
+                raise ValueError("it is not a preview")
+            facts = json_file.from_json(metadata["facts"])
+            spectra = {
+                tap: (arrays[f"{number}.real"], arrays[f"{number}.synthetic"])
+                for number, tap in enumerate(facts.pop("taps"))
+            }
+            return cls(images_MCHW=arrays["images"], labels_M=arrays["labels"], spectra=spectra, **facts)
+        except (KeyError, ValueError, TypeError) as error:
+            raise tensors.damaged_error(path, error) from error

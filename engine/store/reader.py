@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import UserError
 from engine.events import STAGES, Event, RecoverLayout, Stage
-from engine.store import checkpoints, folders, images, journal, preview, tensors
+from engine.store import folders, images, journal, tensors
+from engine.store.checkpoints import Checkpoints
 from engine.store.files import unreadable_error
 from engine.store.folders import RunFile
 from engine.store.json_file import read_json
 from engine.store.lock import alive, owner_of, timestamp
-from engine.store.metrics import parse_chunk
+from engine.store.metrics import Chunk
+from engine.store.preview import Preview
 from engine.store.run_state import RunState
 from engine.store.tail import Tail, TailRows
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 State = Literal["new", "running", "paused", "stopped", "failed", "finished", "lost", "damaged"]
 AT_WORK: tuple[State, ...] = ("running", "paused")  #: states of a run that a process owns
 _PIECE_SECONDS = 0.1  # how long the record is read before its events are yielded
-LOST_SECONDS = 120.0  #: the age from which the heartbeat of a run on another host counts as lost
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class StoredRun:
         """Return where the run is, according to its journal; its metrics are not read."""
         state = RunState()
         for record in journal.read(self.folder / RunFile.JOURNAL):
-            if chunk := parse_chunk(record):
+            if chunk := Chunk.parse(record):
                 if values := record.recovery_fields():
                     state.add_iterations(chunk.end, record.time, **values)
             elif (event := record.event()) is not None:
@@ -139,20 +140,23 @@ class StoredRun:
 
     def begun(self) -> set[Stage]:
         """Return the stages that have started, according to the journal or to a checkpoint."""
-        started, folder = self.progress().started, self.folder / RunFile.CHECKPOINTS
-        return {stage for stage in STAGES if stage in started or checkpoints.paths(folder, stage)}
+        started, checkpoints = self.progress().started, Checkpoints(self.folder / RunFile.CHECKPOINTS)
+        return {stage for stage in STAGES if stage in started or checkpoints.paths(stage)}
 
     def checkpoints(self) -> int:
         """Return how many checkpoints were written so far, in all sessions."""
-        return checkpoints.last_number(self.folder / RunFile.CHECKPOINTS)
+        return Checkpoints(self.folder / RunFile.CHECKPOINTS).last_number()
 
     def damage(self) -> list[str]:
         """Return a message for each problem of the journal. `check` verifies all files."""
         return journal.damage(self.folder / RunFile.JOURNAL)
 
-    def glimpse(self) -> preview.Preview | None:
+    def glimpse(self) -> Preview | None:
         """Return the latest preview of the recovery, or None if it is absent or damaged."""
-        return preview.latest(self.folder / RunFile.GLIMPSE)
+        try:
+            return Preview.read(self.folder / RunFile.GLIMPSE)
+        except UserError:
+            return None
 
     def moving(self) -> dict[str, NDArray[Any]] | None:
         """Return the moving statistics after recovery (see `moments.pack`), or None. Raises UserError."""
@@ -195,7 +199,7 @@ def _is_process_alive(status: dict[str, Any]) -> bool:
         age = time.time() - datetime.fromisoformat(status["time"]).timestamp()
     except (KeyError, ValueError, TypeError):
         return False
-    return abs(age) <= LOST_SECONDS  # the clocks of two hosts differ
+    return abs(age) <= 120.0  # seconds; the clocks of two hosts differ
 
 
 def find(name: str) -> StoredRun:

@@ -28,16 +28,17 @@ from engine.events import (
     StageStarted,
     to_payload,
 )
-from engine.store import checkpoints, files, folders, preview, tensors
-from engine.store.checkpoints import Saved
+from engine.store import files, folders, tensors
+from engine.store.checkpoints import Checkpoints, Saved
 from engine.store.control import Inbox, Request
 from engine.store.folders import RunFile
 from engine.store.images import ImageWriter
 from engine.store.journal import Journal
 from engine.store.json_file import write_json
-from engine.store.labels import Labels, LabelWriter, open_labels
+from engine.store.labels import Labels, LabelWriter
 from engine.store.lock import Heartbeat, Owner, this_process, timestamp
 from engine.store.numbers import MetricsRecorder
+from engine.store.preview import Preview
 from engine.store.reader import StoredRun
 from engine.store.run_state import RunState
 
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
-POLL_SECONDS = 0.5  #: the shortest time between two searches for requests
 _SETTINGS_KEYS = ("identity", "origins")
 _SESSION_KEYS = ("versions", "device", "threads", "micro_batch")
 
@@ -56,6 +56,8 @@ class Run:
     folder: the run's folder. manifest: its identity and the environment in which it was computed.
     """
 
+    POLL_SECONDS = 0.5  #: the shortest time between two searches for requests
+
     def __init__(self, folder: Path, manifest: dict[str, Any], owner: Owner) -> None:
         self.folder = folder
         self.manifest = manifest
@@ -63,6 +65,7 @@ class Run:
         self._writers: list[ImageWriter | LabelWriter] = []
         self._last_poll = 0.0
         self._inbox = Inbox(folder)
+        self._checkpoints = Checkpoints(folder / RunFile.CHECKPOINTS)
         self._metrics = MetricsRecorder(folder / RunFile.METRICS, folder / RunFile.JOURNAL)
         self._journal = Journal(folder / RunFile.JOURNAL)
         self._pending_notices = list(self._journal.notices)
@@ -126,7 +129,7 @@ class Run:
     def requests(self) -> list[Request]:
         """Return new requests of others, oldest first; the folder is searched at most every POLL_SECONDS."""
         now = time.monotonic()
-        if now - self._last_poll < POLL_SECONDS:
+        if now - self._last_poll < self.POLL_SECONDS:
             return []
         self._last_poll = now
         return self._inbox.take()
@@ -152,17 +155,17 @@ class Run:
         self._journal.sync()
         for writer in self._writers:
             writer.sync()
-        return checkpoints.write(self.folder / RunFile.CHECKPOINTS, stage, arrays, facts)
+        return self._checkpoints.write(stage, arrays, facts)
 
     def saved(self, stage: str) -> Saved | None:
         """Return the stage's newest intact checkpoint, or None; damaged ones are renamed, with a notice."""
-        checkpoint, damage = checkpoints.newest(self.folder / RunFile.CHECKPOINTS, stage)
+        checkpoint, damage = self._checkpoints.newest(stage)
         self._pending_notices += damage
         return checkpoint
 
     def forget(self, stage: str) -> None:
         """Remove the checkpoints of a stage whose artefact is stored."""
-        checkpoints.forget(self.folder / RunFile.CHECKPOINTS, stage)
+        self._checkpoints.forget(stage)
 
     def image_writer(
         self, shape: tuple[int, int, int, int], classes: tuple[str, ...], done: int = 0
@@ -187,7 +190,7 @@ class Run:
 
     def labels(self, source: str) -> Labels | None:
         """Return a source's stored soft labels, or None if incomplete. Raises UserError("data")."""
-        return open_labels(self.folder / RunFile.LABELS, source)
+        return Labels.open(self.folder / RunFile.LABELS, source)
 
     def save_moving(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write the moving statistics at the end of recovery."""
@@ -197,9 +200,9 @@ class Run:
         """Return the moving statistics at the end of recovery, or None. Raises UserError("data")."""
         return StoredRun(self.folder).moving()
 
-    def save_glimpse(self, latest: preview.Preview) -> None:
+    def save_glimpse(self, preview: Preview) -> None:
         """Replace the preview of the running recovery. Raises UserError("disk")."""
-        preview.write(self.folder / RunFile.GLIMPSE, latest)
+        preview.write(self.folder / RunFile.GLIMPSE)
 
     def save_results(self, results: dict[str, Any]) -> None:
         """Write the results of the finished run."""

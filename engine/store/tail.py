@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MOST_ROWS = 2**14  #: the most rows that are merged into one `Rows`
 
-
-class FoldedEvents(NamedTuple):
+class RecordedEvent(NamedTuple):
     """A recorded event other than `RecoverProgress`. time: seconds since 1970 (UTC)."""
 
     time: float
@@ -81,13 +79,13 @@ class Tail:
         self._journal = journal.JournalReader(folder / RunFile.JOURNAL)
         self._read_error: OSError | None = None
         self._metrics_path = folder / RunFile.METRICS
-        self._max_rows = MOST_ROWS if merge_rows else 0
+        self._max_rows = 2**14 if merge_rows else 0
 
     def damage(self, *, torn: bool = True) -> list[str]:
         """Return messages for the damage of the journal so far. torn: include an unfinished last line."""
         return self._journal.all_damage() if torn else list(self._journal.damage)
 
-    def more(self, seconds: float = math.inf) -> list[FoldedEvents | TailRows]:
+    def more(self, seconds: float = math.inf) -> list[RecordedEvent | TailRows]:
         """Return what was recorded since the last call, oldest first; stop after about `seconds`.
 
         Raises UserError("disk") if the system refuses to read; what was read before that is returned first.
@@ -100,14 +98,14 @@ class Tail:
             self.behind = True
         return entries
 
-    def _read_until(self, deadline: float) -> Iterator[FoldedEvents | TailRows]:
+    def _read_until(self, deadline: float) -> Iterator[RecordedEvent | TailRows]:
         table = metrics.TableReader(self._metrics_path)
         last: Record | None = None  # the record of the last pending chunk
         pending: list[Chunk] = []
         self.behind = False
         try:
             for record in self._read_records():
-                chunk = metrics.parse_chunk(record)
+                chunk = Chunk.parse(record)
                 if last is not None and not (chunk and self._continues(last, pending, record, chunk)):
                     yield from self._read_rows(table, last, pending)
                     last, pending = None, []
@@ -118,7 +116,7 @@ class Tail:
                     if isinstance(event, RecoverLayout):
                         self.layout = event
                         table.close()  # the owner may replace it now
-                    yield FoldedEvents(record.time, event)
+                    yield RecordedEvent(record.time, event)
                 if time.monotonic() >= deadline:
                     self.behind = True
                     break

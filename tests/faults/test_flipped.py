@@ -81,7 +81,7 @@ def unwritten(path, at):
 def unread(run, name):
     """Whether no resume needs a file: who had the run before, what it looked like, an older checkpoint."""
     stage, _, number = name.removeprefix("checkpoints/").removesuffix(".safetensors").partition("-")
-    known = [count for count, _ in checkpoints.paths(run / "checkpoints", stage)]
+    known = [count for count, _ in checkpoints.Checkpoints(run / "checkpoints").paths(stage)]
     spare = name.startswith("checkpoints/") and int(number or 0) in known[:-1]
     return spare or name in ("owner.json", "glimpse.safetensors")
 

@@ -176,10 +176,10 @@ def poisoned(folder, told):
         wrong += [f"image {row} is damaged" for row in table.wrong(told.images)]
         if not np.isfinite(table.read(0, told.images)["images"]).all():
             wrong.append("an image that was kept is not finite")
-    for number, path in checkpoints.paths(run / "checkpoints"):
+    for number, path in checkpoints.Checkpoints(run / "checkpoints").paths():
         wrong += [
             f"{name} in {path.name} is not finite"
-            for name, values in checkpoints.read(path, number).arrays.items()
+            for name, values in checkpoints.Saved.read(path, number).arrays.items()
             if not np.isfinite(values).all()
         ]
     table = run / "metrics" / "recover.f32"

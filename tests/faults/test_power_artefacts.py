@@ -27,9 +27,9 @@ def work(folder, told):
             saved(folder, "recover", batch + 1, told)
         writer.finish()
         told["images"] = True
-    checkpoints.forget(folder / "checkpoints", "recover")
-    if labels.open_labels(folder / "labels", "x") is None:
-        done = taken_up(folder, "relabel") if labels.is_begun(folder / "labels", "x") else 0
+    checkpoints.Checkpoints(folder / "checkpoints").forget("recover")
+    if labels.Labels.open(folder / "labels", "x") is None:
+        done = taken_up(folder, "relabel") if (folder / "labels" / "x.safetensors.partial").is_file() else 0
         writer = labels.LabelWriter(folder / "labels", "x", LOGITS.shape, done)
         for epoch in range(done, 3):
             writer.put(epoch, LOGITS[epoch])
@@ -42,12 +42,14 @@ def work(folder, told):
 
 
 def saved(folder, stage, done, told):
-    checkpoints.write(folder / "checkpoints", stage, {"x": np.full(2, done, np.float32)}, {"done": done})
+    checkpoints.Checkpoints(folder / "checkpoints").write(
+        stage, {"x": np.full(2, done, np.float32)}, {"done": done}
+    )
     told[stage] = done
 
 
 def taken_up(folder, stage):
-    found, messages = checkpoints.newest(folder / "checkpoints", stage)
+    found, messages = checkpoints.Checkpoints(folder / "checkpoints").newest(stage)
     assert messages == []
     if found is None:
         return 0
@@ -78,14 +80,14 @@ def require_made_again(folder, told):
     elif "recover" in told:
         assert taken_up(folder, "recover") >= told["recover"]
     if "labels" in told:
-        assert labels.open_labels(folder / "labels", "x") is not None
+        assert labels.Labels.open(folder / "labels", "x") is not None
     elif "relabel" in told:
         assert taken_up(folder, "relabel") >= told["relabel"]
     assert ("results" in told) <= (folder / "results.json").is_file()
     work(folder, {})
     assert images.check(folder / "images") == []
-    assert checkpoints.check(folder / "checkpoints") == []
+    assert checkpoints.Checkpoints(folder / "checkpoints").check() == []
     assert np.array_equal(images.read(folder / "images").images_NCHW, IMAGES)
-    stored = labels.open_labels(folder / "labels", "x")
+    stored = labels.Labels.open(folder / "labels", "x")
     assert np.array_equal([stored.epoch(epoch) for epoch in range(3)], LOGITS)
     assert json_file.read_json(folder / "results.json") == {"done": True}

@@ -79,7 +79,7 @@ def test_a_signal_stops_a_run_at_its_next_save_point(case, counted, name, stage)
         process.send(signal.Signals[name])
         require_stopped(case, process, name, CODES[name])
         found = case.stored.status()["stage"]
-        assert checkpoints.newest(case.run / "checkpoints", found)[0] is not None
+        assert checkpoints.Checkpoints(case.run / "checkpoints").newest(found)[0] is not None
         case.finish()
 
 

@@ -125,9 +125,9 @@ def test_students_train_on_them_and_the_control_under_the_same_views(capsys, own
     weights = [[student["weights"] for student in each["students"]] for each in (found, plain)]
     assert not set(weights[0]) & set(weights[1])
     from engine.store import StoredRun
-    from engine.store.labels import open_labels
+    from engine.store.labels import Labels
 
-    stored = open_labels(StoredRun(tmp_path / "run").folder / "labels", "distilled")
+    stored = Labels.open(StoredRun(tmp_path / "run").folder / "labels", "distilled")
     assert stored.shape == (2, 30, 10)
     known = fkd.FkdLabels(root / "labels", LABELS, 10, 16, 42)
     assert np.array_equal(stored.epoch(1), known.epoch(1).logits_NK)

@@ -13,7 +13,9 @@ def arrays(number):
 
 
 def write(folder, stage, number):
-    return checkpoints.write(folder, stage, arrays(number), {"batch": number, "curve": [[1, 0.1]]})
+    return checkpoints.Checkpoints(folder).write(
+        stage, arrays(number), {"batch": number, "curve": [[1, 0.1]]}
+    )
 
 
 def names(folder):
@@ -29,32 +31,32 @@ def is_saved(saved, number, content):
 
 def test_the_newest_comes_back_and_two_of_each_stage_are_kept(tmp_path):
     folder = tmp_path / "checkpoints"
-    assert checkpoints.newest(folder, "squeeze") == (None, [])
+    assert checkpoints.Checkpoints(folder).newest("squeeze") == (None, [])
     for number, stage in enumerate(("squeeze", "recover", "recover", "squeeze", "recover", "recover"), 1):
         given, size = write(folder, stage, number)
         assert given == number
         assert size == (folder / f"{stage}-{number:06d}.safetensors").stat().st_size
-        saved, messages = checkpoints.newest(folder, stage)
+        saved, messages = checkpoints.Checkpoints(folder).newest(stage)
         assert is_saved(saved, number, number)
         assert messages == []
     assert names(folder) == [
         f"{name}.safetensors"
         for name in ("recover-000005", "recover-000006", "squeeze-000001", "squeeze-000004")
     ]
-    assert checkpoints.check(folder) == []
+    assert checkpoints.Checkpoints(folder).check() == []
 
 
 def test_numbers_never_repeat_whatever_is_forgotten_or_damaged(tmp_path):
     write(tmp_path, "squeeze", 1)
     write(tmp_path, "squeeze", 2)
-    checkpoints.forget(tmp_path, "squeeze")
-    checkpoints.forget(tmp_path, "squeeze")
-    assert checkpoints.newest(tmp_path, "squeeze") == (None, [])
+    checkpoints.Checkpoints(tmp_path).forget("squeeze")
+    checkpoints.Checkpoints(tmp_path).forget("squeeze")
+    assert checkpoints.Checkpoints(tmp_path).newest("squeeze") == (None, [])
     assert write(tmp_path, "recover", 3)[0] == 3
     (tmp_path / "recover-000003.safetensors").write_bytes(b"")
-    assert checkpoints.newest(tmp_path, "recover")[0] is None
+    assert checkpoints.Checkpoints(tmp_path).newest("recover")[0] is None
     assert write(tmp_path, "recover", 4)[0] == 4
-    checkpoints.forget(tmp_path, "recover")
+    checkpoints.Checkpoints(tmp_path).forget("recover")
     assert write(tmp_path, "validate", 5)[0] == 5
     assert names(tmp_path) == [
         "last.json",
@@ -66,8 +68,8 @@ def test_numbers_never_repeat_whatever_is_forgotten_or_damaged(tmp_path):
 def test_what_was_forgotten_of_one_stage_leaves_the_others(tmp_path):
     write(tmp_path, "squeeze", 1)
     write(tmp_path, "recover", 2)
-    checkpoints.forget(tmp_path, "squeeze")
-    assert is_saved(checkpoints.newest(tmp_path, "recover")[0], 2, 2)
+    checkpoints.Checkpoints(tmp_path).forget("squeeze")
+    assert is_saved(checkpoints.Checkpoints(tmp_path).newest("recover")[0], 2, 2)
 
 
 def test_any_altered_or_lost_byte_of_the_newest_is_noticed_and_the_one_before_it_used(tmp_path):
@@ -78,13 +80,13 @@ def test_any_altered_or_lost_byte_of_the_newest_is_noticed_and_the_one_before_it
     contents = [whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1 :] for at in range(len(whole))]
     for content in [*contents, b"", whole[:7], whole[:-1]]:
         path.write_bytes(content)
-        assert len(checkpoints.check(tmp_path)) == 1
-        saved, (message,) = checkpoints.newest(tmp_path, "recover")
+        assert len(checkpoints.Checkpoints(tmp_path).check()) == 1
+        saved, (message,) = checkpoints.Checkpoints(tmp_path).newest("recover")
         assert is_saved(saved, 1, 1)
         assert str(path) in message
         assert "recover-000002.safetensors.damaged" in message
         assert not path.exists()
-        assert checkpoints.newest(tmp_path, "recover")[1] == []
+        assert checkpoints.Checkpoints(tmp_path).newest("recover")[1] == []
         assert (tmp_path / "recover-000002.safetensors.damaged").read_bytes() == content
 
 
@@ -92,7 +94,7 @@ def test_without_a_whole_one_there_is_none_and_each_is_reported(tmp_path):
     for number in (1, 2):
         write(tmp_path, "recover", number)
         (tmp_path / f"recover-{number:06d}.safetensors").write_bytes(b"torn")
-    saved, messages = checkpoints.newest(tmp_path, "recover")
+    saved, messages = checkpoints.Checkpoints(tmp_path).newest("recover")
     assert saved is None
     assert ["the previous one is used" in message for message in messages] == [True, False]
 
@@ -100,17 +102,17 @@ def test_without_a_whole_one_there_is_none_and_each_is_reported(tmp_path):
 def test_a_checkpoint_under_anothers_name_is_not_believed(tmp_path):
     write(tmp_path, "recover", 1)
     (tmp_path / "recover-000001.safetensors").rename(tmp_path / "squeeze-000009.safetensors")
-    saved, (message,) = checkpoints.newest(tmp_path, "squeeze")
+    saved, (message,) = checkpoints.Checkpoints(tmp_path).newest("squeeze")
     assert saved is None
     assert "it is recover-000001" in message
 
 
 def test_a_damaged_memory_of_the_last_number_is_reported(tmp_path):
     write(tmp_path, "recover", 1)
-    checkpoints.forget(tmp_path, "recover")
+    checkpoints.Checkpoints(tmp_path).forget("recover")
     (tmp_path / "last.json").write_bytes(b"{}")
-    assert "last.json" in checkpoints.check(tmp_path)[0]
-    _, (message,) = checkpoints.newest(tmp_path, "recover")
+    assert "last.json" in checkpoints.Checkpoints(tmp_path).check()[0]
+    _, (message,) = checkpoints.Checkpoints(tmp_path).newest("recover")
     assert "last.json is damaged" in message
 
 
@@ -123,8 +125,8 @@ def test_one_that_may_not_be_read_is_not_set_aside(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(np, "fromfile", refused)
         with pytest.raises(UserError, match="cannot read"):
-            checkpoints.newest(tmp_path, "recover")
-    assert is_saved(checkpoints.newest(tmp_path, "recover")[0], 1, 1)
+            checkpoints.Checkpoints(tmp_path).newest("recover")
+    assert is_saved(checkpoints.Checkpoints(tmp_path).newest("recover")[0], 1, 1)
 
 
 def test_the_newest_is_the_old_one_or_the_new_one_whatever_fails(tmp_path, monkeypatch):
@@ -144,7 +146,7 @@ def test_the_newest_is_the_old_one_or_the_new_one_whatever_fails(tmp_path, monke
 
     for (folder, told), error in each_failure(monkeypatch, prepare, work):
         assert error is None or isinstance(error, UserError)
-        saved, messages = checkpoints.newest(folder, "recover")
+        saved, messages = checkpoints.Checkpoints(folder).newest("recover")
         assert messages == []
         assert saved.number == 3 if told else saved.number in (2, 3)
         assert is_saved(saved, saved.number, saved.number)

@@ -55,7 +55,7 @@ def test_a_glimpse_is_kept_and_replaced(tmp_path):
 def test_a_damaged_glimpse_is_none_and_is_named(tmp_path):
     opened(tmp_path / "r").close("stopped")
     path = tmp_path / "r" / "glimpse.safetensors"
-    preview.write(path, seen())
+    seen().write(path)
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):
         altered = bytearray(whole)
@@ -127,8 +127,8 @@ def test_looking_changes_no_bit_and_shows_the_latest_iteration(teacher, digits, 
 
 
 def test_large_images_are_made_smaller_and_many_are_left_out(teacher, digits, cpu, monkeypatch):
-    monkeypatch.setattr("engine.stages.recover.MOST_IMAGES", 3)
-    monkeypatch.setattr("engine.stages.recover.MOST_PIXELS", 4)
+    monkeypatch.setattr("engine.store.preview.Preview.MOST_IMAGES", 3)
+    monkeypatch.setattr("engine.store.preview.Preview.MOST_PIXELS", 4)
     found = []
     recovered(
         small(ipc=1),

@@ -39,7 +39,10 @@ def test_a_run_records_events_metrics_and_a_heartbeat(tmp_path):
     assert columns == ["batch", "iteration", "beta", "ce", "ridge/none @ conv0", "ridge/none @ conv1"]
     assert rows[2].tolist() == pytest.approx([1, 2, 0.1, 0.5, 3, 2])
     assert np.isnan(rows[1, 5])
-    assert [payload["crc32"] for payload in told] == [metrics.checksum(rows[:2]), metrics.checksum(rows[2:])]
+    assert [payload["crc32"] for payload in told] == [
+        metrics.Chunk.of(0, rows[:2]).crc32,
+        metrics.Chunk.of(2, rows[2:]).crc32,
+    ]
     status = json.loads((tmp_path / "r" / "status.json").read_text())
     assert status["state"] == "finished"
     assert status["pid"] == os.getpid()
@@ -199,7 +202,7 @@ def test_requests_reach_the_owner_at_its_pace(tmp_path, monkeypatch):
     assert [request.command for request in run.requests()] == ["pause"]
     control.request(control_folder, "continue")
     assert run.requests() == []
-    monkeypatch.setattr("engine.store.run.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("engine.store.run.Run.POLL_SECONDS", 0.0)
     assert [request.command for request in run.requests()] == ["continue"]
     (control_folder / "control" / "1.stop").write_text("{}")
     assert run.requests() == []

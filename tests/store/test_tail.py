@@ -70,7 +70,7 @@ def test_it_tells_what_the_events_tell(tmp_path):
     by_tail = np.concatenate([each.values_RP[:, 3] for each in found if isinstance(each, tail.TailRows)])
     assert np.array_equal(by_event, by_tail, equal_nan=True)
     assert np.isnan(by_tail).sum() == 2  # the rows that were replaced later
-    others = [each.event for each in found if isinstance(each, tail.FoldedEvents)]
+    others = [each.event for each in found if isinstance(each, tail.RecordedEvent)]
     assert others[:-1] == [e for e in stored.events() if e.kind != "RecoverProgress"][:-1]
     assert math.isnan(others[-1].loss)
     assert np.array_equal(table(found)[6:], [[2, 2, 0.5, 0, 0, 0], [2, 3, 0.5, 0, 0, 0]])

@@ -27,7 +27,7 @@ from cfm_tui.display.run_state import RunModel
 from engine.errors import UserError
 from engine.store import AT_WORK, RunFile, StoredRun, control
 from engine.store.control import Command
-from engine.store.preview import MOST_IMAGES
+from engine.store.preview import Preview
 
 if TYPE_CHECKING:
     import numpy as np
@@ -266,7 +266,7 @@ class MonitorPage(Page):
 
     def _load_sample(self, folder: Path) -> None:
         """Read images of the set; runs on a thread."""
-        self.call_in_ui(self._store_sample, sample(folder, MOST_IMAGES))
+        self.call_in_ui(self._store_sample, sample(folder, Preview.MOST_IMAGES))
 
     def _store_sample(self, loaded: Sample | None) -> None:
         self._sampling = False
