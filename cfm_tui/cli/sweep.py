@@ -208,9 +208,9 @@ def _run_points(
 
     points = [replace(point, config=with_absolute_paths(point.config)) for point in points]
     manifest = None if describe is None else describe(points)
-    owner = sweeps.acquire_sweep(folder)
+    stored = sweeps.StoredSweep(folder)
+    owner = stored.acquire()
     try:
-        stored = sweeps.StoredSweep(folder)
         with sweep_progress.opened(quiet, len(slots)) as display:
             if manifest is not None:
                 folders.refuse_another(folder, manifest)

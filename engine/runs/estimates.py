@@ -40,12 +40,6 @@ from engine.spectral.taps import Tapped
 from engine.stages import recover, relabel, squeeze, statistics, training, validate
 from engine.store import Cache
 
-ENOUGH = 0.2  #: seconds of steps that suffice for a measurement
-QUICK = 0.4  #: seconds that a step of the larger of two sizes should take
-LONG = 1.0  #: seconds of a step from which on only one step is timed
-SHARE, LEAST = 8, 4  #: the first size tried is 1/SHARE of a batch, and at least LEAST images
-EPOCHS = 10**9  #: more than a trial ever reaches
-
 Work = Generator[Event, None, Any]
 M = TypeVar("M", bound=BaseModel)
 
@@ -100,6 +94,12 @@ class Trial:
 
     whole: whether all batches so far were measured at full size.
     """
+
+    ENOUGH = 0.2  #: seconds of steps that suffice for a measurement
+    QUICK = 0.4  #: seconds that a step of the larger of two sizes should take
+    LONG = 1.0  #: seconds of a step from which on only one step is timed
+    SHARE, LEAST = 8, 4  #: the first size tried is 1/SHARE of a batch, and at least LEAST images
+    EPOCHS = 10**9  #: more than a trial ever reaches
 
     def __init__(self, plan: Plan, cache: Cache, stop: Stop | None = None) -> None:
         self.plan = plan
@@ -168,7 +168,7 @@ class Trial:
 
         def work(size: int) -> Work:
             part = None if settings.micro_batch is None else -(-settings.micro_batch * size // images)
-            smaller = _change(settings, classes_per_batch=size, iterations=EPOCHS, micro_batch=part)
+            smaller = _change(settings, classes_per_batch=size, iterations=self.EPOCHS, micro_batch=part)
             config = _change(self.config, recover=smaller, objective=objective)
             return recover.recover(config, *teachers[0], self.train, self.device, None, teachers[1:])
 
@@ -221,7 +221,7 @@ class Trial:
         has_stored_labels = self.config.relabel.mode == "stored"
 
         def build_student(size: int) -> validate.Student:
-            smaller = _change(settings, batch=size, epochs=EPOCHS, evaluate_from=1.0, average=0.0)
+            smaller = _change(settings, batch=size, epochs=self.EPOCHS, evaluate_from=1.0, average=0.0)
             images = _take_images(self.train, min(self._images(), 4 * size))
             config = _change(self.config, validate_=smaller)
             return validate.Student(config, name, 0, "distilled", images, self.device)
@@ -280,13 +280,13 @@ class Trial:
 
     def _cost(self, work: Callable[[int], Work], full: int) -> Cost:
         """Return the cost of a stage whose batches have `full` images."""
-        size = min(full, max(LEAST, -(-full // SHARE)))
+        size = min(full, max(self.LEAST, -(-full // self.SHARE)))
         cost = self._try(work, size)
-        if size < full and cost.step >= LONG and size // 2 >= 2:
+        if size < full and cost.step >= self.LONG and size // 2 >= 2:
             half = size // 2
             cost = _extrapolate(self._try(work, half), half, cost, size, full)
         elif size < full and cost.step > 0:
-            larger = min(full, max(2 * size, int(size * QUICK / cost.step)))
+            larger = min(full, max(2 * size, int(size * self.QUICK / cost.step)))
             cost = _extrapolate(cost, size, self._try(work, larger), larger, full)
         self.whole &= cost.whole
         self._peak = max(self._peak, cost.bytes)
@@ -302,13 +302,13 @@ class Trial:
                 stack.callback(stage.close)
                 has_more = self._run_step(stage)
             first = time.perf_counter() - began
-            if has_more and first < LONG:  # optimisers have allocated their state only after the first step
+            if has_more and first < self.LONG:  # optimisers allocate their state in the first step
                 began = time.perf_counter()
                 with meter:
                     has_more = self._run_step(stage)
                 second = time.perf_counter() - began  # the meter's overhead is negligible in a long step
-                times = [second] if second > ENOUGH else []
-            while has_more and first < LONG and sum(times) < ENOUGH:
+                times = [second] if second > self.ENOUGH else []
+            while has_more and first < self.LONG and sum(times) < self.ENOUGH:
                 began = time.perf_counter()
                 has_more = self._run_step(stage)
                 times.append(time.perf_counter() - began)

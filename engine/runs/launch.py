@@ -38,7 +38,7 @@ def prepare_run(
     plan = plans.prepare(config, progress, folder)
     folder = folder or store.fresh_folder(name, plan.identity["config"])
     if not store.is_run(folder):
-        plans.check_room(plan, folder)
+        plan.check_room(folder)
     return plan, open_planned_run(plan, folder, resolved.origins, command)
 
 
@@ -72,7 +72,7 @@ def open_planned_run(plan: Plan, folder: Path, origins: dict[str, str], command:
     """
     return store.open_run(
         folder,
-        plans.manifest(plan, folder.name, origins, command),
+        plan.manifest(folder.name, origins, command),
         settings.to_yaml(plan.config, origins),
         lambda stored: resume.refuse_changes(plan, stored),
     )

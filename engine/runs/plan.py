@@ -31,11 +31,6 @@ from engine.spectral.recovery_batches import plan_batches, require_enough
 from engine.store import SCHEMA_VERSION, files
 from engine.store.lock import timestamp
 
-BLOCK = 4096  #: bytes that the smallest file takes on a disk
-RECORDS = 2**20  #: bytes for everything except images, labels and checkpoints
-DIGESTS = 128  #: bytes of metadata per image or epoch of labels
-CHECKPOINTS = 3  #: checkpoints of a stage on disk while another one is being written
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -100,22 +95,46 @@ class Plan:
         """Return the most bytes that the run writes: images, PNG files, labels, checkpoints, records."""
         images, channels, height, width = self.image_shape()
         pixels, classes = channels * height * width, len(self.data.train.classes)
-        labels = 0
+        digests, labels = 128, 0  # digests: bytes of metadata per image or epoch of labels
         if self.config.relabel.mode == "stored":
             epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
             sources = 2 if self.config.validate_.control else 1
-            labels = (2 * images * classes + DIGESTS) * epochs * sources
+            labels = (2 * images * classes + digests) * epochs * sources
         recovery = 3 * 4 * pixels * len(plan_batches(self.config, classes)[0][1])  # and two of Adam's
-        training = 4 * max(_count_bytes(network) for network in build_networks(self.config, self.data.train))
-        saved = CHECKPOINTS * max(recovery, training)
-        return images * (4 * pixels + max(pixels, BLOCK) + DIGESTS) + labels + saved + RECORDS
+        networks = _build_networks(self.config, self.data.train)
+        weights = [sum(int(x.nbytes) for x in net.state_dict().values()) for net in networks]
+        checkpoints = 3 * max(recovery, 4 * max(weights))  # two are kept while a third is written
+        png_files = images * max(pixels, 4096)  # the smallest file takes a block of the disk
+        records = 2**20  # everything else
+        return images * (4 * pixels + digests) + png_files + labels + checkpoints + records
+
+    def check_room(self, folder: Path) -> None:
+        """Raise UserError("disk") if the disk of `folder` has too little free space for the run."""
+        needed, free = self.bytes_needed(), files.free_bytes(folder)
+        if needed > free:
+            raise UserError(
+                "disk",
+                f"no room for the run in {folder}: it needs about {needed:,} bytes, {free:,} are free",
+                "free some space, choose another disk with --out, or reduce ipc or relabel.stored_epochs",
+            )
+
+    def manifest(self, name: str, origins: dict[str, str], command: Sequence[str]) -> dict[str, Any]:
+        """Return the manifest of a new run."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "name": name,
+            "created": timestamp(),
+            "identity": self.identity,
+            **({} if self.given is None else {"images": self.given.facts}),
+            "seeds": provenance.seeds(self.config),
+            **provenance.describe_session(self.device, command),
+            "micro_batch": self.config.recover.micro_batch,
+            "host": provenance.host(),
+            "origins": origins,
+        }
 
 
-def _count_bytes(network: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-
-
-def build_networks(config: Config, train: ImageSet) -> list[nn.Module]:
+def _build_networks(config: Config, train: ImageSet) -> list[nn.Module]:
     """Build all backbones and students on the meta device, without allocating weights.
 
     Raises UserError if one does not fit the images.
@@ -155,7 +174,7 @@ def prepare(
     if given is None or config.validate_.control:
         require_enough(config, data.train)
     single = artefacts.single_backbone_configs(config)
-    networks = build_networks(config, data.train)[: len(single)]
+    networks = _build_networks(config, data.train)[: len(single)]
     for network in networks if given is None else ():
         taps.tap_names(network, config.objective.taps)
     teacher, *others = (artefacts.given_teacher(each, data) for each in single)
@@ -183,30 +202,3 @@ def _images_per_class(config: Config, data: DataSet, given: Distilled) -> int:
             "balance the classes, or train without a control: --set validate.control=false",
         )
     return high
-
-
-def check_room(plan: Plan, folder: Path) -> None:
-    """Raise UserError("disk") if the disk of `folder` has too little free space for the run."""
-    needed, free = plan.bytes_needed(), files.free_bytes(folder)
-    if needed > free:
-        raise UserError(
-            "disk",
-            f"no room for the run in {folder}: it needs about {needed:,} bytes, {free:,} are free",
-            "free some space, choose another disk with --out, or reduce ipc or relabel.stored_epochs",
-        )
-
-
-def manifest(plan: Plan, name: str, origins: dict[str, str], command: Sequence[str]) -> dict[str, Any]:
-    """Return the manifest of a new run."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": name,
-        "created": timestamp(),
-        "identity": plan.identity,
-        **({} if plan.given is None else {"images": plan.given.facts}),
-        "seeds": provenance.seeds(plan.config),
-        **provenance.describe_session(plan.device, command),
-        "micro_batch": plan.config.recover.micro_batch,
-        "host": provenance.host(),
-        "origins": origins,
-    }

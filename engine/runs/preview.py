@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from engine.config import Config, Data
-    from engine.data import DataSet
+    from engine.data import DataSet, ImageSet
     from engine.runs.plan import Plan
     from engine.store import Cache
 
 Array = np.ndarray[Any, Any]
 Stop = Callable[[], bool]
-SAMPLES = 20  #: most images of a preview
-SAMPLES_OF_CLASS = 2  #: most images of one class
 
 
 class Cancelled(Exception):
@@ -79,22 +77,6 @@ class DatasetPreview:
     samples_MCSS: Array
     labels_M: Array
     skipped: tuple[str, ...]
-
-
-class ImageProperties(Protocol):
-    """The image properties that a network depends on: a `DatasetPreview` or a plan's training set."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the labels."""
-
-    @property
-    def channels(self) -> int:
-        """Channels of every image."""
-
-    @property
-    def size(self) -> int:
-        """Side of every image in pixels."""
 
 
 def list_datasets(root: Path | None = None) -> list[DatasetStatus]:
@@ -160,10 +142,10 @@ def preview_dataset(
     )
 
 
-def _choose_samples(labels_N: Array, classes: int) -> Array:
-    """Return indices of the first images of each class, or of evenly spaced classes if there are many."""
-    per_class = max(1, min(SAMPLES_OF_CLASS, SAMPLES // classes))
-    chosen = np.unique(np.linspace(0, classes - 1, min(classes, SAMPLES)).astype(int))
+def _choose_samples(labels_N: Array, classes: int, most: int = 20) -> Array:
+    """Return indices of the first one or two images of each class, or of evenly spaced classes if many."""
+    per_class = max(1, min(2, most // classes))
+    chosen = np.unique(np.linspace(0, classes - 1, min(classes, most)).astype(int))
     return np.concatenate([np.flatnonzero(labels_N == label)[:per_class] for label in chosen])
 
 
@@ -188,7 +170,7 @@ def _load_data(settings: Data) -> DataSet:
 # --- networks ------------------------------------------------------------------------------------
 
 
-def parameters(config: Config, images: ImageProperties, name: str | None = None) -> int:
+def parameters(config: Config, images: DatasetPreview | ImageSet, name: str | None = None) -> int:
     """Return the number of weights of the backbone, or of the student `name`.
 
     Raises UserError if the network does not fit the images.
@@ -208,11 +190,6 @@ def parameters(config: Config, images: ImageProperties, name: str | None = None)
     return sum(weight.numel() for weight in network.parameters())
 
 
-def known_teacher(plan: Plan, cache: Cache) -> nn.Module | None:
-    """Return the given teacher, else the cached squeezed teacher, else None."""
-    return known_teachers(plan, cache)[0]
-
-
 def known_teachers(plan: Plan, cache: Cache) -> list[nn.Module | None]:
     """Return the given or cached teacher of every backbone, the main one first; None for a missing one."""
     from engine.runs import artefacts
@@ -230,7 +207,7 @@ def teacher_accuracy(plan: Plan, cache: Cache, runs: Path | None = None) -> floa
     from engine import backbones
     from engine.store import list_runs
 
-    teacher = known_teacher(plan, cache)
+    teacher = known_teachers(plan, cache)[0]
     if teacher is None:
         return None
     fingerprint = backbones.fingerprint(teacher)
@@ -253,7 +230,7 @@ def spectra(plan: Plan, cache: Cache) -> dict[str, Array] | None:
     """
     from engine.runs import artefacts
 
-    teacher = known_teacher(plan, cache)
+    teacher = known_teachers(plan, cache)[0]
     if teacher is None:
         return None
     moments = artefacts.cached_statistics(plan.config, plan.data, teacher, cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from engine.store import SCHEMA_VERSION
@@ -54,22 +55,6 @@ def summarise(students: Sequence[StudentResult]) -> dict[str, Any]:
     return {"architecture": names[0], **by_architecture[names[0]], "by_architecture": by_architecture}
 
 
-def describe_student(student: StudentResult) -> dict[str, Any]:
-    """Return one student's accuracies in percent; `curve` contains (epoch, accuracy) pairs.
-
-    `weights` is the SHA-256 of the final network.
-    """
-    return {
-        "architecture": student.architecture,
-        "seed": student.seed,
-        "source": student.source,
-        "last": student.last,
-        "best": student.best,
-        "curve": [list(point) for point in student.curve],
-        "weights": student.weights,
-    }
-
-
 def build_document(
     *,
     run: str,
@@ -83,7 +68,9 @@ def build_document(
         "schema_version": SCHEMA_VERSION,
         "run": run,
         "summary": summarise(students),
-        "students": [describe_student(student) for student in students],
+        "students": [
+            {**asdict(student), "curve": [list(point) for point in student.curve]} for student in students
+        ],
         "teacher": teacher,
         "timings": timings,
         "provenance": provenance,

@@ -27,12 +27,6 @@ _FIRST_READ: dict[str, Stage] = {
 _SHOWN = 6  # most settings that an error message lists
 
 
-def differing_settings(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Return the dotted keys of settings that affect results and have different values."""
-    keys = [*after, *(key for key in before if key not in after)]
-    return [key for key in keys if before.get(key) != after.get(key) and key not in LOCAL_SETTINGS]
-
-
 def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
     """Return whether a resumed run adopts changed settings; refuse changes that would alter finished work.
 
@@ -54,9 +48,11 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
     before, after = settings.flat(stored_config(stored).config), settings.flat(plan.config)
     if stored_identity.get("config") == identity["config"]:
         return before != after
-    changed = differing_settings(before, after)
+    changed = [key for key in {**after, **before} if before.get(key) != after.get(key)]
     last_begun = max((STAGES.index(stage) for stage in stored.begun()), default=-1)
-    refused = [key for key in changed if STAGES.index(first_read(key)) <= last_begun]
+    refused = [
+        key for key in changed if key not in LOCAL_SETTINGS and STAGES.index(first_read(key)) <= last_begun
+    ]
     if refused:
         shown = [f"{key} is {before.get(key)} there and {after.get(key)} here" for key in refused[:_SHOWN]]
         more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""

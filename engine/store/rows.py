@@ -22,12 +22,7 @@ from engine.store import files, tensors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DIGEST = "sha256"
-CHUNK = 2**24  #: bytes that are read and verified at a time
-HINT = "restore it, or delete it and resume: it is created again"
-
 Columns = dict[str, "NDArray[Any]"]
-OnRows = Callable[[int, Columns], None]  #: takes the number of a first row, and columns of verified rows
 
 
 def partial(path: Path) -> Path:
@@ -55,12 +50,16 @@ class Rows:
     Raises UserError("data") if the header is damaged, UserError("disk") if the file is absent.
     """
 
+    DIGEST = "sha256"  #: the column of digests
+    CHUNK = 2**24  #: bytes that are read and verified at a time
+    HINT = "restore it, or delete it and resume: it is created again"
+
     def __init__(self, path: Path, noun: str = "row", hint: str = HINT) -> None:
         self.path, self.noun, self.hint = path, noun, hint
-        self.header = tensors.read_header(path)
+        self.header = tensors.Header.read(path)
         self.metadata = self.header.metadata
         counts = {part.shape[:1] for part in self.header.parts.values()}
-        if DIGEST not in self.header.parts or len(counts) != 1 or counts == {()}:
+        if self.DIGEST not in self.header.parts or len(counts) != 1 or counts == {()}:
             raise tensors.damaged_error(path, "it is not a table of rows", hint)
         ((self.count,),) = counts
         self._bytes = sum(part.size for part in self.header.parts.values()) // max(self.count, 1)
@@ -68,7 +67,7 @@ class Rows:
     @property
     def chunk(self) -> int:
         """The number of rows to read at a time."""
-        return max(1, CHUNK // max(self._bytes, 1))
+        return max(1, self.CHUNK // max(self._bytes, 1))
 
     def shape(self, column: str) -> tuple[int, ...]:
         """Return the shape of a whole column, (R, …)."""
@@ -88,11 +87,14 @@ class Rows:
 
     def written(self) -> int:
         """Return how many rows were written, from the first row up to the first gap."""
-        gaps = np.flatnonzero(~self.column(DIGEST, 0, self.count).any(axis=1))
+        gaps = np.flatnonzero(~self.column(self.DIGEST, 0, self.count).any(axis=1))
         return int(gaps[0]) if len(gaps) else self.count
 
-    def walk(self, count: int, on_rows: OnRows, chunk: int | None = None) -> None:
-        """Pass the first `count` rows to `on_rows`, `chunk` rows at a time. Raises as `read` does."""
+    def walk(self, count: int, on_rows: Callable[[int, Columns], None], chunk: int | None = None) -> None:
+        """Call `on_rows(number of the first row, columns)` for the first `count` rows, `chunk` at a time.
+
+        Raises as `read` does.
+        """
         step = chunk or self.chunk
         for first in range(0, count, step):
             on_rows(first, self.read(first, min(step, count - first)))
@@ -113,7 +115,7 @@ class Rows:
         """Return `count` rows without their digests, and the numbers of those that are damaged."""
         assert 0 <= first <= first + count <= self.count
         columns = {name: self._read_column(part, first, count) for name, part in self.header.parts.items()}
-        stored_M32 = columns.pop(DIGEST)
+        stored_M32 = columns.pop(self.DIGEST)
         intact_M = (stored_M32 == _digests(first, columns)).all(axis=1)
         return columns, [first + int(index) for index in np.flatnonzero(~intact_M)]
 
@@ -145,17 +147,17 @@ class RowWriter:
         done: int = 0,
         *,
         noun: str = "row",
-        hint: str = HINT,
-        on_rows: OnRows = lambda first, columns: None,
+        hint: str = Rows.HINT,
+        on_rows: Callable[[int, Columns], None] = lambda first, columns: None,
     ) -> None:
         ((self.count,),) = {shape[:1] for _, shape in shapes.values()}
         assert 0 <= done <= self.count
         self.path, self.done = path, done
         # Largest item size first, so that every array is aligned to its item size.
         ordered = dict(sorted(shapes.items(), key=lambda item: -np.dtype(item[1][0]).itemsize))
-        ordered[DIGEST] = ("|u1", (self.count, 32))
-        raw = tensors.seal(tensors.build_header(ordered, metadata, "header"))
-        header = tensors.parse_header(raw)
+        ordered[Rows.DIGEST] = ("|u1", (self.count, 32))
+        raw = tensors.seal(tensors.Header.build(ordered, metadata, "header"))
+        header = tensors.Header.parse(raw)
         self._parts = header.parts
         self._partial = partial(path)
         if done:
@@ -180,16 +182,16 @@ class RowWriter:
 
         Raises UserError("disk").
         """
-        assert columns.keys() | {DIGEST} == self._parts.keys()
+        assert columns.keys() | {Rows.DIGEST} == self._parts.keys()
         plain = {
             name: np.ascontiguousarray(columns[name], part.dtype)
             for name, part in self._parts.items()
-            if name != DIGEST
+            if name != Rows.DIGEST
         }
         count = len(next(iter(plain.values())))
         assert first <= self.done
         assert first + count <= self.count
-        plain[DIGEST] = _digests(first, plain)
+        plain[Rows.DIGEST] = _digests(first, plain)
         for name, values in plain.items():
             part = self._parts[name]
             assert values.shape == (count, *part.shape[1:])

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from engine.errors import UserError
 from engine.store import folders
@@ -21,14 +21,13 @@ from engine.store.json_file import read_json, write_json
 from engine.store.lock import Owner
 from engine.store.reader import StoredRun
 
-MANIFEST = "sweep.json"
-
 
 @dataclass(frozen=True)
 class StoredSweep:
-    """A sweep's folder to read from."""
+    """A sweep's folder."""
 
     folder: Path
+    MANIFEST: ClassVar = "sweep.json"
 
     @property
     def name(self) -> str:
@@ -37,7 +36,7 @@ class StoredSweep:
 
     def manifest(self) -> dict[str, Any]:
         """Return the sweep's description. Raises UserError("disk")."""
-        return read_json(self.folder / MANIFEST)
+        return read_json(self.folder / self.MANIFEST)
 
     def run(self, point: str) -> StoredRun:
         """Return the run of a point, which may not have started."""
@@ -52,10 +51,43 @@ class StoredSweep:
         make_folder(self.folder / point)
         return folders.open_log(self.folder / point)
 
+    def acquire(self) -> Owner:
+        """Take ownership of the folder, and create it if it is absent.
+
+        Raises UserError("usage") if it is something else, UserError("disk") if another process owns it.
+        """
+        self._refuse_foreign()
+        make_folder(self.folder)
+        owner = Owner(self.folder)
+        try:
+            sweep(self.folder)
+            self._refuse_foreign()
+        except BaseException:
+            owner.release()
+            raise
+        return owner
+
+    def save(self, manifest: Mapping[str, Any]) -> None:
+        """Write the sweep's description; only its owner may call this. Raises UserError("disk")."""
+        write_json(self.folder / self.MANIFEST, manifest)
+
+    def _refuse_foreign(self) -> None:
+        folder = self.folder
+        if is_sweep(folder) or not os.path.lexists(folder):
+            return
+        entries = folder.iterdir() if folder.is_dir() else [folder]
+        if any(
+            entry.name not in {RunFile.LOCK, RunFile.OWNER} and not entry.name.endswith(".tmp")
+            for entry in entries
+        ):
+            raise UserError(
+                "usage", f"{folder} exists and is not a sweep's folder", "choose another folder with --out"
+            )
+
 
 def is_sweep(folder: Path) -> bool:
     """Return whether a folder is a sweep's."""
-    return (folder / MANIFEST).is_file()
+    return (folder / StoredSweep.MANIFEST).is_file()
 
 
 def find_sweep(name: str) -> StoredSweep | None:
@@ -72,39 +104,3 @@ def near(name: str) -> str | None:
     names = [entry.name for entry in folder.iterdir() if is_sweep(entry)] if folder.is_dir() else []
     matches = difflib.get_close_matches(name, names, n=1)
     return matches[0] if matches else None
-
-
-def acquire_sweep(folder: Path) -> Owner:
-    """Take ownership of a sweep's folder, and create it if it is absent.
-
-    Raises UserError("usage") if it is something else, UserError("disk") if another process owns it.
-    """
-    _refuse_foreign(folder)
-    make_folder(folder)
-    owner = Owner(folder)
-    try:
-        sweep(folder)
-        _refuse_foreign(folder)
-    except BaseException:
-        owner.release()
-        raise
-    return owner
-
-
-def save_sweep(folder: Path, manifest: Mapping[str, Any]) -> StoredSweep:
-    """Write the sweep's description; only its owner may call this. Raises UserError("disk")."""
-    write_json(folder / MANIFEST, manifest)
-    return StoredSweep(folder)
-
-
-def _refuse_foreign(folder: Path) -> None:
-    if is_sweep(folder) or not os.path.lexists(folder):
-        return
-    entries = folder.iterdir() if folder.is_dir() else [folder]
-    if any(
-        entry.name not in {RunFile.LOCK, RunFile.OWNER} and not entry.name.endswith(".tmp")
-        for entry in entries
-    ):
-        raise UserError(
-            "usage", f"{folder} exists and is not a sweep's folder", "choose another folder with --out"
-        )

@@ -24,7 +24,6 @@ from engine.store import files, json_file
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Sealed = Literal["file", "header"]
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  #: NumPy's dtype string and the shape of each array
 
 _NAMES = {"<f2": "F16", "<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64", "|u1": "U8", "|b1": "BOOL"}
@@ -54,20 +53,59 @@ class Header:
     metadata: dict[str, str]
     end: int
 
+    @staticmethod
+    def build(shapes: Shapes, metadata: Mapping[str, str], sealed: Literal["file", "header"]) -> bytes:
+        """Return the header of a file with these arrays in this order; the digits of its digest are zeros."""
+        all_metadata = {"sha256": _ZEROS.decode(), "sealed": sealed, **metadata}
+        assert len(all_metadata) == len(metadata) + 2
+        fields: dict[str, Any] = {"__metadata__": all_metadata}
+        offset = 0
+        for name, (dtype, shape) in shapes.items():
+            end = offset + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+            fields[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+            offset = end
+        text = json_file.to_json(fields).encode()
+        text += b" " * (-len(text) % 8)
+        return struct.pack("<Q", len(text)) + text
 
-def build_header(shapes: Shapes, metadata: Mapping[str, str], sealed: Sealed) -> bytes:
-    """Return the header of a file with these arrays in this order; the digits of its digest are zeros."""
-    all_metadata = {"sha256": _ZEROS.decode(), "sealed": sealed, **metadata}
-    assert len(all_metadata) == len(metadata) + 2
-    fields: dict[str, Any] = {"__metadata__": all_metadata}
-    offset = 0
-    for name, (dtype, shape) in shapes.items():
-        end = offset + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        fields[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json_file.to_json(fields).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+    @classmethod
+    def parse(cls, raw: bytes) -> Header:
+        """Parse a header. Raises ValueError if it is invalid."""
+        try:
+            fields = json.loads(raw[8:])
+            metadata = fields.pop("__metadata__")
+            parts = {name: _parse_location(field, len(raw)) for name, field in fields.items()}
+        except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+            raise ValueError(_MISMATCH) from error
+        return cls(
+            raw, parts, metadata, max([len(raw), *(part.start + part.size for part in parts.values())])
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Header:
+        """Return the verified header of a file that is filled in place. Raises UserError as `read` does."""
+        try:
+            with path.open("rb") as file:
+                size = path.stat().st_size
+                raw = _read_raw_header(file, _header_size(file.read(8), size))
+            if seal(raw) != raw:
+                raise ValueError("its header does not match its checksum")
+            header = cls.parse(raw)
+            if header.end != size:
+                raise ValueError(f"it has {size:,} bytes instead of {header.end:,}")
+            return cls(raw, header.parts, header.user_metadata("header"), header.end)
+        except OSError as error:
+            raise read_error(path, error) from error
+        except ValueError as error:
+            raise damaged_error(path, error) from error
+
+    def user_metadata(self, sealed: Literal["file", "header"]) -> dict[str, str]:
+        """Return the metadata without ``sha256`` and ``sealed``. Raises ValueError if they are wrong."""
+        metadata = dict(self.metadata)
+        if list(metadata)[:2] != ["sha256", "sealed"] or metadata.pop("sealed") != sealed:
+            raise ValueError(_MISMATCH)
+        del metadata["sha256"]
+        return metadata
 
 
 def seal(header: bytes, *contents: memoryview) -> bytes:
@@ -76,17 +114,6 @@ def seal(header: bytes, *contents: memoryview) -> bytes:
     for content in contents:
         state.update(content)
     return header[:_AT] + state.hexdigest().encode() + header[_AT + 64 :]
-
-
-def parse_header(raw: bytes) -> Header:
-    """Parse a header. Raises ValueError if it is invalid."""
-    try:
-        fields = json.loads(raw[8:])
-        metadata = fields.pop("__metadata__")
-        parts = {name: _parse_location(field, len(raw)) for name, field in fields.items()}
-    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ValueError(_MISMATCH) from error
-    return Header(raw, parts, metadata, max([len(raw), *(part.start + part.size for part in parts.values())]))
 
 
 def write(
@@ -105,7 +132,7 @@ def write(
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     plain = {name: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for name, array in ordered}
     shapes = {name: (array.dtype.str, array.shape) for name, array in plain.items()}
-    header = build_header(shapes, metadata, "file")
+    header = Header.build(shapes, metadata, "file")
     contents = [as_bytes(array) for array in plain.values()]
     files.write(path, seal(header, *contents), *contents, hint=hint, sync_name=sync_name)
     return len(header) + sum(content.nbytes for content in contents)
@@ -122,30 +149,12 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         raw = content[: _header_size(content[:8].tobytes(), content.size)].tobytes()
         if seal(raw, content[len(raw) :].data) != raw:
             raise ValueError(_MISMATCH)
-        header = parse_header(raw)
+        header = Header.parse(raw)
         arrays = {
             name: content[part.start : part.start + part.size].view(part.dtype).reshape(part.shape)
             for name, part in header.parts.items()
         }
-        return arrays, _user_metadata(header, "file")
-    except OSError as error:
-        raise read_error(path, error) from error
-    except ValueError as error:
-        raise damaged_error(path, error) from error
-
-
-def read_header(path: Path) -> Header:
-    """Return the verified header of a file that is filled in place. Raises UserError as `read` does."""
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            raw = _read_raw_header(file, _header_size(file.read(8), size))
-        if seal(raw) != raw:
-            raise ValueError("its header does not match its checksum")
-        header = parse_header(raw)
-        if header.end != size:
-            raise ValueError(f"it has {size:,} bytes instead of {header.end:,}")
-        return Header(raw, header.parts, _user_metadata(header, "header"), header.end)
+        return arrays, header.user_metadata("file")
     except OSError as error:
         raise read_error(path, error) from error
     except ValueError as error:
@@ -188,12 +197,3 @@ def _read_raw_header(file: IO[bytes], size: int) -> bytes:
 def _parse_location(field: Mapping[str, Any], begin: int) -> ArrayLocation:
     start, end = field["data_offsets"]
     return ArrayLocation(_DTYPES[field["dtype"]], tuple(field["shape"]), begin + start, end - start)
-
-
-def _user_metadata(header: Header, sealed: Sealed) -> dict[str, str]:
-    """Return the metadata without ``sha256`` and ``sealed``. Raises ValueError if they are wrong."""
-    metadata = dict(header.metadata)
-    if list(metadata)[:2] != ["sha256", "sealed"] or metadata.pop("sealed") != sealed:
-        raise ValueError(_MISMATCH)
-    del metadata["sha256"]
-    return metadata

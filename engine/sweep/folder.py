@@ -49,9 +49,9 @@ def written(folder: Path, new: Mapping[str, Any] | None, given: Given) -> Stored
     stored = StoredSweep(folder).manifest() if sweeps.is_sweep(folder) else {}
     given = {**stored.get("given", {}), **given}
     merged = {**stored, **(new or {})}
-    return sweeps.save_sweep(
-        folder, {**merged, "created": stored.get("created", merged["created"]), "given": given}
-    )
+    sweep = StoredSweep(folder)
+    sweep.save({**merged, "created": stored.get("created", merged["created"]), "given": given})
+    return sweep
 
 
 def refuse_other_things(folder: Path, given: Given) -> None:

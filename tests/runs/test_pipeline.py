@@ -25,7 +25,7 @@ def own_folders(monkeypatch, tmp_path):
 def begun(config, folder):
     """A run in `folder`, not yet pulled, and its plan."""
     prepared = plan.prepare(config)
-    run = store.open_run(folder, plan.manifest(prepared, folder.name, {}, ["test"]), "")
+    run = store.open_run(folder, prepared.manifest(folder.name, {}, ["test"]), "")
     return pipeline.run(prepared, run, store.Cache(), ["test"])
 
 
@@ -166,10 +166,10 @@ def test_a_teacher_of_other_classes_is_refused_before_anything_is_made(capsys, t
 
 def test_a_run_needs_room(tmp_path, monkeypatch):
     prepared = plan.prepare(small())
-    plan.check_room(prepared, tmp_path)
+    prepared.check_room(tmp_path)
     monkeypatch.setattr("engine.store.files.free_bytes", lambda _: 1000)
     with pytest.raises(UserError, match="1,000 are free") as caught:
-        plan.check_room(prepared, tmp_path)
+        prepared.check_room(tmp_path)
     assert caught.value.kind == "disk"
 
 

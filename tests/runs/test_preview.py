@@ -74,7 +74,7 @@ def test_of_many_classes_some_are_shown():
     for classes, each in ((100, 1), (20, 1), (7, 2), (3, 2)):
         labels = np.repeat(np.arange(classes), 3)
         shown = labels[preview._choose_samples(labels, classes)]
-        assert len(set(shown)) == min(classes, preview.SAMPLES)
+        assert len(set(shown)) == min(classes, 20)
         assert len(shown) == len(set(shown)) * each
 
 
@@ -124,7 +124,7 @@ def test_a_teachers_accuracy_is_known_from_any_run_that_measured_it(tmp_path):
     _, results = drive(work)
     assert preview.teacher_accuracy(prepared, cache) == results["teacher"]["accuracy"]
     path = tmp_path / "teacher.pth"
-    torch.save(preview.known_teacher(prepared, cache).state_dict(), path)
+    torch.save(preview.known_teachers(prepared, cache)[0].state_dict(), path)
     given = plan.prepare(small(ipc=1, backbone={"teacher": str(path)}))
     assert backbones.fingerprint(given.teacher) == results["teacher"]["fingerprint"]
     assert preview.teacher_accuracy(given, Cache(tmp_path / "empty")) == results["teacher"]["accuracy"]

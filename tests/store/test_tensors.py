@@ -95,10 +95,10 @@ def test_a_file_that_is_absent_is_not_called_damaged(tmp_path):
 
 def test_an_array_larger_than_its_file_is_refused(tmp_path):
     path = tmp_path / "a.safetensors"
-    header = tensors.build_header({"x": ("<f4", (1000,))}, {}, "file")
+    header = tensors.Header.build({"x": ("<f4", (1000,))}, {}, "file")
     path.write_bytes(tensors.seal(header))
     with pytest.raises(UserError, match="is damaged"):
         tensors.read(path)
     os.truncate(path, 0)
     with pytest.raises(UserError, match="is damaged"):
-        tensors.read_header(path)
+        tensors.Header.read(path)
