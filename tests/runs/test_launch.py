@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+import tiny
 
 from engine.config import settings
 from engine.errors import Stopped, UserError
@@ -74,3 +75,13 @@ def test_what_cannot_begin_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         list(launch.run_experiment(smoke("backbone.teacher=none.pth"), tmp_path / "run", "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_folders_and_files_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepared = tiny.plan(data={"root": "images"}, backbone={"width": 4, "teacher": "t.pth"})
+    anchored = launch.with_absolute_paths(prepared.config)
+    assert anchored.data.root == str(tmp_path / "images")
+    assert anchored.backbone.teacher == str(tmp_path / "t.pth")
+    published = tiny.plan(backbone={"width": 4, "teacher": "torchvision:X"}).config
+    assert launch.with_absolute_paths(published).backbone.teacher == "torchvision:X"

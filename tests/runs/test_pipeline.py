@@ -153,26 +153,6 @@ def test_a_given_teacher_is_told_by_its_weights_and_not_by_its_name(capsys, tmp_
     assert "another teacher" in error["message"]
 
 
-def test_a_teacher_of_other_classes_is_refused_before_anything_is_made(capsys, tmp_path):
-    config = small().backbone
-    model = backbones.build(config, classes=7, channels=1, image_size=32)
-    torch.save(model.state_dict(), tmp_path / "seven.pth")
-    words = ["run", "--preset", "smoke", "--teacher", tmp_path / "seven.pth"]
-    error = call_json(capsys, "error", *words, code=2)["error"]
-    assert error["kind"] == "teacher"
-    assert "7" in error["message"] + error["hint"]
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_run_needs_room(tmp_path, monkeypatch):
-    prepared = plan.prepare(small())
-    prepared.check_room(tmp_path)
-    monkeypatch.setattr("engine.store.files.free_bytes", lambda _: 1000)
-    with pytest.raises(UserError, match="1,000 are free") as caught:
-        prepared.check_room(tmp_path)
-    assert caught.value.kind == "disk"
-
-
 def test_every_architecture_has_its_numbers_and_the_control_may_be_left_out(capsys):
     words = ["--set", "validate.students=[convnet,resnet18]", "--set", "validate.control=false"]
     words += ["--set", "validate.epochs=1", "--set", "validate.seeds=1"]

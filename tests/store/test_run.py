@@ -48,45 +48,6 @@ def test_a_run_records_events_metrics_and_a_heartbeat(tmp_path):
     assert status["pid"] == os.getpid()
 
 
-def test_a_recovery_that_begins_anew_begins_its_numbers_anew(tmp_path):
-    for taps in (1, 2):
-        run = opened(tmp_path / "r")
-        for cut in range(2):
-            run.record(layout(taps=taps))
-            run.record(progress(1, 0, 3 - cut, taps=taps))
-        run.close("stopped")
-        columns, rows = table(tmp_path / "r")
-        assert len(columns) == 4 + taps
-        assert rows[:, 1].tolist() == [0, 1]
-        assert not np.isnan(rows).any()
-
-
-def test_a_recovery_that_goes_on_keeps_the_numbers_before_it(tmp_path):
-    run = opened(tmp_path / "r")
-    record_recovery(run)
-    run.close("stopped")
-    whole = table(tmp_path / "r")[1].copy()
-    run = opened(tmp_path / "r")
-    run.record(layout(done=6))
-    run.record(progress(2, 2))
-    assert run.notices() == []
-    assert np.array_equal(table(tmp_path / "r")[1], whole)
-    run.close("stopped")
-    damaged = bytearray((tmp_path / "r" / "metrics" / "recover.f32").read_bytes())
-    damaged[-whole.nbytes] ^= 1
-    (tmp_path / "r" / "metrics" / "recover.f32").write_bytes(damaged)
-    run = opened(tmp_path / "r")
-    run.record(layout(done=6))
-    run.record(progress(2, 2))
-    (told,) = run.notices()
-    assert "rows 0 to 1 were damaged" in told
-    assert run.notices() == []
-    found = table(tmp_path / "r")[1]
-    assert np.isnan(found[:2]).all()
-    assert np.array_equal(found[2:], whole[2:])
-    run.close("finished")
-
-
 def test_the_heartbeat_says_what_is_being_done(tmp_path):
     run = opened(tmp_path / "r")
     stored = store.StoredRun(tmp_path / "r")
@@ -305,22 +266,3 @@ def test_a_folder_is_taken_up_whatever_failed_while_it_was_made(tmp_path, monkey
     for folder, error in each_failure(monkeypatch, lambda: tmp_path / str(next(made)), opened):
         opened(folder).close("finished") if error else None
         assert store.StoredRun(folder).config_yaml() == "seed: 0\n"
-
-
-def test_fresh_folders_differ(tmp_path):
-    environ = {"CFM_RUNS": str(tmp_path)}
-    for _ in range(3):
-        folder = store.fresh_folder("digits", "abcdef012", environ)
-        folder.mkdir()
-        assert folder.name.startswith("digits-")
-        assert "-abcdef" in folder.name
-
-
-def test_the_log_is_written_on_at_its_end(tmp_path):
-    opened(tmp_path / "r").close("stopped")
-    stored = store.StoredRun(tmp_path / "r")
-    assert stored.log() == ""
-    for word in (b"a\n", b"\xff\n"):
-        with store.open_log(tmp_path / "r") as log:
-            log.write(word)
-    assert stored.log() == "a\n�\n"
