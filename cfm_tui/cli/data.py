@@ -138,7 +138,7 @@ def _resolve_data_settings(name: str | None, root: Path | None, sets: list[str])
     resolved = settings.resolve(sets=sets, overrides={"data.root": root}, environ=os.environ)
     data = {
         key.removeprefix("data."): value
-        for key, value in settings.flat(resolved.config).items()
+        for key, value in resolved.config.flatten().items()
         if key.startswith("data.") and resolved.origins[key].startswith(("flag", "environment"))
     }
     name = name or data.get("name") or ("folder" if root else "digits")

@@ -78,7 +78,7 @@ def stored_settings(folder: Path) -> dict[str, Cell]:
     """Return all settings of a run: dotted key → cell. Raises UserError where they cannot be read."""
     StoredRun(folder).config_yaml()  # raises where the file is damaged
     config = settings.resolve(file=folder / RunFile.CONFIG, base=None).config
-    return {key: _make_cell(value) for key, value in settings.flat(config).items()}
+    return {key: _make_cell(value) for key, value in config.flatten().items()}
 
 
 def _make_cell(value: Any) -> Cell:

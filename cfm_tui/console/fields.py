@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from engine.config import Config, yaml_io
-from engine.config.messages import fields as model_fields
 from engine.config.settings import method_names
 
 Kind = Literal["choice", "text", "value", "names"]
@@ -75,7 +74,7 @@ def _setting_type(key: str) -> Any:
     """Return the type of a setting, without its bounds and without None."""
     current: Any = Config
     for name in key.split("."):
-        current = model_fields(current)[name].annotation
+        current = current.fields_by_key()[name].annotation
     members = [each for each in get_args(current) if each is not type(None)]
     if get_origin(current) in (Union, types.UnionType) and len(members) == 1:
         current = members[0]

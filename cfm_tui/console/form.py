@@ -81,7 +81,7 @@ class Form:
             )
         except UserError:
             return None
-        return each.text(settings.flat(resolved.config)[each.key])
+        return each.text(resolved.config.flatten()[each.key])
 
     def sets(self) -> list[str]:
         """Return all overrides as `key=value`; free lines come last and override fields."""
@@ -100,14 +100,14 @@ class Form:
         resolved = settings.resolve(
             preset=self.preset, sets=settings.as_sets(changed), environ=self.environ
         )  # so that origins are those of the command line
-        before = settings.flat(preset.config)
+        before = preset.config.flatten()
         self.config, self.origins = typed.config, resolved.origins
         self.checked = Checked(resolved, {}, changed, {key: before[key] for key in changed})
         return self.checked
 
     def shown(self, each: Field) -> str:
         """Return a field's text: what was typed, else the current value."""
-        return self.texts.get(each.key) or each.text(settings.flat(self.config)[each.key])
+        return self.texts.get(each.key) or each.text(self.config.flatten()[each.key])
 
     def applies(self, each: Field) -> bool:
         """Return whether a field applies to the chosen networks."""

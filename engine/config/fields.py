@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -47,3 +47,20 @@ class Node(BaseModel):
     """Base class of every part of the tree: immutable, and unknown keys are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def fields_by_key(cls) -> dict[str, Any]:
+        """Return pydantic's fields by their keys in YAML."""
+        return {field.alias or name: field for name, field in cls.model_fields.items()}
+
+    @classmethod
+    def leaf_keys(cls, prefix: str = "") -> list[str]:
+        """Return the dotted keys of all values in this tree. prefix: precedes each of them."""
+        keys: list[str] = []
+        for name, field in cls.fields_by_key().items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, Node):
+                keys += inner.leaf_keys(f"{prefix}{name}.")
+            else:
+                keys.append(prefix + name)
+        return keys

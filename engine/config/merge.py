@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.config import Config, Data, yaml_io
-from engine.config.messages import leaves, unknown_name_error
+from engine.config.messages import unknown_name_error
 from engine.config.presets import from_method
 from engine.errors import UserError
 
@@ -32,7 +32,7 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     """
     parts = key.split(".")
     if len(parts) > yaml_io.MAX_DEPTH:
-        raise unknown_name_error("key", key, leaves(Config))
+        raise unknown_name_error("key", key, Config.leaf_keys())
     nested = copy.deepcopy(value)
     for part in reversed(parts):
         nested = {part: nested}
@@ -90,7 +90,7 @@ def _sets_whole_objective(layer: SettingsLayer) -> bool:
                 collect_keys(value, f"{prefix}{key}.")
 
     collect_keys(layer.values, "")
-    return keys.issuperset(key for key in leaves(Config) if key.startswith("objective."))
+    return keys.issuperset(key for key in Config.leaf_keys() if key.startswith("objective."))
 
 
 def _get_data_name(layers: list[SettingsLayer]) -> str:

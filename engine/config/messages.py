@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from engine.config import yaml_io
+from engine.config import Node, yaml_io
 from engine.errors import UserError
 
 HINT = "See `cfm preset show NAME --resolved` for valid keys and values."
@@ -60,7 +60,7 @@ def unknown_name_error(what: str, name: object, known: Iterable[str], where: str
 
 def format_validation_error(
     error: ValidationError,
-    model: type[BaseModel],
+    model: type[Node],
     origins: Mapping[str, str],
     where: str = "",
     hint: str = HINT,
@@ -81,7 +81,7 @@ def format_validation_error(
     return UserError("config", place + count + "; ".join(problems), " ".join(hints) or hint)
 
 
-def _format_problem(detail: Any, model: type[BaseModel], origins: Mapping[str, str]) -> tuple[str, str]:
+def _format_problem(detail: Any, model: type[Node], origins: Mapping[str, str]) -> tuple[str, str]:
     """Return the message and the specific hint, which may be empty, for one of pydantic's errors."""
     loc, kind, value = detail["loc"], detail["type"], detail.get("input")
     context = detail.get("ctx", {})
@@ -126,14 +126,14 @@ def _format_validator_message(key: str, text: str, origins: Mapping[str, str]) -
     return message, TERMS_HINT if message.startswith("objective.terms") else ""
 
 
-def _format_unknown_key(loc: tuple[int | str, ...], model: type[BaseModel], source: str) -> tuple[str, str]:
+def _format_unknown_key(loc: tuple[int | str, ...], model: type[Node], source: str) -> tuple[str, str]:
     known = _list_keys(model, loc[:-1])
     name = str(loc[-1])
     similar = nearest_name(name, known)
     if similar is not None:
         suggestion = f"Did you mean '{format_location((*loc[:-1], similar))}'? "
     else:
-        elsewhere = [path for path in leaves(model) if path.split(".")[-1] == name.split(".")[-1]]
+        elsewhere = [path for path in model.leaf_keys() if path.split(".")[-1] == name.split(".")[-1]]
         suggestion = f"Did you mean {' or '.join(repr(path) for path in elsewhere)}? " if elsewhere else ""
     section = f"Keys of {format_location(loc[:-1])}" if len(loc) > 1 else "Known keys"
     return f"unknown key '{format_location(loc)}'{source}", f"{suggestion}{section}: {', '.join(known)}."
@@ -147,35 +147,18 @@ def format_location(loc: Iterable[int | str]) -> str:
     return key
 
 
-def fields(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the pydantic fields of a model by their keys in YAML."""
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Return the dotted keys of all values in a tree of models."""
-    keys: list[str] = []
-    for name, field in fields(model).items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys += leaves(inner, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
-
-
-def _list_keys(model: type[BaseModel], loc: Iterable[int | str]) -> list[str]:
+def _list_keys(model: type[Node], loc: Iterable[int | str]) -> list[str]:
     current: Any = model
     for part in loc:
         if isinstance(part, str):
-            current = fields(current)[part].annotation
+            current = current.fields_by_key()[part].annotation
         else:  # index into a list of models
             current = next(
                 inner
                 for inner in getattr(current, "__args__", ())
-                if isinstance(inner, type) and issubclass(inner, BaseModel)
+                if isinstance(inner, type) and issubclass(inner, Node)
             )
-    return list(fields(current))
+    return list(current.fields_by_key())
 
 
 def _find_origin(loc: tuple[int | str, ...], origins: Mapping[str, str]) -> str | None:

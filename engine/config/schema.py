@@ -6,8 +6,10 @@ files; `settings` merges them into one such tree.
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -248,6 +250,26 @@ class Config(Node):
     def uses_beta(self) -> bool:
         """Whether β affects the experiment: its images are optimised, and a filter depends on β."""
         return self.optimises and any(term.uses_beta for term in self.objective.terms)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """Return the configuration of `to_dict`. Raises pydantic's ValidationError."""
+        return cls.model_validate_json(json.dumps(values), strict=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the tree as nested JSON-serialisable data, with the key names used in files."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def flatten(self) -> dict[str, Any]:
+        """Return dotted key → plain value for every setting, in the order of the tree."""
+        tree = self.to_dict()
+        values = {}
+        for path in self.leaf_keys():
+            value: Any = tree
+            for part in path.split("."):
+                value = value[part]
+            values[path] = value
+        return values
 
     @field_validator("device")
     @classmethod

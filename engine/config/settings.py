@@ -11,7 +11,6 @@ Not here: reading YAML (see `yaml_io`), which values are valid (see `schema`).
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from pydantic import ValidationError
 
 from engine.config import Config, yaml_io
 from engine.config.merge import SettingsLayer, expand_objective_name, insert_method, merge, nest
-from engine.config.messages import format_validation_error, leaves, unknown_name_error
+from engine.config.messages import format_validation_error, unknown_name_error
 from engine.config.presets import (
     PROTOCOLS,
     Document,
@@ -49,7 +48,6 @@ __all__ = [
     "changes",
     "command_line",
     "describe",
-    "flat",
     "method_names",
     "preset_names",
     "resolve",
@@ -164,12 +162,12 @@ def _read_environment(environ: Mapping[str, str]) -> list[SettingsLayer]:
     return layers
 
 
-_TOP_KEYS = {path.split(".")[0] for path in leaves(Config)}
+_TOP_KEYS = {path.split(".")[0] for path in Config.leaf_keys()}
 
 
 def _refuse_misspelled(variable: str) -> None:
     """Raise UserError("config") if a variable is not a setting, but similar to the name of one."""
-    names = ["CFM_" + path.upper().replace(".", "__") for path in leaves(Config)]
+    names = ["CFM_" + path.upper().replace(".", "__") for path in Config.leaf_keys()]
     for name in names:
         if variable == name.replace("__", "_"):
             raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {name}?")
@@ -199,39 +197,27 @@ def _build_flag_layer(sets: Sequence[str], overrides: Mapping[str, object], labe
 
 
 def _merge_layers(layers: Sequence[SettingsLayer]) -> Resolved:
-    tree = Config().model_dump(mode="json", by_alias=True)
+    tree = Config().to_dict()
     origins: dict[str, str] = {}
     for layer in layers:
         merge(tree, layer.values, layer.label, origins)
     try:
-        config = Config.model_validate_json(json.dumps(tree), strict=True)
+        config = Config.from_dict(tree)
     except ValidationError as error:
         raise format_validation_error(error, Config, origins) from None
     except (TypeError, ValueError) as error:
         raise UserError(
             "config", f"a value is not plain data: {error}", "Use numbers, text and lists."
         ) from None
-    return Resolved(config, {key: origins.get(key, "default") for key in leaves(Config)})
+    return Resolved(config, {key: origins.get(key, "default") for key in Config.leaf_keys()})
 
 
 # --- writing -------------------------------------------------------------------------------------
 
 
-def flat(config: Config) -> dict[str, Any]:
-    """Return dotted key → plain value for every setting, in the order of the tree."""
-    tree = config.model_dump(mode="json", by_alias=True)
-    values = {}
-    for path in leaves(Config):
-        value: Any = tree
-        for part in path.split("."):
-            value = value[part]
-        values[path] = value
-    return values
-
-
 def to_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
     """Return YAML that loads as an equal configuration; with `origins`, each line names its layer."""
-    return _format_nested(flat(config), origins)
+    return _format_nested(config.flatten(), origins)
 
 
 def _format_nested(values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> str:
@@ -258,13 +244,13 @@ def changes(
     set changes other settings too; those are returned only if they still differ from `config`.
     Raises UserError as `resolve` does.
     """
-    wanted = flat(config)
-    base = flat(resolve(preset=preset, base=None, environ=environ).config)
+    wanted = config.flatten()
+    base = resolve(preset=preset, base=None, environ=environ).config.flatten()
     leading_keys = ("protocol", "objective.method", "data.name")  # these change other settings too
     leading = {key: wanted[key] for key in leading_keys if wanted[key] != base[key]}
     if leading:
         try:
-            base = flat(resolve(preset=preset, base=None, overrides=leading, environ=environ).config)
+            base = resolve(preset=preset, base=None, overrides=leading, environ=environ).config.flatten()
         except UserError:  # their settings are not compatible with those of the preset
             base = {}
     return {
@@ -279,7 +265,7 @@ def as_sets(changed: Mapping[str, object]) -> list[str]:
 
 def by_method(resolved: Resolved) -> dict[str, object]:
     """Return dotted key → value for the settings that come from the method's file."""
-    values = flat(resolved.config)
+    values = resolved.config.flatten()
     return {key: values[key] for key, origin in resolved.origins.items() if origin.startswith("method ")}
 
 

@@ -21,7 +21,6 @@ from engine import backbones
 from engine import device as devices
 from engine.backbones.labeller import Labeller
 from engine.config import Config, Given
-from engine.config.identity import config_tree
 from engine.data import DataSet, ImageSet, load, normalise
 from engine.errors import UserError
 from engine.exporters import cards, event_files
@@ -80,7 +79,7 @@ class Export:
             "run": self.run.name,
             "images": {"count": len(labels_N), "fingerprint": fingerprint(pixels_NCHW, labels_N)},
             "classes": list(images.Reader(self.run.folder / "images").classes),
-            "settings": config_tree(cards.remove_local_paths(self.config)),
+            "settings": cards.remove_local_paths(self.config).to_dict(),
             "identity": self.run.manifest()["identity"],
             "teacher": self.run.manifest().get("teacher"),
             "summary": None if results is None else results["summary"],

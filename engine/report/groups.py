@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from engine.config import settings, yaml_io
-from engine.config.identity import LOCAL_SETTINGS
+from engine.config import yaml_io
+from engine.config.identity import describe_experiment
 from engine.errors import UserError
 from engine.report.subject import Subject
 from engine.runs import results
 from engine.store import sweeps
 
-_IGNORED = {"seed", "objective.method", *LOCAL_SETTINGS}
 _SHORT_NAMES = {"objective.beta": "β", "objective.ce": "CE", "backbone.name": "", "data.name": ""}
-_FINGERPRINTED = ("data", "teacher", "images", "labels", "statistics")  # identity keys
 _MAX_SETTINGS = 3  # in a label
 
 
@@ -72,16 +70,10 @@ def duplicate_runs(subjects: Sequence[Subject]) -> dict[int, Subject]:
 
 
 def _collect_group_settings(subject: Subject) -> dict[str, Any]:
-    """Return the settings that identify a run's group, and its short fingerprints; empty if unreadable."""
+    """Return the settings and inputs that identify a run's group; empty if unreadable."""
     if subject.config is None:
         return {}
-    flat = settings.flat(subject.config)
-    group_settings = {key: value for key, value in flat.items() if key not in {"seed", *LOCAL_SETTINGS}}
-    fingerprints = subject.manifest.get("identity") or {}
-    for part in _FINGERPRINTED:
-        parts = str(fingerprints.get(part, "")).split()
-        group_settings[f"identity.{part}"] = " ".join(each[:8] for each in parts)
-    return group_settings
+    return describe_experiment(subject.config, subject.manifest.get("identity") or {})
 
 
 def _build_group_key(subject: Subject) -> str:
@@ -136,7 +128,7 @@ def _build_labels(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> lis
         keys = [
             key
             for key in group_settings
-            if key not in _IGNORED and any(each[key] != group_settings[key] for each in same_method)
+            if key != "objective.method" and any(each[key] != group_settings[key] for each in same_method)
         ]
         parts = [_format_setting(key, group_settings[key]) for key in keys[:_MAX_SETTINGS]]
         more = ", …" if len(keys) > _MAX_SETTINGS else ""
@@ -155,6 +147,8 @@ def _format_setting(key: str, value: Any) -> str:
             for term in value
         ]
         value = " + ".join(terms) or "none"
+    elif key.startswith("identity."):
+        value = " ".join(fingerprint[:8] for fingerprint in value.split())
     elif not isinstance(value, str):
         value = f"{value:g}" if isinstance(value, float) else yaml_io.inline(value)
     return f"{short} {value or '—'}".strip()

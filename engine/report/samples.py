@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.config import Config, settings
+from engine.config.identity import describe_experiment
 from engine.errors import UserError
 from engine.report.comparing import Seeds
 from engine.store import StoredRun, find, sweeps
 from engine.store.sweeps import StoredSweep
-
-#: Settings in which runs of one row may differ, besides the local ones.
-_VARYING = ("seed", "validate.students")
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def sweep_entries(stored: StoredSweep, manifest: Mapping[str, Any]) -> list[Samp
             record["name"],
             record["row"],
             record["column"],
-            Config.model_validate_json(json.dumps(record["config"]), strict=True),
+            Config.from_dict(record["config"]),
             stored.run(record["name"]).results(),
         )
         for record in manifest["points"]
@@ -73,8 +71,6 @@ def run_entries(runs: Sequence[StoredRun]) -> list[SampleEntry]:
 
     There is one row per method, or one per combination of settings if a method has several.
     """
-    from engine.config.identity import LOCAL_SETTINGS
-
     entries = []
     groups: dict[tuple[str, str], dict[str, str]] = {}
     runs_with_results = [(run, run.results()) for run in runs]
@@ -84,13 +80,9 @@ def run_entries(runs: Sequence[StoredRun]) -> list[SampleEntry]:
         run.config_yaml()  # raises UserError if it is damaged
         config = settings.resolve(file=run.folder / "config.yaml", base=None).config
         column = f"{config.data.name} ipc {config.ipc} {config.backbone.name}"
-        row_settings = {
-            key: value
-            for key, value in settings.flat(config).items()
-            if key not in (*_VARYING, *LOCAL_SETTINGS)
-        }
-        identity = run.manifest().get("identity") or {}
-        row_settings |= {f"identity.{part}": identity[part] for part in sorted(identity) if part != "config"}
+        row_settings = describe_experiment(
+            config, run.manifest().get("identity") or {}, ("seed", "validate.students")
+        )
         method = config.objective.method
         labels = groups.setdefault((column, method), {})
         row = labels.setdefault(json.dumps(row_settings), method if not labels else f"{method} ({run.name})")

@@ -202,7 +202,7 @@ def _build_run_tables(subject: Subject) -> list[tuple[str, PageTable]]:
 def _build_settings_table(resolved: settings.Resolved) -> PageTable:
     rows = tuple(
         (key, yaml_io.inline(value), resolved.origins.get(key, "default"))
-        for key, value in settings.flat(resolved.config).items()
+        for key, value in resolved.config.flatten().items()
     )
     return PageTable("Every setting and its origin.", ("setting", "value", "origin"), rows)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.config import settings
-from engine.config.identity import LOCAL_SETTINGS
+from engine.config.identity import changed_settings
 from engine.errors import UserError
 from engine.events import STAGES, Stage
 from engine.runs.plan import Plan
@@ -45,16 +45,14 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
             raise _other_run_error(stored, f"with other given {name}", "use the original ones, or ")
     if stored_identity.get("teacher") != identity["teacher"]:
         raise _other_run_error(stored, "with another teacher", "use the teacher that it started with, or ")
-    before, after = settings.flat(stored_config(stored).config), settings.flat(plan.config)
+    before = stored_config(stored).config
     if stored_identity.get("config") == identity["config"]:
-        return before != after
-    changed = [key for key in {**after, **before} if before.get(key) != after.get(key)]
+        return before != plan.config
+    changed = changed_settings(before, plan.config)
     last_begun = max((STAGES.index(stage) for stage in stored.begun()), default=-1)
-    refused = [
-        key for key in changed if key not in LOCAL_SETTINGS and STAGES.index(first_read(key)) <= last_begun
-    ]
+    refused = [key for key in changed if STAGES.index(first_read(key)) <= last_begun]
     if refused:
-        shown = [f"{key} is {before.get(key)} there and {after.get(key)} here" for key in refused[:_SHOWN]]
+        shown = ["{} is {} there and {} here".format(key, *changed[key]) for key in refused[:_SHOWN]]
         more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
         raise _other_run_error(
             stored, "with other settings: " + "; ".join(shown) + more, "keep the original values, or "
@@ -72,9 +70,9 @@ def stored_config(
     """
     stored.config_yaml()  # raises if the file is damaged
     path = stored.folder / "config.yaml"
-    before = settings.flat(settings.resolve(file=path, base=None).config)
+    before = settings.resolve(file=path, base=None).config.flatten()
     resolved = settings.resolve(file=path, base=None, sets=sets, overrides=overrides)
-    stored_origins, after = stored.manifest().get("origins", {}), settings.flat(resolved.config)
+    stored_origins, after = stored.manifest().get("origins", {}), resolved.config.flatten()
     origins = {
         key: stored_origins.get(key, origin) if before[key] == after[key] else origin
         for key, origin in resolved.origins.items()

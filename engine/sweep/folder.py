@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.config import settings
+from engine.config.identity import changed_settings
 from engine.errors import UserError
 from engine.store import SCHEMA_VERSION, sweeps
 from engine.store.lock import timestamp
@@ -79,14 +79,9 @@ def refuse_another(folder: Path, new: Mapping[str, Any]) -> None:
 
 
 def _format_differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    from engine.config.identity import LOCAL_SETTINGS
-
-    before, after = (settings.flat(from_record(record).config) for record in (stored, new))
-    differences = [
-        f"{key} is {before[key]} instead of {after[key]}"
-        for key in after
-        if before[key] != after[key] and key not in LOCAL_SETTINGS
-    ]
+    before, after = (from_record(record).config for record in (stored, new))
+    changed = changed_settings(before, after)
+    differences = [f"{key} is {there} instead of {here}" for key, (there, here) in changed.items()]
     omitted = len(differences) - _MAX_LISTED
     return "; ".join(differences[:_MAX_LISTED]) + (f"; and {omitted} more" if omitted > 0 else "")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,9 +39,8 @@ class Point:
 
     def record(self) -> dict[str, Any]:
         """Return the point as plain data, for the manifest of the sweep."""
-        config = self.config.model_dump(mode="json", by_alias=True)
         keys = ("name", "row", "column", "preset", "says", "scaled")
-        return {**{key: getattr(self, key) for key in keys}, "config": config}
+        return {**{key: getattr(self, key) for key in keys}, "config": self.config.to_dict()}
 
     def sets(self, environ: Mapping[str, str] = os.environ) -> list[str]:
         """Return the `key=value` texts that turn its preset into its configuration."""
@@ -51,7 +49,7 @@ class Point:
 
 def from_record(record: Mapping[str, Any]) -> Point:
     """Return the point of a record in a manifest."""
-    config = Config.model_validate_json(json.dumps(record["config"]), strict=True)
+    config = Config.from_dict(record["config"])
     return Point(**{**record, "config": config})
 
 
@@ -90,7 +88,7 @@ def _resolve_point(
     config = settings.resolve(sets=sets, **layers).config
     if options.budget is None:
         return config, {}
-    before = {key: value for key, value in settings.flat(config).items() if key in SCALED and value}
+    before = {key: value for key, value in config.flatten().items() if key in SCALED and value}
     scaled = {key: [value, max(1, round(value * options.budget))] for key, value in before.items()}
     scaled_sets = [f"{key}={after}" for key, (_, after) in scaled.items()]
     return settings.resolve(sets=[*sets, *scaled_sets], **layers).config, scaled

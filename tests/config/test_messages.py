@@ -16,11 +16,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from engine.config import Config, settings, yaml_io
-from engine.config.messages import leaves
 from engine.errors import UserError
 
 EXAMPLES = int(os.environ.get("CFM_TEST_CONFIGS", "1000"))
-KEYS = leaves(Config)
+KEYS = Config.leaf_keys()
 SECTIONS = sorted({key.rsplit(".", 1)[0] for key in KEYS if "." in key})
 OPTIONAL = {"data.root", "backbone.teacher"}
 PATHS = {"backbone.also_teachers"}  # lists of files, which may have nearly any name
@@ -28,9 +27,7 @@ LITERALS = {"objective.schedule.origin"}  # 0 and 1, which true and false are to
 NAMES = sorted({key.rsplit(".", 1)[-1] for key in KEYS})
 Source = tuple[str, str]  # preset, protocol
 VALID: dict[Source, dict[str, Any]] = {
-    (preset, protocol): settings.flat(
-        settings.resolve(preset=preset, overrides={"protocol": protocol}).config
-    )
+    (preset, protocol): settings.resolve(preset=preset, overrides={"protocol": protocol}).config.flatten()
     for preset in settings.preset_names()
     for protocol in settings.PROTOCOLS
 }

@@ -84,7 +84,7 @@ def test_files_are_described_and_fit_on_a_screen() -> None:
 
 def test_protocols_are_the_table_of_the_paper_and_the_released_code() -> None:
     def of(preset: str, protocol: str) -> dict[str, object]:
-        return settings.flat(settings.resolve(preset=preset, overrides={"protocol": protocol}).config)
+        return settings.resolve(preset=preset, overrides={"protocol": protocol}).config.flatten()
 
     def holds(preset: str, protocol: str, **expected: object) -> None:
         got = of(preset, protocol)

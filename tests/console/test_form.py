@@ -13,7 +13,6 @@ from cfm_tui.console.widgets.field import LABEL
 from cfm_tui.display import plot_data
 from cfm_tui.display.progress import format_bytes
 from engine.config import Config, settings
-from engine.config.messages import leaves
 from engine.spectral import recovery_batches
 from engine.spectral.schedules import betas_of_batches
 
@@ -42,7 +41,7 @@ def told(command):
 def test_fields_are_settings():
     assert len(BY_KEY) == len(FIELDS)
     for field in FIELDS:
-        assert field.key in leaves(Config)
+        assert field.key in Config.leaf_keys()
         assert field.panel in PANELS
         assert len(field.label) <= LABEL
         assert field.help

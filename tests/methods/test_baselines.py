@@ -152,8 +152,8 @@ def test_where_nothing_is_published_the_presets_own_budget_holds(method):
 @pytest.mark.parametrize("method", BASELINES)
 def test_students_learn_as_those_of_every_other_method(method):
     for preset in PRESETS.values():
-        theirs = settings.flat(resolved(method, preset).config)
-        ours = settings.flat(settings.resolve(preset=preset).config)
+        theirs = resolved(method, preset).config.flatten()
+        ours = settings.resolve(preset=preset).config.flatten()
         differing = {key for key in ours if key.split(".")[0] in ("validate", "relabel", "squeeze", "ipc")}
         assert {key for key in differing if theirs[key] != ours[key]} <= {"validate.views.patches"}
 

@@ -96,7 +96,7 @@ def test_names_are_short_unique_and_fit_for_folders():
 def test_a_budget_scales_epochs_and_iterations_and_nothing_else():
     (whole,) = expanded({"preset": "cifar10-10-convnet"})
     (small,) = expanded({"preset": "cifar10-10-convnet"}, budget=0.01)
-    before, after = (settings.flat(point.config) for point in (whole, small))
+    before, after = (point.config.flatten() for point in (whole, small))
     changed = {key: [before[key], after[key]] for key in before if before[key] != after[key]}
     assert changed == small.scaled
     assert changed == {

@@ -23,7 +23,6 @@ from cfm_tui.console.screens.dialogs import Choice, Question
 from cfm_tui.console.screens.picking import Offer, Pick
 from cfm_tui.console.widgets.field import Entry
 from engine.config import Config
-from engine.config.messages import leaves
 from engine.errors import UserError
 
 SAMPLE = 8  #: width of a sample image in cells
@@ -126,7 +125,7 @@ class ConfigurePage(Page):
         return Panel(number, PANELS[number], pair, id=f"panel{number}")
 
     def _make_line(self, number: int) -> Entry:
-        return Entry(line_name(number), "KEY=VALUE", likely=[f"{key}=" for key in leaves(Config)])
+        return Entry(line_name(number), "KEY=VALUE", likely=[f"{key}=" for key in Config.leaf_keys()])
 
     def begin(self) -> None:
         """Show the initial form."""
