@@ -15,7 +15,7 @@ from cfm_tui.display.progress import format_duration
 from engine.config import settings, yaml_io
 from engine.events import STAGES
 from engine.runs.results import format_mean_std
-from engine.store import RunFile, StoredRun
+from engine.store import StoredRun
 
 if TYPE_CHECKING:
     from cfm_tui.display.run_state import RunModel
@@ -76,8 +76,7 @@ def x_label(what: str) -> str:
 
 def stored_settings(folder: Path) -> dict[str, Cell]:
     """Return all settings of a run: dotted key → cell. Raises UserError where they cannot be read."""
-    StoredRun(folder).config_yaml()  # raises where the file is damaged
-    config = settings.resolve(file=folder / RunFile.CONFIG, base=None).config
+    config = settings.load_stored(StoredRun(folder)).config
     return {key: _make_cell(value) for key, value in config.flatten().items()}
 
 

@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -38,6 +38,9 @@ from engine.config.presets import (
 )
 from engine.errors import UserError
 
+if TYPE_CHECKING:
+    from engine.store import StoredRun
+
 __all__ = [
     "DEFAULT_PRESET",
     "ENVIRONMENT_NAMES",
@@ -48,6 +51,7 @@ __all__ = [
     "changes",
     "command_line",
     "describe",
+    "load_stored",
     "method_names",
     "preset_names",
     "resolve",
@@ -105,6 +109,17 @@ def resolve(
     layers += upper_layers
     layers = [replace(layer, values=expand_objective_name(layer.values)) for layer in layers]
     return _merge_layers(insert_method(layers))
+
+
+def load_stored(
+    run: StoredRun, sets: Sequence[str] = (), overrides: Mapping[str, object] | None = None
+) -> Resolved:
+    """Return the settings of a run with changes applied; `sets` and `overrides` are those of `resolve`.
+
+    Raises UserError: "disk" if the file is damaged, "config" if a change is invalid.
+    """
+    run.config_yaml()  # verifies the file
+    return resolve(file=run.folder / "config.yaml", base=None, sets=sets, overrides=overrides)
 
 
 def _load_documents(preset: str | None, file: Path | None) -> list[Document]:

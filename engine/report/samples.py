@@ -77,8 +77,7 @@ def run_entries(runs: Sequence[StoredRun]) -> list[SampleEntry]:
     # Finished runs come first, so that they get the plain name of the method.
     runs_with_results.sort(key=lambda each: each[1] is None)
     for run, results in runs_with_results:
-        run.config_yaml()  # raises UserError if it is damaged
-        config = settings.resolve(file=run.folder / "config.yaml", base=None).config
+        config = settings.load_stored(run).config
         column = f"{config.data.name} ipc {config.ipc} {config.backbone.name}"
         row_settings = describe_experiment(
             config, run.manifest().get("identity") or {}, ("seed", "validate.students")

@@ -104,8 +104,7 @@ def read(run: StoredRun) -> Subject:
     with subject.catch_missing("identity"):
         subject.manifest = run.manifest()
     with subject.catch_missing("settings"):
-        run.config_yaml()  # raises UserError if it is damaged
-        resolved = settings.resolve(file=run.folder / RunFile.CONFIG, base=None)
+        resolved = settings.load_stored(run)
         subject.resolved = Resolved(
             resolved.config, {**resolved.origins, **subject.manifest.get("origins", {})}
         )

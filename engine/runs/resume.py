@@ -45,7 +45,7 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
             raise _other_run_error(stored, f"with other given {name}", "use the original ones, or ")
     if stored_identity.get("teacher") != identity["teacher"]:
         raise _other_run_error(stored, "with another teacher", "use the teacher that it started with, or ")
-    before = stored_config(stored).config
+    before = settings.load_stored(stored).config
     if stored_identity.get("config") == identity["config"]:
         return before != plan.config
     changed = changed_settings(before, plan.config)
@@ -68,10 +68,8 @@ def stored_config(
     sets: `KEY=VALUE`. overrides: values by dotted key. Raises UserError: the stored configuration is damaged,
     or a change is invalid.
     """
-    stored.config_yaml()  # raises if the file is damaged
-    path = stored.folder / "config.yaml"
-    before = settings.resolve(file=path, base=None).config.flatten()
-    resolved = settings.resolve(file=path, base=None, sets=sets, overrides=overrides)
+    before = settings.load_stored(stored).config.flatten()
+    resolved = settings.load_stored(stored, sets, overrides)
     stored_origins, after = stored.manifest().get("origins", {}), resolved.config.flatten()
     origins = {
         key: stored_origins.get(key, origin) if before[key] == after[key] else origin
