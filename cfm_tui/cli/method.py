@@ -29,9 +29,11 @@ def list_methods(as_json: Json = False) -> None:
     """List shipped and user-defined methods, one line each."""
     from engine.config import presets
 
-    user_methods = presets.user_methods()
+    user_methods = presets.user_presets("methods")
     user_names = {method.name for method in user_methods}
-    shipped = [presets.from_method(name) for name in presets.method_names() if name not in user_names]
+    shipped = [
+        presets.load_document(name, "methods") for name in presets.method_names() if name not in user_names
+    ]
     names = [document.label.removeprefix("method ") for document in shipped]
     if as_json:
         entries = [{"name": name, **_extract_texts(each)} for name, each in zip(names, shipped, strict=True)]
@@ -41,7 +43,7 @@ def list_methods(as_json: Json = False) -> None:
     for name, document in zip(names, shipped, strict=True):
         _print_text(f"  {name:<20} {document.description}")
     if user_methods:
-        _print_text(f"your methods, in {presets.methods_folder()}:")
+        _print_text(f"your methods, in {presets.user_folder('methods')}:")
     for method in user_methods:
         unusable = f"cannot be used: {method.problem}" if method.problem else ""
         _print_text(f"  {method.name:<20} {unusable or method.description}")
@@ -60,10 +62,10 @@ def show(
 
     name = name or "cfm"
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        document = presets.from_file(Path(name))
+        document = presets.load_file(Path(name))
         resolved = settings.resolve(file=Path(name), base=None, sets=sets or (), environ=os.environ)
     else:
-        document = presets.from_method(name)
+        document = presets.load_document(name, "methods")
         resolved = settings.resolve(base=None, sets=[f"objective={name}", *(sets or ())], environ=os.environ)
     description = _describe_method(name, document, resolved.config)
     if as_json:

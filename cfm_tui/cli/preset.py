@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show and check presets and c
 def list_presets(as_json: Json = False) -> None:
     """List shipped and user-defined presets, protocols and methods, one line each."""
     from engine.config import settings
-    from engine.config.presets import presets_folder
+    from engine.config.presets import user_folder
 
     kinds = {
         "presets": [(name, settings.describe(name)) for name in settings.preset_names()],
@@ -38,7 +38,7 @@ def list_presets(as_json: Json = False) -> None:
         return
     for kind, entries in kinds.items():
         if kind == "protocols" and user_presets:
-            typer.echo(f"your presets, in {presets_folder()}:")
+            typer.echo(f"your presets, in {user_folder()}:")
             for preset in user_presets:
                 unusable = f"cannot be used: {preset.problem}" if preset.problem else ""
                 typer.echo(f"  {preset.name:<20} {unusable or preset.description}")
@@ -63,7 +63,7 @@ def show(
         return
     outcome = settings.resolve(preset=name, file=config, sets=sets or (), environ=os.environ)
     if as_json:
-        tree = outcome.config.model_dump(mode="json", by_alias=True)
+        tree = outcome.config.to_dict()
         preset = name if config or name else settings.DEFAULT_PRESET
         print_json({"preset": preset, "config": tree, "origins": outcome.origins})
     else:

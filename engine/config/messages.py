@@ -16,11 +16,6 @@ from pydantic import ValidationError
 from engine.config import Node, yaml_io
 from engine.errors import UserError
 
-HINT = "See `cfm preset show NAME --resolved` for valid keys and values."
-TERMS_HINT = (
-    "`cfm method show NAME` shows valid filters; define names other than lambda and beta in"
-    " objective.parameters."
-)
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),
     "greater_than_equal": ("ge", "at least"),
@@ -39,7 +34,7 @@ _KINDS = {  # first word of pydantic's error type → the expected kind, how to 
 }
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
+def _find_nearest_name(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most similar to `name`; None if none is similar."""
     similar = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
     return similar[0] if similar else None
@@ -51,7 +46,7 @@ def unknown_name_error(what: str, name: object, known: Iterable[str], where: str
     what: the kind of name, such as "preset". where: the key or file that contains the name.
     """
     names = sorted(known)
-    similar = nearest_name(str(name), names)
+    similar = _find_nearest_name(str(name), names)
     suggestion = f"Did you mean '{similar}'? " if similar else ""
     quoted = f"'{name}'" if isinstance(name, str) and len(name) <= 60 else format_value(name)
     message = f"unknown {what} {quoted}" + (f" ({where})" if where else "")
@@ -63,7 +58,7 @@ def format_validation_error(
     model: type[Node],
     origins: Mapping[str, str],
     where: str = "",
-    hint: str = HINT,
+    hint: str = "See `cfm preset show NAME --resolved` for valid keys and values.",
 ) -> UserError:
     """Return one UserError("config") with all problems of `error`.
 
@@ -85,7 +80,7 @@ def _format_problem(detail: Any, model: type[Node], origins: Mapping[str, str]) 
     """Return the message and the specific hint, which may be empty, for one of pydantic's errors."""
     loc, kind, value = detail["loc"], detail["type"], detail.get("input")
     context = detail.get("ctx", {})
-    key = format_location(loc)
+    key = _format_location(loc)
     origin = _find_origin(loc, origins)
     source = f" (from {origin})" if origin else ""
     if kind == "extra_forbidden":
@@ -98,7 +93,7 @@ def _format_problem(detail: Any, model: type[Node], origins: Mapping[str, str]) 
         problem = f"{key} = {format_value(value)} is out of range: it must be {bound}{source}"
         return problem, f"Set {key} to a value {bound}."
     if kind == "literal_error":
-        similar = nearest_name(str(value), re.findall(r"'([^']*)'", context["expected"]))
+        similar = _find_nearest_name(str(value), re.findall(r"'([^']*)'", context["expected"]))
         problem = f"{key} = {format_value(value)} must be one of {context['expected']}{source}"
         return problem, f"Did you mean {key}={similar}?" if similar else ""
     if kind == "finite_number":
@@ -123,23 +118,27 @@ def _format_validator_message(key: str, text: str, origins: Mapping[str, str]) -
     path = re.match(r"[\w.]*", text if names_subkey else key)
     origin = _find_origin(tuple(path[0].split(".")), origins) if path else None
     message = (text if names_subkey else f"{key}: {text}") + (f" (from {origin})" if origin else "")
-    return message, TERMS_HINT if message.startswith("objective.terms") else ""
+    hint = (
+        "`cfm method show NAME` shows valid filters; define names other than lambda and beta in"
+        " objective.parameters."
+    )
+    return message, hint if message.startswith("objective.terms") else ""
 
 
 def _format_unknown_key(loc: tuple[int | str, ...], model: type[Node], source: str) -> tuple[str, str]:
     known = _list_keys(model, loc[:-1])
     name = str(loc[-1])
-    similar = nearest_name(name, known)
+    similar = _find_nearest_name(name, known)
     if similar is not None:
-        suggestion = f"Did you mean '{format_location((*loc[:-1], similar))}'? "
+        suggestion = f"Did you mean '{_format_location((*loc[:-1], similar))}'? "
     else:
         elsewhere = [path for path in model.leaf_keys() if path.split(".")[-1] == name.split(".")[-1]]
         suggestion = f"Did you mean {' or '.join(repr(path) for path in elsewhere)}? " if elsewhere else ""
-    section = f"Keys of {format_location(loc[:-1])}" if len(loc) > 1 else "Known keys"
-    return f"unknown key '{format_location(loc)}'{source}", f"{suggestion}{section}: {', '.join(known)}."
+    section = f"Keys of {_format_location(loc[:-1])}" if len(loc) > 1 else "Known keys"
+    return f"unknown key '{_format_location(loc)}'{source}", f"{suggestion}{section}: {', '.join(known)}."
 
 
-def format_location(loc: Iterable[int | str]) -> str:
+def _format_location(loc: Iterable[int | str]) -> str:
     """Return a pydantic location as a dotted key, such as objective.terms[0].weight."""
     key = ""
     for part in loc:
@@ -163,7 +162,7 @@ def _list_keys(model: type[Node], loc: Iterable[int | str]) -> list[str]:
 
 def _find_origin(loc: tuple[int | str, ...], origins: Mapping[str, str]) -> str | None:
     for length in range(len(loc), 0, -1):
-        if (origin := origins.get(format_location(loc[:length]))) is not None:
+        if (origin := origins.get(_format_location(loc[:length]))) is not None:
             return origin
     return None
 

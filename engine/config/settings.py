@@ -10,8 +10,10 @@ Not here: reading YAML (see `yaml_io`), which values are valid (see `schema`).
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,21 +22,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from engine.config import Config, yaml_io
-from engine.config.merge import SettingsLayer, expand_objective_name, insert_method, merge, nest
+from engine.config import Config, Data, yaml_io
 from engine.config.messages import format_validation_error, unknown_name_error
 from engine.config.presets import (
     PROTOCOLS,
     Document,
     describe,
-    from_file,
-    from_preset,
-    from_protocol,
+    load_document,
+    load_file,
     method_names,
     preset_names,
     save_preset,
     user_presets,
-    with_bases,
 )
 from engine.errors import UserError
 
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_PRESET",
-    "ENVIRONMENT_NAMES",
     "PROTOCOLS",
     "Resolved",
     "as_preset",
@@ -62,7 +60,8 @@ __all__ = [
 
 DEFAULT_PRESET = "digits"
 #: Environment variables for keys with another name; their values are plain text, not YAML.
-ENVIRONMENT_NAMES = {"CFM_DATA_ROOT": "data.root", "CFM_TEACHER": "backbone.teacher"}
+_ENVIRONMENT_NAMES = {"CFM_DATA_ROOT": "data.root", "CFM_TEACHER": "backbone.teacher"}
+_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,28 @@ class Resolved:
     config: Config
     origins: dict[str, str]
 
+    def settings_from_method(self) -> dict[str, object]:
+        """Return dotted key → value for the settings that come from the method's file."""
+        values = self.config.flatten()
+        return {key: values[key] for key, origin in self.origins.items() if origin.startswith("method ")}
 
-# --- layers --------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class _Layer:
+    """The settings from one source: nested keys, and the label of the source in messages and origins."""
+
+    label: str
+    values: dict[str, Any]
+    protocol: bool = False  #: from a protocol: its objective is kept when a higher layer names a method
+
+    def get(self, path: str) -> Any:
+        """Return the value of a dotted key; `_MISSING` if the layer does not set it."""
+        value: Any = self.values
+        for part in path.split("."):
+            if not isinstance(value, dict) or part not in value:
+                return _MISSING
+            value = value[part]
+        return value
 
 
 def resolve(
@@ -97,18 +116,28 @@ def resolve(
     """
     upper_layers = [*_read_environment(environ or {}), _build_flag_layer(sets, overrides or {}, label)]
     documents = _load_documents(preset if file or preset else base, file)
-    document_layers = [SettingsLayer(each.label, each.values) for each in documents]
-    protocols = _load_protocol_layers(_find_protocol([*document_layers, *upper_layers]))
+    protocols = _load_protocols([*(_Layer(each.label, each.values) for each in documents), *upper_layers])
     layers = list(protocols.values())
     for document in documents:
-        layers.append(SettingsLayer(document.label, document.values))
+        layers.append(_Layer(document.label, document.values))
         for name in protocols:
             if name in document.sections:
-                label = f"{document.label}, protocol {name}"
-                layers.append(SettingsLayer(label, document.sections[name], protocol=True))
-    layers += upper_layers
-    layers = [replace(layer, values=expand_objective_name(layer.values)) for layer in layers]
-    return _merge_layers(insert_method(layers))
+                section = f"{document.label}, protocol {name}"
+                layers.append(_Layer(section, document.sections[name], protocol=True))
+    layers = _insert_method([*layers, *upper_layers])
+    tree = Config().to_dict()
+    origins: dict[str, str] = {}
+    for layer in layers:
+        _merge(tree, layer.values, layer.label, origins)
+    try:
+        config = Config.from_dict(tree)
+    except ValidationError as error:
+        raise format_validation_error(error, Config, origins) from None
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            "config", f"a value is not plain data: {error}", "Use numbers, text and lists."
+        ) from None
+    return Resolved(config, {key: origins.get(key, "default") for key in Config.leaf_keys()})
 
 
 def load_stored(
@@ -123,9 +152,7 @@ def load_stored(
 
 
 def _load_documents(preset: str | None, file: Path | None) -> list[Document]:
-    if file is None:
-        return with_bases(from_preset(preset)) if preset is not None else []
-    chain = with_bases(from_file(file))
+    chain = [] if file is None else load_file(file).with_bases()
     if preset is None:
         return chain
     if any(document.preset for document in chain):
@@ -134,50 +161,45 @@ def _load_documents(preset: str | None, file: Path | None) -> list[Document]:
             f"{file} extends a preset, but preset '{preset}' is given as well",
             "Omit the preset, or remove the file's `extends:`.",
         )
-    return with_bases(from_preset(preset)) + chain
+    return load_document(preset).with_bases() + chain
 
 
-def _find_protocol(layers: Sequence[SettingsLayer]) -> str:
-    """Return the protocol that the highest layer names, or the default."""
-    for layer in reversed(layers):
-        if "protocol" in layer.values:
-            name = layer.values["protocol"]
-            if name not in PROTOCOLS:
-                raise unknown_name_error("protocol", name, PROTOCOLS, f"protocol, from {layer.label}")
-            return str(name)
-    return str(Config.model_fields["protocol"].default)
+# --- layers --------------------------------------------------------------------------------------
 
 
-def _load_protocol_layers(name: str) -> dict[str, SettingsLayer]:
-    """Return protocol name → layer for a protocol and all that it extends, base first."""
-    chain: dict[str, SettingsLayer] = {}
-    next_name: str | None = name
-    while next_name is not None:
-        document = from_protocol(next_name)
-        chain = {next_name: SettingsLayer(document.label, document.values, protocol=True), **chain}
-        next_name = document.extends
+def _load_protocols(layers: Sequence[_Layer]) -> dict[str, _Layer]:
+    """Return name → layer for the protocol that the highest layer names, and all that it extends.
+
+    The base comes first.
+    """
+    naming = (layer for layer in reversed(layers) if "protocol" in layer.values)
+    name = Config.model_fields["protocol"].default
+    if (highest := next(naming, None)) is not None:
+        name = highest.values["protocol"]
+        if name not in PROTOCOLS:
+            raise unknown_name_error("protocol", name, PROTOCOLS, f"protocol, from {highest.label}")
+    chain: dict[str, _Layer] = {}
+    while name is not None:
+        document = load_document(name, "protocols")
+        chain = {name: _Layer(document.label, document.values, protocol=True), **chain}
+        name = document.extends
     return chain
 
 
-def _read_environment(environ: Mapping[str, str]) -> list[SettingsLayer]:
+def _read_environment(environ: Mapping[str, str]) -> list[_Layer]:
     """Return one layer per CFM_* variable that is a setting: CFM_OBJECTIVE__BETA is objective.beta."""
     layers = []
     for variable in sorted(name for name in environ if name.startswith("CFM_")):
-        text = environ[variable]
-        if variable in ENVIRONMENT_NAMES:
-            layers.append(SettingsLayer(f"environment {variable}", nest(ENVIRONMENT_NAMES[variable], text)))
+        text, label = environ[variable], f"environment {variable}"
+        if variable in _ENVIRONMENT_NAMES:
+            layers.append(_Layer(label, _nest(_ENVIRONMENT_NAMES[variable], text)))
             continue
         path = variable[4:].lower().replace("__", ".")
-        top = path.split(".")[0]
-        if "." not in path and top not in _TOP_KEYS:
+        if "." in path or path in Config.fields_by_key():
+            layers.append(_Layer(label, _nest(path, yaml_io.parse(text, label))))
+        else:  # other variables of the program, such as CFM_CACHE, are not settings
             _refuse_misspelled(variable)
-            continue  # other variables of the program, such as CFM_CACHE, are not settings
-        value = yaml_io.parse(text, f"environment {variable}")
-        layers.append(SettingsLayer(f"environment {variable}", nest(path, value)))
     return layers
-
-
-_TOP_KEYS = {path.split(".")[0] for path in Config.leaf_keys()}
 
 
 def _refuse_misspelled(variable: str) -> None:
@@ -186,12 +208,12 @@ def _refuse_misspelled(variable: str) -> None:
     for name in names:
         if variable == name.replace("__", "_"):
             raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {name}?")
-    top_level = [name for name in names if "__" not in name] + list(ENVIRONMENT_NAMES)
+    top_level = [name for name in names if "__" not in name] + list(_ENVIRONMENT_NAMES)
     if similar := difflib.get_close_matches(variable, top_level, n=1, cutoff=0.85):
         raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {similar[0]}?")
 
 
-def _build_flag_layer(sets: Sequence[str], overrides: Mapping[str, object], label: str) -> SettingsLayer:
+def _build_flag_layer(sets: Sequence[str], overrides: Mapping[str, object], label: str) -> _Layer:
     values: dict[str, Any] = {}
     for text in sets:
         key, equals, value = text.partition("=")
@@ -200,31 +222,89 @@ def _build_flag_layer(sets: Sequence[str], overrides: Mapping[str, object], labe
             raise UserError(
                 "config", f"--set {text[:60]!r} is not key=value", "Write it as --set recover.lr=0.1."
             )
-        merge(values, expand_objective_name(nest(key, yaml_io.parse(value, f"--set {key}"))), label, {})
+        _merge(values, _nest(key, yaml_io.parse(value, f"--set {key}")), label, {})
     for key, override in overrides.items():
         if override is not None:
             plain = os.fspath(override) if isinstance(override, os.PathLike) else override
-            merge(values, expand_objective_name(nest(key, plain)), label, {})
-    return SettingsLayer(label, values)
+            _merge(values, _nest(key, plain), label, {})
+    return _Layer(label, values)
+
+
+def _nest(key: str, value: Any) -> dict[str, Any]:
+    """Return a value nested under the parts of its dotted key.
+
+    Raises UserError("config") if the key has too many parts.
+    """
+    parts = key.split(".")
+    if len(parts) > yaml_io.MAX_DEPTH:
+        raise unknown_name_error("key", key, Config.leaf_keys())
+    if key == "objective" and isinstance(value, str):
+        parts.append("method")
+    nested = copy.deepcopy(value)
+    for part in reversed(parts):
+        nested = {part: nested}
+    return dict(nested)
 
 
 # --- merging -------------------------------------------------------------------------------------
 
 
-def _merge_layers(layers: Sequence[SettingsLayer]) -> Resolved:
-    tree = Config().to_dict()
-    origins: dict[str, str] = {}
-    for layer in layers:
-        merge(tree, layer.values, layer.label, origins)
-    try:
-        config = Config.from_dict(tree)
-    except ValidationError as error:
-        raise format_validation_error(error, Config, origins) from None
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            "config", f"a value is not plain data: {error}", "Use numbers, text and lists."
-        ) from None
-    return Resolved(config, {key: origins.get(key, "default") for key in Config.leaf_keys()})
+def _insert_method(layers: list[_Layer]) -> list[_Layer]:
+    """Insert the method's file right below the highest layer that names a method.
+
+    The file's `datasets:` section for the current data set is inserted directly above the file. The
+    objective is removed from all lower layers, except from those of a protocol.
+    """
+    names = [layer.get("objective.method") for layer in layers]
+    naming = [index for index, name in enumerate(names) if isinstance(name, str)]
+    if not naming:
+        return layers
+    top = naming[-1]
+    whole = [key for key in Config.leaf_keys() if key.startswith("objective.")]
+    if all(layers[top].get(key) is not _MISSING for key in whole):
+        return layers  # a run's config file must not depend on the method's current file
+    method = load_document(names[top], "methods", f"objective.method, from {layers[top].label}")
+    lower = [
+        layer
+        if layer.protocol and index not in naming
+        else replace(layer, values={key: part for key, part in layer.values.items() if key != "objective"})
+        for index, layer in enumerate(layers[:top])
+    ]
+    method_layers = [_Layer(method.label, method.values)]
+    data_names = [layer.get("data.name") for layer in reversed(layers)]
+    default = Data.model_fields["name"].default
+    data_name = next((name for name in data_names if isinstance(name, str)), default)
+    if data_name in method.datasets:
+        method_layers.append(_Layer(f"{method.label}, {data_name}", method.datasets[data_name]))
+    return [*lower, *method_layers, *layers[top:]]
+
+
+def _merge(
+    tree: dict[str, Any], values: Mapping[str, Any], label: str, origins: dict[str, str], prefix: str = ""
+) -> None:
+    """Merge `values` into `tree` in place; a list replaces the previous list.
+
+    origins: receives dotted key → label for every key that is set. prefix: of the keys of this subtree.
+    """
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and (value or isinstance(tree.get(key), dict)):
+            if not isinstance(tree.get(key), dict):
+                tree[key] = {}
+            _merge(tree[key], value, label, origins, path + ".")
+            if value:
+                origins[path] = label
+            continue
+        for text in (path, *(value if isinstance(value, list) else [value])):
+            if isinstance(text, str) and not text.isascii() and re.search(r"[\ud800-\udfff]", text):
+                shown = path if path.isprintable() else ascii(path)
+                raise UserError(
+                    "config",
+                    f"{shown} = {text[:60]!a} is not UTF-8 text (from {label})",  # no file could store it
+                    "Write it in UTF-8; if it is the name of a file, rename the file.",
+                )
+        tree[key] = copy.deepcopy(value)
+        origins[path] = label
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -278,12 +358,6 @@ def as_sets(changed: Mapping[str, object]) -> list[str]:
     return [f"{key}={yaml_io.inline(value)}" for key, value in changed.items()]
 
 
-def by_method(resolved: Resolved) -> dict[str, object]:
-    """Return dotted key → value for the settings that come from the method's file."""
-    values = resolved.config.flatten()
-    return {key: values[key] for key, origin in resolved.origins.items() if origin.startswith("method ")}
-
-
 def command_line(preset: str, sets: Sequence[str]) -> str:
     """Return the ``cfm run`` command for a preset and ``key=value`` texts, quoted for a shell."""
     return shlex.join(
@@ -298,7 +372,7 @@ def as_preset(name: str, preset: str, config: Config, description: str = "") -> 
     """
     base: str | None = preset
     if preset == name:
-        base = from_preset(preset).extends
+        base = load_document(preset).extends
         base = None if base is None or base.endswith((".yaml", ".yml")) else base
     header = {"description": description, "extends": base}
     return _format_nested({key: value for key, value in header.items() if value} | changes(base, config))

@@ -27,7 +27,6 @@ from engine.errors import UserError
 
 MAX_BYTES = 100_000
 MAX_DEPTH = 16
-MAX_DIGITS = 40  #: of an integer
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -101,10 +100,9 @@ class _Loader(Reader, Scanner, Parser, Composer, SafeConstructor, _Core):
 
     def build_int(self, node: Any) -> int:
         """Return an integer in decimal digits; octal and base 60 are not supported."""
-        if len(node.value) > MAX_DIGITS or not re.fullmatch(r"[-+]?[0-9]+", node.value):
-            _refuse(
-                f"'{node.value[:20]}…' is not a whole number of at most {MAX_DIGITS} digits", node.start_mark
-            )
+        digits = 40
+        if len(node.value) > digits or not re.fullmatch(r"[-+]?[0-9]+", node.value):
+            _refuse(f"'{node.value[:20]}…' is not a whole number of at most {digits} digits", node.start_mark)
         return int(node.value)
 
     def build_float(self, node: Any) -> float:

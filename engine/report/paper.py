@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from engine.config.presets import shipped
+from engine.config.presets import load_shipped
 
 _NUMBER = re.compile(r"([0-9.]+)(?:±([0-9.]+))?")
 
@@ -37,5 +37,5 @@ def key(dataset: str, ipc: int, backbone: str, student: str) -> str:
 
 def table(name: str) -> PaperTable:
     """Load the numbers of a table or figure of the paper."""
-    values = shipped("paper", name)
+    values = load_shipped("paper", name)
     return PaperTable(values["source"], values["values"])

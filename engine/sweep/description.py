@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from engine.config import BackboneName, Data, Node, Positive, settings, yaml_io
 from engine.config.messages import format_validation_error, unknown_name_error
-from engine.config.presets import paper_names, shipped, sweep_names
+from engine.config.presets import list_shipped, load_shipped
 from engine.errors import UserError
 
 DataName = Data.model_fields["name"].annotation
@@ -74,8 +74,8 @@ class Sweep(Node):
     @field_validator("paper")
     @classmethod
     def _require_known_paper(cls, paper: str | None) -> str | None:
-        if paper is not None and paper not in paper_names():
-            raise ValueError(f"{paper[:60]!r} is not one of {', '.join(paper_names())}")
+        if paper is not None and paper not in list_shipped("paper"):
+            raise ValueError(f"{paper[:60]!r} is not one of {', '.join(list_shipped('paper'))}")
         return paper
 
     @model_validator(mode="after")
@@ -138,10 +138,10 @@ def read(target: str) -> tuple[str, Sweep]:
             f"{target} is a folder without a sweep",
             "Give the name, file or folder of a sweep.",
         )
-    elif target in sweep_names():
-        values, name = shipped("sweeps", target), target
+    elif target in list_shipped("sweeps"):
+        values, name = load_shipped("sweeps", target), target
     else:
-        raise unknown_name_error("sweep", target, sweep_names())
+        raise unknown_name_error("sweep", target, list_shipped("sweeps"))
     return name, parsed(values, target)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from commandline import REPOSITORY, call, call_json
 
-from engine.config.presets import shipped
+from engine.config.presets import load_shipped
 
 PASSES = {  # as the paper's Table 1 sorts them, but for DM, whose f is constant
     "cfm": [["high-pass", "high-pass"]],
@@ -50,7 +50,7 @@ def test_list_has_all_and_says_which_of_ones_own_cannot_be_used(capsys, folder):
 @pytest.mark.parametrize("method", PASSES)
 def test_show_tells_of_every_method(capsys, method):
     document = call_json(capsys, "method-show", "method", "show", method)
-    file = shipped("methods", method)
+    file = load_shipped("methods", method)
     assert [document[key] for key in ("description", "formula", "source")] == [
         file[key] for key in ("description", "formula", "source")
     ]

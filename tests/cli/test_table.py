@@ -17,7 +17,7 @@ from commandline import call, call_json, check
 from scipy import stats
 from swept import made, results
 
-from engine.config.presets import shipped
+from engine.config.presets import load_shipped
 from engine.report import comparing, paper
 from engine.store import open_run
 from engine.store.json_file import write_json
@@ -227,7 +227,7 @@ def test_the_papers_numbers_are_all_read():
     for name in names:
         table = paper.table(name)
         assert table.source == f"UniDD Table {name[-1]}"
-        assert set(shipped("paper", name)) == {"description", "source", "values"}
+        assert set(load_shipped("paper", name)) == {"description", "source", "values"}
         counts[name] = 0
         for column, rows in table.values.items():
             for row in rows:
@@ -241,6 +241,6 @@ def test_the_papers_numbers_are_all_read():
 
 def test_numbers_are_written_as_they_are_printed():
     for name in ("table2", "table3", "table4", "table5"):
-        for rows in shipped("paper", name)["values"].values():
+        for rows in load_shipped("paper", name)["values"].values():
             for printed in rows.values():
                 assert re.fullmatch(r"\d\d\.\d\d?(±\d\.\d)?", printed), printed

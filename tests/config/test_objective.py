@@ -143,7 +143,7 @@ def test_a_user_method_is_named_like_a_shipped_one(folder):
 def test_an_invalid_method_file_has_a_reason(folder, name, text, message):
     write(folder, name, text)
     assert message in refused(f"objective={name}").message
-    (method,) = presets.user_methods()
+    (method,) = presets.user_presets("methods")
     assert message in method.problem
     assert resolve(sets=["objective=cfm"]).config.objective.method == "cfm"
 

@@ -9,7 +9,7 @@ import torch
 from swept import TINY, expanded
 
 from engine.config import Config, settings
-from engine.config.presets import sweep_names
+from engine.config.presets import list_shipped
 from engine.errors import UserError
 from engine.methods import rded
 from engine.spectral import recovery_batches
@@ -194,7 +194,7 @@ def test_options_choose_among_settings_and_beyond_them():
     assert (point.config.ipc, point.config.backbone.name) == (2, "resnet18")
 
 
-@pytest.mark.parametrize("name", sweep_names())
+@pytest.mark.parametrize("name", list_shipped("sweeps"))
 def test_shipped_sweeps_resolve(name):
     called, sweep = description.read(name)
     assert called == name
@@ -210,7 +210,7 @@ LEAST = {"cifar10": 5000, "cifar100": 500, "tiny-imagenet": 500, "imagenet": 732
 
 
 def test_rded_has_enough_images_at_every_point_of_shipped_sweeps():
-    sweeps = [description.read(name)[1] for name in sweep_names()]
+    sweeps = [description.read(name)[1] for name in list_shipped("sweeps")]
     configs = [point.config for sweep in sweeps for point in points.expand(sweep, Options())]
     selecting = [config for config in configs if config.recover.algorithm == "select"]
     assert {config.data.name for config in selecting} == set(LEAST)
@@ -223,7 +223,7 @@ def test_rded_has_enough_images_at_every_point_of_shipped_sweeps():
 
 
 def test_shipped_sweeps_are_those_of_the_paper():
-    of = {name: description.read(name)[1] for name in sweep_names()}
+    of = {name: description.read(name)[1] for name in list_shipped("sweeps")}
     assert list(of["table2"].cases) == [
         *("random", "dm", "dc", "mtt", "frepo", "sre2l", "gvbsm", "dwa", "rded", "cfm")
     ]

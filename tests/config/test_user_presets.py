@@ -87,7 +87,7 @@ def test_the_name_of_a_shipped_preset_is_refused(folder):
 )
 def test_the_folder_of_user_presets(environ, expected, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert str(presets.presets_folder(environ)) == expected
+    assert str(presets.user_folder(environ=environ)) == expected
     assert resolve(environ=environ) == resolve()
 
 
@@ -187,4 +187,4 @@ def test_a_configuration_saved_as_a_preset_resolves_to_itself(edit):
     again = resolve(preset="mine", sets=["seed=9", "statistics.batch=64"]).config
     settings.save_preset("mine", settings.as_preset("mine", "mine", again), replace=True)
     assert resolve(preset="mine").config == again
-    assert presets.from_preset("mine").extends == "cifar10-10"
+    assert presets.load_document("mine").extends == "cifar10-10"
