@@ -18,7 +18,7 @@ from scipy import stats
 from swept import made, results
 
 from engine.config.presets import load_shipped
-from engine.report import comparing, paper
+from engine.report.tables import PaperTable, compare_paired
 from engine.store import open_run
 from engine.store.json_file import write_json
 
@@ -109,11 +109,11 @@ def test_the_row_to_compare_with_can_be_chosen(capsys, sweep):
 
 
 def test_pairs_are_of_one_seed_and_noise_needs_two_of_them():
-    one = comparing.compared({(0, 0): 2.0, (0, 1): 5.0}, {(0, 1): 3.0, (1, 0): 9.0})
+    one = compare_paired({(0, 0): 2.0, (0, 1): 5.0}, {(0, 1): 3.0, (1, 0): 9.0})
     assert (one["difference"], one["n"], one["p"], one["exceeds_noise"]) == (2.0, 1, None, False)
-    none = comparing.compared({(0, 0): 2.0}, {(1, 0): 2.0})
+    none = compare_paired({(0, 0): 2.0}, {(1, 0): 2.0})
     assert (none["difference"], none["n"]) == (None, 0)
-    alike = comparing.compared({(0, 0): 2.0, (0, 1): 3.0}, {(0, 0): 1.0, (0, 1): 2.0})
+    alike = compare_paired({(0, 0): 2.0, (0, 1): 3.0}, {(0, 0): 1.0, (0, 1): 2.0})
     assert (alike["difference"], alike["errors"], alike["p"], alike["exceeds_noise"]) == (
         1.0,
         None,
@@ -130,7 +130,7 @@ def test_students_of_one_set_are_no_samples_of_the_method():
         for _ in range(2):
             sets = rng.normal(0, 0.7, size=3)
             rows.append({(r, s): sets[r] + rng.normal(0, 0.5) for r in range(3) for s in range(3)})
-        found = comparing.compared(*rows)
+        found = compare_paired(*rows)
         assert found["n"] == 3
         marked += found["exceeds_noise"]
     assert marked / 400 < 0.08
@@ -225,7 +225,7 @@ def test_the_papers_numbers_are_all_read():
     assert sorted(names) == ["table2", "table3", "table4", "table5"]
     counts = {}
     for name in names:
-        table = paper.table(name)
+        table = PaperTable.load(name)
         assert table.source == f"UniDD Table {name[-1]}"
         assert set(load_shipped("paper", name)) == {"description", "source", "values"}
         counts[name] = 0
@@ -235,8 +235,8 @@ def test_the_papers_numbers_are_all_read():
                 assert 0 < number["mean"] < 100
                 counts[name] += 1
     assert counts == {"table2": 44, "table3": 45, "table4": 24, "table5": 9}
-    assert paper.table("table3").number("imagenet-50-resnet18-resnet101", "cfm")["mean"] == 63.5
-    assert paper.table("table2").number("cifar10-10-convnet", "sre2l") is None
+    assert PaperTable.load("table3").number("imagenet-50-resnet18-resnet101", "cfm")["mean"] == 63.5
+    assert PaperTable.load("table2").number("cifar10-10-convnet", "sre2l") is None
 
 
 def test_numbers_are_written_as_they_are_printed():
