@@ -52,7 +52,7 @@ def report(
 def _build_report(names: list[str], device: str | None, display: Display) -> Report:
     from engine.report import document
 
-    runs = document.runs_of(names)
+    runs = document.find_runs(names)
     display.say("loading")
     from engine import device as devices
     from engine import store
@@ -60,7 +60,7 @@ def _build_report(names: list[str], device: str | None, display: Display) -> Rep
     from engine.runs.artefacts import ComputeContext
 
     context = ComputeContext(devices.choose(device or "auto"), store.Cache())
-    return display.follow(document.make(runs, Finder(context, display.reading), names, display.say))
+    return display.follow(document.create_report(runs, Finder(context, display.reading), names, display.say))
 
 
 def _choose_default_path(names: list[str]) -> Path:

@@ -1,28 +1,42 @@
 """Reports: gather the runs, draw the figures, write the page, and return the numbers as one document.
 
+The sections are the results of all runs, then each run. For runs that differ only in their seed, figures show
+the first run and numbers cover all of them.
 Legend: B buckets of iterations, D eigenvalues, K classes.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from engine.config import yaml_io
 from engine.errors import UserError
 from engine.events import Event
-from engine.report import losses, page, plates, sections
-from engine.report.groups import accuracies, group_runs, intra_class_similarities
+from engine.report import figures, grids, page
+from engine.report.groups import (
+    Accuracy,
+    Group,
+    accuracies,
+    duplicate_runs,
+    group_runs,
+    intra_class_similarities,
+)
 from engine.report.lens import Finder
-from engine.report.page import Section
-from engine.report.subject import Subject, gather
+from engine.report.page import Note, PageTable, Plate, Section
+from engine.report.subject import Subject
+from engine.runs import results
 from engine.store import StoredRun, find, is_run, list_runs, runs_folder
 from engine.store.files import make_folder, write
 from engine.store.json_file import from_json, to_json
 
-OUT = "choose another file with --out"
+Parts = list[Plate | PageTable | Note]
+_ABSENT = "—"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +55,22 @@ class Report:
         lead = f"{listed_names}: the distilled images, and the accuracy that students reach on them."
         return page.html(title, lead, self.sections, self.command)
 
+    def plates(self) -> list[Plate]:
+        """Return all figures in order."""
+        return [part for section in self.sections for part in section.parts if isinstance(part, Plate)]
+
     def save(self, path: Path) -> None:
         """Write the page. Raises UserError("disk")."""
-        make_folder(path.absolute().parent, OUT)
-        write(path, self.html().encode(), hint=OUT)
+        hint = "choose another file with --out"
+        make_folder(path.absolute().parent, hint)
+        write(path, self.html().encode(), hint=hint)
 
     def save_pictures(self, folder: Path) -> list[Path]:
         """Write each figure as a PNG file and return the paths. Raises UserError("disk")."""
         hint = "choose another folder with --png"
         make_folder(folder, hint)
         paths = []
-        for plate in sections.plates_of(self.sections):
+        for plate in self.plates():
             path = folder / f"{plate.name}.png"
             write(path, plate.png, hint=hint)
             paths.append(path)
@@ -70,14 +89,14 @@ class Report:
             ],
             "figures": [
                 {"name": plate.name, "title": plate.title, "caption": plate.caption}
-                for plate in sections.plates_of(self.sections)
+                for plate in self.plates()
             ],
         }
         plain: dict[str, Any] = from_json(to_json(document))
         return plain
 
 
-def make(
+def create_report(
     runs: Sequence[StoredRun],
     finder: Finder,
     names: Sequence[str],
@@ -87,12 +106,17 @@ def make(
 
     names: the runs as the user named them, for the command line. on_message: called with each step's text.
     """
-    subjects = yield from gather(list(runs), finder, on_message)
+    subjects = []
+    for run in runs:
+        on_message(f"reading {run.name}")
+        subject = Subject.read(run)
+        yield from subject.measure(finder)
+        subjects.append(subject)
     on_message("drawing")
-    return Report(subjects, sections.of_runs(subjects), shlex.join(["cfm", "report", *names]))
+    return Report(subjects, _build_sections(subjects), shlex.join(["cfm", "report", *names]))
 
 
-def runs_of(names: Sequence[str]) -> list[StoredRun]:
+def find_runs(names: Sequence[str]) -> list[StoredRun]:
     """Return the runs given by name, by folder, or by a folder of runs (such as a sweep), each once.
 
     Raises UserError("usage") for a name that is none of these.
@@ -127,8 +151,8 @@ def _collect_run_numbers(subject: Subject) -> dict[str, Any]:
         "seed": None if config is None else config.seed,
         "ipc": None if config is None else config.ipc,
         "summary": None if subject.results is None else subject.results["summary"],
-        "betas": plates.betas_in_use(subject),
-        "losses": None if course is None else losses.numbers(course),
+        "betas": subject.betas_in_use,
+        "losses": None if course is None else course.to_dict(),
         "spectra": _collect_spectra_numbers(subject),
         "similarity": None if subject.similarity is None else subject.similarity.spread(),
         "similarity_real": None if subject.similarity_real is None else subject.similarity_real.spread(),
@@ -139,7 +163,7 @@ def _collect_run_numbers(subject: Subject) -> dict[str, Any]:
 def _collect_spectra_numbers(subject: Subject) -> dict[str, Any] | None:
     if not subject.layers:
         return None
-    responses = plates.filters_of(subject)
+    responses = subject.filters()
     layers = []
     for layer in subject.layers:
         values_D = layer.real_D if layer.real_D is not None else layer.synthetic_D
@@ -157,3 +181,210 @@ def _collect_spectra_numbers(subject: Subject) -> dict[str, Any] | None:
             }
         )
     return {"source": subject.source, "layers": layers}
+
+
+# --- sections ------------------------------------------------------------------------------------
+
+
+def _build_sections(subjects: Sequence[Subject]) -> list[Section]:
+    """Return all sections of a report, with unique figure names."""
+    groups = group_runs(subjects)
+    sections = (
+        _build_report_of_one(subjects[0], groups)
+        if len(subjects) == 1
+        else _build_report_of_several(subjects, groups)
+    )
+    taken: set[str] = set()
+    for section in sections:
+        for index, part in enumerate(section.parts):
+            if isinstance(part, Plate):
+                numbered = (f"{part.name}-{number}" for number in count(2))
+                names = [part.name] if part.name not in taken else numbered
+                section.parts[index] = part = replace(part, name=next(n for n in names if n not in taken))
+                taken.add(part.name)
+    return sections
+
+
+def _build_report_of_several(subjects: Sequence[Subject], groups: Sequence[Group]) -> list[Section]:
+    sections = [_build_results_section(subjects, groups), *_build_shared_sections(groups)]
+    for group in groups:
+        sections += _build_run_sections(group.subjects[0], group)
+        for other in group.subjects[1:]:
+            lead = Note(f"{group.label}: the settings of {group.subjects[0].name} with another seed.")
+            sections.append(Section(f"Run {other.name}", [lead, *_list_missing(other)]))
+            sections.append(Section("Provenance", [_build_provenance_table(other)], 3))
+    for index, first in duplicate_runs(subjects).items():
+        text = f"Skipped: it has the settings and the seed of {first.name} ({first.run.folder})."
+        sections.append(Section(f"Run {subjects[index].name}", [Note(text, warning=True)]))
+        sections.append(Section("Provenance", [_build_provenance_table(subjects[index])], 3))
+    return sections
+
+
+def _build_report_of_one(subject: Subject, groups: Sequence[Group]) -> list[Section]:
+    sections = [_build_results_section([subject], groups)]
+    sections += [Section(title, parts) for title, parts in _draw_figures(subject)]
+    sections += _build_shared_sections(groups)
+    sections += [Section(title, [table]) for title, table in _build_run_tables(subject)]
+    return sections
+
+
+def _build_run_sections(subject: Subject, group: Group) -> list[Section]:
+    seeds = (
+        f" It represents {len(group.runs)} runs that differ only in their seed."
+        if len(group.runs) > 1
+        else ""
+    )
+    lead = Note(f"{group.label}.{seeds}")
+    sections = [Section(f"Run {subject.name}", [lead, *_list_missing(subject)])]
+    sections += [Section(title, parts, 3) for title, parts in _draw_figures(subject)]
+    sections += [Section(title, [table], 3) for title, table in _build_run_tables(subject)]
+    return sections
+
+
+def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group]) -> Section:
+    rows = tuple(row for subject in subjects for row in _build_result_rows(subject))
+    header = ("run", "method", "state", "student", "distilled", "control", "best epoch", "teacher")
+    caption = (
+        "Top-1 accuracy in percent on the real test images: mean ± sample standard deviation (students). "
+        "Distilled and control: after the last epoch. The best epoch is selected on the test set."
+    )
+    parts: Parts = [PageTable(caption, header, rows)]
+    if len(subjects) == 1:
+        parts += _list_missing(subjects[0])
+    if rows_by_group := accuracies(groups):
+        parts.append(figures.accuracy(rows_by_group))
+        if len(groups) < len(subjects):
+            parts.append(_build_group_table(rows_by_group))
+    return Section("Results", parts)
+
+
+def _build_result_rows(subject: Subject) -> list[tuple[str, ...]]:
+    first = (subject.name, subject.method, subject.state)
+    if subject.results is None:
+        return [(*first, *[_ABSENT] * 5)]
+    teacher = (subject.results.get("teacher") or {}).get("accuracy")
+    teacher_accuracy = _ABSENT if teacher is None else f"{teacher:.2f}"
+    by_architecture = subject.results["summary"].get("by_architecture", {})
+    return [
+        (
+            *first,
+            name,
+            *(_format_mean_std(accuracies_of.get(k)) for k in ("accuracy", "control", "accuracy_best")),
+            teacher_accuracy,
+        )
+        for name, accuracies_of in by_architecture.items()
+    ]
+
+
+def _build_group_table(rows: Sequence[Accuracy]) -> PageTable:
+    cells = tuple(
+        (
+            each.label,
+            each.architecture,
+            _format_mean_std(each.distilled),
+            _format_mean_std(each.control),
+            str(each.sets),
+        )
+        for each in rows
+    )
+    caption = (
+        "The same over all runs that differ only in their seed: mean ± sample standard deviation (students)."
+    )
+    return PageTable(caption, ("method", "student", "distilled", "control", "distilled sets"), cells)
+
+
+def _format_mean_std(mean_std: dict[str, Any] | None, digits: int = 2) -> str:
+    return results.format_mean_std(mean_std, digits, _ABSENT).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _build_shared_sections(groups: Sequence[Group]) -> list[Section]:
+    sections = []
+    if plate := grids.images_by_method(groups):
+        sections.append(Section("Images by method", [plate]))
+    if rows := intra_class_similarities(groups):
+        cells = tuple((row.label, _format_mean_std(row.spread, 4), str(row.sets)) for row in rows)
+        caption = "Mean ± sample standard deviation over classes (classes). Real images: one set per teacher."
+        table = PageTable(caption, ("images", "cosine similarity", "sets"), cells)
+        sections.append(Section("Intra-class similarity", [figures.similarity(rows), table]))
+    else:
+        why = "Intra-class similarity: no class has two images whose features could be read."
+        sections.append(Section("Intra-class similarity", [Note(why, warning=True)]))
+    labels_by_betas: dict[tuple[float, ...], list[str]] = {}
+    for group in groups:
+        betas = next((each.betas_in_use for each in group.subjects if each.betas_in_use), None)
+        if betas:
+            labels_by_betas.setdefault(tuple(betas), []).append(group.label)
+    if labels_by_betas:
+        lines = [(", ".join(labels), betas) for betas, labels in labels_by_betas.items()]
+        sections.append(Section("β schedule", [figures.schedule(lines)]))
+    return sections
+
+
+def _list_missing(subject: Subject) -> Parts:
+    notes: Parts = []
+    for each in subject.missing:
+        hint = f" → {each.hint}" if each.hint else ""
+        notes.append(Note(f"Missing: {each.what}: {each.why}.{hint}", warning=True))
+    notes += [Note(f"Recorded warning: {text}", warning=True) for text in subject.record.warnings]
+    return notes
+
+
+def _draw_figures(subject: Subject) -> list[tuple[str, Parts]]:
+    titles = {"Images": grids.images, "Losses": figures.losses, "Spectra": figures.spectra}
+    sections: list[tuple[str, Parts]] = []
+    for title, make_plate in titles.items():
+        plate = make_plate(subject)
+        if plate is not None:
+            sections.append((title, [plate]))
+        elif title == "Losses" and not subject.optimised:
+            sections.append((title, [Note("None: nothing was optimised.")]))
+        else:
+            note = Note("No figure: the missing data are listed with the results.", warning=True)
+            sections.append((title, [note]))
+    return sections
+
+
+def _build_run_tables(subject: Subject) -> list[tuple[str, PageTable]]:
+    provenance = ("Provenance", _build_provenance_table(subject))
+    resolved = subject.resolved
+    if resolved is None:
+        return [provenance]
+    rows = tuple(
+        (key, yaml_io.inline(value), resolved.origins.get(key, "default"))
+        for key, value in resolved.config.flatten().items()
+    )
+    table = PageTable("Every setting and its origin.", ("setting", "value", "origin"), rows)
+    return [("Settings", table), provenance]
+
+
+def _build_provenance_table(subject: Subject) -> PageTable:
+    """Return the provenance of a run as a table, without unknown entries."""
+    measured = subject.results or {}
+    recorded = {**subject.manifest, **(measured.get("provenance") or {})}
+    identity = subject.manifest.get("identity") or {}
+    entries: dict[str, Any] = {
+        "folder": str(subject.run.folder),
+        "command": shlex.join(recorded["command"]) if recorded.get("command") else None,
+        "created": subject.manifest.get("created"),
+        "finished": recorded.get("finished"),
+        "seeds": recorded.get("seeds"),
+        "versions": recorded.get("versions"),
+        "device": recorded.get("device"),
+        "threads": recorded.get("threads"),
+        "settings (SHA-256)": identity.get("config"),
+        "data": (recorded.get("data") or {}).get("name"),
+        "data (SHA-256)": identity.get("data"),
+        "teacher": (measured.get("teacher") or {}).get("source"),
+        "teacher (SHA-256)": (subject.manifest.get("teacher") or {}).get("fingerprint"),
+        "measured on": recorded.get("measured_on"),
+        "sessions": recorded["sessions"] if isinstance(recorded.get("sessions"), int) else None,
+        "bit-exact as one session": recorded.get("bit_exact"),
+    }
+    rows = tuple((name, _format_value(value)) for name, value in entries.items() if value is not None)
+    return PageTable("The origin of the numbers.", ("item", "value"), rows)
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_format_value(each)}" for name, each in value.items())
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,6 +1,5 @@
-"""Shared elements of all figures: colours, fonts, empty panels, and conversion to bytes.
+"""Shared elements of all figures: fonts, empty panels, scales, and conversion to bytes.
 
-Colours are the Okabe-Ito palette, which is safe for colour-blind readers; curves also differ in line style.
 Figures are 7.2 inches wide with 8-point text, so they can be printed. This module keeps no state between
 figures. Matplotlib is imported by the first figure.
 """
@@ -11,7 +10,7 @@ import io
 import textwrap
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Floats = NDArray[np.float64]
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
-GREY, PALE = "#555555", "#D9D9D9"
 WIDTH = 7.2  #: inches
 SMALL, TEXT = 7.0, 8.0  #: points
-DPI = 200
 PANELS = 12  #: maximum number of panels of a figure
-NOTHING = "nothing finite to draw"
 
 
 def create_figure(height: float, width: float = WIDTH) -> Figure:
@@ -38,41 +31,33 @@ def create_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def panels_per_row(count: int) -> int:
-    """Return the number of panels in a row of a figure with `count` panels."""
-    return 2 if count in (2, 4) else max(1, min(3, count))
-
-
 def create_panels(count: int, height: float = 1.75) -> tuple[Figure, list[Axes]]:
     """Return a figure with `count` panels, and their axes. height: of each row of panels, in inches."""
-    columns = panels_per_row(count)
+    columns = 2 if count in (2, 4) else max(1, min(3, count))
     rows = -(-count // columns)
     figure = create_figure(0.75 + height * rows)
     axes = figure.subplots(rows, columns, squeeze=False)
-    flat = [each for row in axes for each in row]
-    for spare in flat[count:]:
+    panels = [each for row in axes for each in row]
+    for spare in panels[count:]:
         spare.set_axis_off()
-    for each in flat[:count]:
-        style_axes(each)
-    return figure, flat[:count]
+    return figure, panels[:count]
 
 
-def style_axes(axes: Axes) -> None:
-    """Style axes: two spines, small tick labels, a faint grid behind the data."""
+def style_axes(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
+    """Style an empty panel, and set its title and the labels of its axes.
+
+    It has two spines, small tick labels, and a faint grid behind the data.
+    """
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(which="both", labelsize=SMALL)
-    axes.grid(True, color=PALE, linewidth=0.5)
+    axes.grid(True, color="#D9D9D9", linewidth=0.5)
     axes.set_axisbelow(True)
-
-
-def set_titles(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
-    """Set a panel's title and the labels of its axes."""
     axes.set_title(escape_text(shorten(title, 34)), fontsize=TEXT)
     axes.set_xlabel(escape_text(x_label), fontsize=TEXT)
     axes.set_ylabel(escape_text(y_label), fontsize=TEXT)
 
 
-def draw_empty_panel(axes: Axes, text: str = NOTHING) -> None:
+def draw_empty_panel(axes: Axes, text: str = "nothing finite to draw") -> None:
     """Show a text in a panel instead of data."""
     axes.set_xticks([])
     axes.set_yticks([])
@@ -97,18 +82,16 @@ def add_legend(figure: Figure, axes: Sequence[Axes]) -> None:
         )
 
 
-def set_log_scale_if_positive(axes: Axes, values: Sequence[Floats]) -> bool:
-    """Use a log scale for y if all finite values are positive; return whether it is used."""
+def set_log_scale(axes: Axes, values: Sequence[NDArray[np.float64]]) -> None:
+    """Use a log scale for y if all finite values are positive.
+
+    The ticks are a few plain numbers if the range is below one decade.
+    """
     finite = np.concatenate([np.asarray(each, np.float64).reshape(-1) for each in values] or [np.empty(0)])
     finite = finite[np.isfinite(finite)]
     if not len(finite) or finite.min() <= 0:
-        return False
-    set_log_scale(axes, float(finite.min()), float(finite.max()))
-    return True
-
-
-def set_log_scale(axes: Axes, low: float, high: float) -> None:
-    """Use a log scale for y, with a few plain numbers as ticks if the range is below one decade."""
+        return
+    low, high = float(finite.min()), float(finite.max())
     axes.set_yscale("log")
     if high >= 10 * low:
         return
@@ -147,17 +130,12 @@ def wrap(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(shorten(text, 3 * width), width)) or text
 
 
-def to_png(figure: Figure, dpi: float = DPI) -> bytes:
-    """Return a figure as the content of a PNG file."""
-    return _save_figure(figure, "png", dpi=dpi)
+def render(figure: Figure, kind: Literal["png", "svg"], dpi: float = 200) -> bytes:
+    """Return a figure as the content of a file. dpi: of PNG files.
 
-
-def to_svg(figure: Figure) -> bytes:
-    """Return a figure as the content of an SVG file with text as outlines, so that it needs no fonts."""
-    return _save_figure(figure, "svg", metadata={"Date": None})
-
-
-def _save_figure(figure: Figure, kind: str, **options: Any) -> bytes:
+    SVG files have text as outlines, so that they need no fonts.
+    """
+    options: dict[str, Any] = {"dpi": dpi} if kind == "png" else {"metadata": {"Date": None}}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Class names may use any script.

@@ -1,39 +1,69 @@
-"""The figures of a report, drawn from plain numbers.
+"""The figures of a report with their titles, captions and alternative texts.
 
-A figure without data shows a text instead. Legend: B buckets, D eigenvalues.
+A caption says what is drawn, over how many samples, and what the error bars are. A figure without data shows
+a text instead. Colours are the Okabe-Ito palette, which is safe for colour-blind readers; curves also differ
+in line style. Legend: B buckets, D eigenvalues.
 Not here: the common style of figures (see `drawing`), image grids (see `grids`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.config.responses import Response
 from engine.report import drawing
-from engine.report.drawing import COLOURS, DASHES, GREY, SMALL, TEXT
+from engine.report.drawing import SMALL, TEXT
 from engine.report.groups import Accuracy, GroupSimilarity
 from engine.report.lens import LensLayer
 from engine.report.losses import Curve, LossCourse
+from engine.report.page import Plate, slug
+from engine.report.subject import Subject
 from engine.runs.results import format_mean_std
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FLOOR = 1e-8  #: eigenvalues below this share of the largest are not drawn
-BOUNDS = 20  #: batch boundaries are marked up to this number of batches
-_MAX_LINES = len(COLOURS) * len(DASHES)
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+_GREY = "#555555"
+_FLOOR = 1e-8  # eigenvalues below this share of the largest are not drawn
+_BOUNDS = 20  # batch boundaries are marked up to this number of batches
 
 
-def loss_curves(course: LossCourse) -> Figure:
+def losses(subject: Subject) -> Plate | None:
+    """Return the figure of a run's CE and terms at every layer; None without numbers."""
+    course = subject.record.course
+    if course is None:
+        return None
+    taps, batches = course.layout.taps, len(course.layout.betas)
+    band = ""
+    if course.stride > 1:
+        band = f" Lines: means of {course.stride} consecutive iterations; bands: their minimum and maximum."
+    shown = drawing.evenly_spaced(len(taps), drawing.PANELS - 1)
+    left_out = f" Only {len(shown)} of {len(taps)} layers are shown." if len(shown) < len(taps) else ""
+    some = f"the first {course.done:,} of " if course.done < course.rows else ""
+    ends = ", separated by dotted lines" if 1 < batches <= _BOUNDS else ""
+    caption = (
+        f"Recovery of {subject.name} ({subject.method}): cross-entropy, then each term (filter/signal)"
+        f" at each tap, unweighted (UniDD Eq. 20), over {some}{course.rows:,} iterations:"
+        f" {_format_quantity(batches, 'batch', 'es')} of {course.iterations:,}{ends}.{band}{left_out}"
+        " A single recovery, so no error bars."
+    )
+    alt = f"Curves of {', '.join(['cross-entropy', *course.layout.terms])} at {len(taps)} layers"
+    name = f"losses-{slug(subject.name)}"
+    return Plate(name, "Losses by layer", caption, alt, draw_losses(course))
+
+
+def draw_losses(course: LossCourse) -> Figure:
     """Draw CE and the unweighted terms at every tap, or at evenly spaced ones of many, by iteration."""
     taps, terms = course.layout.taps, course.layout.terms
     shown = drawing.evenly_spaced(len(taps), drawing.PANELS - 1)
     figure, axes = drawing.create_panels(1 + len(shown))
-    _draw_curves(axes[0], course, [("cross-entropy", course.ce())], "cross-entropy", GREY)
+    _draw_curves(axes[0], course, [("cross-entropy", course.ce())], "cross-entropy", _GREY)
     for panel, tap in zip(axes[1:], shown, strict=True):
         curves = [(name, course.term(number, tap)) for number, name in enumerate(terms)]
         _draw_curves(panel, course, curves, taps[tap])
@@ -45,13 +75,13 @@ def _draw_curves(
     axes: Axes, course: LossCourse, curves: Sequence[tuple[str, Curve]], title: str, colour: str | None = None
 ) -> None:
     """Draw curves with their bands. colour: one for all curves; by default, each has its own."""
-    drawing.set_titles(axes, title, "iteration")
+    drawing.style_axes(axes, title, "iteration")
     if not any(np.isfinite(curve.mean_B).any() for _, curve in curves):
-        drawing.draw_empty_panel(axes, drawing.NOTHING if curves else "no terms")
+        drawing.draw_empty_panel(axes, "nothing finite to draw" if curves else "no terms")
         return
     for number, (name, curve) in enumerate(curves):
-        line_colour = colour or COLOURS[number % len(COLOURS)]
-        dash = DASHES[number % len(DASHES)]
+        line_colour = colour or _COLOURS[number % len(_COLOURS)]
+        dash = _DASHES[number % len(_DASHES)]
         axes.fill_between(course.x_B, curve.low_B, curve.high_B, color=line_colour, alpha=0.2, linewidth=0)
         axes.plot(
             course.x_B,
@@ -63,22 +93,56 @@ def _draw_curves(
             label=drawing.escape_text(name),
         )
     bounds = [side_B for _, curve in curves for side_B in (curve.low_B, curve.high_B)]
-    drawing.set_log_scale_if_positive(axes, bounds)
+    drawing.set_log_scale(axes, bounds)
     _use_integer_ticks(axes)
     batches = len(course.layout.betas)
-    if 1 < batches <= BOUNDS:
+    if 1 < batches <= _BOUNDS:
         for batch in range(1, batches):
-            axes.axvline(batch * course.iterations - 0.5, color=GREY, linewidth=0.4, linestyle=":")
+            axes.axvline(batch * course.iterations - 0.5, color=_GREY, linewidth=0.4, linestyle=":")
 
 
-def spectra(layers: Sequence[LensLayer], responses: Sequence[Response]) -> Figure:
+def spectra(subject: Subject) -> Plate | None:
+    """Return the figure of a run's real and distilled spectra with its filters; None without spectra."""
+    layers = subject.layers
+    if not layers:
+        return None
+    responses = subject.filters()
+    if subject.source == "images":
+        what = "Ψ over all training images, Ψ_s over all distilled images at once, un-augmented."
+    else:
+        has_images = subject.images is not None and subject.images.count > 0
+        why = "the teacher or the data are missing" if has_images else "no distilled image is finished"
+        what = f"As recorded by recovery, because {why}: Ψ_s of its last moving statistics over random views."
+    reading = (
+        " Dashed, on the right axis: f(λ) of the real eigenvalues, relative to its maximum;"
+        " rising to the right is high-pass, falling is low-pass."
+    )
+    if not subject.optimised:
+        reading = " Nothing was optimised, so no filter is drawn."
+    elif not responses:
+        reading = " The objective's filter is not a function of the spectrum, so it is not drawn."
+    shown = drawing.evenly_spaced(len(layers), drawing.PANELS)
+    left_out = f" Only {len(shown)} of {len(layers)} layers are shown." if len(shown) < len(layers) else ""
+    taps = " at the inputs of convolutions" if subject.has_changed_taps else ""
+    caption = (
+        f"Eigenvalues by rank, largest first, of {subject.name} ({subject.method}){taps}. {what}"
+        f" Eigenvalues below {_FLOOR:g} of the largest are not drawn.{reading}{left_out}"
+    )
+    alt = f"Real and distilled spectra at {len(layers)} layers"
+    name = f"spectra-{slug(subject.name)}"
+    return Plate(name, "Spectra and filters", caption, alt, draw_spectra(layers, responses))
+
+
+def draw_spectra(layers: Sequence[LensLayer], responses: Sequence[Response]) -> Figure:
     """Draw both spectra and the filters of every layer, or of evenly spaced ones of many, by rank."""
     shown = [layers[index] for index in drawing.evenly_spaced(len(layers), drawing.PANELS)]
     figure, axes = drawing.create_panels(len(shown))
-    columns = drawing.panels_per_row(len(shown))
+    grid = axes[0].get_gridspec()
+    assert grid is not None
+    columns = grid.ncols
     overlays: list[Axes] = []
     for number, (panel, layer) in enumerate(zip(axes, shown, strict=True)):
-        drawing.set_titles(panel, layer.name, "rank", "eigenvalue" if number % columns == 0 else "")
+        drawing.style_axes(panel, layer.name, "rank", "eigenvalue" if number % columns == 0 else "")
         if not _draw_spectra(panel, layer):
             drawing.draw_empty_panel(panel)
         elif responses:
@@ -98,11 +162,11 @@ def _draw_spectra(axes: Axes, layer: LensLayer) -> bool:
     for number, (name, values_D, dash) in enumerate(sides):
         if values_D is None:
             continue
-        shown_D = np.where(values_D > FLOOR * largest, values_D, np.nan)
+        shown_D = np.where(values_D > _FLOOR * largest, values_D, np.nan)
         axes.plot(
             np.arange(1, len(shown_D) + 1),
             shown_D,
-            color=COLOURS[number],
+            color=_COLOURS[number],
             linestyle=dash,
             linewidth=1.3,
             marker="o" if len(shown_D) < 6 else "",
@@ -110,8 +174,8 @@ def _draw_spectra(axes: Axes, layer: LensLayer) -> bool:
             label=name,
         )
     _use_log_ranks(axes, max(len(values) for values in finite))
-    positive = np.concatenate([values[values > FLOOR * largest] for values in finite])
-    drawing.set_log_scale(axes, float(positive.min()), largest)
+    positive = np.concatenate([values[values > _FLOOR * largest] for values in finite])
+    drawing.set_log_scale(axes, [positive])
     return True
 
 
@@ -144,47 +208,50 @@ def _draw_filters(axes: Axes, layer: LensLayer, responses: Sequence[Response], *
     assert values_D is not None
     for number, response in enumerate(responses):
         share_D = response.share(values_D)
+        name = response.filter if response.beta is None else f"{response.filter}, β = {response.beta:.3g}"
         overlay.plot(
             np.arange(1, len(share_D) + 1),
             share_D,
-            color=COLOURS[(number + 2) % len(COLOURS)],
-            linestyle=DASHES[(number + 1) % len(DASHES)],
+            color=_COLOURS[(number + 2) % len(_COLOURS)],
+            linestyle=_DASHES[(number + 1) % len(_DASHES)],
             linewidth=1.0,
             marker="x" if len(share_D) < 6 else "",
             markersize=3,
-            label=drawing.escape_text(legend_label(response)),
+            label=drawing.escape_text(name),
         )
     return overlay
 
 
-def legend_label(response: Response) -> str:
-    """Return a filter's name in a legend."""
-    return response.filter if response.beta is None else f"{response.filter}, β = {response.beta:.3g}"
-
-
-def schedules(betas: Sequence[tuple[str, Sequence[float]]]) -> Figure:
-    """Draw β_b of every batch, one line per name."""
+def schedule(lines: Sequence[tuple[str, Sequence[float]]]) -> Plate:
+    """Return the figure of β_b of every batch, one line per name."""
+    caption = "β_b of every recovery batch in order (UniDD Eq. 19), for methods whose filter uses β."
+    alt = "; ".join(
+        f"{name}: from {betas[0]:.3g} to {betas[-1]:.3g} in {_format_quantity(len(betas), 'batch', 'es')}"
+        for name, betas in lines
+        if betas
+    )
     figure, (axes,) = drawing.create_panels(1, height=2.2)
-    drawing.set_titles(axes, "", "batch b", "β_b")
-    drawn = [(name, np.asarray(values, np.float64)) for name, values in betas[:_MAX_LINES]]
+    plate = Plate("schedule", "β schedule", caption, alt, figure)
+    drawing.style_axes(axes, "", "batch b", "β_b")
+    drawn = [(name, np.asarray(values, np.float64)) for name, values in lines[: len(_COLOURS) * len(_DASHES)]]
     if not any(np.isfinite(values).any() for _, values in drawn):
         drawing.draw_empty_panel(axes)
-        return figure
+        return plate
     for number, (name, values) in enumerate(drawn):
         axes.plot(
             np.arange(1, len(values) + 1),
             values,
-            color=COLOURS[number % len(COLOURS)],
-            linestyle=DASHES[number % len(DASHES)],
+            color=_COLOURS[number % len(_COLOURS)],
+            linestyle=_DASHES[number % len(_DASHES)],
             linewidth=1.2,
             marker="o" if len(values) <= 60 else "",
             markersize=3,
             label=drawing.escape_text(drawing.shorten(name, 60)),
         )
-    drawing.set_log_scale_if_positive(axes, [values for _, values in drawn])
+    drawing.set_log_scale(axes, [values for _, values in drawn])
     _use_integer_ticks(axes)
     drawing.add_legend(figure, [axes] if len(drawn) > 1 else [])
-    return figure
+    return plate
 
 
 def _use_integer_ticks(axes: Axes) -> None:
@@ -196,57 +263,77 @@ def _use_integer_ticks(axes: Axes) -> None:
 # --- one row for each group --------------------------------------------------------------------------
 
 
-def similarity(rows: Sequence[GroupSimilarity]) -> Figure:
-    """Draw UniDD Figure 2: mean and standard deviation over classes, and each class as a dot."""
+def similarity(rows: Sequence[GroupSimilarity]) -> Plate:
+    """Return UniDD Figure 2: mean and standard deviation over classes, and each class as a dot."""
+    caption = (
+        "Mean cosine similarity of all pairs of images of a class (UniDD Figure 2), between the teacher's"
+        " penultimate features (the input of its last linear layer) of un-augmented images. Each set is"
+        " evaluated with the teacher that it was distilled through. Large dots: mean over classes. Bars:"
+        " sample standard deviation over classes (none for a single one); small dots: single classes; in"
+        " brackets: the number of classes over all distilled sets."
+    )
+    alt = "; ".join(f"{row.label}: {format_mean_std(row.spread, 3, 'none')}" for row in rows)
     figure, (axes,) = _create_row_panels(
         [[row.label for row in rows]], "mean cosine similarity within a class"
     )
     for position, row in enumerate(rows):
         values = np.asarray(row.of_class, np.float64)
         jitter = (np.arange(len(values)) % 5 - 2) * 0.06
-        axes.scatter(values, position + jitter, s=10, color=COLOURS[5], alpha=0.6, linewidth=0, zorder=2)
+        axes.scatter(values, position + jitter, s=10, color=_COLOURS[5], alpha=0.6, linewidth=0, zorder=2)
         if row.spread is not None:
-            _draw_mean(axes, position, row.spread, "o", COLOURS[0], filled=True)
+            _draw_mean(axes, position, row.spread, "o", _COLOURS[0], filled=True)
             _annotate(axes, position, format_mean_std(row.spread, 3))
-    return figure
+    return Plate("similarity", "Intra-class similarity", caption, alt, figure)
 
 
-def accuracy(rows: Sequence[Accuracy]) -> Figure:
-    """Draw UniDD Figure 6: distilled and control accuracy of every group, one panel per architecture."""
+def accuracy(rows: Sequence[Accuracy]) -> Plate:
+    """Return UniDD Figure 6: distilled and control accuracy of every group, one panel per architecture."""
+    sets = sorted({row.sets for row in rows})
+    trained_on = (
+        _format_quantity(sets[-1], "distilled set") if len(sets) == 1 else f"{sets[0]} to {sets[-1]} sets"
+    )
+    caption = (
+        "Top-1 accuracy on the real test images after the last epoch, in percent. Filled circles: students"
+        " trained on the distilled images; hollow squares: on the same number of real images with the same"
+        " labels and budget. Bars: sample standard deviation over students (none for a single one); in"
+        f" brackets: the number of students, trained on {trained_on} in each row. The axis does not start"
+        " at zero."
+    )
+    pairs = [
+        (row.label, format_mean_std(row.distilled, 1), format_mean_std(row.control, 1, "none"))
+        for row in rows
+    ]
+    alt = "; ".join(f"{label}: {distilled}, control {control}" for label, distilled, control in pairs)
     names = list(dict.fromkeys(row.architecture for row in rows))
     rows_by_architecture = [[row for row in rows if row.architecture == name] for name in names]
     figure, axes = _create_row_panels(
-        [[row.label for row in architecture_rows] for architecture_rows in rows_by_architecture] or [[]],
+        [[row.label for row in architecture_rows] for architecture_rows in rows_by_architecture],
         "test accuracy, %",
     )
-    for panel, name, architecture_rows in zip(axes, names, rows_by_architecture, strict=bool(names)):
+    for panel, name, architecture_rows in zip(axes, names, rows_by_architecture, strict=True):
         panel.set_title(drawing.escape_text(f"{name} (students)"), fontsize=TEXT)
         offset = 0.18 if any(row.control is not None for row in architecture_rows) else 0.0
         for position, row in enumerate(architecture_rows):
             if (spread := row.distilled) is not None:
-                _draw_mean(panel, position - offset, spread, "o", COLOURS[0], filled=True, label="distilled")
+                _draw_mean(panel, position - offset, spread, "o", _COLOURS[0], filled=True, label="distilled")
                 _annotate(panel, position - offset, format_mean_std(spread, 1))
             if (spread := row.control) is not None:
                 _draw_mean(
-                    panel, position + offset, spread, "s", COLOURS[1], filled=False, label="control (real)"
+                    panel, position + offset, spread, "s", _COLOURS[1], filled=False, label="control (real)"
                 )
                 _annotate(panel, position + offset, format_mean_std(spread, 1))
     drawing.add_legend(figure, axes)
-    return figure
+    return Plate("accuracy", "Accuracy by method", caption, alt, figure)
 
 
 def _create_row_panels(labels: Sequence[Sequence[str]], x_label: str) -> tuple[Figure, list[Axes]]:
     """Return a figure of stacked panels with one labelled line per row, the first on top, and its axes."""
-    heights = [max(len(panel_labels), 1) for panel_labels in labels]
+    heights = [len(panel_labels) for panel_labels in labels]
     figure = drawing.create_figure(0.9 + sum(0.42 * height + 0.45 for height in heights))
     grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)
     axes: list[Axes] = [row[0] for row in grid]
     for panel, panel_labels in zip(axes, labels, strict=True):
-        drawing.style_axes(panel)
-        drawing.set_titles(panel, "", x_label)
-        if not panel_labels:
-            drawing.draw_empty_panel(panel, "nothing to draw yet")
-            continue
+        drawing.style_axes(panel, "", x_label)
         panel.set_ylim(len(panel_labels) - 0.5, -0.5)
         panel.set_yticks(
             range(len(panel_labels)), [drawing.escape_text(drawing.wrap(name, 34)) for name in panel_labels]
@@ -283,3 +370,8 @@ def _draw_mean(
 def _annotate(axes: Axes, position: float, text: str) -> None:
     """Write a row's numbers at its right end."""
     axes.annotate(text, (1.01, position), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL)
+
+
+def _format_quantity(count: int, what: str, plural: str = "s") -> str:
+    """Return a count with its noun."""
+    return f"{count} {what}{plural if count != 1 else ''}"

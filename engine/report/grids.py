@@ -17,6 +17,7 @@ from engine.errors import UserError
 from engine.report import drawing
 from engine.report.drawing import SMALL, TEXT
 from engine.report.groups import Group
+from engine.report.page import Plate, slug
 from engine.report.subject import Subject
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
     from engine.store.images import Reader
 
 Pixels = NDArray[np.uint8]
-ROWS, COLUMNS = 10, 10  #: maxima
-_CELL = 128  # minimum size of an image on the page, in pixels
-_GAP = 4  # white pixels between images
+_ROWS, _COLUMNS = 10, 10  # maxima
 
 
 @dataclass(frozen=True)
@@ -37,30 +36,83 @@ class Grid:
     rows: list[str]
     columns: list[str]
     cells: list[list[Pixels | None]]
-    left_out: str = ""
+    left_out: str
+
+    @property
+    def alt(self) -> str:
+        """The alternative text of a figure of the grid."""
+        return f"Images of {len(self.rows)} classes, columns: {', '.join(self.columns)}"
+
+    def draw(self) -> Figure:
+        """Draw the grid with class names on the left and column names on top."""
+        image_HW3, centres, is_enlarged = self.build_mosaic()
+        height, width = image_HW3.shape[:2]
+        names = [drawing.wrap(name, 9) for name in self.columns]
+        slanted = any(name.count("\n") > 1 or max(map(len, name.split("\n"))) > 9 for name in names)
+        names = [drawing.wrap(name, 24) for name in self.columns] if slanted else names
+        inches = min(drawing.WIDTH - 1.0, 0.62 * len(self.columns))
+        figure = drawing.create_figure(inches * height / width + (0.9 if slanted else 0.4), inches + 1.0)
+        axes = figure.subplots()
+        axes.imshow(image_HW3, interpolation="nearest" if is_enlarged else "antialiased", aspect="equal")
+        axes.spines[:].set_visible(False)
+        axes.set_xticks(
+            [centres[index] for index in range(len(self.columns))],
+            [drawing.escape_text(name) for name in names],
+            fontsize=SMALL,
+            rotation=45 if slanted else 0,
+            ha="left" if slanted else "center",
+            rotation_mode="anchor" if slanted else "default",
+        )
+        axes.set_yticks(
+            [centres[index] for index in range(len(self.rows))],
+            [drawing.escape_text(drawing.shorten(name, 18)) for name in self.rows],
+            fontsize=TEXT,
+        )
+        axes.tick_params(length=0, labeltop=True, labelbottom=False, top=False)
+        return figure
+
+    def build_mosaic(self) -> tuple[Pixels, list[float], bool]:
+        """Return one picture of all cells, the centres of cells in pixels, and whether it is enlarged."""
+        cell, gap = 128, 4  # the minimum size of an image on the page, and the white space between images
+        sizes = [max(image.shape[1:]) for row in self.cells for image in row if image is not None]
+        scale = max(1, -(-cell // max(sizes, default=cell)))
+        side = scale * max(sizes, default=cell)
+        step, longest = side + gap, max(len(self.rows), len(self.columns))
+        shape = (len(self.rows) * step - gap, len(self.columns) * step - gap, 3)
+        picture = np.full(shape, 255, np.uint8)
+        for row, images in enumerate(self.cells):
+            for column, image in enumerate(images):
+                if image is not None:
+                    large = np.kron(image, np.ones((1, scale, scale), np.uint8))
+                    shown = np.broadcast_to(large, (3, *large.shape[1:])).transpose(1, 2, 0)
+                    top, left = row * step, column * step
+                    picture[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
+        return picture, [index * step + (side - 1) / 2 for index in range(longest)], scale > 1
 
 
-def of_run(subject: Subject, *, by_beta: bool) -> Grid | None:
-    """Return a run's images: one row per class, real images first, then the images in order of batches.
+def images(subject: Subject) -> Plate | None:
+    """Return a run's images by β_b (UniDD Figure 5), or by class without β; None if there are none.
 
-    by_beta: name columns by their β_b. Damaged images are left blank. Return None if there are no images.
+    There is one row per class: real images first, then the images in order of batches. Damaged images are
+    left blank.
     """
+    by_beta = subject.config is None or subject.config.uses_beta
     reader = subject.images
     if reader is None or not reader.count:
         return None
     order_N = np.lexsort((reader.batch_N, reader.labels_N))
     present = sorted(set(reader.labels_N.tolist()))
-    labels = [present[index] for index in drawing.evenly_spaced(len(present), ROWS)]
+    labels = [present[index] for index in drawing.evenly_spaced(len(present), _ROWS)]
     ranks = max(int((reader.labels_N == label).sum()) for label in labels)
-    shown = drawing.evenly_spaced(ranks, COLUMNS)
+    shown = drawing.evenly_spaced(ranks, _COLUMNS)
     members = {label: [int(n) for n in order_N if reader.labels_N[n] == label] for label in labels}
     cells: list[list[Pixels | None]] = []
     for label in labels:
         image_numbers = members[label]
-        images = [
+        distilled = [
             _read_pixels(reader, image_numbers[rank]) if rank < len(image_numbers) else None for rank in shown
         ]
-        cells.append([subject.real_KCHW.get(label), *images] if subject.real_KCHW else images)
+        cells.append([subject.real_KCHW.get(label), *distilled] if subject.real_KCHW else distilled)
     columns = [
         _name_column(
             reader,
@@ -70,16 +122,21 @@ def of_run(subject: Subject, *, by_beta: bool) -> Grid | None:
         for rank in shown
     ]
     left_out = _describe_left_out(len(reader.classes), len(labels), ranks, len(shown))
-    return Grid(
-        [reader.classes[label] for label in labels],
-        ["real", *columns] if subject.real_KCHW else columns,
-        cells,
-        left_out,
+    names = [reader.classes[label] for label in labels]
+    grid = Grid(names, ["real", *columns] if subject.real_KCHW else columns, cells, left_out)
+    real = " First column: the first real image of the control." if subject.real_KCHW else ""
+    with_beta = ", with their β_b (UniDD Figure 5)" if by_beta else ""
+    caption = (
+        f"Distilled images of {subject.name} ({subject.method}). Rows: classes; columns: the images"
+        f" of a class in order of recovery{with_beta}.{real}"
+        f" {left_out}"
     )
+    title = "Images by β_b" if by_beta else "Images by class"
+    return Plate(f"images-{slug(subject.name)}", title, caption, grid.alt, grid.draw(), True)
 
 
-def by_method(groups: Sequence[Group]) -> Grid | None:
-    """Return the first image of each class: real, then of each group's first run that has images.
+def images_by_method(groups: Sequence[Group]) -> Plate | None:
+    """Return the first image of each class (UniDD Figures 1, 4): real, then of each group's first run.
 
     Return None if fewer than two groups have images, or if their classes differ.
     """
@@ -88,22 +145,27 @@ def by_method(groups: Sequence[Group]) -> Grid | None:
         subjects = (each for each in group.subjects if each.images is not None and each.images.count)
         if (first := next(subjects, None)) is not None:
             with_images.append((group, first))
-    shown = [with_images[index] for index in drawing.evenly_spaced(len(with_images), COLUMNS - 1)]
+    shown = [with_images[index] for index in drawing.evenly_spaced(len(with_images), _COLUMNS - 1)]
     readers = [subject.images for _, subject in shown if subject.images is not None]
     if len(readers) < 2 or len({reader.classes for reader in readers}) > 1:
         return None
-    labels = drawing.evenly_spaced(len(readers[0].classes), ROWS)
+    labels = drawing.evenly_spaced(len(readers[0].classes), _ROWS)
     real = next((subject.real_KCHW for _, subject in shown if subject.real_KCHW), {})
     cells: list[list[Pixels | None]] = []
     for label in labels:
-        images = [_read_first_image(reader, label) for reader in readers]
-        cells.append([real.get(label), *images] if real else images)
+        distilled = [_read_first_image(reader, label) for reader in readers]
+        cells.append([real.get(label), *distilled] if real else distilled)
     columns = [group.label for group, _ in shown]
     left_out = _describe_left_out(
         len(readers[0].classes), len(labels), len(with_images), len(shown), "methods"
     )
     names = [readers[0].classes[label] for label in labels]
-    return Grid(names, ["real", *columns] if real else columns, cells, left_out)
+    grid = Grid(names, ["real", *columns] if real else columns, cells, left_out)
+    caption = (
+        "Rows: classes. Columns: a real image, if available, then the first image of each method's first run,"
+        " which has the first β if the method uses β (UniDD Figures 1, 4). " + left_out
+    )
+    return Plate("images-by-method", "Real and distilled images", caption, grid.alt, grid.draw(), True)
 
 
 def _read_first_image(reader: Reader, label: int) -> Pixels | None:
@@ -135,53 +197,3 @@ def _describe_left_out(
     parts = [f"{rows} of {classes} classes"] if rows < classes else []
     parts += [f"{shown} of {columns} {what}"] if shown < columns else []
     return f"Only {' and '.join(parts)} are shown, evenly spaced." if parts else ""
-
-
-def draw(grid: Grid) -> Figure:
-    """Draw a grid with class names on the left and column names on top."""
-    image_HW3, centres, is_enlarged = _build_mosaic(grid)
-    height, width = image_HW3.shape[:2]
-    names = [drawing.wrap(name, 9) for name in grid.columns]
-    slanted = any(name.count("\n") > 1 or max(map(len, name.split("\n"))) > 9 for name in names)
-    names = [drawing.wrap(name, 24) for name in grid.columns] if slanted else names
-    inches = min(drawing.WIDTH - 1.0, 0.62 * len(grid.columns))
-    figure = drawing.create_figure(inches * height / width + (0.9 if slanted else 0.4), inches + 1.0)
-    axes = figure.subplots()
-    axes.imshow(image_HW3, interpolation="nearest" if is_enlarged else "antialiased", aspect="equal")
-    axes.spines[:].set_visible(False)
-    axes.set_xticks(
-        [centres[index] for index in range(len(grid.columns))],
-        [drawing.escape_text(name) for name in names],
-        fontsize=SMALL,
-        rotation=45 if slanted else 0,
-        ha="left" if slanted else "center",
-        rotation_mode="anchor" if slanted else "default",
-    )
-    axes.set_yticks(
-        [centres[index] for index in range(len(grid.rows))],
-        [drawing.escape_text(drawing.shorten(name, 18)) for name in grid.rows],
-        fontsize=TEXT,
-    )
-    axes.tick_params(length=0, labeltop=True, labelbottom=False, top=False)
-    return figure
-
-
-def _build_mosaic(grid: Grid) -> tuple[Pixels, list[float], bool]:
-    """Return one picture of all cells, the centres of cells along either axis, and whether it is enlarged.
-
-    Centres are in pixels.
-    """
-    sizes = [max(cell.shape[1:]) for row in grid.cells for cell in row if cell is not None]
-    scale = max(1, -(-_CELL // max(sizes, default=_CELL)))
-    side = scale * max(sizes, default=_CELL)
-    step, longest = side + _GAP, max(len(grid.rows), len(grid.columns))
-    shape = (len(grid.rows) * step - _GAP, len(grid.columns) * step - _GAP, 3)
-    picture = np.full(shape, 255, np.uint8)
-    for row, cells in enumerate(grid.cells):
-        for column, cell in enumerate(cells):
-            if cell is not None:
-                large = np.kron(cell, np.ones((1, scale, scale), np.uint8))
-                shown = np.broadcast_to(large, (3, *large.shape[1:])).transpose(1, 2, 0)
-                top, left = row * step, column * step
-                picture[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
-    return picture, [index * step + (side - 1) / 2 for index in range(longest)], scale > 1

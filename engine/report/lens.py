@@ -52,6 +52,32 @@ class Lens:
     teacher: nn.Module
     fingerprint: str
 
+    def as_image_set(self, pixels_NCHW: NDArray[np.uint8], labels_N: NDArray[np.int64]) -> ImageSet:
+        """Return distilled images as a set with the classes and normalisation of the training images."""
+        train = self.data.train
+        return ImageSet.from_arrays(pixels_NCHW, labels_N, train.classes, train.mean, train.std)
+
+    def measure_spectra(
+        self, config: Config, images: ImageSet, place: ComputeContext
+    ) -> Generator[Event, None, list[LensLayer]]:
+        """Measure the spectra of the real and of the distilled images, each over the whole set, un-augmented.
+
+        If the objective's taps have no Ψ, the inputs of convolutions are used instead.
+        Raises UserError("numeric") if statistics are not finite.
+        """
+        config = _use_pooled_statistics(config)
+        real = artefacts.cached_statistics(config, self.data, self.teacher, place.cache)
+        if real is None:
+            yield StageStarted("statistics", len(self.data.train), "images")
+            real, _ = yield from artefacts.load_or_measure_statistics(config, self.data, self.teacher, place)
+        yield StageStarted("statistics", len(images), "images")
+        network = Tapped(self.teacher, config.objective.taps, place.device)
+        synthetic, _ = yield from statistics.measure_set(config, network, images, place.device)
+        return [
+            LensLayer(real_tap.name, _compute_eigenvalues(real_tap), _compute_eigenvalues(synthetic_tap))
+            for real_tap, synthetic_tap in zip(real, synthetic, strict=True)
+        ]
+
 
 @dataclass(eq=False)
 class Finder:
@@ -113,37 +139,6 @@ def _teacher_error(run: StoredRun, why: str) -> UserError:
     )
 
 
-def like(pixels_NCHW: NDArray[np.uint8], labels_N: NDArray[np.int64], data: DataSet) -> ImageSet:
-    """Return distilled images as a set with the classes and normalisation of the training images."""
-    train = data.train
-    return ImageSet.from_arrays(pixels_NCHW, labels_N, train.classes, train.mean, train.std)
-
-
-def spectra(
-    config: Config, lens: Lens, images: ImageSet, place: ComputeContext
-) -> Generator[Event, None, list[LensLayer]]:
-    """Measure the spectra of the real and of the distilled images, each over the whole set, un-augmented.
-
-    If the objective's taps have no Ψ, the inputs of convolutions are used instead.
-    Raises UserError("numeric") if statistics are not finite.
-    """
-    pooled_config = _use_pooled_statistics(config)
-    real = artefacts.cached_statistics(pooled_config, lens.data, lens.teacher, place.cache)
-    if real is None:
-        yield StageStarted("statistics", len(lens.data.train), "images")
-        real, _ = yield from artefacts.load_or_measure_statistics(
-            pooled_config, lens.data, lens.teacher, place
-        )
-    yield StageStarted("statistics", len(images), "images")
-    network = Tapped(lens.teacher, pooled_config.objective.taps, place.device)
-    synthetic, _ = yield from statistics.measure_set(pooled_config, network, images, place.device)
-    pairs = zip(real, synthetic, strict=True)
-    return [
-        LensLayer(real_tap.name, compute_eigenvalues(real_tap), compute_eigenvalues(synthetic_tap))
-        for real_tap, synthetic_tap in pairs
-    ]
-
-
 def _use_pooled_statistics(config: Config) -> Config:
     """Return the configuration with pooled statistics and with taps that have Ψ."""
     changes: dict[str, Any] = {}
@@ -156,7 +151,7 @@ def _use_pooled_statistics(config: Config) -> Config:
     return config.model_copy(update=changes)
 
 
-def compute_eigenvalues(moments: Moments) -> Floats | None:
+def _compute_eigenvalues(moments: Moments) -> Floats | None:
     """Return the eigenvalues of Ψ, largest first; None if Ψ was not measured or has no finite spectrum."""
     try:
         spectrum_D = matching.spectrum(moments.to(torch.device("cpu"), torch.float64))

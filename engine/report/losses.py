@@ -6,7 +6,7 @@ Legend: R rows of the metrics table, P its columns (see `store.numbers`), B buck
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,6 @@ from engine.store.numbers import FIXED
 from engine.store.tail import TailRows
 
 Floats = NDArray[np.float64]
-BUCKETS = 400  #: maximum number of points of a curve
-_CHUNK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,14 @@ class LossCourse:
     and replaced numbers are skipped. Iterations that were repeated with the same outcome count each time.
     """
 
+    BUCKETS: ClassVar[int] = 400  #: maximum number of points of a curve
+
     def __init__(self, layout: RecoverLayout, iterations: int) -> None:
         self.layout = layout
         self.iterations = iterations
         self.rows = len(layout.betas) * iterations
         self.done = 0
-        self.stride = max(1, -(-self.rows // BUCKETS))
+        self.stride = max(1, -(-self.rows // self.BUCKETS))
         shape = (-(-self.rows // self.stride), len(FIXED) + len(layout.terms) * len(layout.taps))
         self._sum_BP = np.zeros(shape)
         self._count_BP = np.zeros(shape)
@@ -95,6 +95,30 @@ class LossCourse:
         )
         return Curve(mean_B, low_B, high_B)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the curves as plain data: x, CE, and every term at every tap."""
+
+        def curve_numbers(curve: Curve) -> dict[str, list[float]]:
+            return {"mean": curve.mean_B.tolist(), "low": curve.low_B.tolist(), "high": curve.high_B.tolist()}
+
+        layers = [
+            {
+                "name": tap,
+                "terms": [
+                    {"term": name, **curve_numbers(self.term(t, index))}
+                    for t, name in enumerate(self.layout.terms)
+                ],
+            }
+            for index, tap in enumerate(self.layout.taps)
+        ]
+        return {
+            "iterations": self.rows,
+            "stride": self.stride,
+            "x": self.x_B.tolist(),
+            "ce": curve_numbers(self.ce()),
+            "layers": layers,
+        }
+
 
 @dataclass(frozen=True)
 class LossRecord:
@@ -108,54 +132,29 @@ class LossRecord:
     course: LossCourse | None
     warnings: tuple[str, ...]
 
-
-def read(run: StoredRun) -> LossRecord:
-    """Read the whole record of a run. Raises UserError("disk") if it cannot be read."""
-    tail = run.tail()
-    layout: RecoverLayout | None = None
-    course: LossCourse | None = None
-    warnings: list[str] = []
-    while tail.behind:
-        for entry in tail.more(_CHUNK_SECONDS):
-            if isinstance(entry, TailRows):
-                layout = tail.layout if layout is None else layout
-                if course is None and layout.betas and entry.total_iterations > 0:
-                    course = LossCourse(layout, entry.total_iterations)
-                if course is not None:
-                    course.add(entry.first, entry.values_RP)
-            elif isinstance(entry.event, RecoverLayout):
-                layout = entry.event
-                if course is not None and (course.layout.taps, course.layout.terms) != (
-                    layout.taps,
-                    layout.terms,
-                ):
-                    course = None  # recovery restarted with another objective
-            elif isinstance(entry.event, Notice) and entry.event.level == "warning":
-                warnings.append(entry.event.message)
-    course = course if course is not None and course.has_values else None
-    return LossRecord(layout, course, tuple(dict.fromkeys([*tail.damage(), *warnings])))
-
-
-def numbers(course: LossCourse) -> dict[str, Any]:
-    """Return the curves as plain data: x, CE, and every term at every tap."""
-
-    def curve_numbers(curve: Curve) -> dict[str, list[float]]:
-        return {"mean": curve.mean_B.tolist(), "low": curve.low_B.tolist(), "high": curve.high_B.tolist()}
-
-    layers = [
-        {
-            "name": tap,
-            "terms": [
-                {"term": name, **curve_numbers(course.term(t, index))}
-                for t, name in enumerate(course.layout.terms)
-            ],
-        }
-        for index, tap in enumerate(course.layout.taps)
-    ]
-    return {
-        "iterations": course.rows,
-        "stride": course.stride,
-        "x": course.x_B.tolist(),
-        "ce": curve_numbers(course.ce()),
-        "layers": layers,
-    }
+    @classmethod
+    def read(cls, run: StoredRun) -> LossRecord:
+        """Read the whole record of a run. Raises UserError("disk") if it cannot be read."""
+        tail = run.tail()
+        layout: RecoverLayout | None = None
+        course: LossCourse | None = None
+        warnings: list[str] = []
+        while tail.behind:
+            for entry in tail.more(0.2):
+                if isinstance(entry, TailRows):
+                    layout = tail.layout if layout is None else layout
+                    if course is None and layout.betas and entry.total_iterations > 0:
+                        course = LossCourse(layout, entry.total_iterations)
+                    if course is not None:
+                        course.add(entry.first, entry.values_RP)
+                elif isinstance(entry.event, RecoverLayout):
+                    layout = entry.event
+                    if course is not None and (course.layout.taps, course.layout.terms) != (
+                        layout.taps,
+                        layout.terms,
+                    ):
+                        course = None  # recovery restarted with another objective
+                elif isinstance(entry.event, Notice) and entry.event.level == "warning":
+                    warnings.append(entry.event.message)
+        course = course if course is not None and course.has_values else None
+        return cls(layout, course, tuple(dict.fromkeys([*tail.damage(), *warnings])))

@@ -41,7 +41,7 @@ class Plate:
     @cached_property
     def png(self) -> bytes:
         """The content of a PNG file."""
-        return drawing.to_png(self.figure)
+        return drawing.render(self.figure, "png")
 
     @property
     def width(self) -> int:
@@ -51,7 +51,7 @@ class Plate:
     @property
     def source(self) -> str:
         """A data URI: SVG for lines, PNG for images."""
-        kind, content = ("png", self.png) if self.pixels else ("svg+xml", drawing.to_svg(self.figure))
+        kind, content = ("png", self.png) if self.pixels else ("svg+xml", drawing.render(self.figure, "svg"))
         return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 

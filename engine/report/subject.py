@@ -6,30 +6,27 @@ Legend: N distilled images, C channels, H, W pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import Config, settings
+from engine.config import Config, Objective, settings
+from engine.config.responses import Response, list_responses
 from engine.config.settings import Resolved
 from engine.errors import UserError
 from engine.events import Event
-from engine.report import lens as lenses
-from engine.report import losses, similarity
-from engine.report.lens import Finder, LensLayer
+from engine.report.lens import Finder, LensLayer, load_recorded_spectra
 from engine.report.losses import LossRecord
 from engine.report.similarity import Similarity
 from engine.spectral.recovery_batches import control_set, initial_indices
 from engine.store import RunFile, StoredRun
 from engine.store.images import Reader
 
-T = TypeVar("T")
 Pixels = NDArray[np.uint8]
-Source = Literal["images", "recovery"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Subject:
     record: LossRecord = field(default_factory=lambda: LossRecord(None, None, ()))
     images: Reader | None = None
     layers: list[LensLayer] = field(default_factory=list)
-    source: Source | None = None
+    source: Literal["images", "recovery"] | None = None
     real_KCHW: dict[int, Pixels] = field(default_factory=dict)
     similarity: Similarity | None = None
     similarity_real: Similarity | None = None
@@ -85,6 +82,34 @@ class Subject:
         """Whether the images are optimised; True if the settings cannot be read."""
         return self.config is None or self.config.optimises
 
+    @property
+    def has_changed_taps(self) -> bool:
+        """Whether the spectra are those of the inputs of convolutions, not of the objective's taps."""
+        is_without_psi = self.config is not None and not self.config.objective.has_covariance
+        return self.source == "images" and is_without_psi
+
+    @property
+    def betas_in_use(self) -> list[float]:
+        """β_b of every batch; empty if no filter uses β, or before recovery."""
+        layout = self.record.layout
+        if layout is None or self.config is None or not self.config.uses_beta:
+            return []
+        return [float(beta) for beta in layout.betas]
+
+    def filters(self) -> list[Response]:
+        """Return the filters to draw with the spectra, at the run's β_b; empty if nothing is optimised.
+
+        β_b is from the record of recovery, else from the stored images.
+        """
+        betas: list[float] = []
+        if self.record.layout is not None:
+            betas = list(self.record.layout.betas)
+        elif self.images is not None:
+            betas = self.images.beta_N[np.argsort(self.images.batch_N, kind="stable")].tolist()
+        if self.config is None or not self.config.optimises:
+            return []
+        return filters_over(self.config.objective, betas)
+
     def add_missing(self, what: str, why: str, hint: str = "") -> None:
         """Record missing data."""
         self.missing.append(Missing(what, why, hint))
@@ -97,93 +122,75 @@ class Subject:
         except UserError as error:
             self.add_missing(what, error.message, error.hint)
 
-
-def read(run: StoredRun) -> Subject:
-    """Read the files of a run without computing anything."""
-    subject = Subject(run, run.state())
-    with subject.catch_missing("identity"):
-        subject.manifest = run.manifest()
-    with subject.catch_missing("settings"):
-        resolved = settings.load_stored(run)
-        subject.resolved = Resolved(
-            resolved.config, {**resolved.origins, **subject.manifest.get("origins", {})}
-        )
-    with subject.catch_missing("results"):
-        subject.results = _require_summary(run.results(), run)
-        if subject.results is None:
-            subject.add_missing(
-                "results", f"the run is not finished: {subject.state}", f"cfm resume {run.folder}"
+    @classmethod
+    def read(cls, run: StoredRun) -> Subject:
+        """Read the files of a run without computing anything."""
+        subject = cls(run, run.state())
+        with subject.catch_missing("identity"):
+            subject.manifest = run.manifest()
+        with subject.catch_missing("settings"):
+            resolved = settings.load_stored(run)
+            subject.resolved = Resolved(
+                resolved.config, {**resolved.origins, **subject.manifest.get("origins", {})}
             )
-    with subject.catch_missing("losses"):
-        subject.record = losses.read(run)
-        if subject.record.course is None and subject.optimised:
-            subject.add_missing("losses", "recovery has recorded no numbers, or they are damaged")
-    with subject.catch_missing("distilled images"):
-        subject.images = Reader(run.folder / RunFile.IMAGES)
-        if subject.images.count < subject.images.total:
-            count, total = subject.images.count, subject.images.total
-            why = f"{count} of {total} are finished; these are shown"
-            if not count:
-                why = f"none of {total} is finished yet"
-            subject.add_missing("distilled images", why, f"cfm resume {run.folder}")
-    return subject
+        with subject.catch_missing("results"):
+            results = run.results()
+            if results is not None and not isinstance(results.get("summary"), dict):
+                path = run.folder / RunFile.RESULTS
+                raise UserError(
+                    "disk", f"{path} contains no results", "restore the file, or start the run again"
+                )
+            subject.results = results
+            if results is None:
+                subject.add_missing(
+                    "results", f"the run is not finished: {subject.state}", f"cfm resume {run.folder}"
+                )
+        with subject.catch_missing("losses"):
+            subject.record = LossRecord.read(run)
+            if subject.record.course is None and subject.optimised:
+                subject.add_missing("losses", "recovery has recorded no numbers, or they are damaged")
+        with subject.catch_missing("distilled images"):
+            subject.images = Reader(run.folder / RunFile.IMAGES)
+            if subject.images.count < subject.images.total:
+                count, total = subject.images.count, subject.images.total
+                why = f"{count} of {total} are finished; these are shown"
+                if not count:
+                    why = f"none of {total} is finished yet"
+                subject.add_missing("distilled images", why, f"cfm resume {run.folder}")
+        return subject
+
+    def measure(self, finder: Finder) -> Generator[Event, None, None]:
+        """Measure the images with the teacher; without images, teacher or data, read the recorded spectra."""
+        if self.config is not None:
+            with self.catch_missing("real images"):
+                train = finder.data(self.run, self.config).train
+                first_K = initial_indices(self.config, train)[0]
+                self.real_KCHW = dict(enumerate(train.pixels(first_K).numpy()))
+            if self.images is not None and self.images.count:
+                with self.catch_missing("spectra of the images, and their similarity"):
+                    yield from self._measure_images(self.config, self.images, finder)
+        if not self.layers:
+            layout = self.record.layout
+            self.layers = load_recorded_spectra(self.run, [] if layout is None else layout.taps)
+            self.source = "recovery" if self.layers else None
+
+    def _measure_images(self, config: Config, images: Reader, finder: Finder) -> Generator[Event, None, None]:
+        lens, device = finder.lens(self.run, config), finder.place.device
+        pixels_NCHW = np.stack([images.pixels(number) for number in range(images.count)])
+        distilled = lens.as_image_set(pixels_NCHW, images.labels_N)
+        control = control_set(config, lens.data.train)
+        self.teacher = lens.fingerprint
+        self.similarity = Similarity.measure(lens.teacher, distilled, device)
+        self.similarity_real = Similarity.measure(lens.teacher, control, device)
+        self.layers = yield from lens.measure_spectra(config, distilled, finder.place)
+        self.source = "images"
 
 
-def _require_summary(results: dict[str, Any] | None, run: StoredRun) -> dict[str, Any] | None:
-    """Return results, or None before the end of a run. Raises UserError("disk") if the summary is missing."""
-    if results is not None and not isinstance(results.get("summary"), dict):
-        path = run.folder / RunFile.RESULTS
-        raise UserError("disk", f"{path} contains no results", "restore the file, or start the run again")
-    return results
+def filters_over(objective: Objective, betas: Sequence[float]) -> list[Response]:
+    """Return an objective's filters at the first and the last of `betas`.
 
-
-def measure(subject: Subject, finder: Finder) -> Generator[Event, None, None]:
-    """Measure a run's images with its teacher; without images, teacher or data, read the recorded spectra."""
-    if subject.config is not None:
-        with subject.catch_missing("real images"):
-            _load_real_images(subject, subject.config, finder)
-        if subject.images is not None and subject.images.count:
-            with subject.catch_missing("spectra of the images, and their similarity"):
-                yield from _measure_images(subject, subject.config, subject.images, finder)
-    if not subject.layers:
-        layout = subject.record.layout
-        subject.layers = lenses.load_recorded_spectra(subject.run, [] if layout is None else layout.taps)
-        subject.source = "recovery" if subject.layers else None
-
-
-def _measure_images(
-    subject: Subject, config: Config, images: Reader, finder: Finder
-) -> Generator[Event, None, None]:
-    lens, device = finder.lens(subject.run, config), finder.place.device
-    distilled = lenses.like(load_all_pixels(images), images.labels_N, lens.data)
-    control = control_set(config, lens.data.train)
-    subject.teacher = lens.fingerprint
-    subject.similarity = similarity.measure_set(lens.teacher, distilled, device)
-    subject.similarity_real = similarity.measure_set(lens.teacher, control, device)
-    subject.layers = yield from lenses.spectra(config, lens, distilled, finder.place)
-    subject.source = "images"
-
-
-def load_all_pixels(images: Reader) -> Pixels:
-    """Return all finished images, shape (N, C, H, W). Raises UserError if one is damaged."""
-    return np.stack([images.pixels(number) for number in range(images.count)])
-
-
-def _load_real_images(subject: Subject, config: Config, finder: Finder) -> None:
-    train = finder.data(subject.run, config).train
-    first_K = initial_indices(config, train)[0]
-    pixels_KCHW = train.pixels(first_K).numpy()
-    subject.real_KCHW = dict(enumerate(pixels_KCHW))
-
-
-def gather(
-    runs: list[StoredRun], finder: Finder, on_message: Callable[[str], None] = lambda _: None
-) -> Generator[Event, None, list[Subject]]:
-    """Read and measure all runs. on_message: called with a text before each run."""
-    subjects = []
-    for run in runs:
-        on_message(f"reading {run.name}")
-        subject = read(run)
-        yield from measure(subject, finder)
-        subjects.append(subject)
-    return subjects
+    The diagonal filter is skipped, because it is not a function of the spectrum.
+    """
+    finite_betas = [beta for beta in betas if np.isfinite(beta)]
+    responses = list_responses(objective, [finite_betas[0], finite_betas[-1]] if finite_betas else [])
+    return [each for each in responses if each.term.filter != "diagonal"]

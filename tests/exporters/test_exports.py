@@ -110,7 +110,8 @@ def test_soft_labels_of_several_teachers_are_the_mean_of_their_logits(digits, tm
     first, second = map(backbones.fingerprint, networks)
     manifest = {"teacher": {"fingerprint": first}, "others": ["0" * 64 if gone else second]}
     made = exports.Export(SimpleNamespace(manifest=lambda: manifest), config, tmp_path)
-    few = lens.like(digits.train.pixels(range(5)).numpy(), digits.train.labels_N[:5].numpy(), digits)
+    pair = digits.train.pixels(range(5)).numpy(), digits.train.labels_N[:5].numpy()
+    few = lens.Lens(digits, None, "").as_image_set(*pair)
     found = exports._compute_soft_labels(made, digits, few)
     assert (found is None) is gone
     if not gone:

@@ -15,7 +15,8 @@ from engine import backbones
 from engine.config import settings
 from engine.errors import UserError
 from engine.events import StageFinished
-from engine.report import lens, plates
+from engine.report import figures
+from engine.report.lens import Lens
 from engine.report.subject import Subject
 from engine.runs import estimates, launch, plan
 from engine.runs.artefacts import ComputeContext
@@ -117,13 +118,14 @@ def test_a_run_whose_second_teacher_is_another_is_not_gone_on_with(tmp_path):
 @pytest.mark.parametrize("method", ["sre2l", "gvbsm"])
 def test_a_report_shows_spectra_where_the_objective_knows_none(method, teacher, digits, tmp_path, cpu):
     got, train = resolved(method, "backbone.width=16"), digits.train
-    few = lens.like(train.pixels(range(20)).numpy(), train.labels_N[:20].numpy(), digits)
+    lens = Lens(digits, teacher, "0")
+    few = lens.as_image_set(train.pixels(range(20)).numpy(), train.labels_N[:20].numpy())
     place = ComputeContext(cpu, Cache(tmp_path / "cache"))
-    _, layers = drive(lens.spectra(got.config, lens.Lens(digits, teacher, "0"), few, place))
+    _, layers = drive(lens.measure_spectra(got.config, few, place))
     assert [layer.name for layer in layers] == backbones.conv_names(teacher)
     assert all(layer.real_D is not None and layer.synthetic_D is not None for layer in layers)
     subject = Subject(StoredRun(tmp_path), "finished", got, layers=layers, source="images")
-    assert "at the inputs of convolutions" in plates.spectra(subject).caption
+    assert "at the inputs of convolutions" in figures.spectra(subject).caption
 
 
 def test_a_run_tells_what_its_method_set(capsys, tmp_path):
