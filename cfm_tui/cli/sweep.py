@@ -144,11 +144,11 @@ def _plan_sweep(target: str, options: Options, out: Path | None) -> tuple[Path, 
                 f"{target} is an existing sweep, whose settings cannot be changed",
                 "remove the options, except --jobs and --devices",
             )
-        return path, folder.points_of(sweeps.StoredSweep(path)), None
-    name, sweep = description.read(target)
+        return path, folder.load_points(sweeps.StoredSweep(path)), None
+    name, sweep = description.load_sweep(target)
     sweep_folder = out or store.runs_folder() / _folder_name(name, options)
     expanded = points.expand(sweep, options, os.environ)
-    return sweep_folder, expanded, partial(folder.manifest, name, sweep, options)
+    return sweep_folder, expanded, partial(folder.build_manifest, name, sweep, options)
 
 
 def _folder_name(name: str, options: Options) -> str:
@@ -213,13 +213,13 @@ def _run_points(
     try:
         with sweep_progress.opened(quiet, len(slots)) as display:
             if manifest is not None:
-                folders.refuse_another(folder, manifest)
+                folders.require_same_sweep(folder, manifest)
             unfinished = [point for point in points if not finished(stored.run(point.name))]
             for device in filter(None, dict.fromkeys(slots)):
                 choose(device)
             inputs = check([_with_device(point, slots[0]) for point in unfinished])
-            folders.refuse_other_things(folder, inputs)
-            stored = folders.written(folder, manifest, inputs)
+            folders.require_same_inputs(folder, inputs)
+            stored = folders.write_manifest(folder, manifest, inputs)
             sweeper = Sweeper(stored, points, slots, display, _threads_per_process(len(slots)))
             _step_until_done(sweeper, display)
     finally:

@@ -17,15 +17,14 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from engine.config import BackboneName, Data, Node, Positive, settings, yaml_io
+from engine.config import BackboneName, Config, Data, Node, Positive, settings, yaml_io
 from engine.config.messages import format_validation_error, unknown_name_error
 from engine.config.presets import list_shipped, load_shipped
 from engine.errors import UserError
 
-DataName = Data.model_fields["name"].annotation
-T = TypeVar("T", bound=Node)
-HINT = "`cfm sweep NAME --dry-run` shows the points of a sweep; docs/sweeps.md lists its keys."
-NAME = re.compile(r"\w([\w.+-]{0,58}[\w+])?")  #: of a sweep and of a case, which are used as folder names
+_DataName = Data.model_fields["name"].annotation
+_T = TypeVar("_T", bound=Node)
+_NAME = re.compile(r"\w([\w.+-]{0,58}[\w+])?")  # of a sweep and of a case, which are used as folder names
 
 
 def _to_tuple(value: object) -> object:
@@ -35,7 +34,7 @@ def _to_tuple(value: object) -> object:
 class Setting(Node):
     """Columns of a table: all combinations of data sets, images per class and backbones."""
 
-    dataset: Annotated[tuple[DataName, ...], BeforeValidator(_to_tuple), Field(min_length=1)]  # type: ignore[valid-type]
+    dataset: Annotated[tuple[_DataName, ...], BeforeValidator(_to_tuple), Field(min_length=1)]  # type: ignore[valid-type]
     ipc: Annotated[tuple[Positive, ...], BeforeValidator(_to_tuple), Field(min_length=1)]
     backbone: Annotated[tuple[BackboneName, ...], BeforeValidator(_to_tuple), Field(min_length=1)]
 
@@ -57,7 +56,7 @@ class Sweep(Node):
     @classmethod
     def _require_valid_case_names(cls, cases: dict[str, Any]) -> dict[str, Any]:
         for name in cases:
-            if not NAME.fullmatch(name):
+            if not _NAME.fullmatch(name):
                 raise ValueError(f"{name[:60]!r} is not a valid case name: use letters, digits, - + and .")
         return cases
 
@@ -89,13 +88,32 @@ class Sweep(Node):
                     raise ValueError(f"{key} names {name!r}, which is not a case; the cases are {known}")
         return self
 
+    def columns(self, options: Options) -> list[Column]:
+        """Return the columns of the sweep. Raises UserError if an option is not available."""
+        if self.preset is None:
+            combinations = _list_combinations(self.settings, options)
+            by_name = {column.name: column for column in itertools.starmap(find_nearest_preset, combinations)}
+            return list(by_name.values())
+        if options.datasets:
+            raise UserError(
+                "usage",
+                f"this sweep uses the data set of its preset {self.preset}",
+                "change `preset` in its file",
+            )
+        config = settings.resolve(preset=self.preset).config
+        ipcs, backbones = options.ipcs or [config.ipc], options.backbones or [config.backbone.name]
+        return [
+            _build_column(self.preset, self.preset, config, ipc, backbone)
+            for ipc, backbone in itertools.product(ipcs, backbones)
+        ]
+
 
 @dataclass(frozen=True)
 class Options:
     """Options that change a sweep's description; the defaults change nothing.
 
     sets: `key=value` for all points, with the highest precedence. grid: axes that replace or extend the grid.
-    overrides: dotted key → value of a dedicated flag. budget: factor on the keys in `points.SCALED`.
+    overrides: dotted key → value of a dedicated flag. budget: factor on epochs and iterations.
     """
 
     datasets: Sequence[str] = ()
@@ -122,7 +140,7 @@ class Column:
     sets: dict[str, Any]
 
 
-def read(target: str) -> tuple[str, Sweep]:
+def load_sweep(target: str) -> tuple[str, Sweep]:
     """Return the name and description of a sweep. target: the name of a shipped sweep, or a YAML file.
 
     Raises UserError: "config" if it is unknown, unreadable or not a valid sweep, "usage" for a folder.
@@ -130,7 +148,7 @@ def read(target: str) -> tuple[str, Sweep]:
     path = Path(target)
     if target.endswith((".yaml", ".yml")) or path.is_file():
         values, name = yaml_io.read(path), path.stem
-        if not NAME.fullmatch(name):
+        if not _NAME.fullmatch(name):
             raise UserError("config", f"{name[:60]!r} is not a valid sweep name", "Rename the file.")
     elif path.is_dir():
         raise UserError(
@@ -142,48 +160,20 @@ def read(target: str) -> tuple[str, Sweep]:
         values, name = load_shipped("sweeps", target), target
     else:
         raise unknown_name_error("sweep", target, list_shipped("sweeps"))
-    return name, parsed(values, target)
+    return name, parse_sweep(values, target)
 
 
-def parsed(values: Mapping[str, Any], where: str = "") -> Sweep:
+def parse_sweep(values: Mapping[str, Any], where: str = "") -> Sweep:
     """Return the sweep in plain data. where: its file. Raises UserError("config") with all problems."""
     return _validate_model(Sweep, values, where)
 
 
-def _validate_model(model: type[T], values: Mapping[str, Any], where: str = "") -> T:
+def _validate_model(model: type[_T], values: Mapping[str, Any], where: str = "") -> _T:
+    hint = "`cfm sweep NAME --dry-run` shows the points of a sweep; docs/sweeps.md lists its keys."
     try:
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise format_validation_error(error, model, {}, where=where, hint=HINT) from None
-
-
-def columns(sweep: Sweep, options: Options) -> list[Column]:
-    """Return the columns of a sweep. Raises UserError if an option is not available."""
-    if sweep.preset is not None:
-        return _list_preset_columns(sweep.preset, options)
-    by_name: dict[str, Column] = {}
-    for dataset, ipc, backbone in _list_combinations(sweep.settings, options):
-        column = find_nearest_preset(dataset, ipc, backbone)
-        by_name[column.name] = column
-    return list(by_name.values())
-
-
-def _list_preset_columns(preset: str, options: Options) -> list[Column]:
-    if options.datasets:
-        raise UserError(
-            "usage",
-            f"this sweep uses the data set of its preset {preset}",
-            "change `preset` in its file",
-        )
-    config = settings.resolve(preset=preset).config
-    preset_columns = []
-    for ipc, backbone in itertools.product(
-        options.ipcs or [config.ipc], options.backbones or [config.backbone.name]
-    ):
-        sets: dict[str, Any] = {} if ipc == config.ipc else {"ipc": ipc}
-        sets |= {} if backbone == config.backbone.name else {"backbone.name": backbone}
-        preset_columns.append(Column(f"{preset}-{ipc}-{backbone}", preset, sets))
-    return preset_columns
+        raise format_validation_error(error, model, {}, where=where, hint=hint) from None
 
 
 def _list_combinations(written: Sequence[Setting], options: Options) -> Iterator[tuple[str, int, str]]:
@@ -223,6 +213,10 @@ def find_nearest_preset(dataset: str, ipc: int, backbone: str) -> Column:
         return config.ipc != ipc, config.backbone.name != backbone, abs(config.ipc - ipc)
 
     preset = min(candidates, key=distance)
-    sets: dict[str, Any] = {} if candidates[preset].ipc == ipc else {"ipc": ipc}
-    sets |= {} if candidates[preset].backbone.name == backbone else {"backbone.name": backbone}
-    return Column(f"{dataset}-{ipc}-{backbone}", preset, sets)
+    return _build_column(dataset, preset, candidates[preset], ipc, backbone)
+
+
+def _build_column(prefix: str, preset: str, config: Config, ipc: int, backbone: str) -> Column:
+    sets: dict[str, Any] = {} if config.ipc == ipc else {"ipc": ipc}
+    sets |= {} if config.backbone.name == backbone else {"backbone.name": backbone}
+    return Column(f"{prefix}-{ipc}-{backbone}", preset, sets)

@@ -12,14 +12,13 @@ from engine.store import SCHEMA_VERSION, sweeps
 from engine.store.lock import timestamp
 from engine.store.sweeps import StoredSweep
 from engine.sweep.description import Options, Sweep
-from engine.sweep.points import Point, from_record
+from engine.sweep.points import Point
 from engine.version import product_version
 
-Given = Mapping[str, Mapping[str, str]]  #: point → input (data, teacher, …) → its fingerprint
-_MAX_LISTED = 4  # settings in a message
+_Given = Mapping[str, Mapping[str, str]]  # point → input (data, teacher, …) → its fingerprint
 
 
-def manifest(name: str, sweep: Sweep, options: Options, points: Sequence[Point]) -> dict[str, Any]:
+def build_manifest(name: str, sweep: Sweep, options: Options, points: Sequence[Point]) -> dict[str, Any]:
     """Return the manifest of a new sweep."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -35,16 +34,16 @@ def manifest(name: str, sweep: Sweep, options: Options, points: Sequence[Point])
     }
 
 
-def points_of(stored: StoredSweep) -> list[Point]:
+def load_points(stored: StoredSweep) -> list[Point]:
     """Return the points of a stored sweep. Raises UserError("disk") if its manifest cannot be read."""
-    return [from_record(record) for record in stored.manifest()["points"]]
+    return [Point.from_record(record) for record in stored.manifest()["points"]]
 
 
-def written(folder: Path, new: Mapping[str, Any] | None, given: Given) -> StoredSweep:
+def write_manifest(folder: Path, new: Mapping[str, Any] | None, given: _Given) -> StoredSweep:
     """Write the manifest of a sweep to its folder; the sweep may be new, unchanged or have more points.
 
-    new: its `manifest`; None: keep the stored one. given: fingerprints from `points.check`, which are added
-    to the stored ones.
+    new: from `build_manifest`; None: keep the stored one. given: fingerprints from `points.check`, which are
+    added to the stored ones.
     """
     stored = StoredSweep(folder).manifest() if sweeps.is_sweep(folder) else {}
     given = {**stored.get("given", {}), **given}
@@ -54,7 +53,7 @@ def written(folder: Path, new: Mapping[str, Any] | None, given: Given) -> Stored
     return sweep
 
 
-def refuse_other_things(folder: Path, given: Given) -> None:
+def require_same_inputs(folder: Path, given: _Given) -> None:
     """Raise UserError("usage") if a point was started with other inputs, such as another teacher."""
     stored = StoredSweep(folder).manifest().get("given", {}) if sweeps.is_sweep(folder) else {}
     for name, inputs in given.items():
@@ -63,7 +62,7 @@ def refuse_other_things(folder: Path, given: Given) -> None:
             raise _other_sweep_error(folder, f"its point {name} used another {' and another '.join(changed)}")
 
 
-def refuse_another(folder: Path, new: Mapping[str, Any]) -> None:
+def require_same_sweep(folder: Path, new: Mapping[str, Any]) -> None:
     """Raise UserError("usage") if the folder has points or a budget that differ from the manifest `new`."""
     if not sweeps.is_sweep(folder):
         return
@@ -74,16 +73,13 @@ def refuse_another(folder: Path, new: Mapping[str, Any]) -> None:
     for record in stored["points"]:
         if record["name"] not in new_points:
             raise _other_sweep_error(folder, f"its point {record['name']} is not in this sweep")
-        if differences := _format_differences(record, new_points[record["name"]]):
-            raise _other_sweep_error(folder, f"in its point {record['name']}, {differences}")
-
-
-def _format_differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    before, after = (from_record(record).config for record in (stored, new))
-    changed = changed_settings(before, after)
-    differences = [f"{key} is {there} instead of {here}" for key, (there, here) in changed.items()]
-    omitted = len(differences) - _MAX_LISTED
-    return "; ".join(differences[:_MAX_LISTED]) + (f"; and {omitted} more" if omitted > 0 else "")
+        before, after = (Point.from_record(each).config for each in (record, new_points[record["name"]]))
+        changed = changed_settings(before, after)
+        differences = [f"{key} is {there} instead of {here}" for key, (there, here) in changed.items()]
+        if differences:
+            more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
+            listed = "; ".join(differences[:4]) + more
+            raise _other_sweep_error(folder, f"in its point {record['name']}, {listed}")
 
 
 def _other_sweep_error(folder: Path, reason: str) -> UserError:

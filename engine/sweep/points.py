@@ -12,13 +12,10 @@ from typing import Any
 
 from engine.config import Config, settings, yaml_io
 from engine.errors import UserError
-from engine.sweep.description import Column, Options, Sweep, columns
+from engine.sweep.description import Column, Options, Sweep
 
-#: Settings that `budget` multiplies, with a minimum of 1. Other costs, such as seeds, are not changed.
-SCALED = ("squeeze.epochs", "recover.iterations", "validate.epochs", "relabel.stored_epochs")
-SEED = "seed"
-MAX_NAME_LENGTH = 100  #: characters
-MAX_LISTED = 8  #: problems in a message
+# Settings that `budget` multiplies. Other costs, such as seeds, are not changed.
+_SCALED = ("squeeze.epochs", "recover.iterations", "validate.epochs", "relabel.stored_epochs")
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,11 @@ class Point:
     config: Config
     scaled: dict[str, list[int]]
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Point:
+        """Return the point of a record in a manifest."""
+        return cls(**{**record, "config": Config.from_dict(record["config"])})
+
     def record(self) -> dict[str, Any]:
         """Return the point as plain data, for the manifest of the sweep."""
         keys = ("name", "row", "column", "preset", "says", "scaled")
@@ -47,23 +49,17 @@ class Point:
         return settings.as_sets(settings.changes(self.preset, self.config, environ))
 
 
-def from_record(record: Mapping[str, Any]) -> Point:
-    """Return the point of a record in a manifest."""
-    config = Config.from_dict(record["config"])
-    return Point(**{**record, "config": config})
-
-
 def expand(sweep: Sweep, options: Options, environ: Mapping[str, str] | None = None) -> list[Point]:
     """Return all points of a sweep, with names and resolved settings.
 
     Raises UserError("config") with the problems of all points.
     """
     grid = {**sweep.grid, **{key: tuple(values) for key, values in options.grid.items()}}
-    sweep_columns = columns(sweep, options)
+    sweep_columns = sweep.columns(options)
     cases: dict[str, dict[str, Any]] = sweep.cases or {"": {}}
     names = _Names(grid, with_column=len(sweep_columns) > 1)
     points: list[Point] = []
-    problems = Problems()
+    problems = _Problems()
     for column, (case, case_settings) in itertools.product(sweep_columns, cases.items()):
         for values in itertools.product(*grid.values()):
             grid_point = dict(zip(grid, values, strict=True))
@@ -88,7 +84,7 @@ def _resolve_point(
     config = settings.resolve(sets=sets, **layers).config
     if options.budget is None:
         return config, {}
-    before = {key: value for key, value in config.flatten().items() if key in SCALED and value}
+    before = {key: value for key, value in config.flatten().items() if key in _SCALED and value}
     scaled = {key: [value, max(1, round(value * options.budget))] for key, value in before.items()}
     scaled_sets = [f"{key}={after}" for key, (_, after) in scaled.items()]
     return settings.resolve(sets=[*sets, *scaled_sets], **layers).config, scaled
@@ -104,7 +100,7 @@ class _Names:
             key: last if last_parts.count(last) == 1 else key
             for key, last in zip(grid, last_parts, strict=True)
         }
-        axes = [key for key in grid if key != SEED]
+        axes = [key for key in grid if key != "seed"]
         self._row_key = next((key for key in axes if key in ("objective", "objective.method")), None)
         self._row_key = self._row_key or (axes[0] if axes else None)
         self._used: set[str] = set()
@@ -114,7 +110,7 @@ class _Names:
         parts = [column] if self._with_column else []
         parts += [case] if case else []
         parts += [_format_setting(self._short_keys[key], value) for key, value in grid_point.items()]
-        first = name = (",".join(parts) or "point")[:MAX_NAME_LENGTH]
+        first = name = (",".join(parts) or "point")[:100]
         number = 2
         while name.lower() in self._used:
             name = f"{first}-{number}"
@@ -135,7 +131,7 @@ class _Names:
 
     def format_column(self, config: Config, grid_point: Mapping[str, Any], case: str) -> str:
         """Return the column: data set, ipc and backbone, and the axes that are neither row nor seed."""
-        axes = [key for key in grid_point if key != SEED and (case or key != self._row_key)]
+        axes = [key for key in grid_point if key != "seed" and (case or key != self._row_key)]
         axis_texts = (_format_setting(self._short_keys[key], grid_point[key]) for key in axes)
         return " ".join([f"{config.data.name} ipc {config.ipc} {config.backbone.name}", *axis_texts])
 
@@ -145,7 +141,7 @@ def _format_setting(key: str, value: Any) -> str:
     return f"{key}=" + re.sub(r"[^\w.+-]+", "-", text).strip("-")
 
 
-def _add_duplicates(points: Sequence[Point], problems: Problems) -> None:
+def _add_duplicates(points: Sequence[Point], problems: _Problems) -> None:
     """Add a problem for every point with the same configuration as an earlier one."""
     first_names: dict[str, str] = {}
     for point in points:
@@ -155,7 +151,7 @@ def _add_duplicates(points: Sequence[Point], problems: Problems) -> None:
             problems.add(point.name, error)
 
 
-class Problems:
+class _Problems:
     """A collection of the errors of points, raised as one error that lists each message once."""
 
     def __init__(self) -> None:
@@ -181,16 +177,15 @@ class Problems:
         for (_, message, _), names in self._names.items():
             others = f" and {len(names) - 1} more" if len(names) > 1 else ""
             lines.append(f"  {names[0]}{others}: {message}")
-        more = f"\n… and {len(lines) - MAX_LISTED} other problems" if len(lines) > MAX_LISTED else ""
+        listed, omitted = lines[:8], len(lines) - 8
+        more = f"\n… and {omitted} other problems" if omitted > 0 else ""
         hints = list(dict.fromkeys(hint for _, _, hint in self._names if hint))
         kind = next(iter(self._names))[0]
         count = len({name for names in self._names.values() for name in names})
         points = "1 point" if count == 1 else f"{count} points"
         raise UserError(
             kind,  # type: ignore[arg-type]
-            f"{points} of the sweep cannot run, so none was started:\n"
-            + "\n".join(lines[:MAX_LISTED])
-            + more,
+            f"{points} of the sweep cannot run, so none was started:\n" + "\n".join(listed) + more,
             " ".join(hints[:3]),
         )
 
@@ -206,7 +201,7 @@ def check(
     from engine.data import load
     from engine.runs import plan
 
-    problems, fingerprints = Problems(), {}
+    problems, fingerprints = _Problems(), {}
     for _, group in itertools.groupby(points, key=lambda point: point.config.data):
         data = None
         for point in group:

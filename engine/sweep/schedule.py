@@ -16,7 +16,6 @@ from engine.runs import artefacts
 from engine.sweep.points import Point
 
 State = Literal["waiting", "running", "done", "failed", "stopped"]
-ORDER: dict[str, int] = {stage: number for number, stage in enumerate(STAGES)}
 
 
 def list_shared_artefacts(config: Config) -> dict[str, list[str]]:
@@ -72,5 +71,5 @@ class Schedule:
     def reached(self, name: str, stage: str) -> None:
         """Record that a running point is in a stage, so the artefacts of its earlier stages are cached."""
         for producer, texts in self._artefacts[name].items():
-            if ORDER[stage] > ORDER[producer]:
+            if STAGES.index(stage) > STAGES.index(producer):
                 self._cached.update(texts)

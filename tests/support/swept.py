@@ -30,7 +30,7 @@ def file(place, values=TINY, name="tiny"):
 
 def expanded(values, environ=None, **options):
     """The points of a sweep that is told as plain data."""
-    return points.expand(description.parsed(values), description.Options(**options), environ)
+    return points.expand(description.parse_sweep(values), description.Options(**options), environ)
 
 
 def student(seed, last, source="distilled", architecture="convnet"):
@@ -43,10 +43,10 @@ def made(place, values, accuracies, **options):
 
     accuracies: point's name → accuracies of its students, by their seed; or (those, those of the control).
     """
-    sweep, asked = description.parsed(values), description.Options(**options)
+    sweep, asked = description.parse_sweep(values), description.Options(**options)
     found = points.expand(sweep, asked)
     place.mkdir(parents=True)
-    folder.written(place, folder.manifest(place.name, sweep, asked, found), {})
+    folder.write_manifest(place, folder.build_manifest(place.name, sweep, asked, found), {})
     for point in found:
         if point.name in accuracies:
             (place / point.name).mkdir()

@@ -14,7 +14,7 @@ from engine.errors import UserError
 from engine.methods import rded
 from engine.spectral import recovery_batches
 from engine.sweep import description, folder, points
-from engine.sweep.description import Options, find_nearest_preset, read
+from engine.sweep.description import Options, find_nearest_preset, load_sweep
 from engine.sweep.schedule import Schedule, list_shared_artefacts
 
 GRID = {"preset": "smoke", "grid": {"objective": ["cfm", "lfm"], "seed": [0, 1]}}
@@ -61,7 +61,7 @@ def test_the_run_of_a_point_resolves_to_the_same_settings():
         assert point.config.recover.lr == 0.125
         again = settings.resolve(preset=point.preset, sets=point.sets(environ), environ=environ)
         assert again.config == point.config
-        assert points.from_record(json.loads(json.dumps(point.record()))) == point
+        assert points.Point.from_record(json.loads(json.dumps(point.record()))) == point
 
 
 def test_cases_have_names_and_the_grid_multiplies_them():
@@ -153,22 +153,22 @@ def test_an_error_in_a_sweep_names_its_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("preset: smoke\ncases: {a: {}}\nagainst: b\n")
     with pytest.raises(UserError) as caught:
-        read(str(path))
+        load_sweep(str(path))
     assert caught.value.message == f"{path}: against names 'b', which is not a case; the cases are a"
     assert "cfm sweep" in caught.value.hint
     with pytest.raises(UserError, match="is a folder"):
-        read(str(tmp_path))
+        load_sweep(str(tmp_path))
 
 
 def test_a_sweep_resumes_only_with_the_same_inputs(tmp_path):
     place = swept.made(tmp_path / "two", GRID, {}).folder
     first, second = {"data": "d", "teacher": "t"}, {"data": "d", "teacher": "u"}
-    folder.written(place, None, {"objective=cfm,seed=0": first})
-    stored = folder.written(place, None, {"objective=lfm,seed=0": second})
-    assert len(folder.points_of(stored)) == 4
-    folder.refuse_other_things(place, {"objective=cfm,seed=0": first, "objective=cfm,seed=1": second})
+    folder.write_manifest(place, None, {"objective=cfm,seed=0": first})
+    stored = folder.write_manifest(place, None, {"objective=lfm,seed=0": second})
+    assert len(folder.load_points(stored)) == 4
+    folder.require_same_inputs(place, {"objective=cfm,seed=0": first, "objective=cfm,seed=1": second})
     with pytest.raises(UserError, match="objective=cfm,seed=0 used another teacher"):
-        folder.refuse_other_things(place, {"objective=cfm,seed=0": second})
+        folder.require_same_inputs(place, {"objective=cfm,seed=0": second})
 
 
 def test_settings_use_the_nearest_preset():
@@ -180,8 +180,8 @@ def test_settings_use_the_nearest_preset():
 
 
 def test_options_choose_among_settings_and_beyond_them():
-    sweep = description.read("table3")[1]
-    names = lambda **options: [each.name for each in description.columns(sweep, Options(**options))]  # noqa: E731
+    sweep = description.load_sweep("table3")[1]
+    names = lambda **options: [each.name for each in sweep.columns(Options(**options))]  # noqa: E731
     assert len(names()) == 5
     assert names(datasets=["imagenet"]) == [f"imagenet-{ipc}-resnet18" for ipc in (10, 50, 100)]
     assert names(datasets=["tiny-imagenet"], ipcs=[1, 5], backbones=["convnet"]) == [
@@ -196,12 +196,12 @@ def test_options_choose_among_settings_and_beyond_them():
 
 @pytest.mark.parametrize("name", list_shipped("sweeps"))
 def test_shipped_sweeps_resolve(name):
-    called, sweep = description.read(name)
+    called, sweep = description.load_sweep(name)
     assert called == name
     assert sweep.description
     for options in (Options(), Options(datasets=["digits"], ipcs=[1], backbones=["convnet"], budget=0.01)):
         all_points = points.expand(sweep, options)
-        assert len(all_points) == len(sweep.cases) * len(description.columns(sweep, options))
+        assert len(all_points) == len(sweep.cases) * len(sweep.columns(options))
         assert {point.row for point in all_points} == set(sweep.cases)
 
 
@@ -210,7 +210,7 @@ LEAST = {"cifar10": 5000, "cifar100": 500, "tiny-imagenet": 500, "imagenet": 732
 
 
 def test_rded_has_enough_images_at_every_point_of_shipped_sweeps():
-    sweeps = [description.read(name)[1] for name in list_shipped("sweeps")]
+    sweeps = [description.load_sweep(name)[1] for name in list_shipped("sweeps")]
     configs = [point.config for sweep in sweeps for point in points.expand(sweep, Options())]
     selecting = [config for config in configs if config.recover.algorithm == "select"]
     assert {config.data.name for config in selecting} == set(LEAST)
@@ -223,7 +223,7 @@ def test_rded_has_enough_images_at_every_point_of_shipped_sweeps():
 
 
 def test_shipped_sweeps_are_those_of_the_paper():
-    of = {name: description.read(name)[1] for name in list_shipped("sweeps")}
+    of = {name: description.load_sweep(name)[1] for name in list_shipped("sweeps")}
     assert list(of["table2"].cases) == [
         *("random", "dm", "dc", "mtt", "frepo", "sre2l", "gvbsm", "dwa", "rded", "cfm")
     ]
