@@ -20,7 +20,7 @@ from engine.store.numbers import FIXED, columns
 from engine.store.tail import RecordedEvent, TailRows
 
 OUT = "choose another folder with --out"
-Scalar = tuple[float, int, str, float]  #: seconds since 1970, step, tag, value
+_Scalar = tuple[float, int, str, float]  # seconds since 1970, step, tag, value
 
 
 def write(run: StoredRun, out: Path) -> Path:
@@ -42,7 +42,7 @@ def write(run: StoredRun, out: Path) -> Path:
     return path
 
 
-def _make_encoder() -> Callable[[Scalar | None], bytes]:
+def _make_encoder() -> Callable[[_Scalar | None], bytes]:
     """Return a function that encodes a scalar as a record, and None as the file's first record."""
     try:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -53,7 +53,7 @@ def _make_encoder() -> Callable[[Scalar | None], bytes]:
             "usage", "event files need the tensorboard package", "pip install 'cfm-tui[tensorboard]'"
         ) from error
 
-    def encode(scalar: Scalar | None) -> bytes:
+    def encode(scalar: _Scalar | None) -> bytes:
         stream = io.BytesIO()
         event = Event(wall_time=0.0, file_version="brain.Event:2")
         if scalar is not None:
@@ -66,10 +66,10 @@ def _make_encoder() -> Callable[[Scalar | None], bytes]:
     return encode
 
 
-def _read_scalars(run: StoredRun) -> Iterator[list[Scalar]]:
+def _read_scalars(run: StoredRun) -> Iterator[list[_Scalar]]:
     """Yield recovery's metrics in chunks, then those of epochs; of repeated epochs only the last values."""
     tail = run.tail()
-    epochs: dict[tuple[str, int], Scalar] = {}
+    epochs: dict[tuple[str, int], _Scalar] = {}
     while tail.behind:
         for record in tail.more():
             if isinstance(record, TailRows):
@@ -81,7 +81,7 @@ def _read_scalars(run: StoredRun) -> Iterator[list[Scalar]]:
     yield list(epochs.values())
 
 
-def _convert_rows(rows: TailRows, names: list[str]) -> Iterator[Scalar]:
+def _convert_rows(rows: TailRows, names: list[str]) -> Iterator[_Scalar]:
     for number, name in enumerate(names):
         if name in ("batch", "iteration"):
             continue
@@ -91,7 +91,7 @@ def _convert_rows(rows: TailRows, names: list[str]) -> Iterator[Scalar]:
                 yield rows.time, rows.first + index, tag, value
 
 
-def _convert_epoch(record: RecordedEvent) -> Iterator[Scalar]:
+def _convert_epoch(record: RecordedEvent) -> Iterator[_Scalar]:
     event: Any = record.event
     prefix = f"{event.stage}/{event.architecture}/{event.source}/seed {event.seed}"
     for name, value in (("loss", event.loss), ("accuracy", event.accuracy)):

@@ -24,6 +24,7 @@ from engine.config import Config, Given
 from engine.data import DataSet, ImageSet, load, normalise
 from engine.errors import UserError
 from engine.exporters import cards, event_files
+from engine.exporters.event_files import OUT
 from engine.importers import pt_files
 from engine.importers.distilled import fingerprint, ranks
 from engine.methods.gvbsm import Ensemble
@@ -33,7 +34,6 @@ from engine.store import Cache, StoredRun, files, images, json_file
 from engine.version import product_version
 
 RECORD = "provenance.json"
-OUT = "choose another folder with --out"
 
 
 @dataclass
@@ -111,14 +111,6 @@ def export(run: StoredRun, config: Config, form: str, out: Path, licence: str | 
     return job
 
 
-def _write_sre2l(job: Export) -> None:
-    job.write_pictures(lambda label, rank: f"new{label:03d}/class{label:03d}_id{rank:03d}.png")
-
-
-def _write_rded(job: Export) -> None:
-    job.write_pictures(lambda label, rank: f"{label:05d}/class{label:05d}_id{rank:05d}.png")
-
-
 def _write_huggingface(job: Export) -> None:
     reader = images.Reader(job.run.folder / "images")
     folders = images.class_folders(reader.classes)
@@ -188,14 +180,14 @@ def _load_teacher(config: Config, data: DataSet) -> nn.Module | None:
     return teacher or artefacts.cached_teacher(config, data, Cache())
 
 
-def _write_tensorboard(job: Export) -> None:
-    event_files.write(job.run, job.out)
-
-
 FORMATS: dict[str, Callable[[Export], Any]] = {
-    "sre2l": _write_sre2l,
-    "rded": _write_rded,
+    "sre2l": lambda job: job.write_pictures(
+        lambda label, rank: f"new{label:03d}/class{label:03d}_id{rank:03d}.png"
+    ),
+    "rded": lambda job: job.write_pictures(
+        lambda label, rank: f"{label:05d}/class{label:05d}_id{rank:05d}.png"
+    ),
     "dd-ranking": _write_dd_ranking,
     "huggingface": _write_huggingface,
-    "tensorboard": _write_tensorboard,
+    "tensorboard": lambda job: event_files.write(job.run, job.out),
 }

@@ -2,39 +2,26 @@
 
 import json
 import shutil
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from commandline import call, call_json
-from stages import drive, small
+from stages import small
 from torchvision.datasets import ImageFolder
 
 from engine import backbones, store
 from engine.config import settings
 from engine.errors import UserError
-from engine.exporters import cards, exports
+from engine.exporters import exports
 from engine.importers import distilled
 from engine.report import lens
-from engine.runs import artefacts, launch
+from engine.runs import artefacts
 from engine.runs.resume import stored_config
-from engine.store import images, journal
+from engine.store import images
 
 PICTURES = ("sre2l", "rded", "huggingface")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished smoke run with two images per class, beside the cache that has its teacher."""
-    root = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CFM_CACHE", str(root / "cache"))
-        resolved = settings.resolve(preset="smoke", sets=["ipc=2", "recover.iterations=40"])
-        drive(launch.run_experiment(resolved, root / "run", "run", ["test"]))
-        yield store.StoredRun(root / "run")
 
 
 def exported(run, form, out, **options):
@@ -129,80 +116,6 @@ def test_without_its_teacher_there_are_no_soft_labels(run, tmp_path, monkeypatch
         "labels.pt",
         "provenance.json",
     ]
-
-
-@pytest.mark.parametrize(("licence", "said"), [(None, "unknown"), ("mit", "mit")])
-def test_the_card_says_what_the_images_are_and_what_they_are_worth(run, tmp_path, licence, said):
-    exported(run, "huggingface", tmp_path / "out", licence=licence)
-    text = (tmp_path / "out" / "README.md").read_text()
-    front = yaml.safe_load(text.split("---\n")[1])
-    assert front["license"] == said
-    columns = {each["name"]: each["dtype"] for each in front["dataset_info"]["features"]}
-    assert columns["label"]["class_label"]["names"] == {str(label): str(label) for label in range(10)}
-    lines = (tmp_path / "out" / "train" / "metadata.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert len(rows) == 20
-    assert all(set(row) == {"file_name", *columns} - {"image"} for row in rows)
-    assert all((tmp_path / "out" / "train" / row["file_name"]).is_file() for row in rows)
-    assert [row["label"] for row in rows] == [int(row["file_name"].split("/")[0]) for row in rows]
-    summary = run.results()["summary"]
-    assert f"{summary['accuracy']['mean']:.2f} ±" in text
-    assert f"{summary['control']['mean']:.2f} ±" in text
-    assert run.manifest()["teacher"]["fingerprint"] in text
-    settings_told = text.split("```yaml\n")[1].split("```")[0]
-    (tmp_path / "again.yaml").write_text(settings_told)
-    assert settings.resolve(file=tmp_path / "again.yaml", base=None).config == stored_config(run).config
-
-
-@pytest.mark.parametrize(
-    ("teachers", "kept"),
-    [(["torchvision:A", "/home/me/b.pth"], ()), (["torchvision:A", "torchvision:B"], None), ([], ())],
-)
-def test_settings_that_leave_the_machine_name_no_files_of_it(teachers, kept):
-    of = {
-        "teacher": "/home/me/a.pth",
-        "also": "[resnet18,resnet50]",
-        "also_teachers": f"[{','.join(teachers)}]",
-    }
-    sets = ["objective=gvbsm", *(f"backbone.{name}={value}" for name, value in of.items())]
-    told = cards.remove_local_paths(settings.resolve(preset="smoke", sets=sets).config).backbone
-    assert told.teacher is None
-    assert told.also_teachers == (tuple(teachers) if kept is None else kept)
-
-
-def test_tensorboard_finds_every_number_of_the_record(run, tmp_path):
-    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
-    exported(run, "tensorboard", tmp_path / "out")
-    (path,) = (tmp_path / "out").iterdir()
-    seen = {}
-    for event in loader.LegacyEventFileLoader(str(path)).Load():
-        for value in event.summary.value:
-            seen.setdefault(value.tag, {})[event.step] = value.simple_value
-            assert event.wall_time > 1e9
-    progress = [event for event in run.events() if event.kind == "RecoverProgress"]
-    ce = [value for event in progress for value in event.ce]
-    assert list(seen["recover/ce"].values()) == pytest.approx(ce)
-    assert list(seen["recover/ce"]) == list(range(len(ce)))
-    layout = next(event for event in run.events() if event.kind == "RecoverLayout")
-    tag = f"recover/{layout.terms[1]}/{layout.taps[2]}"
-    wanted = [terms[1][2] for event in progress for terms in event.terms]
-    assert list(seen[tag].values()) == pytest.approx(wanted)
-    epochs = [event for event in run.events() if event.kind == "EpochFinished"]
-    for event in epochs:
-        at = f"{event.stage}/{event.architecture}/{event.source}/seed {event.seed}"
-        assert seen[f"{at}/loss"][event.epoch] == pytest.approx(event.loss)
-        if event.accuracy is not None:
-            assert seen[f"{at}/accuracy"][event.epoch] == pytest.approx(event.accuracy)
-    assert len(epochs) == len(
-        [r for r in journal.read(run.folder / "journal.jsonl") if r.kind == "EpochFinished"]
-    )
-
-
-def test_without_tensorboard_a_person_is_told_what_to_install(capsys, run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
-    words = ["export", run.folder, "--format", "tensorboard", "--out", tmp_path / "out"]
-    error = call_json(capsys, "error", *words, code=2)["error"]
-    assert "pip install" in error["hint"]
 
 
 def test_the_command_says_where_it_wrote_and_refuses_what_it_would_spoil(capsys, run, tmp_path):
