@@ -53,19 +53,6 @@ def test_a_panel_holds_the_whole_band_where_its_least_values_are_alike():
     assert low < 0.1 < 2.0 < high
 
 
-def test_responses_are_those_of_the_filters():
-    values = np.array([4.0, 1.0, 0.0, -1e-9])
-    objective = goal("ridge", "lambda", "diagonal")
-    assert [term.uses_beta for term in objective.terms] == [True, False, False]
-    ridge, last, low = filters_over(objective, [0.5, 0.3, 0.25])
-    np.testing.assert_allclose(ridge.evaluate(values), [1 / 4.5, 1 / 1.5, 2, 2])
-    np.testing.assert_allclose(ridge.share(values), [0.5 / 4.5, 0.5 / 1.5, 1, 1])
-    np.testing.assert_allclose(low.share(values), [1, 0.25, 0, 0])
-    overlay = figures.draw_spectra([LensLayer("a", values, None)], [ridge, last, low]).axes[1]
-    assert overlay.get_legend_handles_labels()[1] == ["ridge, β = 0.5", "ridge, β = 0.25", "lambda"]
-    assert np.isnan(filters_over(goal("ridge"), [0.0])[0].share(values)[2:]).all()
-
-
 def test_captions_of_an_unfinished_run_say_what_was_done():
     run = unfinished("half", "objective=cfm")
     assert "over the first 3 of 8 iterations" in figures.losses(run).caption
@@ -77,9 +64,6 @@ def test_captions_of_an_unfinished_run_say_what_was_done():
 def test_no_filter_is_told_of_what_was_not_optimised():
     run = unfinished("taken", "objective=random")
     assert "Nothing was optimised" in figures.spectra(run).caption
-    given = unfinished("given", "objective=cfm", "given.images=elsewhere")
-    assert given.filters() == []
-    assert len(unfinished("half", "objective=sre2l", "objective=lfm").filters()) == 1
 
 
 def test_ticks_of_counts_are_whole():

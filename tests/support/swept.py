@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 
+import pytest
 import yaml
 
+from engine.errors import UserError
 from engine.runs.results import mean_std
 from engine.store import journal
 from engine.store.json_file import write_json
@@ -19,6 +21,7 @@ TINY = {
     "set": {"checkpoint_seconds": 0, "backbone.width": 8, "validate.seeds": 2},
     "grid": {"objective": ["cfm", "hfm", "lfm"]},
 }
+GRID = {"preset": "smoke", "grid": {"objective": ["cfm", "lfm"], "seed": [0, 1]}}
 
 
 def file(place, values=TINY, name="tiny"):
@@ -31,6 +34,12 @@ def file(place, values=TINY, name="tiny"):
 def expanded(values, environ=None, **options):
     """The points of a sweep that is told as plain data."""
     return points.expand(description.parse_sweep(values), description.Options(**options), environ)
+
+
+def refused(values, **options):
+    with pytest.raises(UserError) as caught:
+        expanded(values, **options)
+    return caught.value
 
 
 def student(seed, last, source="distilled", architecture="convnet"):
