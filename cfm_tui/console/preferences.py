@@ -7,11 +7,12 @@ a key, or to several separated by commas.
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from platformdirs.unix import Unix
 
 from engine.errors import UserError
 
@@ -35,15 +36,9 @@ class Preferences:
     keys: dict[str, str] = field(default_factory=dict)
 
 
-def config_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the user's configuration folder: cfm-tui in XDG_CONFIG_HOME or ~/.config."""
-    base = environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "cfm-tui"
-
-
-def path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the path of the preferences file."""
-    return config_folder(environ) / "console.yaml"
+def path() -> Path:
+    """Return the path of the preferences file, in the user's configuration folder."""
+    return Unix("cfm-tui").user_config_path / "console.yaml"
 
 
 def read(file: Path, themes: Sequence[str], actions: Callable[[], Sequence[str]]) -> Preferences:

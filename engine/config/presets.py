@@ -94,10 +94,12 @@ def method_names() -> list[str]:
     return [*list_shipped("methods"), *(each.name for each in user_presets("methods") if not each.problem)]
 
 
-def user_folder(kind: str = "", environ: Mapping[str, str] = os.environ) -> Path:
+def user_folder(kind: str = "") -> Path:
     """Return the folder of the user presets, or of the user's `methods`; it may not exist."""
-    folder = environ.get("CFM_PRESETS") or f"{environ.get('XDG_CONFIG_HOME') or '~/.config'}/cfm-tui/presets"
-    return Path(os.path.expanduser(folder)) / kind
+    from platformdirs.unix import Unix
+
+    folder = os.environ.get("CFM_PRESETS")
+    return (Path(folder).expanduser() if folder else Unix("cfm-tui").user_config_path / "presets") / kind
 
 
 def user_presets(kind: str = "") -> list[UserPreset]:

@@ -23,10 +23,9 @@ def expanded(path: str | Path) -> Path:
 
 def data_root() -> Path:
     """Return the user's data folder: CFM_DATA_ROOT, else cfm-tui in XDG_DATA_HOME or ~/.local/share."""
-    if configured_root := os.environ.get("CFM_DATA_ROOT"):
-        return expanded(configured_root)
-    base = os.environ.get("XDG_DATA_HOME")
-    return (expanded(base) if base else Path.home() / ".local/share") / "cfm-tui"
+    from platformdirs.unix import Unix
+
+    return expanded(os.environ.get("CFM_DATA_ROOT") or Unix("cfm-tui").user_data_path)
 
 
 def chosen_root(settings: config.Data, root: Path | None = None) -> Path:

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 ELSEWHERE = "set CFM_CACHE to a writable folder with enough space"  #: the hint for an unwritable cache
 
 
-def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
+def default_folder() -> Path:
     """Return the default folder of the cache."""
-    if environ.get("CFM_CACHE"):
-        return Path(environ["CFM_CACHE"]).expanduser()
-    base = environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "cfm-tui"
+    from platformdirs.unix import Unix
+
+    folder = os.environ.get("CFM_CACHE")
+    return Path(folder).expanduser() if folder else Unix("cfm-tui").user_cache_path
 
 
 def key(**parts: Any) -> str:

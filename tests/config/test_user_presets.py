@@ -87,7 +87,10 @@ def test_the_name_of_a_shipped_preset_is_refused(folder):
 )
 def test_the_folder_of_user_presets(environ, expected, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert str(presets.user_folder(environ=environ)) == expected
+    monkeypatch.delenv("CFM_PRESETS", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert str(presets.user_folder()) == expected
     assert resolve(environ=environ) == resolve()
 
 

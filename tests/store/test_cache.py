@@ -72,5 +72,9 @@ def test_a_cache_that_cannot_be_written_names_its_variable(tmp_path, monkeypatch
         ({}, Path.home() / ".cache" / "cfm-tui"),
     ],
 )
-def test_where_the_cache_lies(environ, folder):
-    assert cache.default_folder(environ) == folder
+def test_where_the_cache_lies(environ, folder, monkeypatch):
+    for name in ("CFM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert cache.default_folder() == folder
