@@ -23,6 +23,11 @@ class Archive:
         """File name of the archive."""
         return self.url.rsplit("/", 1)[-1]
 
+    @property
+    def max_bytes(self) -> float:
+        """Size above which a download is not this archive."""
+        return 1.1 * self.bytes
+
 
 @dataclass(frozen=True)
 class Known:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
+import shutil
 import ssl
+import tarfile
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -19,13 +23,13 @@ from engine.data.catalogue import KNOWN, Archive
 from engine.data.finding import locate
 from engine.data.layout import refuse
 from engine.data.places import data_root, expanded
-from engine.data.unpack import ELSEWHERE, unpack
 from engine.errors import UserError
-from engine.store.files import free_bytes, guarded
+from engine.store.files import free_bytes, guarded, sync_folder
 
-Phase = Literal["download", "unpack"]
-Progress = Callable[[Phase, int, int], None]
-BLOCK = 256 * 1024
+Progress = Callable[[int, int], None]
+_BLOCK_BYTES = 256 * 1024
+_ELSEWHERE = "choose another folder with --root"
+_DOWNLOAD_AGAIN = "delete it and download it again"
 _NETWORK_ERRORS = (
     http.client.HTTPException,
     urllib.error.URLError,
@@ -33,15 +37,15 @@ _NETWORK_ERRORS = (
     ConnectionError,
     ssl.SSLError,
 )
-TIMEOUT_SECONDS = 30.0  # without a byte received
-SIZE_TOLERANCE = 1.1  # an archive may exceed its expected size by this factor
 
 
-def get(name: str, root: Path | None = None, progress: Progress | None = None) -> Path:
+def get(
+    name: str, root: Path | None = None, progress: Callable[[str, int, int], None] = lambda *_: None
+) -> Path:
     """Download the data set `name` to `root` unless it exists there, and return its folder.
 
     root: None for the user's data folder. An interrupted download is kept and resumed by the next call.
-    progress(phase, done, total): counts bytes while downloading, files while unpacking; total is 0 if
+    progress(phase, done, total): counts bytes in phase "download", files in phase "unpack"; total is 0 if
     unknown. Raises UserError: "network", "disk", or "data" for a set that cannot be downloaded;
     "usage" while another process downloads it.
     """
@@ -52,7 +56,7 @@ def get(name: str, root: Path | None = None, progress: Progress | None = None) -
     if known.archive is None:
         refuse(f"{name} cannot be downloaded", known.note.format(root=root))
     archive = known.archive
-    with guarded(root, hint=ELSEWHERE):
+    with guarded(root, hint=_ELSEWHERE):
         root.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(root / f".{archive.file}.lock", timeout=0):
@@ -63,22 +67,18 @@ def get(name: str, root: Path | None = None, progress: Progress | None = None) -
             ) from None
 
 
-def _download_and_unpack(archive: Archive, root: Path, progress: Progress | None) -> Path:
+def _download_and_unpack(archive: Archive, root: Path, progress: Callable[[str, int, int], None]) -> Path:
     by_hand, part = root / archive.file, root / f"{archive.file}.part"
     if by_hand.exists():
         _verify_md5(by_hand, archive, "delete it and run again")
-        return unpack(by_hand, root, archive.folder, _bind_phase(progress, "unpack"))
-    fetch(archive, part, _bind_phase(progress, "download"))
-    target = unpack(part, root, archive.folder, _bind_phase(progress, "unpack"))
+        return _unpack(by_hand, root, archive.folder, partial(progress, "unpack"))
+    _download(archive, part, partial(progress, "download"))
+    target = _unpack(part, root, archive.folder, partial(progress, "unpack"))
     part.unlink()
     return target
 
 
-def _bind_phase(progress: Progress | None, phase: Phase) -> Callable[[int, int], None] | None:
-    return None if progress is None else partial(progress, phase)
-
-
-def fetch(archive: Archive, part: Path, progress: Callable[[int, int], None] | None = None) -> None:
+def _download(archive: Archive, part: Path, progress: Progress) -> None:
     """Download `archive` to `part`, resuming a partial file, and verify its size and MD5.
 
     Raises UserError: "network" or "disk". A file of wrong size or MD5 is deleted.
@@ -86,7 +86,8 @@ def fetch(archive: Archive, part: Path, progress: Callable[[int, int], None] | N
     start = part.stat().st_size if part.exists() else 0
     try:
         with _open_url(archive.url, start) as response:
-            if response.status != 206 or _parse_first_byte(response) != start:
+            content_range = response.headers.get("Content-Range") or ""
+            if response.status != 206 or not content_range.startswith(f"bytes {start}-"):
                 start = 0
             _receive(response, archive, part, start, progress)
     except urllib.error.HTTPError as error:
@@ -108,37 +109,26 @@ def _open_url(url: str, start: int) -> http.client.HTTPResponse:
     headers = {"User-Agent": "cfm-tui", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
+    response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30.0)
     assert isinstance(response, http.client.HTTPResponse)
     return response
 
 
-def _parse_first_byte(response: http.client.HTTPResponse) -> int:
-    """Return the offset at which the response starts in the archive; −1 if the server does not say."""
-    first = (response.headers.get("Content-Range") or "").removeprefix("bytes ").split("-")[0]
-    return int(first) if first.isdecimal() else -1
-
-
 def _receive(
-    response: http.client.HTTPResponse,
-    archive: Archive,
-    part: Path,
-    start: int,
-    progress: Callable[[int, int], None] | None,
+    response: http.client.HTTPResponse, archive: Archive, part: Path, start: int, progress: Progress
 ) -> None:
     length = response.headers.get("Content-Length") or ""
     total = start + int(length[:18]) if length.isdecimal() else 0
     _require_size(total, archive)
     if total - start > free_bytes(part.parent):
         message = f"{archive.file} needs {total - start:,} more bytes in {part.parent}"
-        raise UserError("disk", message, f"free some space there, or {ELSEWHERE}")
+        raise UserError("disk", message, f"free some space there, or {_ELSEWHERE}")
     done = start
     with open(part, "ab" if start else "wb") as file:
-        while done <= archive.bytes * SIZE_TOLERANCE and (block := response.read(BLOCK)):
+        while done <= archive.max_bytes and (block := response.read(_BLOCK_BYTES)):
             file.write(block)
             done += len(block)
-            if progress is not None:
-                progress(done, total)
+            progress(done, total)
         file.flush()
         os.fsync(file.fileno())
     if done < total:
@@ -157,7 +147,7 @@ def _raise_network_error(archive: Archive, part: Path, reason: str, error: Excep
 
 
 def _require_size(size: int, archive: Archive) -> None:
-    if size > archive.bytes * SIZE_TOLERANCE:
+    if size > archive.max_bytes:
         raise UserError(
             "network",
             f"{archive.url} sends more than the expected {archive.bytes:,} bytes",
@@ -170,3 +160,50 @@ def _verify_md5(path: Path, archive: Archive, advice: str) -> None:
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if md5 != archive.md5:
         raise UserError("network", f"{path} is not {archive.url}: MD5 {md5}, not {archive.md5}", advice)
+
+
+def _unpack(archive: Path, into: Path, top: str, progress: Progress) -> Path:
+    """Unpack a verified archive, whose only top-level folder is `top`: completely or not at all.
+
+    progress(done, total) counts files; total is 0 for a tar, which does not state it.
+    Raises UserError("data") for a damaged archive, OSError for problems of the disk.
+    """
+    target, draft = into / top, into / f".{top}.unpacking"
+    if target.exists():
+        refuse(f"{target} already exists, but is not a data set in a known layout", "move it and run again")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        _extract(archive, draft, progress)
+        if not (draft / top).is_dir():
+            refuse(f"{archive} is damaged: it has no folder {top}", _DOWNLOAD_AGAIN)
+        if hasattr(os, "sync"):
+            os.sync()
+        os.rename(draft / top, target)
+        sync_folder(into)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def _extract(archive: Path, folder: Path, progress: Progress) -> None:
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                total = len(zipped.infolist())
+                for count, info in enumerate(zipped.infolist(), 1):
+                    zipped.extract(info, folder)
+                    if count % 256 == 0 or count == total:
+                        progress(count, total)
+        else:
+            with tarfile.open(archive) as tar:
+                for count, member in enumerate(tar, 1):
+                    tar.extract(member, folder, filter="data")
+                    if count % 256 == 0:
+                        progress(count, 0)
+    except Exception as error:  # readers of archives raise all kinds of errors on damaged bytes
+        disk_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+        if isinstance(error, OSError) and error.errno in disk_errors:
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        refuse(f"{archive} is damaged: {reason}", _DOWNLOAD_AGAIN)

@@ -1,7 +1,9 @@
-"""Downloads against a server on the loopback that supports ranges and can hang up."""
+"""Downloads from a server on the loopback that supports ranges and can hang up; archives of all kinds."""
 
+import errno
 import hashlib
 import io
+import stat
 import tarfile
 import threading
 import zipfile
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.data import catalogue, download, unpack
+from engine.data import catalogue, download
 from engine.data.catalogue import Archive
 from engine.errors import UserError
 
@@ -55,13 +57,26 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def packed(members: dict[str, bytes]) -> bytes:
+def packed(members: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A tar of these members, or of links of another kind whose targets are the contents."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
-            member.size = len(content)
+            member.type = kind
+            if kind == tarfile.REGTYPE:
+                member.size = len(content)
+            else:
+                member.linkname = content.decode()
             tar.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def zipped(members: dict[str | zipfile.ZipInfo, bytes], kind: int = zipfile.ZIP_DEFLATED) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", kind) as made:
+        for name, content in members.items():
+            made.writestr(name, content)
     return stream.getvalue()
 
 
@@ -87,13 +102,25 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def offer(
     server: Server, body: bytes, monkeypatch: pytest.MonkeyPatch, file: str = "cifar.tar.gz"
 ) -> Archive:
-    """Make `body` the archive of cifar10."""
+    """Serve `body` as the archive of cifar10."""
     server.body = body
-    url = f"http://127.0.0.1:{server.server_address[1]}/{file}"
+    return describe(body, monkeypatch, f"http://127.0.0.1:{server.server_address[1]}/{file}")
+
+
+def describe(body: bytes, monkeypatch: pytest.MonkeyPatch, url: str) -> Archive:
+    """Make `body` the archive of cifar10 in the catalogue."""
     archive = Archive(url, hashlib.md5(body).hexdigest(), FOLDER, len(body))
     known = replace(catalogue.KNOWN["cifar10"], archive=archive)
     monkeypatch.setitem(catalogue.KNOWN, "cifar10", known)
     return archive
+
+
+def unpack(body: bytes, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Unpack an archive that was put in `root` by hand and has the checksum of the catalogue."""
+    describe(body, monkeypatch, "http://127.0.0.1:9/archive")
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "archive").write_bytes(body)
+    return download.get("cifar10", root)
 
 
 def test_a_set_is_fetched_verified_and_unpacked_once(server: Server, tmp_path: Path) -> None:
@@ -143,7 +170,7 @@ def test_a_wrong_checksum_is_refused_and_the_file_dropped(server: Server, tmp_pa
 def test_a_download_without_end_is_cut_off(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: bool
 ) -> None:
-    monkeypatch.setattr(download, "BLOCK", 1000)
+    monkeypatch.setattr(download, "_BLOCK_BYTES", 1000)
     server.declared = declared
     archive = offer(server, server.body, monkeypatch)
     server.body += bytes(5 * archive.bytes)
@@ -161,7 +188,7 @@ def test_what_fails_the_checksum_is_never_unpacked(
     def opened(*_: object) -> None:
         raise AssertionError("unpacked before it was verified")
 
-    monkeypatch.setattr(download, "unpack", opened)
+    monkeypatch.setattr(download, "_unpack", opened)
     (tmp_path / "cifar.tar.gz").write_bytes(server.body[:-4] + b"evil")
     with pytest.raises(UserError, match="MD5"):
         download.get("cifar10", tmp_path)
@@ -198,50 +225,84 @@ def test_imagenet_says_how_to_come_by_it(tmp_path: Path) -> None:
     assert str(tmp_path) in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["../evil", "/evil", f"{FOLDER}/../../evil", "a\\evil", "C:evil"])
+def test_a_zip_is_unpacked_with_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = unpack(zipped({f"{FOLDER}/deep/": b"", f"{FOLDER}/deep/file": b"x"}), tmp_path, monkeypatch)
+    assert (path / "deep" / "file").read_bytes() == b"x"
+
+
+def test_a_folder_that_is_no_data_set_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / FOLDER).mkdir()
+    with pytest.raises(UserError, match="already exists"):
+        unpack(packed(cifar()), tmp_path, monkeypatch)
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+OUTSIDE = ["../evil", "/evil", f"{FOLDER}/../../evil", "a\\..\\evil", "C:evil"]
+
+
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_no_member_leaves_its_folder(tmp_path: Path, name: str, kind: str) -> None:
-    archive = tmp_path / "archive"
-    if kind == "tar":
-        archive.write_bytes(packed({f"{FOLDER}/good": b"x", name: b"x"}))
-    else:
-        with zipfile.ZipFile(archive, "w") as made:
-            made.writestr(f"{FOLDER}/good", b"x")
-            made.writestr(name, b"x")
-    refused(archive, tmp_path)
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_no_member_leaves_its_folder(
+    tmp_path: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = (packed if kind == "tar" else zipped)({f"{FOLDER}/good": b"x", name: b"x"})
+    with suppress(UserError):
+        unpack(body, tmp_path / "in" / "to", monkeypatch)
+    beside = {path.name for path in (tmp_path / "in" / "to").iterdir()} - {FOLDER}
+    assert {name for name in beside if not name.endswith(".lock")} == {"archive"}
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["to"]
+    assert not Path("/evil").exists()
 
 
-def refused(archive: Path, tmp_path: Path) -> None:
-    (tmp_path / "in" / "to").mkdir(parents=True)
-    with pytest.raises(UserError, match="not unpacked"):
-        unpack.unpack(archive, tmp_path / "in" / "to", FOLDER)
-    assert list((tmp_path / "in").rglob("*")) == [tmp_path / "in" / "to"]
-    assert not list(tmp_path.glob("*evil*"))
+def link() -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(f"{FOLDER}/link")
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return member
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_only_plain_files_are_unpacked(tmp_path: Path, kind: bytes) -> None:
-    with tarfile.open(tmp_path / "archive", "w:gz") as tar:
-        member = tarfile.TarInfo(f"{FOLDER}/link")
-        member.type, member.linkname = kind, "/etc/passwd"
-        tar.addfile(member)
-    refused(tmp_path / "archive", tmp_path)
+NOISE = np.random.default_rng(0).bytes(100_000)
+DAMAGED = {
+    "tar, cut": packed({f"{FOLDER}/a": NOISE})[:50_000],
+    "tar, a device": packed({f"{FOLDER}/a": b""}, tarfile.CHRTYPE),
+    "tar, a pipe": packed({f"{FOLDER}/a": b""}, tarfile.FIFOTYPE),
+    "tar, a link to a file of the system": packed({f"{FOLDER}/a": b"/etc/passwd"}, tarfile.SYMTYPE),
+    "tar, a very long name": packed({f"{FOLDER}/{'a' * 300}": b""}),
+    "tar, a file as folder": packed({f"{FOLDER}/a": b"", f"{FOLDER}/a/b": b""}),
+    "tar, a folder as file": packed({f"{FOLDER}/a/b": b"", f"{FOLDER}/a": b""}),
+    "tar, another folder": packed({"other/a": b""}),
+    "tar, a file as top": packed({FOLDER: b""}),
+    "zip, cut": zipped({f"{FOLDER}/a": NOISE})[:50] + zipped({f"{FOLDER}/a": NOISE})[60:],
+    "zip, other bytes": zipped({f"{FOLDER}/a": NOISE}, zipfile.ZIP_STORED).replace(NOISE[:9], NOISE[9:18], 1),
+    "nothing": b"",
+    "noise": NOISE,
+}
 
 
-def test_unpacking_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "MAX_BYTES", 1000)
-    (tmp_path / "archive").write_bytes(packed({f"{FOLDER}/zeros": bytes(2000)}))
-    refused(tmp_path / "archive", tmp_path)
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_archive_is_named_and_leaves_nothing(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="is damaged") as caught:
+        unpack(DAMAGED[name], tmp_path, monkeypatch)
+    assert caught.value.kind == "data"
+    assert str(tmp_path / "archive") in caught.value.message
+    assert "download it again" in caught.value.hint
+    assert "\n" not in caught.value.message
+    assert {path.name for path in tmp_path.iterdir()} <= {"archive", ".archive.lock"}
 
 
-def test_the_number_of_files_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "MAX_FILES", 2)
-    (tmp_path / "archive").write_bytes(packed({f"{FOLDER}/{index}": b"" for index in range(3)}))
-    refused(tmp_path / "archive", tmp_path)
+def test_a_link_in_a_zip_is_a_plain_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = unpack(zipped({link(): b"/etc/passwd"}), tmp_path, monkeypatch)
+    assert not (path / "link").is_symlink()
 
 
-def test_a_zip_is_unpacked_with_its_folders(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "archive", "w") as made:
-        made.mkdir(f"{FOLDER}/deep")
-        made.writestr(f"{FOLDER}/deep/file", b"x")
-    assert (unpack.unpack(tmp_path / "archive", tmp_path, FOLDER) / "deep" / "file").read_bytes() == b"x"
+def test_a_disk_that_is_full_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "extract", full)
+    with pytest.raises(UserError, match="no room left") as caught:
+        unpack(packed(cifar()), tmp_path, monkeypatch)
+    assert caught.value.kind == "disk"
+    assert "--root" in caught.value.hint
+    assert {path.name for path in tmp_path.iterdir()} <= {"archive", ".archive.lock"}
