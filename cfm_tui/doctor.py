@@ -133,7 +133,7 @@ def _find_data_folder(problems: list[Problem]) -> Path | None:
     """Return the default data root; None if the settings in the environment are invalid."""
     from engine import device
     from engine.config import settings
-    from engine.data.places import chosen_root
+    from engine.data.sources import choose_root
     from engine.errors import UserError
 
     try:
@@ -142,7 +142,7 @@ def _find_data_folder(problems: list[Problem]) -> Path | None:
     except UserError as error:
         problems.append(Problem("error", error.message, error.hint))
         return None
-    return chosen_root(config.data)
+    return choose_root(config.data)
 
 
 def _check_folder(name: str, path: Path, variable: str, problems: list[Problem]) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _find_data_sets(problems: list[Problem], folder: dict[str, Any] | None) -> l
 
 def _locate_data_set(name: str, root: Path, problems: list[Problem]) -> Path | None:
     """Return the location of a data set or None; an unreadable folder is added to the problems."""
-    from engine.data.finding import locate
+    from engine.data.sources import locate
 
     try:
         location = locate(name, root, by_name=True)

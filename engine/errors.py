@@ -6,7 +6,8 @@ A programming error is an ``assert`` instead.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NoReturn
 
 Kind = Literal["usage", "config", "data", "teacher", "disk", "network", "numeric", "memory"]
 
@@ -24,6 +25,17 @@ class UserError(ValueError):
         self.kind = kind
         self.message = message
         self.hint = hint
+
+
+def raise_data_error(message: str, hint: str) -> NoReturn:
+    """Raise UserError("data")."""
+    raise UserError("data", message, hint)
+
+
+def format_names(names: Sequence[str]) -> str:
+    """Format the first five names and the number of the others."""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 class Stopped(Exception):

@@ -34,10 +34,10 @@ Root = Annotated[
 @app.command("list")
 def list_sets(root: Root = None, as_json: Json = False) -> None:
     """List the known sets and their locations."""
-    from engine.data.places import data_root, expanded
+    from engine.data.sources import data_root, expand_path
     from engine.runs import preview
 
-    folder = expanded(root or data_root())
+    folder = expand_path(root or data_root())
     sets = [
         {
             "name": known.name,

@@ -155,14 +155,13 @@ class Study(threading.Thread):
 
 def place(config: Config) -> Path | None:
     """Return the path of the data set; None for the bundled one. Raises UserError("data") if it is absent."""
-    from engine.data.finding import find, locate
-    from engine.data.places import chosen_root
+    from engine.data.sources import choose_root, find_source, locate
 
     data = config.data
     if data.name == "digits":
         return None
-    location = None if data.name == "folder" and not data.root else locate(data.name, chosen_root(data))
-    return location[0] if location is not None else find(data).path
+    location = None if data.name == "folder" and not data.root else locate(data.name, choose_root(data))
+    return location[0] if location is not None else find_source(data).path
 
 
 def _find_shortage(estimate: Estimate, plan: Plan, runs: Path) -> str:

@@ -21,9 +21,6 @@ from torch import Tensor
 from engine.config import Views
 from engine.device import upload
 
-ASPECT = (3 / 4, 4 / 3)
-TRIES = 10  # as in torchvision
-
 
 @dataclass(frozen=True)
 class Draw:
@@ -40,6 +37,11 @@ class Draw:
     roll_M2: NDArray[np.int64]
     size: int
     source_M2S: NDArray[np.int64] | None = None
+
+    def is_inside(self) -> bool:
+        """Return whether all crops lie inside the image."""
+        corner_M2, extent_M2 = self.boxes_M4[:, :2], self.boxes_M4[:, 2:]
+        return bool((corner_M2 >= 0).all() and (corner_M2 + extent_M2 <= self.size).all())
 
     def take(self, indices: NDArray[np.int64]) -> Draw:
         """Return the draws of the images at `indices`."""
@@ -77,8 +79,8 @@ def _sample_resized_crops(
     scale: tuple[float, float], size: int, count: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Sample boxes as RandomResizedCrop: the first of ten tries that fits, else the whole image."""
-    area_MT = size * size * rng.uniform(*scale, (count, TRIES))
-    ratio_MT = np.exp(rng.uniform(np.log(ASPECT[0]), np.log(ASPECT[1]), (count, TRIES)))
+    area_MT = size * size * rng.uniform(*scale, (count, 10))
+    ratio_MT = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), (count, 10)))
     width_MT = np.rint(np.sqrt(area_MT * ratio_MT)).astype(np.int64)
     height_MT = np.rint(np.sqrt(area_MT / ratio_MT)).astype(np.int64)
     fits_MT = (width_MT > 0) & (width_MT <= size) & (height_MT > 0) & (height_MT <= size)

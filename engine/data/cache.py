@@ -14,7 +14,6 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,15 +21,14 @@ from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
-from engine.data.decode import DecodeChunk
+from engine.data.decode import decode_chunks, read_headers
+from engine.data.pictures import Pictures, Progress
 from engine.errors import UserError
 from engine.store.cache import ELSEWHERE, default_folder
 from engine.store.files import guarded, make_folder, rename, write
 from engine.store.json_file import read_json, write_json
-
-Array = np.ndarray[Any, Any]
-FORMAT = 1  # version of the entry format; part of every entry name, so old entries are ignored
 
 
 @dataclass(frozen=True)
@@ -52,15 +50,15 @@ class DecodedSplit:
     """
 
     shape: Shape
-    pixels: Array | None
-    sums_N2C: Array
-    indices_N: Array
+    pixels: NDArray[Any] | None
+    sums_N2C: NDArray[Any]
+    indices_N: NDArray[Any]
     bad: tuple[tuple[int, str, str], ...]
     resolutions: dict[tuple[int, int], int]
     digest: str
 
 
-def mean_std(sums_N2C: Array, size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_std(sums_N2C: NDArray[Any], size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the per-channel mean and standard deviation, in [0, 1] units, of size×size images.
 
     sums_N2C: see `channel_sums`.
@@ -70,66 +68,57 @@ def mean_std(sums_N2C: Array, size: int) -> tuple[tuple[float, ...], tuple[float
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
-def channel_sums(pixels_MCSS: Array) -> Array:
+def channel_sums(pixels_MCSS: NDArray[Any]) -> NDArray[Any]:
     """Return the sum of the values and of their squares per image and channel: int64 (M, 2, C)."""
     values_MCP = pixels_MCSS.reshape(*pixels_MCSS.shape[:2], -1).astype(np.int64)
     return np.stack([values_MCP.sum(axis=2), (values_MCP**2).sum(axis=2)], axis=1)
 
 
-def entry_name(*parts: object) -> str:
-    """Return the name of the entry that `parts` (JSON-serialisable) determine."""
-    return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()[:32]
-
-
-def load_or_compute_json(name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the cached JSON document `name`; compute and write it if it is missing or unreadable.
+def load_or_read_headers(pictures: Pictures, progress: Progress | None) -> dict[str, Any]:
+    """Return the summary of `decode.read_headers`, from the cache if possible.
 
     Raises UserError("disk") if the cache cannot be written.
     """
-    root = default_folder()
-    path = root / "images" / f"{name}.json"
+    path = _entry_path("headers", pictures.stamp()).with_suffix(".json")
     try:
         return read_json(path)
     except UserError:
-        document = compute()
+        document = read_headers(pictures, progress)
         make_folder(path.parent, ELSEWHERE)
         write_json(path, document, ELSEWHERE)
         return document
 
 
-def load_or_write_entry(
-    name: str,
-    shape: Shape,
-    produce: Callable[[], Iterator[DecodeChunk]],
-    picture_name: Callable[[int], str],
-    keep_pixels: bool = True,
+def load_or_decode(
+    pictures: Pictures, shape: Shape, progress: Progress | None, keep_pixels: bool = True
 ) -> DecodedSplit:
-    """Return the cache entry `name`; write it from the chunks of `produce` if it is missing or damaged.
+    """Return a split's decoded pictures, from the cache if possible.
 
-    picture_name: returns the name of picture i for messages. keep_pixels: whether to store the pixels
-    beside the sums and metadata.
+    keep_pixels: whether the result and the cache include pixels beside the sums and metadata.
     Raises UserError("disk") if the cache cannot be written.
     """
-    root = default_folder()
-    folder = root / "images" / name
+    folder = _entry_path("pixels", pictures.stamp(), shape.channels, shape.size, keep_pixels)
     if (entry := _read_entry(folder)) is not None:
         return entry
-    with guarded(root, hint=ELSEWHERE):
+    with guarded(default_folder(), hint=ELSEWHERE):
         make_folder(folder.parent, ELSEWHERE)
         with FileLock(folder.with_suffix(".lock")):
             if (entry := _read_entry(folder)) is None:
-                _write_entry(folder, shape, produce, picture_name, keep_pixels)
+                _write_entry(folder, pictures, shape, progress, keep_pixels)
                 entry = _read_entry(folder)
     assert entry is not None
     return entry
 
 
+def _entry_path(*parts: object) -> Path:
+    """Return the path of the entry that `parts` (JSON-serialisable) determine."""
+    version = 1  # of the format of entries; old ones are ignored
+    name = hashlib.sha256(json.dumps([version, *parts]).encode()).hexdigest()[:32]
+    return default_folder() / "images" / name
+
+
 def _write_entry(
-    folder: Path,
-    shape: Shape,
-    produce: Callable[[], Iterator[DecodeChunk]],
-    picture_name: Callable[[int], str],
-    keep_pixels: bool,
+    folder: Path, pictures: Pictures, shape: Shape, progress: Progress | None, keep_pixels: bool
 ) -> None:
     draft = folder.with_suffix(".draft")
     for leftover in (draft, folder):
@@ -137,8 +126,9 @@ def _write_entry(
     draft.mkdir()
     try:
         with open(draft / "pixels.u8", "wb") as file:
-            sums, metadata = _write_chunks(produce(), shape, picture_name, file if keep_pixels else None)
-            _flush(file)
+            sums, metadata = _write_pixels(file if keep_pixels else None, pictures, shape, progress)
+            file.flush()
+            os.fsync(file.fileno())
         table = BytesIO()
         np.save(table, sums)
         write(draft / "sums.npy", table.getbuffer(), hint=ELSEWHERE)
@@ -149,21 +139,21 @@ def _write_entry(
         raise
 
 
-def _write_chunks(
-    chunks: Iterator[DecodeChunk], shape: Shape, picture_name: Callable[[int], str], file: IO[bytes] | None
-) -> tuple[Array, dict[str, Any]]:
-    """Write the pixels of all chunks to `file`, if any; return the images' sums and the entry's metadata."""
+def _write_pixels(
+    file: IO[bytes] | None, pictures: Pictures, shape: Shape, progress: Progress | None
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Decode all pictures to `file`, if any; return the images' sums and the entry's metadata."""
     digest = hashlib.sha256()
     sums = [np.zeros((0, 2, shape.channels), np.int64)]
     bad: list[tuple[int, str, str]] = []
     resolutions: Counter[tuple[int, int]] = Counter()
-    for chunk in chunks:
+    for chunk in decode_chunks(pictures, shape.size, shape.channels, progress):
         data = chunk.pixels_MCSS.tobytes()
         digest.update(data)
         if file is not None:
             file.write(data)
         sums.append(channel_sums(chunk.pixels_MCSS))
-        bad += [(index, picture_name(index), reason) for index, reason in chunk.bad]
+        bad += [(index, pictures.name(index), reason) for index, reason in chunk.bad]
         resolutions.update(chunk.resolutions)
     metadata = {
         "images": sum(map(len, sums)),
@@ -175,11 +165,6 @@ def _write_chunks(
         "digest": digest.hexdigest(),
     }
     return np.concatenate(sums), metadata
-
-
-def _flush(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _read_entry(folder: Path) -> DecodedSplit | None:
@@ -195,7 +180,7 @@ def _read_entry(folder: Path) -> DecodedSplit | None:
         if (folder / "pixels.u8").stat().st_size != math.prod(shape_NCSS):
             return None
         if math.prod(shape_NCSS) == 0:  # an empty file cannot be mapped
-            pixels: Array = np.zeros(shape_NCSS, dtype=np.uint8)
+            pixels: NDArray[Any] = np.zeros(shape_NCSS, dtype=np.uint8)
         else:
             pixels = np.memmap(folder / "pixels.u8", dtype=np.uint8, mode="r", shape=shape_NCSS)
     except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError):

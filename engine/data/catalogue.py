@@ -48,15 +48,10 @@ class Known:
     note: str = ""
 
 
-CIFAR10_CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
-DIGITS_SIZE = 16
-
 KNOWN: dict[str, Known] = {
     "digits": Known(
         title="scikit-learn's handwritten digits, 8×8, enlarged",
-        size=DIGITS_SIZE,
+        size=16,
         classes=10,
         images=1797,
         note="comes with the program; nothing to get",

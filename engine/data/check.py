@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import config
-from engine.data import digits
-from engine.data.cache import DecodedSplit, Shape, channel_sums, mean_std
-from engine.data.catalogue import DIGITS_SIZE
-from engine.data.decode import Progress
-from engine.data.finding import find
-from engine.data.loading import choose_normalisation, decide_shape, is_streamed, load_or_decode
-from engine.data.pictures import Pictures
-from engine.data.splitting import split_stratified
-
-Array = np.ndarray[Any, Any]
+from engine.data.cache import DecodedSplit, Shape, load_or_decode, mean_std
+from engine.data.loading import (
+    MeanStd,
+    choose_normalisation,
+    decide_shape,
+    is_streamed,
+    load_digits,
+    split_stratified,
+)
+from engine.data.pictures import Progress
+from engine.data.sources import find_source
 
 
 def check(
@@ -29,10 +31,14 @@ def check(
     """
     if settings.name == "digits":
         return _check_digits(settings)
-    source = find(settings, root)
+    source = find_source(settings, root)
     shape = decide_shape(settings, source, progress)
     splits = {"train": source.train, **({} if source.test is None else {"test": source.test})}
-    entries = {name: _load_entry(settings, pictures, shape, progress) for name, pictures in splits.items()}
+    streamed = {name: is_streamed(settings.name, len(images), shape) for name, images in splits.items()}
+    entries = {
+        name: load_or_decode(images, shape, progress, keep_pixels=not streamed[name])
+        for name, images in splits.items()
+    }
     labels = {name: pictures.labels_N[entries[name].indices_N] for name, pictures in splits.items()}
     unreadable = [
         {"split": name, "file": file, "reason": reason}
@@ -43,8 +49,8 @@ def check(
         "name": settings.name,
         "path": str(source.path),
         "layout": source.layout,
-        **_describe_images(settings, source.classes, shape, entries["train"].sums_N2C),
-        "streamed": is_streamed(settings.name, len(source.train), shape),
+        **_describe_images(settings, source.classes, shape, mean_std(entries["train"].sums_N2C, shape.size)),
+        "streamed": streamed["train"],
         "splits": _describe_splits(settings, labels, source.classes),
         "resolutions": _count_resolutions(entries),
         "unreadable": unreadable,
@@ -52,18 +58,10 @@ def check(
     }
 
 
-def _load_entry(
-    settings: config.Data, pictures: Pictures, shape: Shape, progress: Progress | None
-) -> DecodedSplit:
-    keep_pixels = not is_streamed(settings.name, len(pictures), shape)
-    return load_or_decode(pictures, shape, progress, keep_pixels)
-
-
 def _describe_images(
-    settings: config.Data, classes: tuple[str, ...], shape: Shape, sums_N2C: Array
+    settings: config.Data, classes: tuple[str, ...], shape: Shape, measured: MeanStd
 ) -> dict[str, Any]:
     """Describe classes, image shape and normalisation."""
-    measured = mean_std(sums_N2C, shape.size)
     mean, std = choose_normalisation(settings, shape.channels, lambda: measured)
     return {
         "classes": len(classes),
@@ -77,7 +75,7 @@ def _describe_images(
 
 
 def _describe_splits(
-    settings: config.Data, labels: dict[str, Array], classes: tuple[str, ...]
+    settings: config.Data, labels: dict[str, NDArray[Any]], classes: tuple[str, ...]
 ) -> dict[str, Any]:
     """Count the images of each split; without a test split, of those that would be held out."""
     held_out = "test" not in labels and bool(np.bincount(labels["train"], minlength=len(classes)).min() > 1)
@@ -107,17 +105,16 @@ def _count_resolutions(entries: dict[str, DecodedSplit]) -> list[dict[str, int]]
 
 
 def _check_digits(settings: config.Data) -> dict[str, Any]:
-    pixels, labels = digits.load_arrays(settings.image_size or DIGITS_SIZE)
-    keep, held = split_stratified(labels, digits.TEST_SHARE, digits.CLASSES)
-    splits = {"train": labels[keep], **({"test": labels[held]} if settings.test == "test" else {})}
+    classes, train, test = load_digits(settings)
+    splits = {"train": train.labels_N, **({} if test is None else {"test": test.labels_N})}
     return {
         "name": settings.name,
         "path": None,
         "layout": "comes with scikit-learn",
-        **_describe_images(settings, digits.CLASSES, Shape(1, pixels.shape[2]), channel_sums(pixels[keep])),
+        **_describe_images(settings, classes, train.shape, train.mean_std()),
         "streamed": False,
-        "splits": _describe_splits(settings, splits, digits.CLASSES),
-        "resolutions": [{"width": 8, "height": 8, "images": len(labels)}],
+        "splits": _describe_splits(settings, splits, classes),
+        "resolutions": [{"width": 8, "height": 8, "images": len(train.labels)}],
         "unreadable": [],
         "ok": True,
     }

@@ -7,26 +7,27 @@ fine label) and 3,072 bytes: the red, green and blue planes, each in row-major o
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.data import pickles
-from engine.data.catalogue import CIFAR10_CLASSES
-from engine.data.layout import DataSetSource, read_text, refuse
-from engine.data.pictures import Records, entry
+from engine.data.image_folders import read_text
+from engine.data.pictures import DataSetSource, PictureEntry, Records
+from engine.errors import raise_data_error
 
-Array = np.ndarray[Any, Any]
-SIDE = 32
-MAX_NAME_CHARACTERS = 60  # characters of a class name
-PIXELS = 3 * SIDE * SIDE
+CIFAR10_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+_PIXELS = 3 * 32 * 32
+_DOWNLOAD_AGAIN = "download the archive again"
 
 
 @dataclass(frozen=True)
-class Version:
+class CifarVersion:
     """One format of one archive. label_bytes: before the pixels of a binary record; 0 for pickles.
 
     names: the file with the class names; "" for CIFAR-10, whose names are constant. keys: of the class
@@ -58,85 +59,141 @@ class Version:
     def _list_records(self, path: Path, files: tuple[str, ...]) -> Records:
         missing = [name for name in files if not (path / name).is_file()]
         if missing:
-            refuse(f"{path} lacks {', '.join(missing)}", "unpack the whole archive there")
-        labels = np.concatenate([self._read_labels(path / name) for name in files])
+            raise_data_error(f"{path} lacks {', '.join(missing)}", "unpack the whole archive there")
+        labels = np.concatenate([self._read_file(path / name)[1] for name in files])
         if labels.size and not 0 <= labels.min() <= labels.max() < self.classes:
-            refuse(f"{path} has labels outside 0…{self.classes - 1}", "download the archive again")
+            raise_data_error(f"{path} has labels outside 0…{self.classes - 1}", _DOWNLOAD_AGAIN)
         order_N = np.argsort(labels, kind="stable")
-        read = partial(_concatenate, [partial(self._read_pixels, path / name) for name in files])
-        return Records(path, tuple(entry(path, name) for name in files), labels[order_N], order_N, read)
+        entries = tuple(PictureEntry.read(path, name) for name in files)
 
-    def _read_labels(self, path: Path) -> Array:
+        def read_pixels() -> NDArray[Any]:
+            return np.concatenate([self._read_file(path / name)[0] for name in files])
+
+        return Records(path, entries, labels[order_N], order_N, read_pixels)
+
+    def _read_file(self, path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return pixels (N, 32, 32, 3) and labels (N,) of one file."""
         if self.label_bytes:
-            return self._map_rows(path)[:, self.label_bytes - 1].astype(np.int64)
-        return _read_pickled_batch(path, self.keys[1])[1]
-
-    def _read_pixels(self, path: Path) -> Array:
-        rows = (
-            self._map_rows(path)[:, self.label_bytes :]
-            if self.label_bytes
-            else _read_pickled_batch(path, self.keys[1])[0]
-        )
-        return rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-
-    def _map_rows(self, path: Path) -> Array:
-        size, record = path.stat().st_size, self.label_bytes + PIXELS
-        if size == 0 or size % record:
-            refuse(
-                f"{path} has {size:,} bytes, not a whole number of records",
-                "the file is incomplete; download it again",
-            )
-        return np.memmap(path, np.uint8, mode="r", shape=(size // record, record))
+            size, record = path.stat().st_size, self.label_bytes + _PIXELS
+            if size == 0 or size % record:
+                raise_data_error(
+                    f"{path} has {size:,} bytes, not a whole number of records",
+                    "the file is incomplete; download it again",
+                )
+            records = np.memmap(path, np.uint8, mode="r", shape=(size // record, record))
+            pixels, labels = records[:, self.label_bytes :], records[:, self.label_bytes - 1]
+        else:
+            pixels, labels = _read_pickled_batch(path, self.keys[1])
+        return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(np.int64)
 
     def _read_class_names(self, path: Path) -> tuple[str, ...]:
         if not self.names:
             return CIFAR10_CLASSES
-        if not (path / self.names).is_file():
-            refuse(f"{path} lacks {self.names}, the class names", "unpack the whole archive there")
-        if self.label_bytes:
-            names = read_text(path / self.names).split()
-        else:
-            names = pickles.read(path / self.names).get(self.keys[0], [])
+        file = path / self.names
+        if not file.is_file():
+            raise_data_error(f"{path} lacks {self.names}, the class names", "unpack the whole archive there")
+        names: Any = read_text(file).split() if self.label_bytes else _read_pickle(file).get(self.keys[0])
         is_valid = isinstance(names, list) and all(
-            isinstance(name, str) and name.isprintable() and len(name) <= MAX_NAME_CHARACTERS
-            for name in names
+            isinstance(name, str) and name.isprintable() and len(name) <= 60 for name in names
         )
         if not is_valid or len(names) != self.classes:
-            refuse(
-                f"{path / self.names} has no list of {self.classes} class names",
-                "download the archive again",
-            )
+            raise_data_error(f"{file} has no list of {self.classes} class names", _DOWNLOAD_AGAIN)
         return tuple(names)
 
 
-def _concatenate(readers: list[partial[Array]]) -> Array:
-    return np.concatenate([read() for read in readers])
-
-
-def _read_pickled_batch(path: Path, label_key: str) -> tuple[Array, Array]:
+def _read_pickled_batch(path: Path, label_key: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return pixels (N, 3072) and labels (N,) of one pickled batch. Raises UserError("data")."""
-    content = pickles.read(path)
+    content = _read_pickle(path)
     pixels, labels = content.get("data"), content.get(label_key)
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (PIXELS,):
-        refuse(f"{path} has no uint8 array `data` of {PIXELS} columns", "download the archive again")
+    if not isinstance(pixels, np.ndarray) or pixels.shape[1:] != (_PIXELS,):
+        raise_data_error(f"{path} has no uint8 array `data` of {_PIXELS} columns", _DOWNLOAD_AGAIN)
     if (
         not isinstance(labels, list)
         or len(labels) != len(pixels)
         or not all(type(y) is int and 0 <= y < 256 for y in labels)
     ):
-        refuse(f"{path} has no list `{label_key}` of one number an image", "download the archive again")
-    return pixels, np.array(labels, dtype=np.int64)
+        raise_data_error(f"{path} has no list `{label_key}` of one number an image", _DOWNLOAD_AGAIN)
+    return pixels, np.array(labels)
+
+
+class _Placeholder:
+    """What a pickle gets instead of NumPy's array or dtype, so that it can call nothing of NumPy."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+        self.state: tuple[Any, ...] = ()
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+    def to_array(self) -> NDArray[Any]:
+        """Return the array of bytes that it stands for. Raises any exception if there is none."""
+        if self.state:  # protocols up to 4 create an empty array and fill it
+            _, shape, dtype, is_fortran, data = self.state
+        else:
+            data, dtype, shape, order = self.arguments
+            is_fortran = order == "F"
+        if dtype.arguments[0] not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"its array has dtype {dtype.arguments[0]!r:.20}")
+        return np.frombuffer(data, np.uint8).reshape(shape, order="F" if is_fortran else "C")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        where = module.replace("numpy._core", "numpy.core")
+        if (where, name) in (
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy.core.numeric", "_frombuffer"),
+        ):
+            return _Placeholder
+        if (module, name) == ("_codecs", "encode"):  # bytes as Python 3 writes them into old protocols
+            return lambda text, _: text.encode("latin1")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not part of an array")
+
+
+def _read_pickle(path: Path) -> dict[str, Any]:
+    """Return the dictionary in a pickle of arrays of bytes, lists, numbers and text.
+
+    Raises UserError("data") for anything else.
+    """
+
+    def decode(value: Any) -> Any:  # bytes are the text of Python 2
+        return value.decode("latin1") if isinstance(value, bytes) else value
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, _Placeholder):
+            return value.to_array()
+        return [decode(item) for item in value] if isinstance(value, list) else value
+
+    try:
+        with open(path, "rb") as file:
+            content = _ArrayUnpickler(file, encoding="bytes").load()
+        if not isinstance(content, dict):
+            raise pickle.UnpicklingError("it holds no dictionary")
+        return {str(decode(key)): convert(value) for key, value in content.items()}
+    except Exception as error:  # a broken pickle raises all kinds of errors
+        raise_data_error(f"{path} cannot be read safely: {error}", _DOWNLOAD_AGAIN)
 
 
 _BATCHES = tuple(f"data_batch_{index}" for index in range(1, 6))
-CIFAR10 = (
-    Version("CIFAR-10 binary version", tuple(f"{name}.bin" for name in _BATCHES), "test_batch.bin", 10, 1),
-    Version("CIFAR-10 python version", _BATCHES, "test_batch", 10, keys=("label_names", "labels")),
-)
-CIFAR100 = (
-    Version("CIFAR-100 binary version", ("train.bin",), "test.bin", 100, 2, "fine_label_names.txt"),
-    Version(
-        "CIFAR-100 python version", ("train",), "test", 100,
-        names="meta", keys=("fine_label_names", "fine_labels"),
+VERSIONS = {
+    "cifar10": (
+        CifarVersion(
+            "CIFAR-10 binary version", tuple(f"{name}.bin" for name in _BATCHES), "test_batch.bin", 10, 1
+        ),
+        CifarVersion("CIFAR-10 python version", _BATCHES, "test_batch", 10, keys=("label_names", "labels")),
     ),
-)  # fmt: skip
+    "cifar100": (
+        CifarVersion("CIFAR-100 binary version", ("train.bin",), "test.bin", 100, 2, "fine_label_names.txt"),
+        CifarVersion(
+            "CIFAR-100 python version",
+            ("train",),
+            "test",
+            100,
+            names="meta",
+            keys=("fine_label_names", "fine_labels"),
+        ),
+    ),
+}

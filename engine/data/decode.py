@@ -14,25 +14,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from engine import device as devices
-from engine.data.pictures import Pictures
+from engine.data.pictures import Pictures, Progress
 
-Array = np.ndarray[Any, Any]
-Progress = Callable[[int, int], None]
-
-MAX_PIXELS = 64_000_000  # a picture that declares more is treated as a decompression bomb
-LARGE_PIXELS = 8_000_000  # larger pictures are decoded one at a time, to limit memory
-CHUNK = 512  # pictures
-GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16B", "I;16L", "I"})
+_T = TypeVar("_T")
+_LARGE_PIXELS = 8_000_000  # larger pictures are decoded one at a time, to limit memory
 _large_picture_lock = threading.Lock()
-warnings.filterwarnings(
-    "ignore", category=Image.DecompressionBombWarning
-)  # MAX_PIXELS is stricter than Pillow's limit
+# The limit of `open_picture` is stricter than Pillow's.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class BadImage(Exception):
@@ -43,22 +38,23 @@ class BadImage(Exception):
 class DecodeChunk:
     """Decoded images in order. indices: theirs among the pictures; bad: (index, reason) of the others."""
 
-    pixels_MCSS: Array
+    pixels_MCSS: NDArray[Any]
     indices: list[int] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
     resolutions: Counter[tuple[int, int]] = field(default_factory=Counter)
 
 
-def opened(pictures: Pictures, index: int) -> Image.Image:
+def open_picture(pictures: Pictures, index: int) -> Image.Image:
     """Open picture `index` and read its header. Raises BadImage."""
     try:
         image = pictures.open(index)
     except Exception as error:  # decoders raise all kinds of errors on hostile bytes
         raise BadImage(_describe_error(error)) from error
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    limit = 64_000_000  # more is treated as a decompression bomb
+    if width * height > limit:
         image.close()
-        raise BadImage(f"declares {width}×{height} pixels, more than {MAX_PIXELS:,}")
+        raise BadImage(f"declares {width}×{height} pixels, more than {limit:,}")
     return image
 
 
@@ -85,14 +81,14 @@ def frame_box(width: int, height: int) -> tuple[float, float, float, float]:
     return left, top, left + side, top + side
 
 
-def square(
+def decode_square(
     image: Image.Image, size: int, channels: int, box: tuple[float, float, float, float] | None = None
-) -> Array:
+) -> NDArray[Any]:
     """Return the part `box` of an image, resampled bilinearly: uint8 (C, S, S).
 
     box: left, top, right, bottom in pixels; None for the frame. Raises BadImage.
     """
-    is_large = image.size[0] * image.size[1] > LARGE_PIXELS
+    is_large = image.size[0] * image.size[1] > _LARGE_PIXELS
     try:
         with _large_picture_lock if is_large else nullcontext():
             converted = _convert_mode(image, channels)
@@ -108,61 +104,58 @@ def square(
 def decode_chunks(
     pictures: Pictures, size: int, channels: int, progress: Progress | None = None
 ) -> Iterator[DecodeChunk]:
-    """Decode all pictures, `CHUNK` at a time; call `progress(done, total)` after each chunk."""
+    """Decode all pictures, a few hundred at a time; call `progress(done, total)` after each chunk."""
 
-    def decode_one(index: int) -> tuple[Array, tuple[int, int]] | str:
+    def decode_one(index: int) -> tuple[NDArray[Any], tuple[int, int]] | str:
         try:
-            with opened(pictures, index) as image:
-                return square(image, size, channels), image.size
+            with open_picture(pictures, index) as image:
+                return decode_square(image, size, channels), image.size
         except BadImage as error:
             return str(error)
 
-    total = len(pictures)
-    with ThreadPoolExecutor(devices.cpus()) as pool:
-        for start in range(0, total, CHUNK):
-            stop = min(start + CHUNK, total)
-            yield _build_chunk(start, list(pool.map(decode_one, range(start, stop))), size, channels)
-            if progress is not None:
-                progress(stop, total)
+    for start, outcomes in _map_chunks(decode_one, len(pictures), progress):
+        decoded = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+        chunk = DecodeChunk(np.empty((len(decoded), channels, size, size), dtype=np.uint8))
+        for index, outcome in enumerate(outcomes, start):
+            if isinstance(outcome, str):
+                chunk.bad.append((index, outcome))
+                continue
+            chunk.pixels_MCSS[len(chunk.indices)] = outcome[0]
+            chunk.indices.append(index)
+            chunk.resolutions[outcome[1]] += 1
+        yield chunk
 
 
-def _build_chunk(
-    start: int, outcomes: list[tuple[Array, tuple[int, int]] | str], size: int, channels: int
-) -> DecodeChunk:
-    decoded = [outcome for outcome in outcomes if not isinstance(outcome, str)]
-    chunk = DecodeChunk(np.empty((len(decoded), channels, size, size), dtype=np.uint8))
-    for index, outcome in enumerate(outcomes, start):
-        if isinstance(outcome, str):
-            chunk.bad.append((index, outcome))
-            continue
-        chunk.pixels_MCSS[len(chunk.indices)] = outcome[0]
-        chunk.indices.append(index)
-        chunk.resolutions[outcome[1]] += 1
-    return chunk
+def read_headers(pictures: Pictures, progress: Progress | None = None) -> dict[str, Any]:
+    """Return how often each size occurs, and whether all readable pictures are grey.
 
-
-def read_headers(
-    pictures: Pictures, progress: Progress | None = None
-) -> tuple[Counter[tuple[int, int]], bool]:
-    """Return how often each (width, height) occurs, and whether all readable pictures are grey."""
+    Keys: ``sizes``, a sorted list of [width, height, count], and ``grey``.
+    """
 
     def read_header(index: int) -> tuple[tuple[int, int], str] | None:
         try:
-            with opened(pictures, index) as image:
+            with open_picture(pictures, index) as image:
                 return image.size, image.mode
         except BadImage:
             return None
 
-    sizes: Counter[tuple[int, int]] = Counter()
-    grey = True
-    total = len(pictures)
+    chunks = _map_chunks(read_header, len(pictures), progress)
+    headers = [header for _, chunk in chunks for header in chunk if header is not None]
+    sizes = Counter(size for size, _ in headers)
+    grey_modes = {"1", "L", "LA", "I;16", "I;16B", "I;16L", "I"}
+    return {
+        "grey": all(mode in grey_modes for _, mode in headers),
+        "sizes": [[*size, count] for size, count in sorted(sizes.items())],
+    }
+
+
+def _map_chunks(
+    function: Callable[[int], _T], total: int, progress: Progress | None, chunk: int = 512
+) -> Iterator[tuple[int, list[_T]]]:
+    """Yield each chunk's first index and its results, which threads compute."""
     with ThreadPoolExecutor(devices.cpus()) as pool:
-        for start in range(0, total, CHUNK):
-            stop = min(start + CHUNK, total)
-            for header in pool.map(read_header, range(start, stop)):
-                if header is not None:
-                    sizes[header[0]] += 1
-                    grey = grey and header[1] in GREY_MODES
+        for start in range(0, total, chunk):
+            stop = min(start + chunk, total)
+            yield start, list(pool.map(function, range(start, stop)))
             if progress is not None:
                 progress(stop, total)
-    return sizes, grey

@@ -20,13 +20,11 @@ from typing import NoReturn
 from filelock import FileLock, Timeout
 
 from engine.data.catalogue import KNOWN, Archive
-from engine.data.finding import locate
-from engine.data.layout import refuse
-from engine.data.places import data_root, expanded
-from engine.errors import UserError
+from engine.data.pictures import Progress
+from engine.data.sources import data_root, expand_path, locate
+from engine.errors import UserError, raise_data_error
 from engine.store.files import free_bytes, guarded, sync_folder
 
-Progress = Callable[[int, int], None]
 _BLOCK_BYTES = 256 * 1024
 _ELSEWHERE = "choose another folder with --root"
 _DOWNLOAD_AGAIN = "delete it and download it again"
@@ -50,11 +48,11 @@ def get(
     "usage" while another process downloads it.
     """
     known = KNOWN[name]
-    root = expanded(root or data_root())
+    root = expand_path(root or data_root())
     if known.folders and (place := locate(name, root, by_name=True)) is not None:
         return place[0]
     if known.archive is None:
-        refuse(f"{name} cannot be downloaded", known.note.format(root=root))
+        raise_data_error(f"{name} cannot be downloaded", known.note.format(root=root))
     archive = known.archive
     with guarded(root, hint=_ELSEWHERE):
         root.mkdir(parents=True, exist_ok=True)
@@ -170,13 +168,15 @@ def _unpack(archive: Path, into: Path, top: str, progress: Progress) -> Path:
     """
     target, draft = into / top, into / f".{top}.unpacking"
     if target.exists():
-        refuse(f"{target} already exists, but is not a data set in a known layout", "move it and run again")
+        raise_data_error(
+            f"{target} already exists, but is not a data set in a known layout", "move it and run again"
+        )
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
         _extract(archive, draft, progress)
         if not (draft / top).is_dir():
-            refuse(f"{archive} is damaged: it has no folder {top}", _DOWNLOAD_AGAIN)
+            raise_data_error(f"{archive} is damaged: it has no folder {top}", _DOWNLOAD_AGAIN)
         if hasattr(os, "sync"):
             os.sync()
         os.rename(draft / top, target)
@@ -206,4 +206,4 @@ def _extract(archive: Path, folder: Path, progress: Progress) -> None:
         if isinstance(error, OSError) and error.errno in disk_errors:
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
-        refuse(f"{archive} is damaged: {reason}", _DOWNLOAD_AGAIN)
+        raise_data_error(f"{archive} is damaged: {reason}", _DOWNLOAD_AGAIN)

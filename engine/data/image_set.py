@@ -1,30 +1,35 @@
-"""One split of a data set as a uint8 array, and batches of it on a device.
+"""One split of a data set, in memory or decoded on demand, and batches of it on a device.
 
-Legend: M images in a batch, C channels, H height, W width, N images in a split.
+Legend: M images in a batch, C channels, H height, W width, N images in a split, S side in pixels.
 See `loading` for where the pixels come from, and `augmentation` for how views are drawn.
+A split too large for memory is decoded in a thread pool. Crops are then taken from the full-resolution
+picture, so that small crops keep their detail: the boxes of a `Draw`, which are in pixels of the S×S frame
+(see `decode`), are scaled to the picture. If boxes extend beyond the frame, they are applied to the decoded
+frame instead. Flip and roll are computed on the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.data import augmentation
-from engine.device import upload
+from engine.data.augmentation import Draw
+from engine.data.cache import Shape
+from engine.data.decode import BadImage, decode_square, frame_box, open_picture
+from engine.data.pictures import Pictures
+from engine.device import cpus, upload
+from engine.errors import UserError
 
-if TYPE_CHECKING:
-    from engine.data.augmentation import Draw
-
-Indices = Sequence[int] | np.ndarray[Any, Any] | Tensor
-Array = np.ndarray[Any, Any]
-
-RESIDENT_BYTES = 2 * 1024**3  # a smaller set is copied to the accelerator as a whole
+Indices = Sequence[int] | NDArray[Any] | Tensor
 
 
 @lru_cache(maxsize=64)  # a copy to a device blocks the host, so do it once rather than per batch
@@ -48,7 +53,7 @@ def denormalise(x_MCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
     return x_MCHW * std_C11 + mean_C11
 
 
-def to_index_array(indices: Indices) -> Array:
+def _to_index_array(indices: Indices) -> NDArray[Any]:
     """Convert indices of any supported type to an int64 array on the CPU."""
     if isinstance(indices, Tensor):
         return indices.detach().cpu().numpy().astype(np.int64, copy=False)
@@ -64,13 +69,13 @@ class ImageSet:
 
     def __init__(
         self,
-        store: Array,
-        labels: Array,
+        store: NDArray[Any],
+        labels: NDArray[Any],
         classes: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
         *,
-        rows: Array | None = None,
+        rows: NDArray[Any] | None = None,
         skipped: Sequence[str] = (),
     ) -> None:
         """store: uint8 (·, C, H, H). rows: indices of the N images of this split in `store`; None for all."""
@@ -85,7 +90,7 @@ class ImageSet:
 
     def _set_attributes(
         self,
-        labels: Array,
+        labels: NDArray[Any],
         classes: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
@@ -106,22 +111,22 @@ class ImageSet:
     @classmethod
     def from_arrays(
         cls,
-        pixels: Array | Tensor,
-        labels: Array | Tensor | Sequence[int],
+        pixels: NDArray[Any] | Tensor,
+        labels: NDArray[Any] | Tensor | Sequence[int],
         classes: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
     ) -> ImageSet:
         """Create a set from pixels in memory: uint8 (N, C, H, H); an array, memory map or tensor."""
         store = pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else pixels
-        return cls(store, to_index_array(labels), classes, mean, std)
+        return cls(store, _to_index_array(labels), classes, mean, std)
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def pixels(self, indices: Indices) -> Tensor:
         """Return the stored images at `indices`: uint8 (M, C, size, size), on the CPU."""
-        rows = to_index_array(indices)
+        rows = _to_index_array(indices)
         if self._rows is not None:
             rows = self._rows[rows]
         return torch.from_numpy(self._store[rows])
@@ -137,12 +142,81 @@ class ImageSet:
     def _load_to_device(self, indices: Indices, device: torch.device) -> Tensor:
         if device.type == "cpu":
             return self.pixels(indices)
-        if len(self) * self.channels * self.size**2 >= RESIDENT_BYTES:
+        if len(self) * self.channels * self.size**2 >= 2 * 1024**3:  # too large to be copied as a whole
             return upload(self.pixels(indices), device)
         if device not in self._resident:
             self._resident[device] = self.pixels(range(len(self))).to(device)
-        indices_M = indices if isinstance(indices, Tensor) else torch.from_numpy(to_index_array(indices))
+        indices_M = indices if isinstance(indices, Tensor) else torch.from_numpy(_to_index_array(indices))
         return self._resident[device].index_select(0, upload(indices_M.to(torch.int64), device))
+
+
+class StreamedImages(ImageSet):
+    """An `ImageSet` whose images are decoded from their files on demand.
+
+    An unreadable file raises UserError("data") on access.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        rows: NDArray[Any],
+        shape: Shape,
+        classes: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        skipped: Sequence[str] = (),
+    ) -> None:
+        """rows: indices of the images of this split in `pictures`."""
+        self._pictures = pictures
+        self._picture_indices = rows
+        self._pool: ThreadPoolExecutor | None = None
+        labels = pictures.labels_N[rows]
+        self._set_attributes(labels, classes, mean, std, shape.channels, shape.size, skipped)
+
+    def pixels(self, indices: Indices) -> Tensor:
+        """Return the frames of the images: uint8 (M, C, size, size), on the CPU."""
+        return self._decode(_to_index_array(indices), None)
+
+    def batch(self, indices: Indices, device: torch.device | str, draw: Draw | None = None) -> Tensor:
+        """Return normalised images on `device`, transformed by `draw`: float32 (M, C, size, size)."""
+        boxes_M4 = None
+        if draw is not None and draw.source_M2S is None and draw.is_inside():
+            boxes_M4 = draw.boxes_M4
+            draw = replace(draw, boxes_M4=np.tile([0, 0, self.size, self.size], (len(boxes_M4), 1)))
+        x_MCSS = upload(self._decode(_to_index_array(indices), boxes_M4), torch.device(device))
+        x_MCSS = x_MCSS.to(torch.float32).div_(255.0)
+        if draw is not None:
+            x_MCSS = augmentation.apply(draw, x_MCSS)
+        return normalise(x_MCSS, self.mean, self.std)
+
+    def _decode(self, indices: NDArray[Any], boxes_M4: NDArray[Any] | None) -> Tensor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(cpus())
+        boxes = [None] * len(indices) if boxes_M4 is None else np.broadcast_to(boxes_M4, (len(indices), 4))
+        images = list(self._pool.map(self._decode_one, self._picture_indices[indices].tolist(), boxes))
+        empty = np.zeros((0, self.channels, self.size, self.size), dtype=np.uint8)
+        return torch.from_numpy(np.stack(images) if images else empty)
+
+    def _decode_one(self, index: int, box_4: NDArray[Any] | None) -> NDArray[Any]:
+        try:
+            with open_picture(self._pictures, index) as image:
+                box = None if box_4 is None else _scale_box(box_4, self.size, *image.size)
+                return decode_square(image, self.size, self.channels, box)
+        except BadImage as error:
+            raise UserError(
+                "data",
+                f"{self._pictures.name(index)} is unreadable: {error}",
+                "repair or remove the file, or skip such files with --set data.on_bad_image=skip",
+            ) from error
+
+
+def _scale_box(box_4: NDArray[Any], size: int, width: int, height: int) -> tuple[float, float, float, float]:
+    """Convert a box (top, left, height, width) of the frame to left, top, right, bottom of the picture."""
+    left, top, right, _ = frame_box(width, height)
+    scale = (right - left) / size
+    y, x, h, w = (float(value) * scale for value in box_4)
+    return left + x, top + y, min(left + x + w, float(width)), min(top + y + h, float(height))
 
 
 @dataclass(frozen=True)

@@ -8,27 +8,80 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
 
 from engine import config
-from engine.data import cache, digits
-from engine.data.cache import DecodedSplit, Shape
-from engine.data.catalogue import DIGITS_SIZE, KNOWN
-from engine.data.decode import Progress, decode_chunks, read_headers
-from engine.data.finding import find
-from engine.data.image_set import DataSet
-from engine.data.layout import DataSetSource, listing, refuse
-from engine.data.parts import InMemorySplit, MeanStd, Split, StreamedSplit
-from engine.data.pictures import Pictures
-from engine.data.splitting import split_stratified
-from engine.errors import UserError
+from engine.data.cache import (
+    DecodedSplit,
+    Shape,
+    channel_sums,
+    load_or_decode,
+    load_or_read_headers,
+    mean_std,
+)
+from engine.data.catalogue import KNOWN
+from engine.data.image_set import DataSet, ImageSet, StreamedImages
+from engine.data.pictures import DataSetSource, Pictures, Progress
+from engine.data.sources import find_source
+from engine.errors import UserError, format_names, raise_data_error
+from engine.rng import generator
 
-SMALL = 64  # pixels; a folder of unequal pictures needs data.image_size if its usual short side is larger
-LEAST = 16  # pixels; the smallest side that networks support
-IN_MEMORY_BYTES = 4 * 1024**3  # a larger set is streamed
+MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split before it becomes an `ImageSet`: the images at `rows` of `content`.
+
+    content: decoded pixels (·, C, S, S), or pictures that are decoded on demand. digest, labels: of all of
+    `content`. sums_N2C: `channel_sums` of the images at `rows`; None if they were not measured.
+    """
+
+    content: NDArray[Any] | Pictures
+    digest: str
+    shape: Shape
+    labels: NDArray[Any]
+    rows: NDArray[Any]
+    sums_N2C: NDArray[Any] | None = None
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def labels_N(self) -> NDArray[Any]:
+        """Labels of the images of this split: int64, in [0, number of classes)."""
+        labels_N: NDArray[Any] = self.labels[self.rows]
+        return labels_N
+
+    def take(self, indices: NDArray[Any]) -> Split:
+        """Return the split of the images at `indices`."""
+        sums_N2C = None if self.sums_N2C is None else self.sums_N2C[indices]
+        return replace(self, rows=self.rows[indices], sums_N2C=sums_N2C)
+
+    def mean_std(self) -> MeanStd:
+        """Return mean and std per channel, in [0, 1] units, over the images of this split."""
+        assert self.sums_N2C is not None
+        return mean_std(self.sums_N2C, self.shape.size)
+
+    def digests(self) -> list[str]:
+        """Return digests that identify images, labels and the choice of rows."""
+        arrays = (np.ascontiguousarray(array, dtype=np.int64) for array in (self.labels, self.rows))
+        return [self.digest, *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)]
+
+    def to_image_set(self, classes: Sequence[str], normalisation: MeanStd) -> ImageSet:
+        """Return the split as the `ImageSet` that stages read."""
+        if isinstance(self.content, Pictures):
+            return StreamedImages(
+                self.content, self.rows, self.shape, classes, *normalisation, skipped=self.skipped
+            )
+        rows = None if len(self.rows) == len(self.content) else self.rows
+        return ImageSet(self.content, self.labels_N, classes, *normalisation, rows=rows, skipped=self.skipped)
 
 
 def load(settings: config.Data, root: Path | None = None, progress: Progress | None = None) -> DataSet:
@@ -40,7 +93,7 @@ def load(settings: config.Data, root: Path | None = None, progress: Progress | N
     written.
     """
     if settings.name == "digits":
-        classes, train, test = _load_digits(settings)
+        classes, train, test = load_digits(settings)
     else:
         classes, train, test = _load_from_disk(settings, root, progress)
     if test is None:
@@ -53,22 +106,64 @@ def load(settings: config.Data, root: Path | None = None, progress: Progress | N
     return DataSet(settings.name, train_set, test.to_image_set(classes, normalisation), fingerprint)
 
 
-def _load_digits(settings: config.Data) -> tuple[tuple[str, ...], Split, Split | None]:
-    whole = InMemorySplit.from_array(*digits.load_arrays(settings.image_size or DIGITS_SIZE))
-    keep, held = split_stratified(whole.labels, digits.TEST_SHARE, digits.CLASSES)
-    test = whole.take(held) if settings.test == "test" else None
-    return digits.CLASSES, whole.take(keep), test
+def split_stratified(
+    labels_N: NDArray[Any], share: float, classes: tuple[str, ...]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the indices of the remaining and of the held-out images, each ascending.
+
+    Of n images of a class, round(share·n) are held out, but at least 1 and at most n − 1; the same ones in
+    every run. Raises UserError("data") if a class has only one image.
+    """
+    counts = np.bincount(labels_N, minlength=len(classes))
+    if (counts < 2).any():
+        names = [classes[index] for index in np.flatnonzero(counts < 2)]
+        raise_data_error(
+            f"cannot hold out images of classes with fewer than two: {format_names(names)}",
+            "add images to these classes, or give the set a test split",
+        )
+    held = []
+    for label, count in enumerate(counts):
+        members = np.flatnonzero(labels_N == label)
+        held_count = min(max(round(share * int(count)), 1), int(count) - 1)
+        held.append(generator(0, "holdout", label).permutation(members)[:held_count])
+    held_N = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(labels_N)), held_N), held_N
+
+
+def load_digits(settings: config.Data) -> tuple[tuple[str, ...], Split, Split | None]:
+    """Return scikit-learn's digits: classes, training and test split, the latter only if it is wanted.
+
+    They are 1,797 real images that need no download: 8×8 grey pixels, enlarged bilinearly.
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, CC BY 4.0.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    classes = tuple("0123456789")
+    order_N = np.argsort(digits.target, kind="stable")
+    labels_N = digits.target[order_N].astype(np.int64)
+    x_N1HW = torch.from_numpy(digits.images[order_N]).unsqueeze(1) / 16
+    size = settings.image_size or KNOWN["digits"].size
+    x_N1SS = functional.interpolate(x_N1HW, size, mode="bilinear", align_corners=False)
+    pixels = (x_N1SS * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+    shape, rows = Shape(1, pixels.shape[2]), np.arange(len(pixels))
+    whole = Split(pixels, digest, shape, labels_N, rows, channel_sums(pixels))
+    train_N, test_N = split_stratified(labels_N, 0.2, classes)
+    return classes, whole.take(train_N), whole.take(test_N) if settings.test == "test" else None
 
 
 def _load_from_disk(
     settings: config.Data, root: Path | None, progress: Progress | None
 ) -> tuple[tuple[str, ...], Split, Split | None]:
-    source = find(settings, root)
+    source = find_source(settings, root)
     if source.test is None and settings.test == "test" and settings.name != "folder":
-        refuse(f"{source.path} has no test split", "add it, or hold out training images: data.test=holdout")
+        raise_data_error(
+            f"{source.path} has no test split", "add it, or hold out training images: data.test=holdout"
+        )
     shape = decide_shape(settings, source, progress)
-    train = load_split(settings, source, source.train, shape, progress)
-    test = None if source.test is None else load_split(settings, source, source.test, shape, progress)
+    train = _load_split(settings, source, source.train, shape, progress)
+    test = None if source.test is None else _load_split(settings, source, source.test, shape, progress)
     return source.classes, train, test
 
 
@@ -82,82 +177,57 @@ def decide_shape(settings: config.Data, source: DataSetSource, progress: Progres
     known = KNOWN[settings.name]
     if known.size is not None:
         return Shape(3, settings.image_size or known.size)
-    name = cache.entry_name("headers", source.train.stamp())
-    summary = cache.load_or_compute_json(name, lambda: _summarise_headers(source.train, progress))
-    channels = 1 if summary["grey"] else 3
-    return Shape(channels, settings.image_size or _choose_side(summary["sizes"], source.path))
-
-
-def _summarise_headers(pictures: Pictures, progress: Progress | None) -> dict[str, object]:
-    sizes, grey = read_headers(pictures, progress)
-    return {"grey": grey, "sizes": [[*size, count] for size, count in sorted(sizes.items())]}
+    headers = load_or_read_headers(source.train, progress)
+    size = settings.image_size or _choose_side(headers["sizes"], source.path)
+    return Shape(1 if headers["grey"] else 3, size)
 
 
 def _choose_side(sizes: list[list[int]], path: Path) -> int:
     if not sizes:
-        refuse(f"none of the training pictures in {path} can be read", "`cfm data check` names them")
+        raise_data_error(
+            f"none of the training pictures in {path} can be read", "`cfm data check` names them"
+        )
     sides: Counter[int] = Counter()
     for width, height, count in sizes:
         sides[min(width, height)] += count
     size = sides.most_common(1)[0][0]
     advice = "give the side in pixels to resize them to, e.g. --set data.image_size=64"
-    if (len(sizes) > 1 or sizes[0][0] != sizes[0][1]) and size > SMALL:
-        refuse(f"the pictures in {path} are not equal squares (short sides mostly {size} px)", advice)
-    if size < LEAST:
-        refuse(f"the pictures in {path} have {size} px, fewer than {LEAST}", advice.replace("64", str(LEAST)))
+    if (len(sizes) > 1 or sizes[0][0] != sizes[0][1]) and size > 64:
+        raise_data_error(
+            f"the pictures in {path} are not equal squares (short sides mostly {size} px)", advice
+        )
+    if size < 16:  # the smallest side that networks support
+        raise_data_error(f"the pictures in {path} have {size} px, fewer than 16", advice.replace("64", "16"))
     return size
 
 
-def load_split(
+def _load_split(
     settings: config.Data, source: DataSetSource, pictures: Pictures, shape: Shape, progress: Progress | None
 ) -> Split:
     """Load one split: decoded in memory if it is small, otherwise streamed from its files.
 
+    The files of a streamed split are read beforehand only to skip bad ones or to measure mean and std.
     Unreadable pictures raise UserError("data") or are skipped, according to the settings.
     """
-    if is_streamed(settings.name, len(pictures), shape):
-        return _load_streamed_split(settings, source, pictures, shape, progress)
-    entry = load_or_decode(pictures, shape, progress)
-    skipped = _collect_skipped(settings, source, pictures, entry)
-    assert entry.pixels is not None
-    labels = pictures.labels_N[entry.indices_N]
-    return InMemorySplit(entry.pixels, labels, entry.sums_N2C, entry.digest, np.arange(len(labels)), skipped)
-
-
-def is_streamed(name: str, images: int, shape: Shape) -> bool:
-    """Return whether a split is streamed: always for ImageNet, else if its pixels exceed IN_MEMORY_BYTES."""
-    return name == "imagenet" or images * shape.channels * shape.size**2 > IN_MEMORY_BYTES
-
-
-def _load_streamed_split(
-    settings: config.Data, source: DataSetSource, pictures: Pictures, shape: Shape, progress: Progress | None
-) -> Split:
-    """Create a streamed split; read its files beforehand only to skip bad ones or to measure mean and std."""
+    streamed = is_streamed(settings.name, len(pictures), shape)
     has_normalisation = KNOWN[settings.name].mean is not None or (
         settings.mean is not None and settings.std is not None
     )
-    if has_normalisation and settings.on_bad_image == "refuse":
-        return StreamedSplit(pictures, shape, np.arange(len(pictures)))
-    entry = load_or_decode(pictures, shape, progress, keep_pixels=False)
+    if streamed and has_normalisation and settings.on_bad_image == "refuse":
+        rows = np.arange(len(pictures))
+        return Split(pictures, pictures.contents(), shape, pictures.labels_N, rows)
+    entry = load_or_decode(pictures, shape, progress, keep_pixels=not streamed)
     skipped = _collect_skipped(settings, source, pictures, entry)
-    return StreamedSplit(pictures, shape, entry.indices_N, entry.sums_N2C, skipped)
+    if entry.pixels is None:
+        digest, labels = pictures.contents(), pictures.labels_N
+        return Split(pictures, digest, shape, labels, entry.indices_N, entry.sums_N2C, skipped)
+    labels = pictures.labels_N[entry.indices_N]
+    return Split(entry.pixels, entry.digest, shape, labels, np.arange(len(labels)), entry.sums_N2C, skipped)
 
 
-def load_or_decode(
-    pictures: Pictures, shape: Shape, progress: Progress | None, keep_pixels: bool = True
-) -> DecodedSplit:
-    """Return a split's decoded pictures, from the cache if possible.
-
-    keep_pixels: whether the result and the cache include pixels. Raises UserError("disk").
-    """
-    name = cache.entry_name("pixels", pictures.stamp(), shape.channels, shape.size, keep_pixels)
-    return cache.load_or_write_entry(
-        name,
-        shape,
-        lambda: decode_chunks(pictures, shape.size, shape.channels, progress),
-        pictures.name,
-        keep_pixels,
-    )
+def is_streamed(name: str, images: int, shape: Shape) -> bool:
+    """Return whether a split is streamed: always for ImageNet, else if its pixels exceed 4 GiB."""
+    return name == "imagenet" or images * shape.channels * shape.size**2 > 4 * 1024**3
 
 
 def _collect_skipped(
@@ -168,16 +238,17 @@ def _collect_skipped(
     Raises UserError("data") if the settings do not allow that, or if a class would become empty.
     """
     if entry.bad and settings.on_bad_image == "refuse":
-        refuse(
+        raise_data_error(
             f"{len(entry.bad):,} of {len(pictures):,} pictures in {source.path} cannot be read: "
-            + listing([f"{name} ({reason})" for _, name, reason in entry.bad]),
+            + format_names([f"{name} ({reason})" for _, name, reason in entry.bad]),
             "repair or remove them, or skip them with --set data.on_bad_image=skip",
         )
     counts = np.bincount(pictures.labels_N[entry.indices_N], minlength=len(source.classes))
     if not counts.all():
         names = [source.classes[index] for index in np.flatnonzero(counts == 0)]
-        refuse(
-            f"no picture in {source.path} can be read for {listing(names)}", "repair or add pictures there"
+        raise_data_error(
+            f"no picture in {source.path} can be read for {format_names(names)}",
+            "repair or add pictures there",
         )
     return tuple(name for _, name, _ in entry.bad)
 
@@ -200,5 +271,5 @@ def choose_normalisation(settings: config.Data, channels: int, measure: Callable
                 f"give {channels} values, or leave data.{name} out",
             )
     if not min(std) > 0:
-        refuse("a colour channel is constant over all training images", "set data.std")
+        raise_data_error("a colour channel is constant over all training images", "set data.std")
     return mean, std

@@ -1,4 +1,4 @@
-"""Undecoded images of a split: files of a folder tree, or records of an archive.
+"""Undecoded images of a data set on disk: files of a folder tree, or records of an archive.
 
 Legend: N images in a split, C channels, H height, W width.
 """
@@ -9,42 +9,17 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-Array = np.ndarray[Any, Any]
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-MAX_BYTES = 512 * 1024**2  # of one file
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
-
-
-class Pictures(Protocol):
-    """The images of one split, in order, each opened on demand."""
-
-    @property
-    def labels_N(self) -> Array:
-        """int64, in [0, number of classes)."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """Return the name of image `index` for messages."""
-
-    def open(self, index: int) -> Image.Image:
-        """Open image `index`, possibly without reading its pixels. Raises any exception if unreadable."""
-
-    def stamp(self) -> str:
-        """Return a digest of location, names, sizes and times, which changes whenever the images do."""
-
-    def contents(self) -> str:
-        """Return a digest of names and sizes only, independent of the location of the files."""
+Progress = Callable[[int, int], None]  #: is called with the numbers of images that are done and of all
 
 
 @dataclass(frozen=True)
@@ -55,6 +30,47 @@ class PictureEntry:
     bytes: int
     mtime: int
 
+    @classmethod
+    def read(cls, root: Path, name: str) -> PictureEntry:
+        """Return the entry of file `name` below `root`; a missing file has −1 bytes and fails when opened."""
+        try:
+            status = os.stat(os.path.join(root, name))
+        except OSError:
+            return cls(name, -1, 0)
+        return cls(name, status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images of one split, in order, each opened on demand.
+
+    entries: the files below `root` that contain them. labels_N: int64, in [0, number of classes).
+    """
+
+    root: Path
+    entries: tuple[PictureEntry, ...]
+    labels_N: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def name(self, index: int) -> str:
+        """Return the name of image `index` for messages."""
+        raise NotImplementedError
+
+    def open(self, index: int) -> Image.Image:
+        """Open image `index`, possibly without reading its pixels. Raises any exception if unreadable."""
+        raise NotImplementedError
+
+    def stamp(self) -> str:
+        """Return a digest of location, names, sizes and times, which changes whenever the images do."""
+        entries = (f"{entry.name}\0{entry.bytes}\0{entry.mtime}" for entry in self.entries)
+        return _digest_lines([str(self.root.resolve()), *entries])
+
+    def contents(self) -> str:
+        """Return a digest of names and sizes only, independent of the location of the files."""
+        return _digest_lines(f"{entry.name}\0{entry.bytes}" for entry in self.entries)
+
 
 def _digest_lines(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
@@ -63,20 +79,15 @@ def _digest_lines(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _digest_entries(root: Path, entries: Iterable[PictureEntry]) -> str:
-    return _digest_lines([str(root.resolve()), *(f"{e.name}\0{e.bytes}\0{e.mtime}" for e in entries)])
-
-
 @dataclass(frozen=True)
-class Files:
-    """Images that are one file each, below `root`."""
+class Files(Pictures):
+    """Images that are one file each."""
 
-    root: Path
-    entries: tuple[PictureEntry, ...]
-    labels_N: Array
-
-    def __len__(self) -> int:
-        return len(self.entries)
+    @classmethod
+    def join(cls, root: Path, groups: Sequence[Sequence[PictureEntry]]) -> Files:
+        """Join the files of each class, given in label order, into one labelled list."""
+        labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+        return cls(root, tuple(entry for group in groups for entry in group), labels.astype(np.int64))
 
     def name(self, index: int) -> str:
         """Return the path relative to the data set."""
@@ -88,38 +99,25 @@ class Files:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a plain file")
-        if status.st_size > MAX_BYTES:
-            raise OSError(f"{status.st_size:,} bytes, more than {MAX_BYTES:,}")
-        return Image.open(path, formats=FORMATS)
-
-    def stamp(self) -> str:
-        """See `Pictures`."""
-        return _digest_entries(self.root, self.entries)
-
-    def contents(self) -> str:
-        """See `Pictures`."""
-        return _digest_lines(f"{entry.name}\0{entry.bytes}" for entry in self.entries)
+        limit = 512 * 1024**2
+        if status.st_size > limit:
+            raise OSError(f"{status.st_size:,} bytes, more than {limit:,}")
+        return Image.open(path, formats=("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF"))
 
 
 @dataclass(frozen=True)
-class Records:
+class Records(Pictures):
     """Images inside archive files, which are read as a whole on first use.
 
-    read: returns uint8 pixels (N, H, W, C) in archive order. order_N: position in the archive of the n-th
-    image of the split, which is sorted by class.
+    order_N: position in the archive of the n-th image of the split, which is sorted by class.
+    read: returns uint8 pixels (N, H, W, C) in archive order.
     """
 
-    root: Path
-    archives: tuple[PictureEntry, ...]
-    labels_N: Array
-    order_N: Array
-    read: Callable[[], Array] = field(compare=False)
-
-    def __len__(self) -> int:
-        return len(self.order_N)
+    order_N: NDArray[Any]
+    read: Callable[[], NDArray[Any]] = field(compare=False)
 
     @cached_property
-    def _pixels(self) -> Array:
+    def _pixels(self) -> NDArray[Any]:
         return self.read()
 
     def name(self, index: int) -> str:
@@ -130,16 +128,22 @@ class Records:
         """Return image `index`."""
         return Image.fromarray(self._pixels[self.order_N[index]])
 
-    def stamp(self) -> str:
-        """See `Pictures`."""
-        return _digest_entries(self.root, self.archives)
 
-    def contents(self) -> str:
-        """See `Pictures`."""
-        return _digest_lines(f"{entry.name}\0{entry.bytes}" for entry in self.archives)
+@dataclass(frozen=True)
+class DataSetSource:
+    """The undecoded splits of the data set at `path`.
+
+    layout: the recognised layout, for people. test: None if there is no test split or it was not requested.
+    """
+
+    path: Path
+    layout: str
+    classes: tuple[str, ...]
+    train: Pictures
+    test: Pictures | None
 
 
-def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+def natural_sort_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Return a sort key under which ``img2`` comes before ``img10``."""
     parts = re.split(r"([0-9]+)", name)
     return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts)
@@ -147,28 +151,20 @@ def natural(name: str) -> tuple[tuple[int, int, str], ...]:
 
 def is_image(name: str) -> bool:
     """Return whether the name has a picture's extension and is not hidden."""
-    return not name.startswith(".") and name.lower().endswith(EXTENSIONS)
+    extensions = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+    return not name.startswith(".") and name.lower().endswith(extensions)
 
 
-def entry(root: Path, name: str) -> PictureEntry:
-    """Return the entry of file `name` below `root`; a missing file has −1 bytes and fails when opened."""
-    try:
-        status = os.stat(root / name)
-    except OSError:
-        return PictureEntry(name, -1, 0)
-    return PictureEntry(name, status.st_size, status.st_mtime_ns)
-
-
-def subfolders(folder: Path) -> list[str]:
+def list_subfolders(folder: Path) -> list[str]:
     """Return the sorted names of the folders in `folder`, except hidden ones and ``__MACOSX``."""
     with os.scandir(folder) as dir_entries:
         names = (dir_entry.name for dir_entry in dir_entries if dir_entry.is_dir())
         return sorted(name for name in names if not name.startswith((".", "__")))
 
 
-def images_below(root: Path, folder: str) -> list[PictureEntry]:
+def list_images(root: Path, folder: str) -> list[PictureEntry]:
     """Return all pictures below `root`/`folder` in natural order, named relative to `root`."""
-    entries: list[PictureEntry] = []
+    names: list[str] = []
     pending = [folder]
     while pending:
         current = pending.pop()
@@ -178,13 +174,5 @@ def images_below(root: Path, folder: str) -> list[PictureEntry]:
                 if dir_entry.is_dir(follow_symlinks=False) and not dir_entry.name.startswith("."):
                     pending.append(name)
                 elif is_image(dir_entry.name):
-                    entries.append(_read_entry(dir_entry, name))
-    return sorted(entries, key=lambda picture: natural(picture.name))
-
-
-def _read_entry(dir_entry: os.DirEntry[str], name: str) -> PictureEntry:
-    try:
-        status = dir_entry.stat()
-    except OSError:
-        return PictureEntry(name, -1, 0)
-    return PictureEntry(name, status.st_size, status.st_mtime_ns)
+                    names.append(name)
+    return [PictureEntry.read(root, name) for name in sorted(names, key=natural_sort_key)]

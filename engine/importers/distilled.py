@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from engine import store
 from engine.config import Config
 from engine.data import DataSet
-from engine.data.layout import listing
-from engine.errors import UserError
+from engine.errors import UserError, format_names
 from engine.events import Notice
 from engine.importers import pt_files
 from engine.importers.folders import read_images
@@ -97,8 +96,8 @@ def _read_run(path: Path, data: DataSet) -> Distilled:
     if stored.classes != train.classes:
         raise UserError(
             "data",
-            f"the images of {path} have other classes: {listing(stored.classes)}"
-            f" instead of {listing(train.classes)}",
+            f"the images of {path} have other classes: {format_names(stored.classes)}"
+            f" instead of {format_names(train.classes)}",
             FITTING,
         )
     require_shape(path, stored.images_NCHW.shape, data)

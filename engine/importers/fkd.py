@@ -29,7 +29,7 @@ from engine.checkpoint import Checkpoint, IntervalTimer
 from engine.config import Config
 from engine.data import ImageSet
 from engine.data.augmentation import Draw, MixDraw
-from engine.data.layout import refuse
+from engine.errors import raise_data_error
 from engine.events import Event, Notice, StageProgress
 from engine.importers.pt_files import refuse_expanded_view
 from engine.stages.relabel import FkdViews, state_after
@@ -70,7 +70,7 @@ class FkdLabels:
         while (path / f"epoch_{self.epochs}" / "batch_0.tar").is_file():
             self.epochs += 1
         if not self.epochs:
-            refuse(f"{path} contains no labels", EXPECTED)
+            raise_data_error(f"{path} contains no labels", EXPECTED)
         self.agreement = self._require_agreement()
 
     @cached_property
@@ -103,11 +103,13 @@ class FkdLabels:
         while start < count:
             path = self.path / f"epoch_{number}" / f"batch_{len(batches)}.tar"
             if not path.is_file():
-                refuse(f"{path} does not exist: {start} of {count} images have labels", EXPECTED)
+                raise_data_error(f"{path} does not exist: {start} of {count} images have labels", EXPECTED)
             coords_M4, flip_M, partner_M, patch, logits_MK = _read_batch(path, self.classes, self.size)
             indices_M = order_N[start : start + len(logits_MK)]
             if len(indices_M) != len(logits_MK):
-                refuse(f"the labels in {path.parent} are for more images than the set's {count}", EXPECTED)
+                raise_data_error(
+                    f"the labels in {path.parent} are for more images than the set's {count}", EXPECTED
+                )
             boxes_N4[indices_M], flip_N[indices_M], logits_NK[indices_M] = coords_M4, flip_M, logits_MK
             partner_N[indices_M], patch_N4[indices_M] = indices_M[partner_M], patch
             batches.append(indices_M)
@@ -128,7 +130,7 @@ class FkdLabels:
         share = float(((predicted_N == label_N) | (predicted_N == partner_label_N)).mean())
         chance = float((1 + (label_N != partner_label_N)).mean()) / self.classes
         if share - chance < ERRORS * (chance * (1 - chance) / len(label_N)) ** 0.5:
-            refuse(
+            raise_data_error(
                 f"the labels in {self.path} agree with {100 * share:.0f} % of the images' classes, about as"
                 f" chance ({100 * chance:.0f} %): they belong to other images or to another order",
                 "give the set that was relabelled, and its seed with --set given.label_seed=…",
@@ -184,7 +186,7 @@ def read(config: Config, labels_N: NDArray[np.int64] | None, train: ImageSet) ->
     if config.given.labels is None:
         return None
     if labels_N is None:
-        refuse("given.labels needs given images", "give the labelled set with `cfm validate SET`")
+        raise_data_error("given.labels needs given images", "give the labelled set with `cfm validate SET`")
     path = Path(config.given.labels)
     return FkdLabels(path, labels_N, len(train.classes), train.size, config.given.label_seed)
 
@@ -193,20 +195,20 @@ def _read_batch(path: Path, classes: int, size: int) -> tuple[Any, Any, Any, lis
     """Read crop boxes (M, 4) in pixels, flips, partners, patch (top, bottom, left, right), logits (M, K)."""
     content = safe_loading.read(path, WORDING)
     if not isinstance(content, list | tuple) or len(content) != 6:
-        refuse(f"{path} is not a label file", EXPECTED)
+        raise_data_error(f"{path} is not a label file", EXPECTED)
     coords, flip, index, lam, box, logits = content
     for tensor in (coords, flip, index, logits):
         if isinstance(tensor, Tensor) and safe_loading.is_plain(tensor):
             refuse_expanded_view(path, tensor)
     count = len(logits) if safe_loading.is_plain(logits) and logits.ndim == 2 else 0
     if not count or logits.shape[1] != classes or not bool(logits.isfinite().all()):
-        refuse(f"{path} contains no finite logits of {classes} classes", EXPECTED)
+        raise_data_error(f"{path} contains no finite logits of {classes} classes", EXPECTED)
     if not _is_tensor(coords, (count, 4)) or not _is_tensor(flip, (count,)):
-        refuse(f"{path} has no crop box and flip for each of its {count} images", EXPECTED)
+        raise_data_error(f"{path} has no crop box and flip for each of its {count} images", EXPECTED)
     pixels_M4 = coords.double() * size
     boxes_M4 = pixels_M4.round()
     if not bool((pixels_M4 - boxes_M4).abs().max() < 1e-2) or not _are_inside(boxes_M4, size):
-        refuse(
+        raise_data_error(
             f"the crop boxes in {path} are not whole pixels of {size} px images",
             "give images of the size that was labelled",
         )
@@ -221,20 +223,22 @@ def _read_mix(
     if index is None and lam is None:
         return np.arange(count), [0, 0, 0, 0]
     if box is None:
-        refuse(
+        raise_data_error(
             f"the labels in {path} are for images that were mixed by MixUp",
             "give labels that were made with CutMix or without mixing",
         )
     is_box = isinstance(box, list | tuple) and len(box) == 4 and all(type(edge) is int for edge in box)
     if not is_box or not _is_tensor(index, (count,)) or not isinstance(index, Tensor):
-        refuse(f"{path} has no CutMix box and partners", EXPECTED)
+        raise_data_error(f"{path} has no CutMix box and partners", EXPECTED)
     assert isinstance(box, list | tuple)
     top, left, bottom, right = box
     partners = index.long()
     if not (0 <= top <= bottom <= size and 0 <= left <= right <= size) or not bool(
         ((partners >= 0) & (partners < count)).all()
     ):
-        refuse(f"the CutMix box or partners in {path} lie outside the images or the batch", EXPECTED)
+        raise_data_error(
+            f"the CutMix box or partners in {path} lie outside the images or the batch", EXPECTED
+        )
     return partners.numpy(), [top, bottom, left, right]
 
 

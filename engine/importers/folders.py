@@ -13,10 +13,16 @@ from typing import Any
 import numpy as np
 
 from engine.data import ImageSet
-from engine.data.decode import BadImage, opened, square
-from engine.data.layout import as_files, listing
-from engine.data.pictures import Files, PictureEntry, entry, images_below, is_image, natural, subfolders
-from engine.errors import UserError
+from engine.data.decode import BadImage, decode_square, open_picture
+from engine.data.pictures import (
+    Files,
+    PictureEntry,
+    is_image,
+    list_images,
+    list_subfolders,
+    natural_sort_key,
+)
+from engine.errors import UserError, format_names
 
 
 def read_images(path: Path, like: ImageSet, class_name: str | None = None) -> ImageSet:
@@ -27,7 +33,7 @@ def read_images(path: Path, like: ImageSet, class_name: str | None = None) -> Im
     """
     require_images(path)
     if path.is_file():
-        files = as_files(path.parent, _group_single_file(path, like.classes, class_name))
+        files = Files.join(path.parent, _group_single_file(path, like.classes, class_name))
     else:
         files = _list_folders(path, like.classes)
     pixels = np.stack([_read_picture(files, index, like) for index in range(len(files))])
@@ -54,39 +60,39 @@ def _group_single_file(
         raise UserError(
             "data",
             f"the class of {path} is unknown",
-            f"set it with --class; the classes are {listing(classes)}",
+            f"set it with --class; the classes are {format_names(classes)}",
         )
     groups: list[list[PictureEntry]] = [[] for _ in classes]
-    groups[label].append(entry(path.parent, path.name))
+    groups[label].append(PictureEntry.read(path.parent, path.name))
     return groups
 
 
 def _list_folders(path: Path, classes: tuple[str, ...]) -> Files:
     folder = path / "images" if (path / "manifest.json").is_file() else path
-    names = subfolders(folder)
+    names = list_subfolders(folder)
     if names == ["train"] and "train" not in classes:  # the layout of Hugging Face's image folders
-        folder, names = folder / "train", subfolders(folder / "train")
+        folder, names = folder / "train", list_subfolders(folder / "train")
     groups = [[] for _ in classes] if names else _group_flat_folder(folder, classes)
     unknown = [name for name in names if label_of(name, classes) is None]
     if unknown:
         raise UserError(
             "data",
-            f"{folder} has folders that are not classes of the data set: {listing(unknown)}",
-            f"name them after the classes ({listing(classes)}) or by label, starting at 0",
+            f"{folder} has folders that are not classes of the data set: {format_names(unknown)}",
+            f"name them after the classes ({format_names(classes)}) or by label, starting at 0",
         )
     for name in names:
         label = label_of(name, classes)
         assert label is not None
-        groups[label] += images_below(folder, name)
+        groups[label] += list_images(folder, name)
     if not any(groups):
         raise UserError("data", f"no pictures in {folder}", "put the pictures of each class in CLASS/")
-    return as_files(folder, groups)
+    return Files.join(folder, groups)
 
 
 def _group_flat_folder(folder: Path, classes: tuple[str, ...]) -> list[list[PictureEntry]]:
     """Return the pictures of a folder without class folders, named like ``class003_id007.jpg``, by label."""
     groups: list[list[PictureEntry]] = [[] for _ in classes]
-    for name in sorted(filter(is_image, os.listdir(folder)), key=natural):
+    for name in sorted(filter(is_image, os.listdir(folder)), key=natural_sort_key):
         label = label_of(name.split("_id")[0], classes) if "_id" in name else None
         if label is None:
             raise UserError(
@@ -94,7 +100,7 @@ def _group_flat_folder(folder: Path, classes: tuple[str, ...]) -> list[list[Pict
                 f"the class of {folder / name} is unknown",
                 "put the pictures of each class in CLASS/, or name them class000_id000.png by label",
             )
-        groups[label].append(entry(folder, name))
+        groups[label].append(PictureEntry.read(folder, name))
     return groups
 
 
@@ -108,8 +114,8 @@ def label_of(name: str, classes: tuple[str, ...]) -> int | None:
 
 def _read_picture(files: Files, index: int, like: ImageSet) -> Any:
     try:
-        with opened(files, index) as image:
-            return square(image, like.size, like.channels)
+        with open_picture(files, index) as image:
+            return decode_square(image, like.size, like.channels)
     except BadImage as error:
         raise UserError(
             "data", f"{files.root / files.name(index)} cannot be read: {error}", "repair or remove it"

@@ -21,8 +21,7 @@ from torch import Tensor
 from engine.backbones import safe_loading
 from engine.config import Given
 from engine.data import DataSet, denormalise
-from engine.data.layout import listing, refuse
-from engine.errors import UserError
+from engine.errors import UserError, format_names, raise_data_error
 
 SUFFIXES = (".pt", ".pth")
 WORDING = safe_loading.Wording(
@@ -64,7 +63,7 @@ def read(path: Path, given: Given, data: DataSet) -> PtImages:
     Raises UserError("data"): the file is missing, unsafe, of another layout, or does not fit the data set.
     """
     if not path.is_file():
-        refuse(f"{path} is not a file", "give a .pt file, a folder of class folders, or a run")
+        raise_data_error(f"{path} is not a file", "give a .pt file, a folder of class folders, or a run")
     content = safe_loading.read(path, WORDING)
     if isinstance(content, dict):
         images, labels = _select_experiment(path, safe_loading.plain_dict(content), given.experiment)
@@ -92,13 +91,13 @@ def _select_experiment(path: Path, content: dict[Any, Any], number: int) -> tupl
         isinstance(pair, list | tuple) and len(pair) == 2 for pair in sets
     ):
         keys = [repr(key[:40]) if isinstance(key, str) else type(key).__name__ for key in content]
-        refuse(
-            f"{path} contains no distilled sets: its keys are {listing(keys)}",
+        raise_data_error(
+            f"{path} contains no distilled sets: its keys are {format_names(keys)}",
             "expected a dictionary whose 'data' is a list of [images, labels], as saved by DC",
         )
     if number >= len(sets):
         count = "1 set" if len(sets) == 1 else f"{len(sets)} sets"
-        refuse(
+        raise_data_error(
             f"{path} contains {count}, but no set {number}",
             "choose a set with --experiment; the first one is 0",
         )
@@ -109,7 +108,7 @@ def _select_experiment(path: Path, content: dict[Any, Any], number: int) -> tupl
 def _find_labels_file(path: Path) -> Path:
     labels_path = path.with_name(path.name.replace("images", "labels", 1).replace("_zca", "", 1))
     if not path.name.startswith("images") or not labels_path.is_file():
-        refuse(
+        raise_data_error(
             f"{path} contains only images, and there is no label file next to it",
             f"put the labels next to it as {path.name.replace('images', 'labels', 1)}, as MTT saves them",
         )
@@ -125,7 +124,7 @@ def _require_space(path: Path, given: Given) -> str:
         return "pixels"
     if given.space in ("auto", "zca"):
         whitened = "is ZCA-whitened" if given.space == "zca" else "may be ZCA-whitened"
-        refuse(
+        raise_data_error(
             f"{path} {whitened}, and it does not contain the matrix to undo that",
             "give MTT's images_zca_*.pt, which are pixels; or, if you know what the values are, add"
             " --space normalised or --space pixels",
@@ -136,32 +135,36 @@ def _require_space(path: Path, given: Given) -> str:
 def _check_images(path: Path, images: object, data: DataSet) -> Tensor:
     """Return images as float32 (N, C, H, W); refuse other shapes and values that are not finite."""
     if not safe_loading.is_plain(images) or not isinstance(images, Tensor) or images.ndim != 4:
-        refuse(f"{path} contains no images: expected a tensor (N, C, H, W)", "give the file with the images")
+        raise_data_error(
+            f"{path} contains no images: expected a tensor (N, C, H, W)", "give the file with the images"
+        )
     if not len(images):
-        refuse(f"{path} contains no images: the tensor is empty", "give another file")
+        raise_data_error(f"{path} contains no images: the tensor is empty", "give another file")
     require_shape(path, tuple(images.shape), data)
     refuse_expanded_view(path, images)
     floats = images.detach().float()
     if not bool(floats.isfinite().all()):
         hint = "use another file: its optimisation diverged, or it is damaged"
-        refuse(f"{path} has values that are not finite", hint)
+        raise_data_error(f"{path} has values that are not finite", hint)
     return floats.contiguous()
 
 
 def _check_labels(path: Path, labels: object, count: int, data: DataSet) -> tuple[NDArray[np.int64], bool]:
     """Return labels (N,), and whether they are the argmax of soft labels (N, K)."""
     if not safe_loading.is_plain(labels) or not isinstance(labels, Tensor) or labels.shape[:1] != (count,):
-        refuse(f"the labels of {path} are not a tensor of {count} labels", "give the matching label file")
+        raise_data_error(
+            f"the labels of {path} are not a tensor of {count} labels", "give the matching label file"
+        )
     refuse_expanded_view(path, labels)
     classes = len(data.train.classes)
     are_soft = labels.ndim == 2
     if are_soft and labels.shape[1] != classes:
-        refuse(f"the labels of {path} have {labels.shape[1]} classes instead of {classes}", FITTING)
+        raise_data_error(f"the labels of {path} have {labels.shape[1]} classes instead of {classes}", FITTING)
     hard = labels.detach().argmax(dim=1) if are_soft else labels.detach()
     integers = hard.to(torch.int64)
     is_label = (integers == hard) & (integers >= 0) & (integers < classes)
     if hard.ndim != 1 or not bool(is_label.all()):
-        refuse(f"the labels of {path} are not all labels from 0 to {classes - 1}", FITTING)
+        raise_data_error(f"the labels of {path} are not all labels from 0 to {classes - 1}", FITTING)
     return integers.numpy(), are_soft
 
 
@@ -180,7 +183,7 @@ def require_shape(path: Path, shape: tuple[int, ...], data: DataSet) -> None:
 def refuse_expanded_view(path: Path, tensor: Tensor) -> None:
     """Raise UserError("data") if a tensor is larger than its storage: a copy could exhaust the memory."""
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        refuse(f"{path} declares more numbers than it contains", "save its tensors with .clone()")
+        raise_data_error(f"{path} declares more numbers than it contains", "save its tensors with .clone()")
 
 
 def normalisation(given: Given, data: DataSet) -> MeanStd:

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from engine import backbones
 from engine.config import Config
-from engine.data.layout import listing, refuse
-from engine.errors import UserError
+from engine.errors import UserError, format_names, raise_data_error
 from engine.fingerprint import fingerprint_tensors
 from engine.spectral import taps
 from engine.spectral.moments import Moments, pack
@@ -58,7 +57,7 @@ def read(
     folder, prefix = _find_statistics(Path(config.given.statistics), names)
     side = next((part for part in reversed(folder.parts) if part in SIDES.values()), None)
     if side is not None and side != SIDES[kind]:
-        refuse(
+        raise_data_error(
             f"{folder} has statistics of each layer's {side}, but objective.taps = {kind}",
             f"give the folder of each layer's {SIDES[kind]}, or change objective.taps",
         )
@@ -85,20 +84,21 @@ def _find_statistics(path: Path, names: Sequence[str]) -> tuple[Path, str]:
     """
     folder, wanted = (path, None) if path.is_dir() else (path.parent, path.name)
     if not folder.is_dir():
-        refuse(f"{path} does not exist", EXPECTED)
+        raise_data_error(f"{path} does not exist", EXPECTED)
     pairs = {file.parent.name.partition("=")[::2] for file in folder.glob(f"*=*/{FILE}")}  # (teacher, layer)
     prefixes = sorted({prefix for prefix, _ in pairs if wanted in (None, prefix)})
     if not prefixes:
-        refuse(f"{path} contains no statistics", EXPECTED)
+        raise_data_error(f"{path} contains no statistics", EXPECTED)
     complete = [prefix for prefix in prefixes if all((prefix, name) in pairs for name in names)]
     if not complete:
         missing = [name for name in names if (prefixes[0], name) not in pairs]
-        refuse(
-            f"{path} has no statistics of {listing(missing)}", "set the backbone that they were measured with"
+        raise_data_error(
+            f"{path} has no statistics of {format_names(missing)}",
+            "set the backbone that they were measured with",
         )
     if len(complete) > 1:
-        refuse(
-            f"{folder} has statistics of several teachers: {listing(complete)}",
+        raise_data_error(
+            f"{folder} has statistics of several teachers: {format_names(complete)}",
             f"choose one, for example given.statistics={folder}/{complete[0]}",
         )
     return folder, complete[0]
@@ -108,7 +108,7 @@ def _require_known_teacher(folder: Path, prefix: str, teacher: nn.Module | None)
     known = None if teacher is None else KNOWN.get(backbones.fingerprint(teacher))
     if known != prefix:
         whose = "a teacher that is squeezed here" if teacher is None else "this teacher"
-        refuse(
+        raise_data_error(
             f"it is unknown whether the statistics of {prefix} in {folder} were measured with {whose}:"
             " the files do not record it",
             "give the released teacher, or, if you know that they belong together, --set given.trust=true",
@@ -120,12 +120,12 @@ def _read_moments(path: Path, name: str, features: int, classes: int) -> Moments
     shapes = ((features, features), (features,), (features, classes))
     for (key, array), shape in zip(arrays.items(), shapes, strict=True):
         if array.shape != shape:
-            refuse(
+            raise_data_error(
                 f"{key} in {path} is {array.shape} instead of {shape}",
                 "give statistics of this backbone and data set",
             )
         if not np.isfinite(array).all():
-            refuse(f"{key} in {path} is not finite", "get a clean copy of it")
+            raise_data_error(f"{key} in {path} is not finite", "get a clean copy of it")
     cov_DD, mean_D, flc_DK = (torch.from_numpy(array.astype(np.float64)) for array in arrays.values())
     _require_covariance(path, cov_DD)
     return Moments(name, mean_D, cov_DD.diagonal(), cov_DD, flc_DK)
@@ -135,7 +135,7 @@ def _require_covariance(path: Path, cov_DD: Tensor) -> None:
     largest = float(cov_DD.abs().max())
     is_asymmetric = float((cov_DD - cov_DD.T).abs().max()) > _TOLERANCE * largest
     if is_asymmetric or float(torch.linalg.eigvalsh(cov_DD).min()) < -_TOLERANCE * largest:
-        refuse(f"running_cov in {path} is not a covariance matrix", "get a clean copy of it")
+        raise_data_error(f"running_cov in {path} is not a covariance matrix", "get a clean copy of it")
 
 
 def _read_arrays(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -144,7 +144,7 @@ def _read_arrays(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as archive:
             return {key: _read_array(archive, f"{key}.npy") for key in keys}
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, RuntimeError, NotImplementedError) as error:
-        refuse(f"{path} cannot be read: {error}", f"{EXPECTED}; or get a clean copy of it")
+        raise_data_error(f"{path} cannot be read: {error}", f"{EXPECTED}; or get a clean copy of it")
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:

@@ -85,10 +85,9 @@ def list_datasets(root: Path | None = None) -> list[DatasetStatus]:
     Fast; does not import torch.
     """
     from engine.data.catalogue import KNOWN
-    from engine.data.finding import locate
-    from engine.data.places import data_root, expanded
+    from engine.data.sources import data_root, expand_path, locate
 
-    folder = expanded(root or data_root())
+    folder = expand_path(root or data_root())
     statuses = []
     for name, entry in KNOWN.items():
         location = locate(name, folder, by_name=True) if entry.folders else None

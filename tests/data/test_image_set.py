@@ -1,12 +1,17 @@
-"""ImageSet: indexing, normalisation, views; and the embedded digits."""
+"""ImageSet: indexing, normalisation, views, images decoded on demand; and the embedded digits."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from picture_trees import make_tiny_imagenet, make_tree
 
 import engine.data
 from engine.config import Data, Views
 from engine.data import ImageSet, augmentation, denormalise, normalise
+from engine.data.image_set import StreamedImages
+from engine.errors import UserError
 from engine.rng import generator
 
 
@@ -68,3 +73,51 @@ def test_digits_hold_out_training_images_without_the_test_split() -> None:
     assert len(held.train) + len(held.test) == len(data.train)
     test = {x.numpy().tobytes() for x in data.test.pixels(range(len(data.test)))}
     assert not test & {x.numpy().tobytes() for x in held.test.pixels(range(len(held.test)))}
+
+
+def load(name: str, root: Path, **settings: object) -> engine.data.DataSet:
+    return engine.data.load(Data(name=name, root=str(root), **settings))
+
+
+def test_imagenet_streams_the_same_pixels_that_memory_would_hold(tmp_path: Path) -> None:
+    raw = make_tiny_imagenet(tmp_path)
+    held, streamed = load("tiny-imagenet", raw).train, load("imagenet", raw, image_size=64).train
+    assert isinstance(streamed, StreamedImages)
+    indices = [35, 0, 7]
+    assert torch.equal(held.pixels(indices), streamed.pixels(indices))
+    assert streamed.batch(indices, "cpu").shape == (3, 3, 64, 64)
+    assert torch.equal(held.labels_N, streamed.labels_N)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_streamed_crops_come_from_the_full_resolution(tmp_path: Path, shared: bool) -> None:
+    """A quarter of a 64 px picture, seen at 32 px, is that quarter pixel for pixel."""
+    made = make_tree(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1}, size=(96, 64))
+    images = load("imagenet", tmp_path, image_size=32, mean=(0, 0, 0), std=(1, 1, 1)).train
+    count = 1 if shared else 2
+    boxes = np.tile([0, 16, 16, 16], (count, 1))
+    drawn = augmentation.Draw(boxes, np.ones(count, bool), np.tile([0, 0], (count, 1)), 32)
+    x = images.batch([0, 3], "cpu", drawn)
+    for row, name in enumerate(("train/a/0", "train/b/1")):
+        quarter = made[name][0:32, 48:80][:, ::-1].transpose(2, 0, 1) / 255
+        np.testing.assert_allclose(x[row].numpy(), quarter, atol=1e-5)
+
+
+def test_streamed_views_that_stick_out_are_padded(tmp_path: Path) -> None:
+    raw = make_tiny_imagenet(tmp_path)
+    drawn = augmentation.draw(Views(padding=8), 64, 3, generator(1, "views"))
+    settings = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    held = load("tiny-imagenet", raw, **settings).train.batch([0, 1, 2], "cpu", drawn)
+    streamed = load("imagenet", raw, image_size=64, **settings).train.batch([0, 1, 2], "cpu", drawn)
+    torch.testing.assert_close(held, streamed)
+
+
+def test_a_streamed_set_names_unreadable_files_or_leaves_them_out(tmp_path: Path) -> None:
+    raw = make_tiny_imagenet(tmp_path)
+    (raw / "train" / "n00000001" / "images" / "2.JPEG").write_bytes(b"")
+    with pytest.raises(UserError, match=r"n00000001/images/2\.JPEG is unreadable"):
+        load("imagenet", raw, image_size=16).train.pixels([1, 2])
+    train = load("imagenet", raw, image_size=16, on_bad_image="skip").train
+    assert train.skipped == ("train/n00000001/images/2.JPEG",)
+    assert len(train) == 35
+    assert train.pixels(range(35)).shape == (35, 3, 16, 16)

@@ -13,8 +13,8 @@ from PIL import Image
 
 import engine.data
 from engine.config import Data
-from engine.data import decode, layout
-from engine.data.pictures import Files, entry
+from engine.data import decode
+from engine.data.pictures import Files, PictureEntry
 from engine.errors import UserError
 from engine.importers import folders
 
@@ -103,7 +103,7 @@ BAD: dict[str, bytes] = {
 
 
 def files(path: Path) -> Files:
-    return Files(path.parent, (entry(path.parent, path.name),), np.zeros(1, np.int64))
+    return Files(path.parent, (PictureEntry.read(path.parent, path.name),), np.zeros(1, np.int64))
 
 
 def peak() -> int:
@@ -120,8 +120,8 @@ def test_a_bomb_is_a_bad_image_and_takes_little_memory(tmp_path: Path, name: str
     if measurable:
         PEAK.write_text("5")
         before = peak()
-    with pytest.raises(decode.BadImage) as caught, decode.opened(files(path), 0) as image:
-        decode.square(image, 16, 3)
+    with pytest.raises(decode.BadImage) as caught, decode.open_picture(files(path), 0) as image:
+        decode.decode_square(image, 16, 3)
     assert str(caught.value)
     if measurable:
         assert peak() - before < 300
@@ -160,8 +160,8 @@ def test_every_way_in_names_the_picture(tmp_path: Path, way: Callable[[Path], No
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_many_frames_the_first_is_taken(tmp_path: Path, kind: str) -> None:
     (tmp_path / "picture.png").write_bytes(frames(kind))
-    with decode.opened(files(tmp_path / "picture.png"), 0) as image:
-        red, _, blue = decode.square(image, 16, 3)
+    with decode.open_picture(files(tmp_path / "picture.png"), 0) as image:
+        red, _, blue = decode.decode_square(image, 16, 3)
     assert red.min() > 200
     assert blue.max() < 50
 
@@ -180,8 +180,8 @@ MODES += [
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode_becomes_grey_or_colour(tmp_path: Path, mode: str, kind: str, channels: int) -> None:
     (tmp_path / "picture.png").write_bytes(saved(kind, mode))
-    with decode.opened(files(tmp_path / "picture.png"), 0) as image:
-        pixels = decode.square(image, 20, channels)
+    with decode.open_picture(files(tmp_path / "picture.png"), 0) as image:
+        pixels = decode.decode_square(image, 20, channels)
     assert (pixels.shape, pixels.dtype) == ((channels, 20, 20), np.uint8)
 
 
@@ -196,7 +196,7 @@ def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
     said = {"lost.png": "no such file", "huge.png": "more than"}
     for path in tmp_path.iterdir():
         with pytest.raises(decode.BadImage, match=said.get(path.name, "not a plain file")):
-            decode.opened(files(path), 0)
+            decode.open_picture(files(path), 0)
 
 
 def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,32 +212,9 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: p
 
     for index in range(8):
         (tmp_path / f"{index}.png").write_bytes(png(size=(200, 200)))
-    entries = tuple(entry(tmp_path, f"{index}.png") for index in range(8))
+    entries = tuple(PictureEntry.read(tmp_path, f"{index}.png") for index in range(8))
     monkeypatch.setattr(decode, "_convert_mode", watched)
-    monkeypatch.setattr(decode, "LARGE_PIXELS", 30_000)
+    monkeypatch.setattr(decode, "_LARGE_PIXELS", 30_000)
     monkeypatch.setattr("engine.device.cpus", lambda: 4)
     (found,) = decode.decode_chunks(Files(tmp_path, entries, np.zeros(8, np.int64)), 16, 3)
     assert found.bad == []
-
-
-@pytest.mark.parametrize("data", [b"\xff\xfe", b"0.JPEG\0\tn00000001\n", b"\x1b[2J.JPEG n00000001\n"])
-def test_a_table_of_pictures_that_is_no_text_is_refused(
-    tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for folder in ("train/n00000001", "val"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "0.JPEG").write_bytes(JPEG)
-    (tmp_path / "LOC_val_solution.csv").write_bytes(data)
-    with pytest.raises(UserError, match="LOC_val_solution") as caught:
-        engine.data.load(Data(name="imagenet", root=str(tmp_path)))
-    assert caught.value.kind == "data"
-    monkeypatch.setattr(layout, "MAX_TEXT_BYTES", 1)
-    with pytest.raises(UserError, match="larger than"):
-        engine.data.load(Data(name="imagenet", root=str(tmp_path)))
-
-
-@pytest.mark.parametrize("name", ["pipe.png", "x" * 5000, "nowhere.png"])
-def test_what_is_neither_file_nor_folder_is_not_scored(tmp_path: Path, name: str) -> None:
-    os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(UserError, match=r"neither|does not exist"):
-        folders.require_images(tmp_path / name)

@@ -1,6 +1,5 @@
 """A folder of pictures: order, splits, sizes, and everything that can be wrong with it."""
 
-import errno
 import shutil
 import struct
 import zlib
@@ -9,33 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faulty_disk import FaultyDisk
 from picture_trees import make_tree
 from PIL import Image
 
 import engine.data
 from engine.config import Data
-from engine.data import cache as cache_module
-from engine.data.pictures import Files
 from engine.errors import UserError
-from engine.store import files
 
 COUNTS = {"train/cat": 12, "train/ant": 5, "test/ant": 3, "test/cat": 2}
 
 
 def load(root: Path, **settings: object) -> engine.data.DataSet:
     return engine.data.load(Data(name="folder", root=str(root), **settings))
-
-
-def test_classes_are_sorted_and_files_in_natural_order(tmp_path: Path) -> None:
-    made = make_tree(tmp_path, COUNTS)
-    train = load(tmp_path).train
-    assert train.classes == ("ant", "cat")
-    assert train.labels_N.tolist() == [0] * 5 + [1] * 12
-    expected = [
-        made[f"train/{name}/{index}"] for name, count in (("ant", 5), ("cat", 12)) for index in range(count)
-    ]
-    np.testing.assert_array_equal(train.pixels(range(17)).numpy(), np.stack(expected).transpose(0, 3, 1, 2))
 
 
 def test_mean_and_std_are_those_of_the_training_pixels(tmp_path: Path) -> None:
@@ -52,14 +36,6 @@ def test_own_mean_and_std_win_and_must_fit_the_channels(tmp_path: Path) -> None:
     assert load(tmp_path, mean=(0.1, 0.2, 0.3), std=(1, 2, 3)).test.std == (1.0, 2.0, 3.0)
     with pytest.raises(UserError, match="3 channels"):
         load(tmp_path, mean=(0.5,))
-
-
-@pytest.mark.parametrize("name", ["val", "test"])
-def test_test_split_by_either_name(tmp_path: Path, name: str) -> None:
-    made = make_tree(tmp_path, {"train/a": 2, "train/b": 2, f"{name}/a": 1, f"{name}/b": 1})
-    test = load(tmp_path).test
-    assert len(test) == 2
-    np.testing.assert_array_equal(test.pixels([1])[0].numpy(), made[f"{name}/b/0"].transpose(2, 0, 1))
 
 
 def test_without_a_test_split_one_is_held_out_of_each_class_and_the_same_each_time(tmp_path: Path) -> None:
@@ -92,52 +68,11 @@ def test_normalisation_of_held_out_training_leaves_the_held_out_images_out(tmp_p
     np.testing.assert_allclose(train.mean, pixels.mean(axis=(0, 2, 3)), rtol=1e-12)
 
 
-def test_files_are_decoded_once_and_anew_when_they_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_tree(tmp_path / "set", COUNTS)
-    opened: list[str] = []
-    original = Files.open
-    monkeypatch.setattr(Files, "open", lambda self, i: opened.append(self.name(i)) or original(self, i))
-    first = load(tmp_path / "set", image_size=16)
-    assert len(opened) == 17 + 22  # training headers, then every picture
-    opened.clear()
-    assert load(tmp_path / "set", image_size=16).fingerprint == first.fingerprint
-    assert not opened
-    make_tree(tmp_path / "set", {"x": 0, "test/ant": 3})
-    assert load(tmp_path / "set", image_size=16).fingerprint != first.fingerprint
-    assert set(opened) == {f"test/{name}.png" for name in ("ant/0", "ant/1", "ant/2", "cat/0", "cat/1")}
-
-
 def test_fingerprint_is_of_content_not_of_place(tmp_path: Path) -> None:
     make_tree(tmp_path / "one", COUNTS)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     assert load(tmp_path / "one").fingerprint == load(tmp_path / "two").fingerprint
     assert load(tmp_path / "one").fingerprint != load(tmp_path / "one", std=(1, 1, 1)).fingerprint
-
-
-def test_a_damaged_cache_entry_is_made_anew(tmp_path: Path, cache: Path) -> None:
-    make_tree(tmp_path / "set", COUNTS)
-    before = load(tmp_path / "set").fingerprint
-    for pixels in cache.glob("images/*/pixels.u8"):
-        pixels.write_bytes(b"cut")
-    assert load(tmp_path / "set").fingerprint == before
-    lies = {"descr": "<i8", "fortran_order": False, "shape": (10**14, 2, 3)}
-    for content in (
-        b"",
-        b"\x93NUMPY",
-        _npy(lies),
-        _npy({**lies, "descr": "|O"}),
-        _npy({**lies, "shape": (17,)}),
-    ):
-        for sums in cache.glob("images/*/sums.npy"):
-            sums.write_bytes(content)
-        assert load(tmp_path / "set").fingerprint == before
-
-
-def _npy(header: dict[str, object]) -> bytes:
-    text = repr(header).encode()
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(17 * 8)
 
 
 def test_resizing_brings_the_short_side_to_size_and_crops_the_centre(tmp_path: Path) -> None:
@@ -228,58 +163,6 @@ def _png_header(width: int, height: int) -> bytes:
         for kind, body in chunks
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
-
-
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist"):
-        load(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="is empty"):
-        load(tmp_path / "empty")
-    (tmp_path / "wrong" / "cats").mkdir(parents=True)
-    with pytest.raises(UserError, match="no folder `train`") as caught:
-        load(tmp_path / "wrong")
-    assert "train/CLASS" in caught.value.hint
-    make_tree(tmp_path / "hole", {"train/a": 2, "train/b": 0})
-    with pytest.raises(UserError, match=r"no pictures in .*train/b"):
-        load(tmp_path / "hole")
-    make_tree(tmp_path / "other", {"train/a": 2, "train/b": 2, "test/a": 1, "test/c": 1})
-    with pytest.raises(UserError, match=r"without test images: b; without training images: c"):
-        load(tmp_path / "other")
-    with pytest.raises(UserError, match="needs a data root"):
-        engine.data.load(Data(name="folder"))
-    with pytest.raises(UserError) as caught:
-        engine.data.load(Data(name="cifar10", root=str(tmp_path / "empty")))
-    assert "cfm data get cifar10" in caught.value.hint
-
-
-def test_a_full_disk_is_reported_and_leaves_nothing_behind(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_tree(tmp_path / "set", COUNTS)
-
-    def full(file: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(cache_module, "_flush", full)
-    with pytest.raises(UserError, match="no room left") as caught:
-        load(tmp_path / "set")
-    assert caught.value.kind == "disk"
-    assert "CFM_CACHE" in caught.value.hint
-    assert not [path for path in (cache / "images").iterdir() if path.is_dir()]
-    monkeypatch.undo()
-
-
-def test_a_cache_that_fills_up_with_the_last_file_names_its_variable(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_tree(tmp_path / "set", COUNTS)
-    disk = FaultyDisk(2, errno.ENOSPC, ("write",))  # the first writes the sums, the second the last file
-    monkeypatch.setattr(files, "disk", disk)
-    with pytest.raises(UserError, match="no room left") as caught:
-        load(tmp_path / "set")
-    assert "CFM_CACHE" in caught.value.hint
-    assert "--out" not in caught.value.hint
 
 
 def test_progress_counts_up_to_all_pictures(tmp_path: Path) -> None:

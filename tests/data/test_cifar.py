@@ -1,27 +1,25 @@
-"""CIFAR in its official archives, and the ImageNets in the layouts that people have."""
+"""CIFAR in every form of its official archives; damaged and hostile ones are refused."""
 
 import os
 import pickle
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from picture_trees import make_tree
 from PIL import Image
 
 import engine.data
-from engine.config import Data, Views
-from engine.data import augmentation
-from engine.data.catalogue import CIFAR10_CLASSES
-from engine.data.stream import StreamedImages
+from engine.config import Data
+from engine.data.cifar import CIFAR10_CLASSES, VERSIONS
 from engine.errors import UserError
-from engine.rng import generator
 
 RNG = np.random.default_rng(0)
+
+
 BATCHES = {f"data_batch_{index}": RNG.permutation(np.arange(20) % 10) for index in range(1, 6)}
 BATCHES["test_batch"] = np.arange(20) % 10
+
+
 PIXELS = {name: RNG.integers(0, 256, (20, 3072), dtype=np.uint8) for name in BATCHES}
 
 
@@ -149,103 +147,61 @@ def test_cifar100_takes_fine_labels(tmp_path: Path) -> None:
     assert binary.fingerprint == load("cifar100", tmp_path / "cifar-100-python").fingerprint
 
 
-IDS = ["n00000003", "n00000001", "n00000002"]
+def pickled(array: object) -> bytes:
+    return pickle.dumps({"data": array, "labels": [0]})
 
 
-def tiny_raw(root: Path) -> Path:
-    path = root / "tiny-imagenet-200"
-    made = make_tree(path, {f"train/{wnid}/images": 12 for wnid in IDS}, size=(64, 64), ext="JPEG")
-    assert len(made) == 36
-    make_tree(path, {"val/images": 6}, size=(64, 64), ext="JPEG")
-    (path / "wnids.txt").write_text("\n".join(IDS))
-    lines = [f"{index}.JPEG\t{IDS[index % 3]}\t0\t0\t63\t63" for index in (5, 0, 3, 1, 4, 2)]
-    (path / "val" / "val_annotations.txt").write_text("\n".join(lines))
-    return path
+PICKLES = {
+    "bytes that are not there": (b"\x80\x04\x8e" + (10**12).to_bytes(8, "little") + b".", "read safely"),
+    "an array larger than its bytes": (
+        b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01\x8a\x06" + (2**40).to_bytes(6, "little") + b"\x85cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+        b"\x89U\x04abcdtbs.", "cannot reshape"
+    ),
+    "an array of objects": (pickled(np.array([object], dtype=object)), "asks for builtins.object"),
+    "an array of numbers": (pickled(np.zeros(3072)), "dtype"),
+    "an array of another shape": (pickled(np.zeros(5, np.uint8)), "no uint8"),
+    "an instance": (b"\x80\x02}U\x04datacnumpy\ndtype\n)\x81s.", "read safely"),
+    "an old instance": (b"(S'x'\nios\nsystem\n.", "asks for os.system"),
+    "a reference outside": (b"\x80\x02K\x01Q.", "persistent"),
+    "a list": (b"\x80\x02].", "no dictionary"),
+    "deep lists": (b"\x80\x02}X\x04\x00\x00\x00data" + b"]" * 200_000 + b"a" * 199_999 + b"s.", "no uint8"),
+    "half": (pickled(np.zeros(1000))[:500], "cannot be read"),
+    "nothing": (b"", "cannot be read"),
+}  # fmt: skip
 
 
-def reorganised(raw: Path, target: Path, inner: str) -> Path:
-    shutil.copytree(raw, target)
-    for index in range(6):
-        folder = target / "val" / IDS[index % 3] / inner
-        folder.mkdir(parents=True, exist_ok=True)
-        (target / "val" / "images" / f"{index}.JPEG").rename(folder / f"{index}.JPEG")
-    shutil.rmtree(target / "val" / "images")
-    return target
+@pytest.mark.parametrize("name", PICKLES)
+def test_what_is_no_batch_is_refused(tmp_path: Path, name: str) -> None:
+    data, said = PICKLES[name]
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for index in range(1, 6):
+        (folder / f"data_batch_{index}").write_bytes(data)
+    with pytest.raises(UserError, match=said) as caught:
+        VERSIONS["cifar10"][1].read(folder, want_test=False)
+    assert caught.value.kind == "data"
+    assert "data_batch_1" in caught.value.message
 
 
-def test_every_layout_of_tiny_imagenet_gives_the_same_data_set(tmp_path: Path) -> None:
-    raw = tiny_raw(tmp_path)
-    layouts = [raw, reorganised(raw, tmp_path / "r1", ""), reorganised(raw, tmp_path / "r2", "images")]
-    flat = reorganised(raw, tmp_path / "r3", "")
-    (flat / "wnids.txt").unlink()
-    for wnid in IDS:
-        for file in (flat / "train" / wnid / "images").iterdir():
-            file.rename(flat / "train" / wnid / file.name)
-    sets = [load("tiny-imagenet", path) for path in (*layouts, flat, tmp_path)]
-    assert len({data.fingerprint for data in sets}) == 1
-    assert sets[0].train.classes == ("n00000001", "n00000002", "n00000003")
-    assert sets[0].test.labels_N.tolist() == [0, 0, 1, 1, 2, 2]
-    second_of_first = np.asarray(Image.open(raw / "val/images/4.JPEG"))
-    np.testing.assert_array_equal(sets[0].test.pixels([1])[0].numpy(), second_of_first.transpose(2, 0, 1))
+@pytest.mark.parametrize(
+    "labels", [[10**30], [-1], [True], ["1"], 5, [[0]], [256], {"a": 1}], ids=lambda labels: str(labels)
+)
+def test_labels_that_are_none_are_refused(tmp_path: Path, labels: object) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for index in range(1, 6):
+        content = {"data": np.zeros((1, 3072), np.uint8), "labels": labels}
+        (folder / f"data_batch_{index}").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match="one number an image"):
+        VERSIONS["cifar10"][1].read(folder, want_test=False)
 
 
-def test_what_is_wrong_with_an_imagenet_folder_is_named(tmp_path: Path) -> None:
-    raw = tiny_raw(tmp_path)
-    table = raw / "val" / "val_annotations.txt"
-    whole = table.read_text()
-    table.write_text(whole + "\n../../secret.JPEG\tn00000001\t0\t0\t1\t1")
-    with pytest.raises(UserError, match="not a plain file name"):
-        load("tiny-imagenet", raw)
-    table.write_text(whole + "\n9.JPEG\tn00000001\t0\t0\t1\t1")
-    with pytest.raises(UserError, match=r"1 of 7 .*val/images/9\.JPEG \(no such file\)"):
-        load("tiny-imagenet", raw)
-    table.unlink()
-    with pytest.raises(UserError, match="no class folders"):
-        load("tiny-imagenet", raw)
-    shutil.rmtree(raw / "train" / IDS[0])
-    with pytest.raises(UserError, match="lacks classes"):
-        load("tiny-imagenet", raw)
-
-
-def test_imagenet_streams_the_same_pixels_that_memory_would_hold(tmp_path: Path) -> None:
-    raw = tiny_raw(tmp_path)
-    held, streamed = load("tiny-imagenet", raw).train, load("imagenet", raw, image_size=64).train
-    assert isinstance(streamed, StreamedImages)
-    indices = [35, 0, 7]
-    assert torch.equal(held.pixels(indices), streamed.pixels(indices))
-    assert streamed.batch(indices, "cpu").shape == (3, 3, 64, 64)
-    assert torch.equal(held.labels_N, streamed.labels_N)
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_streamed_crops_come_from_the_full_resolution(tmp_path: Path, shared: bool) -> None:
-    """A quarter of a 64 px picture, seen at 32 px, is that quarter pixel for pixel."""
-    made = make_tree(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1}, size=(96, 64))
-    images = load("imagenet", tmp_path, image_size=32, mean=(0, 0, 0), std=(1, 1, 1)).train
-    count = 1 if shared else 2
-    boxes = np.tile([0, 16, 16, 16], (count, 1))
-    drawn = augmentation.Draw(boxes, np.ones(count, bool), np.tile([0, 0], (count, 1)), 32)
-    x = images.batch([0, 3], "cpu", drawn)
-    for row, name in enumerate(("train/a/0", "train/b/1")):
-        quarter = made[name][0:32, 48:80][:, ::-1].transpose(2, 0, 1) / 255
-        np.testing.assert_allclose(x[row].numpy(), quarter, atol=1e-5)
-
-
-def test_streamed_views_that_stick_out_are_padded(tmp_path: Path) -> None:
-    raw = tiny_raw(tmp_path)
-    drawn = augmentation.draw(Views(padding=8), 64, 3, generator(1, "views"))
-    settings = {"mean": (0, 0, 0), "std": (1, 1, 1)}
-    held = load("tiny-imagenet", raw, **settings).train.batch([0, 1, 2], "cpu", drawn)
-    streamed = load("imagenet", raw, image_size=64, **settings).train.batch([0, 1, 2], "cpu", drawn)
-    torch.testing.assert_close(held, streamed)
-
-
-def test_a_streamed_set_names_unreadable_files_or_leaves_them_out(tmp_path: Path) -> None:
-    raw = tiny_raw(tmp_path)
-    (raw / "train" / "n00000001" / "images" / "2.JPEG").write_bytes(b"")
-    with pytest.raises(UserError, match=r"n00000001/images/2\.JPEG is unreadable"):
-        load("imagenet", raw, image_size=16).train.pixels([1, 2])
-    train = load("imagenet", raw, image_size=16, on_bad_image="skip").train
-    assert train.skipped == ("train/n00000001/images/2.JPEG",)
-    assert len(train) == 35
-    assert train.pixels(range(35)).shape == (35, 3, 16, 16)
+@pytest.mark.parametrize(
+    "names", [["a"], 5, "x" * 100, [["a"]] * 100, ["a\x1b[2J"] * 100, ["x" * 5000] * 100, [None] * 100]
+)
+def test_class_names_that_are_none_are_refused(tmp_path: Path, names: object) -> None:
+    (tmp_path / "train").touch()
+    (tmp_path / "meta").write_bytes(pickle.dumps({"fine_label_names": names}))
+    with pytest.raises(UserError, match="class names"):
+        VERSIONS["cifar100"][1].read(tmp_path, want_test=False)
