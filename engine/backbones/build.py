@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torchvision
@@ -20,10 +21,6 @@ from engine import config as settings
 from engine.backbones.convnet import ConvNet
 from engine.config.messages import unknown_name_error
 from engine.errors import UserError
-
-SMALL = 64  #: largest image, in pixels, for which a stem is adapted
-SPEC = "backbone_spec"  #: attribute of a built network that holds its `Spec`
-SMALLEST = 16  #: smallest image, in pixels, that torchvision's architectures are built for
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,10 @@ NAMES: tuple[str, ...] = ("convnet", *_STEMS)
 
 @dataclass(frozen=True)
 class Spec:
-    """The arguments that a network was built for; `build` stores it on the network as attribute `SPEC`."""
+    """The arguments that a network was built for; `build` stores it on the network as `ATTRIBUTE`."""
+
+    ATTRIBUTE: ClassVar = "backbone_spec"
+    SMALL: ClassVar = 64  #: largest image, in pixels, for which a stem is adapted
 
     name: str
     classes: int
@@ -65,7 +65,7 @@ class Spec:
     @property
     def adapted(self) -> bool:
         """Whether the stem of torchvision was adapted to small images."""
-        return self.name != "convnet" and self.image_size <= SMALL
+        return self.name != "convnet" and self.image_size <= self.SMALL
 
 
 def build(
@@ -85,7 +85,7 @@ def build(
     if spec.name not in NAMES:
         raise unknown_name_error("backbone", spec.name, NAMES)
     model = _build_convnet(config, spec) if spec.name == "convnet" else _build_torchvision(spec)
-    setattr(model, SPEC, spec)
+    setattr(model, Spec.ATTRIBUTE, spec)
     return model
 
 
@@ -108,11 +108,12 @@ def _build_convnet(config: settings.Backbone, spec: Spec) -> nn.Module:
 
 
 def _build_torchvision(spec: Spec) -> nn.Module:
-    if spec.image_size < SMALLEST:
+    smallest = 16
+    if spec.image_size < smallest:
         raise UserError(
             "config",
-            f"backbone '{spec.name}' needs images of at least {SMALLEST} px; these have {spec.image_size} px",
-            f"Set data.image_size={SMALLEST} or more.",
+            f"backbone '{spec.name}' needs images of at least {smallest} px; these have {spec.image_size} px",
+            f"Set data.image_size={smallest} or more.",
         )
     model: nn.Module = torchvision.models.get_model(spec.name, weights=None, num_classes=spec.classes)
     stem = _STEMS[spec.name]

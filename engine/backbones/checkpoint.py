@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http.client
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -16,28 +16,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from engine.backbones import naming, safe_loading
-from engine.backbones.build import SMALL, SPEC, Spec
+from engine.backbones import safe_loading
+from engine.backbones.build import Spec
 from engine.backbones.safe_loading import is_plain, plain_dict
 from engine.config.teacher_source import TeacherSource
-from engine.errors import UserError
+from engine.errors import UserError, format_names
 from engine.fingerprint import fingerprint_tensors
-
-WRAPPERS = ("model", "state_dict", "net")  #: keys under which training scripts store a state dict
-PREFIX = re.compile(r"^(module\.|_orig_mod\.)+")  #: left by DataParallel and by torch.compile
-OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
-OTHER_DATA_HINT = (
-    "Give a teacher that was trained on this data set, or none (backbone.teacher=null) to squeeze one."
-)
-OTHER_NETWORK_HINT = (
-    "Set backbone.name (ConvNet: also depth, width, norm) to the architecture of the teacher."
-)
-SHOWN = 5  #: most names in a list in a message
-WORDING = safe_loading.Wording(
-    "teacher",
-    "teacher",
-    "If you trust the file, save only its weights: torch.save(model.state_dict(), 'weights.pth').",
-)
 
 
 def load_teacher(model: nn.Module, source: str) -> None:
@@ -50,8 +34,9 @@ def load_teacher(model: nn.Module, source: str) -> None:
     parsed = TeacherSource.parse(source)
     parsed.require_file()
     path = _get_published_file(model, parsed.tag) if parsed.kind == "torchvision" else parsed.path
-    named = _normalise_names(_extract_state_dict(safe_loading.read(path, WORDING), path))
-    weights = naming.fit_names(named, model.state_dict(), source)
+    hint = "If you trust the file, save only its weights: torch.save(model.state_dict(), 'weights.pth')."
+    content = safe_loading.read(path, safe_loading.Wording("teacher", "teacher", hint))
+    weights = _fit_names(_extract_state_dict(content, path), model.state_dict(), source)
     _check_fit(model, weights, source)
     # Old checkpoints lack the counters of BatchNorm; evaluation does not use them.
     model.load_state_dict({**model.state_dict(), **weights})
@@ -65,26 +50,76 @@ def fingerprint(model: nn.Module) -> str:
 def _extract_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     """Return the mapping of names to tensors in the content of a file. Raises UserError("teacher")."""
     reason = f"it is a {type(content).__name__}"
+    wrappers = ("model", "state_dict", "net")  # keys under which training scripts store a state dict
     if isinstance(content, dict):
         outer = plain_dict(content)
-        inner = next((plain_dict(outer[key]) for key in WRAPPERS if isinstance(outer.get(key), dict)), outer)
+        inner = next((plain_dict(outer[key]) for key in wrappers if isinstance(outer.get(key), dict)), outer)
         names = [name[:60] if isinstance(name, str) else type(name).__name__ for name in inner]
         invalid = [name for name, value in zip(names, inner.values(), strict=True) if not is_plain(value)]
         if inner and not invalid and all(isinstance(name, str) for name in inner):
             return inner
-        reason = f"its keys are {_format_names(names)}"
+        reason = f"its keys are {format_names(names)}"
         if invalid:
-            reason += f"; not plain tensors: {_format_names(invalid)}"
+            reason += f"; not plain tensors: {format_names(invalid)}"
     raise UserError(
         "teacher",
         f"teacher '{path}' holds no state dict: {reason}",
-        f"Expected a dictionary of names and tensors, directly or under one of: {', '.join(WRAPPERS)}.",
+        f"Expected a dictionary of names and tensors, directly or under one of: {', '.join(wrappers)}.",
     )
 
 
-def _normalise_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip prefixes of wrappers, and convert old names of DenseNet."""
-    return {OLD_DENSENET.sub(r"\1\2", PREFIX.sub("", name)): value for name, value in weights.items()}
+def _fit_names(
+    weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """Rename weights of a known published architecture to the names of `expected`.
+
+    The prefixes of DataParallel and torch.compile are removed, and old names of DenseNet converted. The
+    ConvNet of DC, DSA, DM, MTT and DD-Ranking is one sequence ``features`` of conv, norm, activation and
+    pooling. That of RDED and UniDD has the names used here. The ResNet of DC, DD-Ranking and SRe²L's CIFAR
+    code is torchvision's with ``shortcut`` for ``downsample``, and ``classifier`` or ``linear`` for ``fc``.
+    source: for messages. Raises UserError("teacher") for a network whose weights would fit, but which
+    computes a different function.
+    """
+    old_densenet = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+    weights = {
+        old_densenet.sub(r"\1\2", re.sub(r"^(module\.|_orig_mod\.)+", "", name)): value
+        for name, value in weights.items()
+    }
+    if "layers.conv.0.weight" in expected and "features.0.weight" in weights:
+        return _rename_convnet(weights, source)
+    if (
+        "layer1.0.conv1.weight" in expected
+        and "layer1.0.conv1.weight" in weights
+        and "fc.weight" not in weights
+    ):
+        return {
+            re.sub(r"^(classifier|linear)\.", "fc.", name.replace(".shortcut.", ".downsample.")): value
+            for name, value in weights.items()
+        }
+    return weights
+
+
+def _rename_convnet(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Rename the B-th conv of a sequence and its norm to `layers.conv.B` and `layers.norm.B`."""
+    if weights["features.0.weight"].ndim == 4 and weights["features.0.weight"].shape[1] == 1:
+        raise UserError(
+            "teacher",
+            f"teacher '{source}' is a ConvNet that pads one-channel images by three pixels, which the ConvNet"
+            " here does not",
+            "squeeze a teacher (backbone.teacher=null), or give one that was trained here",
+        )
+    feature = re.compile(r"features\.(\d+)\.(.+)")
+    layer_names: dict[int, str] = {}
+    for number in sorted({int(match[1]) for name in weights if (match := feature.fullmatch(name))}):
+        weight = weights.get(f"features.{number}.weight")
+        kind = "conv" if weight is not None and weight.ndim == 4 else "norm"
+        block = sum(name.startswith(kind) for name in layer_names.values())
+        layer_names[number] = f"{kind}.{block}"
+    renamed = {}
+    for name, value in weights.items():
+        match = feature.fullmatch(name)
+        renamed[f"layers.{layer_names[int(match[1])]}.{match[2]}" if match else name] = value
+    return renamed
 
 
 def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -100,22 +135,21 @@ def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> 
     if missing or unexpected or shapes:
         parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         differences = "; ".join(
-            f"{len(names)} {kind}: {_format_names(names)}" for kind, names in parts if names
+            f"{len(names)} {kind}: {format_names(names)}" for kind, names in parts if names
         )
-        reason = _explain_mismatch(expected, weights)
-        hint = OTHER_DATA_HINT if reason else _suggest_convnet(weights) or OTHER_NETWORK_HINT
+        reason, hint = _explain_mismatch(expected, weights)
         raise UserError("teacher", f"teacher '{source}' does not fit: {reason}{differences}", hint)
     not_finite = [n for n, value in weights.items() if not bool(torch.isfinite(value).all())]
     if not_finite:
         raise UserError(
             "teacher",
-            f"teacher '{source}' has NaN or infinite values in {_format_names(not_finite)}",
+            f"teacher '{source}' has NaN or infinite values in {format_names(not_finite)}",
             "Its training diverged or the file is damaged; use another.",
         )
 
 
-def _explain_mismatch(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """Return reasons for a mismatch: another number of classes or channels; empty if neither differs."""
+def _explain_mismatch(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Return reasons for a mismatch (another number of classes or channels; may be empty), and a hint."""
     reasons = ""
     matrices = [n for n, value in expected.items() if value.ndim == 2]
     kernels = [n for n, value in expected.items() if value.ndim == 4]
@@ -127,26 +161,17 @@ def _explain_mismatch(expected: Mapping[str, Tensor], weights: Mapping[str, Tens
         channels, wanted_channels = weights[kernels[0]].shape[1], expected[kernels[0]].shape[1]
         if channels != wanted_channels:
             reasons += f"the teacher reads {channels} channels, the images have {wanted_channels}; "
-    return reasons
-
-
-def _suggest_convnet(weights: Mapping[str, Tensor]) -> str:
-    """Return a hint with the settings of the ConvNet in the file; empty if it is not a ConvNet."""
+    if reasons:
+        hint = "Give a teacher that was trained on this data set, or none (backbone.teacher=null)"
+        return reasons, f"{hint} to squeeze one."
     depth = sum(bool(re.fullmatch(r"layers\.conv\.\d+\.weight", name)) for name in weights)
     if not depth or "layers.conv.0.weight" not in weights:
-        return ""
+        hint = "Set backbone.name (ConvNet: also depth, width, norm) to the architecture of the teacher."
+        return "", hint
     width = weights["layers.conv.0.weight"].shape[0]
     norm = "batch" if "layers.norm.0.running_mean" in weights else "instance"
-    return (
-        "The file holds backbone.name=convnet, "
-        f"backbone.depth={depth}, backbone.width={width}, backbone.norm={norm}."
-    )
-
-
-def _format_names(names: Iterable[str]) -> str:
-    all_names = list(names)
-    more = f" and {len(all_names) - SHOWN} more" if len(all_names) > SHOWN else ""
-    return ", ".join(all_names[:SHOWN]) + more
+    settings = f"backbone.name=convnet, backbone.depth={depth}, backbone.width={width}, backbone.norm={norm}"
+    return "", f"The file holds {settings}."
 
 
 def _get_published_file(model: nn.Module, tag: str) -> Path:
@@ -154,7 +179,7 @@ def _get_published_file(model: nn.Module, tag: str) -> Path:
 
     Raises UserError: "teacher" if there are no such weights or they cannot fit, "network".
     """
-    spec = getattr(model, SPEC, None)
+    spec = getattr(model, Spec.ATTRIBUTE, None)
     assert isinstance(spec, Spec), "published weights need a network from build()"
     if spec.name == "convnet":
         raise UserError(
@@ -172,8 +197,9 @@ def _get_published_file(model: nn.Module, tag: str) -> Path:
     if spec.adapted or spec.channels != 3 or spec.classes != classes:
         raise UserError(
             "teacher",
-            f"torchvision's weights for {spec.name} take {classes} classes of colour images over {SMALL} px;"
-            f" this data set has {spec.classes} classes, {spec.channels} channels, {spec.image_size} px",
+            f"torchvision's weights for {spec.name} take {classes} classes of colour images over"
+            f" {Spec.SMALL} px; this data set has {spec.classes} classes, {spec.channels} channels,"
+            f" {spec.image_size} px",
             "Squeeze a teacher (backbone.teacher=null), or give one that was trained on these images.",
         )
     return _download(str(weights.url))

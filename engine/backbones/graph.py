@@ -13,8 +13,6 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import SqueezeExcitation
 
-SHORTCUTS = frozenset({"downsample", "proj"})  #: parents of projection shortcuts (ResNet, RegNet)
-
 
 def conv_names(model: nn.Module) -> list[str]:
     """Return the names of the convs at which features can be tapped, in forward order.
@@ -22,11 +20,12 @@ def conv_names(model: nn.Module) -> list[str]:
     Excluded are projections of shortcuts (as in the released code), whose input is also that of another conv,
     and the two 1×1 convs of a squeeze-and-excitation gate, whose input is not a feature map.
     """
+    shortcuts = {"downsample", "proj"}  # parents of projection shortcuts (ResNet, RegNet)
     gate_prefixes = [name + "." for name, m in model.named_modules() if isinstance(m, SqueezeExcitation)]
     return [
         name
         for name in _list_called(model, nn.Conv2d)
-        if SHORTCUTS.isdisjoint(name.split(".")) and not name.startswith(tuple(gate_prefixes))
+        if shortcuts.isdisjoint(name.split(".")) and not name.startswith(tuple(gate_prefixes))
     ]
 
 
@@ -63,18 +62,14 @@ def place_on(model: nn.Module, device: torch.device) -> nn.Module:
     return moved
 
 
-def _trace(model: nn.Module) -> fx.Graph:
-    return fx.Tracer().trace(model)
-
-
 def _list_called(model: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[str]:
-    names = [str(node.target) for node in _trace(model).nodes if node.op == "call_module"]
+    names = [str(node.target) for node in fx.Tracer().trace(model).nodes if node.op == "call_module"]
     return list(dict.fromkeys(name for name in names if isinstance(model.get_submodule(name), kind)))
 
 
 def _find_foldable_pairs(model: nn.Module) -> list[tuple[str, str]]:
     """Return the names of all (conv, BatchNorm) pairs that can become one conv."""
-    calls = [node for node in _trace(model).nodes if node.op == "call_module"]
+    calls = [node for node in fx.Tracer().trace(model).nodes if node.op == "call_module"]
     call_counts = Counter(str(node.target) for node in calls)
     pairs = []
     for node in calls:

@@ -13,7 +13,7 @@ import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -21,9 +21,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.errors import Kind, UserError
-
-MAX_HEADER_BYTES = 16 * 1024**2  #: bytes of a safetensors header
-DAMAGED = "it is cut short, damaged, or not a checkpoint"
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,23 @@ class Wording:
     resave_hint: str
     reload_hint: str = "Copy or download it again, and compare its size."
 
+    def unreadable_error(
+        self, path: Path, reason: str = "it is cut short, damaged, or not a checkpoint"
+    ) -> UserError:
+        """Return the error for a file that cannot be read."""
+        return UserError(self.kind, f"{self.noun} '{path}' cannot be read: {reason}", self.reload_hint)
+
+    def unpickling_error(self, path: Path, reason: str) -> UserError:
+        """Return the error for a file with more than tensors, or for a damaged one."""
+        match = re.search(r"GLOBAL ([\w.]+)", reason)
+        with path.open("rb") as file:
+            is_pickle = file.read(1) == pickle.PROTO
+        if not match and not is_pickle:
+            return self.unreadable_error(path)
+        name = f" ({match[1]})" if match else ""
+        message = f"{self.noun} '{path}' holds more than tensors{name}; reading it could run code"
+        return UserError(self.kind, f"{message}, so it is refused", self.resave_hint)
+
 
 def read(path: Path, wording: Wording) -> Any:
     """Return the content of a file: tensors in dictionaries, lists and tuples, plain numbers and text.
@@ -47,7 +61,7 @@ def read(path: Path, wording: Wording) -> Any:
     or contains anything else.
     """
     try:
-        require_true_sizes(path, wording)
+        _require_true_sizes(path, wording)
         if path.suffix == ".safetensors":
             return load_file(path)
         # Warnings concern kinds of files that are rejected anyway.
@@ -59,30 +73,30 @@ def read(path: Path, wording: Wording) -> Any:
         message = f"{wording.noun} '{path}' cannot be read: permission denied"
         raise UserError(wording.kind, message, "Change its permissions.") from error
     except pickle.UnpicklingError as error:
-        raise _unpickling_error(path, str(error), wording) from error
+        raise wording.unpickling_error(path, str(error)) from error
     except Exception as error:  # readers of pickles raise all kinds of errors on arbitrary bytes
-        raise unreadable_error(path, wording) from error
+        raise wording.unreadable_error(path) from error
 
 
-def require_true_sizes(path: Path, wording: Wording) -> None:
+def _require_true_sizes(path: Path, wording: Wording) -> None:
     """Raise UserError if a file declares an impossible header or records larger than the file.
 
     `torch.save` writes uncompressed records, whose sizes sum to less than that of the file.
     """
     with path.open("rb") as file:
         head = file.read(8)
-    if path.suffix == ".safetensors" and int.from_bytes(head, "little") > MAX_HEADER_BYTES:
-        raise unreadable_error(path, wording, "its header is too large for a safetensors file")
+    if path.suffix == ".safetensors" and int.from_bytes(head, "little") > 16 * 1024**2:
+        raise wording.unreadable_error(path, "its header is too large for a safetensors file")
     if head.startswith(b"PK\3\4"):
         with zipfile.ZipFile(path) as packed:
             records = packed.infolist()
         stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
         if not stored or sum(record.file_size for record in records) > path.stat().st_size:
             reason = "its records are compressed (is it TorchScript?) or larger than the file"
-            raise unreadable_error(path, wording, reason)
+            raise wording.unreadable_error(path, reason)
 
 
-def is_plain(value: object) -> bool:
+def is_plain(value: object) -> TypeGuard[Tensor]:
     """Return whether a value is a dense tensor of real numbers: not sparse, quantised, nested or meta."""
     return (
         type(value) in (Tensor, nn.Parameter)
@@ -95,23 +109,6 @@ def is_plain(value: object) -> bool:
 def plain_dict(mapping: dict[Any, Any]) -> dict[Any, Any]:
     """Return a plain copy; a file may have overridden the methods of an ordered dictionary."""
     return dict(dict.items(mapping))
-
-
-def unreadable_error(path: Path, wording: Wording, reason: str = DAMAGED) -> UserError:
-    """Return the error for a file that cannot be read."""
-    return UserError(wording.kind, f"{wording.noun} '{path}' cannot be read: {reason}", wording.reload_hint)
-
-
-def _unpickling_error(path: Path, reason: str, wording: Wording) -> UserError:
-    """Return the error for a file with more than tensors, or for a damaged one."""
-    match = re.search(r"GLOBAL ([\w.]+)", reason)
-    with path.open("rb") as file:
-        is_pickle = file.read(1) == pickle.PROTO
-    if not match and not is_pickle:
-        return unreadable_error(path, wording)
-    name = f" ({match[1]})" if match else ""
-    message = f"{wording.noun} '{path}' holds more than tensors{name}; reading it could run code"
-    return UserError(wording.kind, f"{message}, so it is refused", wording.resave_hint)
 
 
 class _Dtype:

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from engine import store
 from engine.config import Config
 from engine.data import DataSet
-from engine.errors import UserError, format_names
+from engine.errors import UserError
 from engine.events import Notice
 from engine.importers import pt_files
 from engine.importers.folders import read_images
-from engine.importers.pt_files import FITTING, require_shape
 from engine.store import Run, images
 
 
@@ -72,35 +71,21 @@ def read(config: Config, data: DataSet, folder: Path | None = None) -> Distilled
     path = Path(config.given.images)
     if not path.exists() and folder is not None and images.is_complete(folder / "images"):
         return _read_run_copy(store.StoredRun(folder))
-    if path.suffix in pt_files.SUFFIXES:
-        return _read_pt_file(path, config, data)
-    if path.suffix == ".safetensors" or store.is_run(path):
+    if path.suffix == ".safetensors" or (store.is_run(path) and path.suffix not in (".pt", ".pth")):
         return _read_run(path, data)
-    if path.is_dir() and (images_path := pt_files.find_images_file(path)) is not None:
-        return _read_pt_file(images_path, config, data)
+    if (file := pt_files.find_file(path)) is not None:
+        pixels_NCHW, labels_N, facts = pt_files.read(file, config.given, data)
+        return _sort(pixels_NCHW, labels_N, {"source": str(file), **facts})
     pictures = read_images(path, data.train)
     pixels_NCHW = pictures.pixels(range(len(pictures))).numpy()
     return _sort(pixels_NCHW, pictures.labels_N.numpy(), {"source": str(path), "layout": "pictures"})
-
-
-def _read_pt_file(path: Path, config: Config, data: DataSet) -> Distilled:
-    content = pt_files.read(path, config.given, data)
-    return _sort(content.images_NCHW, content.labels_N, {"source": str(path), **content.facts})
 
 
 def _read_run(path: Path, data: DataSet) -> Distilled:
     """Read the float images of a run, given its folder or its safetensors file."""
     is_file = path.suffix == ".safetensors"
     stored = images.read_file(path) if is_file else images.read(path / "images")
-    train = data.train
-    if stored.classes != train.classes:
-        raise UserError(
-            "data",
-            f"the images of {path} have other classes: {format_names(stored.classes)}"
-            f" instead of {format_names(train.classes)}",
-            FITTING,
-        )
-    require_shape(path, stored.images_NCHW.shape, data)
+    pt_files.require_fit(path, stored.images_NCHW.shape, stored.classes, data)
     layout = "safetensors" if is_file else "run"
     return _sort(stored.images_NCHW, stored.labels_N, {"source": str(path), "layout": layout})
 
@@ -137,17 +122,13 @@ def ranks(labels_N: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def fingerprint(pixels_NCHW: NDArray[Any], labels_N: NDArray[np.int64]) -> str:
-    """Return the SHA-256 (hex) of shape, labels and 8-bit pixels."""
+    """Return the SHA-256 (hex) of shape, labels and the 8-bit pixels that students train on."""
     digest = hashlib.sha256(repr(pixels_NCHW.shape).encode())
     digest.update(labels_N.astype("<i8").tobytes())
     for pixels_CHW in pixels_NCHW:
-        digest.update(to_uint8(pixels_CHW).tobytes())
+        levels_CHW = pixels_CHW if pixels_CHW.dtype == np.uint8 else images.to_bytes(pixels_CHW)
+        digest.update(levels_CHW.tobytes())
     return digest.hexdigest()
-
-
-def to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return pixels as uint8, as students train on them."""
-    return pixels if pixels.dtype == np.uint8 else images.to_bytes(pixels)
 
 
 def write(run: Run, given: Distilled, classes: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -34,9 +34,7 @@ from engine.events import Event, Notice, StageProgress
 from engine.importers.pt_files import refuse_expanded_view
 from engine.stages.relabel import FkdViews, state_after
 
-WORDING = safe_loading.Wording("data", "label file", "create the labels again with the code that wrote them")
-EXPECTED = "expected epoch_0/batch_0.tar and so on, as written by SRe²L's relabelling"
-ERRORS = 5.0  #: labels must agree with their images better than chance by this many standard errors
+_EXPECTED = "expected epoch_0/batch_0.tar and so on, as written by SRe²L's relabelling"
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class FkdLabels:
         while (path / f"epoch_{self.epochs}" / "batch_0.tar").is_file():
             self.epochs += 1
         if not self.epochs:
-            raise_data_error(f"{path} contains no labels", EXPECTED)
+            raise_data_error(f"{path} contains no labels", _EXPECTED)
         self.agreement = self._require_agreement()
 
     @cached_property
@@ -103,12 +101,12 @@ class FkdLabels:
         while start < count:
             path = self.path / f"epoch_{number}" / f"batch_{len(batches)}.tar"
             if not path.is_file():
-                raise_data_error(f"{path} does not exist: {start} of {count} images have labels", EXPECTED)
+                raise_data_error(f"{path} does not exist: {start} of {count} images have labels", _EXPECTED)
             coords_M4, flip_M, partner_M, patch, logits_MK = _read_batch(path, self.classes, self.size)
             indices_M = order_N[start : start + len(logits_MK)]
             if len(indices_M) != len(logits_MK):
                 raise_data_error(
-                    f"the labels in {path.parent} are for more images than the set's {count}", EXPECTED
+                    f"the labels in {path.parent} are for more images than the set's {count}", _EXPECTED
                 )
             boxes_N4[indices_M], flip_N[indices_M], logits_NK[indices_M] = coords_M4, flip_M, logits_MK
             partner_N[indices_M], patch_N4[indices_M] = indices_M[partner_M], patch
@@ -123,13 +121,16 @@ class FkdLabels:
         return self._orders[number]
 
     def _require_agreement(self) -> float:
-        """Return the share of labels that predict the image's or its partner's class; refuse chance level."""
+        """Return the share of labels that predict the image's or its partner's class.
+
+        Raises UserError("data") unless it is better than chance by five standard errors.
+        """
         first = self.epoch(0)
         predicted_N, label_N = first.logits_NK.argmax(axis=1), self._labels_N
         partner_label_N = label_N[first.mix.partner_M]
         share = float(((predicted_N == label_N) | (predicted_N == partner_label_N)).mean())
         chance = float((1 + (label_N != partner_label_N)).mean()) / self.classes
-        if share - chance < ERRORS * (chance * (1 - chance) / len(label_N)) ** 0.5:
+        if share - chance < 5 * (chance * (1 - chance) / len(label_N)) ** 0.5:
             raise_data_error(
                 f"the labels in {self.path} agree with {100 * share:.0f} % of the images' classes, about as"
                 f" chance ({100 * chance:.0f} %): they belong to other images or to another order",
@@ -193,18 +194,19 @@ def read(config: Config, labels_N: NDArray[np.int64] | None, train: ImageSet) ->
 
 def _read_batch(path: Path, classes: int, size: int) -> tuple[Any, Any, Any, list[int], Any]:
     """Read crop boxes (M, 4) in pixels, flips, partners, patch (top, bottom, left, right), logits (M, K)."""
-    content = safe_loading.read(path, WORDING)
+    hint = "create the labels again with the code that wrote them"
+    content = safe_loading.read(path, safe_loading.Wording("data", "label file", hint))
     if not isinstance(content, list | tuple) or len(content) != 6:
-        raise_data_error(f"{path} is not a label file", EXPECTED)
+        raise_data_error(f"{path} is not a label file", _EXPECTED)
     coords, flip, index, lam, box, logits = content
     for tensor in (coords, flip, index, logits):
-        if isinstance(tensor, Tensor) and safe_loading.is_plain(tensor):
+        if safe_loading.is_plain(tensor):
             refuse_expanded_view(path, tensor)
     count = len(logits) if safe_loading.is_plain(logits) and logits.ndim == 2 else 0
     if not count or logits.shape[1] != classes or not bool(logits.isfinite().all()):
-        raise_data_error(f"{path} contains no finite logits of {classes} classes", EXPECTED)
+        raise_data_error(f"{path} contains no finite logits of {classes} classes", _EXPECTED)
     if not _is_tensor(coords, (count, 4)) or not _is_tensor(flip, (count,)):
-        raise_data_error(f"{path} has no crop box and flip for each of its {count} images", EXPECTED)
+        raise_data_error(f"{path} has no crop box and flip for each of its {count} images", _EXPECTED)
     pixels_M4 = coords.double() * size
     boxes_M4 = pixels_M4.round()
     if not bool((pixels_M4 - boxes_M4).abs().max() < 1e-2) or not _are_inside(boxes_M4, size):
@@ -217,7 +219,7 @@ def _read_batch(path: Path, classes: int, size: int) -> tuple[Any, Any, Any, lis
 
 
 def _read_mix(
-    path: Path, index: object, box: object, lam: object, count: int, size: int
+    path: Path, index: object, box: Any, lam: object, count: int, size: int
 ) -> tuple[Any, list[int]]:
     """Return the partners within the batch, and the patch (top, bottom, left, right) pasted from them."""
     if index is None and lam is None:
@@ -228,22 +230,21 @@ def _read_mix(
             "give labels that were made with CutMix or without mixing",
         )
     is_box = isinstance(box, list | tuple) and len(box) == 4 and all(type(edge) is int for edge in box)
-    if not is_box or not _is_tensor(index, (count,)) or not isinstance(index, Tensor):
-        raise_data_error(f"{path} has no CutMix box and partners", EXPECTED)
-    assert isinstance(box, list | tuple)
+    if not is_box or not _is_tensor(index, (count,)):
+        raise_data_error(f"{path} has no CutMix box and partners", _EXPECTED)
     top, left, bottom, right = box
     partners = index.long()
     if not (0 <= top <= bottom <= size and 0 <= left <= right <= size) or not bool(
         ((partners >= 0) & (partners < count)).all()
     ):
         raise_data_error(
-            f"the CutMix box or partners in {path} lie outside the images or the batch", EXPECTED
+            f"the CutMix box or partners in {path} lie outside the images or the batch", _EXPECTED
         )
     return partners.numpy(), [top, bottom, left, right]
 
 
-def _is_tensor(value: object, shape: tuple[int, ...]) -> bool:
-    return safe_loading.is_plain(value) and isinstance(value, Tensor) and tuple(value.shape) == shape
+def _is_tensor(value: object, shape: tuple[int, ...]) -> TypeGuard[Tensor]:
+    return safe_loading.is_plain(value) and tuple(value.shape) == shape
 
 
 def _are_inside(boxes_M4: Tensor, size: int) -> bool:

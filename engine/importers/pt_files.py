@@ -9,7 +9,6 @@ Legend: N images, K classes, C channels, H, W.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +20,33 @@ from torch import Tensor
 from engine.backbones import safe_loading
 from engine.config import Given
 from engine.data import DataSet, denormalise
+from engine.data.loading import MeanStd
 from engine.errors import UserError, format_names, raise_data_error
 
-SUFFIXES = (".pt", ".pth")
 WORDING = safe_loading.Wording(
     "data",
     "distilled set",
     "If you trust the file, save only its tensors: torch.save({'data': [[images, labels]]}, 'set.pt').",
 )
-MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 _CIFAR: MeanStd = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _IMAGENET: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: Mean and std that both families and DD-Ranking use. For CIFAR-100 they use CIFAR-10's.
 OF_FAMILY = {"cifar10": _CIFAR, "cifar100": _CIFAR, "tiny-imagenet": _IMAGENET, "imagenet": _IMAGENET}
-FITTING = "choose the data set that it was distilled from, with --dataset and --data-root"
-ROUNDING = 1 / 510  #: values outside [0, 1] by at most half an 8-bit level are rounding errors
+_FITTING = "choose the data set that it was distilled from, with --dataset and --data-root"
 
 
-@dataclass(frozen=True)
-class PtImages:
-    """The images and labels of a file.
-
-    images_NCHW: float32 in [0, 1]. labels_N: int64. facts: the file's layout and how it was converted.
-    """
-
-    images_NCHW: NDArray[np.float32]
-    labels_N: NDArray[np.int64]
-    facts: dict[str, Any]
+def find_file(path: Path) -> Path | None:
+    """Return `path` if it names a .pt file, or the image file in a folder as MTT or DD-Ranking save it."""
+    if path.suffix in (".pt", ".pth"):
+        return path
+    files = [path / name for name in ("images_best.pt", "images.pt")]
+    return next((file for file in files if file.is_file()), None)
 
 
-def find_images_file(folder: Path) -> Path | None:
-    """Return the image file in a folder in MTT's or DD-Ranking's format; None if there is none."""
-    return next(
-        (folder / name for name in ("images_best.pt", "images.pt") if (folder / name).is_file()), None
-    )
-
-
-def read(path: Path, given: Given, data: DataSet) -> PtImages:
-    """Read the images and labels of a file.
+def read(
+    path: Path, given: Given, data: DataSet
+) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, Any]]:
+    """Read the images (N, C, H, W) in [0, 1], the labels (N,), and facts: the layout and the conversion.
 
     Raises UserError("data"): the file is missing, unsafe, of another layout, or does not fit the data set.
     """
@@ -80,9 +68,10 @@ def read(path: Path, given: Given, data: DataSet) -> PtImages:
         mean, std = normalisation(given, data)
         images_NCHW = denormalise(images_NCHW, mean, std)
         facts |= {"mean": list(mean), "std": list(std)}
-    is_outside = (images_NCHW < -ROUNDING) | (images_NCHW > 1 + ROUNDING)
+    rounding = 1 / 510  # half an 8-bit level
+    is_outside = (images_NCHW < -rounding) | (images_NCHW > 1 + rounding)
     facts |= {"clipped": int(is_outside.sum()), "values": images_NCHW.numel()}
-    return PtImages(images_NCHW.clamp(0.0, 1.0).numpy(), labels_N, facts)
+    return images_NCHW.clamp(0.0, 1.0).numpy(), labels_N, facts
 
 
 def _select_experiment(path: Path, content: dict[Any, Any], number: int) -> tuple[Any, Any]:
@@ -134,13 +123,13 @@ def _require_space(path: Path, given: Given) -> str:
 
 def _check_images(path: Path, images: object, data: DataSet) -> Tensor:
     """Return images as float32 (N, C, H, W); refuse other shapes and values that are not finite."""
-    if not safe_loading.is_plain(images) or not isinstance(images, Tensor) or images.ndim != 4:
+    if not safe_loading.is_plain(images) or images.ndim != 4:
         raise_data_error(
             f"{path} contains no images: expected a tensor (N, C, H, W)", "give the file with the images"
         )
     if not len(images):
         raise_data_error(f"{path} contains no images: the tensor is empty", "give another file")
-    require_shape(path, tuple(images.shape), data)
+    require_fit(path, tuple(images.shape), data.train.classes, data)
     refuse_expanded_view(path, images)
     floats = images.detach().float()
     if not bool(floats.isfinite().all()):
@@ -151,7 +140,7 @@ def _check_images(path: Path, images: object, data: DataSet) -> Tensor:
 
 def _check_labels(path: Path, labels: object, count: int, data: DataSet) -> tuple[NDArray[np.int64], bool]:
     """Return labels (N,), and whether they are the argmax of soft labels (N, K)."""
-    if not safe_loading.is_plain(labels) or not isinstance(labels, Tensor) or labels.shape[:1] != (count,):
+    if not safe_loading.is_plain(labels) or labels.shape[:1] != (count,):
         raise_data_error(
             f"the labels of {path} are not a tensor of {count} labels", "give the matching label file"
         )
@@ -159,24 +148,31 @@ def _check_labels(path: Path, labels: object, count: int, data: DataSet) -> tupl
     classes = len(data.train.classes)
     are_soft = labels.ndim == 2
     if are_soft and labels.shape[1] != classes:
-        raise_data_error(f"the labels of {path} have {labels.shape[1]} classes instead of {classes}", FITTING)
+        raise_data_error(
+            f"the labels of {path} have {labels.shape[1]} classes instead of {classes}", _FITTING
+        )
     hard = labels.detach().argmax(dim=1) if are_soft else labels.detach()
     integers = hard.to(torch.int64)
     is_label = (integers == hard) & (integers >= 0) & (integers < classes)
     if hard.ndim != 1 or not bool(is_label.all()):
-        raise_data_error(f"the labels of {path} are not all labels from 0 to {classes - 1}", FITTING)
+        raise_data_error(f"the labels of {path} are not all labels from 0 to {classes - 1}", _FITTING)
     return integers.numpy(), are_soft
 
 
-def require_shape(path: Path, shape: tuple[int, ...], data: DataSet) -> None:
-    """Raise UserError("data") if images (N, C, H, W) differ from the data set in channels or size."""
+def require_fit(path: Path, shape: tuple[int, ...], classes: tuple[str, ...], data: DataSet) -> None:
+    """Raise UserError("data") if images (N, C, H, W) do not fit the data set: classes, channels, size."""
+    if classes != data.train.classes:
+        raise_data_error(
+            f"the images of {path} have other classes: {format_names(classes)}"
+            f" instead of {format_names(data.train.classes)}",
+            _FITTING,
+        )
     expected = (data.train.channels, data.train.size, data.train.size)
     if shape[1:] != expected:
-        raise UserError(
-            "data",
+        raise_data_error(
             f"the images of {path} are {'×'.join(map(str, shape[1:]))}, those of the data set are"
             f" {'×'.join(map(str, expected))} (channels, height, width)",
-            f"{FITTING}, and set the side with --set data.image_size={shape[-1]}",
+            f"{_FITTING}, and set the side with --set data.image_size={shape[-1]}",
         )
 
 

@@ -9,15 +9,12 @@ Legend: D features, K classes.
 
 from __future__ import annotations
 
-import math
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -28,14 +25,11 @@ from engine.fingerprint import fingerprint_tensors
 from engine.spectral import taps
 from engine.spectral.moments import Moments, pack
 
-FILE = "running.npz"
-SIDES = {"conv-input": "input", "conv-output": "output"}  #: folder names of the released code
 #: Fingerprints of released teachers, and the file name under which their statistics are published.
 KNOWN = {
     "0a837b1affe720740dec347bda2f6cc61df5ba7e1e6eebccc91198e4fb8ff873": "ConvNetW128D3.pth",  # of CIFAR-10
 }
-_TOLERANCE = 1e-4  #: accepted asymmetry and negative eigenvalues, relative to the largest value
-EXPECTED = f"expected folders TEACHER.pth=LAYER, each with {FILE}, as written by the released UniDD code"
+_EXPECTED = "expected folders TEACHER.pth=LAYER, each with running.npz, as written by the released UniDD code"
 
 
 def read(
@@ -51,15 +45,16 @@ def read(
     if config.given.statistics is None:
         return None
     kind = config.objective.taps
-    if kind not in SIDES:
+    sides = {"conv-input": "input", "conv-output": "output"}  # folder names of the released code
+    if kind not in sides:
         raise UserError("config", f"objective.taps = {kind} has no published statistics", "use conv-input")
     names = taps.tap_names(backbone, kind)
     folder, prefix = _find_statistics(Path(config.given.statistics), names)
-    side = next((part for part in reversed(folder.parts) if part in SIDES.values()), None)
-    if side is not None and side != SIDES[kind]:
+    side = next((part for part in reversed(folder.parts) if part in sides.values()), None)
+    if side is not None and side != sides[kind]:
         raise_data_error(
             f"{folder} has statistics of each layer's {side}, but objective.taps = {kind}",
-            f"give the folder of each layer's {SIDES[kind]}, or change objective.taps",
+            f"give the folder of each layer's {sides[kind]}, or change objective.taps",
         )
     if not config.given.trust:
         _require_known_teacher(folder, prefix, teacher)
@@ -68,7 +63,7 @@ def read(
         conv = backbone.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
         features = conv.in_channels if kind == "conv-input" else conv.out_channels
-        moments.append(_read_moments(folder / f"{prefix}={name}" / FILE, name, features, classes))
+        moments.append(_read_moments(folder / f"{prefix}={name}" / "running.npz", name, features, classes))
     return moments
 
 
@@ -84,11 +79,13 @@ def _find_statistics(path: Path, names: Sequence[str]) -> tuple[Path, str]:
     """
     folder, wanted = (path, None) if path.is_dir() else (path.parent, path.name)
     if not folder.is_dir():
-        raise_data_error(f"{path} does not exist", EXPECTED)
-    pairs = {file.parent.name.partition("=")[::2] for file in folder.glob(f"*=*/{FILE}")}  # (teacher, layer)
+        raise_data_error(f"{path} does not exist", _EXPECTED)
+    pairs = {
+        file.parent.name.partition("=")[::2] for file in folder.glob("*=*/running.npz")
+    }  # (teacher, layer)
     prefixes = sorted({prefix for prefix, _ in pairs if wanted in (None, prefix)})
     if not prefixes:
-        raise_data_error(f"{path} contains no statistics", EXPECTED)
+        raise_data_error(f"{path} contains no statistics", _EXPECTED)
     complete = [prefix for prefix in prefixes if all((prefix, name) in pairs for name in names)]
     if not complete:
         missing = [name for name in names if (prefixes[0], name) not in pairs]
@@ -132,35 +129,18 @@ def _read_moments(path: Path, name: str, features: int, classes: int) -> Moments
 
 
 def _require_covariance(path: Path, cov_DD: Tensor) -> None:
-    largest = float(cov_DD.abs().max())
-    is_asymmetric = float((cov_DD - cov_DD.T).abs().max()) > _TOLERANCE * largest
-    if is_asymmetric or float(torch.linalg.eigvalsh(cov_DD).min()) < -_TOLERANCE * largest:
+    tolerance = 1e-4 * float(cov_DD.abs().max())  # for asymmetry and negative eigenvalues
+    is_asymmetric = float((cov_DD - cov_DD.T).abs().max()) > tolerance
+    if is_asymmetric or float(torch.linalg.eigvalsh(cov_DD).min()) < -tolerance:
         raise_data_error(f"running_cov in {path} is not a covariance matrix", "get a clean copy of it")
 
 
 def _read_arrays(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Read arrays of floats from an archive, and refuse compressed and oversized ones, unlike `np.load`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {key: _read_array(archive, f"{key}.npy") for key in keys}
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, RuntimeError, NotImplementedError) as error:
-        raise_data_error(f"{path} cannot be read: {error}", f"{EXPECTED}; or get a clean copy of it")
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    record = archive.getinfo(name)
-    if (
-        record.compress_type != zipfile.ZIP_STORED
-        or record.file_size > Path(str(archive.filename)).stat().st_size
-    ):
-        raise ValueError(f"{name} is compressed, unlike the released files, or larger than the archive")
-    with archive.open(record) as file:
-        read_header = (
-            npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-        )
-        shape, fortran, dtype = read_header(file)
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.kind != "f" or size > record.file_size:
-            raise ValueError(f"{name} is not an array of floats, or is incomplete")
-        content = file.read(size)
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in keys}
+        if not all(array.dtype.kind == "f" for array in arrays.values()):
+            raise ValueError("it has an array that is not an array of floats")
+        return arrays
+    except Exception as error:  # readers of archives raise all kinds of errors on damaged bytes
+        raise_data_error(f"{path} cannot be read: {error}", f"{_EXPECTED}; or get a clean copy of it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +16,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine import backbones
-from engine.backbones import checkpoint
 from engine.config import Backbone, BackboneName
 from engine.errors import UserError
 
@@ -381,6 +381,13 @@ def test_published_weights_that_cannot_fit_are_not_fetched(
     assert not hub.exists()
 
 
-def test_old_names_of_densenet_are_understood() -> None:
-    old = {"features.denseblock1.denselayer2.norm.1.weight": torch.ones(1)}
-    assert list(checkpoint._normalise_names(old)) == ["features.denseblock1.denselayer2.norm1.weight"]
+def test_old_names_of_densenet_are_understood(tmp_path: Path) -> None:
+    teacher, model = trained_looking(build("densenet121")), build("densenet121")
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", n): v
+        for n, v in teacher.state_dict().items()
+    }
+    assert "features.denseblock1.denselayer2.norm.1.weight" in old
+    torch.save(old, tmp_path / "old.pth")
+    backbones.load_teacher(model, str(tmp_path / "old.pth"))
+    assert backbones.fingerprint(model) == backbones.fingerprint(teacher)

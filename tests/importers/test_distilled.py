@@ -14,6 +14,7 @@ from stages import small
 from engine.errors import UserError
 from engine.importers import distilled, pt_files
 from engine.importers.distilled import fingerprint, order_of_recovery
+from engine.store import images
 
 PIXELS, LABELS = levels(2), labels(2)
 
@@ -53,7 +54,7 @@ def test_a_dc_file_holds_a_set_for_each_experiment(tmp_path, digits):
     sorted_pixels, sorted_labels = class_sorted(PIXELS, LABELS)
     path = dc_file(tmp_path / "res.pt", normalised(sorted_pixels, mean, std), sorted_labels)
     found = read(digits, path, experiment=1)
-    assert np.array_equal(distilled.to_uint8(found.pixels_NCHW), PIXELS)
+    assert np.array_equal(images.to_bytes(found.pixels_NCHW), PIXELS)
     assert found.fingerprint == fingerprint(PIXELS, LABELS)
     assert (found.facts["clipped"], found.facts["values"]) == (0, PIXELS.size)
     assert read(digits, path).fingerprint != found.fingerprint
@@ -62,11 +63,11 @@ def test_a_dc_file_holds_a_set_for_each_experiment(tmp_path, digits):
 
 def test_values_beyond_the_range_of_pixels_are_clipped_and_counted(tmp_path, digits):
     mean, std = digits.train.mean, digits.train.std
-    images = normalised(PIXELS, mean, std)
-    images[3, 0, 2, :5] = 100.0
-    images[4, 0, 0, 0] = -100.0
-    images[5, 0, 0, 0] = (0.0 - mean[0]) / std[0] - 1e-4  # rounded, not clipped
-    found = read(digits, dc_file(tmp_path / "res.pt", images, LABELS, 1))
+    changed = normalised(PIXELS, mean, std)
+    changed[3, 0, 2, :5] = 100.0
+    changed[4, 0, 0, 0] = -100.0
+    changed[5, 0, 0, 0] = (0.0 - mean[0]) / std[0] - 1e-4  # rounded, not clipped
+    found = read(digits, dc_file(tmp_path / "res.pt", changed, LABELS, 1))
     assert found.facts["clipped"] == 6
     assert found.pixels_NCHW.max() == 1.0
     told = [notice for notice in found.notices() if notice.level == "warning"]
@@ -106,21 +107,21 @@ def test_the_order_of_recovery_takes_classes_in_turn_and_moves_nothing_within_on
 
 
 def test_a_list_of_sets_that_is_none(tmp_path, digits):
-    images = normalised(PIXELS, digits.train.mean, digits.train.std)
+    normal = normalised(PIXELS, digits.train.mean, digits.train.std)
     bad = {
         "nothing": ({"other": 1}, "its keys are 'other'"),
         "odd keys": ({("a",): 1, 2: 3}, "its keys are tuple, int"),
         "a number": ({"data": 3}, "no distilled sets"),
-        "one part": ({"data": [[images]]}, "no distilled sets"),
+        "one part": ({"data": [[normal]]}, "no distilled sets"),
         "text": ({"data": [["images", "labels"]]}, "contains no images"),
         "size": ({"data": [[torch.zeros(4, 3, 32, 32), torch.zeros(4)]]}, "3×32×32"),
-        "count": ({"data": [[images, torch.zeros(3)]]}, "not a tensor of 20 labels"),
-        "label": ({"data": [[images, torch.full((20,), 10)]]}, "labels from 0 to 9"),
-        "fraction": ({"data": [[images, torch.full((20,), 0.5)]]}, "labels from 0 to 9"),
-        "soft": ({"data": [[images, torch.zeros(20, 7)]]}, "7 classes instead of 10"),
-        "nan": ({"data": [[images / 0, torch.zeros(20)]]}, "not finite"),
-        "empty": ({"data": [[images[:0], torch.zeros(0)]]}, "the tensor is empty"),
-        "sparse": ({"data": [[images.to_sparse(), torch.zeros(20)]]}, "contains no images"),
+        "count": ({"data": [[normal, torch.zeros(3)]]}, "not a tensor of 20 labels"),
+        "label": ({"data": [[normal, torch.full((20,), 10)]]}, "labels from 0 to 9"),
+        "fraction": ({"data": [[normal, torch.full((20,), 0.5)]]}, "labels from 0 to 9"),
+        "soft": ({"data": [[normal, torch.zeros(20, 7)]]}, "7 classes instead of 10"),
+        "nan": ({"data": [[normal / 0, torch.zeros(20)]]}, "not finite"),
+        "empty": ({"data": [[normal[:0], torch.zeros(0)]]}, "the tensor is empty"),
+        "sparse": ({"data": [[normal.to_sparse(), torch.zeros(20)]]}, "contains no images"),
         "view": ({"data": [[torch.zeros(1).expand(10**9, 1, 16, 16), torch.zeros(1)]]}, "more numbers than"),
     }
     for name, (content, said) in bad.items():

@@ -2,7 +2,6 @@
 
 import io
 import json
-import struct
 import zipfile
 
 import numpy as np
@@ -111,8 +110,8 @@ def test_what_is_no_such_statistics_is_said(tmp_path, teacher):
         assert said in refused(bundled(tmp_path / str(number), **changes), teacher)
 
 
-def archive(path, members, kind=0):
-    with zipfile.ZipFile(path, "w", kind) as packed:
+def archive(path, members):
+    with zipfile.ZipFile(path, "w") as packed:
         for name, data in members.items():
             packed.writestr(name, data)
 
@@ -133,17 +132,9 @@ def test_hostile_archives_are_refused(tmp_path, teacher):
     for data in (npy(np.array([{"a": 1}], object)), header, huge, b"\x93NUMPY", b""):
         archive(path, good | {"running_cov.npy": data})
         assert "cannot be read" in refused(folder, teacher)
-    archive(path, good, zipfile.ZIP_DEFLATED)
-    assert "compressed" in refused(folder, teacher)
     archive(path, {"running_cov.npy": good["running_cov.npy"]})
     assert "cannot be read" in refused(folder, teacher)
     path.write_bytes(b"PK\3\4" + bytes(100))
-    assert "cannot be read" in refused(folder, teacher)
-    archive(path, good)
-    data = bytearray(path.read_bytes())
-    at = data.index(b"PK\1\2")
-    struct.pack_into("<II", data, at + 20, 2**31, 2**31)
-    path.write_bytes(data)
     assert "cannot be read" in refused(folder, teacher)
 
 
