@@ -185,20 +185,6 @@ def test_every_mode_becomes_grey_or_colour(tmp_path: Path, mode: str, kind: str,
     assert (pixels.shape, pixels.dtype) == ((channels, 20, 20), np.uint8)
 
 
-def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
-    """A pipe would be waited for without end."""
-    os.mkfifo(tmp_path / "pipe.png")
-    (tmp_path / "zero.png").symlink_to("/dev/zero")
-    (tmp_path / "folder.png").mkdir()
-    (tmp_path / "lost.png").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "huge.png").write_bytes(b"RIFF\0\0\0\x80WEBPVP8X")  # WebP is read whole
-    os.truncate(tmp_path / "huge.png", 2**40)
-    said = {"lost.png": "no such file", "huge.png": "more than"}
-    for path in tmp_path.iterdir():
-        with pytest.raises(decode.BadImage, match=said.get(path.name, "not a plain file")):
-            decode.open_picture(files(path), 0)
-
-
 def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     working: list[int] = []
     original = decode._convert_mode

@@ -6,7 +6,6 @@ from PIL import Image
 
 from engine import backbones
 from engine.config import Config
-from engine.importers import folders
 
 CLASSES = ("ant", "bee", "cat")
 MEAN, STD = (0.45, 0.5, 0.4), (0.2, 0.3, 0.25)
@@ -182,11 +181,3 @@ def test_an_unreadable_picture_is_named(capsys, world, tmp_path):
     (tmp_path / "set" / "bee" / "torn.png").write_bytes(b"\x89PNG\r\n")
     error = call_json(capsys, "error", *words(world[0], tmp_path / "set"), code=2)["error"]
     assert "bee/torn.png" in error["message"]
-
-
-@pytest.mark.parametrize(
-    ("name", "label"),
-    [("bee", 1), ("1", 1), ("002", 2), ("new00", 0), ("1_bee", 1), ("3", None), ("dog", None)],
-)
-def test_which_class_a_folder_is(name, label):
-    assert folders.label_of(name, CLASSES) == label
