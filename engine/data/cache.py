@@ -49,7 +49,6 @@ class DecodedSplit:
     (width, height). digest: SHA-256 of the pixels.
     """
 
-    shape: Shape
     pixels: NDArray[Any] | None
     sums_N2C: NDArray[Any]
     indices_N: NDArray[Any]
@@ -188,6 +187,5 @@ def _read_entry(folder: Path) -> DecodedSplit | None:
     bad = tuple((int(index), str(name), str(reason)) for index, name, reason in metadata["bad"])
     indices_N = np.setdiff1d(np.arange(count + len(bad)), [index for index, _, _ in bad])
     sizes = {(width, height): number for width, height, number in metadata["resolutions"]}
-    return DecodedSplit(
-        shape, pixels if metadata["pixels"] else None, sums_N2C, indices_N, bad, sizes, metadata["digest"]
-    )
+    digest = metadata["digest"]
+    return DecodedSplit(pixels if metadata["pixels"] else None, sums_N2C, indices_N, bad, sizes, digest)

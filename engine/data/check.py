@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import config
-from engine.data.cache import DecodedSplit, Shape, load_or_decode, mean_std
+from engine.data.cache import load_or_decode, mean_std
 from engine.data.loading import (
-    MeanStd,
     choose_normalisation,
     decide_shape,
     is_streamed,
@@ -29,41 +29,34 @@ def check(
 
     Unreadable pictures are listed instead of raising. Raises UserError("data") if the set is missing.
     """
+    path, streamed, unreadable = None, False, []
     if settings.name == "digits":
-        return _check_digits(settings)
-    source = find_source(settings, root)
-    shape = decide_shape(settings, source, progress)
-    splits = {"train": source.train, **({} if source.test is None else {"test": source.test})}
-    streamed = {name: is_streamed(settings.name, len(images), shape) for name, images in splits.items()}
-    entries = {
-        name: load_or_decode(images, shape, progress, keep_pixels=not streamed[name])
-        for name, images in splits.items()
-    }
-    labels = {name: pictures.labels_N[entries[name].indices_N] for name, pictures in splits.items()}
-    unreadable = [
-        {"split": name, "file": file, "reason": reason}
-        for name, entry in entries.items()
-        for _, file, reason in entry.bad
-    ]
+        classes, train, test = load_digits(settings)
+        layout, shape, measured = "comes with scikit-learn", train.shape, train.mean_std()
+        labels = {"train": train.labels_N, **({} if test is None else {"test": test.labels_N})}
+        resolutions = Counter({(8, 8): len(train.labels)})
+    else:
+        source = find_source(settings, root)
+        path, layout, classes = str(source.path), source.layout, source.classes
+        shape = decide_shape(settings, source, progress)
+        streamed = is_streamed(settings.name, len(source.train), shape)
+        labels, resolutions = {}, Counter()
+        for name, pictures in (("train", source.train), ("test", source.test)):
+            if pictures is None:
+                continue
+            keep_pixels = not is_streamed(settings.name, len(pictures), shape)
+            entry = load_or_decode(pictures, shape, progress, keep_pixels)
+            labels[name] = pictures.labels_N[entry.indices_N]
+            resolutions.update(entry.resolutions)
+            unreadable += [{"split": name, "file": file, "reason": reason} for _, file, reason in entry.bad]
+            if name == "train":
+                measured = mean_std(entry.sums_N2C, shape.size)
+    mean, std = choose_normalisation(settings, shape.channels, lambda: measured)
+    sizes = sorted(resolutions.items(), key=lambda item: (-item[1], item[0]))  # the most frequent first
     return {
         "name": settings.name,
-        "path": str(source.path),
-        "layout": source.layout,
-        **_describe_images(settings, source.classes, shape, mean_std(entries["train"].sums_N2C, shape.size)),
-        "streamed": streamed["train"],
-        "splits": _describe_splits(settings, labels, source.classes),
-        "resolutions": _count_resolutions(entries),
-        "unreadable": unreadable,
-        "ok": not unreadable,
-    }
-
-
-def _describe_images(
-    settings: config.Data, classes: tuple[str, ...], shape: Shape, measured: MeanStd
-) -> dict[str, Any]:
-    """Describe classes, image shape and normalisation."""
-    mean, std = choose_normalisation(settings, shape.channels, lambda: measured)
-    return {
+        "path": path,
+        "layout": layout,
         "classes": len(classes),
         "class_names": list(classes),
         "channels": shape.channels,
@@ -71,6 +64,13 @@ def _describe_images(
         "mean": list(mean),
         "std": list(std),
         "measured": {"mean": list(measured[0]), "std": list(measured[1])},
+        "streamed": streamed,
+        "splits": _describe_splits(settings, labels, classes),
+        "resolutions": [
+            {"width": width, "height": height, "images": count} for (width, height), count in sizes
+        ],
+        "unreadable": unreadable,
+        "ok": not unreadable,
     }
 
 
@@ -92,29 +92,3 @@ def _describe_splits(
             "held_out": held_out and name == "test",
         }
     return report
-
-
-def _count_resolutions(entries: dict[str, DecodedSplit]) -> list[dict[str, int]]:
-    """Count the original resolutions of all files, the most frequent first."""
-    total: dict[tuple[int, int], int] = {}
-    for entry in entries.values():
-        for size, count in entry.resolutions.items():
-            total[size] = total.get(size, 0) + count
-    ordered = sorted(total.items(), key=lambda entry: (-entry[1], entry[0]))
-    return [{"width": width, "height": height, "images": count} for (width, height), count in ordered]
-
-
-def _check_digits(settings: config.Data) -> dict[str, Any]:
-    classes, train, test = load_digits(settings)
-    splits = {"train": train.labels_N, **({} if test is None else {"test": test.labels_N})}
-    return {
-        "name": settings.name,
-        "path": None,
-        "layout": "comes with scikit-learn",
-        **_describe_images(settings, classes, train.shape, train.mean_std()),
-        "streamed": False,
-        "splits": _describe_splits(settings, splits, classes),
-        "resolutions": [{"width": 8, "height": 8, "images": len(train.labels)}],
-        "unreadable": [],
-        "ok": True,
-    }

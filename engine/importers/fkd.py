@@ -209,7 +209,9 @@ def _read_batch(path: Path, classes: int, size: int) -> tuple[Any, Any, Any, lis
         raise_data_error(f"{path} has no crop box and flip for each of its {count} images", _EXPECTED)
     pixels_M4 = coords.double() * size
     boxes_M4 = pixels_M4.round()
-    if not bool((pixels_M4 - boxes_M4).abs().max() < 1e-2) or not _are_inside(boxes_M4, size):
+    start_M2, extent_M2 = boxes_M4[:, :2], boxes_M4[:, 2:]
+    is_inside_M2 = (start_M2 >= 0) & (extent_M2 >= 1) & (start_M2 + extent_M2 <= size)
+    if not bool((pixels_M4 - boxes_M4).abs().max() < 1e-2) or not bool(is_inside_M2.all()):
         raise_data_error(
             f"the crop boxes in {path} are not whole pixels of {size} px images",
             "give images of the size that was labelled",
@@ -245,8 +247,3 @@ def _read_mix(
 
 def _is_tensor(value: object, shape: tuple[int, ...]) -> TypeGuard[Tensor]:
     return safe_loading.is_plain(value) and tuple(value.shape) == shape
-
-
-def _are_inside(boxes_M4: Tensor, size: int) -> bool:
-    start_M2, extent_M2 = boxes_M4[:, :2], boxes_M4[:, 2:]
-    return bool(((start_M2 >= 0) & (extent_M2 >= 1) & (start_M2 + extent_M2 <= size)).all())
