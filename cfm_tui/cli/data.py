@@ -85,7 +85,7 @@ def get(
         path = None
     else:
         with _show_progress({"download": "bytes", "unpack": "files"}) as report:
-            path = download.get(name, root, report)
+            path = download.download_data_set(name, root, report)
     if as_json:
         print_json({"name": name, "path": str(path) if path else None})
     else:

@@ -211,7 +211,7 @@ class Fetch(threading.Thread):
         from engine.runs.preview import Cancelled
 
         try:
-            download.get(self.set, self._root, self._progress)
+            download.download_data_set(self.set, self._root, self._progress)
             self.done = True
         except UserError as error:
             self.problem = error

@@ -37,7 +37,7 @@ _NETWORK_ERRORS = (
 )
 
 
-def get(
+def download_data_set(
     name: str, root: Path | None = None, progress: Callable[[str, int, int], None] = lambda *_: None
 ) -> Path:
     """Download the data set `name` to `root` unless it exists there, and return its folder.

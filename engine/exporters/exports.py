@@ -26,7 +26,7 @@ from engine.errors import UserError
 from engine.exporters import cards, event_files
 from engine.exporters.event_files import OUT
 from engine.importers import pt_files
-from engine.importers.distilled import fingerprint, ranks
+from engine.importers.distilled import fingerprint, ranks_in_class
 from engine.methods.gvbsm import Ensemble
 from engine.runs import artefacts
 from engine.stages.relabel import RELABEL_BATCH
@@ -54,7 +54,7 @@ class Export:
         reader = images.Reader(self.run.folder / "images")
         paths = [
             self.out / name(int(label), int(rank))
-            for label, rank in zip(reader.labels_N, ranks(reader.labels_N), strict=True)
+            for label, rank in zip(reader.labels_N, ranks_in_class(reader.labels_N), strict=True)
         ]
         folders = list(dict.fromkeys(path.parent for path in paths))
         files.make_folders(*folders, hint=OUT)
@@ -123,7 +123,7 @@ def _write_huggingface(job: Export) -> None:
             "beta": float(beta) if np.isfinite(beta) else None,
         }
         for label, rank, batch, beta in zip(
-            reader.labels_N, ranks(reader.labels_N), reader.batch_N, reader.beta_N, strict=True
+            reader.labels_N, ranks_in_class(reader.labels_N), reader.batch_N, reader.beta_N, strict=True
         )
     ]
     lines = "".join(json_file.to_json(row) + "\n" for row in rows)

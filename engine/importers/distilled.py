@@ -109,10 +109,10 @@ def _sort(pixels_NCHW: NDArray[Any], labels_N: NDArray[np.int64], facts: Mapping
 
 def order_of_recovery(labels_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return indices that put the first image of each class before all second ones; stable in a class."""
-    return np.lexsort((labels_N, ranks(labels_N)))
+    return np.lexsort((labels_N, ranks_in_class(labels_N)))
 
 
-def ranks(labels_N: NDArray[np.int64]) -> NDArray[np.int64]:
+def ranks_in_class(labels_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the number of each image within its class, from 0."""
     sorted_N = np.argsort(labels_N, kind="stable")
     starts_N = np.searchsorted(labels_N[sorted_N], labels_N[sorted_N])
@@ -135,7 +135,7 @@ def write(run: Run, given: Distilled, classes: tuple[str, ...]) -> None:
     """Write a set to a run's folder like recovered images, with NaN for the unknown β and confidence."""
     shape = given.pixels_NCHW.shape
     writer = run.image_writer((shape[0], shape[1], shape[2], shape[3]), classes)
-    ranks_N = ranks(given.labels_N)
+    ranks_N = ranks_in_class(given.labels_N)
     for rank in range(int(ranks_N.max()) + 1):
         indices_M = np.flatnonzero(ranks_N == rank)
         pixels = given.pixels_NCHW[indices_M]

@@ -173,7 +173,7 @@ class ReplayedViews(FkdViews):
             batches[-2:] = [np.concatenate(batches[-2:])]
         return batches
 
-    def drawn(self, epoch: int) -> tuple[Draw, MixDraw | None]:
+    def draw(self, epoch: int) -> tuple[Draw, MixDraw | None]:
         """Return the stored crops, flips and CutMix patches of an epoch."""
         stored = self._labels.epoch(epoch)
         return stored.views, stored.mix

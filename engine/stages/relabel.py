@@ -52,7 +52,7 @@ class FkdViews:
     def batch(self, epoch: int, indices_M: np.ndarray) -> Tensor:
         """Return views (M, C, H, W) of the images with these indices, normalised, channels-last."""
         if epoch != self._epoch:
-            self._views, self._mix = self.drawn(epoch)
+            self._views, self._mix = self.draw(epoch)
             self._epoch = epoch
         x_MCHW = self._load_views(indices_M)
         if self._mix is not None:
@@ -60,7 +60,7 @@ class FkdViews:
             x_MCHW = augmentation.cutmix(mix, x_MCHW, self._load_views(mix.partner_M))
         return x_MCHW.contiguous(memory_format=torch.channels_last)
 
-    def drawn(self, epoch: int) -> tuple[augmentation.Draw, augmentation.MixDraw | None]:
+    def draw(self, epoch: int) -> tuple[augmentation.Draw, augmentation.MixDraw | None]:
         """Draw the crops and flips of all images in an epoch, and their CutMix boxes if there are any."""
         settings, size = self.config.validate_, self.images.size
         rng = generator(self.config.seed, "fkd", self.stream, epoch)

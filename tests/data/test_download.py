@@ -120,49 +120,49 @@ def unpack(body: bytes, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     describe(body, monkeypatch, "http://127.0.0.1:9/archive")
     root.mkdir(parents=True, exist_ok=True)
     (root / "archive").write_bytes(body)
-    return download.get("cifar10", root)
+    return download.download_data_set("cifar10", root)
 
 
 def test_a_set_is_fetched_verified_and_unpacked_once(server: Server, tmp_path: Path) -> None:
     calls: list[tuple[str, int, int]] = []
-    path = download.get("cifar10", tmp_path / "root", lambda *call: calls.append(call))
+    path = download.download_data_set("cifar10", tmp_path / "root", lambda *call: calls.append(call))
     assert path == tmp_path / "root" / FOLDER
     assert {f"{FOLDER}/{file.name}": file.read_bytes() for file in path.iterdir()} == cifar()
     assert calls[-1][0] in ("download", "unpack")
     assert ("download", len(server.body), len(server.body)) in calls
     assert not list((tmp_path / "root").glob("*.part"))
-    assert download.get("cifar10", tmp_path / "root") == path
+    assert download.download_data_set("cifar10", tmp_path / "root") == path
     assert len(server.ranges) == 1
 
 
 def test_a_cut_download_is_kept_and_resumed_from_where_it_was_cut(server: Server, tmp_path: Path) -> None:
     server.cut = 5000
     with pytest.raises(UserError, match="cut") as caught:
-        download.get("cifar10", tmp_path)
+        download.download_data_set("cifar10", tmp_path)
     assert caught.value.kind == "network"
     assert "again" in caught.value.hint
     assert (tmp_path / "cifar.tar.gz.part").stat().st_size == 5000
     assert not (tmp_path / FOLDER).exists()
     server.cut = None
-    download.get("cifar10", tmp_path)
+    download.download_data_set("cifar10", tmp_path)
     assert server.ranges == [None, "bytes=5000-"]
 
 
 def test_a_server_without_ranges_is_asked_for_the_whole(server: Server, tmp_path: Path) -> None:
     (tmp_path / "cifar.tar.gz.part").write_bytes(b"x" * 100)
     server.ranged = False
-    assert download.get("cifar10", tmp_path).is_dir()
+    assert download.download_data_set("cifar10", tmp_path).is_dir()
 
 
 def test_a_whole_part_needs_no_more_bytes(server: Server, tmp_path: Path) -> None:
     (tmp_path / "cifar.tar.gz.part").write_bytes(server.body)
-    assert download.get("cifar10", tmp_path).is_dir()
+    assert download.download_data_set("cifar10", tmp_path).is_dir()
 
 
 def test_a_wrong_checksum_is_refused_and_the_file_dropped(server: Server, tmp_path: Path) -> None:
     server.body = server.body[:-4] + b"evil"
     with pytest.raises(UserError, match="MD5"):
-        download.get("cifar10", tmp_path)
+        download.download_data_set("cifar10", tmp_path)
     assert [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
 
 
@@ -176,7 +176,7 @@ def test_a_download_without_end_is_cut_off(
     server.body += bytes(5 * archive.bytes)
     sizes: list[int] = []
     with pytest.raises(UserError, match="sends more than") as caught:
-        download.get("cifar10", tmp_path, lambda phase, done, total: sizes.append(done))
+        download.download_data_set("cifar10", tmp_path, lambda phase, done, total: sizes.append(done))
     assert caught.value.kind == "network"
     assert max(sizes, default=0) < 1.2 * archive.bytes
     assert [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
@@ -191,16 +191,16 @@ def test_what_fails_the_checksum_is_never_unpacked(
     monkeypatch.setattr(download, "_unpack", opened)
     (tmp_path / "cifar.tar.gz").write_bytes(server.body[:-4] + b"evil")
     with pytest.raises(UserError, match="MD5"):
-        download.get("cifar10", tmp_path)
+        download.download_data_set("cifar10", tmp_path)
     (tmp_path / "cifar.tar.gz").unlink()
     server.body = server.body[:-4] + b"evil"
     with pytest.raises(UserError, match="MD5"):
-        download.get("cifar10", tmp_path)
+        download.download_data_set("cifar10", tmp_path)
 
 
 def test_an_archive_put_there_by_hand_needs_no_network(server: Server, tmp_path: Path) -> None:
     (tmp_path / "cifar.tar.gz").write_bytes(server.body)
-    assert download.get("cifar10", tmp_path).is_dir()
+    assert download.download_data_set("cifar10", tmp_path).is_dir()
     assert server.ranges == []
 
 
@@ -213,14 +213,14 @@ def test_without_a_network_the_message_says_what_to_fetch_and_where_to_put_it(
     )
     monkeypatch.setitem(catalogue.KNOWN, "cifar10", dead)
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/cifar\.tar\.gz") as caught:
-        download.get("cifar10", tmp_path)
+        download.download_data_set("cifar10", tmp_path)
     assert caught.value.kind == "network"
     assert f"put the file at {tmp_path / 'cifar.tar.gz'}" in caught.value.hint
 
 
 def test_imagenet_says_how_to_come_by_it(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        download.get("imagenet", tmp_path)
+        download.download_data_set("imagenet", tmp_path)
     assert "licence" in caught.value.hint
     assert str(tmp_path) in caught.value.hint
 
