@@ -12,7 +12,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -163,7 +163,6 @@ def _verify_md5(path: Path, archive: Archive, advice: str) -> None:
 def _unpack(archive: Path, into: Path, top: str, progress: Progress) -> Path:
     """Unpack a verified archive, whose only top-level folder is `top`: completely or not at all.
 
-    progress(done, total) counts files; total is 0 for a tar, which does not state it.
     Raises UserError("data") for a damaged archive, OSError for problems of the disk.
     """
     target, draft = into / top, into / f".{top}.unpacking"
@@ -174,7 +173,9 @@ def _unpack(archive: Path, into: Path, top: str, progress: Progress) -> Path:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
-        _extract(archive, draft, progress)
+        for count, total in _extract(archive, draft):
+            if count % 256 == 0 or count == total:
+                progress(count, total)
         if not (draft / top).is_dir():
             raise_data_error(f"{archive} is damaged: it has no folder {top}", _DOWNLOAD_AGAIN)
         if hasattr(os, "sync"):
@@ -186,21 +187,20 @@ def _unpack(archive: Path, into: Path, top: str, progress: Progress) -> Path:
     return target
 
 
-def _extract(archive: Path, folder: Path, progress: Progress) -> None:
+def _extract(archive: Path, folder: Path) -> Iterator[tuple[int, int]]:
+    """Unpack to `folder`; yield the numbers of files that are done and of all, 0 if unknown."""
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
-                total = len(zipped.infolist())
-                for count, info in enumerate(zipped.infolist(), 1):
+                infos = zipped.infolist()
+                for count, info in enumerate(infos, 1):
                     zipped.extract(info, folder)
-                    if count % 256 == 0 or count == total:
-                        progress(count, total)
+                    yield count, len(infos)
         else:
             with tarfile.open(archive) as tar:
                 for count, member in enumerate(tar, 1):
                     tar.extract(member, folder, filter="data")
-                    if count % 256 == 0:
-                        progress(count, 0)
+                    yield count, 0
     except Exception as error:  # readers of archives raise all kinds of errors on damaged bytes
         disk_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
         if isinstance(error, OSError) and error.errno in disk_errors:

@@ -133,21 +133,22 @@ class ImageSet:
 
     def batch(self, indices: Indices, device: torch.device | str, draw: Draw | None = None) -> Tensor:
         """Return normalised images on `device`, transformed by `draw`: float32 (M, C, size, size)."""
-        device = torch.device(device)
-        x_MCHW = self._load_to_device(indices, device).to(torch.float32).div_(255.0)
+        pixels_MCHW, draw = self._load(indices, torch.device(device), draw)
+        x_MCHW = pixels_MCHW.to(torch.float32).div_(255.0)
         if draw is not None:
             x_MCHW = augmentation.apply(draw, x_MCHW)
         return normalise(x_MCHW, self.mean, self.std)
 
-    def _load_to_device(self, indices: Indices, device: torch.device) -> Tensor:
+    def _load(self, indices: Indices, device: torch.device, draw: Draw | None) -> tuple[Tensor, Draw | None]:
+        """Return uint8 images on `device`, and what remains of `draw` to be applied to them."""
         if device.type == "cpu":
-            return self.pixels(indices)
+            return self.pixels(indices), draw
         if len(self) * self.channels * self.size**2 >= 2 * 1024**3:  # too large to be copied as a whole
-            return upload(self.pixels(indices), device)
+            return upload(self.pixels(indices), device), draw
         if device not in self._resident:
             self._resident[device] = self.pixels(range(len(self))).to(device)
         indices_M = indices if isinstance(indices, Tensor) else torch.from_numpy(_to_index_array(indices))
-        return self._resident[device].index_select(0, upload(indices_M.to(torch.int64), device))
+        return self._resident[device].index_select(0, upload(indices_M.to(torch.int64), device)), draw
 
 
 class StreamedImages(ImageSet):
@@ -178,17 +179,12 @@ class StreamedImages(ImageSet):
         """Return the frames of the images: uint8 (M, C, size, size), on the CPU."""
         return self._decode(_to_index_array(indices), None)
 
-    def batch(self, indices: Indices, device: torch.device | str, draw: Draw | None = None) -> Tensor:
-        """Return normalised images on `device`, transformed by `draw`: float32 (M, C, size, size)."""
+    def _load(self, indices: Indices, device: torch.device, draw: Draw | None) -> tuple[Tensor, Draw | None]:
         boxes_M4 = None
         if draw is not None and draw.source_M2S is None and draw.is_inside():
             boxes_M4 = draw.boxes_M4
             draw = replace(draw, boxes_M4=np.tile([0, 0, self.size, self.size], (len(boxes_M4), 1)))
-        x_MCSS = upload(self._decode(_to_index_array(indices), boxes_M4), torch.device(device))
-        x_MCSS = x_MCSS.to(torch.float32).div_(255.0)
-        if draw is not None:
-            x_MCSS = augmentation.apply(draw, x_MCSS)
-        return normalise(x_MCSS, self.mean, self.std)
+        return upload(self._decode(_to_index_array(indices), boxes_M4), device), draw
 
     def _decode(self, indices: NDArray[Any], boxes_M4: NDArray[Any] | None) -> Tensor:
         if self._pool is None:

@@ -136,9 +136,9 @@ def load_digits(settings: config.Data) -> tuple[tuple[str, ...], Split, Split | 
     They are 1,797 real images that need no download: 8×8 grey pixels, enlarged bilinearly.
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, CC BY 4.0.
     """
-    from sklearn.datasets import load_digits
+    from sklearn import datasets
 
-    digits = load_digits()
+    digits = datasets.load_digits()
     classes = tuple("0123456789")
     order_N = np.argsort(digits.target, kind="stable")
     labels_N = digits.target[order_N].astype(np.int64)

@@ -291,6 +291,20 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} <= {"archive", ".archive.lock"}
 
 
+def test_a_caller_can_stop_while_an_archive_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(phase: str, done: int, total: int) -> None:
+        raise RuntimeError("stopped")
+
+    body = zipped({f"{FOLDER}/a": b"x"})
+    describe(body, monkeypatch, "http://127.0.0.1:9/archive")
+    (tmp_path / "archive").write_bytes(body)
+    with pytest.raises(RuntimeError, match="stopped"):
+        download.download_data_set("cifar10", tmp_path, stop)
+    assert {path.name for path in tmp_path.iterdir()} <= {"archive", ".archive.lock"}
+
+
 def test_a_link_in_a_zip_is_a_plain_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = unpack(zipped({link(): b"/etc/passwd"}), tmp_path, monkeypatch)
     assert not (path / "link").is_symlink()
