@@ -160,10 +160,10 @@ def _draw_chart(method: dict[str, Any]) -> str:
         for each in method["curves"]
     ]
     width = min(shutil.get_terminal_size().columns, 100)
-    rows = charts.draw(
+    chart = charts.draw(
         lines, width, HEIGHT, terminal=_detect_terminal(), log=True, title="|f(λ)|", x_label="log10 λ"
     )
-    return "\n".join("".join(segment.text for segment in row).rstrip() for row in rows)
+    return "\n".join(row.rstrip() for row in chart.plain.split("\n"))
 
 
 def _detect_terminal() -> Any:

@@ -9,9 +9,9 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from rich.color import ColorSystem
+from rich.console import Console
 
 from cfm_tui.display import ascii_image, charts, plot_data, terminal
 from cfm_tui.display.progress import beta_text
@@ -33,7 +33,11 @@ _COLOURS = {
     "warning": "yellow",
     "muted": "bright_black",
 }
-_SYSTEMS = {16: ColorSystem.STANDARD, 256: ColorSystem.EIGHT_BIT, "true": ColorSystem.TRUECOLOR}
+_SYSTEMS: dict[terminal.Colours, Literal["standard", "256", "truecolor"]] = {
+    16: "standard",
+    256: "256",
+    "true": "truecolor",
+}
 
 
 def draw_losses(run: StoredRun) -> str:
@@ -132,7 +136,7 @@ def _get_terminal_columns() -> int:
 def _draw_chart(lines: Sequence[Line], title: str, x_label: str, mark: float | None = None) -> str:
     capabilities = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
     system = _SYSTEMS.get(capabilities.colours) if sys.stdout.isatty() else None
-    rows = charts.draw(
+    chart = charts.draw(
         lines,
         min(_get_terminal_columns(), MOST_COLUMNS),
         HEIGHT,
@@ -143,9 +147,9 @@ def _draw_chart(lines: Sequence[Line], title: str, x_label: str, mark: float | N
         x_label=x_label,
         mark=mark,
     )
-    return "\n".join(
-        "".join(
-            text if style is None else style.render(text, color_system=system) for text, style, _ in row
-        ).rstrip()
-        for row in rows
-    )
+    console = Console(color_system=system, force_terminal=True, width=MOST_COLUMNS, legacy_windows=False)
+    with console.capture() as capture:
+        for row in chart.split("\n"):
+            row.rstrip()
+            console.print(row)
+    return capture.get().removesuffix("\n")

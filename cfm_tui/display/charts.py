@@ -1,14 +1,14 @@
-"""Charts as rows of styled cells. This is the only module that uses plotext.
+"""Charts as styled text. This is the only module that uses plotext.
 
-This module converts lines to dots itself, because plotext is slow for many dots and its table of Braille
-characters is incomplete. Plotext only composes cells, axes and ticks. It keeps one figure for the whole
-process, so only the thread that draws the screen may call this module.
+Plotext draws the axes, ticks, letters and marks. Two things are computed here, because plotext cannot do
+them: ticks at round numbers, and the dots of dense curves. Plotext draws dots one by one, which takes 60 ms
+for a band of 110×20 cells and 0.6 s for three of 180×40, instead of 10 and 40 ms. Plotext keeps one figure
+for the whole process, so only the thread that draws the screen may call this module.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,28 +16,23 @@ from typing import Any
 import numpy as np
 import plotext
 from numpy.typing import NDArray
-from rich.cells import cell_len, set_cell_size
-from rich.segment import Segment
+from rich.cells import cell_len
+from rich.color import Color
 from rich.style import Style
+from rich.text import Text
 
-from cfm_tui.display.axes import TINY, Axis, clip_finite, fit_axis
 from cfm_tui.display.terminal import Terminal, to_ascii
 
 Floats = NDArray[np.float64]
-Rows = list[list[Segment]]
 Range = tuple[float, float]
-Cell = tuple[int, int, str]  # column, row from the bottom, character
+Curve = tuple[Floats, Floats, Floats]  #: x, lower and upper values
 
-#: Names of line colours; a theme maps them to colours.
+#: Names of line colours; a theme maps them to colours, and also "muted" for axes.
 ROLES = ("primary", "accent", "success", "secondary", "error", "warning")
-AXIS, MARK = "muted", "warning"
-_AXIS, _MARK = 254, 255  # their colour numbers for plotext; lines have lower ones
-BRAILLE = np.array([[1, 8], [2, 16], [4, 32], [64, 128]])  # code of each dot of a cell, rows from the top
-HALVES = np.array([[1], [2]])
-WHOLE = np.array([[1]])
-BELOW = -999.0  # logarithm of a non-positive lower end with a positive upper end
-LETTER_EVERY = 14  # cells between two letters of a line
-RUN = re.compile(r"\x1b\[(?:38;5;(\d+)|0)m")
+_AXIS, _MARK = 254, 255  # colour numbers for plotext; lines have lower ones, and 0 is no colour
+_HUGE = 8e307  # differences of numbers up to this are finite
+_TINY = 1e-307  # the smallest number on a log axis
+_BELOW = -999.0  # logarithm of a non-positive lower end with a positive upper end
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,11 @@ class Line:
     colour: str = ROLES[0]
 
 
+def letter(number: int) -> str:
+    """Return the letter that marks a line in a chart with several lines. number: counted from 0."""
+    return chr(ord("A") + number % 26)
+
+
 def draw(
     lines: Sequence[Line],
     width: int,
@@ -63,284 +63,316 @@ def draw(
     colours: Mapping[str, str] | None = None,
     log: bool = False,
     x_range: Range | None = None,
-    y_range: Range | None = None,
     title: str = "",
     x_label: str = "",
     mark: float | None = None,
-) -> Rows:
-    """Draw a chart as `height` rows of `width` cells; any numbers and any size are allowed.
+) -> Text:
+    """Draw a chart as `height` lines of `width` cells; any numbers and any size are allowed.
 
     Several lines are also distinguished by letters, which the legend explains. colours: Rich colours by role.
     log: whether y is logarithmic. mark: x of a vertical line.
     """
-    styles = _build_styles(lines, (colours or {}) if terminal.colours else {})
     if width < 1 or height < 1:
-        return [[] for _ in range(max(height, 0))]
-    top = [_build_heading(lines, title, width, styles)] if height >= 4 and (title or lines) else []
-    x_label = "".join(c if c.isprintable() and cell_len(c) == 1 else "?" for c in x_label)
-    options = _Options(terminal, styles, log, x_range, y_range, x_label, mark)
-    rows = top + _build_body(lines, width, height - len(top), options)
-    if terminal.unicode:
-        return rows
-    return [[Segment(to_ascii(text), style) for text, style, _ in row] for row in rows]
-
-
-def letter(number: int) -> str:
-    """Return the letter that marks a line in a chart with several lines. number: counted from 0."""
-    return chr(ord("A") + number % 26)
-
-
-@dataclass(frozen=True)
-class _Options:
-    terminal: Terminal
-    styles: Mapping[int, Style | None]
-    log: bool
-    x_range: Range | None
-    y_range: Range | None
-    x_label: str
-    mark: float | None
-
-    @property
-    def weights(self) -> NDArray[np.int64]:
-        """The codes of the dots of a cell."""
-        return BRAILLE if self.terminal.braille else HALVES if self.terminal.blocks else WHOLE
-
-
-def _build_styles(lines: Sequence[Line], colours: Mapping[str, str]) -> Mapping[int, Style | None]:
-    """Return styles by plotext colour number: 0 for no colour, 1… for lines, then the axes and the mark."""
+        return Text("\n" * max(height - 1, 0))
     roles = {number % 250 + 1: line.colour for number, line in enumerate(lines)}
-    roles |= {_AXIS: AXIS, _MARK: MARK}
-    colour_names = {number: colours.get(role) for number, role in roles.items()}
-    return {0: None} | {
-        number: Style(color=colour) if colour else None for number, colour in colour_names.items()
+    styles = {
+        number: Style(color=colours[role])
+        for number, role in (roles | {_AXIS: "muted", _MARK: "warning"}).items()
+        if terminal.colours and colours and role in colours
     }
+    rows = []
+    if height >= 4 and (title or lines):
+        rows.append(_build_heading(lines, title, width, terminal, styles))
+        height -= 1
+    with np.errstate(all="ignore"):
+        curves = [_read_curve(line, log) for line in lines]
+        whole = all(np.array_equal(x, np.rint(x)) for x, _, _ in curves)
+        x_axis = Axis.fit([x[np.isfinite(low)] for x, low, _ in curves], x_range, whole=whole)
+        if x_axis is None or not curves:
+            message = Text(_explain_empty(lines, log).center(width))
+            message.truncate(width, pad=True)
+            blank = Text(" " * width)
+            rows += [*[blank] * (height // 2), message, *[blank] * (height - height // 2 - 1)]
+        else:
+            label = "".join(c if c.isprintable() and cell_len(c) == 1 else "?" for c in x_label)
+            figure = _draw_figure(curves, width, height, terminal, x_axis, log, label, mark)
+            for index, span in enumerate(figure.spans):
+                assert isinstance(span.style, Style)
+                number = span.style.color.number if span.style.color else None
+                figure.spans[index] = span._replace(style=styles.get(number or 0, ""))
+            rows.append(figure)
+    return Text("\n").join(rows)
 
 
 def _build_heading(
-    lines: Sequence[Line], title: str, width: int, styles: Mapping[int, Style | None]
-) -> list[Segment]:
-    parts: list[tuple[str, Style | None]] = [(title, None)] if title else []
-    if len(lines) > 1:
-        parts += [(f"{letter(n)} {line.name}", styles[n % 250 + 1]) for n, line in enumerate(lines)]
-    elif not title:
-        parts = [(line.name, styles[1]) for line in lines]
-    row, left = [], width
+    lines: Sequence[Line], title: str, width: int, terminal: Terminal, styles: Mapping[int, Style]
+) -> Text:
+    parts: list[tuple[str, Style | str]] = [(title, "")] if title else []
+    if len(lines) > 1 or not title:
+        names = [f"{letter(n)} {line.name}" if len(lines) > 1 else line.name for n, line in enumerate(lines)]
+        parts += [(name, styles.get(n % 250 + 1, "")) for n, name in enumerate(names)]
+    heading = Text()
     for text, style in parts:
         text = "".join(character if character.isprintable() else "?" for character in text)
-        taken = min(cell_len(text), left)
-        row += [Segment(set_cell_size(text, taken), style), Segment("  "[: left - taken])]
-        left -= min(taken + 2, left)
-    return [*(segment for segment in row if segment.text), *_blank_cells(left)]
-
-
-def _blank_cells(width: int) -> list[Segment]:
-    return [Segment(" " * width)] if width else []
-
-
-def _build_body(lines: Sequence[Line], width: int, height: int, options: _Options) -> Rows:
-    weights = options.weights
-    with np.errstate(all="ignore"):
-        points = [_read_line(line, options.log) for line in lines]
-        whole = all(np.array_equal(x, np.rint(x)) for x, _, _ in points)
-        x_axis = fit_axis([x[np.isfinite(low)] for x, low, _ in points], options.x_range, whole=whole)
-        if x_axis is None or not points:
-            rows = [_blank_cells(width) for _ in range(height)]
-            message = _explain_empty(lines, options.log).center(width)
-            rows[height // 2] = [Segment(set_cell_size(message, width))]
-            return rows
-        y_axis = _fit_y_axis(points, x_axis, options)
-        canvas = _Canvas(width, height, x_axis, y_axis, options.x_label)
-        spans = [_compute_spans(*each, x_axis, canvas.columns * weights.shape[1]) for each in points]
-        codes = [_compute_codes(*each, y_axis, canvas, weights) for each in spans]
-        return canvas.render(_collect_cells(codes, weights), options)
-
-
-def _fit_y_axis(points: Sequence[tuple[Floats, Floats, Floats]], x_axis: Axis, options: _Options) -> Axis:
-    """Return a y axis for all values between the ends of the x axis, including those at the ends."""
-    values, ends = [], np.array([x_axis.low, x_axis.high])
-    for x, low, high in points:
-        inside = (x >= x_axis.low) & (x <= x_axis.high)
-        values += [high[inside], low[inside & (low > BELOW)]]
-        if options.x_range is not None and len(x):
-            values.append(np.interp(ends, x, high, math.nan, math.nan))
-            if not np.any(low <= BELOW):
-                values.append(np.interp(ends, x, low, math.nan, math.nan))
-    y_axis = fit_axis(values, options.y_range, options.log) or Axis(0.0, 1.0)
-    return y_axis if options.y_range is not None else y_axis.round_outward()
+        heading.append("  " if heading else "").append(text if terminal.unicode else to_ascii(text), style)
+    heading.truncate(width, pad=True)
+    return heading
 
 
 def _explain_empty(lines: Sequence[Line], log: bool) -> str:
     if not any(len(line.x) and len(line.low) for line in lines):
         return "nothing to draw yet"
-    if log and any(np.isfinite(clip_finite(line.low)).any() for line in lines):
+    if log and any(np.isfinite(line.low).any() for line in lines):
         return "nothing positive to draw on a log axis"
     return "nothing finite to draw"
 
 
-def _read_line(line: Line, log: bool) -> tuple[Floats, Floats, Floats]:
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def _clip_finite(values: NDArray[Any]) -> Floats:
+    """Clip numbers so that their differences are finite; non-finite numbers become NaN."""
+    numbers = np.asarray(values, np.float64)
+    return np.where(np.isfinite(numbers), np.clip(numbers, -_HUGE, _HUGE), np.nan)
+
+
+def _read_curve(line: Line, log: bool) -> Curve:
     """Return x in increasing order, lower and upper values; NaN marks a gap."""
     high = line.low if line.high is None else line.high
     count = min(len(line.x), len(line.low), len(high))
-    x, low, high = clip_finite(line.x[:count]), clip_finite(line.low[:count]), clip_finite(high[:count])
+    x, low, high = _clip_finite(line.x[:count]), _clip_finite(line.low[:count]), _clip_finite(high[:count])
     low, high = np.fmin(low, high), np.fmax(low, high)
     if log:
-        high = np.where(high > 0, np.log10(np.maximum(high, TINY)), np.nan)
-        low = np.where(low > 0, np.log10(np.maximum(low, TINY)), np.where(np.isnan(high), np.nan, BELOW))
-    known = np.isfinite(x)
-    x, low, high = x[known], low[known], high[known]
-    if np.any(np.diff(x) < 0):
-        order = np.argsort(x, kind="stable")
-        x, low, high = x[order], low[order], high[order]
-    return x, low, high
+        high = np.where(high > 0, np.log10(np.maximum(high, _TINY)), np.nan)
+        low = np.where(low > 0, np.log10(np.maximum(low, _TINY)), np.where(np.isnan(high), np.nan, _BELOW))
+    order = np.argsort(x, kind="stable")[: np.isfinite(x).sum()]  # NaN is sorted to the end
+    return x[order], low[order], high[order]
 
 
-def _compute_spans(x: Floats, low: Floats, high: Floats, x_axis: Axis, count: int) -> tuple[Floats, Floats]:
-    """Return the minimum and maximum in each of `count` columns of dots.
+def _compute_bounds(curve: Curve, x_axis: Axis, count: int) -> tuple[Floats, Floats]:
+    """Return the minimum and maximum in each of `count` columns of dots; NaN in an empty column.
 
-    Points are joined by straight lines, except across gaps. In an empty column, minimum > maximum.
+    Points are joined by straight lines, except across gaps. No peak is lost.
     """
-    least, greatest = np.full(count, np.inf), np.full(count, -np.inf)
+    x, *sides = curve
     positions = np.clip(x_axis.share(x) * (count - 1), -1e9, 1e9)
-    begin = max(int(np.searchsorted(positions, -0.5)) - 1, 0)
-    end = int(np.searchsorted(positions, count - 0.5, "right")) + 1
-    positions, low, high = positions[begin:end], low[begin:end], high[begin:end]
-    visible = np.isfinite(low) & (positions >= -0.5) & (positions <= count - 0.5)
-    columns = np.clip(np.rint(positions[visible]), 0, count - 1).astype(int)
-    np.minimum.at(least, columns, low[visible])
-    np.maximum.at(greatest, columns, high[visible])
-    joined = np.flatnonzero(np.isfinite(low[:-1]) & np.isfinite(low[1:]) & (positions[1:] > positions[:-1]))
-    first = np.clip(np.rint(positions[joined]), 0, count - 1).astype(int)
-    last = np.clip(np.rint(positions[joined + 1]), 0, count - 1).astype(int)
-    each = last - first + 1
-    index = np.repeat(joined, each)
-    columns = np.arange(len(index)) - np.repeat(np.cumsum(each) - each, each) + np.repeat(first, each)
-    start, length = positions[index], positions[index + 1] - positions[index]
-    for edge in (-0.5, 0.5):
-        share = np.clip((columns + edge - start) / length, 0, 1)
-        reached = share * length + start
-        inside = (reached >= -0.5) & (reached <= count - 0.5)
-        np.minimum.at(least, columns[inside], (low[index] + (low[index + 1] - low[index]) * share)[inside])
-        np.maximum.at(
-            greatest, columns[inside], (high[index] + (high[index + 1] - high[index]) * share)[inside]
+    edges = np.arange(count + 1) - 0.5
+    visible = (positions >= -0.5) & (positions <= count - 0.5)
+    inside = np.clip(np.rint(positions[visible]), 0, count - 1).astype(int)
+    columns = np.concatenate([inside, np.arange(count), np.arange(count)])
+    bounds = []
+    for values, extreme in zip(sides, (np.fmin, np.fmax), strict=True):
+        bound = np.full(count, np.nan)
+        at_edges = (
+            np.interp(edges, positions, values, np.nan, np.nan) if len(x) else np.full(count + 1, np.nan)
         )
-    return least, greatest
+        extreme.at(bound, columns, np.concatenate([values[visible], at_edges[:-1], at_edges[1:]]))
+        bounds.append(bound)
+    return bounds[0], bounds[1]
 
 
-class _Canvas:
-    """The layout of a chart for plotext: the area of cells, and the ticks that fit."""
+@dataclass(frozen=True)
+class Axis:
+    """A range from `low` to `high`, which differ.
 
-    def __init__(self, width: int, height: int, x_axis: Axis, y_axis: Axis, x_label: str) -> None:
-        self.width, self.height = width, height
-        self.bottom, self.left = height >= 4, width >= 8
-        self.rows = height - 2 * self.bottom
-        ticks = y_axis.ticks(max(2, self.rows // 2)) if self.left and height >= 3 else []
-        if width < 24 or max((len(label) for _, label in ticks), default=0) > width // 3:
-            ticks = []
-        self.margin = max((len(label) for _, label in ticks), default=0)
-        self.columns = width - self.left - self.margin
-        self.y_ticks = {round(share * (self.rows - 1)): label.rjust(self.margin) for share, label in ticks}
-        most = max(2, self.columns // 10)
-        ticks = x_axis.ticks(most) if self.bottom else []
-        room = self.columns - (len(x_label) + 2 if x_label and len(x_label) <= self.columns // 3 else 0)
-        placed = {round(share * (self.columns - 1)): label for share, label in ticks}
-        self.x_ticks = {
-            position: label for position, label in placed.items() if position + (len(label) + 1) // 2 <= room
-        }
-        self.x_axis, self.x_label = x_axis, x_label if room < self.columns else ""
+    log: the axis is logarithmic, and low and high are base-10 logarithms. whole: the axis counts something;
+    ticks are integers if there are any in the range.
+    """
 
-    def render(self, cells: dict[int, list[Cell]], options: _Options) -> Rows:
-        """Compose cells, axes and ticks with plotext. cells: by colour number."""
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    @classmethod
+    def fit(
+        cls, values: Sequence[Floats], limits: Range | None = None, *, log: bool = False, whole: bool = False
+    ) -> Axis | None:
+        """Return an axis with the given limits, or one that contains all finite values; None without either.
+
+        values, limits: logarithms if `log`.
+        """
+        if limits is not None:
+            low, high = sorted(_clip_finite(np.array(limits)).tolist())
+            if low < high:
+                return cls(low, high, log, whole)
+        finite = np.concatenate([np.empty(0), *(part[np.isfinite(part)] for part in values)])
+        if not len(finite):
+            return None
+        low, high = float(finite.min()), float(finite.max())
+        if low == high:
+            margin = 0.5 if log or whole else abs(low) / 2 or 1.0
+            low, high = max(low - margin, -_HUGE), min(high + margin, _HUGE)
+        return cls(low, high, log, whole) if low < high else None
+
+    def share(self, values: Floats) -> Floats:
+        """Return the positions of values on the axis: 0 at `low`, 1 at `high`."""
+        return np.asarray((values - self.low) / (self.high - self.low))
+
+    def round_outward(self) -> Axis:
+        """Return a slightly longer axis that stays the same while the data grow a little."""
+        step = _compute_ticks(self.low, self.high, 25)[1]
+        low, high = math.floor(self.low / step) * step, math.ceil(self.high / step) * step
+        return Axis(max(low, -_HUGE), min(high, _HUGE), self.log, self.whole) if low < high else self
+
+    def ticks(self, most: int) -> list[tuple[float, str]]:
+        """Return about `most` ticks at round numbers: positions from 0 to 1, and labels."""
+        numbers, step = (
+            self._compute_log_ticks(most) if self.log else _compute_ticks(self.low, self.high, most)
+        )
+        if self.whole and step < 1:
+            counts = range(math.ceil(self.low), math.floor(self.high) + 1)
+            numbers, step = ([float(count) for count in counts], 1.0) if counts else (numbers, step)
+        digits = 1
+        if step:
+            largest = max(map(abs, numbers), default=1) or 1
+            digits = min(max(math.floor(math.log10(largest)) - math.floor(math.log10(step)) + 1, 1), 6)
+        places = np.log10(numbers) if self.log else np.array(numbers)
+        return [
+            (float(share), _format_number(number, digits))
+            for share, number in zip(self.share(places), numbers, strict=True)
+            if -1e-9 <= share <= 1 + 1e-9
+        ]
+
+    def _compute_log_ticks(self, most: int) -> tuple[list[float], float]:
+        """Return ticks and their distance; 0 if it varies."""
+        first, last = math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9)
+        if last - first >= 1:
+            every = -(-(last - first + 1) // most)
+            powers = range(max(first - 1, -307), min(last, 307) + 1)
+            if 3 * (last - first) <= most:
+                return [factor * 10.0**power for power in powers for factor in (1, 2, 5)], 0.0
+            return [10.0**power for power in powers[1::every]], 0.0
+        return _compute_ticks(10.0**self.low, 10.0 ** min(self.high, 308.0), most)
+
+
+def _compute_ticks(low: float, high: float, most: int) -> tuple[list[float], float]:
+    """Return ticks at multiples of 1, 2 or 5 times a power of ten, else at the ends, and their distance."""
+    target = (high - low) / most
+    if target < 1e-300 or target < 1e-13 * max(abs(low), abs(high)):
+        return [low, high], high - low
+    power = 10.0 ** math.floor(math.log10(target))
+    step = next((factor * power for factor in (1, 2, 5) if factor * power >= target), 10 * power)
+    ticks = [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return (ticks, step) if ticks else ([low, high], high - low)
+
+
+def _format_number(number: float, digits: int) -> str:
+    """Format a number with `digits` digits, with k and M, or with an exponent if that is shorter."""
+    size = abs(number)
+    if size == 0:
+        return "0"
+    for least, unit, suffix in ((1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if least <= size < 1e9:
+            form = f".{digits}g" if size / unit < 10**digits else ".0f"
+            return f"{number / unit:{form}}{suffix}"
+    if 1e-4 <= size < 1e4:
+        plain = f"{number:.{max(digits - 1 - math.floor(math.log10(size)), 0)}f}"
+        return plain.rstrip("0").rstrip(".") if "." in plain else plain
+    mantissa, exponent = f"{number:.{digits - 1}e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}"
+
+
+# --- the figure -----------------------------------------------------------------------------------
+
+
+def _draw_figure(
+    curves: Sequence[Curve],
+    width: int,
+    height: int,
+    terminal: Terminal,
+    x_axis: Axis,
+    log: bool,
+    x_label: str,
+    mark: float | None,
+) -> Text:
+    """Draw the figure below the heading; its colours are the numbers of lines, `_AXIS` and `_MARK`."""
+    bounds = [side[side > _BELOW] for curve in curves for side in _compute_bounds(curve, x_axis, width)]
+    y_axis = (Axis.fit(bounds, log=log) or Axis(0.0, 1.0)).round_outward()
+    has_x_axis, has_y_axis = height >= 4, width >= 8
+    rows = height - 2 * has_x_axis
+    ticks = y_axis.ticks(max(2, rows // 2)) if height >= 3 else []
+    margin = max((len(label) for _, label in ticks), default=0)
+    if width < 24 or margin > width // 3:
+        ticks, margin = [], 0
+    y_ticks = {round(share * (rows - 1)): label for share, label in ticks}
+    columns = width - has_y_axis - margin
+    x_ticks = {round(share * (columns - 1)): label for share, label in x_axis.ticks(max(2, columns // 10))}
+    if x_label and len(x_label) <= columns // 3:
+        room = columns - len(x_label) - 2
+        x_ticks = {column: text for column, text in x_ticks.items() if column + (len(text) + 1) // 2 <= room}
+    else:
+        x_label = ""
+    plotext.clear_figure()
+    try:
+        plotext.limit_size(False, False)
+        plotext.theme("clear")
+        plotext.ticks_color(_AXIS)
+        plotext.plot_size(width, height)
+        plotext.xaxes(has_x_axis, False)
+        plotext.yaxes(has_y_axis, False)
+        plotext.xlim(0, max(columns - 1, 1))
+        plotext.ylim(0, max(rows - 1, 1))
+        plotext.xticks(list(x_ticks) if has_x_axis else [], list(x_ticks.values()) if has_x_axis else [])
+        plotext.yticks(list(y_ticks), list(y_ticks.values()))
+        mark_share = float(x_axis.share(_clip_finite(np.array(math.nan if mark is None else mark))))
+        if 0 <= mark_share <= 1:
+            plotext.vertical_line(mark_share * (columns - 1), _MARK)
+        plotext.scatter([], [])  # without any signal, plotext draws no axes
+        _plot_dots(curves, x_axis, y_axis, columns, rows, terminal)
+        figure = Text.from_ansi("\n".join(plotext.build().split("\n")[:height]))
+    finally:
         plotext.clear_figure()
-        try:
-            plotext.limit_size(False, False)
-            plotext.theme("clear")
-            plotext.ticks_color(_AXIS)
-            plotext.plot_size(self.width, self.height)
-            plotext.xaxes(self.bottom, False)
-            plotext.yaxes(self.left, False)
-            plotext.xlim(0, max(self.columns - 1, 1))
-            plotext.ylim(0, max(self.rows - 1, 1))
-            plotext.xticks(list(self.x_ticks), list(self.x_ticks.values()))
-            plotext.yticks(list(self.y_ticks), list(self.y_ticks.values()))
-            self._mark(options.mark)
-            for number, each in cells.items() or [(_AXIS, [])]:
-                columns, rows, characters = ([cell[part] for cell in each] for part in range(3))
-                plotext.scatter(columns, rows, marker=characters or None, color=number)
-            return self._parse(plotext.build(), options.styles)
-        finally:
-            plotext.clear_figure()
-
-    def _mark(self, where: float | None) -> None:
-        share = float(self.x_axis.share(clip_finite(np.array(math.nan if where is None else where))))
-        if 0 <= share <= 1:
-            plotext.vertical_line(round(share * (self.columns - 1)), _MARK)
-
-    def _parse(self, text: str, styles: Mapping[int, Style | None]) -> Rows:
-        rows = []
-        for line in text.split("\n")[: self.height]:
-            parts = RUN.split(line)
-            numbers = [0, *(int(number) if number else 0 for number in parts[1::2])]
-            runs = zip(parts[::2], numbers, strict=True)
-            rows.append([Segment(part, styles[number]) for part, number in runs if part])
-        if self.x_label:
-            ticks = "".join(segment.text for segment in rows[-1])[: -len(self.x_label) - 1]
-            rows[-1] = [Segment(f"{ticks} {self.x_label}", styles[_AXIS])]
-        return rows
+    if x_label and has_x_axis:
+        figure.right_crop(len(x_label))
+        figure.append(x_label, Style(color=Color.from_ansi(_AXIS)))
+    if not terminal.unicode:
+        figure.plain = "\n".join(map(to_ascii, figure.plain.split("\n")))
+    return figure
 
 
-def _compute_codes(
-    least: Floats, greatest: Floats, y_axis: Axis, canvas: _Canvas, weights: NDArray[Any]
-) -> NDArray[np.int64]:
-    """Return the sum of dot codes of each cell, rows from the top."""
-    high, wide = weights.shape
-    dots = canvas.rows * high
-    is_empty = least > greatest
-    low = np.where(is_empty, 1, np.clip(np.rint(y_axis.share(least) * (dots - 1)), -1, dots))
-    top = np.where(is_empty, 0, np.clip(np.rint(y_axis.share(greatest) * (dots - 1)), -1, dots))
-    row = np.arange(dots)[::-1, None]
-    lit = (row >= low) & (row <= top)
-    parts = lit.reshape(canvas.rows, high, canvas.columns, wide)
-    return np.asarray(np.einsum("rhcw,hw->rc", parts, weights))
-
-
-def _collect_cells(codes: list[NDArray[np.int64]], weights: NDArray[np.int64]) -> dict[int, list[Cell]]:
-    """Return all non-empty cells by colour number; the first line is on top."""
-    all_codes, owner = np.zeros_like(codes[0]), np.zeros_like(codes[0])
-    for number, code in reversed(list(enumerate(codes))):
-        all_codes |= code
-        owner[code > 0] = number
-    letters = _choose_letter_cells(codes) if len(codes) > 1 and weights.size > 1 else {}
-    cells_by_colour: dict[int, list[Cell]] = {}
-    index = np.nonzero(all_codes)
-    filled_cells = zip(*(part.tolist() for part in (*index, all_codes[index], owner[index])), strict=True)
-    for row, column, code, number in filled_cells:
-        letter_line = letters.get((row, column))
-        character = (
-            _choose_character(code, weights.size, number, len(codes))
-            if letter_line is None
-            else letter(letter_line)
+def _plot_dots(
+    curves: Sequence[Curve], x_axis: Axis, y_axis: Axis, columns: int, rows: int, terminal: Terminal
+) -> None:
+    """Give plotext the character of each cell; the first line is on top. Letters mark several lines."""
+    weights = np.array([[1, 8], [2, 16], [4, 32], [64, 128]])  # of the dots of a cell: Braille,
+    if not terminal.braille:
+        weights = np.array([[1], [2]] if terminal.blocks else [[1]])  # half blocks, or a letter
+    dots = rows * len(weights)
+    codes = []  # by line, the sum of the weights of the dots of each cell, rows from the top
+    for curve in curves:
+        low, high = (
+            np.clip(np.rint(y_axis.share(bound) * (dots - 1)), -1, dots)
+            for bound in _compute_bounds(curve, x_axis, columns * weights.shape[1])
         )
-        cell = column, len(all_codes) - 1 - row, character
-        cells_by_colour.setdefault((number if letter_line is None else letter_line) % 250 + 1, []).append(
-            cell
-        )
-    return cells_by_colour
-
-
-def _choose_character(code: int, dots: int, number: int, lines: int) -> str:
-    if dots == BRAILLE.size:
-        return chr(0x2800 + code)
-    if dots == HALVES.size:
-        return " ▀▄█"[code]
-    return letter(number) if lines > 1 else "*"
-
-
-def _choose_letter_cells(codes: list[NDArray[np.int64]]) -> dict[tuple[int, int], int]:
-    """Return the cells that show a line's letter instead of its dots, at regular distances for each line."""
-    every, cells = max(LETTER_EVERY, 2 * len(codes)), {}
+        row = np.arange(dots)[::-1, None]
+        lit = ((row >= low) & (row <= high)).reshape(rows, len(weights), columns, -1)
+        codes.append(np.einsum("rhcw,hw->rc", lit, weights))
+    union = np.bitwise_or.reduce(codes)
+    hidden = np.zeros_like(union, bool)
     for number, code in enumerate(codes):
-        columns = np.flatnonzero(code.any(0)).tolist()
-        for column in columns[(2 * number + 1) * every // (2 * len(codes)) :: every] or columns[-1:]:
-            rows = np.flatnonzero(code[:, column])
-            cells[int(rows[len(rows) // 2]), column] = number
-    return cells
+        row, column = np.nonzero((code > 0) & ~hidden)
+        hidden |= code > 0
+        if weights.size > 2:
+            markers = [chr(0x2800 + each) for each in union[row, column].tolist()]
+        elif weights.size == 2:
+            markers = [" ▀▄█"[each] for each in union[row, column].tolist()]
+        else:
+            markers = [letter(number) if len(codes) > 1 else "*"] * len(row)
+        if markers:
+            plotext.scatter(
+                column.tolist(), (rows - 1 - row).tolist(), marker=markers, color=number % 250 + 1
+            )
+        if len(codes) > 1 and weights.size > 1:
+            _plot_letters(code, number, len(codes))
+
+
+def _plot_letters(code: NDArray[Any], number: int, count: int) -> None:
+    """Write a line's letter on it at regular distances."""
+    every = max(14, 2 * count)
+    columns = np.flatnonzero(code.any(0)).tolist()
+    for column in columns[(2 * number + 1) * every // (2 * count) :: every] or columns[-1:]:
+        lit = np.flatnonzero(code[:, column])
+        row = len(code) - 1 - int(lit[len(lit) // 2])
+        plotext.text(letter(number), column, row, color=number % 250 + 1)

@@ -17,8 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from cfm_tui.display.axes import Axis, fit_axis
-from cfm_tui.display.charts import ROLES, Line, draw
+from cfm_tui.display.charts import ROLES, Axis, Line, draw
 from cfm_tui.display.terminal import Terminal
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "charts"
@@ -26,10 +25,6 @@ FULL = Terminal(unicode=True, braille=True, blocks=True, colours=256)
 CONSOLE = Terminal(unicode=True, braille=False, blocks=True, colours=16)
 ASCII = Terminal(unicode=False, braille=False, blocks=False, colours=0)
 COLOURS = {role: f"#00000{number}" for number, role in enumerate((*ROLES, "muted"))}
-
-
-def text(rows) -> str:
-    return "\n".join("".join(part.text for part in row) for row in rows)
 
 
 def curves(count: int = 3, rows: int = 400) -> list[Line]:
@@ -60,7 +55,7 @@ LOOKS = {
 
 @pytest.mark.parametrize("name", LOOKS)
 def test_looks_as_before(name: str) -> None:
-    path, drawn = GOLDEN / f"{name}.txt", text(LOOKS[name]()) + "\n"
+    path, drawn = GOLDEN / f"{name}.txt", LOOKS[name]().plain + "\n"
     if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(drawn, encoding="utf-8")
@@ -95,18 +90,18 @@ def lines(pick) -> list[Line]:
     st.sampled_from([FULL, CONSOLE, ASCII]),
     st.booleans(),
     ENDS,
-    ENDS,
     st.none() | ANY,
     st.sampled_from(["", "iteration", "數 of\nλ"]),
 )
-def test_any_numbers_in_any_size(drawn, width, height, terminal, log, x_range, y_range, mark, label) -> None:
-    rows = draw(
+def test_any_numbers_in_any_size(drawn, width, height, terminal, log, x_range, mark, label) -> None:
+    chart = draw(
         drawn, width, height, terminal=terminal, colours=COLOURS, log=log,
-        x_range=x_range, y_range=y_range, mark=mark, title=label, x_label=label,
+        x_range=x_range, mark=mark, title=label, x_label=label,
     )  # fmt: skip
+    rows = chart.plain.split("\n")
     assert len(rows) == height
-    assert {sum(cell_len(part.text) for part in row) for row in rows} == {width}
-    assert terminal.unicode or text(rows).isascii()
+    assert set(map(cell_len, rows)) == {width}
+    assert terminal.unicode or chart.plain.isascii()
 
 
 @pytest.mark.parametrize(
@@ -116,26 +111,26 @@ def test_any_numbers_in_any_size(drawn, width, height, terminal, log, x_range, y
         ([1, 2, 3], ["1", "2", "3"]),
         ([1], ["1"]),
         ([0], ["0"]),
-        ([0, 0.25], ["0", "0.05", "0.1", "0.15", "0.2"]),
+        ([0, 0.25], ["0", "0.05", "0.1", "0.15", "0.2", "0.25"]),
     ],
 )
 def test_ticks_of_counts_are_whole(x, shown) -> None:
     line = Line("a", np.array(x, float), np.ones(len(x)))
-    drawn = text(draw([line], 80, 10, terminal=FULL))
+    drawn = draw([line], 80, 10, terminal=FULL).plain
     assert drawn.splitlines()[-1].split() == shown
 
 
 def test_a_chart_without_cells_is_empty() -> None:
-    assert draw(curves(), 0, 5, terminal=FULL) == [[]] * 5
-    assert draw(curves(), 5, 0, terminal=FULL) == []
+    assert draw(curves(), 0, 5, terminal=FULL).plain.split("\n") == [""] * 5
+    assert draw(curves(), 5, 0, terminal=FULL).plain == ""
 
 
 def test_what_cannot_be_drawn_is_said() -> None:
     x = np.arange(3.0)
-    assert "nothing to draw yet" in text(draw([], 40, 5, terminal=FULL))
-    assert "nothing to draw yet" in text(draw([Line("a", x[:0], x[:0])], 40, 5, terminal=FULL))
-    assert "nothing finite to draw" in text(draw([Line("a", x, x * math.nan)], 40, 5, terminal=FULL))
-    said = text(draw([Line("a", x, -x)], 60, 5, terminal=FULL, log=True))
+    assert "nothing to draw yet" in draw([], 40, 5, terminal=FULL).plain
+    assert "nothing to draw yet" in draw([Line("a", x[:0], x[:0])], 40, 5, terminal=FULL).plain
+    assert "nothing finite to draw" in draw([Line("a", x, x * math.nan)], 40, 5, terminal=FULL).plain
+    said = draw([Line("a", x, -x)], 60, 5, terminal=FULL, log=True).plain
     assert "nothing positive to draw on a log axis" in said
 
 
@@ -143,13 +138,13 @@ def test_a_spike_among_many_points_reaches_the_top() -> None:
     values = np.zeros(100_000)
     values[54_321] = 7
     for terminal in (FULL, CONSOLE, ASCII):
-        rows = text(draw([Line("spike", np.arange(1e5), values)], 60, 14, terminal=terminal)).split("\n")
+        rows = draw([Line("spike", np.arange(1e5), values)], 60, 14, terminal=terminal).plain.split("\n")
         assert set(rows[1][5:]) - {" "}
 
 
 def test_a_gap_stays_a_gap_and_points_far_apart_are_joined() -> None:
     x, y = np.arange(5.0), np.array([1, 1, math.nan, 1, 1])
-    row = text(draw([Line("a", x, y)], 42, 5, terminal=ASCII)).split("\n")[2].partition("+")[2]
+    row = draw([Line("a", x, y)], 42, 5, terminal=ASCII).plain.split("\n")[2].partition("+")[2]
     assert set(row[:9]) == {"*"}
     assert set(row[13:26]) == {" "}
     assert set(row[31:]) == {"*"}
@@ -157,13 +152,13 @@ def test_a_gap_stays_a_gap_and_points_far_apart_are_joined() -> None:
 
 def test_a_line_goes_on_beyond_the_ends_of_a_zoomed_view() -> None:
     line = Line("a", np.array([0, 1000.0]), np.array([1, 1.0]))
-    row = text(draw([line], 42, 5, terminal=ASCII, x_range=(400, 401))).split("\n")[2]
+    row = draw([line], 42, 5, terminal=ASCII, x_range=(400, 401)).plain.split("\n")[2]
     assert set(row.partition("+")[2]) == {"*"}
 
 
 def test_lines_are_told_apart_without_colour() -> None:
     for terminal in (FULL, CONSOLE, ASCII):
-        drawn = text(draw(curves(), 60, 14, terminal=terminal)).split("\n")
+        drawn = draw(curves(), 60, 14, terminal=terminal).plain.split("\n")
         assert drawn[0].startswith("A cross-entropy  B filter")
         for mark in "ABC":
             assert any(mark in row for row in drawn[1:-2])
@@ -171,36 +166,36 @@ def test_lines_are_told_apart_without_colour() -> None:
 
 def test_lines_have_the_colours_of_their_roles_unless_there_are_none() -> None:
     def used(terminal: Terminal) -> set[str]:
-        rows = draw(curves(), 60, 14, terminal=terminal, colours=COLOURS, mark=200)
-        return {part.style.color.name for row in rows for part in row if part.style and part.style.color}
+        chart = draw(curves(), 60, 14, terminal=terminal, colours=COLOURS, mark=200)
+        return {span.style.color.name for span in chart.spans if span.style}
 
     assert used(FULL) == {COLOURS[role] for role in ("primary", "accent", "success", "muted", "warning")}
     assert used(ASCII) == set()
 
 
 def test_a_mark_stands_where_it_is_said_to() -> None:
-    rows = text(draw(curves(1), 60, 14, terminal=ASCII, mark=200)).split("\n")
+    rows = draw(curves(1), 60, 14, terminal=ASCII, mark=200).plain.split("\n")
     plain = next(number for number, row in enumerate(rows) if row.startswith("   |"))
     assert rows[plain][4:].index("|") == round(200 / 399 * 55)
     for outside in (-1, 400, math.nan, math.inf):
-        assert text(draw(curves(1), 60, 14, terminal=ASCII, mark=outside)).split("\n")[plain].count("|") == 1
+        assert draw(curves(1), 60, 14, terminal=ASCII, mark=outside).plain.split("\n")[plain].count("|") == 1
 
 
 def test_a_curve_that_grows_a_little_keeps_its_axis() -> None:
     def labels(rows: int) -> list[str]:
         x = np.arange(float(rows))
         drawn = draw([Line("a", x, 1 + np.exp(-x / 50))], 60, 14, terminal=ASCII, x_range=(0, 200))
-        return [row[:6] for row in text(drawn).split("\n")]
+        return [row[:6] for row in drawn.plain.split("\n")]
 
     assert labels(100) == labels(104)
 
 
 def test_plotext_keeps_nothing_between_charts() -> None:
-    first = text(draw(curves(), 60, 14, terminal=FULL, log=True, mark=20))
+    first = draw(curves(), 60, 14, terminal=FULL, log=True, mark=20).plain
     draw(spectrum(), 33, 9, terminal=CONSOLE)
-    assert text(draw(curves(), 60, 14, terminal=FULL, log=True, mark=20)) == first
+    assert draw(curves(), 60, 14, terminal=FULL, log=True, mark=20).plain == first
     plotext.plot([1, 2, 3], [1, 2, 9])
-    assert text(draw(curves(), 60, 14, terminal=FULL, log=True, mark=20)) == first
+    assert draw(curves(), 60, 14, terminal=FULL, log=True, mark=20).plain == first
 
 
 @pytest.mark.parametrize(
@@ -228,7 +223,7 @@ def test_ticks_are_round_and_plain(low, high, log, expected) -> None:
 @given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300), st.integers(1, 20))
 @example(-1.0, -4e14 - 2, 2)  # no round number lies between
 def test_ticks_lie_on_the_axis_in_order_and_are_not_many(low: float, high: float, most: int) -> None:
-    if (found := fit_axis([np.array([low, high])], None)) is not None:
+    if (found := Axis.fit([np.array([low, high])])) is not None:
         ticks = found.ticks(most)
         assert 1 <= len(ticks) <= most + 2 or most < 2
         assert [share for share, _ in ticks] == sorted(share for share, _ in ticks)

@@ -99,7 +99,7 @@ class Chart(Picture, can_focus=True):
         if not self.is_mounted or not self.size.area or not self.is_on_screen:
             return
         width, height = self.size
-        rows = charts.draw(
+        chart = charts.draw(
             self._lines,
             width,
             height,
@@ -111,7 +111,7 @@ class Chart(Picture, can_focus=True):
             x_label=self._x_label,
             mark=self._mark,
         )
-        self.show([Strip(row, width) for row in rows])
+        self.show([Strip(row.render(self.app.console), width) for row in chart.split("\n")])
 
     def action_log(self) -> None:
         """Switch between a linear and a logarithmic y axis."""
