@@ -6,7 +6,8 @@ A programming error is an ``assert`` instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Literal, NoReturn
 
 Kind = Literal["usage", "config", "data", "teacher", "disk", "network", "numeric", "memory"]
@@ -36,6 +37,19 @@ def format_names(names: Sequence[str]) -> str:
     """Format the first five names and the number of the others."""
     more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
+
+
+def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that is most similar to `name`, ignoring case; None if none is similar."""
+    by_lower_case = {each.lower(): each for each in known}
+    similar = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=cutoff)
+    return by_lower_case[similar[0]] if similar else None
+
+
+def suggest_name(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the hint for an unknown name: the most similar known one, else `otherwise`."""
+    similar = nearest_name(name, known)
+    return otherwise if similar is None else f"did you mean {similar}?"
 
 
 class Stopped(Exception):

@@ -120,14 +120,11 @@ def check(
 
 def _require_known(name: str) -> None:
     """Raise UserError("usage") for an unknown set, suggesting the closest name."""
-    import difflib
-
     from engine.data.catalogue import KNOWN
-    from engine.errors import UserError
+    from engine.errors import UserError, suggest_name
 
     if name not in KNOWN:
-        closest = difflib.get_close_matches(name, KNOWN, n=1)
-        hint = f"did you mean {closest[0]}?" if closest else f"use one of {', '.join(KNOWN)}"
+        hint = suggest_name(name, KNOWN, f"use one of {', '.join(KNOWN)}")
         raise UserError("usage", f"unknown data set {name!r}", hint)
 
 

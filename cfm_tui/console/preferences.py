@@ -6,7 +6,6 @@ a key, or to several separated by commas.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from platformdirs.unix import Unix
 
-from engine.errors import UserError
+from engine.errors import UserError, suggest_name
 
 ImageMode = Literal["auto", "ascii", "half", "off"]
 IMAGE_MODES: tuple[ImageMode, ...] = get_args(ImageMode)
@@ -89,6 +88,5 @@ def validate(preferences: Preferences, source: str) -> Preferences:
 
 
 def _unknown_name_error(source: object, kind: str, name: Any, known: Sequence[str]) -> UserError:
-    closest = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {closest[0]}?" if closest else f"use one of {', '.join(known)}"
+    hint = suggest_name(str(name), known, f"use one of {', '.join(known)}")
     return UserError("config", f"{source}: unknown {kind} {name!r}", hint)

@@ -8,7 +8,6 @@ Not here: the application of an expression to a whole correlation matrix (see `s
 from __future__ import annotations
 
 import ast
-import difflib
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +16,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
+
+from engine.errors import nearest_name
 
 T = TypeVar("T")
 MAX_LENGTH = 200  #: maximum number of characters in an expression
@@ -156,9 +157,8 @@ def _build_call(name: str, arguments: tuple[Node, ...]) -> Call:
 
 
 def _suggest_name(name: str, known: Iterable[str]) -> str:
-    names = {each.lower(): each for each in sorted(known)}
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    suggestion = f"; did you mean '{names[close[0]]}'?" if close else "."
+    similar = nearest_name(name, sorted(known))
+    suggestion = f"; did you mean '{similar}'?" if similar else "."
     return f"{suggestion} Known: {', '.join(sorted(known))}"
 
 

@@ -5,7 +5,6 @@ Every message names the dotted key, its value, what is allowed, and the layer th
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from engine.config import Node, yaml_io
-from engine.errors import UserError
+from engine.errors import UserError, nearest_name
 
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),
@@ -34,19 +33,13 @@ _KINDS = {  # first word of pydantic's error type → the expected kind, how to 
 }
 
 
-def _find_nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most similar to `name`; None if none is similar."""
-    similar = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return similar[0] if similar else None
-
-
 def unknown_name_error(what: str, name: object, known: Iterable[str], where: str = "") -> UserError:
     """Return the error for a name that is not in `known`; its hint has the most similar name and all names.
 
     what: the kind of name, such as "preset". where: the key or file that contains the name.
     """
     names = sorted(known)
-    similar = _find_nearest_name(str(name), names)
+    similar = nearest_name(str(name), names)
     suggestion = f"Did you mean '{similar}'? " if similar else ""
     quoted = f"'{name}'" if isinstance(name, str) and len(name) <= 60 else format_value(name)
     message = f"unknown {what} {quoted}" + (f" ({where})" if where else "")
@@ -93,7 +86,7 @@ def _format_problem(detail: Any, model: type[Node], origins: Mapping[str, str]) 
         problem = f"{key} = {format_value(value)} is out of range: it must be {bound}{source}"
         return problem, f"Set {key} to a value {bound}."
     if kind == "literal_error":
-        similar = _find_nearest_name(str(value), re.findall(r"'([^']*)'", context["expected"]))
+        similar = nearest_name(str(value), re.findall(r"'([^']*)'", context["expected"]))
         problem = f"{key} = {format_value(value)} must be one of {context['expected']}{source}"
         return problem, f"Did you mean {key}={similar}?" if similar else ""
     if kind == "finite_number":
@@ -128,7 +121,7 @@ def _format_validator_message(key: str, text: str, origins: Mapping[str, str]) -
 def _format_unknown_key(loc: tuple[int | str, ...], model: type[Node], source: str) -> tuple[str, str]:
     known = _list_keys(model, loc[:-1])
     name = str(loc[-1])
-    similar = _find_nearest_name(name, known)
+    similar = nearest_name(name, known)
     if similar is not None:
         suggestion = f"Did you mean '{_format_location((*loc[:-1], similar))}'? "
     else:

@@ -11,7 +11,6 @@ Not here: reading YAML (see `yaml_io`), which values are valid (see `schema`).
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 import re
 import shlex
@@ -35,7 +34,7 @@ from engine.config.presets import (
     save_preset,
     user_presets,
 )
-from engine.errors import UserError
+from engine.errors import UserError, nearest_name
 
 if TYPE_CHECKING:
     from engine.store import StoredRun
@@ -209,8 +208,8 @@ def _refuse_misspelled(variable: str) -> None:
         if variable == name.replace("__", "_"):
             raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {name}?")
     top_level = [name for name in names if "__" not in name] + list(_ENVIRONMENT_NAMES)
-    if similar := difflib.get_close_matches(variable, top_level, n=1, cutoff=0.85):
-        raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {similar[0]}?")
+    if similar := nearest_name(variable, top_level, cutoff=0.85):
+        raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {similar}?")
 
 
 def _build_flag_layer(sets: Sequence[str], overrides: Mapping[str, object], label: str) -> _Layer:

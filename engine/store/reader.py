@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.errors import UserError
+from engine.errors import UserError, suggest_name
 from engine.events import STAGES, Event, RecoverLayout, Stage
 from engine.store import folders, images, journal, tensors
 from engine.store.checkpoints import Checkpoints
@@ -208,10 +208,9 @@ def find(name: str) -> StoredRun:
     for folder in (Path(name), runs_folder / name):
         if folders.is_run(folder):
             return StoredRun(folder)
-    import difflib
-
-    similar = difflib.get_close_matches(name, [run.name for run in list_runs()], n=1)
-    hint = f"did you mean {similar[0]}?" if similar else f"`cfm runs` lists the runs in {runs_folder}"
+    hint = suggest_name(
+        name, [run.name for run in list_runs()], f"`cfm runs` lists the runs in {runs_folder}"
+    )
     raise UserError("usage", f"there is no run {name}", hint)
 
 

@@ -6,14 +6,13 @@ runs/SWEEP/
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
-from engine.errors import UserError
+from engine.errors import UserError, nearest_name
 from engine.store import folders
 from engine.store.files import make_folder, sweep
 from engine.store.folders import RunFile
@@ -102,5 +101,4 @@ def near(name: str) -> str | None:
     """Return the name of the sweep in the runs folder that is most similar to `name`, or None."""
     folder = folders.runs_folder()
     names = [entry.name for entry in folder.iterdir() if is_sweep(entry)] if folder.is_dir() else []
-    matches = difflib.get_close_matches(name, names, n=1)
-    return matches[0] if matches else None
+    return nearest_name(name, names)
