@@ -33,12 +33,6 @@ def raise_data_error(message: str, hint: str) -> NoReturn:
     raise UserError("data", message, hint)
 
 
-def format_names(names: Sequence[str]) -> str:
-    """Format the first five names and the number of the others."""
-    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
-
-
 def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the known name that is most similar to `name`, ignoring case; None if none is similar."""
     by_lower_case = {each.lower(): each for each in known}
@@ -50,6 +44,12 @@ def suggest_name(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return the hint for an unknown name: the most similar known one, else `otherwise`."""
     similar = nearest_name(name, known)
     return otherwise if similar is None else f"did you mean {similar}?"
+
+
+def format_names(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+    """Format the first `most` names and the number of the others."""
+    shown, more = separator.join(names[:most]), f" and {len(names) - most:,} more"
+    return shown if len(names) <= most else shown + separator.strip(", ") + more
 
 
 class Stopped(Exception):

@@ -145,6 +145,8 @@ def _resolve_data_settings(name: str | None, root: Path | None, sets: list[str])
 
 def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
     """Yield the lines that `check` prints."""
+    from engine.errors import format_names
+
     yield f"{summary['name']}: {summary['path'] or summary['layout']}"
     if summary["path"]:
         yield f"layout       {summary['layout']}"
@@ -156,7 +158,7 @@ def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
         held_out = ", held out of the training set" if split["held_out"] else ""
         yield f"{name:<12} {split['images']:,} images, {per_class} per class{held_out}"
     sizes = [f"{size['width']}×{size['height']} ({size['images']:,})" for size in summary["resolutions"]]
-    yield f"resolution   {', '.join(sizes[:5])}" + (f" and {len(sizes) - 5:,} more" if len(sizes) > 5 else "")
+    yield f"resolution   {format_names(sizes)}"
     streamed = ", read from the files on demand" if summary["streamed"] else ""
     yield f"used as      {summary['channels']}×{summary['image_size']}×{summary['image_size']}{streamed}"
     for title, values in (("normalised", summary), ("measured", summary["measured"])):

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.config import settings
 from engine.config.identity import changed_settings
-from engine.errors import UserError
+from engine.errors import UserError, format_names
 from engine.events import STAGES, Stage
 from engine.runs.plan import Plan
 from engine.store import StoredRun
@@ -24,7 +24,6 @@ _FIRST_READ: dict[str, Stage] = {
     "validate": "relabel",
     "given": "recover",
 }
-_SHOWN = 6  # most settings that an error message lists
 
 
 def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
@@ -52,10 +51,9 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
     last_begun = max((STAGES.index(stage) for stage in stored.begun()), default=-1)
     refused = [key for key in changed if STAGES.index(first_read(key)) <= last_begun]
     if refused:
-        shown = ["{} is {} there and {} here".format(key, *changed[key]) for key in refused[:_SHOWN]]
-        more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+        shown = ["{} is {} there and {} here".format(key, *changed[key]) for key in refused]
         raise _other_run_error(
-            stored, "with other settings: " + "; ".join(shown) + more, "keep the original values, or "
+            stored, f"with other settings: {format_names(shown, 6, '; ')}", "keep the original values, or "
         )
     return True
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config.identity import changed_settings
-from engine.errors import UserError
+from engine.errors import UserError, format_names
 from engine.store import SCHEMA_VERSION, sweeps
 from engine.store.lock import timestamp
 from engine.store.sweeps import StoredSweep
@@ -77,8 +77,7 @@ def require_same_sweep(folder: Path, new: Mapping[str, Any]) -> None:
         changed = changed_settings(before, after)
         differences = [f"{key} is {there} instead of {here}" for key, (there, here) in changed.items()]
         if differences:
-            more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
-            listed = "; ".join(differences[:4]) + more
+            listed = format_names(differences, 4, "; ")
             raise _other_sweep_error(folder, f"in its point {record['name']}, {listed}")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.config import Config, settings, yaml_io
-from engine.errors import UserError
+from engine.errors import UserError, format_names
 from engine.sweep.description import Column, Options, Sweep
 
 # Settings that `budget` multiplies. Other costs, such as seeds, are not changed.
@@ -175,8 +175,7 @@ class _Problems:
             return
         lines = []
         for (_, message, _), names in self._names.items():
-            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            lines.append(f"  {names[0]}{others}: {message}")
+            lines.append(f"  {format_names(names, 1)}: {message}")
         listed, omitted = lines[:8], len(lines) - 8
         more = f"\n… and {omitted} other problems" if omitted > 0 else ""
         hints = list(dict.fromkeys(hint for _, _, hint in self._names if hint))
