@@ -21,12 +21,10 @@ def screen_text(app: App[Any]) -> str:
 def save(name: str, suffix: str, text: str) -> Path:
     """Write a text into a new file in the current folder, and return its path. Raises UserError("disk")."""
     from engine.store import files
+    from engine.store.folders import free_name
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = Path(f"cfm-{name}-{stamp}.{suffix}").absolute()
-    number = 2
-    while path.exists():
-        path = path.with_name(f"cfm-{name}-{stamp}-{number}.{suffix}")
-        number += 1
+    free = free_name(f"cfm-{name}-{stamp}", lambda each: Path(f"{each}.{suffix}").exists())
+    path = Path(f"{free}.{suffix}").absolute()
     files.write(path, text.encode(), hint="start the console in a writable folder")
     return path

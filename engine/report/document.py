@@ -11,7 +11,6 @@ import json
 import shlex
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from engine.report.subject import Subject
 from engine.runs import results
 from engine.store import StoredRun, find, is_run, list_runs, runs_folder
 from engine.store.files import make_folder, write
+from engine.store.folders import free_name
 from engine.store.json_file import from_json, to_json
 
 Parts = list[Plate | PageTable | Note]
@@ -198,9 +198,7 @@ def _build_sections(subjects: Sequence[Subject]) -> list[Section]:
     for section in sections:
         for index, part in enumerate(section.parts):
             if isinstance(part, Plate):
-                numbered = (f"{part.name}-{number}" for number in count(2))
-                names = [part.name] if part.name not in taken else numbered
-                section.parts[index] = part = replace(part, name=next(n for n in names if n not in taken))
+                section.parts[index] = part = replace(part, name=free_name(part.name, taken.__contains__))
                 taken.add(part.name)
     return sections
 

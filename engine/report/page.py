@@ -15,6 +15,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from engine.report import drawing
+from engine.store.folders import free_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,9 +112,7 @@ def html(title: str, lead: str, sections: Sequence[Section], command: str) -> st
 def _assign_anchors(sections: Sequence[Section]) -> list[str]:
     anchors: list[str] = []
     for section in sections:
-        name = slug(section.title)
-        number = sum(1 for each in anchors if each == name or re.fullmatch(rf"{name}-\d+", each))
-        anchors.append(f"{name}-{number + 1}" if number else name)
+        anchors.append(free_name(slug(section.title), anchors.__contains__))
     return anchors
 
 

@@ -176,15 +176,6 @@ def rename(old: Path, new: Path, hint: str = OUT) -> None:
     sync_folder(new.parent, hint)
 
 
-def unused_path(path: Path) -> Path:
-    """Return `path`, or the first of ``path-2``, ``path-3``, … that does not exist."""
-    candidate, number = path, 2
-    while os.path.lexists(candidate):
-        candidate = path.with_name(f"{path.name}-{number}")
-        number += 1
-    return candidate
-
-
 def set_aside(path: Path, hint: str = OUT) -> Path:
     """Rename a damaged file, if it still exists, to ``NAME.damaged`` and return that path."""
     aside = path.with_name(f"{path.name}.damaged")

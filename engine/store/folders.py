@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -38,10 +39,17 @@ def runs_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(environ.get("CFM_RUNS") or "runs")
 
 
+def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
+    """Return the name if it is free, else the first free one of ``name-2``, ``name-3``, …"""
+    names = (f"{name}-{number}" if number > 1 else name for number in count(1))
+    return next(each for each in names if not is_taken(each))
+
+
 def fresh_folder(preset: str, identity: str, environ: Mapping[str, str] = os.environ) -> Path:
     """Return an unused folder name for a new run: preset, UTC time and the first digits of its identity."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    return files.unused_path(runs_folder(environ) / f"{preset}-{stamp}-{identity[:6]}")
+    folder = runs_folder(environ)
+    return folder / free_name(f"{preset}-{stamp}-{identity[:6]}", lambda name: (folder / name).exists())
 
 
 def is_run(folder: Path) -> bool:

@@ -31,7 +31,7 @@ from engine.events import (
 from engine.store import files, folders, tensors
 from engine.store.checkpoints import Checkpoints, Saved
 from engine.store.control import Inbox, Request
-from engine.store.folders import RunFile
+from engine.store.folders import RunFile, free_name
 from engine.store.images import ImageWriter
 from engine.store.journal import Journal
 from engine.store.json_file import write_json
@@ -335,7 +335,9 @@ def delete(folder: Path) -> None:
         resolved = folder.resolve()
         owner = Owner(resolved, described=False)
         try:
-            aside = files.unused_path(resolved.with_name(f".{resolved.name}.deleted"))
+            aside = resolved.with_name(
+                free_name(f".{resolved.name}.deleted", lambda name: os.path.lexists(resolved.with_name(name)))
+            )
             files.rename(resolved, aside, hint)
         finally:
             owner.release()

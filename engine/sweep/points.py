@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.config import Config, settings, yaml_io
 from engine.errors import UserError, format_names
+from engine.store.folders import free_name
 from engine.sweep.description import Column, Options, Sweep
 
 # Settings that `budget` multiplies. Other costs, such as seeds, are not changed.
@@ -110,11 +111,8 @@ class _Names:
         parts = [column] if self._with_column else []
         parts += [case] if case else []
         parts += [_format_setting(self._short_keys[key], value) for key, value in grid_point.items()]
-        first = name = (",".join(parts) or "point")[:100]
-        number = 2
-        while name.lower() in self._used:
-            name = f"{first}-{number}"
-            number += 1
+        first = (",".join(parts) or "point")[:100]
+        name = free_name(first, lambda each: each.lower() in self._used)
         self._used.add(name.lower())  # some file systems ignore case
         return name
 
