@@ -8,10 +8,9 @@ Exit codes: 0 success, 1 failure, 2 usage or configuration, 130 interrupted, 143
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -33,6 +32,7 @@ from cfm_tui.cli import (
     validate,
 )
 from cfm_tui.cli.common import print_json
+from cfm_tui.process.signals import CHECKPOINT_SIGNALS, install_handlers
 
 USAGE_ERROR = typer.BadParameter.__mro__[2]  # base class of all command-line errors
 
@@ -98,22 +98,13 @@ class Terminated(SystemExit):
     """Raised on SIGTERM or SIGHUP, so that open resources are closed during unwinding."""
 
 
-def _terminate(number: int, _: object) -> NoReturn:
-    signal.signal(number, _ignore_signal)  # a closing terminal may send SIGHUP twice
+def _terminate(name: str) -> NoReturn:
+    install_handlers([name], _ignore_signal)  # a closing terminal may send SIGHUP twice
     raise Terminated(143)
 
 
-def _ignore_signal(_: int, __: object) -> None:
+def _ignore_signal(_: str) -> None:
     """Ignore a signal: there is nothing to save yet, or the process is already terminating."""
-
-
-def _install_signal_handlers() -> None:
-    """Install the handlers used until a run starts (see `signals`), and by every other command."""
-    terminating: dict[str, Callable[[int, object], None]] = {"SIGTERM": _terminate, "SIGHUP": _terminate}
-    for name, handler in (terminating | {"SIGUSR1": _ignore_signal, "SIGUSR2": _ignore_signal}).items():
-        number = getattr(signal, name, None)  # not every platform has all of these
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
-            signal.signal(number, handler)
 
 
 def main(args: Sequence[str] | None = None, program: typer.Typer = app, name: str = "cfm") -> NoReturn:
@@ -121,7 +112,8 @@ def main(args: Sequence[str] | None = None, program: typer.Typer = app, name: st
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    _install_signal_handlers()
+    install_handlers(["SIGTERM", "SIGHUP"], _terminate)  # until a run starts (see `handled`)
+    install_handlers(CHECKPOINT_SIGNALS, _ignore_signal)
     try:
         code = program(words, standalone_mode=False, prog_name=name) or 0
         if code == 130:  # Typer's exit code for Ctrl-C

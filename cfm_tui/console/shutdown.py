@@ -8,20 +8,17 @@ SIGHUP (nohup) stays ignored.
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from cfm_tui.process.signals import CHECKPOINT_SIGNALS, EXIT_CODES, GRACE_SECONDS, install_handlers
 from engine.errors import UserError
 
 if TYPE_CHECKING:
     from cfm_tui.console.session import Session
 
-GRACE_SECONDS = 50.0  #: schedulers commonly kill 60 s or more after SIGTERM
 RESTORE_SECONDS = 3.0  #: for the application to restore the terminal
-CODES = {"SIGHUP": 143, "SIGTERM": 143, "SIGINT": 130}
-_CHECKPOINT = ("SIGUSR1", "SIGUSR2")
 
 
 class Shutdown:
@@ -38,15 +35,11 @@ class Shutdown:
 
     def install_handlers(self) -> None:
         """Handle the process's signals; call it on the main thread."""
-        for name in (*CODES, *_CHECKPOINT):
-            number = getattr(signal, name, None)  # not every platform has all of these
-            is_ignored = name == "SIGHUP" and number and signal.getsignal(number) == signal.SIG_IGN
-            if number is not None and not is_ignored:
-                signal.signal(number, lambda received, _: self.handle_signal(signal.Signals(received).name))
+        install_handlers((*EXIT_CODES, *CHECKPOINT_SIGNALS), self.handle_signal)
 
     def handle_signal(self, name: str) -> None:
         """React to a signal by its name; a closed terminal counts as SIGHUP."""
-        if name in _CHECKPOINT:
+        if name in CHECKPOINT_SIGNALS:
             session = self._live_session()
             if session is not None:
                 session.ask("checkpoint", name)
@@ -63,7 +56,7 @@ class Shutdown:
         return session if session is not None and session.live else None
 
     def _leave_on_signal(self, name: str) -> None:
-        code = CODES[name]
+        code = EXIT_CODES[name]
         if name != "SIGHUP":
             _exit_after(GRACE_SECONDS, code)
         session = self._live_session()

@@ -11,9 +11,7 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.store import StoredRun, open_log
 
-POLL_SECONDS = 0.1
 _started: list[subprocess.Popen[bytes]] = []  # keeps the handles alive; nothing waits for these processes
-LAST_LINES = 5  # of the log, in the error for a failed start
 
 
 def detached(folder: Path) -> int:
@@ -34,10 +32,10 @@ def detached(folder: Path) -> int:
         with suppress(UserError):  # the status is being written
             if stored.status().get("pid") == process.pid:
                 return process.pid
-        time.sleep(POLL_SECONDS)
+        time.sleep(0.1)
     if stored.state() == "finished":
         return process.pid
-    log_end = " / ".join(stored.log().splitlines()[-LAST_LINES:])
+    log_end = " / ".join(stored.log().splitlines()[-5:])
     raise UserError(
         "usage", f"the detached run ended immediately: {log_end}", f"run `cfm resume {folder}` to see why"
     )

@@ -1,8 +1,8 @@
-"""Signal handling for a run that is computed on a separate thread.
+"""Signal handlers, and those for a run that is computed on a separate thread.
 
 SIGINT: stop at the next checkpoint; a second one exits immediately. SIGTERM, SIGHUP: stop at the next save
 point, and exit after `GRACE_SECONDS` at the latest. SIGUSR1, SIGUSR2: write a checkpoint and continue. An
-immediate exit only loses the work since the last checkpoint. An ignored SIGHUP (nohup) stays ignored.
+immediate exit only loses the work since the last checkpoint.
 """
 
 from __future__ import annotations
@@ -10,15 +10,31 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from engine.runs.control import Control
+if TYPE_CHECKING:
+    from engine.runs.control import Control
 
 GRACE_SECONDS = 50.0  #: most schedulers wait at least 60 s between SIGTERM and SIGKILL
-CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
-_CHECKPOINT = ("SIGUSR1", "SIGUSR2")
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
+CHECKPOINT_SIGNALS = ("SIGUSR1", "SIGUSR2")
+
+
+def install_handlers(names: Iterable[str], handle: Callable[[str], None]) -> dict[int, Any]:
+    """Call `handle` with the name of each of these signals; return the previous handlers by signal number.
+
+    Only for the main thread. An ignored SIGHUP (nohup) stays ignored.
+    """
+    previous_handlers = {}
+    for name in names:
+        number = getattr(signal, name, None)  # some systems lack some signals
+        if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+            previous_handlers[number] = signal.signal(
+                number, lambda received, _: handle(signal.Signals(received).name)
+            )
+    return previous_handlers
 
 
 class Signals:
@@ -31,19 +47,18 @@ class Signals:
         self._received: list[str] = []
         self._reported = 0
 
-    def handle(self, number: int, _: FrameType | None = None) -> None:
+    def handle(self, name: str) -> None:
         """Handle a signal. Nothing is printed here, because writing to the terminal may block."""
-        name = signal.Signals(number).name
-        if name in _CHECKPOINT:
+        if name in CHECKPOINT_SIGNALS:
             self._control.ask("checkpoint", name)
             return
         if name == "SIGINT" and name in self._received:
-            self._leave(CODES[name])
+            self._leave(EXIT_CODES[name])
         if name not in self._received:
             self._received.append(name)
             self._control.ask("stop", name)
             if name != "SIGINT":
-                grace = threading.Timer(GRACE_SECONDS, self._leave, [CODES[name]])
+                grace = threading.Timer(GRACE_SECONDS, self._leave, [EXIT_CODES[name]])
                 grace.daemon = True
                 grace.start()
 
@@ -63,11 +78,7 @@ def handled(control: Control, say: Callable[[str], None]) -> Iterator[Signals]:
     Only for the main thread.
     """
     signals = Signals(control, say, os._exit)
-    previous_handlers = {}
-    for name in (*CODES, *_CHECKPOINT):
-        number = getattr(signal, name, None)  # some systems lack some signals
-        if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
-            previous_handlers[number] = signal.signal(number, signals.handle)
+    previous_handlers = install_handlers((*EXIT_CODES, *CHECKPOINT_SIGNALS), signals.handle)
     try:
         yield signals
     finally:

@@ -25,8 +25,6 @@ from engine.sweep.points import Point
 from engine.sweep.schedule import Schedule, State
 
 POLL_SECONDS = 0.2
-LAST_LINES = 3  #: of the log, in the message of a failed point
-_FORWARDED = {"SIGINT": signal.SIGINT}  # for other stop signals: SIGTERM
 
 
 class SweepDisplay(Protocol):
@@ -90,7 +88,7 @@ class Sweeper:
     def stop(self, by: str) -> None:
         """Make every running point write a checkpoint and stop. by: the signal's name."""
         self.stopping = by
-        self._signal(_FORWARDED.get(by, signal.SIGTERM))
+        self._signal(signal.SIGINT if by == "SIGINT" else signal.SIGTERM)
         for child in self._children:
             if child.process is None:
                 with suppress(UserError):
@@ -209,5 +207,5 @@ def failure_reason(run: StoredRun, code: int) -> str:
         message = run.status().get("message")
     except UserError:
         message = None
-    log_end = " / ".join(run.log().splitlines()[-LAST_LINES:])
+    log_end = " / ".join(run.log().splitlines()[-3:])
     return str(message or log_end or f"its process ended with code {code}")
