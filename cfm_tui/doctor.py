@@ -24,10 +24,6 @@ PACKAGES = (
     "torch", "torchvision", "numpy", "pydantic", "pyyaml", "typer", "rich", "textual", "plotext", "pillow",
     "safetensors", "scikit-learn", "filelock",
 )  # fmt: skip
-REINSTALL = "Install again in a fresh virtual environment: pip install ."
-LITTLE_SPACE = 2 * 1024**3  #: bytes of free disk below which larger data sets may not fit
-TOO_LITTLE_SPACE = 100 * 1024**2  #: bytes of free disk below which no run fits
-CONSOLE = (80, 24)  #: columns and lines that the console needs
 NVIDIA = Path("/proc/driver/nvidia")  #: exists if an NVIDIA driver is loaded (Linux)
 
 
@@ -66,7 +62,8 @@ def _check_packages(problems: list[Problem]) -> dict[str, str | None]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = None
-            problems.append(Problem("error", f"{name} is not installed", REINSTALL))
+            hint = "Install again in a fresh virtual environment: pip install ."
+            problems.append(Problem("error", f"{name} is not installed", hint))
     return versions
 
 
@@ -155,9 +152,9 @@ def _check_folder(name: str, path: Path, variable: str, problems: list[Problem])
     if reason:
         message = f"the {name} folder {path} cannot be written: {reason}"
         problems.append(Problem(level_if_unusable, message, f"{use_other_folder}, or fix this one."))
-    elif free < LITTLE_SPACE:
+    elif free < 2 * 1024**3:  # larger data sets may not fit
         message = f"only {format_bytes(free)} are free for the {name} folder {path}"
-        level = level_if_unusable if free < TOO_LITTLE_SPACE else "warning"
+        level = level_if_unusable if free < 100 * 1024**2 else "warning"  # below, no run fits
         problems.append(
             Problem(
                 level,
@@ -227,11 +224,9 @@ def _find_terminal_problems(terminal: dict[str, Any]) -> list[Problem]:
     if not terminal["utf8"]:
         hint = "Set LANG to a UTF-8 locale, for example C.UTF-8."
         problems.append(Problem("warning", f"the output encoding is {terminal['encoding']}, not UTF-8", hint))
-    if terminal["columns"] and (terminal["columns"] < CONSOLE[0] or terminal["lines"] < CONSOLE[1]):
+    if terminal["columns"] and (terminal["columns"] < 80 or terminal["lines"] < 24):
         message = f"the terminal has {terminal['columns']}×{terminal['lines']} cells"
-        problems.append(
-            Problem("warning", message, f"Enlarge it to {CONSOLE[0]}×{CONSOLE[1]} or more for the console.")
-        )
+        problems.append(Problem("warning", message, "Enlarge it to 80×24 or more for the console."))
     return problems
 
 

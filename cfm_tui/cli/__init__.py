@@ -34,8 +34,6 @@ from cfm_tui.cli import (
 from cfm_tui.cli.common import print_json
 from cfm_tui.process.signals import CHECKPOINT_SIGNALS, install_handlers
 
-USAGE_ERROR = typer.BadParameter.__mro__[2]  # base class of all command-line errors
-
 app = typer.Typer(
     name="cfm",
     help="Distil an image data set into a few images per class (CFM), and evaluate them.",
@@ -166,7 +164,7 @@ def _describe_error(error: BaseException) -> tuple[int, str, str, str]:
 
     if isinstance(error, UserError):
         return 2, error.kind, error.message, error.hint
-    if isinstance(error, USAGE_ERROR):
+    if isinstance(error, typer.BadParameter.__mro__[2]):  # base class of all command-line errors
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "cfm"
         return 2, "usage", error.format_message(), f"`{command} --help` lists arguments and options"  # type: ignore[attr-defined]

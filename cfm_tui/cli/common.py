@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-SCHEMA_VERSION = 1
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
@@ -25,6 +24,11 @@ Teacher = Annotated[str | None, typer.Option(help="A checkpoint file, or torchvi
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
-def print_json(document: dict[str, Any]) -> None:
+def format_json(document: Mapping[str, Any]) -> str:
+    """Format a document as JSON, with its `schema_version` first."""
+    return json.dumps({"schema_version": 1, **document}, ensure_ascii=False, indent=2)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
     """Print a document as JSON, with its `schema_version` first."""
-    typer.echo(json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=False, indent=2))
+    typer.echo(format_json(document))

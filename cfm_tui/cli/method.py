@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from engine.config.presets import Document
 
 app = typer.Typer(no_args_is_help=True, help="List and show methods: filters, signals, weights.")
-HEIGHT = 16  #: rows of the chart
 
 
 @app.command("list")
@@ -161,7 +160,7 @@ def _draw_chart(method: dict[str, Any]) -> str:
     ]
     width = min(shutil.get_terminal_size().columns, 100)
     chart = charts.draw(
-        lines, width, HEIGHT, terminal=_detect_terminal(), log=True, title="|f(λ)|", x_label="log10 λ"
+        lines, width, 16, terminal=_detect_terminal(), log=True, title="|f(λ)|", x_label="log10 λ"
     )
     return "\n".join(row.rstrip() for row in chart.plain.split("\n"))
 

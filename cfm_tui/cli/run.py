@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 Detach = Annotated[
     bool, typer.Option("--detach", help="Run in a separate process that outlives this terminal.")
 ]
-JOIN_SECONDS = 0.2  # between two reports of signals while the engine works
 
 
 def run(
@@ -131,12 +130,12 @@ def _compute(
         display.show_event,
     )
     engine.start()
-    while engine.is_alive() and not opened.wait(JOIN_SECONDS):
+    while engine.is_alive() and not opened.wait(0.2):
         pass  # nothing to save yet: a signal ends the process
     with signals.handled(control, display.say) as received:
         signals_handled.set()
         while engine.is_alive():
-            engine.join(JOIN_SECONDS)
+            engine.join(0.2)
             received.report()
     return engine.result(), opened_folders[0]
 

@@ -86,9 +86,10 @@ def show(
     if as_json:
         print_json({**_summarise(stored), "status": stored.status(), "results": results})
         return
-    from cfm_tui.display.tables import results_table, status_line
+    from cfm_tui.display.progress import format_status
+    from cfm_tui.display.tables import results_table
 
-    typer.echo(f"{stored.name}: {status_line(stored.status(), stored.state())}\n")
+    typer.echo(f"{stored.name}: {format_status(stored.status(), stored.state())}\n")
     typer.echo(results_table(results) if results is not None else "no results yet")
     if thumbnails and not betas and stored.has_images():
         _show_images(stored, thumbnails, width)

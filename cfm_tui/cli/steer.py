@@ -18,7 +18,6 @@ Wait = Annotated[
     float,
     typer.Option("--wait", min=0, metavar="SECONDS", help="Longest time to wait for the run to comply."),
 ]
-POLL_SECONDS = 0.2
 
 
 def pause(run: RunName, wait: Wait = 60.0) -> None:
@@ -72,7 +71,7 @@ def _ask(name: str, command: Command, wait: float, *states: str) -> None:
             return
         if state not in store.AT_WORK:
             raise UserError("usage", f"{stored.folder} is now {state}", _suggest_command(stored, state))
-        time.sleep(POLL_SECONDS)
+        time.sleep(0.2)
     typer.echo(f"{stored.folder}: requested {command}, but the run reached no checkpoint within {wait:g} s")
     raise typer.Exit(1)
 
@@ -87,9 +86,9 @@ def _describe_end(run: StoredRun, state: str) -> str:
 
 
 def _format_status(run: StoredRun) -> str:
-    from cfm_tui.display.tables import status_line
+    from cfm_tui.display.progress import format_status
 
-    return status_line(run.status(), run.state())
+    return format_status(run.status(), run.state())
 
 
 def _suggest_command(run: StoredRun, state: str) -> str:

@@ -22,51 +22,48 @@ if TYPE_CHECKING:
 
     Describe = Callable[[Sequence[Point]], dict[str, Any]]
 
-Target = Annotated[
-    str,
-    typer.Argument(metavar="SWEEP", help="table2 … table5, figure2, figure6; a YAML file; a sweep's folder."),
-]
 Several = Annotated[str | None, typer.Option(metavar="A,B", help="Values that override the sweep's.")]
-Budget = Annotated[
-    float | None,
-    typer.Option(
-        callback=lambda budget: _check_budget(budget),
-        help="Fraction of epochs and iterations to run, e.g. 0.1 on a laptop.",
-    ),
-]
-Grid = Annotated[
-    list[str] | None,
-    typer.Option("--grid", metavar="KEY=[…]", help="Another axis, e.g. seed=[0,1,2]; repeatable."),
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=1000, help="Points that run at the same time.", show_default="1, or one per device"
-    ),
-]
-Devices = Annotated[
-    str | None, typer.Option(metavar="A,B", help="Devices for the points, e.g. cuda:0,cuda:1.")
-]
-Out = Annotated[
-    Path | None, typer.Option(help="The sweep's folder.", show_default="runs/NAME, named after the sweep")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the points and their differing settings.")]
 
 
 def sweep(
-    target: Target,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP", help="table2 … table5, figure2, figure6; a YAML file; a sweep's folder."
+        ),
+    ],
     dataset: Several = None,
     backbone: Several = None,
     ipc: Several = None,
-    budget: Budget = None,
-    grid: Grid = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            callback=lambda budget: _check_budget(budget),
+            help="Fraction of epochs and iterations to run, e.g. 0.1 on a laptop.",
+        ),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", metavar="KEY=[…]", help="Another axis, e.g. seed=[0,1,2]; repeatable."),
+    ] = None,
     sets: Sets = None,
     data_root: DataRoot = None,
     teacher: Teacher = None,
-    jobs: Jobs = None,
-    devices: Devices = None,
-    out: Out = None,
-    dry_run: DryRun = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Points that run at the same time.", show_default="1, or one per device"
+        ),
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Devices for the points, e.g. cuda:0,cuda:1.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The sweep's folder.", show_default="runs/NAME, named after the sweep")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the points and their differing settings.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -249,7 +246,6 @@ def _threads_per_process(jobs: int) -> int | None:
 def _step_until_done(sweeper: Sweeper, display: Lines) -> None:
     """Run all points, forwarding signals to them. Raises Stopped where a signal stopped the sweep."""
     from cfm_tui.process import signals
-    from cfm_tui.process.sweep_runner import POLL_SECONDS
     from engine.errors import Stopped
     from engine.runs.control import Control
 
@@ -262,7 +258,7 @@ def _step_until_done(sweeper: Sweeper, display: Lines) -> None:
                     sweeper.stop(by)
                 else:
                     sweeper.checkpoint()
-            time.sleep(POLL_SECONDS)
+            time.sleep(0.2)
     if sweeper.stopping is not None:
         folder = sweeper.stored.folder
         stopped = Stopped(sweeper.stopping, folder)

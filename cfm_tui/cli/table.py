@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfm_tui.cli.common import SCHEMA_VERSION, Json
+from cfm_tui.cli.common import Json, format_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".txt": "text"}
 
 
 def table(
@@ -54,11 +52,11 @@ def _choose_format(form: str | None, out: Path | None) -> str:
     """Return --format if given, else the format of --out's suffix, else "text"."""
     formats = ("text", "markdown", "latex", "csv", "json")
     if form is None and out is not None:
-        if out.suffix.lower() not in SUFFIXES:
-            raise typer.BadParameter(
-                f"--out {out.name[:60]!r} does not end in {', '.join(SUFFIXES)}; give --format"
-            )
-        return SUFFIXES[out.suffix.lower()]
+        suffixes = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".txt": "text"}
+        if out.suffix.lower() not in suffixes:
+            message = f"--out {out.name[:60]!r} does not end in {', '.join(suffixes)}; give --format"
+            raise typer.BadParameter(message)
+        return suffixes[out.suffix.lower()]
     if form is None:
         return "text"
     if form not in formats:
@@ -68,9 +66,7 @@ def _choose_format(form: str | None, out: Path | None) -> str:
 
 def _format_table(document: Mapping[str, Any], form: str) -> str:
     if form == "json":
-        import json
+        return format_json(document)
+    from cfm_tui.display.tables import Comparison
 
-        return json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=False, indent=2)
-    from cfm_tui.display.table_formats import FORMATS
-
-    return FORMATS[form](dict(document))
+    return Comparison(dict(document)).format(form)

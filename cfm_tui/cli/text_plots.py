@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from engine.store import StoredRun
     from engine.store.images import Reader
 
-HEIGHT, MOST_COLUMNS = 14, 120  #: cells of a chart
-NAME_COLUMNS = 12  #: cells of a class name
+_NAME_COLUMNS = 12  # cells of a class name
 _COLOURS = {
     "primary": "blue",
     "accent": "magenta",
@@ -89,9 +88,11 @@ def draw_beta_grid(run: StoredRun, columns: int) -> str:
     except UserError as error:
         return f"no images: {error.message}"
     album = Album(reader)
-    width = _get_terminal_columns()
-    most = max(1, (width - NAME_COLUMNS) // (columns + 2))
-    places = _choose_evenly(album.columns, most)
+    width = shutil.get_terminal_size().columns
+    most = max(1, (width - _NAME_COLUMNS) // (columns + 2))
+    places = list(range(album.columns))
+    if len(places) > most:  # evenly spaced ones
+        places = sorted({round(i * (album.columns - 1) / max(most - 1, 1)) for i in range(most)})
     rows = []
     for row in range(album.rows):
         numbers = [
@@ -107,30 +108,19 @@ def draw_beta_grid(run: StoredRun, columns: int) -> str:
     return "\n\n".join(rows) + note
 
 
-def _choose_evenly(count: int, most: int) -> list[int]:
-    """Return at most `most` evenly spaced indices below `count`."""
-    if count <= most:
-        return list(range(count))
-    return sorted({round(i * (count - 1) / max(most - 1, 1)) for i in range(most)})
-
-
 def _draw_row(reader: Reader, name: str, numbers: Sequence[int], columns: int, width: int) -> str:
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     text = ascii_image.grid(
         [reader.pixels(number) for number in numbers],
         [beta_text(reader.beta_N[number]) for number in numbers],
-        width=width - NAME_COLUMNS,
+        width=width - _NAME_COLUMNS,
         columns=columns,
         mode="half" if in_colour else "ascii",
         colours="true" if os.environ.get("COLORTERM") in ("truecolor", "24bit") else 256,
     )
     lines = text.split("\n")
-    names = [ascii_image.label_of(name, NAME_COLUMNS - 1), *[" " * (NAME_COLUMNS - 1)] * (len(lines) - 1)]
+    names = [ascii_image.label_of(name, _NAME_COLUMNS - 1), *[" " * (_NAME_COLUMNS - 1)] * (len(lines) - 1)]
     return "\n".join(f"{name} {line}".rstrip() for name, line in zip(names, lines, strict=True))
-
-
-def _get_terminal_columns() -> int:
-    return shutil.get_terminal_size().columns
 
 
 def _draw_chart(lines: Sequence[Line], title: str, x_label: str, mark: float | None = None) -> str:
@@ -138,8 +128,8 @@ def _draw_chart(lines: Sequence[Line], title: str, x_label: str, mark: float | N
     system = _SYSTEMS.get(capabilities.colours) if sys.stdout.isatty() else None
     chart = charts.draw(
         lines,
-        min(_get_terminal_columns(), MOST_COLUMNS),
-        HEIGHT,
+        min(shutil.get_terminal_size().columns, 120),
+        14,
         terminal=capabilities,
         colours=_COLOURS if system is not None else None,
         log=True,
@@ -147,7 +137,7 @@ def _draw_chart(lines: Sequence[Line], title: str, x_label: str, mark: float | N
         x_label=x_label,
         mark=mark,
     )
-    console = Console(color_system=system, force_terminal=True, width=MOST_COLUMNS, legacy_windows=False)
+    console = Console(color_system=system, force_terminal=True, width=120, legacy_windows=False)
     with console.capture() as capture:
         for row in chart.split("\n"):
             row.rstrip()

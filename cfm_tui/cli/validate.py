@@ -15,38 +15,35 @@ from cfm_tui.cli.run import Detach, begin
 if TYPE_CHECKING:
     from engine.config.settings import Resolved
 
-Set = Annotated[
-    str, typer.Argument(metavar="SET", help="A run or its name, class folders, a .pt or .safetensors file.")
-]
-Dataset = Annotated[str | None, typer.Option(help="The real data set; see cfm data list.")]
-Space = Annotated[
-    str | None,
-    typer.Option(
-        help="Value range of a .pt file: normalised, pixels, zca.", show_default="by the kind of file"
-    ),
-]
-Experiment = Annotated[
-    int | None, typer.Option(help="Index of the set in a file with several sets, from 0.", show_default="0")
-]
-Labels = Annotated[
-    Path | None,
-    typer.Option(help="Folder of SRe²L label files of the set.", show_default="labels by the teacher"),
-]
-Out = Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new one in runs/")]
-
 
 def validate(
-    images: Set,
+    images: Annotated[
+        str,
+        typer.Argument(metavar="SET", help="A run or its name, class folders, a .pt or .safetensors file."),
+    ],
     teacher: Teacher = None,
-    dataset: Dataset = None,
+    dataset: Annotated[str | None, typer.Option(help="The real data set; see cfm data list.")] = None,
     data_root: DataRoot = None,
     preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
-    space: Space = None,
-    experiment: Experiment = None,
-    labels: Labels = None,
-    out: Out = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="Value range of a .pt file: normalised, pixels, zca.", show_default="by the kind of file"
+        ),
+    ] = None,
+    experiment: Annotated[
+        int | None,
+        typer.Option(help="Index of the set in a file with several sets, from 0.", show_default="0"),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Folder of SRe²L label files of the set.", show_default="labels by the teacher"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder.", show_default="a new one in runs/")
+    ] = None,
     device: Device = None,
     detach: Detach = False,
     as_json: Json = False,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfm_tui.display.progress import SHORT, format_bytes, format_duration, format_number
+from cfm_tui.display.progress import format_bytes, format_duration, format_rate
 from engine.events import STAGES, Stage
 from engine.runs.results import format_mean_std
 from engine.store import RunFile, folders
@@ -104,7 +104,7 @@ def pace(model: RunModel) -> str:
     parts = []
     view = model.stages.get(model.stage) if model.stage else None
     if model.rate and model.rate > 0:
-        parts.append(f"{format_number(model.rate)} {SHORT.get(view.unit, view.unit) if view else 'it'}/s")
+        parts.append(format_rate(model.rate, view.unit if view else "iterations"))
     if model.seconds_left is not None:
         parts.append(f"{format_duration(model.seconds_left)} left")
     if model.memory_bytes:

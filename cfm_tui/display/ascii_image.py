@@ -24,11 +24,6 @@ Mode = Literal["ascii", "half"]
 Colours = Literal[256, "true"]
 
 RAMP = " .:-=+*#%@"  #: dark to bright, on a dark background
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709
-CELL_HEIGHT = 2  # a character cell is about twice as high as wide
-CUBE = np.array([0, 95, 135, 175, 215, 255])  # levels of xterm's 6×6×6 colours, numbers 16…231
-GREYS = np.arange(8, 239, 10)  # xterm's greys, numbers 232…255
-RESET = "\x1b[0m"
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class ImageCells:
                 f"\x1b[38;{self._format_colour(pair[0])};48;{self._format_colour(pair[1])}m{text}"
                 for text, pair in runs
             )
-            lines.append("".join(parts) + RESET)
+            lines.append("".join(parts) + "\x1b[0m")
         return "\n".join(lines)
 
     def segments(self) -> list[list[Segment]]:
@@ -99,7 +94,7 @@ def _build_colour(colour: int, colours: Colours) -> Color:
 
 def line_count(shape: Sequence[int], columns: int) -> int:
     """Return the height in lines of an image of shape (C, H, W) that is `columns` cells wide."""
-    return max(1, round(columns * shape[1] / shape[2] / CELL_HEIGHT))
+    return max(1, round(columns * shape[1] / shape[2] / 2))  # a cell is about twice as high as wide
 
 
 def cells(
@@ -123,9 +118,10 @@ def cells(
     lines = line_count(image_CHW.shape, columns)
     linear_CHW = _to_linear(image_CHW / 255.0)
     if mode == "ascii":
-        grey_HW = linear_CHW[0] if channels == 1 else np.tensordot(LUMINANCE, linear_CHW, 1)
+        luminance = np.array([1.0] if channels == 1 else [0.2126, 0.7152, 0.0722])  # Rec. 709
+        grey_HW = np.tensordot(luminance, linear_CHW, 1)
         return ImageCells(_map_to_ramp(_stretch_contrast(_to_srgb(_resize(grey_HW, lines, columns))), ramp))
-    small_CRT = _to_srgb(_resize(linear_CHW, CELL_HEIGHT * lines, columns))
+    small_CRT = _to_srgb(_resize(linear_CHW, 2 * lines, columns))
     rgb_RT3 = np.broadcast_to(small_CRT, (3, *small_CRT.shape[1:])).transpose(1, 2, 0)
     colours_RT = _quantise_colours(np.rint(255 * rgb_RT3).astype(int), colours)
     return ImageCells(["▀" * columns] * lines, colours_RT[::2].tolist(), colours_RT[1::2].tolist(), colours)
@@ -219,8 +215,10 @@ def _quantise_colours(rgb_RT3: NDArray[Any], colours: Colours) -> NDArray[Any]:
     """Return colours as 0xRRGGBB, or as the nearest of xterm's colour cube and greys."""
     if colours == "true":
         return np.asarray(rgb_RT3 @ np.array([1 << 16, 1 << 8, 1]))
-    steps_RT3 = np.abs(rgb_RT3[..., None] - CUBE).argmin(-1)
-    grey_RT = np.abs(rgb_RT3.mean(-1)[..., None] - GREYS).argmin(-1)
-    far_cube = ((rgb_RT3 - CUBE[steps_RT3]) ** 2).sum(-1)
-    far_grey = ((rgb_RT3 - GREYS[grey_RT][..., None]) ** 2).sum(-1)
+    cube = np.array([0, 95, 135, 175, 215, 255])  # levels of xterm's 6×6×6 colours, numbers 16…231
+    greys = np.arange(8, 239, 10)  # numbers 232…255
+    steps_RT3 = np.abs(rgb_RT3[..., None] - cube).argmin(-1)
+    grey_RT = np.abs(rgb_RT3.mean(-1)[..., None] - greys).argmin(-1)
+    far_cube = ((rgb_RT3 - cube[steps_RT3]) ** 2).sum(-1)
+    far_grey = ((rgb_RT3 - greys[grey_RT][..., None]) ** 2).sum(-1)
     return np.asarray(np.where(far_grey < far_cube, 232 + grey_RT, 16 + steps_RT3 @ np.array([36, 6, 1])))

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-MAX_PENDING = 1024  # rows that are collected before they are added to buckets
 
 
 class DownsampledCurves:
@@ -19,6 +18,8 @@ class DownsampledCurves:
 
     NaN and infinity are excluded and recorded separately (see `non_finite_rows`).
     """
+
+    MAX_PENDING = 1024  #: rows that are collected before they are added to buckets
 
     def __init__(self, columns: int, buckets: int = 2048) -> None:
         assert columns >= 1, columns
@@ -31,7 +32,7 @@ class DownsampledCurves:
         self._high_BC = np.full((buckets, columns), -np.inf, np.float32)
         self._non_finite_BC = np.zeros((buckets, columns), bool)
         self._last_C = np.full(columns, np.nan, np.float32)
-        self._pending_RC = np.empty((MAX_PENDING, columns), np.float32)
+        self._pending_RC = np.empty((self.MAX_PENDING, columns), np.float32)
         self._start = 0  # the first pending row
 
     def add(self, first: int, values_RC: NDArray[np.float32]) -> None:
@@ -48,10 +49,10 @@ class DownsampledCurves:
         taken = 0
         while taken < len(values_RC):
             filled = self.rows - self._start
-            if filled == MAX_PENDING:
+            if filled == self.MAX_PENDING:
                 self._flush()
                 filled = 0
-            part = values_RC[taken : taken + MAX_PENDING - filled]
+            part = values_RC[taken : taken + self.MAX_PENDING - filled]
             self._pending_RC[filled : filled + len(part)] = part
             self.rows += len(part)
             taken += len(part)

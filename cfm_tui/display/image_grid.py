@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from engine.store.images import Reader
 
 Order = Literal["class", "β"]
-LONGEST_BETA = len("β 0.000123")
 
 
 class Album:
@@ -102,7 +101,7 @@ class Album:
         """The maximum width of headings in cells."""
         if self.flat:
             return 0
-        return max(map(cell_len, self.classes), default=0) if self.order == "class" else LONGEST_BETA
+        return max(map(cell_len, self.classes), default=0) if self.order == "class" else len("β 0.000123")
 
     def label(self, number: int) -> str:
         """Return the label that distinguishes an image from the others in its row."""

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar("T")
-LINE_SECONDS = 5.0
-SHORT = {"iterations": "it", "epochs": "epochs", "images": "images"}
-ONE = {"iterations": "iteration", "epochs": "epoch", "images": "image", "batches": "batch", "points": "point"}
 
 
 class Tracker:
@@ -71,7 +68,7 @@ class Tracker:
         if self.rate <= 0:
             return ""
         left = max(self.total - self.done, 0) / self.rate
-        return f"{format_number(self.rate)} {SHORT.get(self.unit, self.unit)}/s, {format_duration(left)} left"
+        return f"{format_rate(self.rate, self.unit)}, {format_duration(left)} left"
 
     def line(self) -> str:
         """Return the whole state in one line."""
@@ -88,20 +85,54 @@ def _format_epoch(event: EpochFinished) -> str:
 
 def format_count(count: int, unit: str) -> str:
     """Format a count with its unit. unit: in the plural."""
-    return f"{count:,} {ONE.get(unit, unit) if count == 1 else unit}"
+    singular = "batch" if unit == "batches" else unit.removesuffix("s")
+    return f"{count:,} {singular if count == 1 else unit}"
 
 
 def format_stage_finished(event: StageFinished, unit: str) -> str:
     """Format the line for the end of a stage."""
     if event.reused:
         return f"{event.stage}: nothing to do"
-    rate = f" ({format_number(event.rate)} {SHORT.get(unit, unit)}/s)" if event.rate else ""
+    rate = f" ({format_rate(event.rate, unit)})" if event.rate else ""
     return f"{event.stage}: {format_duration(event.seconds)}{rate}"
 
 
 def beta_text(beta: float | None, digits: int = 3) -> str:
     """Format β; empty for None and NaN, which mean that nothing was optimised."""
     return "" if beta is None or math.isnan(beta) else f"β {beta:.{digits}g}"
+
+
+def format_status(status: dict[str, Any], state: str) -> str:
+    """Format a run's state and its latest heartbeat in one line."""
+    if not status:
+        return state
+    position = None
+    if "batch" in status:
+        beta = beta_text(status["beta"], 4)
+        position = f"batch {status['batch']} of {status['batches']}" + (f", {beta}" if beta else "")
+    elif "epoch" in status:
+        position = f"{status['architecture']}, epoch {status['epoch']} of {status['epochs']}"
+    parts = [state, status.get("stage"), position, status.get("message")]
+    return " — ".join(part for part in parts if part) + f" ({status['time']})"
+
+
+def format_heartbeat(status: dict[str, Any]) -> str:
+    """Format the progress of a running point: stage, units done, rate, and remaining time of the stage."""
+    if "stage" not in status:
+        return "loading"
+    total, done, unit = status.get("total", 0), status.get("done"), status.get("unit", "")
+    parts = [status["stage"]]
+    if status["stage"] == "validate" and "epoch" in status:
+        parts.append(f"{status['architecture']}, {status['source']}, seed {status['seed']}")
+        parts.append(f"epoch {status['epoch']} of {status['epochs']}")
+    elif done is not None and total:
+        parts.append(f"{done} of {total} {unit}")
+    rate = status.get("rate") or 0.0
+    if rate > 0:
+        parts.append(format_rate(rate, unit))
+        if done is not None and total:
+            parts.append(f"{format_duration(max(total - done, 0) / rate)} left in this stage")
+    return "  ".join(parts)
 
 
 def format_bytes(count: float) -> str:
@@ -113,9 +144,10 @@ def format_bytes(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
-def format_number(value: float) -> str:
-    """Format a rate with three significant digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def format_rate(rate: float, unit: str) -> str:
+    """Format a rate with three significant digits. unit: in the plural."""
+    number = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+    return f"{number} {'it' if unit == 'iterations' else unit}/s"
 
 
 def format_duration(seconds: float) -> str:
@@ -130,7 +162,7 @@ def format_duration(seconds: float) -> str:
 class Display:
     """Shows plain lines: one at the start and end of each stage, and one every few seconds in between."""
 
-    def __init__(self, stream: Any = None, seconds: float = LINE_SECONDS) -> None:
+    def __init__(self, stream: Any = None, seconds: float = 5.0) -> None:
         self.tracker = Tracker()
         self._stream = stream or sys.stderr
         self._seconds = seconds

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import psutil
@@ -37,14 +37,6 @@ from engine.store.reader import State, state_by
 from engine.store.run_state import RunState, StageView
 from engine.store.tail import Tail, TailRows
 
-LOOK_SECONDS = 0.5  #: between two checks of the files beside the record
-REST_SECONDS = 2.0  #: between two checks of a run that is not running
-_MAX_LOG_LINES = 1000
-_MEASURED = 1000  # maximum number of accuracies of a training
-_LOSS_BUCKETS = 512  # for the losses of a training
-_BATCH_BUCKETS = 1024  # for the numbers of the current batch
-_CE = FIXED.index("ce")
-
 TrainingKey = tuple[Stage, str, str, int]  #: stage, architecture, source, seed
 
 
@@ -56,9 +48,10 @@ class Training:
     there are many. last, best: accuracies, None before the first.
     """
 
+    MAX_ACCURACIES: ClassVar = 1000
     epochs: int
     epoch: int = 0
-    loss: DownsampledCurves = field(default_factory=lambda: DownsampledCurves(1, _LOSS_BUCKETS))
+    loss: DownsampledCurves = field(default_factory=lambda: DownsampledCurves(1, 512))
     accuracy: list[tuple[int, float]] = field(default_factory=list)
     last: float | None = None
     best: float | None = None
@@ -71,7 +64,7 @@ class Training:
             return
         while self.accuracy and self.accuracy[-1][0] >= event.epoch:
             self.accuracy.pop()
-        if len(self.accuracy) >= _MEASURED:
+        if len(self.accuracy) >= self.MAX_ACCURACIES:
             del self.accuracy[1::2]
         self.accuracy.append((event.epoch, event.accuracy))
         self.last = event.accuracy
@@ -104,6 +97,9 @@ class RunModel(RunState):
     machine. damage: why files cannot be used, empty if all can.
     """
 
+    LOOK_SECONDS = 0.5  #: between two checks of the files beside the record
+    REST_SECONDS = 2.0  #: between two checks of a run that is not running
+
     def __init__(self, run: StoredRun) -> None:
         super().__init__()
         self.run = run
@@ -116,13 +112,13 @@ class RunModel(RunState):
         self.ce: float | None = None
         self.values_TL: NDArray[np.float32] | None = None
         self.trainings: dict[TrainingKey, Training] = {}
-        self.log: deque[LogLine] = deque(maxlen=_MAX_LOG_LINES)
+        self.log: deque[LogLine] = deque(maxlen=1000)
         self.glimpse: Preview | None = None
         self.results: dict[str, Any] | None = None
         self.memory_bytes = 0
         self.damage = ""
         self._tail: Tail = run.tail()
-        self._last_refresh = -LOOK_SECONDS
+        self._last_refresh = -self.LOOK_SECONDS
         self._stamps: dict[str, object] = {}
         self._unreadable_reason = ""  # why the manifest, settings or status cannot be used
         self._batch_first = 0  # the first row of the current batch
@@ -136,7 +132,7 @@ class RunModel(RunState):
     def rests(self) -> bool:
         """Whether the run is fully read, is not running, and was checked less than `REST_SECONDS` ago."""
         done = not self.behind and self.state not in (*AT_WORK, "new")
-        return done and time.monotonic() - self._last_refresh < REST_SECONDS
+        return done and time.monotonic() - self._last_refresh < self.REST_SECONDS
 
     @property
     def seconds_left(self) -> float | None:
@@ -165,7 +161,7 @@ class RunModel(RunState):
 
     def _refresh_files(self) -> bool:
         now = time.monotonic()
-        if now - self._last_refresh < LOOK_SECONDS:
+        if now - self._last_refresh < self.LOOK_SECONDS:
             return False
         self._last_refresh = now
         changed = self._refresh_status()
@@ -225,7 +221,7 @@ class RunModel(RunState):
         self.curves.add(rows.first, rows.values_RP)
         self._add_batch_metrics(rows)
         last = rows.values_RP[-1]
-        self.beta, self.ce = rows.beta if self.betas else None, float(last[_CE])
+        self.beta, self.ce = rows.beta if self.betas else None, float(last[FIXED.index("ce")])
         self.values_TL = last[len(FIXED) :].reshape(len(self.layout.terms), len(self.layout.taps)).copy()
         end = rows.first + len(rows.values_RP)
         values = (rows.batch, rows.batches, rows.beta, rows.total_iterations, rows.rate)
@@ -257,7 +253,7 @@ class RunModel(RunState):
         if self.curves is None or self.layout is None or columns(self.layout) != columns(event):
             self.curves, self.batch_curves = (
                 DownsampledCurves(width),
-                DownsampledCurves(width, _BATCH_BUCKETS),
+                DownsampledCurves(width, 1024),
             )
         elif event.done < self.curves.rows:
             # The rows from here on will be repeated.

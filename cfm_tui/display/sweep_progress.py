@@ -9,36 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from cfm_tui.display.progress import SHORT, format_duration, format_number
+from cfm_tui.display.progress import format_duration, format_heartbeat
 from engine.sweep.schedule import State
 
 if TYPE_CHECKING:
     from rich.live import Live
 
     from cfm_tui.process.sweep_runner import Sweeper
-
-LINE_SECONDS = 30.0
-LIVE_SECONDS = 0.5
-LEFT_OUT = 6  # rows of a terminal that are not used for points
-
-
-def format_progress(status: dict[str, Any]) -> str:
-    """Format the progress of a running point: stage, units done, rate, and remaining time of the stage."""
-    if "stage" not in status:
-        return "loading"
-    total, done, unit = status.get("total", 0), status.get("done"), status.get("unit", "")
-    parts = [status["stage"]]
-    if status["stage"] == "validate" and "epoch" in status:
-        parts.append(f"{status['architecture']}, {status['source']}, seed {status['seed']}")
-        parts.append(f"epoch {status['epoch']} of {status['epochs']}")
-    elif done is not None and total:
-        parts.append(f"{done} of {total} {unit}")
-    rate = status.get("rate") or 0.0
-    if rate > 0:
-        parts.append(f"{format_number(rate)} {SHORT.get(unit, unit)}/s")
-        if done is not None and total:
-            parts.append(f"{format_duration(max(total - done, 0) / rate)} left in this stage")
-    return "  ".join(parts)
 
 
 class Pace:
@@ -77,6 +54,8 @@ class Pace:
 class Lines:
     """Shows a line for each start and end of a point, and regularly one for each running point."""
 
+    REFRESH_SECONDS = 30.0
+
     def __init__(self, slots: int, stream: Any = None) -> None:
         self.pace = Pace()
         self._slots = slots
@@ -89,8 +68,8 @@ class Lines:
         self.say(f"{name}: {state}" + (f", {message}" if message else ""))
 
     def refresh(self, sweeper: Sweeper) -> None:
-        """Show the running points if `LINE_SECONDS` have passed."""
-        if time.monotonic() - self._shown >= LINE_SECONDS:
+        """Show the running points if `REFRESH_SECONDS` have passed."""
+        if time.monotonic() - self._shown >= self.REFRESH_SECONDS:
             for line in self.lines(sweeper, 1000):
                 self.say(line)
 
@@ -98,7 +77,7 @@ class Lines:
         """Return at most `room` lines of running, failed and stopped points, and the summary."""
         states = sweeper.schedule.states
         running = sweeper.schedule.named("running")
-        shown = [f"{name}: {format_progress(sweeper.status(name))}" for name in running]
+        shown = [f"{name}: {format_heartbeat(sweeper.status(name))}" for name in running]
         others = list(sweeper.schedule.named("failed", "stopped"))
         shown += [f"{name}: {states[name]}, {sweeper.messages.get(name, '')}" for name in others]
         return [*shown[: max(room, 1)], self.summary(states, running)]
@@ -135,6 +114,8 @@ class Silent(Lines):
 class Board(Lines):
     """Shows every point with its state at the bottom of a terminal, updated in place."""
 
+    REFRESH_SECONDS = 0.5
+
     def __init__(self, slots: int, live: Live) -> None:
         super().__init__(slots)
         self._live = live
@@ -147,17 +128,17 @@ class Board(Lines):
             self.say(f"{name}: {state}" + (f", {message}" if message else ""))
 
     def refresh(self, sweeper: Sweeper) -> None:
-        """Redraw the board if `LIVE_SECONDS` have passed."""
-        if time.monotonic() - self._drawn < LIVE_SECONDS:
+        """Redraw the board if `REFRESH_SECONDS` have passed."""
+        if time.monotonic() - self._drawn < self.REFRESH_SECONDS:
             return
         self._drawn = time.monotonic()
         from rich.text import Text
 
-        room = self._live.console.height - LEFT_OUT
+        room = self._live.console.height - 6  # rows for other output
         states, rows = sweeper.schedule.states, []
         for name in sorted(states, key=lambda each: states[each] != "running"):
             details = (
-                format_progress(sweeper.status(name))
+                format_heartbeat(sweeper.status(name))
                 if states[name] == "running"
                 else sweeper.messages.get(name, "")
             )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from cfm_tui.display.progress import SHORT, beta_text, format_duration, format_number
+from cfm_tui.display.progress import format_duration, format_rate
 from engine.config.filters import FILTERS
 from engine.events import STAGES
 from engine.runs.results import format_mean_std
-
-CONTROL = "the control: real images, same labels and budget"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -37,7 +35,11 @@ def results_table(results: dict[str, Any]) -> str:
     for name, accuracies in results["summary"]["by_architecture"].items():
         rows += [
             ["distilled", format_mean_std(accuracies["accuracy"]), f"{name}, last epoch, % (seeds)"],
-            ["random", format_mean_std(accuracies["control"]), f"{name}, {CONTROL}"],
+            [
+                "random",
+                format_mean_std(accuracies["control"]),
+                f"{name}, the control: real images, same labels and budget",
+            ],
             [
                 "best epoch",
                 format_mean_std(accuracies["accuracy_best"]),
@@ -56,8 +58,7 @@ def results_table(results: dict[str, Any]) -> str:
 def _format_timing(stage: str, timing: dict[str, Any]) -> list[str]:
     if timing["reused"]:
         return [stage, "—", "nothing computed"]
-    unit = SHORT.get(timing["unit"], timing["unit"])
-    return [stage, format_duration(timing["seconds"]), f"{format_number(timing['rate'])} {unit}/s"]
+    return [stage, format_duration(timing["seconds"]), format_rate(timing["rate"], timing["unit"])]
 
 
 def runs_table(runs: Sequence[dict[str, Any]]) -> str:
@@ -75,23 +76,6 @@ def runs_table(runs: Sequence[dict[str, Any]]) -> str:
             ]
         )
     return aligned(rows)
-
-
-def status_line(status: dict[str, Any], state: str) -> str:
-    """Format a run's state and its latest heartbeat in one line."""
-    if not status:
-        return state
-    parts = [state, status.get("stage"), _format_position(status), status.get("message")]
-    return " — ".join(part for part in parts if part) + f" ({status['time']})"
-
-
-def _format_position(status: dict[str, Any]) -> str | None:
-    if "batch" in status:
-        parts = [f"batch {status['batch']} of {status['batches']}", beta_text(status["beta"], 4)]
-        return ", ".join(part for part in parts if part)
-    if "epoch" in status:
-        return f"{status['architecture']}, epoch {status['epoch']} of {status['epochs']}"
-    return None
 
 
 def score_table(document: dict[str, Any]) -> str:
@@ -130,3 +114,180 @@ def terms_table(terms: Sequence[dict[str, Any]]) -> str:
 
 def _format_ends(eigenvalues: Sequence[float] | None) -> str:
     return "—" if not eigenvalues else f"{eigenvalues[0]:.3g} … {eigenvalues[-1]:.3g}"
+
+
+# --- the comparison of `cfm table` ---------------------------------------------------------------
+
+_LATEX = str.maketrans(
+    {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "β": r"$\beta$", "—": "---", "→": r"$\rightarrow$", "<": "$<$", ">": "$>$", "−": "$-$"}
+)
+_VALUES = ("mean", "std", "n")
+_VERSUS = ("row", "difference", "standard_error", "errors", "p", "n", "exceeds_noise")
+
+
+class Comparison:
+    """The comparison of runs as text: aligned for a terminal, Markdown, LaTeX (booktabs), CSV."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+
+    def format(self, form: str) -> str:
+        """Return the comparison as ``text``, ``markdown``, ``latex`` or ``csv``."""
+        formats = {"text": self.text, "markdown": self.markdown, "latex": self.latex, "csv": self.csv}
+        return formats[form]()
+
+    def grid(self) -> list[list[str]]:
+        """Return the table of method × setting, with a column for the paper's numbers if there are any."""
+        cells = {(cell["row"], cell["column"]): cell for cell in self.document["cells"]}
+        rows = list(dict.fromkeys(cell["row"] for cell in self.document["cells"]))
+        columns = [column["name"] for column in self.document["columns"]]
+        has_paper_column = {
+            name: any(cell["paper"] for (_, column), cell in cells.items() if column == name)
+            for name in columns
+        }
+        head = ["%"]
+        for name in columns:
+            head += [name, "paper"] if has_paper_column[name] else [name]
+        table = [head]
+        for row in rows:
+            line = [row]
+            for name in columns:
+                cell = cells.get((row, name))
+                line += [
+                    _format_accuracy(cell),
+                    *([_format_paper_number(cell)] if has_paper_column[name] else []),
+                ]
+            table.append(line)
+        return table
+
+    def differences(self) -> list[list[str]]:
+        """Return the table of differences to the reference row: points, standard errors, p, pairs."""
+        table = [["setting", "method", "against", "difference", "standard errors", "p", "pairs"]]
+        for cell in self.document["cells"]:
+            if (versus := cell["versus"]) is not None:
+                table.append([cell["column"], cell["row"], versus["row"], *_format_comparison(versus)])
+        return table if len(table) > 1 else []
+
+    def order(self) -> list[list[str]]:
+        """Return the table of claims about the order of rows, and whether each is true."""
+        table = [["setting", "claim", "difference", "standard errors", "p", "pairs", "so?"]]
+        for step in self.document["order"]:
+            verdict = "yes" if step["difference"] > 0 else "no, the other way round"
+            if not step["exceeds_noise"]:
+                verdict = "within the noise"
+            claim = f"{step['less']} < {step['more']}"
+            table.append([step["column"], claim, *_format_comparison(step), verdict])
+        return table if len(table) > 1 else []
+
+    def notes(self) -> list[str]:
+        """Return the notes below a table: meaning of the numbers, budget, unfinished runs."""
+        notes = ["mean ± standard deviation (students) of the accuracy after the last epoch, %"]
+        against = self.document["against"]
+        reference = "the best row of the setting" if against == "best" else against
+        notes.append(
+            f"* differs from {reference}: p < {self.document['level']:g}, two-sided paired t test, "
+            "each row by itself, not corrected for many"
+        )
+        seeds = len(self.document["seeds"])
+        if seeds == 1:
+            notes.append("every row was distilled once: pairs are students, the noise is theirs alone")
+        else:
+            notes.append(f"distilled with {seeds} seeds: pairs are distilled sets, students averaged")
+        if any(cell["row"] == "control" for cell in self.document["cells"]):
+            notes.append("control: as many real images, under the labels and budget of the row compared with")
+        if sources := sorted({cell["paper"]["source"] for cell in self.document["cells"] if cell["paper"]}):
+            notes.append(f"paper: {', '.join(sources)}, at its own settings and budget")
+        if views := [row for row in ("dm", "dc", "mtt", "frepo") if row in self.document["rows"]]:
+            notes.append(f"{', '.join(views)}: filter views of those methods, not their own training loops")
+        if self.document["budget"] is not None:
+            scaled = (
+                f"{key} " + " or ".join(f"{before} → {after}" for before, after in pairs)
+                for key, pairs in self.document["scaled"].items()
+            )
+            notes.append(f"budget {self.document['budget']:g} of the full one: " + ", ".join(scaled))
+        if missing := self.document["unfinished"]:
+            names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+            notes.append(f"not finished, so not counted: {len(missing)} ({names})")
+        return notes
+
+    def text(self) -> str:
+        """Format a table for a terminal."""
+        parts = [aligned(rows) for rows in self._build_tables()]
+        return "\n\n".join([*parts, "\n".join(self.notes())])
+
+    def markdown(self) -> str:
+        """Format a table as Markdown."""
+        parts = []
+        for rows in self._build_tables():
+            head, *body = ([cell.replace("|", r"\|").replace("*", r"\*") for cell in row] for row in rows)
+            rule = ["---:" if number else "---" for number in _find_numeric_columns(rows)]
+            parts.append("\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body]))
+        list_of_notes = "\n".join(f"- {line.replace('*', chr(92) + '*')}" for line in self.notes())
+        return "\n\n".join([*parts, list_of_notes])
+
+    def latex(self) -> str:
+        """Format a table as LaTeX tabulars, which need the booktabs package."""
+        parts = ["% needs \\usepackage{booktabs}"]
+        for rows in self._build_tables():
+            head, *body = ([cell.translate(_LATEX) for cell in row] for row in rows)
+            places = "".join("r" if number else "l" for number in _find_numeric_columns(rows))
+            lines = [
+                rf"\begin{{tabular}}{{{places}}}",
+                r"\toprule",
+                " & ".join(head) + r" \\",
+                r"\midrule",
+            ]
+            lines += [" & ".join(row) + r" \\" for row in body]
+            parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
+        return "\n\n".join([*parts, "\n".join(f"% {line}" for line in self.notes())])
+
+    def csv(self) -> str:
+        """Format a table as CSV with one line per cell, in full precision."""
+        columns = {column["name"]: column for column in self.document["columns"]}
+        places = ("dataset", "ipc", "backbone", "student")
+        head = ["setting", *places, "method", *_VALUES, *(f"control_{name}" for name in _VALUES)]
+        head += ["paper_mean", "paper_std", "paper_source"]
+        head += [*(f"versus_{name}" for name in _VERSUS), "budget"]
+        lines = []
+        for cell in self.document["cells"]:
+            line = [cell["column"], *(columns[cell["column"]][name] for name in places), cell["row"]]
+            line += _pick(cell["accuracy"], _VALUES) + _pick(cell["control"], _VALUES)
+            line += _pick(cell["paper"], ("mean", "std", "source")) + _pick(cell["versus"], _VERSUS)
+            lines.append([*line, self.document["budget"]])
+        return as_csv(head, lines).removesuffix("\n")
+
+    def _build_tables(self) -> Iterator[list[list[str]]]:
+        for rows in (self.grid(), self.differences(), self.order()):
+            if rows:
+                yield rows
+
+
+def _format_accuracy(cell: dict[str, Any] | None) -> str:
+    if cell is None or cell["accuracy"] is None:
+        return "—"
+    differs = cell["versus"] is not None and cell["versus"]["exceeds_noise"]
+    return format_mean_std(cell["accuracy"]) + (" *" if differs else "")
+
+
+def _format_paper_number(cell: dict[str, Any] | None) -> str:
+    if cell is None or cell["paper"] is None:
+        return "—"
+    return str(cell["paper"]["printed"]).replace("±", " ± ")
+
+
+def _format_comparison(versus: dict[str, Any]) -> list[str]:
+    def number(name: str, form: str) -> str:
+        return "—" if versus[name] is None else format(versus[name], form).replace("-", "−")
+
+    return [number("difference", "+.2f"), number("errors", "+.1f"), number("p", ".3g"), str(versus["n"])]
+
+
+def _find_numeric_columns(rows: list[list[str]]) -> list[bool]:
+    """Return for each column whether it contains numbers."""
+    return [all(cell[0] in "+−—0123456789" for cell in column[1:]) for column in zip(*rows, strict=True)]
+
+
+def _pick(values: dict[str, Any] | None, names: Sequence[str]) -> list[Any]:
+    return [None if values is None else values[name] for name in names]

@@ -17,11 +17,6 @@ from rich.cells import cell_len, set_cell_size
 Colours = Literal[0, 16, 256, "true"]
 Images = Literal["ascii", "half", "off"]
 
-LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")  # the first one that is set takes effect
-TRUE_COLOUR_TERMS = ("xterm-kitty", "xterm-ghostty", "alacritty", "wezterm", "foot", "contour")
-NO_COLOUR = ("dumb", "vt", "ansi-m", "cons25-m")
-POOR_FONT = ("linux", "dumb", "vt", "cons25", "bsdcon", "sun")
-
 
 @dataclass(frozen=True)
 class Terminal:
@@ -39,11 +34,12 @@ class Terminal:
 def detect(environ: Mapping[str, str], encoding: str | None) -> Terminal:
     """Detect the terminal. environ: see `environment`. encoding: of the output stream."""
     term = environ.get("TERM", "").lower()
-    locale = next((environ[name] for name in LOCALE if environ.get(name)), "C")
+    settings = map(environ.get, ("LC_ALL", "LC_CTYPE", "LANG"))  # the first that is set takes effect
+    locale = next(filter(None, settings), "C")
     unicode = _is_utf8(locale) and (encoding is None or _is_utf8(encoding))
     return Terminal(
         unicode=unicode,
-        braille=unicode and not term.startswith(POOR_FONT),
+        braille=unicode and not term.startswith(("linux", "dumb", "vt", "cons25", "bsdcon", "sun")),
         blocks=unicode and not term.startswith("dumb"),
         colours=_detect_colours(term, environ),
     )
@@ -78,18 +74,18 @@ def _is_utf8(name: str) -> bool:
 
 
 def _detect_colours(term: str, environ: Mapping[str, str]) -> Colours:
-    if environ.get("NO_COLOR") or not term or term.startswith(NO_COLOUR) or term.endswith("-mono"):
+    if environ.get("NO_COLOR") or not term or term.endswith("-mono"):
+        return 0
+    if term.startswith(("dumb", "vt", "ansi-m", "cons25-m")):
         return 0
     if term.startswith(("linux", "cons25")):
         return 16
-    in_screen = bool(environ.get("STY")) and term.startswith(
-        "screen"
-    )  # GNU screen does not forward true colour
+    in_screen = environ.get("STY") and term.startswith("screen")  # GNU screen does not forward true colour
     claims_true_colour = environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
     if (
         (claims_true_colour and not in_screen)
         or term.endswith("-direct")
-        or term.startswith(TRUE_COLOUR_TERMS)
+        or term.startswith(("xterm-kitty", "xterm-ghostty", "alacritty", "wezterm", "foot", "contour"))
     ):
         return "true"
     return 256 if "256color" in term else 16

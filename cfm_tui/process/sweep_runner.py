@@ -24,8 +24,6 @@ from engine.store.sweeps import StoredSweep
 from engine.sweep.points import Point
 from engine.sweep.schedule import Schedule, State
 
-POLL_SECONDS = 0.2
-
 
 class SweepDisplay(Protocol):
     """Shows the progress of a sweep."""

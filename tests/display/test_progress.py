@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from cfm_tui.display import progress, tables
+from cfm_tui.display import progress
 from engine import events
 from engine.runs.results import format_mean_std
 
@@ -98,5 +98,8 @@ def test_a_spread_in_words():
 
 def test_a_status_without_beta_tells_none():
     status = {"stage": "recover", "batch": 1, "batches": 2, "time": "now"}
-    assert tables.status_line({**status, "beta": None}, "running") == "running — recover — batch 1 of 2 (now)"
-    assert "batch 1 of 2, β 0.05 (" in tables.status_line({**status, "beta": 0.05}, "running")
+    assert (
+        progress.format_status({**status, "beta": None}, "running")
+        == "running — recover — batch 1 of 2 (now)"
+    )
+    assert "batch 1 of 2, β 0.05 (" in progress.format_status({**status, "beta": 0.05}, "running")

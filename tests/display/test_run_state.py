@@ -19,7 +19,7 @@ from engine.store import lock
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
     monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
-    monkeypatch.setattr(console_model, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(console_model.RunModel, "LOOK_SECONDS", 0.0)
 
 
 def read(model):
@@ -225,7 +225,7 @@ def test_files_that_do_not_change_are_not_read_again(tmp_path, monkeypatch):
 
 
 def test_it_looks_at_files_only_now_and_then(tmp_path, monkeypatch):
-    monkeypatch.setattr(console_model, "LOOK_SECONDS", 60.0)
+    monkeypatch.setattr(console_model.RunModel, "LOOK_SECONDS", 60.0)
     run = opened(tmp_path / "r")
     model = of(tmp_path / "r")
     run.close("stopped")
@@ -237,7 +237,7 @@ def test_it_looks_at_files_only_now_and_then(tmp_path, monkeypatch):
 
 
 def test_many_accuracies_and_lines_are_thinned_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(console_model, "_MEASURED", 8)
+    monkeypatch.setattr(console_model.Training, "MAX_ACCURACIES", 8)
     run = opened(tmp_path / "r")
     run.record(events.StageStarted("validate", 100, "epochs"))
     for epoch in range(1, 101):

@@ -11,7 +11,7 @@ from rich.live import Live
 from swept import expanded, student
 
 from cfm_tui.cli import sweep as command
-from cfm_tui.display import sweep_progress
+from cfm_tui.display import progress, sweep_progress
 from cfm_tui.process import sweep_runner
 from engine.config import settings
 from engine.store.json_file import write_json
@@ -39,8 +39,8 @@ def sweeper():
 
 def test_a_running_point_says_where_it_is():
     for name, said in PLACES.items():
-        assert sweep_progress.format_progress(STATUSES[name]) == said
-    assert sweep_progress.format_progress({}) == "loading"
+        assert progress.format_heartbeat(STATUSES[name]) == said
+    assert progress.format_heartbeat({}) == "loading"
 
 
 def test_lines_tell_what_begins_and_ends_and_now_and_then_what_runs(monkeypatch):
@@ -49,7 +49,7 @@ def test_lines_tell_what_begins_and_ends_and_now_and_then_what_runs(monkeypatch)
     lines.on_state_change("seed=2", "failed", "it broke")
     lines.refresh(sweeper())
     assert stream.getvalue() == "seed=2: failed, it broke\n"
-    monkeypatch.setattr(sweep_progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(sweep_progress.Lines, "REFRESH_SECONDS", 0.0)
     lines.refresh(sweeper())
     shown = stream.getvalue().splitlines()[1:]
     assert shown == [
