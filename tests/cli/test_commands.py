@@ -1,20 +1,13 @@
-import json
 import os
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 from commandline import REPOSITORY, call, call_json, start, started
-from recorded import opened
 
 from cfm_tui import cli
-from cfm_tui.cli import steer
-from cfm_tui.cli.console import console as open_console
 from engine.errors import UserError
-from engine.events import StageStarted
-from engine.store import StoredRun
 
 HEAVY = ("torch", "torchvision", "numpy", "engine.config", "textual", "rich", "PIL", "sklearn", "yaml")
 
@@ -148,65 +141,7 @@ def test_a_process_of_a_test_is_never_left_behind(tmp_path):
     assert [process.returncode for process in (left, late)] == [-signal.SIGKILL] * 2
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_leaves_the_run_marked_and_free(tmp_path, number, code):
-    out = tmp_path / "run"
-    words = [
-        "run",
-        "--preset",
-        "smoke",
-        "--set",
-        "relabel.mode=online",
-        "--set",
-        "validate.epochs=100000",
-        "--out",
-        str(out),
-    ]
-    with started(*words, env={"CFM_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}) as process:
-        assert any("validate" in line for line in process.stderr)
-        process.send_signal(number)
-        process.communicate()
-    assert process.returncode == code
-    assert json.loads((out / "status.json").read_text())["state"] == "stopped"
-    assert (out / "images" / "distilled.safetensors").exists()
-    assert not (out / "owner.json").exists()
-
-
 def test_a_reader_that_goes_away_is_no_failure_to_speak_of(tmp_path):
     with start("preset", "show", "--resolved") as process:
         process.stdout.close()
         assert process.stderr.read() == ""
-
-
-def test_the_console_says_what_to_use(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["cfm-tui"])
-    with open(os.devnull) as nothing:
-        monkeypatch.setattr("sys.stdin", nothing)
-        with pytest.raises(SystemExit) as left:
-            cli.console()
-    assert left.value.code == 2
-    assert "cfm run" in capsys.readouterr().err
-
-
-def test_that_stderr_is_no_terminal_is_said(monkeypatch):
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
-    monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda: False))
-    with pytest.raises(UserError, match="stderr, which is not a terminal") as told:
-        open_console()
-    assert "redirect" in told.value.hint
-
-
-@pytest.mark.parametrize(
-    ("state", "told"),
-    [
-        ("stopped", "is stopped in stage recover; `cfm resume {}` resumes it"),
-        ("failed", "has failed in stage recover; `cfm resume {}` resumes it"),
-        ("finished", "is finished; `cfm show {}` shows its results"),
-    ],
-)
-def test_what_a_stop_came_to_is_one_sentence(tmp_path, state, told):
-    folder = tmp_path / "run"
-    run = opened(folder)
-    run.record(StageStarted("recover", 8, "iterations"))
-    run.close(state, f"{folder} was stopped by somebody")
-    assert steer._describe_end(StoredRun(folder), state) == f"{folder} {told.format(folder)}"

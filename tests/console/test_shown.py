@@ -6,17 +6,13 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from images_run import results
-from monitored import BETAS, TAPS, glimpse
 from recorded import layout, opened, progress
 
 from cfm_tui.console import formatting as words
-from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import LogLine, RunModel, _line
 from engine import events, store
-from engine.config import Objective
 
 
 def test_digits_are_three_rows_and_only_of_numbers():
@@ -48,12 +44,6 @@ def test_class_names_come_from_the_images_folders(tmp_path):
     assert words.class_names(Path("nowhere")) == []
 
 
-def goal(*titles):
-    """An objective with terms of these filters and signals."""
-    pairs = (title.split("/") for title in titles)
-    return Objective.model_validate({"terms": [{"filter": f, "signal": g} for f, g in pairs]})
-
-
 @pytest.mark.parametrize(("method", "large"), [("cfm", "β of batch 1"), ("sre2l", "")])
 def test_beta_is_the_number_that_matters_where_a_filter_reads_it(tmp_path, method, large):
     run = opened(tmp_path / "run", text=f"objective: {method}\n")
@@ -65,48 +55,6 @@ def test_beta_is_the_number_that_matters_where_a_filter_reads_it(tmp_path, metho
     assert words.headline(model)[1] == large
     assert words.place(model) == "batch 1 of 2, iteration 2 of 4"
     run.close("stopped")
-
-
-def test_a_filter_without_beta_is_drawn_where_there_is_no_beta():
-    objective = Objective.model_validate({"terms": [{"f": "lambda**2", "signal": "none"}]})
-    lines = plot_data.over_ranks({plot_data.REAL: np.ones(3)}, objective, [])
-    assert [line.name for line in lines] == ["Ψ", "f(Ψ)"]
-
-
-def test_a_spectrum_says_where_the_filter_turns():
-    seen = glimpse()
-    lines, turn = plot_data.spectrum(seen, TAPS[1], goal("ridge/none", "ridge/class"))
-    assert [line.name for line in lines] == ["Ψ", "Ψ_s", "f(Ψ)", "f(Ψ_s)"]
-    real = seen.spectra[TAPS[1]][0]
-    assert 10**turn == pytest.approx(1 + sum(real >= BETAS[2]))
-    assert plot_data.spectrum(seen, TAPS[1], goal("identity/class"))[1] is None
-
-
-def test_a_filter_that_changes_nothing_has_no_curve_and_no_two_curves_one_name():
-    seen = glimpse()
-    lines, _ = plot_data.spectrum(seen, TAPS[1], goal("lambda/none", "ridge/class", "identity/mean"))
-    assert [line.name for line in lines] == ["Ψ", "Ψ_s", "f(Ψ)", "f(Ψ_s)"]
-    lines, _ = plot_data.spectrum(seen, TAPS[1], goal("lambda/none"))
-    assert [line.name for line in lines] == ["Ψ", "Ψ_s"]
-
-
-def test_an_expression_has_its_own_curve_on_each_side():
-    seen = glimpse()
-    own = Objective.model_validate(
-        {
-            "parameters": {"alpha": None},
-            "terms": [{"f": "1 - 2*alpha*lambda", "f_synthetic": "lambda**2", "name": "two"}],
-        }
-    )
-    lines, turn = plot_data.spectrum(seen, TAPS[1], own)
-    assert [line.name for line in lines] == ["Ψ", "Ψ_s", "|f(Ψ)|", "f(Ψ_s)"]
-    assert turn is None
-    real, synthetic = seen.spectra[TAPS[1]]
-    np.testing.assert_allclose(lines[2].low, np.abs(1 - 2 * real / real[0]), rtol=1e-5)
-    np.testing.assert_allclose(lines[3].low, synthetic**2, rtol=1e-5)
-    both = Objective.model_validate({"terms": [{"filter": "ridge"}, {"f": "lambda**2", "name": "two"}]})
-    names = [line.name for line in plot_data.spectrum(seen, TAPS[1], both)[0]]
-    assert names == ["Ψ", "Ψ_s", "ridge(Ψ)", "ridge(Ψ_s)", "two(Ψ)", "two(Ψ_s)"]
 
 
 def recovered(folder, batches, iterations, last=None):

@@ -4,7 +4,6 @@ import pytest
 
 from cfm_tui.display import progress
 from engine import events
-from engine.runs.results import format_mean_std
 
 
 def work():
@@ -88,12 +87,6 @@ def test_a_reader_that_went_away_does_not_stop_the_work():
 )
 def test_durations(seconds, text):
     assert progress.format_duration(seconds) == text
-
-
-def test_a_spread_in_words():
-    assert format_mean_std({"mean": 52.123, "std": 0.5, "n": 3}) == "52.12 ± 0.50 (3)"
-    assert format_mean_std({"mean": 52.123, "std": 0.0, "n": 1}, 1) == "52.1 (1)"
-    assert format_mean_std(None) == "—"
 
 
 def test_a_status_without_beta_tells_none():

@@ -1,21 +1,16 @@
 """What a sweep shows while it goes, and with which words it starts its runs."""
 
 import io
-import itertools
 import time
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from rich.live import Live
-from swept import expanded, student
+from swept import expanded
 
 from cfm_tui.cli import sweep as command
 from cfm_tui.display import progress, sweep_progress
-from cfm_tui.process import sweep_runner
-from engine.config import settings
-from engine.store.json_file import write_json
-from engine.store.reader import StoredRun
 from engine.sweep.schedule import Schedule
 
 VALIDATING = {"stage": "validate", "total": 12, "unit": "epochs", "architecture": "convnet", "seed": 1}
@@ -107,39 +102,11 @@ def test_quiet_tells_failures_alone():
     assert stream.getvalue() == "a: failed, it broke\n"
 
 
-def test_points_are_started_by_a_command_that_a_person_could_give(tmp_path):
-    (point,) = expanded({"preset": "smoke", "set": {"recover.lr": 0.5, "objective": "lfm"}})
-    words = sweep_runner.build_command(point, tmp_path / "x", "cuda:1")
-    assert words[:3] == ["run", "--preset", "smoke"]
-    assert words[-4:] == ["--device", "cuda:1", "--out", str(tmp_path / "x")]
-    sets = [text for flag, text in itertools.pairwise(words) if flag == "--set"]
-    assert settings.resolve(preset="smoke", sets=sets).config == point.config
-    assert "--device" not in sweep_runner.build_command(point, tmp_path, None)
-
-
 def test_devices_are_dealt_out_in_turn():
     assert command._assign_devices(None, None) == [None]
     assert command._assign_devices(3, None) == [None] * 3
     assert command._assign_devices(None, "cuda:0,cuda:1") == ["cuda:0", "cuda:1"]
     assert command._assign_devices(3, "cuda:0 cuda:1") == ["cuda:0", "cuda:1", "cuda:0"]
-
-
-def test_why_a_point_failed_is_told_by_its_run_its_log_or_its_process(tmp_path):
-    run = StoredRun(tmp_path)
-    assert sweep_runner.failure_reason(run, 3) == "its process ended with code 3"
-    (tmp_path / "log.txt").write_text("one\ntwo\nthree\nfour\n")
-    assert sweep_runner.failure_reason(run, 1) == "two / three / four"
-    write_json(tmp_path / "status.json", {"message": "a layer broke"})
-    assert sweep_runner.failure_reason(run, 1) == "a layer broke"
-    assert "SIGKILL" in sweep_runner.failure_reason(run, -9)
-
-
-def test_a_point_is_finished_once_it_has_results_that_can_be_read(tmp_path):
-    assert not sweep_runner.finished(StoredRun(tmp_path))
-    write_json(tmp_path / "results.json", {"students": [student(0, 1.0)]})
-    assert sweep_runner.finished(StoredRun(tmp_path))
-    (tmp_path / "results.json").write_text("{")
-    assert not sweep_runner.finished(StoredRun(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["seed", "seed=1", "seed=[]"])
