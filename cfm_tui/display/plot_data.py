@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,55 +79,38 @@ def betas(model: RunModel) -> list[Line]:
 
 def accuracies(model: RunModel, stage: Stage) -> list[Line]:
     """Return accuracy by epoch of every kind of training in a stage, from the worst to the best seed."""
-    points = _collect_points(
-        model, stage, lambda each: [(float(epoch), value) for epoch, value in each.accuracy]
-    )
-    return _build_lines(points, min, max)
+    return _draw_trainings(model, stage, lambda training: training.accuracy, min, max)
 
 
 def training_losses(model: RunModel, stage: Stage) -> list[Line]:
     """Return loss by epoch of every kind of training in a stage, averaged over seeds."""
-    return _build_lines(_collect_points(model, stage, _list_losses), _average, _average)
+
+    def list_losses(training: Training) -> Sequence[tuple[float, float]]:
+        x, low, high = training.loss.envelope(0, POINTS)
+        return list(zip((x + 1).tolist(), ((low + high) / 2).tolist(), strict=True))
+
+    return _draw_trainings(model, stage, list_losses, fmean, fmean)
 
 
-Points = list[tuple[float, float]]
-
-
-def _list_losses(training: Training) -> Points:
-    x, low, high = training.loss.envelope(0, POINTS)
-    return list(zip((x + 1).tolist(), ((low + high) / 2).tolist(), strict=True))
-
-
-def _collect_points(
-    model: RunModel, stage: Stage, points_of: Callable[[Training], Points]
-) -> dict[str, dict[float, list[float]]]:
-    """Return the values of all seeds by kind of training and epoch."""
-    kinds: dict[str, dict[float, list[float]]] = {}
-    for (training_stage, architecture, source, _), training in sorted(model.trainings.items()):
-        if training_stage == stage:
-            name = architecture if source == "teacher" else f"{architecture} {source}"
-            kind = kinds.setdefault(name, {})
-            for epoch, value in points_of(training):
-                kind.setdefault(epoch, []).append(value)
-    return kinds
-
-
-def _average(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _build_lines(
-    kinds: dict[str, dict[float, list[float]]],
+def _draw_trainings(
+    model: RunModel,
+    stage: Stage,
+    points_of: Callable[[Training], Sequence[tuple[float, float]]],
     low: Callable[[list[float]], float],
     high: Callable[[list[float]], float],
 ) -> list[Line]:
+    """Return a line for each kind of training, from `low` to `high` of the values of all seeds."""
+    kinds: dict[str, dict[float, list[float]]] = {}
+    for (training_stage, architecture, source, _), training in sorted(model.trainings.items()):
+        if training_stage == stage:
+            kind = kinds.setdefault(architecture if source == "teacher" else f"{architecture} {source}", {})
+            for epoch, value in points_of(training):
+                kind.setdefault(epoch, []).append(value)
     lines = []
     for index, (name, kind) in enumerate(kinds.items()):
         epochs = sorted(kind)
-        least = np.array([low(kind[epoch]) for epoch in epochs], np.float64)
-        greatest = np.array([high(kind[epoch]) for epoch in epochs], np.float64)
-        x = np.array(epochs, np.float64)
-        lines.append(Line(name, x, least, greatest, ROLES[index % len(ROLES)]))
+        least, greatest = (np.array([side(kind[epoch]) for epoch in epochs]) for side in (low, high))
+        lines.append(Line(name, np.array(epochs, np.float64), least, greatest, ROLES[index % len(ROLES)]))
     return lines
 
 

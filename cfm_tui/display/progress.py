@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.events import (
+    BatchRecovered,
+    Checkpointed,
     Continued,
     EpochFinished,
     Event,
@@ -89,12 +91,31 @@ def format_count(count: int, unit: str) -> str:
     return f"{count:,} {singular if count == 1 else unit}"
 
 
-def format_stage_finished(event: StageFinished, unit: str) -> str:
-    """Format the line for the end of a stage."""
-    if event.reused:
-        return f"{event.stage}: nothing to do"
-    rate = f" ({format_rate(event.rate, unit)})" if event.rate else ""
-    return f"{event.stage}: {format_duration(event.seconds)}{rate}"
+def format_event(event: Event, unit: str = "") -> str:
+    """Return the line of a log for an event; empty for events without one. unit: of the event's stage."""
+    text = ""
+    if isinstance(event, Notice):
+        text = event.message
+    elif isinstance(event, StageStarted):
+        first = f", {event.done:,} already done" if event.done else ""
+        text = f"{event.stage}: {format_count(event.total, event.unit)}{first}"
+    elif isinstance(event, StageFinished):
+        rate = f" ({format_rate(event.rate, unit)})" if event.rate else ""
+        text = f"{event.stage}: " + (
+            "nothing to do" if event.reused else format_duration(event.seconds) + rate
+        )
+    elif isinstance(event, BatchRecovered):
+        with_beta = f" at {beta}" if (beta := beta_text(event.beta, 4)) else ""
+        text = f"batch {event.batch} of {event.batches}: {format_count(event.images, 'images')}{with_beta}"
+    elif isinstance(event, Checkpointed):
+        text = f"checkpoint {event.number}: {format_bytes(event.bytes)}, {format_duration(event.seconds)}"
+    elif isinstance(event, (Paused, Continued)):
+        text = f"{event.kind.lower()} by {event.by}"
+    elif isinstance(event, EpochFinished) and event.epoch == event.epochs:
+        accuracy = "" if event.accuracy is None else f", {event.accuracy:.1f} %"
+        training = event.source if event.source == "teacher" else f"{event.source}, seed {event.seed}"
+        text = f"{event.architecture} ({training}): {format_count(event.epochs, 'epochs')}{accuracy}"
+    return text
 
 
 def beta_text(beta: float | None, digits: int = 3) -> str:
@@ -181,13 +202,8 @@ class Display:
         """Show an event that is already tracked."""
         if isinstance(event, Notice):
             self.say(f"{event.level}: {event.message}")
-        elif isinstance(event, (Paused, Continued)):
-            self.say(f"{type(event).__name__.lower()} by {event.by}")
-        elif isinstance(event, StageFinished):
-            self.say(format_stage_finished(event, self.tracker.unit))
-        elif isinstance(event, StageStarted):
-            first = f", {event.done} already done" if event.done else ""
-            self.say(f"{event.stage}: {format_count(event.total, event.unit)}{first}")
+        elif isinstance(event, (Paused, Continued, StageStarted, StageFinished)):
+            self.say(format_event(event, self.tracker.unit))
         elif time.monotonic() - self._shown >= self._seconds:
             self.say(self.tracker.line())
 

@@ -18,13 +18,7 @@ import psutil
 from numpy.typing import NDArray
 
 from cfm_tui.display.downsampling import DownsampledCurves
-from cfm_tui.display.progress import (
-    beta_text,
-    format_bytes,
-    format_count,
-    format_duration,
-    format_stage_finished,
-)
+from cfm_tui.display.progress import format_event
 from engine import events
 from engine.config import Config, settings
 from engine.errors import UserError
@@ -34,7 +28,7 @@ from engine.store.lock import alive
 from engine.store.numbers import FIXED, columns
 from engine.store.preview import Preview
 from engine.store.reader import State, state_by
-from engine.store.run_state import RunState, StageView
+from engine.store.run_state import RunState
 from engine.store.tail import Tail, TailRows
 
 TrainingKey = tuple[Stage, str, str, int]  #: stage, architecture, source, seed
@@ -244,9 +238,9 @@ class RunModel(RunState):
         super().add(event, moment)
         if isinstance(event, events.BatchRecovered) and not self.betas:
             event = replace(event, beta=math.nan)
-        level, text = _line(event, self.stages)
-        if text:
-            self.log.append(LogLine(moment, level, text))
+        unit = self.stages[event.stage].unit if isinstance(event, events.StageFinished) else ""
+        if text := format_event(event, unit):
+            self.log.append(LogLine(moment, getattr(event, "level", "info"), text))
 
     def _set_layout(self, event: events.RecoverLayout) -> None:
         width = len(columns(event))
@@ -262,27 +256,3 @@ class RunModel(RunState):
         self.betas = event.betas if config is None or config.uses_beta else []
         if self.beta is None and self.betas:
             self.beta = self.betas[0]
-
-
-def _line(event: Event, stages: dict[Stage, StageView]) -> tuple[str, str]:
-    """Return level and text of the log line for an event; the text is empty for events without one."""
-    if isinstance(event, events.Notice):
-        return event.level, event.message
-    text = ""
-    if isinstance(event, events.StageStarted):
-        first = f", {event.done:,} already done" if event.done else ""
-        text = f"{event.stage}: {format_count(event.total, event.unit)}{first}"
-    elif isinstance(event, events.StageFinished):
-        text = format_stage_finished(event, stages[event.stage].unit)
-    elif isinstance(event, events.BatchRecovered):
-        with_beta = f" at {beta}" if (beta := beta_text(event.beta, 4)) else ""
-        text = f"batch {event.batch} of {event.batches}: {format_count(event.images, 'images')}{with_beta}"
-    elif isinstance(event, events.Checkpointed):
-        text = f"checkpoint {event.number}: {format_bytes(event.bytes)}, {format_duration(event.seconds)}"
-    elif isinstance(event, (events.Paused, events.Continued)):
-        text = f"{event.kind.lower()} by {event.by}"
-    elif isinstance(event, events.EpochFinished) and event.epoch == event.epochs:
-        accuracy = "" if event.accuracy is None else f", {event.accuracy:.1f} %"
-        training = event.source if event.source == "teacher" else f"{event.source}, seed {event.seed}"
-        text = f"{event.architecture} ({training}): {format_count(event.epochs, 'epochs')}{accuracy}"
-    return "info", text

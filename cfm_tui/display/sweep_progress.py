@@ -40,9 +40,9 @@ class Pace:
 
         waiting: number of waiting points. running: names of running points. slots: points run at once.
         """
-        if not self._durations:
+        mean, now = self.mean(), time.monotonic()
+        if mean is None:
             return None
-        mean, now = sum(self._durations) / len(self._durations), time.monotonic()
         rest = sum(max(mean - (now - self._start_times.get(name, now)), 0.0) for name in running)
         return (waiting * mean + rest) / max(slots, 1)
 

@@ -11,7 +11,8 @@ from images_run import results
 from recorded import layout, opened, progress
 
 from cfm_tui.console import formatting as words
-from cfm_tui.display.run_state import LogLine, RunModel, _line
+from cfm_tui.display.progress import format_event
+from cfm_tui.display.run_state import LogLine, RunModel
 from engine import events, store
 
 
@@ -114,7 +115,7 @@ def test_bytes_are_decimal_wherever_they_are_told(tmp_path):
 
 
 def test_a_checkpoint_fits_a_narrow_log():
-    level, text = _line(events.Checkpointed("recover", 30, 3_800_000, 0.04), {})
-    told = words.log_line(LogLine(time.time(), level, text))
+    text = format_event(events.Checkpointed("recover", 30, 3_800_000, 0.04))
+    told = words.log_line(LogLine(time.time(), "info", text))
     assert told.endswith("checkpoint 30: 3.8 MB, 0.0 s")
     assert len(told) <= 38
