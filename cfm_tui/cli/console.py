@@ -128,13 +128,14 @@ def _load_preferences(fps: float | None, images: str | None, theme: str | None) 
 
     Raises UserError("config") or UserError("usage") where a preference is invalid.
     """
-    from cfm_tui.console import actions, preferences, themes
+    from cfm_tui.console.app import list_action_names
+    from cfm_tui.console.preferences import THEMES, Preferences
     from engine.errors import UserError
 
-    path = preferences.path()
-    loaded = preferences.read(path, themes.NAMES, actions.list_action_names)
+    path = Preferences.path()
+    loaded = Preferences.read(path, list_action_names)
     options: dict[str, Any] = {"fps": fps, "images": images, "theme": theme}
     loaded = replace(loaded, **{name: value for name, value in options.items() if value is not None})
-    if loaded.theme is not None and loaded.theme not in themes.NAMES:
-        raise UserError("usage", f"unknown theme {loaded.theme!r}", f"use one of {', '.join(themes.NAMES)}")
-    return preferences.validate(loaded, "--images" if images else str(path))
+    if loaded.theme is not None and loaded.theme not in THEMES:
+        raise UserError("usage", f"unknown theme {loaded.theme!r}", f"use one of {', '.join(THEMES)}")
+    return loaded.validate("--images" if images else str(path))

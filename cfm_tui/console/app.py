@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 import sys
 import threading
 import time
@@ -13,29 +16,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from rich.console import RenderableType
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
 from textual.events import Event, Key
 from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
-from cfm_tui.console import export, themes
-from cfm_tui.console.driver import CapturedOutput, TerminalDriver
+import cfm_tui.console.screens as screens
+import cfm_tui.console.widgets as widgets
+from cfm_tui.console.driver import AsciiFilter, CapturedOutput, Governor, TerminalDriver, keep_only_changes
 from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGallery, OpenRun
-from cfm_tui.console.governor import Governor
-from cfm_tui.console.preferences import Preferences
+from cfm_tui.console.preferences import THEMES, Preferences
 from cfm_tui.console.screens.base import Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, keys
 from cfm_tui.console.screens.runs import RunsPage
 from cfm_tui.console.shutdown import Shutdown
-from cfm_tui.console.widgets.plain import AsciiFilter, only_changes
 from cfm_tui.display.terminal import Terminal
 from engine.errors import UserError
 
 if TYPE_CHECKING:
     from cfm_tui.console.session import Session
-
-POLL_SECONDS = 1.0  #: longest time between two checks of the terminal and the session
-QUIET_SECONDS = 1.0  #: after a key press, without unrequested redraws while a run is computed here…
-LONGEST_SECONDS = 3.0  #: …but redraw at least this often
 
 
 class ConsoleApp(App[str]):
@@ -47,6 +46,8 @@ class ConsoleApp(App[str]):
 
     CSS_PATH = "app.tcss"
     TITLE = "cfm-tui"
+    QUIET_SECONDS = 1.0  #: after a key press, without unrequested redraws while a run is computed here…
+    LONGEST_SECONDS = 3.0  #: …but redraw at least this often
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -100,19 +101,19 @@ class ConsoleApp(App[str]):
 
     def on_mount(self) -> None:
         """Set up themes and keys, show the first page, and start the timer."""
-        for theme in themes.THEMES:
+        for theme in THEMES.values():
             self.register_theme(theme)
-        self.theme = self.preferences.theme or themes.choose_theme(self.terminal.colours)
+        self.theme = self.preferences.theme or ("cfm-dark" if self.terminal.colours != 0 else "cfm-mono")
         self.set_keymap(self.preferences.keys)
         self.push_screen(RunsPage())
         if self.opening is not None:
             self.post_message(self.opening)
-        self.set_interval(min(1 / self.preferences.fps, POLL_SECONDS), self._tick)
+        self.set_interval(min(1 / self.preferences.fps, 1.0), self._tick)
         if threading.current_thread() is threading.main_thread():
             self._shutdown_guard.install_handlers()
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        super()._display(screen, only_changes(renderable))
+        super()._display(screen, keep_only_changes(renderable))
 
     @property
     def failed(self) -> BaseException | None:
@@ -137,8 +138,8 @@ class ConsoleApp(App[str]):
             self.captured_output.trim()
         now, written = time.monotonic(), getattr(driver, "written", 0)
         is_computing = self.session is not None and self.session.live
-        is_typing = is_computing and now - self._key_pressed_at < QUIET_SECONDS
-        if now - self._drawn_at < (LONGEST_SECONDS if is_typing else 0.9 / self.preferences.fps):
+        is_typing = is_computing and now - self._key_pressed_at < self.QUIET_SECONDS
+        if now - self._drawn_at < (self.LONGEST_SECONDS if is_typing else 0.9 / self.preferences.fps):
             return
         if self._governor.may_draw(written, is_computing):
             self._drawn_at = now
@@ -295,16 +296,28 @@ class ConsoleApp(App[str]):
         self.push_screen(Choice("Save as", answers), self._export)
 
     def _export(self, form: str | None) -> None:
+        """Write the screen or a chart's data into a new file in the current folder."""
+        from engine.store import files
+        from engine.store.folders import free_name
+
         if form is None:
             return
         if form == "csv":
             name, text = "chart", str(cast(Any, self.screen).csv())
         else:
-            name, text = "screen", export.screen_text(self) if form == "txt" else self.export_screenshot()
+            name, text = "screen", self.screen_text() if form == "txt" else self.export_screenshot()
+        stem = f"cfm-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        path = Path(f"{free_name(stem, lambda each: Path(f'{each}.{form}').exists())}.{form}").absolute()
         try:
-            self.notify(f"saved {export.save(name, form, text)}", timeout=10, markup=False)
+            files.write(path, text.encode(), hint="start the console in a writable folder")
+            self.notify(f"saved {path}", timeout=10, markup=False)
         except UserError as error:
             self.trouble(error)
+
+    def screen_text(self) -> str:
+        """Return the visible screen as plain text."""
+        strips = self.screen._compositor.render_strips(self.screen.size)
+        return "\n".join(strip.text.rstrip() for strip in strips) + "\n"
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Yield a command for every key binding of this page and for every theme."""
@@ -316,7 +329,21 @@ class ConsoleApp(App[str]):
                     active.tooltip or binding.description,
                     partial(self.run_action, binding.action, active.node),
                 )
-        for name in themes.NAMES:
+        for name in THEMES:
             yield SystemCommand(
                 f"Theme {name}", "Switch to this theme", lambda name=name: setattr(self, "theme", name)
             )
+
+
+def list_action_names() -> list[str]:
+    """Return the ids of all key bindings, by which `console.yaml` remaps them, sorted."""
+    modules = [__name__]
+    for package in (screens, widgets):
+        modules += [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+    binding_ids = set()
+    for module_name in modules:
+        for _, kind in inspect.getmembers(importlib.import_module(module_name), inspect.isclass):
+            if issubclass(kind, DOMNode) and kind.__module__.startswith("cfm_tui."):
+                bindings = vars(kind).get("BINDINGS", ())
+                binding_ids |= {each.id for each in bindings if isinstance(each, Binding) and each.id}
+    return sorted(binding_ids)

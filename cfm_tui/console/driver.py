@@ -1,4 +1,4 @@
-"""Textual's terminal driver, extended to count the bytes sent and to detect a closed terminal.
+"""What the console sends to its terminal: a driver, filters of the output, and limits on it.
 
 Textual's driver neither stops at the end of its input nor survives a terminal that accepts no more output.
 """
@@ -10,16 +10,22 @@ import os
 import select
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import Full
 from typing import IO, Any
 
+from rich.console import Console, RenderableType
+from rich.control import Control
+from rich.segment import Segment
+from textual._compositor import ChopsUpdate  # no public name; Textual is pinned
+from textual.color import Color
 from textual.drivers.linux_driver import LinuxDriver
+from textual.filter import LineFilter
 
-WAIT_SECONDS = 0.5
-MOST_CAPTURED_BYTES = 2**20  #: size at which the captured output is discarded
-TAIL_BYTES = 2000  #: of the captured output, printed when the console ends
+from cfm_tui.display.terminal import to_ascii
+
 _screen: IO[str] | None = None  # where the console draws while stdout and stderr are captured
 
 
@@ -42,7 +48,7 @@ class TerminalDriver(LinuxDriver):
         writer = self._writer_thread
         while writer is not None and writer.is_alive():
             try:
-                writer._queue.put(data, timeout=WAIT_SECONDS)
+                writer._queue.put(data, timeout=0.5)
             except Full:  # the terminal blocks, or was closed meanwhile
                 continue
             return
@@ -83,18 +89,21 @@ class TerminalDriver(LinuxDriver):
 class CapturedOutput:
     """What libraries printed while the console was open, in a file of limited size."""
 
+    MOST_BYTES = 2**20  #: size at which the output is discarded
+    TAIL_BYTES = 2000  #: printed when the console ends
+
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def trim(self) -> None:
-        """Discard the output when it exceeds `MOST_CAPTURED_BYTES`."""
-        if os.fstat(self._file.fileno()).st_size > MOST_CAPTURED_BYTES:
+        """Discard the output when it exceeds `MOST_BYTES`."""
+        if os.fstat(self._file.fileno()).st_size > self.MOST_BYTES:
             os.ftruncate(self._file.fileno(), 0)
 
     def tail(self) -> str:
         """Return the last `TAIL_BYTES` as text."""
-        size = os.fstat(self._file.fileno()).st_size
-        return os.pread(self._file.fileno(), TAIL_BYTES, max(size - TAIL_BYTES, 0)).decode("utf-8", "replace")
+        size, most = os.fstat(self._file.fileno()).st_size, self.TAIL_BYTES
+        return os.pread(self._file.fileno(), most, max(size - most, 0)).decode("utf-8", "replace")
 
 
 @contextmanager
@@ -119,3 +128,66 @@ def capture_output() -> Iterator[CapturedOutput]:
                 os.close(original)
             with suppress(OSError):  # the terminal was closed
                 screen.close()
+
+
+class Governor:
+    """Limits on the console's processor time and terminal output: two token buckets.
+
+    Only unrequested redraws are delayed, never the response to a key press. A debt is limited to the size of
+    a bucket, so that a busy minute does not freeze the screen for minutes.
+    """
+
+    SHARE = 0.02  #: of a core, while a run is computed in this process
+    BURST_SECONDS = 0.2  #: allowance of processor time after an idle time
+    BYTES_PER_SECOND = 8_000  #: to the terminal
+    BURST_BYTES = 24_000  #: allowance likewise: a whole page may be drawn at once
+
+    def __init__(self) -> None:
+        self._now, self._spent, self._written = time.monotonic(), time.thread_time(), 0
+        self._seconds, self._bytes = self.BURST_SECONDS, float(self.BURST_BYTES)
+
+    def may_draw(self, written: int, is_computing: bool) -> bool:
+        """Return whether an unrequested redraw is within the limits.
+
+        written: bytes sent to the terminal so far. is_computing: a run is computed in this process.
+        """
+
+        def refill(level: float, added: float, capacity: float) -> float:
+            return min(max(level, -capacity) + added, capacity)
+
+        now, spent = time.monotonic(), time.thread_time()
+        elapsed = now - self._now
+        used = spent - self._spent if is_computing else 0.0
+        sent = written - self._written
+        self._now, self._spent, self._written = now, spent, written
+        self._seconds = refill(self._seconds - used, self.SHARE * elapsed, self.BURST_SECONDS)
+        self._bytes = refill(self._bytes - sent, self.BYTES_PER_SECOND * elapsed, self.BURST_BYTES)
+        return self._bytes > 0 and (not is_computing or self._seconds > 0)
+
+
+class AsciiFilter(LineFilter):
+    """Replaces every character by ASCII of the same width, for terminals without Unicode."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """Return the segments in ASCII."""
+        return [Segment(to_ascii(text), style, control) for text, style, control in segments]
+
+
+class _Spans(ChopsUpdate):
+    """An update that sends only the changed cells of a line; Textual also sends those left of them."""
+
+    def render_segments(self, console: Console) -> str:
+        """Return each span, after a cursor move to its first changed cell."""
+        parts: list[str] = []
+        for y, first, last in self.spans:
+            for end, (x, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
+                if strip is None or x >= last or end <= first:
+                    continue
+                span = strip.crop(max(first - x, 0), min(end, last) - x)
+                parts += [Control.move_to(max(first, x), y).segment.text, span.render(console)]
+        return "".join(parts)
+
+
+def keep_only_changes(update: RenderableType | None) -> RenderableType | None:
+    """Convert a partial update of Textual to spans of changed cells; return anything else unchanged."""
+    return _Spans(update.chops, update.spans, update.chop_ends) if isinstance(update, ChopsUpdate) else update

@@ -12,13 +12,92 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from platformdirs.unix import Unix
+from textual.theme import Theme
 
 from engine.errors import UserError, suggest_name
 
 ImageMode = Literal["auto", "ascii", "half", "off"]
-IMAGE_MODES: tuple[ImageMode, ...] = get_args(ImageMode)
-FPS = 2.0  #: default screen updates per second
-MAX_FPS = 30.0
+
+#: Colour themes by name; two are for colour-blind users and for monochrome terminals. No state is shown by
+#: colour alone.
+THEMES = {
+    theme.name: theme
+    for theme in (
+        Theme(
+            name="cfm-dark",
+            primary="#5fafd7",
+            secondary="#af87d7",
+            accent="#d7af5f",
+            success="#5faf5f",
+            warning="#d7af00",
+            error="#d75f5f",
+            foreground="#d0d0d0",
+            background="#121212",
+            surface="#1c1c1c",
+            panel="#303030",
+            dark=True,
+        ),
+        Theme(
+            name="cfm-light",
+            primary="#005f87",
+            secondary="#5f00af",
+            accent="#875f00",
+            success="#005f00",
+            warning="#875f00",
+            error="#af0000",
+            foreground="#262626",
+            background="#ffffff",
+            surface="#eeeeee",
+            panel="#d0d0d0",
+            dark=False,
+        ),
+        Theme(  # Okabe and Ito's colours, which differ for every common kind of colour blindness
+            name="cfm-safe",
+            primary="#56b4e9",
+            secondary="#cc79a7",
+            accent="#e69f00",
+            success="#009e73",
+            warning="#f0e442",
+            error="#d55e00",
+            foreground="#d0d0d0",
+            background="#000000",
+            surface="#121212",
+            panel="#303030",
+            dark=True,
+        ),
+        Theme(
+            name="cfm-mono",
+            ansi=True,
+            primary="ansi_default",
+            secondary="ansi_default",
+            accent="ansi_default",
+            success="ansi_default",
+            warning="ansi_default",
+            error="ansi_default",
+            foreground="ansi_default",
+            background="ansi_default",
+            surface="ansi_default",
+            panel="ansi_default",
+            boost="ansi_default",
+            variables={
+                "ansi-background": "ansi_default",
+                "ansi-foreground": "ansi_default",
+                "input-selection-background": "ansi_default",
+                "input-selection-foreground": "ansi_default",
+                "screen-selection-background": "ansi_default",
+                "screen-selection-foreground": "ansi_default",
+                "border-blurred": "ansi_default",
+                "block-cursor-foreground": "ansi_default",
+                "block-cursor-background": "ansi_default",
+                "block-cursor-text-style": "reverse",
+                "input-cursor-background": "ansi_default",
+                "input-cursor-foreground": "ansi_default",
+                "input-cursor-text-style": "reverse",
+                "footer-key-foreground": "ansi_default",
+            },
+        ),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -31,60 +110,54 @@ class Preferences:
 
     theme: str | None = None
     images: ImageMode = "auto"
-    fps: float = FPS
+    fps: float = 2.0
     keys: dict[str, str] = field(default_factory=dict)
 
+    @staticmethod
+    def path() -> Path:
+        """Return the path of the preferences file, in the user's configuration folder."""
+        return Unix("cfm-tui").user_config_path / "console.yaml"
 
-def path() -> Path:
-    """Return the path of the preferences file, in the user's configuration folder."""
-    return Unix("cfm-tui").user_config_path / "console.yaml"
+    @staticmethod
+    def read(file: Path, actions: Callable[[], Sequence[str]]) -> Preferences:
+        """Load the preferences from a file; the defaults where it does not exist.
 
+        actions: returns the known names; it is called only if the file sets keys.
+        Raises UserError("config") naming the invalid preference.
+        """
+        if not file.exists():
+            return Preferences()
+        from engine.config import yaml_io
 
-def read(file: Path, themes: Sequence[str], actions: Callable[[], Sequence[str]]) -> Preferences:
-    """Load the preferences from a file; the defaults where it does not exist.
+        values = yaml_io.read(file)
+        settings = list(Preferences.__dataclass_fields__)
+        for name in values:
+            if name not in settings:
+                raise _unknown_name_error(file, "setting", name, settings)
+        loaded = Preferences(**values)
+        if loaded.theme is not None and loaded.theme not in THEMES:
+            raise _unknown_name_error(file, "theme", loaded.theme, list(THEMES))
+        if not isinstance(loaded.keys, dict):
+            raise UserError("config", f"{file}: keys is not a mapping", "write `keys: {monitor.pause: p}`")
+        for name, key in loaded.keys.items():
+            if name not in (known := actions()):
+                raise _unknown_name_error(file, "action", name, known)
+            if not isinstance(key, str) or not key.strip():
+                hint = "write a key such as p or ctrl+o"
+                raise UserError("config", f"{file}: keys.{name} is {key!r}, not a key", hint)
+        return loaded.validate(str(file))
 
-    themes: the known names. actions: returns the known names; it is called only if the file sets keys.
-    Raises UserError("config") naming the invalid preference.
-    """
-    if not file.exists():
-        return Preferences()
-    from engine.config import yaml_io
+    def validate(self, source: str) -> Preferences:
+        """Return the preferences with a normalised image mode.
 
-    values = yaml_io.read(file)
-    settings = list(Preferences.__dataclass_fields__)
-    for name in values:
-        if name not in settings:
-            raise _unknown_name_error(file, "setting", name, settings)
-    loaded = Preferences(**values)
-    if loaded.theme is not None and loaded.theme not in themes:
-        raise _unknown_name_error(file, "theme", loaded.theme, themes)
-    if not isinstance(loaded.keys, dict):
-        raise UserError("config", f"{file}: keys is not a mapping", "write `keys: {monitor.pause: p}`")
-    for name, key in loaded.keys.items():
-        if name not in (known := actions()):
-            raise _unknown_name_error(file, "action", name, known)
-        if not isinstance(key, str) or not key.strip():
-            raise UserError(
-                "config", f"{file}: keys.{name} is {key!r}, not a key", "write a key such as p or ctrl+o"
-            )
-    return validate(loaded, str(file))
-
-
-def validate(preferences: Preferences, source: str) -> Preferences:
-    """Return the preferences with a normalised image mode.
-
-    source: named by errors. Raises UserError("config") for an invalid image mode or fps.
-    """
-    if str(preferences.images) == "False":  # how YAML reads `off`
-        preferences = replace(preferences, images="off")
-    if preferences.images not in IMAGE_MODES:
-        raise _unknown_name_error(source, "images", preferences.images, IMAGE_MODES)
-    fps = preferences.fps
-    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps <= MAX_FPS:
-        raise UserError(
-            "config", f"{source}: fps is {fps!r}", f"give a number up to {MAX_FPS:g}, such as 0.5"
-        )
-    return preferences
+        source: named by errors. Raises UserError("config") for an invalid image mode or fps.
+        """
+        images: Any = "off" if str(self.images) == "False" else self.images  # how YAML reads `off`
+        if images not in get_args(ImageMode):
+            raise _unknown_name_error(source, "images", images, get_args(ImageMode))
+        if isinstance(self.fps, bool) or not isinstance(self.fps, (int, float)) or not 0 < self.fps <= 30:
+            raise UserError("config", f"{source}: fps is {self.fps!r}", "give a number up to 30, such as 0.5")
+        return replace(self, images=images)
 
 
 def _unknown_name_error(source: object, kind: str, name: Any, known: Sequence[str]) -> UserError:

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from engine.runs.control import Control
     from engine.store.control import Command
 
-State = Literal["loading", "running", "ended"]
-NICE = 5  #: niceness of the engine's threads, so that drawing has priority
-SWITCH_SECONDS = 0.001  #: longest wait of the drawing thread for the interpreter lock
-
 
 class Session:
     """A run that is started, or resumed from `folder`, and computed on a separate thread.
@@ -39,7 +35,7 @@ class Session:
     def __init__(self, resolved: Resolved | None, name: str, folder: Path | None = None) -> None:
         self.name = name
         self.folder = folder
-        self.state: State = "loading"
+        self.state: Literal["loading", "running", "ended"] = "loading"
         self.read = (0, 0)  #: images read, of how many
         self.error: BaseException | None = None
         self._resolved = resolved
@@ -172,12 +168,12 @@ class Session:
 
 
 def _lower_priority() -> None:
-    """Lower the priority of this thread and its future children, on systems with thread priorities."""
-    sys.setswitchinterval(SWITCH_SECONDS)
+    """Let drawing go before this thread and its future children, on systems with thread priorities."""
+    sys.setswitchinterval(0.001)  # longest wait of the drawing thread for the interpreter lock
     if sys.platform == "linux":
         thread = threading.get_native_id()
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread, max(NICE, os.getpriority(os.PRIO_PROCESS, thread)))
+            os.setpriority(os.PRIO_PROCESS, thread, max(5, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 def _free_memory() -> None:

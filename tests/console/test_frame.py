@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cfm_tui.console import governor, preferences, themes
-from cfm_tui.console.actions import list_action_names
-from cfm_tui.console.governor import Governor
+from cfm_tui.console import driver
+from cfm_tui.console.app import list_action_names
+from cfm_tui.console.driver import Governor
+from cfm_tui.console.preferences import Preferences
 from cfm_tui.console.session import Session
 from cfm_tui.process import detach
 from engine.config import settings
@@ -22,16 +23,16 @@ from engine.store import StoredRun, control
 def read(folder, text):
     path = folder / "console.yaml"
     path.write_text(text)
-    return preferences.read(path, themes.NAMES, list_action_names)
+    return Preferences.read(path, list_action_names)
 
 
 def test_without_a_file_all_is_usual(tmp_path):
-    assert preferences.read(tmp_path / "none.yaml", (), list) == preferences.Preferences()
+    assert Preferences.read(tmp_path / "none.yaml", list) == Preferences()
 
 
 def test_preferences_are_read(tmp_path):
     found = read(tmp_path, "theme: cfm-safe\nimages: off\nfps: 0.5\nkeys: {runs.turn: 'z,ctrl+o'}\n")
-    assert found == preferences.Preferences("cfm-safe", "off", 0.5, {"runs.turn": "z,ctrl+o"})
+    assert found == Preferences("cfm-safe", "off", 0.5, {"runs.turn": "z,ctrl+o"})
 
 
 @pytest.mark.parametrize(
@@ -70,8 +71,8 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = self.spent = 0.0
-        monkeypatch.setattr(governor.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(governor.time, "thread_time", lambda: self.spent)
+        monkeypatch.setattr(driver.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(driver.time, "thread_time", lambda: self.spent)
 
 
 def test_bytes_stay_within_their_rate(monkeypatch):
@@ -81,8 +82,8 @@ def test_bytes_stay_within_their_rate(monkeypatch):
         clock.now += 0.5
         if allowed.may_draw(sent, is_computing=False):
             sent += 20_000
-    assert sent <= 600 * governor.BYTES_PER_SECOND + 2 * governor.BURST_BYTES
-    assert sent >= 0.9 * 600 * governor.BYTES_PER_SECOND
+    assert sent <= 600 * Governor.BYTES_PER_SECOND + 2 * Governor.BURST_BYTES
+    assert sent >= 0.9 * 600 * Governor.BYTES_PER_SECOND
 
 
 def test_drawing_takes_no_more_than_its_share_of_a_core(monkeypatch):
@@ -93,8 +94,8 @@ def test_drawing_takes_no_more_than_its_share_of_a_core(monkeypatch):
         if allowed.may_draw(0, is_computing=True):
             clock.spent += 0.05
             frames += 1
-    assert clock.spent <= 600 * governor.SHARE + 2 * governor.BURST_SECONDS
-    assert frames >= 0.9 * 600 * governor.SHARE / 0.05
+    assert clock.spent <= 600 * Governor.SHARE + 2 * Governor.BURST_SECONDS
+    assert frames >= 0.9 * 600 * Governor.SHARE / 0.05
 
 
 def test_nobody_is_spared_where_no_run_is_computed_here(monkeypatch):
@@ -111,7 +112,7 @@ def test_a_busy_while_is_not_paid_for_with_a_long_silence(monkeypatch):
     allowed = Governor()
     clock.now, clock.spent = 1.0, 60.0
     assert not allowed.may_draw(10**9, is_computing=True)
-    clock.now += 1 + governor.BURST_SECONDS / governor.SHARE
+    clock.now += 1 + Governor.BURST_SECONDS / Governor.SHARE
     assert allowed.may_draw(10**9, is_computing=True)
 
 

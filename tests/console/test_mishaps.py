@@ -12,8 +12,8 @@ from consoles import console, drive, shown, until
 from images_run import add_batch, with_images
 from monitored import made, recovering
 
-from cfm_tui.console import app as app_module
 from cfm_tui.console import driver
+from cfm_tui.console.app import ConsoleApp
 from cfm_tui.console.engine_link import CompareRuns, OpenGallery, OpenRun
 from cfm_tui.console.screens import monitor
 from cfm_tui.console.screens.compare import ComparePage
@@ -167,7 +167,7 @@ def test_a_class_that_is_gone_to_while_the_last_one_is_found_is_looked_for(tmp_p
 
 
 def test_what_libraries_print_is_kept_off_the_screen_and_told_at_the_end(capfd, monkeypatch):
-    monkeypatch.setattr(driver, "MOST_CAPTURED_BYTES", 5000)
+    monkeypatch.setattr(driver.CapturedOutput, "MOST_BYTES", 5000)
     with driver.capture_output() as captured:
         os.write(1, b"lost\n" * 2000)
         captured.trim()
@@ -175,7 +175,7 @@ def test_what_libraries_print_is_kept_off_the_screen_and_told_at_the_end(capfd, 
         captured.trim()
         assert captured.tail() == "a library warns\n"
         os.write(1, b"x" * 3000)
-        assert captured.tail() == "x" * driver.TAIL_BYTES
+        assert captured.tail() == "x" * driver.CapturedOutput.TAIL_BYTES
     os.write(1, b"after\n")
     assert capfd.readouterr() == ("after\n", "")
 
@@ -183,7 +183,7 @@ def test_what_libraries_print_is_kept_off_the_screen_and_told_at_the_end(capfd, 
 def test_while_somebody_types_a_run_here_is_drawn_less(tmp_path, monkeypatch):
     drawn = []
     app = console(tmp_path)
-    monkeypatch.setattr(app_module, "LONGEST_SECONDS", 0.5)
+    monkeypatch.setattr(ConsoleApp, "LONGEST_SECONDS", 0.5)
     monkeypatch.setattr(app._governor, "may_draw", lambda written, sharing: True)
     monkeypatch.setattr(app, "draw", lambda: drawn.append(time.monotonic()))
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 from consoles import console, drive, shown, until
 
-from cfm_tui.console import governor
+from cfm_tui.console.driver import Governor
 from cfm_tui.console.engine_link import Launch
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.screens.monitor import MonitorPage
@@ -22,7 +22,7 @@ LONG = ("recover.iterations=100000", "checkpoint_seconds=600")
 def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("CFM_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("CFM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(governor, "SHARE", 1.0)  # looking at the screen all the time costs, too
+    monkeypatch.setattr(Governor, "SHARE", 1.0)  # looking at the screen all the time costs, too
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs"
 

@@ -235,11 +235,11 @@ def test_a_run_that_appears_or_changes_is_seen(runs):
 
 
 def test_every_theme_draws(runs):
-    from cfm_tui.console import themes
+    from cfm_tui.console.preferences import THEMES
 
     async def script(pilot):
         await until(pilot, "gone")
-        for name in themes.NAMES:
+        for name in THEMES:
             pilot.app.theme = name
             await pilot.pause()
             assert "gone" in shown(pilot)

@@ -20,10 +20,10 @@ from rich.style import Style
 from textual.app import App
 from textual.strip import Strip
 
+from cfm_tui.console.driver import AsciiFilter, keep_only_changes
 from cfm_tui.console.widgets import thumbnails
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.picture import Picture, changed_spans
-from cfm_tui.console.widgets.plain import AsciiFilter, only_changes
 from cfm_tui.console.widgets.sparks import spark
 from cfm_tui.console.widgets.thumbnails import Thumbnails
 from cfm_tui.display.ascii_image import RAMP
@@ -53,7 +53,7 @@ class Bare(App[None]):
         self.widget.focus()
 
     def _display(self, screen, renderable) -> None:
-        renderable = only_changes(renderable)
+        renderable = keep_only_changes(renderable)
         if renderable is not None and hasattr(renderable, "render_segments"):
             self.sent += len(renderable.render_segments(self.console).encode())
             self.regions += getattr(renderable, "spans", [])

@@ -6,7 +6,6 @@ import asyncio
 import os
 from pathlib import Path
 
-from cfm_tui.console import export
 from cfm_tui.console.app import ConsoleApp
 from cfm_tui.console.preferences import Preferences
 from cfm_tui.display.terminal import Terminal
@@ -36,7 +35,7 @@ def drive(app: ConsoleApp, script, size=(80, 24)) -> None:
 
 def shown(pilot) -> str:
     """What is on screen."""
-    return export.screen_text(pilot.app)
+    return pilot.app.screen_text()
 
 
 async def until(pilot, holds, seconds=20.0) -> None:
