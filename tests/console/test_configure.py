@@ -7,8 +7,7 @@ from consoles import shown, until
 from forms import Recorded, focused, nowhere, opened, played, write
 
 from cfm_tui.console.screens.configure import ConfigurePage
-from cfm_tui.console.screens.dialogs import Choice, Question
-from cfm_tui.console.screens.picking import Pick
+from cfm_tui.console.screens.dialogs import Choice, Pick, Question
 from cfm_tui.console.widgets.field import Entry
 from engine.config import settings
 

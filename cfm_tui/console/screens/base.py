@@ -1,4 +1,4 @@
-"""Base classes of pages and dialogs: a title line, numbered panels, and a footer with keys.
+"""Base classes of pages and dialogs: a title line, numbered panels, tables, a filter, and a footer with keys.
 
 One panel may fill the page. In a small terminal a page shows one panel at a time; digits choose it.
 """
@@ -11,6 +11,8 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, ClassVar, cast
 
+from rich.style import Style
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -18,12 +20,9 @@ from textual.content import Content
 from textual.geometry import Region
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
-from textual.widgets import DataTable, Static
+from textual.widgets import DataTable, Input, Static
 
 from cfm_tui.console.engine_link import Host
-from cfm_tui.console.widgets.keyline import KeyLine
-
-SMALL = (60, 18)  #: columns and lines; below either, a page shows one panel at a time
 
 
 class Panel(Vertical):
@@ -75,6 +74,80 @@ class Table(DataTable[Any]):
         super().__init__(cursor_type="row", zebra_stripes=False, cell_padding=1, **options)
 
 
+class FilterLine(Input):
+    """A line that filters a list, visible while it has the focus or a text. Its page handles `Input.Changed`.
+
+    hint: shown while the line is empty. target: returns the widget that Enter focuses.
+    """
+
+    DEFAULT_CSS = """
+    FilterLine { display: none; height: 1; border: none; padding: 0 1; background: $surface; }
+    FilterLine.-open { display: block; }
+    """
+
+    def __init__(self, hint: str, target: Callable[[], Widget]) -> None:
+        super().__init__(placeholder=hint, id="filter", compact=True)
+        self._target = target
+
+    def open(self) -> None:
+        """Show the line and focus it."""
+        self.add_class("-open")
+        self.focus()
+
+    def set_text(self, text: str) -> None:
+        """Replace the text; an empty text hides the line."""
+        self.value = text
+        self.set_class(bool(text), "-open")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Focus the list; hide the line if it is empty."""
+        event.stop()
+        self.set_class(bool(event.value), "-open")
+        self._target().focus()
+
+
+class KeyLine(Widget):
+    """A footer in one widget; Textual's builds a widget for each key whenever the focus moves.
+
+    offers: returns whether an action is useful now. Keys of other actions are hidden, but still work: they
+    say why nothing happens.
+    """
+
+    DEFAULT_CSS = """
+    KeyLine { dock: bottom; height: 1; background: $panel; color: $foreground; }
+    """
+
+    def __init__(self, offers: Callable[[str], bool]) -> None:
+        super().__init__()
+        self._text = Text()
+        self._offers = offers
+
+    def on_mount(self) -> None:
+        """Subscribe to changes of the screen's bindings."""
+        self.screen.bindings_updated_signal.subscribe(self, self._update_keys)
+        self._update_keys(self.screen)
+
+    def _update_keys(self, screen: Screen[Any]) -> None:
+        text = Text(no_wrap=True, overflow="ellipsis", end="")
+        enabled = [each for each in screen.active_bindings.values() if each.binding.show and each.enabled]
+        offered = [each for each in enabled if self._offers(each.binding.action)]
+        # help comes first: in a narrow terminal it leads to the other keys
+        for active in sorted(offered, key=lambda active: active.binding.id != "app.help"):
+            binding = active.binding
+            press = Style(meta={"@click": f"app.simulate_key('{binding.key}')"})
+            text.append(self.app.get_key_display(binding), press + Style(bold=True))
+            text.append(f" {binding.description}", press)
+            text.append("  ")
+        text.rstrip()
+        if text != self._text or text.spans != self._text.spans:
+            self._text = text
+            self.refresh()
+
+    def render(self) -> Text:
+        """Return the keys with their descriptions."""
+        return self._text
+
+
 class Page(Screen[None]):
     """Base class of the console's pages.
 
@@ -93,17 +166,19 @@ class Page(Screen[None]):
     ]
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012
         (0, "-narrow"),
-        (SMALL[0], "-normal"),
+        (60, "-normal"),
         (110, "-wide"),
         (160, "-huge"),
     ]
     VERTICAL_BREAKPOINTS = [  # noqa: RUF012
         (0, "-short"),
-        (SMALL[1], "-medium"),
+        (18, "-medium"),
         (34, "-tall"),
     ]
     HEADING = ""  #: the first part of the title line
-    LEAST = SMALL  #: columns and lines; below either, one panel is shown at a time
+    LEAST = (60, 18)  #: columns and lines; below either, one panel is shown at a time
+    READ_SECONDS = 0.05  #: time per tick for reading records
+    CHART_SECONDS = 2.0  #: interval of redrawing charts
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,8 +302,7 @@ class Page(Screen[None]):
 
     def _arrange(self) -> None:
         width, height = self.app.size
-        single = self._filled or width < self.LEAST[0] or height < self.LEAST[1]
-        self.set_class(single, "-single")
+        self.set_class(self._filled or width < self.LEAST[0] or height < self.LEAST[1], "-single")
         for panel in self.panels():
             panel.set_class(panel.number == self._current, "-current")
             holder = panel.parent

@@ -16,16 +16,13 @@ from textual.widgets import DataTable, Input
 from cfm_tui.console import comparison
 from cfm_tui.console.comparison import CURVES, RESULTS, Cell
 from cfm_tui.console.engine_link import OpenRun
-from cfm_tui.console.screens.base import Page, Panel, Table
+from cfm_tui.console.screens.base import FilterLine, Page, Panel, Table
 from cfm_tui.console.widgets.chart import Chart
-from cfm_tui.console.widgets.filtering import Filter
 from cfm_tui.display.charts import letter
 from cfm_tui.display.run_state import RunModel
 from cfm_tui.display.tables import as_csv
 from engine.store import StoredRun
 
-READ_SECONDS = 0.05  #: time per tick for reading records
-DRAW_SECONDS = 2.0  #: interval of redrawing
 MIN_VALUE_CELLS = 5  #: minimum width of a setting's value
 CURVE, SETTINGS, OUTCOME = 1, 2, 3
 Texts = tuple[str, ...]
@@ -70,7 +67,7 @@ class ComparePage(Page):
         yield Panel(CURVE, "Curves", Chart(id="chart"), id="curve")
         yield Panel(SETTINGS, "Settings that differ", Table(id="differing"), id="settings")
         yield Panel(OUTCOME, "Results", Table(id="outcome"), id="results")
-        yield Filter("filter: part of a setting or a value", lambda: self._table(SETTINGS))
+        yield FilterLine("filter: part of a setting or a value", lambda: self._table(SETTINGS))
 
     def on_mount(self) -> None:
         """Add the tables' columns."""
@@ -103,10 +100,10 @@ class ComparePage(Page):
     # --- following the runs -----------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Read new records of every run; redraw at most every `DRAW_SECONDS`."""
+        """Read new records of every run; redraw at most every `CHART_SECONDS`."""
         for model in self._models:
-            self._stale |= not model.rests and model.read(READ_SECONDS / len(self._models))
-        if self._stale and (not self._drawn_at or time.monotonic() - self._drawn_at >= DRAW_SECONDS):
+            self._stale |= not model.rests and model.read(self.READ_SECONDS / len(self._models))
+        if self._stale and (not self._drawn_at or time.monotonic() - self._drawn_at >= self.CHART_SECONDS):
             self._draw()
 
     def _draw(self) -> None:
@@ -208,7 +205,7 @@ class ComparePage(Page):
     def action_filter(self) -> None:
         """Open the filter."""
         self.action_panel(SETTINGS)
-        self.query_one(Filter).open()
+        self.query_one(FilterLine).open()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while the user types."""

@@ -19,8 +19,7 @@ from cfm_tui.console.fields import BACKBONE, BUDGET, BY_KEY, DATA, FIELDS, LAUNC
 from cfm_tui.console.form import ELSEWHERE, Form, line_name
 from cfm_tui.console.preflight import Fetch, Findings, Study
 from cfm_tui.console.screens.base import Page, Panel
-from cfm_tui.console.screens.dialogs import Choice, Question
-from cfm_tui.console.screens.picking import Offer, Pick
+from cfm_tui.console.screens.dialogs import Choice, Offer, Pick, Question
 from cfm_tui.console.widgets.field import Entry
 from engine.config import Config
 from engine.errors import UserError

@@ -1,8 +1,9 @@
-"""Dialogs: questions, and texts to read."""
+"""Dialogs: questions, lists to choose from, and texts to read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -17,7 +18,35 @@ from textual.widgets.option_list import Option
 from cfm_tui.console.screens.base import Dialog
 
 
-class Choice(Dialog):
+class _ListDialog(Dialog):
+    """A question above a list of options; each returns its name."""
+
+    def __init__(self, question: str, names: Sequence[str], options: Sequence[Option]) -> None:
+        super().__init__()
+        self._question, self._names, self._options = question, names, options
+
+    def compose(self) -> ComposeResult:
+        """Yield the question and the options."""
+        with Vertical():
+            yield Static(self._question, markup=False)
+            yield OptionList(*self._options)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Return the name of the selected option."""
+        self.dismiss(self._names[event.option_index])
+
+    def action_move(self, step: int) -> None:
+        """Move the cursor up or down."""
+        options = self.query_one(OptionList)
+        (options.action_cursor_down if step > 0 else options.action_cursor_up)()
+
+    def action_end(self, end: int) -> None:
+        """Move the cursor to the first or last option."""
+        options = self.query_one(OptionList)
+        (options.action_last if end else options.action_first)()
+
+
+class Choice(_ListDialog):
     """A question with several answers, chosen by arrows and Enter or by an answer's first letter.
 
     answers: pairs of the name that the dialog returns and the text that it shows. Texts should start with
@@ -30,18 +59,9 @@ class Choice(Dialog):
     ]
 
     def __init__(self, question: str, answers: Sequence[tuple[str, str]]) -> None:
-        super().__init__()
-        self._question, self._answers = question, list(answers)
-
-    def compose(self) -> ComposeResult:
-        """Yield the question and its answers."""
-        with Vertical():
-            yield Static(self._question, markup=False)
-            yield OptionList(*(Option(Text(f"{text[0]}  {text}"), id=name) for name, text in self._answers))
-
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Return the selected answer."""
-        self.dismiss(event.option.id)
+        options = [Option(Text(f"{text[0]}  {text}"), id=name) for name, text in answers]
+        super().__init__(question, [name for name, _ in answers], options)
+        self._answers = list(answers)
 
     def on_key(self, event: events.Key) -> None:
         """Return the answer that starts with the pressed key."""
@@ -51,10 +71,41 @@ class Choice(Dialog):
             event.stop()
             self.dismiss(matches[0])
 
-    def action_move(self, step: int) -> None:
-        """Move the cursor up or down."""
-        options = self.query_one(OptionList)
-        (options.action_cursor_down if step > 0 else options.action_cursor_up)()
+
+@dataclass(frozen=True)
+class Offer:
+    """A choice in a long list. note: its description; barred: it is shown, but cannot be chosen."""
+
+    name: str
+    note: str = ""
+    barred: bool = False
+
+
+class Pick(_ListDialog):
+    """A dialog that returns the name of the chosen offer, or None by Escape. current: marked name."""
+
+    DEFAULT_CSS = "Pick OptionList { text-wrap: nowrap; text-overflow: ellipsis; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "move(1)", "down", show=False, id="pick.down"),
+        Binding("k", "move(-1)", "up", show=False, id="pick.up"),
+        Binding("g", "end(0)", "first", show=False, id="pick.first"),
+        Binding("G", "end(1)", "last", show=False, id="pick.last"),
+    ]
+
+    def __init__(self, question: str, offers: Sequence[Offer], current: str = "") -> None:
+        names = [offer.name for offer in offers]
+        width = max(map(len, names), default=0)
+        options = []
+        for offer in offers:
+            mark = "*" if offer.name == current else " "
+            text = Text(f"{mark} {offer.name:<{width}}  ", no_wrap=True, overflow="ellipsis")
+            options.append(Option(text.append(offer.note, style="dim"), disabled=offer.barred))
+        super().__init__(question, names, options)
+        self._first = names.index(current) if current in names else 0
+
+    def on_mount(self) -> None:
+        """Put the cursor on the current name."""
+        self.query_one(OptionList).highlighted = self._first
 
 
 class Question(Dialog):

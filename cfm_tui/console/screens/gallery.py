@@ -11,8 +11,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from cfm_tui.console.pictures import PictureLoader
-from cfm_tui.console.screens.base import Page, Panel
-from cfm_tui.console.widgets.filtering import Filter
+from cfm_tui.console.screens.base import FilterLine, Page, Panel
 from cfm_tui.console.widgets.wall import SIZES, Tile, Wall
 from cfm_tui.display.image_grid import Album
 from engine.errors import UserError
@@ -64,7 +63,7 @@ class GalleryPage(Page):
         yield Panel(
             1, "Images", Wall(id="wall"), Static(id="none", markup=False), Static(id="facts", markup=False)
         )
-        yield Filter("class: part of a name", lambda: self.query_one(Wall))
+        yield FilterLine("class: part of a name", lambda: self.query_one(Wall))
 
     def begin(self) -> None:
         """Open the images."""
@@ -254,12 +253,12 @@ class GalleryPage(Page):
             return
         here = album.here
         text = "" if album.text else album.name(here) if here is not None else ""
-        self.query_one(Filter).set_text(text)
+        self.query_one(FilterLine).set_text(text)
         self._filter(text)
 
     def action_filter(self) -> None:
         """Open the filter."""
-        self.query_one(Filter).open()
+        self.query_one(FilterLine).open()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while the user types."""

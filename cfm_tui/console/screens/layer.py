@@ -14,8 +14,6 @@ from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import RunModel
 
-READ_SECONDS = 0.05  #: time per tick for reading the record
-CHART_SECONDS = 2.0  #: interval of redrawing
 NO_SPECTRUM = "no spectrum yet: recovery writes one within seconds of its start"
 
 
@@ -62,8 +60,8 @@ class LayerPage(Page):
 
     def tick(self) -> None:
         """Read new records, and redraw at most every `CHART_SECONDS`."""
-        self._stale |= self._model.read(READ_SECONDS)
-        if self._stale and time.monotonic() - self._drawn_at >= CHART_SECONDS:
+        self._stale |= self._model.read(self.READ_SECONDS)
+        if self._stale and time.monotonic() - self._drawn_at >= self.CHART_SECONDS:
             self._draw()
 
     def on_resize(self) -> None:

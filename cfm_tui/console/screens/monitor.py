@@ -16,7 +16,7 @@ from textual.widgets import DataTable
 from cfm_tui.console import formatting
 from cfm_tui.console.engine_link import OpenGallery
 from cfm_tui.console.pictures import Sample, sample
-from cfm_tui.console.screens.base import SMALL, Page, Panel
+from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.screens.layer import LayerPage
 from cfm_tui.console.screens.parts import Log, Now
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-READ_SECONDS = 0.05  #: time per tick for reading the record
-CHART_SECONDS = 2.0  #: interval of redrawing charts and tables
 NOW, LOSSES, LAYERS, IMAGES, LOG = range(1, 6)
 ALL = frozenset((NOW, LOSSES, LAYERS, IMAGES, LOG))
 
@@ -117,7 +115,7 @@ class MonitorPage(Page):
         """Focus the losses if several panels are visible, and draw what is known."""
         self._panels = self.panels()
         width, height = self.app.size
-        if width >= SMALL[0] and height >= SMALL[1]:
+        if width >= self.LEAST[0] and height >= self.LEAST[1]:
             self.action_panel(LOSSES)
         self.tick()
 
@@ -131,7 +129,7 @@ class MonitorPage(Page):
         if model is None:
             self._show_startup()
             return
-        if not model.rests and model.read(READ_SECONDS):
+        if not model.rests and model.read(self.READ_SECONDS):
             self._stale |= ALL
         self._clear_completed_command(model)
         if self._stale or self._due or model.state in AT_WORK or self._session is not None:
@@ -219,7 +217,7 @@ class MonitorPage(Page):
         if LOG in self._stale:
             self._draw_log(model)
         draw = {LOSSES: self._draw_curves, LAYERS: self._draw_table, IMAGES: self._draw_images}
-        if not self._due and time.monotonic() - self._drawn_at >= CHART_SECONDS:
+        if not self._due and time.monotonic() - self._drawn_at >= self.CHART_SECONDS:
             self._due = [number for number in draw if number in self._stale and self._is_visible(number)]
             self._drawn_at = time.monotonic() if self._due else self._drawn_at
         count = len(self._due) if all_due else 1  # one per tick, so that a key never waits for all of them

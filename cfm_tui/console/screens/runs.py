@@ -16,9 +16,8 @@ from textual.widget import Widget
 from textual.widgets import DataTable, Input, Static
 
 from cfm_tui.console.engine_link import CompareRuns, Launch, OpenGallery, OpenRun
-from cfm_tui.console.screens.base import Page, Panel, Table
+from cfm_tui.console.screens.base import FilterLine, Page, Panel, Table
 from cfm_tui.console.screens.dialogs import Choice
-from cfm_tui.console.widgets.filtering import Filter
 from engine.errors import UserError
 
 if TYPE_CHECKING:  # imported after the page is drawn, so that the console starts fast
@@ -66,7 +65,7 @@ class RunsPage(Page):
     def body(self) -> Iterator[Widget]:
         """Yield the table and the filter."""
         yield Panel(1, "Runs", Table(id="table"), Static(id="empty", markup=False))
-        yield Filter("filter: part of a name or a state", lambda: self.query_one("#table", Table))
+        yield FilterLine("filter: part of a name or a state", lambda: self.query_one("#table", Table))
 
     def begin(self) -> None:
         """Add the columns, read the runs, and import in the background what a launch needs."""
@@ -173,7 +172,7 @@ class RunsPage(Page):
 
     def action_filter(self) -> None:
         """Open the filter."""
-        self.query_one(Filter).open()
+        self.query_one(FilterLine).open()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while the user types."""
