@@ -1,35 +1,148 @@
 """The state of the form of a new experiment: a preset, overrides, and their problems.
 
-Not here: how the form looks (see `screens.configure`), what the experiment would do (see `preflight`).
+The form has a field for common settings, with types and choices from `engine.config`; all others are entered
+as free lines. Not here: how the form looks (see `screens.configure`), what the experiment would do (see
+`preflight`).
 """
 
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin
 
-from cfm_tui.console.fields import BY_KEY, FIELDS, Field
-from engine.config import Config, settings
+from engine.config import Config, settings, yaml_io
 from engine.config.settings import Resolved
 from engine.errors import UserError
 
-ELSEWHERE = ""  #: key of problems that belong to no field
-_COUNT = re.compile(r"^(\d+) problems: ")
+DATA, BACKBONE, OBJECTIVE, BUDGET, LAUNCH = 1, 2, 3, 4, 5
+PANELS = {
+    DATA: "Data set",
+    BACKBONE: "Backbone & teacher",
+    OBJECTIVE: "Objective & β",
+    BUDGET: "Budget",
+    LAUNCH: "Launch",
+}
 
 
-def line_name(number: int) -> str:
-    """Return the name by which a free line is addressed like a field."""
-    return f"line {number}"
+@dataclass(frozen=True)
+class Field:
+    """A setting in the form. none: text shown for no value; convnet: whether only ConvNets have it."""
+
+    panel: int
+    key: str
+    label: str
+    help: str
+    none: str = ""
+    convnet: bool = False
+
+    @property
+    def kind(self) -> Literal["choice", "text", "value", "names"]:
+        """How the setting is edited."""
+        if self.choices:
+            return "choice"
+        if get_origin(self._type) is tuple:
+            return "names"
+        return "text" if self._type is str else "value"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The allowed values; empty where they cannot be enumerated."""
+        if self.key == "objective.method":
+            return tuple(settings.method_names())
+        return tuple(map(str, get_args(self._type))) if get_origin(self._type) is Literal else ()
+
+    @property
+    def _type(self) -> Any:
+        """The setting's type, without its bounds and without None."""
+        current: Any = Config
+        for name in self.key.split("."):
+            current = current.fields_by_key()[name].annotation
+        members = [each for each in get_args(current) if each is not type(None)]
+        if get_origin(current) in (Union, types.UnionType) and len(members) == 1:
+            current = members[0]
+        return get_args(current)[0] if hasattr(current, "__metadata__") else current
+
+    def text(self, value: object) -> str:
+        """Return a value as the text that is shown and typed."""
+        if value is None or value == []:
+            return ""
+        if isinstance(value, list):
+            return ", ".join(map(str, value))
+        return value if isinstance(value, str) else yaml_io.inline(value)
+
+    def set(self, text: str) -> str:
+        """Return typed text as `key=value`; `null` means no value."""
+        text = text.strip()
+        if self.kind == "names" and not text.startswith("["):
+            text = f"[{text}]"
+        elif self.kind == "text" and text not in ("null", "~"):
+            text = yaml_io.inline(text)
+        return f"{self.key}={text}"
+
+
+FIELDS = {
+    field.key: field
+    for field in (
+        Field(DATA, "data.name", "data set", "which images are distilled"),
+        Field(DATA, "data.root", "folder", "the folder that holds the data set", none="your data folder"),
+        Field(DATA, "data.image_size", "image size", "side length in pixels", none="the set's own"),
+        Field(DATA, "data.test", "measured on", "the test split, or held-out training images"),
+        Field(BACKBONE, "backbone.name", "network", "what the images are distilled through"),
+        Field(BACKBONE, "backbone.depth", "depth", "number of blocks", none="3; 4 from 64 px", convnet=True),
+        Field(BACKBONE, "backbone.width", "width", "channels per block", convnet=True),
+        Field(BACKBONE, "backbone.norm", "norm", "normalisation of each block", convnet=True),
+        Field(
+            BACKBONE,
+            "backbone.teacher",
+            "teacher",
+            "a checkpoint file, or torchvision:WEIGHTS; empty: one is trained first",
+            none="trained first",
+        ),
+        Field(OBJECTIVE, "objective.method", "method", "which terms the images are optimised for"),
+        Field(OBJECTIVE, "objective.beta", "β", "initial β_b; the ridge of f(λ) = 1/(λ + β)"),
+        Field(OBJECTIVE, "objective.schedule.kind", "schedule", "how β_b decreases over the batches"),
+        Field(
+            OBJECTIVE, "objective.schedule.origin", "origin", "1: ends at 0, as in the paper; 0: starts at β"
+        ),
+        Field(
+            OBJECTIVE,
+            "objective.schedule.per",
+            "step",
+            "β_b changes after a round of all classes, or each batch",
+        ),
+        Field(OBJECTIVE, "objective.schedule.beta_min", "β_min", "lower bound of β_b"),
+        Field(OBJECTIVE, "objective.signal", "signal", "signal of terms that do not fix one"),
+        Field(OBJECTIVE, "objective.taps", "taps", "where features are taken from the network"),
+        Field(OBJECTIVE, "objective.ce", "CE weight", "weight of the cross-entropy"),
+        Field(BUDGET, "protocol", "protocol", "whose rules the experiment follows"),
+        Field(BUDGET, "ipc", "IPC", "images per class"),
+        Field(BUDGET, "recover.iterations", "iterations", "optimisation steps of each batch of images"),
+        Field(BUDGET, "recover.lr", "rate", "learning rate of the images"),
+        Field(BUDGET, "recover.classes_per_batch", "batch", "classes in a batch, one image of each"),
+        Field(
+            BUDGET,
+            "validate.students",
+            "students",
+            "networks trained on the images, separated by commas",
+            none="the backbone",
+        ),
+        Field(BUDGET, "validate.seeds", "seeds", "training runs of each student"),
+        Field(BUDGET, "validate.epochs", "epochs", "training epochs of a student"),
+        Field(BUDGET, "device", "device", "auto, cpu, cuda, cuda:N or mps"),
+        Field(BUDGET, "seed", "seed", "another seed changes all random numbers"),
+    )
+}
 
 
 @dataclass(frozen=True)
 class Checked:
     """The result of validating a form.
 
-    resolved: None where there is a problem. problems: by field, or `ELSEWHERE`. changes: settings that differ
-    from the preset. before: the preset's values of these settings.
+    resolved: None where there is a problem. problems: by field, or `Form.ELSEWHERE`. changes: settings that
+    differ from the preset. before: the preset's values of these settings.
     """
 
     resolved: Resolved | None
@@ -45,6 +158,8 @@ class Form:
     config: the last valid configuration; the defaults if there was none.
     """
 
+    ELSEWHERE = ""  #: key of problems that belong to no field
+
     def __init__(self, preset: str | None, environ: Mapping[str, str]) -> None:
         self.preset = preset or settings.DEFAULT_PRESET
         self.environ = dict(environ)
@@ -55,6 +170,11 @@ class Form:
         self.checked = Checked(None)
         self.check()
 
+    @staticmethod
+    def line_name(number: int) -> str:
+        """Return the name by which a free line is addressed like a field."""
+        return f"line {number}"
+
     def start(self, preset: str, *, keep: bool = False) -> None:
         """Reset the form to a preset. keep: whether to keep what was typed."""
         self.preset = preset
@@ -64,9 +184,9 @@ class Form:
 
     def write(self, name: str, text: str) -> None:
         """Set the text of a field or a free line; a text equal to the default removes the override."""
-        if name in BY_KEY:
+        if name in FIELDS:
             self.texts.pop(name, None)
-            if text.strip() and text.strip() != self._default_text(BY_KEY[name]):
+            if text.strip() and text.strip() != self._default_text(FIELDS[name]):
                 self.texts[name] = text
             return
         number = int(name.split()[-1])
@@ -85,7 +205,7 @@ class Form:
 
     def sets(self) -> list[str]:
         """Return all overrides as `key=value`; free lines come last and override fields."""
-        typed = [BY_KEY[key].set(text) for key, text in self.texts.items()]
+        typed = [FIELDS[key].set(text) for key, text in self.texts.items()]
         return typed + [line.strip() for line in self.lines if line.strip()]
 
     def check(self) -> Checked:
@@ -146,27 +266,27 @@ class Form:
         return problems
 
     def _find_field(self, sentence: str) -> str:
-        """Return the field or line that a problem is about; `ELSEWHERE` if there is none."""
+        """Return the field or line that a problem is about; `Form.ELSEWHERE` if there is none."""
         for number, line in enumerate(self.lines):
             key = line.partition("=")[0].strip()
             if key and (_mentions(sentence, key) or line.strip()[:60] in sentence):
-                return line_name(number)
-        named = [each.key for each in FIELDS if _mentions(sentence, each.key)]
+                return self.line_name(number)
+        named = [each.key for each in FIELDS.values() if _mentions(sentence, each.key)]
         if not named and ":" in sentence:  # about a whole section: it has its fields' short names
             section, _, rest = sentence.partition(":")
             named = [
                 each.key
-                for each in FIELDS
+                for each in FIELDS.values()
                 if each.key.startswith(f"{section}.")
                 and _mentions(rest, each.key.removeprefix(f"{section}."))
             ]
         typed = [key for key in named if key in self.texts]
-        return (typed or named or [ELSEWHERE])[-1 if typed else 0]
+        return (typed or named or [self.ELSEWHERE])[-1 if typed else 0]
 
 
 def _split_problems(message: str) -> Sequence[str]:
     """Split a message "N problems: …; …" into its problems; one piece where that is ambiguous."""
-    prefix = _COUNT.match(message)
+    prefix = re.match(r"(\d+) problems: ", message)
     if prefix is None:
         return [message]
     problems = message[prefix.end() :].split("; ")
@@ -178,4 +298,4 @@ def _mentions(sentence: str, key: str) -> bool:
 
 
 def _format_setting(key: str, value: object) -> str:
-    return (BY_KEY[key].text(value) or "none") if key in BY_KEY else settings.as_sets({"": value})[0][1:]
+    return (FIELDS[key].text(value) or "none") if key in FIELDS else settings.as_sets({"": value})[0][1:]

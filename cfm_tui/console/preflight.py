@@ -8,18 +8,22 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from cfm_tui.display.progress import format_bytes
-from engine.config import Config
+import numpy as np
+
+from cfm_tui.display.progress import format_bytes, format_count, format_duration
+from engine.config import Config, Objective
+from engine.config.expressions import PROBES
+from engine.config.responses import list_responses
 from engine.errors import UserError
+from engine.spectral.schedules import batch_count, beta_at, betas_of_batches
 
 if TYPE_CHECKING:
+    from cfm_tui.display.charts import Line
     from engine.runs.estimates import Estimate
     from engine.runs.plan import Plan
     from engine.runs.preview import DatasetPreview, DatasetStatus
-
-SMALL = 60_000  #: training images of a set that is read without a request
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,8 @@ class Findings:
     estimate: Estimate | None = None
     short: str = ""
 
+    MOST_POINTS: ClassVar = 2000  #: of the curve of β_b
+
     @property
     def chosen(self) -> DatasetStatus | None:
         """The configured data set."""
@@ -53,9 +59,9 @@ class Findings:
 
     @property
     def small(self) -> bool:
-        """Whether the images may be read without a request."""
+        """Whether the images are few enough to be read without a request."""
         images = self.chosen.images if self.chosen is not None else None
-        return self.possible is True and images is not None and images <= SMALL
+        return self.possible is True and images is not None and images <= 60_000
 
     def of(self, config: Config) -> Findings:
         """Return the findings that remain valid for another configuration."""
@@ -63,19 +69,157 @@ class Findings:
             return self
         if config.data != self.config.data:
             return Findings(config)
+
+        def same(*names: str) -> bool:
+            return all(getattr(config, name) == getattr(self.config, name) for name in names)
+
         valid = Findings(config, sets=self.sets, place=self.place, look=self.look)
-        if _same(config, self.config, ("backbone",)):
+        if same("backbone"):
             valid = replace(valid, parameters=self.parameters)
-        if _same(config, self.config, ("backbone", "squeeze", "seed")):
+        if same("backbone", "squeeze", "seed"):
             valid = replace(valid, accuracy=self.accuracy)
         same_taps = config.objective.taps == self.config.objective.taps
-        if same_taps and _same(config, self.config, ("backbone", "squeeze", "seed", "statistics")):
+        if same_taps and same("backbone", "squeeze", "seed", "statistics"):
             valid = replace(valid, spectra=self.spectra)
         return valid
 
+    # --- as text and curves -----------------------------------------------------------------------
 
-def _same(one: Config, other: Config, names: tuple[str, ...]) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in names)
+    def describe_data(self, fetching: str = "") -> str:
+        """Return the lines about the data set: its location or how to get it, and its content.
+
+        fetching: progress of its download, if any.
+        """
+        chosen = self.chosen
+        if fetching:
+            return f"{fetching}\nleaving this page stops it; the part that was downloaded is kept"
+        if chosen is None:
+            return f"{self.doing or 'looking for the data set'} …"
+        lines = [chosen.title]
+        if self.possible is False and self.problem is not None and self.problem.kind == "data":
+            lines += ["", f"! {self.problem.message}", f"→ {self.problem.hint}"]
+            if chosen.download_bytes:
+                lines += [
+                    f"d: download {format_bytes(chosen.download_bytes)}, as `cfm data get {chosen.name}` does"
+                ]
+            return "\n".join(lines)
+        if self.place is not None:
+            lines.append(f"at {self.place}")
+        preview = self.look
+        if preview is None:
+            if chosen.classes and chosen.images:
+                lines.append(f"{chosen.images:,} training images, {chosen.classes} classes")
+            lines.append(f"{self.doing} …" if self.doing else "v: read it and estimate")
+            return "\n".join(lines)
+        low, high = preview.per_class
+        per_class = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        counts = ", ".join(f"{count:,} {split}" for split, count in preview.images.items())
+        lines += [f"{counts} images", f"{len(preview.classes)} classes, {per_class} a class"]
+        lines.append(f"used as {preview.channels}×{preview.size}×{preview.size}")
+        if preview.skipped:
+            lines.append(f"! {len(preview.skipped)} unreadable images skipped")
+        return "\n".join(lines)
+
+    def describe_backbone(self) -> str:
+        """Return the lines about the network's size and the teacher."""
+        config = self.config
+        weights = "size not known yet" if self.parameters is None else f"{self.parameters:,} weights"
+        lines = [f"{config.backbone.name}: {weights}"]
+        problem = self.problem
+        if problem is not None and problem.kind == "teacher":
+            lines += [f"! {problem.message}", f"→ {problem.hint}"]
+        elif config.backbone.teacher is None:
+            epochs = format_count(config.squeeze.epochs, "epochs")
+            lines.append(f"teacher: trained first, {epochs}, unless in the cache")
+        else:
+            lines.append(f"teacher: {config.backbone.teacher}")
+        accuracy = self.accuracy
+        lines.append(
+            f"accuracy: {'not known yet' if accuracy is None else f'{accuracy:.2f} %, by an earlier run'}"
+        )
+        return "\n".join(lines)
+
+    def describe_estimate(self) -> str:
+        """Return the lines about the estimated time by stage, memory and disk space."""
+        estimated = self.estimate
+        if estimated is None:
+            if self.doing:
+                return f"{self.doing} …"
+            problem = self.problem
+            if problem is not None and problem.kind not in ("data", "teacher"):
+                return f"! {problem.message}\n→ {problem.hint}"
+            return "v: estimate time, memory and disk"
+        lines = [
+            f"{stage:<11} {format_duration(seconds) if seconds else 'nothing to do'}"
+            for stage, seconds in estimated.seconds.items()
+        ]
+        lines += [
+            f"{'in all':<11} {format_duration(sum(estimated.seconds.values()))}",
+            f"{'memory':<11} {format_bytes(estimated.memory_bytes)}",
+            f"{'disk':<11} {format_bytes(estimated.disk_bytes)}",
+        ]
+        if self.short:
+            lines.append(f"! {self.short}")
+        return "\n".join([*lines, estimated.how])
+
+    @property
+    def class_count(self) -> int:
+        """The number of classes, or a default until it is known."""
+        if self.look is not None:
+            return len(self.look.classes)
+        return (self.chosen.classes if self.chosen is not None else None) or 10
+
+    def compute_betas(self) -> tuple[str, Any, Any]:
+        """Return name, x and y of the curve of β_b over the batches, of at most about `MOST_POINTS` points.
+
+        The curve is empty where the method does not use β.
+        """
+        config = self.config
+        if not config.uses_beta:
+            reason = "no filter of this method reads it" if config.optimises else "nothing is optimised"
+            return f"no β: {reason}", np.empty(0), np.empty(0)
+        objective = config.objective
+        batches = batch_count(config.recover, config.ipc, self.class_count)
+        if batches <= self.MOST_POINTS:
+            values = betas_of_batches(objective.schedule, objective.beta, config.ipc, batches)
+            name = f"β_b of {format_count(batches, 'batches')}"
+            return name, np.arange(1, batches + 1), np.array(values)
+        steps = batches if objective.schedule.per == "batch" else config.ipc
+        sampled_steps = np.unique(np.linspace(0, steps - 1, self.MOST_POINTS).astype(np.int64))
+        values = [beta_at(objective.schedule, objective.beta, int(step), steps) for step in sampled_steps]
+        return f"β_b of {batches:,} batches", sampled_steps * (batches // steps) + 1, np.array(values)
+
+    def compute_responses(self, eigenvalues: Any = None) -> tuple[list[Line], str]:
+        """Return curves of f(λ) of each filter, and the name of their x axis.
+
+        A filter with β has a curve for the first and one for the last β_b. eigenvalues: descending; f is
+        evaluated at each of them and drawn over their ranks. None: f is drawn over λ in a default range.
+        """
+        from cfm_tui.display import plot_data  # imported with the first chart
+        from cfm_tui.display.charts import ROLES, Line
+
+        config, objective = self.config, self.config.objective
+        _, _, values = self.compute_betas()
+        ends = list(dict.fromkeys((float(values[0]), float(values[-1])))) if len(values) else []
+        if eigenvalues is not None:
+            spectra = {plot_data.REAL: np.asarray(eigenvalues, np.float64)}
+            drawn = objective if config.optimises else Objective(terms=())
+            return plot_data.over_ranks(spectra, drawn, ends), plot_data.RANKS
+        decades = np.linspace(np.log10(PROBES[0]), np.log10(PROBES[-1]), 200)
+        curves = list_responses(objective, ends) if config.optimises else []
+        return [
+            Line(each.name, decades, each.evaluate(10.0**decades), None, ROLES[index % len(ROLES)])
+            for index, each in enumerate(curves)
+        ], "log10 λ"
+
+
+def describe_location(status: DatasetStatus) -> str:
+    """Return a data set's location, or how to get it, on one line."""
+    if status.path is not None:
+        return f"at {status.path}"
+    if status.available or status.download_bytes is None:
+        return status.note
+    return f"not there; {format_bytes(status.download_bytes)} to download"
 
 
 class Study(threading.Thread):
@@ -123,7 +267,20 @@ class Study(threading.Thread):
         data = self._config.data
         self._update(problem=None, sets=tuple(list_datasets(Path(data.root) if data.root else None)))
         require_teacher_files(self._config.backbone)
-        self._update(place=place(self._config), possible=True)
+        self._update(place=self._locate_images(), possible=True)
+
+    def _locate_images(self) -> Path | None:
+        """Return the path of the data set; None for the bundled one.
+
+        Raises UserError("data") if it is absent.
+        """
+        from engine.data.sources import choose_root, find_source, locate
+
+        data = self._config.data
+        if data.name == "digits":
+            return None
+        location = None if data.name == "folder" and not data.root else locate(data.name, choose_root(data))
+        return location[0] if location is not None else find_source(data).path
 
     def _estimate(self) -> None:
         """Read the images, count weights, look up the cache, and time a few steps."""
@@ -151,17 +308,6 @@ class Study(threading.Thread):
 
         require_wanted(self._stopped.is_set)
         self._update(doing=f"reading images: {done:,} of {total:,}")
-
-
-def place(config: Config) -> Path | None:
-    """Return the path of the data set; None for the bundled one. Raises UserError("data") if it is absent."""
-    from engine.data.sources import choose_root, find_source, locate
-
-    data = config.data
-    if data.name == "digits":
-        return None
-    location = None if data.name == "folder" and not data.root else locate(data.name, choose_root(data))
-    return location[0] if location is not None else find_source(data).path
 
 
 def _find_shortage(estimate: Estimate, plan: Plan, runs: Path) -> str:

@@ -2,32 +2,17 @@
 
 import shlex
 
-import numpy as np
 import pytest
+from forms import form
 
-from cfm_tui.console import experiment_text
-from cfm_tui.console.fields import BY_KEY, FIELDS, PANELS
-from cfm_tui.console.form import ELSEWHERE, Form, line_name
-from cfm_tui.console.preflight import Findings
+from cfm_tui.console.form import FIELDS, PANELS, Form
 from cfm_tui.console.widgets.field import LABEL
-from cfm_tui.display import plot_data
-from cfm_tui.display.progress import format_bytes
 from engine.config import Config, settings
-from engine.spectral import recovery_batches
-from engine.spectral.schedules import betas_of_batches
 
 
 @pytest.fixture(autouse=True)
 def user_presets(tmp_path, monkeypatch):
     monkeypatch.setenv("CFM_PRESETS", str(tmp_path / "presets"))
-
-
-def form(preset="digits", environ=(), **texts):
-    made = Form(preset, dict(environ))
-    for key, text in texts.items():
-        made.write(key.replace("__", "."), text)
-    made.check()
-    return made
 
 
 def told(command):
@@ -39,8 +24,7 @@ def told(command):
 
 
 def test_fields_are_settings():
-    assert len(BY_KEY) == len(FIELDS)
-    for field in FIELDS:
+    for field in FIELDS.values():
         assert field.key in Config.leaf_keys()
         assert field.panel in PANELS
         assert len(field.label) <= LABEL
@@ -50,10 +34,10 @@ def test_fields_are_settings():
 @pytest.mark.parametrize("preset", settings.preset_names())
 def test_what_a_field_shows_can_be_typed(preset):
     made = Form(preset, {})
-    for field in FIELDS:
+    for field in FIELDS.values():
         made.write(field.key, made.shown(field))
     assert not made.texts
-    for field in FIELDS:
+    for field in FIELDS.values():
         made.texts[field.key] = made.shown(field) or "null"
     made.texts = {key: text for key, text in made.texts.items() if text != "null" or "students" not in key}
     assert made.check().resolved.config == settings.resolve(preset=preset).config
@@ -104,15 +88,15 @@ def test_several_problems_stand_by_their_fields():
 )
 def test_a_problem_of_a_free_line_stands_by_that_line(line, said):
     made = form()
-    made.write(line_name(0), "statistics.batch=64")
-    made.write(line_name(2), line)
-    assert list(made.check().problems) == [line_name(2)]
-    assert said in made.checked.problems[line_name(2)]
+    made.write(Form.line_name(0), "statistics.batch=64")
+    made.write(Form.line_name(2), line)
+    assert list(made.check().problems) == [Form.line_name(2)]
+    assert said in made.checked.problems[Form.line_name(2)]
 
 
 def test_a_problem_of_no_field_stands_elsewhere():
     made = form(environ={"CFM_RECOVER__SPEED": "1"})
-    assert "recover.speed" in made.checked.problems[ELSEWHERE]
+    assert "recover.speed" in made.checked.problems[Form.ELSEWHERE]
     assert made.config == Config()
 
 
@@ -126,8 +110,8 @@ def test_the_command_line_means_the_same():
         data__root="/data/my pictures: all of 'them'",
         backbone__teacher="null",
     )
-    made.write(line_name(0), "recover.views={flip: false}")
-    made.write(line_name(1), "recover.clamp=false")
+    made.write(Form.line_name(0), "recover.views={flip: false}")
+    made.write(Form.line_name(1), "recover.clamp=false")
     resolved = made.check().resolved
     got = told(made.command())
     assert got == resolved
@@ -187,85 +171,8 @@ def test_saved_as_a_preset_it_reads_back():
 
 def test_widths_matter_where_there_is_a_convnet():
     made = form("cifar10-10")
-    depth = BY_KEY["backbone.depth"]
+    depth = FIELDS["backbone.depth"]
     assert not made.applies(depth)
     made.write("validate.students", "convnet")
     made.check()
     assert made.applies(depth)
-
-
-# --- what is told --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("per", ["round", "batch"])
-@pytest.mark.parametrize("ipc", ["1", "10", "1000000000"])
-def test_the_curve_of_beta_is_short_and_falls(per, ipc):
-    made = form("cifar100-10", ipc=ipc, objective__schedule__per=per)
-    _, x, y = experiment_text.betas(made.config, 100)
-    assert 1 <= len(x) == len(y) <= experiment_text.POINTS
-    assert y[0] == made.config.objective.beta
-    assert np.all(np.diff(y) <= 0)
-    assert np.all(np.diff(x) > 0)
-
-
-@pytest.mark.parametrize("method", settings.method_names())
-def test_every_method_has_responses(method):
-    made = form(objective__method=method, ipc="10")
-    assert made.checked.resolved is not None
-    filters = {term.label for term in made.config.objective.terms}
-    usual, _ = experiment_text.responses(made.config, 10)
-    over, label = experiment_text.responses(made.config, 10, np.array([3.0, 1.0, 0.0, -1e-9]))
-    assert len({line.name for line in usual}) == len(usual) >= len(filters)
-    assert over[0].name == "Ψ"
-    assert (len(over) > 1) == bool(filters & {"ridge", "power", "series"})
-    assert label == plot_data.RANKS
-    for line in usual + over:
-        assert len(line.x) == len(line.low)
-
-
-def test_responses_are_at_the_betas_of_the_classes_that_there_are():
-    made = form("cifar100-10", ipc="1", objective__schedule__per="batch", recover__classes_per_batch="10")
-    schedule, beta = made.config.objective.schedule, made.config.objective.beta
-    last = betas_of_batches(schedule, beta, 1, 10)[-1]
-    names = [line.name for line in experiment_text.responses(made.config, 100)[0]]
-    assert f"ridge β {last:.3g}" in names
-    assert [line.name for line in experiment_text.responses(made.config, 100, np.ones(4))[0]] == [
-        "Ψ",
-        f"f(Ψ) β {beta:.3g}",
-        f"f(Ψ) β {last:.3g}",
-    ]
-
-
-@pytest.mark.parametrize("classes", [1, 9, 10, 11, 100])
-def test_the_curve_of_beta_has_the_batches_of_recovery(classes):
-    made = form("cifar100-10", ipc="2", recover__classes_per_batch="10")
-    _, x, _ = experiment_text.betas(made.config, classes)
-    assert len(x) == len(recovery_batches.plan_batches(made.config, classes))
-
-
-def test_given_images_have_neither_beta_nor_responses():
-    config = Config.model_validate({"given": {"images": "set"}})
-    name, x, y = experiment_text.betas(config, 10)
-    assert (name, len(x), len(y)) == ("no β: nothing is optimised", 0, 0)
-    assert experiment_text.responses(config, 10)[0] == []
-    assert [line.name for line in experiment_text.responses(config, 10, np.ones(4))[0]] == ["Ψ"]
-
-
-def test_sides_of_what_is_not_known():
-    found = Findings(Config())
-    for text in (
-        experiment_text.data(found),
-        experiment_text.backbone(found),
-        experiment_text.estimate(found),
-    ):
-        assert text
-
-
-def test_sizes_are_read_by_people():
-    assert [format_bytes(n) for n in (0, 999, 1000, 170_052_171, 5e12)] == [
-        "0 B",
-        "999 B",
-        "1.0 kB",
-        "170 MB",
-        "5.0 TB",
-    ]

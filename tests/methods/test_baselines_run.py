@@ -7,8 +7,9 @@ import pytest
 from commandline import call
 from stages import drive
 
-from cfm_tui.console import experiment_text, formatting
+from cfm_tui.console import formatting
 from cfm_tui.console.form import Form
+from cfm_tui.console.preflight import Findings
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import RunModel
 from engine import backbones
@@ -93,11 +94,11 @@ def test_the_form_of_a_new_experiment_knows_it(method):
     checked = form.check()
     assert checked.resolved is not None
     assert form.config.objective.method == method
-    name, x, y = experiment_text.betas(form.config, 10)
+    name, x, y = Findings(form.config).compute_betas()
     assert len(x) == len(y) == 0
     why = "nothing is optimised" if method in TAKEN else "no filter of this method reads it"
     assert name == f"no β: {why}"
-    assert (experiment_text.responses(form.config, 10)[0] == []) is (method in TAKEN)
+    assert (Findings(form.config).compute_responses()[0] == []) is (method in TAKEN)
     sets = settings.as_sets(checked.changes)
     assert settings.resolve(preset="cifar10-10", sets=sets).config == form.config
 

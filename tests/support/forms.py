@@ -10,6 +10,7 @@ from consoles import PLAIN, drive, until
 
 from cfm_tui.console.app import ConsoleApp
 from cfm_tui.console.engine_link import Configure
+from cfm_tui.console.form import Form
 from cfm_tui.console.preferences import Preferences
 from cfm_tui.console.preflight import Findings
 from cfm_tui.console.widgets.chart import Chart
@@ -39,6 +40,15 @@ class Recorded(ConsoleApp):
     def on_launch(self, message):
         message.prevent_default()
         self.launched = message
+
+
+def form(preset="digits", environ=(), **texts):
+    """A form in which these texts were typed."""
+    made = Form(preset, dict(environ))
+    for key, text in texts.items():
+        made.write(key.replace("__", "."), text)
+    made.check()
+    return made
 
 
 def opened(place, preset="smoke", kind=ConsoleApp, **options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
@@ -13,21 +13,14 @@ from textual.containers import Container, Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Button, Static
 
-from cfm_tui.console import experiment_text
 from cfm_tui.console.engine_link import Launch
-from cfm_tui.console.fields import BACKBONE, BUDGET, BY_KEY, DATA, FIELDS, LAUNCH, OBJECTIVE, PANELS
-from cfm_tui.console.form import ELSEWHERE, Form, line_name
-from cfm_tui.console.preflight import Fetch, Findings, Study
+from cfm_tui.console.form import BACKBONE, BUDGET, DATA, FIELDS, LAUNCH, OBJECTIVE, PANELS, Form
+from cfm_tui.console.preflight import Fetch, Findings, Study, describe_location
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.screens.dialogs import Choice, Offer, Pick, Question
 from cfm_tui.console.widgets.field import Entry
 from engine.config import Config
 from engine.errors import UserError
-
-SAMPLE = 8  #: width of a sample image in cells
-BUTTONS = (("l", "launch", "launch"), ("w", "write", "save as preset"), ("c", "copy", "copy command"))
-QUIET_SECONDS = 0.4  #: time after the last keystroke until the data are located
-STILL_SECONDS = 2.0  #: time after the last keystroke until a trial starts by itself
 
 
 class ConfigurePage(Page):
@@ -39,6 +32,8 @@ class ConfigurePage(Page):
     HEADING = "New experiment"
     CSS_PATH = "configure.tcss"
     LEAST = (110, 30)
+    QUIET_SECONDS = 0.4  #: time after the last keystroke until the data are located
+    STILL_SECONDS = 2.0  #: time after the last keystroke until a trial starts by itself
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,tab", "move(1)", "next field", show=False, id="form.next"),
         Binding("up,shift+tab", "move(-1)", "field before", show=False, id="form.before"),
@@ -90,7 +85,8 @@ class ConfigurePage(Page):
         from cfm_tui.console.widgets.chart import Chart
         from cfm_tui.console.widgets.thumbnails import Thumbnails
 
-        buttons = [Button(f"{key} {text}", name=name, compact=True) for key, name, text in BUTTONS]
+        keys = (("l", "launch", "launch"), ("w", "write", "save as preset"), ("c", "copy", "copy command"))
+        buttons = [Button(f"{key} {text}", name=name, compact=True) for key, name, text in keys]
         sides: dict[int, list[Widget]] = {
             DATA: [_make_text("data"), Thumbnails(id="samples"), _make_text("sets")],
             BACKBONE: [_make_text("backbone")],
@@ -112,7 +108,7 @@ class ConfigurePage(Page):
 
     def _make_panel(self, number: int, side: list[Widget]) -> Panel:
         fields: list[Widget] = [
-            Entry(each.key, each.label, each.choices) for each in FIELDS if each.panel == number
+            Entry(each.key, each.label, each.choices) for each in FIELDS.values() if each.panel == number
         ]
         if number == LAUNCH:
             fields = [self._make_line(0)]
@@ -124,7 +120,7 @@ class ConfigurePage(Page):
         return Panel(number, PANELS[number], pair, id=f"panel{number}")
 
     def _make_line(self, number: int) -> Entry:
-        return Entry(line_name(number), "KEY=VALUE", likely=[f"{key}=" for key in Config.leaf_keys()])
+        return Entry(Form.line_name(number), "KEY=VALUE", likely=[f"{key}=" for key in Config.leaf_keys()])
 
     def begin(self) -> None:
         """Show the initial form."""
@@ -169,7 +165,7 @@ class ConfigurePage(Page):
         from engine.config import settings
 
         if name == "data.name":
-            matches = (experiment_text.where(each) for each in self.findings.sets if each.name == choice)
+            matches = (describe_location(each) for each in self.findings.sets if each.name == choice)
             return next(matches, "")
         kind = {"objective.method": "methods", "protocol": "protocols"}.get(name)
         return settings.describe(choice, kind) if kind else ""
@@ -234,7 +230,7 @@ class ConfigurePage(Page):
         for entry in self.query(Entry):
             self._show_entry(entry)
         form, problem_line = self.form, self.query_one("#wrong", Static)
-        problem = form.checked.problems.get(ELSEWHERE, "")
+        problem = form.checked.problems.get(Form.ELSEWHERE, "")
         problem_line.update(f"! {problem}" if problem else "")
         problem_line.display = bool(problem)
         count = len(form.checked.changes)
@@ -266,10 +262,10 @@ class ConfigurePage(Page):
         name, checked = entry.name or "", self.form.checked
         problem = checked.problems.get(name, "")
         mark, note = "!" if problem else " ", ""
-        if name in BY_KEY:
-            entry.display = self.form.applies(BY_KEY[name])
+        if name in FIELDS:
+            entry.display = self.form.applies(FIELDS[name])
             mark = mark if problem or name not in checked.changes else "*"
-            value, note = self.form.shown(BY_KEY[name]), BY_KEY[name].none
+            value, note = self.form.shown(FIELDS[name]), FIELDS[name].none
         else:
             number = int(name.split()[-1])
             value = self.form.lines[number] if number < len(self.form.lines) else ""
@@ -289,7 +285,7 @@ class ConfigurePage(Page):
         entry = next((each for each in nodes if isinstance(each, Entry)), None)
         if entry is None or not self.is_mounted:
             return
-        field = BY_KEY.get(entry.name or "")
+        field = FIELDS.get(entry.name or "")
         if field is None:
             text = "any setting by its key, as --set takes it, such as recover.clamp=false"
         else:
@@ -302,17 +298,17 @@ class ConfigurePage(Page):
 
         findings = self.findings
         download = self._fetch.progress_text if self._fetch is not None else ""
-        self.query_one("#data", Static).update(experiment_text.data(findings, download))
-        self.query_one("#backbone", Static).update(experiment_text.backbone(findings))
-        self.query_one("#estimate", Static).update(experiment_text.estimate(findings))
-        sets = "\n".join(f"{each.name:<14}{experiment_text.where(each)}" for each in findings.sets)
+        self.query_one("#data", Static).update(findings.describe_data(download))
+        self.query_one("#backbone", Static).update(findings.describe_backbone())
+        self.query_one("#estimate", Static).update(findings.describe_estimate())
+        sets = "\n".join(f"{each.name:<14}{describe_location(each)}" for each in findings.sets)
         self.query_one("#sets", Static).update(f"\n{sets}" if sets else "")
         samples = self.query_one("#samples", Thumbnails)
         preview = findings.look
         samples.display = preview is not None
         if preview is not None:
             names = [preview.classes[int(label)] for label in preview.labels_M]
-            samples.show_images(list(preview.samples_MCSS), names, SAMPLE)
+            samples.show_images(list(preview.samples_MCSS), names, size=8)
         self.show_curves()
 
     def show_curves(self) -> None:
@@ -320,16 +316,14 @@ class ConfigurePage(Page):
         from cfm_tui.console.widgets.chart import Chart
         from cfm_tui.display.charts import Line
 
-        config, spectra = self.form.config, self.findings.spectra or {}
-        classes = experiment_text.classes(self.findings)
-        name, x, y = experiment_text.betas(config, classes)
+        findings, spectra = self.findings, self.findings.spectra or {}
+        name, x, y = findings.compute_betas()
         self.query_one("#betas", Chart).plot([Line(name, x, y)], title=name, x_label="b")
-        layer = list(spectra)[self.chosen_layer % len(spectra)] if spectra else None
-        lines, label = experiment_text.responses(
-            config, classes, spectra.get(layer) if layer is not None else None
-        )
-        title = layer if layer is not None else "f(λ), no statistics yet"
-        if not config.optimises:
+        title, eigenvalues = "f(λ), no statistics yet", None
+        if spectra:
+            title, eigenvalues = list(spectra.items())[self.chosen_layer % len(spectra)]
+        lines, label = findings.compute_responses(eigenvalues)
+        if not findings.config.optimises:
             title = "no filter: nothing is optimised"
         self.query_one("#responses", Chart).plot(lines, title=title, x_label=label)
 
@@ -368,10 +362,10 @@ class ConfigurePage(Page):
         if busy or self.form.checked.resolved is None or self.unchecked:
             return
         quiet = time.monotonic() - self.touched
-        if self.findings.possible is None and self.findings.trouble is None and quiet >= QUIET_SECONDS:
+        if self.findings.possible is None and self.findings.trouble is None and quiet >= self.QUIET_SECONDS:
             self._start_study(far=False)
         tried = self._study is not None and self._study.far
-        if self.findings.small and not tried and self._can_try() and quiet >= STILL_SECONDS:
+        if self.findings.small and not tried and self._can_try() and quiet >= self.STILL_SECONDS:
             self._start_study(far=True)
 
     def _can_try(self) -> bool:
@@ -388,7 +382,7 @@ class ConfigurePage(Page):
         self._study.start()
 
     def _follow_download(self, fetch: Fetch) -> None:
-        self.query_one("#data", Static).update(experiment_text.data(self.findings, fetch.progress_text))
+        self.query_one("#data", Static).update(self.findings.describe_data(fetch.progress_text))
         if fetch.is_alive():
             return
         self._fetch = None
@@ -402,9 +396,9 @@ class ConfigurePage(Page):
 
     def action_estimate(self) -> None:
         """Start the full study now."""
-        if not self.check():
-            self._show_first_problem()
-        elif not self._can_try():
+        if not self._require_valid():
+            return
+        if not self._can_try():
             self.notify("a run is computed in this console; no trial runs beside it", severity="warning")
         elif self._study is None or not (self._study.far and self._study.is_alive()):
             self._start_study(far=True)
@@ -415,7 +409,7 @@ class ConfigurePage(Page):
         if self._fetch is not None or chosen is None or self.host.refused("download"):
             return
         if self.findings.possible or not chosen.download_bytes:
-            self.notify(f"{chosen.name}: {experiment_text.where(chosen)}", markup=False)
+            self.notify(f"{chosen.name}: {describe_location(chosen)}", markup=False)
             return
         self._fetch = Fetch(chosen.name, self.form.config.data.root)
         self._fetch.start()
@@ -456,9 +450,7 @@ class ConfigurePage(Page):
 
     def action_write(self) -> None:
         """Ask for a name, and save the form as a preset."""
-        if not self.check():
-            self._show_first_problem()
-        elif not self.host.refused("save"):
+        if self._require_valid() and not self.host.refused("save"):
             self.app.push_screen(Question("Name of the preset to save:"), self._save)
 
     def _save(self, name: str | None, replace: bool = False) -> None:
@@ -484,8 +476,7 @@ class ConfigurePage(Page):
 
     def action_copy(self) -> None:
         """Copy the command to the clipboard, and show it for terminals without one."""
-        if not self.check():
-            self._show_first_problem()
+        if not self._require_valid():
             return
         command = self.form.command()
         self.app.copy_to_clipboard(command)
@@ -493,31 +484,28 @@ class ConfigurePage(Page):
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Run the action of the button's key."""
-        actions: dict[str | None, Any] = {
-            "launch": self.action_launch,
-            "write": self.action_write,
-            "copy": self.action_copy,
-        }
-        actions[event.button.name]()
+        getattr(self, f"action_{event.button.name}")()
 
     # --- launching --------------------------------------------------------------------------------
 
     def action_launch(self) -> None:
         """Start the run, unless the form has a problem."""
-        if self.host.refused("launch"):
-            return
-        if not self.check():
-            self._show_first_problem()
-            return
-        self._launching = True
-        self._try_launch()
+        if not self.host.refused("launch") and self._require_valid():
+            self._launching = True
+            self._try_launch()
 
-    def _show_first_problem(self) -> None:
-        """Show the first problem, and focus its field."""
+    def _require_valid(self) -> bool:
+        """Return whether the form is valid; if not, show the first problem, and focus its field."""
+        if self.check():
+            return True
         name, problem = next(iter(self.form.checked.problems.items()))
-        self.notify(problem, title="not yet", severity="error", timeout=10, markup=False)
-        if name != ELSEWHERE:
+        self._show_refusal(problem)
+        if name != Form.ELSEWHERE:
             self.go(self.entry(name))
+        return False
+
+    def _show_refusal(self, problem: str) -> None:
+        self.notify(problem, title="not yet", severity="error", timeout=10, markup=False)
 
     def _try_launch(self) -> None:
         """Launch once it is known that data and teacher exist; ask first if the machine looks too small."""
@@ -528,13 +516,7 @@ class ConfigurePage(Page):
             return
         self._launching = False
         if findings.problem is not None:
-            self.notify(
-                f"{findings.problem.message}\n→ {findings.problem.hint}",
-                title="not yet",
-                severity="error",
-                timeout=10,
-                markup=False,
-            )
+            self._show_refusal(f"{findings.problem.message}\n→ {findings.problem.hint}")
             self.action_panel({"data": DATA, "teacher": BACKBONE}.get(findings.problem.kind, BUDGET))
         elif findings.short:
             answers = [("no", "no, back to the form"), ("yes", "yes, launch it")]
