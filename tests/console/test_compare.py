@@ -10,12 +10,18 @@ from consoles import SIZES, console, drive, golden, shown, until
 from images_run import finished
 from recorded import layout, opened, progress
 
-from cfm_tui.console import comparison
 from cfm_tui.console.engine_link import CompareRuns
-from cfm_tui.console.screens.compare import ComparePage
+from cfm_tui.console.screens.compare import (
+    Cell,
+    ComparePage,
+    compare_curves,
+    setting_cell,
+    sort_rows,
+)
 from cfm_tui.console.screens.monitor import MonitorPage
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.display.charts import letter
+from cfm_tui.display.progress import format_duration
 from cfm_tui.display.run_state import RunModel
 from engine import events
 from engine.store import StoredRun
@@ -59,10 +65,10 @@ def test_curves_lie_over_each_other(place):
         assert "CE by iteration, 1 of 5" in text
         assert "A plain  B strong  C other" in text
         found = []
-        for _ in comparison.CURVES:
+        for _ in ComparePage.CURVES:
             found.append(next(line for line in shown(pilot).splitlines() if " of 5" in line))
             await pilot.press("v")
-        for line, what in zip(found, comparison.CURVES, strict=True):
+        for line, what in zip(found, ComparePage.CURVES, strict=True):
             assert what in line
         assert "accuracy by epoch" in found[3]
         await pilot.press("V")
@@ -110,7 +116,7 @@ def test_results_are_sorted_and_a_run_is_opened_from_them(place):
         await pilot.press("3")
         page = pilot.app.screen
         rows = table(page)
-        assert rows[0] == list(comparison.RESULTS)
+        assert rows[0] == list(ComparePage.RESULTS)
         assert rows[1][:6] == [
             "A plain",
             "finished",
@@ -219,13 +225,13 @@ def test_the_screen_at_every_size(place, size):
 
 def test_cells_are_sorted_as_what_they_mean():
     known = [3.44, 3.36, 123.0, 3900.0, None, 59.9, 7200.0]
-    rows = [(comparison._time_cell(each),) for each in known]
-    ordered = comparison.in_order(rows, 0, False)
-    assert [row[0].value for row in ordered] == [3.36, 3.44, 59.9, 123.0, 3900.0, 7200.0, None]
-    assert comparison.texts(comparison.in_order(rows, 0, True))[-1] == ("—",)
-    values = [(comparison._make_cell(each),) for each in ("stored", 10, "5 min 01 s", 9.5, True, None)]
-    ordered = comparison.texts(comparison.in_order(values, 0, False))
-    assert [row[0] for row in ordered] == ["9.5", "10", "5 min 01 s", "stored", "true", "—"]
+    rows = [(Cell() if each is None else Cell(format_duration(each), each),) for each in known]
+    ordered = [value for ((_, value),) in sort_rows(rows, 0, False)]
+    assert ordered == [3.36, 3.44, 59.9, 123.0, 3900.0, 7200.0, None]
+    assert sort_rows(rows, 0, True)[-1] == (Cell("—"),)
+    values = [(setting_cell(each),) for each in ("stored", 10, "5 min 01 s", 9.5, True, None)]
+    ordered = [text for ((text, _),) in sort_rows(values, 0, False)]
+    assert ordered == ["9.5", "10", "5 min 01 s", "stored", "true", "—"]
 
 
 def test_runs_with_different_students_say_so(tmp_path):
@@ -237,7 +243,7 @@ def test_runs_with_different_students_say_so(tmp_path):
     models = [RunModel(StoredRun(tmp_path / name)) for name in ("one", "two")]
     for model in models:
         model.read(9)
-    assert [line.name for line in comparison.curves(models, "accuracy")] == [
+    assert [line.name for line in compare_curves(models, "accuracy")] == [
         "one (resnet18)",
         "two (convnet)",
     ]

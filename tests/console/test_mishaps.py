@@ -15,7 +15,7 @@ from monitored import made, recovering
 from cfm_tui.console import driver
 from cfm_tui.console.app import ConsoleApp
 from cfm_tui.console.engine_link import CompareRuns, OpenGallery, OpenRun
-from cfm_tui.console.screens import monitor
+from cfm_tui.console.screens import compare, monitor
 from cfm_tui.console.screens.compare import ComparePage
 from cfm_tui.console.screens.gallery import GalleryPage
 from cfm_tui.console.screens.zoom import ZoomPage
@@ -70,12 +70,10 @@ def test_a_record_that_cannot_be_opened_says_why(tmp_path, monkeypatch, error, s
 
 
 def test_settings_that_cannot_be_compared_are_told(tmp_path, monkeypatch):
-    from cfm_tui.console import comparison
-
     def fail(folder):
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(comparison, "stored_settings", fail)
+    monkeypatch.setattr(compare, "read_settings", fail)
     folders = [made(tmp_path / name, recovering) for name in "ab"]
 
     async def script(pilot):

@@ -5,27 +5,40 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import DataTable, Input
 
-from cfm_tui.console import comparison
-from cfm_tui.console.comparison import CURVES, RESULTS, Cell
+from cfm_tui.console import formatting
 from cfm_tui.console.engine_link import OpenRun
 from cfm_tui.console.screens.base import FilterLine, Page, Panel, Table
 from cfm_tui.console.widgets.chart import Chart
-from cfm_tui.display.charts import letter
+from cfm_tui.display import plot_data
+from cfm_tui.display.charts import ROLES, Line, letter
+from cfm_tui.display.progress import format_duration
 from cfm_tui.display.run_state import RunModel
 from cfm_tui.display.tables import as_csv
+from engine.config import settings, yaml_io
+from engine.events import STAGES
+from engine.runs.results import format_mean_std
 from engine.store import StoredRun
 
-MIN_VALUE_CELLS = 5  #: minimum width of a setting's value
-CURVE, SETTINGS, OUTCOME = 1, 2, 3
-Texts = tuple[str, ...]
+CURVE, SETTINGS, OUTCOME = 1, 2, 3  #: the panels
+
+
+class Cell(NamedTuple):
+    """A table cell, by default of an absent value.
+
+    value: the number to sort by; None for a cell that is sorted as text.
+    """
+
+    text: str = "—"
+    value: float | None = None
 
 
 class ComparePage(Page):
@@ -35,6 +48,8 @@ class ComparePage(Page):
     """
 
     HEADING = "compare"
+    CURVES = ("CE", "filter terms", "signal terms", "accuracy", "control")
+    RESULTS = ("run", "state", "distilled", "random", "best epoch", "teacher", *STAGES, "in all")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("v", "view(1)", "curve", id="compare.view", tooltip="The next curve: losses, accuracy"),
         Binding("V", "view(-1)", show=False, id="compare.back", tooltip="The previous curve"),
@@ -54,11 +69,11 @@ class ComparePage(Page):
         super().__init__()
         self._folders = list(folders)
         self._models: list[RunModel] = []
-        self._curve = CURVES[0]
+        self._curve = self.CURVES[0]
         self._filter_text = ""
         self._order = {SETTINGS: (0, False), OUTCOME: (0, False)}
         self._settings: list[dict[str, Cell] | None] | None = None
-        self._shown: dict[int, list[Texts]] = {}
+        self._shown: dict[int, list[tuple[str, ...]]] = {}
         self._drawn_at = 0.0
         self._stale = True
 
@@ -73,7 +88,7 @@ class ComparePage(Page):
         """Add the tables' columns."""
         letters = [letter(index) for index in range(len(self._folders))]
         self.query_one("#differing", Table).add_columns("setting", *letters)
-        self.query_one("#outcome", Table).add_columns(*RESULTS)
+        self.query_one("#outcome", Table).add_columns(*self.RESULTS)
 
     def begin(self) -> None:
         """Start reading the settings on a thread; the records are read in ticks."""
@@ -84,17 +99,17 @@ class ComparePage(Page):
 
     def _read_settings(self) -> None:
         """Read the settings of all runs; runs on a thread, since importing their validation is slow."""
-        settings: list[dict[str, Cell] | None] = []
+        settings_of_runs: list[dict[str, Cell] | None] = []
         for folder in self._folders:
             try:
-                settings.append(comparison.stored_settings(folder))
+                settings_of_runs.append(read_settings(folder))
             except Exception as error:
-                settings.append(None)
+                settings_of_runs.append(None)
                 self.call_in_ui(self.host.trouble, error)
-        self.call_in_ui(self._show_settings, settings)
+        self.call_in_ui(self._show_settings, settings_of_runs)
 
-    def _show_settings(self, settings: list[dict[str, Cell] | None]) -> None:
-        self._settings = settings
+    def _show_settings(self, settings_of_runs: list[dict[str, Cell] | None]) -> None:
+        self._settings = settings_of_runs
         self._fill_settings()
 
     # --- following the runs -----------------------------------------------------------------------
@@ -112,28 +127,27 @@ class ComparePage(Page):
         self._fill_results()
 
     def _draw_curves(self) -> None:
-        lines = comparison.curves(self._models, self._curve)
-        self.query_one(Chart).plot(lines, x_label=comparison.x_label(self._curve))
+        x_label = "epoch" if self._curve in ("accuracy", "control") else "iteration"
+        self.query_one(Chart).plot(compare_curves(self._models, self._curve), x_label=x_label)
         reading = ", reading" if any(model.behind for model in self._models) else ""
-        position = f"{CURVES.index(self._curve) + 1} of {len(CURVES)}"
-        self.query_one("#curve", Panel).set_title(
-            f"{self._curve} by {comparison.x_label(self._curve)}, {position}{reading}"
-        )
+        position = f"{self.CURVES.index(self._curve) + 1} of {len(self.CURVES)}"
+        self.query_one("#curve", Panel).set_title(f"{self._curve} by {x_label}, {position}{reading}")
 
-    def _rows(self, number: int) -> list[Texts]:
+    def _rows(self, number: int) -> list[tuple[str, ...]]:
         """Return a table's rows, filtered and sorted."""
         column, descending = self._order[number]
         if number == OUTCOME:
-            return comparison.texts(comparison.in_order(comparison.results(self._models), column, descending))
-        rows = comparison.differing(self._settings or [])
-        rows = [row for row in rows if self._filter_text in " ".join(cell.text for cell in row).lower()]
-        if column or descending:
-            rows = comparison.in_order(rows, column, descending)
-        return comparison.texts(rows)
+            rows = compare_results(self._models)
+        else:
+            rows = compare_settings(self._settings or [])
+            rows = [row for row in rows if self._filter_text in " ".join(cell.text for cell in row).lower()]
+        if number == OUTCOME or column or descending:
+            rows = sort_rows(rows, column, descending)
+        return [tuple(cell.text for cell in row) for row in rows]
 
     def _fill_settings(self) -> None:
         rows = self._rows(SETTINGS)
-        total = len(comparison.differing(self._settings or []))
+        total = len(compare_settings(self._settings or []))
         count = f"{len(rows)} of {total}" if self._filter_text else f"{total}"
         status = "reading" if self._settings is None else count if total else "none"
         self.query_one("#settings", Panel).set_title(
@@ -164,16 +178,19 @@ class ComparePage(Page):
 
     def _header(self, number: int) -> list[str]:
         if number == OUTCOME:
-            return list(RESULTS)
+            return list(self.RESULTS)
         return ["setting", *(letter(index) for index in range(len(self._folders)))]
 
     def _table(self, number: int) -> Table:
         return self.query_one("#differing" if number == SETTINGS else "#outcome", Table)
 
-    def _put(self, number: int, rows: list[Texts]) -> None:
+    def _put(self, number: int, rows: list[tuple[str, ...]]) -> None:
         """Refill a table if its rows changed; the cursor keeps its position."""
         width = self._value_width(number, rows)
-        shown = [(row[0], *(_truncate(cell, width) for cell in row[1:])) for row in rows]
+        shown = [
+            (row[0], *(c if cell_len(c) <= width else f"{set_cell_size(c, width - 1)}…" for c in row[1:]))
+            for row in rows
+        ]
         if self._shown.get(number) == shown:
             return
         table = self._table(number)
@@ -187,19 +204,19 @@ class ComparePage(Page):
         table.move_cursor(row=min(cursor.row, len(rows) - 1), animate=False)
         self._shown[number] = shown
 
-    def _value_width(self, number: int, rows: list[Texts]) -> int:
+    def _value_width(self, number: int, rows: list[tuple[str, ...]]) -> int:
         """Return the maximum width of a value in cells, so that the values of all runs are visible."""
         width = self.app.size.width
         if number == OUTCOME or not rows:
             return width
         room = width - 2 - max(cell_len(row[0]) for row in rows)
-        return max(room // len(self._folders) - 2, MIN_VALUE_CELLS)
+        return max(room // len(self._folders) - 2, 5)
 
     # --- what keys do -----------------------------------------------------------------------------
 
     def action_view(self, step: int) -> None:
         """Show the next or previous curve."""
-        self._curve = CURVES[(CURVES.index(self._curve) + step) % len(CURVES)]
+        self._curve = self.CURVES[(self.CURVES.index(self._curve) + step) % len(self.CURVES)]
         self._draw_curves()
 
     def action_filter(self) -> None:
@@ -245,7 +262,7 @@ class ComparePage(Page):
         """Open the selected run."""
         rows = self._shown.get(OUTCOME, [])
         if event.data_table.id == "outcome" and event.cursor_row < len(rows):
-            names = [row[0].text for row in comparison.results(self._models)]
+            names = [row[0].text for row in compare_results(self._models)]
             self.post_message(OpenRun(self._folders[names.index(rows[event.cursor_row][0])]))
 
     def csv(self) -> str:
@@ -255,5 +272,91 @@ class ComparePage(Page):
         return as_csv(self._header(self._current), self._rows(self._current))
 
 
-def _truncate(cell: str, width: int) -> str:
-    return cell if cell_len(cell) <= width else f"{set_cell_size(cell, width - 1)}…"
+def compare_curves(models: Sequence[RunModel], what: str) -> list[Line]:
+    """Return one of `ComparePage.CURVES` for every run, in the order of the runs; empty where a run has none.
+
+    The name of an accuracy line includes the student, the first one that was trained, since runs may have
+    trained different ones.
+    """
+    source = {"accuracy": "distilled", "control": "random"}.get(what)  # of the images that students train on
+    lines = []
+    for index, model in enumerate(models):
+        name, colour, student = model.run.name, ROLES[index % len(ROLES)], ""
+        if source is not None:
+            keys = (key for key in model.trainings if key[0] == "validate" and key[2] == "distilled")
+            student = next((architecture for _, architecture, _, _ in keys), "")
+        candidates = plot_data.accuracies(model, "validate") if student else plot_data.losses(model)
+        wanted = f"{student} {source}" if student else what
+        curve = next((line for line in candidates if line.name == wanted), None)
+        if curve is None:
+            lines.append(Line(name, np.empty(0), np.empty(0), None, colour))
+        else:
+            name += f" ({student})" if student else ""
+            lines.append(Line(name, curve.x, curve.low, curve.high, colour))
+    return lines
+
+
+def read_settings(folder: Path) -> dict[str, Cell]:
+    """Return all settings of a run: dotted key → cell. Raises UserError where they cannot be read."""
+    config = settings.load_stored(StoredRun(folder)).config
+    return {key: setting_cell(value) for key, value in config.flatten().items()}
+
+
+def setting_cell(value: Any) -> Cell:
+    """Return the cell of a setting's value; numbers are sorted as numbers."""
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        return Cell(", ".join(" ".join(map(str, each.values())) for each in value))
+    if value is None:
+        return Cell()
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    text = value if isinstance(value, str) else yaml_io.inline(value)
+    return Cell(text, float(value) if is_number else None)
+
+
+def compare_settings(settings_of_runs: Sequence[dict[str, Cell] | None]) -> list[tuple[Cell, ...]]:
+    """Return a row for every key that differs between runs: the key, then each run's value.
+
+    settings_of_runs: None for unreadable settings, whose values are "?".
+    """
+    readable = [each for each in settings_of_runs if each is not None]
+    keys = dict.fromkeys(key for each in readable for key in each)
+    rows = []
+    for key in keys:
+        if len({each.get(key, Cell()).text for each in readable}) > 1:
+            values = (Cell("?") if each is None else each.get(key, Cell()) for each in settings_of_runs)
+            rows.append((Cell(key), *values))
+    return rows
+
+
+def compare_results(models: Sequence[RunModel]) -> list[tuple[Cell, ...]]:
+    """Return a row for every run with the columns `ComparePage.RESULTS`."""
+    rows = []
+    for index, model in enumerate(models):
+        accuracies = [Cell()] * 4
+        if model.results is not None:
+            summary, teacher = model.results["summary"], float(model.results["teacher"]["accuracy"])
+            mean_stds = [summary[name] for name in ("accuracy", "control", "accuracy_best")]
+            accuracies = [
+                Cell(format_mean_std(each), None if each is None else float(each["mean"]))
+                for each in mean_stds
+            ]
+            accuracies.append(Cell(f"{teacher:.2f}", teacher))
+        seconds = [
+            *(formatting.stage_seconds(model, stage) for stage in STAGES),
+            formatting.total_seconds(model),
+        ]
+        times = (Cell() if each is None else Cell(format_duration(each), each) for each in seconds)
+        name = Cell(f"{letter(index)} {model.run.name}")
+        rows.append((name, Cell(str(model.state)), *accuracies, *times))
+    return rows
+
+
+def sort_rows(rows: Sequence[tuple[Cell, ...]], column: int, descending: bool) -> list[tuple[Cell, ...]]:
+    """Return the rows sorted by a column: numbers by value, then texts, and absent values always last."""
+
+    def key(row: tuple[Cell, ...]) -> tuple[bool, float, str]:
+        text, value = row[column]
+        return (value is None, value or 0.0, text.lower())
+
+    present = sorted((row for row in rows if row[column] != Cell()), key=key, reverse=descending)
+    return present + [row for row in rows if row[column] == Cell()]
