@@ -21,15 +21,14 @@ if TYPE_CHECKING:
 
     from engine.store.images import Reader
 
-CACHE_SIZE = 1024  #: thumbnails
-SIDE = 64  #: largest side of a thumbnail in pixels
-
 
 class PictureLoader:
     """A cache of thumbnails: `want` requests the visible ones, `get` returns those that were read.
 
     The reading thread ends when there is nothing left to read. shape: (C, H, W) of the set's images.
     """
+
+    CACHE_SIZE = 1024  #: thumbnails
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
@@ -80,23 +79,19 @@ class PictureLoader:
                     self._thread = None
                     return
                 number, reader = self._wanted.pop(0), self.reader
-            entry = _read_thumbnail(reader, number)
+            entry: NDArray[np.uint8] | str
+            try:
+                entry = shrink(reader.pixels(number))
+            except UserError as error:
+                entry = error.message
             with self._lock:
                 if isinstance(entry, str) and reader is not self.reader:
                     self._wanted.append(number)
                     continue
                 self._cache[number] = entry
-                while len(self._cache) > CACHE_SIZE:
+                while len(self._cache) > self.CACHE_SIZE:
                     self._cache.popitem(last=False)
                 self._has_news = True
-
-
-def _read_thumbnail(reader: Reader, number: int) -> NDArray[np.uint8] | str:
-    """Return a thumbnail, or why it is unreadable."""
-    try:
-        return smaller(reader.pixels(number))
-    except UserError as error:
-        return error.message
 
 
 @dataclass(frozen=True)
@@ -108,28 +103,28 @@ class Sample:
     count: int
     total: int
 
+    @classmethod
+    def read(cls, folder: Path, most: int) -> Sample | None:
+        """Read at most `most` images of the set in a folder; return None where none is readable."""
+        from engine.store.images import Reader
 
-def sample(folder: Path, most: int) -> Sample | None:
-    """Return thumbnails of at most `most` images of the set in a folder; None where none is readable."""
-    from engine.store.images import Reader
-
-    try:
-        reader = Reader(folder)
-        numbers = range(min(reader.count, most))
-        images = [smaller(reader.pixels(number)) for number in numbers]
-    except UserError:
-        return None
-    names = [reader.classes[int(reader.labels_N[number])] for number in numbers]
-    return Sample(images, names, reader.count, reader.total) if images else None
+        try:
+            reader = Reader(folder)
+            numbers = range(min(reader.count, most))
+            images = [shrink(reader.pixels(number)) for number in numbers]
+        except UserError:
+            return None
+        names = [reader.classes[int(reader.labels_N[number])] for number in numbers]
+        return cls(images, names, reader.count, reader.total) if images else None
 
 
-def smaller(pixels_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image reduced to sides of at most `SIDE` pixels, by means over equal squares.
+def shrink(pixels_CHW: NDArray[np.uint8], side: int = 64) -> NDArray[np.uint8]:
+    """Return an image reduced to sides of at most `side` pixels, by means over equal squares.
 
     Rows and columns that do not fill a square are cut off.
     """
     channels, height, width = pixels_CHW.shape
-    step = -(-max(height, width) // SIDE)
+    step = -(-max(height, width) // side)
     if step == 1:
         return pixels_CHW
     rows, columns = max(height // step, 1), max(width // step, 1)

@@ -14,7 +14,7 @@ from recorded import opened
 from cfm_tui.console.engine_link import OpenGallery
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.screens.layer import LayerPage
-from cfm_tui.console.screens.parts import Cells, Words
+from cfm_tui.console.screens.monitor import Numbers, Words
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.picture import Picture
 from engine import events
@@ -168,7 +168,7 @@ def test_the_table_is_sorted_by_every_column(tmp_path):
 
     async def script(pilot, page):
         await until(pilot, "in order")
-        table = page.query_one(Cells)
+        table = page.query_one(Numbers)
         first = [str(cell) for cell in table.get_row_at(0)]
         assert first[0] == TAPS[0]
         await pilot.press("3", "s")
@@ -330,7 +330,7 @@ def test_nothing_is_painted_while_nothing_changes(finished, tmp_path, monkeypatc
     async def script(pilot, page):
         await until(pilot, "mean")
         await pilot.pause(2.5)
-        for kind in (Words, Cells, Picture):
+        for kind in (Words, Numbers, Picture):
             known = kind.refresh
             monkeypatch.setattr(
                 kind,

@@ -24,9 +24,7 @@ from cfm_tui.console.driver import AsciiFilter, keep_only_changes
 from cfm_tui.console.widgets import thumbnails
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.picture import Picture, changed_spans
-from cfm_tui.console.widgets.sparks import spark
 from cfm_tui.console.widgets.thumbnails import Thumbnails
-from cfm_tui.display.ascii_image import RAMP
 from cfm_tui.display.charts import Line
 from cfm_tui.display.terminal import Terminal
 
@@ -252,24 +250,6 @@ def test_every_character_is_ascii_through_the_filter() -> None:
         assert "P beside Ps" in drawn[0]
 
     play(app, story)
-
-
-# --- sparks -----------------------------------------------------------------------------------------
-
-
-def test_sparks() -> None:
-    assert spark([0, 1, 2, 3, 4, 5, 6, 7], 8, FULL) == "▁▂▃▄▅▆▇█"
-    assert spark(range(10), 10, ASCII) == RAMP
-    assert spark([1, 1], 4, FULL) == "▁▁  "
-    assert spark([], 3, FULL) == "   "
-    assert spark([math.nan] * 3, 3, FULL) == "!!!"
-    assert spark([0, math.inf, 1], 3, FULL) == "▁!█"
-    assert spark([0] * 500 + [9] + [0] * 499, 10, FULL) == "▁▁▁▁▁█▁▁▁▁"
-
-
-@given(st.lists(st.floats()), st.integers(0, 40), st.sampled_from([FULL, ASCII]))
-def test_a_spark_is_as_wide_as_it_is_told(values, width, terminal) -> None:
-    assert len(spark(values, width, terminal)) == width
 
 
 # --- thumbnails -------------------------------------------------------------------------------------

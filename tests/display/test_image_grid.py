@@ -7,7 +7,7 @@ from images_run import CLASSES, with_images
 from recorded import opened
 
 from cfm_tui.cli import text_plots
-from cfm_tui.console.pictures import smaller
+from cfm_tui.console.pictures import shrink
 from cfm_tui.console.screens.gallery import facts
 from cfm_tui.display.image_grid import Album
 from engine.store import StoredRun
@@ -54,8 +54,8 @@ def test_images_that_were_not_optimised_have_no_beta(tmp_path):
 def test_large_images_are_made_small_by_averaging():
     rng = np.random.default_rng(0)
     large = rng.integers(0, 256, (3, 224, 224), np.uint8)
-    small = smaller(large)
+    small = shrink(large)
     assert small.shape == (3, 56, 56)
     assert abs(float(small[1, 2, 3]) - large[1, 8:12, 12:16].mean()) <= 0.5
-    assert smaller(large[:, :64, :64]) is not None
-    assert smaller(large[:, :65, :65]).shape == (3, 32, 32)
+    assert shrink(large[:, :64, :64]) is not None
+    assert shrink(large[:, :65, :65]).shape == (3, 32, 32)

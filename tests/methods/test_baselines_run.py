@@ -72,7 +72,7 @@ def test_a_run_ends_with_images_of_every_class_and_its_control_beside(method, tm
     losses, _ = call(capsys, "show", tmp_path / "run", "--losses")
     assert ("no losses: nothing is optimised" in losses) is (method in TAKEN)
     assert "nan" not in " ".join([grid, *told])
-    assert formatting.layer_rows(model, lambda values: "", 8) is not None
+    assert formatting.list_layers(model, lambda values: "", 8) is not None
     again, _ = drive(launch.run_experiment(got, tmp_path / "run", "run"))
     assert all(event.reused for event in again if isinstance(event, StageFinished))
 

@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
+import numpy as np
+from rich.cells import cell_len
+from rich.text import Text
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container
+from textual.containers import Container, Horizontal, Vertical
+from textual.coordinate import Coordinate
 from textual.errors import NoWidget
+from textual.events import Resize
 from textual.widget import Widget
-from textual.widgets import DataTable
+from textual.widgets import DataTable, RichLog, Static
 
 from cfm_tui.console import formatting
 from cfm_tui.console.engine_link import OpenGallery
-from cfm_tui.console.pictures import Sample, sample
-from cfm_tui.console.screens.base import Page, Panel
+from cfm_tui.console.pictures import Sample
+from cfm_tui.console.screens.base import Page, Panel, Table
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.screens.layer import LayerPage
-from cfm_tui.console.screens.parts import Log, Now
-from cfm_tui.console.screens.views import VIEWS, Curves, Numbers, View, default_view
 from cfm_tui.console.session import Session
+from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.thumbnails import Thumbnails
-from cfm_tui.display.run_state import RunModel
+from cfm_tui.display import plot_data
+from cfm_tui.display.run_state import LogLine, RunModel
+from cfm_tui.display.terminal import Terminal
 from engine.errors import UserError
+from engine.events import STAGES, Stage
+from engine.runs.results import format_mean_std
 from engine.store import AT_WORK, RunFile, StoredRun, control
 from engine.store.control import Command
 from engine.store.preview import Preview
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-NOW, LOSSES, LAYERS, IMAGES, LOG = range(1, 6)
-ALL = frozenset((NOW, LOSSES, LAYERS, IMAGES, LOG))
+NOW, LOSSES, LAYERS, IMAGES, LOG = range(1, 6)  #: the panels
+_ALL = frozenset((NOW, LOSSES, LAYERS, IMAGES, LOG))
+View = Literal["recovery", "accuracy", "loss"]  #: what panels 2 and 3 show
 
 
 class MonitorPage(Page):
@@ -130,7 +140,7 @@ class MonitorPage(Page):
             self._show_startup()
             return
         if not model.rests and model.read(self.READ_SECONDS):
-            self._stale |= ALL
+            self._stale |= _ALL
         self._clear_completed_command(model)
         if self._stale or self._due or model.state in AT_WORK or self._session is not None:
             self._draw(model)
@@ -152,8 +162,8 @@ class MonitorPage(Page):
                 self.set_title(str(self._folder), "")
                 return
         if session is not None:
-            self._now.show_lines(formatting.warming(session, time.monotonic() - self._opened_at))
-            self.set_title(session.name, formatting.loading(session))
+            self._now.show_lines(formatting.describe_startup(session, time.monotonic() - self._opened_at))
+            self.set_title(session.name, formatting.describe_loading(session))
 
     def _open(self, folder: Path) -> None:
         """Read the record; runs on a thread, since a long one takes a second."""
@@ -175,12 +185,12 @@ class MonitorPage(Page):
 
     def _use_model(self, model: RunModel) -> None:
         self._model = model
-        self._names = formatting.class_names(model.run.folder)
+        self._names = list_class_names(model.run.folder)
         self._refresh()
 
     def _refresh(self) -> None:
         """Redraw all visible panels now."""
-        self._stale |= ALL
+        self._stale |= _ALL
         self._drawn_at, self._due = 0.0, []
         if self._model is not None:
             self._draw(self._model, all_due=True)
@@ -211,7 +221,9 @@ class MonitorPage(Page):
             session = self._local_session()
             if session is not None and session.state == "loading":
                 seconds = time.monotonic() - self._opened_at
-                self._now.show_lines(formatting.warming(session, seconds, formatting.stages(model)))
+                self._now.show_lines(
+                    formatting.describe_startup(session, seconds, formatting.describe_stages(model))
+                )
             else:
                 self._now.show(model, activity, self.host.terminal)
         if LOG in self._stale:
@@ -232,13 +244,13 @@ class MonitorPage(Page):
         if not session and model.state == "running":
             where = f"in process {model.status.get('pid')} on {model.status.get('host')}"
         loading = session is not None and session.state == "loading"
-        return formatting.doing(model, self._pending_command, where, loading)
+        return formatting.describe_activity(model, self._pending_command, where, loading)
 
     def _draw_curves(self, model: RunModel) -> None:
-        self._panel(LOSSES).set_title(self._curves.show(model, self._view or default_view(model)))
+        self._panel(LOSSES).set_title(self._curves.show(model, self._view or _default_view(model)))
 
     def _draw_table(self, model: RunModel) -> None:
-        view = self._view or default_view(model)
+        view = self._view or _default_view(model)
         self._panel(LAYERS).set_title(self._numbers.show(model, view, self.host.terminal))
 
     def _draw_images(self, model: RunModel) -> None:
@@ -246,7 +258,7 @@ class MonitorPage(Page):
         if preview is None:
             self._draw_sample(model)
             return
-        self._names = self._names or formatting.class_names(model.run.folder)
+        self._names = self._names or list_class_names(model.run.folder)
         names = [self._names[label] if label < len(self._names) else str(label) for label in preview.labels_M]
         self._show_images(f"batch {preview.batch}, it {preview.iteration}", list(preview.images_MCHW), names)
 
@@ -264,7 +276,7 @@ class MonitorPage(Page):
 
     def _load_sample(self, folder: Path) -> None:
         """Read images of the set; runs on a thread."""
-        self.call_in_ui(self._store_sample, sample(folder, Preview.MOST_IMAGES))
+        self.call_in_ui(self._store_sample, Sample.read(folder, Preview.MOST_IMAGES))
 
     def _store_sample(self, loaded: Sample | None) -> None:
         self._sampling = False
@@ -380,8 +392,9 @@ class MonitorPage(Page):
         """Show the next view in panels 2 and 3."""
         if self._model is None:
             return
-        view = self._view or default_view(self._model)
-        self._view = VIEWS[(VIEWS.index(view) + 1) % len(VIEWS)]
+        view = self._view or _default_view(self._model)
+        views: tuple[View, ...] = get_args(View)
+        self._view = views[(views.index(view) + 1) % len(views)]
         self._numbers.sort_column = 0
         self._refresh()
 
@@ -399,3 +412,314 @@ class MonitorPage(Page):
     def csv(self) -> str:
         """Return the data of the visible chart as CSV."""
         return self._curves.csv()
+
+
+# --- panels ------------------------------------------------------------------------------------------
+
+
+class Words(Static):
+    """A text that is repainted only when it changes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, **options)
+        self._shown_text: str | None = None
+
+    def set_lines(self, lines: Sequence[str] | str) -> None:
+        """Show these lines."""
+        text = lines if isinstance(lines, str) else "\n".join(lines)
+        if text != self._shown_text:
+            self._shown_text = text
+            self.update(Text(text), layout=False)
+
+
+class Now(Horizontal):
+    """A run's stages, progress and speed, with its headline number in large digits and its β schedule."""
+
+    LARGE = 28  #: width in cells of the large number and the lines under it
+    DEFAULT_CSS = f"""
+    Now {{ height: 1fr; }}
+    Now #facts {{ width: 1fr; height: 1fr; }}
+    Now #large {{ width: {LARGE}; height: 1fr; padding: 0 1; }}
+    Now #digits {{ height: 4; width: 1fr; }}
+    Now #place {{ height: 1fr; width: 1fr; }}
+    Now #schedule {{ width: 44; height: 1fr; display: none; }}
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._facts, self._digits, self._place = Words(id="facts"), Words(id="digits"), Words(id="place")
+        self._right, self._schedule = Vertical(self._digits, self._place, id="large"), Chart(id="schedule")
+        self._schedule.can_focus = False
+
+    def compose(self) -> ComposeResult:
+        """Yield the facts, the large number and the schedule."""
+        yield from (self._facts, self._right, self._schedule)
+
+    def show_lines(self, lines: Sequence[str]) -> None:
+        """Show these lines alone."""
+        self._facts.set_lines(lines)
+        self._right.display = False
+        self._schedule.display = False
+
+    def show(self, model: RunModel, activity: str, terminal: Terminal) -> None:
+        """Show the run's current state. activity: what the run is doing, in words."""
+        width, height = self.size
+        if not width or not height:
+            return
+        number, label = formatting.find_headline(model)
+        show_number = width >= 60 and bool(number)
+        recovering = model.stage == "recover" and len(model.betas) > 1
+        show_schedule = show_number and width >= 110 and height >= 6 and recovering
+        facts_width = width - (self.LARGE if show_number else 0) - (44 if show_schedule else 0)
+        lines = formatting.describe_run(model, activity, facts_width - 1)
+        if not show_number and number:
+            lines.insert(-1 if model.state in AT_WORK else len(lines), f"{number} {label}")
+        self._facts.set_lines(lines)
+        self._right.display = show_number
+        self._schedule.display = show_schedule
+        if show_number:
+            self._show_number(model, number, label, terminal, show_schedule)
+
+    def _show_number(
+        self, model: RunModel, number: str, label: str, terminal: Terminal, show_schedule: bool
+    ) -> None:
+        self._digits.set_lines([*formatting.draw_digits(number), label])
+        lines: list[str] = []
+        if model.stage == "recover" and model.state in AT_WORK and not show_schedule:
+            lines = formatting.draw_schedule(
+                model.betas,
+                model.batch,
+                self.LARGE - 2,
+                lambda values: formatting.draw_sparkline(values, len(values), terminal),
+            )
+        self._place.set_lines(lines)
+        if show_schedule:
+            self._schedule.plot(plot_data.betas(model), mark=model.batch)
+
+
+class Curves(Horizontal):
+    """A chart; if there is room, a second one beside it shows the other curve of the trainings."""
+
+    DEFAULT_CSS = (
+        "Curves { height: 1fr; } Curves Chart { width: 1fr; height: 1fr; } Curves #second { margin-left: 2; }"
+    )
+    WIDE = 70  #: minimum width in cells for two charts
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Chart(id="first"), Chart(id="second")
+
+    def compose(self) -> ComposeResult:
+        """Yield both charts."""
+        yield from (self.first, self.second)
+
+    def on_mount(self) -> None:
+        """Hide the second chart at first."""
+        self.second.display = False
+
+    def show(self, model: RunModel, view: View) -> str:
+        """Draw the charts of a view, and return the panel's title."""
+        first, second = self.first, self.second
+        second.display = view != "recovery" and self.size.width >= self.WIDE
+        if view == "recovery":
+            first.plot(plot_data.losses(model), x_label="iteration")
+            return "Losses, summed over layers"
+        stage = _training_stage(model)
+        charts = [
+            (plot_data.accuracies(model, stage), "%"),
+            (plot_data.training_losses(model, stage), "loss"),
+        ]
+        for chart, (lines, title) in zip(
+            (first, second), charts[:: 1 if view == "accuracy" else -1], strict=True
+        ):
+            if chart.display:
+                chart.plot(lines, title=title, x_label="epoch")
+        name = "Accuracy and loss" if second.display else "Accuracy" if view == "accuracy" else "Loss"
+        return f"{name} by epoch: {'students' if stage == 'validate' else 'teacher'}"
+
+    def csv(self) -> str:
+        """Return the data of the first chart as CSV."""
+        return self.first.csv()
+
+
+def _default_view(model: RunModel) -> View:
+    """Return the view that fits the run's current stage."""
+    training = model.stage in ("squeeze", "relabel", "validate") or model.layout is None
+    if not model.trainings or not (training or model.state == "finished"):
+        return "recovery"
+    stage = _training_stage(model)
+    has_accuracy = any(each.accuracy for key, each in model.trainings.items() if key[0] == stage)
+    return "accuracy" if has_accuracy else "loss"
+
+
+def _training_stage(model: RunModel) -> Stage:
+    """Return the stage whose trainings are shown."""
+    return "validate" if any(key[0] == "validate" for key in model.trainings) else "squeeze"
+
+
+class Numbers(Table):
+    """A table of layers and their loss terms, or of trainings, sorted by a column.
+
+    Only changed cells are updated; rows are identified by names.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.sort_column = 0  #: number of a column; 0 keeps the original order
+        self._heads: tuple[str, ...] = ()
+        self._widths: list[int] = []  # columns never shrink; Textual computes its widths too late
+        self._names: list[str] = []
+        self._cells: list[tuple[str, ...]] = []
+
+    def fill(self, heads: Sequence[str], names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+        """Show these rows; the cursor stays on the row with the same name.
+
+        heads: column titles. names: one per row. cells: the rows' texts.
+        """
+        rows = [tuple(row) for row in cells]
+        min_widths = self._widths if tuple(heads) == self._heads else [0] * len(heads)
+        columns = zip(min_widths, zip(heads, *rows, strict=True), strict=True)
+        widths = [max(width, *map(cell_len, column)) for width, column in columns]
+        if (tuple(heads), list(names), widths) != (self._heads, self._names, self._widths):
+            self._widths = widths
+            self._rebuild(tuple(heads), list(names), rows)
+        else:
+            for row, (old, new) in enumerate(zip(self._cells, rows, strict=True)):
+                for column, (old_text, text) in enumerate(zip(old, new, strict=True)):
+                    if old_text != text:
+                        self.update_cell_at(Coordinate(row, column), Text(text))
+        self._cells = rows
+
+    def _rebuild(self, heads: tuple[str, ...], names: list[str], rows: list[tuple[str, ...]]) -> None:
+        chosen = self.chosen()
+        self.clear(columns=True)
+        for head, width in zip(heads, self._widths, strict=True):
+            self.add_column(Text(head), width=width)
+        for name, row in zip(names, rows, strict=True):
+            self.add_row(*(Text(cell) for cell in row), key=name)
+        if chosen in names:
+            self.move_cursor(row=names.index(chosen), animate=False)
+        self._heads, self._names = heads, names
+
+    def chosen(self) -> str | None:
+        """Return the name of the row under the cursor."""
+        row = self.cursor_row
+        return self._names[row] if 0 <= row < len(self._names) else None
+
+    def show(self, model: RunModel, view: View, terminal: Terminal) -> str:
+        """Fill the table, and return the panel's title."""
+        return self._show_layers(model, terminal) if view == "recovery" else self._show_trainings(model)
+
+    def _show_layers(self, model: RunModel, terminal: Terminal) -> str:
+        terms = model.layout.terms if model.layout else []
+        room = (self.size.width - 18) // max(len(terms), 1) - 14
+        cells = min(max(room, 6), 40)
+        layers = formatting.list_layers(
+            model, lambda values: formatting.draw_sparkline(values, cells, terminal), cells
+        )
+        self.sort_column %= len(terms) + 1
+        if self.sort_column:
+            layers.sort(key=lambda row: -row[1][self.sort_column - 1])
+        heads = ["layer", *(head for term in terms for head in (term, ""))]
+        rows = []
+        for tap, values, sparklines in layers:
+            pairs = zip(values, sparklines, strict=True)
+            rows.append([tap, *(cell for number, line in pairs for cell in (_format_value(number), line))])
+        self.fill(heads, [tap for tap, _, _ in layers], rows)
+        order = f"by {terms[self.sort_column - 1]}" if self.sort_column else "in order"
+        return f"Layers of batch {model.batch}, {order}" if layers else "Layers"
+
+    def _show_trainings(self, model: RunModel) -> str:
+        columns = ("network", "images", "seed", "epoch", "loss", "last %", "best %")
+        rows = _list_trainings(model)
+        self.sort_column %= len(columns)
+        if self.sort_column:
+            rows.sort(key=lambda row: row[self.sort_column])
+        self.fill(columns, [" ".join(row[:3]) for row in rows], rows)
+        order = f", by {columns[self.sort_column]}" if self.sort_column else ""
+        return f"Trainings{order}; `best` peeks at the test set"
+
+
+def _format_value(number: float | None) -> str:
+    """Return a number with four significant digits; empty where it is None."""
+    return "" if number is None else "nan" if np.isnan(number) else f"{number:.4g}"
+
+
+def _list_trainings(model: RunModel) -> list[tuple[str, ...]]:
+    """Return the means over seeds if the run is finished, then a row per training, with controls."""
+    rows: list[tuple[str, ...]] = []
+    if model.results is not None:
+        for name, summary in model.results["summary"]["by_architecture"].items():
+            last, best = format_mean_std(summary["accuracy"]), format_mean_std(summary["accuracy_best"])
+            rows.append((name, "distilled", "mean", "", "", last, best))
+            rows.append((name, "random", "mean", "", "", format_mean_std(summary["control"]), ""))
+    order = sorted(model.trainings, key=lambda key: (STAGES.index(key[0]), key[1], key[3], key[2]))
+    for key in order:
+        stage, architecture, source, seed = key
+        each = model.trainings[key]
+        loss = each.loss.last(0) if each.loss.rows else None
+        seed_text = "" if stage == "squeeze" else str(seed)
+        row = (architecture, source, seed_text, f"{each.epoch} of {each.epochs}", _format_value(loss))
+        rows.append((*row, _format_value(each.last), _format_value(each.best)))
+    return rows
+
+
+class Log(RichLog):
+    """A log of lines, scrolled by arrows, j, k, g and G."""
+
+    DEFAULT_CSS = "Log { height: 1fr; background: $background; scrollbar-size-vertical: 1; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", "down", show=False, id="log.down"),
+        Binding("k", "scroll_up", "up", show=False, id="log.up"),
+        Binding("g", "scroll_home", "first", show=False, id="log.first"),
+        Binding("G", "scroll_end", "last", show=False, id="log.last"),
+    ]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_lines=1000, min_width=20, wrap=True, **options)
+        self._source_lines: deque[LogLine] = deque()
+        self._last: LogLine | None = None
+        self._width = 0
+
+    @staticmethod
+    def format_line(line: LogLine) -> str:
+        """Return a log line with its time, or with date and time if it is from another day."""
+        local_time = time.localtime(line.time)
+        is_today = time.localtime()[:3] == local_time[:3]
+        stamp = time.strftime("%H:%M:%S" if is_today else "%m-%d %H:%M", local_time)
+        return f"{stamp} {'! ' if line.level != 'info' else ''}{line.text}"
+
+    def follow(self, lines: deque[LogLine]) -> list[LogLine]:
+        """Append the lines that are new since the last call, and return them."""
+        new: list[LogLine] = []
+        for line in reversed(lines):
+            if line is self._last:
+                break
+            new.append(line)
+        new.reverse()
+        self._source_lines, self._last = lines, lines[-1] if lines else None
+        for line in new:
+            self.write(Text(self.format_line(line)))
+        return new
+
+    def on_resize(self, event: Resize) -> None:
+        """Wrap all lines to the new width."""
+        if self.size.width != self._width:
+            self._width = self.size.width
+            self.call_after_refresh(self._rewrite)
+
+    def _rewrite(self) -> None:
+        self.clear()
+        self._last = None
+        self.follow(self._source_lines)
+
+
+def list_class_names(folder: Path) -> list[str]:
+    """Return class names by label, from the image folders of a run; empty before there are any."""
+    images_folder = folder / RunFile.IMAGES
+    try:
+        names = sorted(entry.name for entry in images_folder.iterdir() if entry.is_dir())
+    except OSError:
+        return []
+    are_numbered = all(name.partition("_")[0].isdigit() and "_" in name for name in names)
+    return [name.partition("_")[2] for name in names] if are_numbered else names

@@ -14,7 +14,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
-from cfm_tui.console.pictures import SIDE, smaller
+from cfm_tui.console.pictures import shrink
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import image_colours, images_of, is_light
@@ -159,7 +159,7 @@ class ZoomPage(Page):
         self._pictures.want([number])
         small_CHW = self._pictures.get(number)
         self.query_one(Large).show_image(small_CHW)
-        if small_CHW is not None and max(self._pictures.shape[1:]) > SIDE:
+        if small_CHW is not None and small_CHW.shape != tuple(self._pictures.shape):
             self.run_in_thread(self._read_full_size, number)
         self._start_loading_real(label)
         self._show_real()
@@ -223,9 +223,7 @@ class ZoomPage(Page):
         if self._config is None:
             self._config = stored_config(self._run).config
         images_MCHW = real_images(self._config, label, MAX_REAL_IMAGES)
-        return (
-            np.stack([smaller(image_CHW) for image_CHW in images_MCHW]) if len(images_MCHW) else images_MCHW
-        )
+        return np.stack([shrink(image_CHW) for image_CHW in images_MCHW]) if len(images_MCHW) else images_MCHW
 
     def _show_real(self) -> None:
         label = self._current_label()

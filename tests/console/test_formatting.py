@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from images_run import results
 from recorded import layout, opened, progress
 
-from cfm_tui.console import formatting as words
+from cfm_tui.console import formatting
+from cfm_tui.console.formatting import draw_sparkline
+from cfm_tui.console.screens.monitor import Log, list_class_names
+from cfm_tui.display.ascii_image import RAMP
 from cfm_tui.display.progress import format_event
 from cfm_tui.display.run_state import LogLine, RunModel
+from cfm_tui.display.terminal import Terminal
 from engine import events, store
+
+FULL = Terminal(unicode=True, braille=True, blocks=True, colours=256)
+ASCII = Terminal(unicode=False, braille=False, blocks=False, colours=0)
 
 
 def test_digits_are_three_rows_and_only_of_numbers():
-    assert {len(row) for row in words.big("1.5e-3")} == {16}
-    assert words.big("") == words.big("β") == []
+    assert {len(row) for row in formatting.draw_digits("1.5e-3")} == {16}
+    assert formatting.draw_digits("") == formatting.draw_digits("β") == []
 
 
 def test_the_place_on_the_schedule_is_marked():
     betas = [0.5, 0.25, 0.1]
-    rows = [words.beta_place(betas, batch, 20, lambda values: "x" * len(values))[1] for batch in (1, 2, 3)]
+    rows = [
+        formatting.draw_schedule(betas, batch, 20, lambda values: "x" * len(values))[1] for batch in (1, 2, 3)
+    ]
     assert rows == ["^", " ^", "  ^"]
-    row, mark = words.beta_place([0.9**n for n in range(500)], 500, 20, lambda values: "x" * len(values))
+    row, mark = formatting.draw_schedule(
+        [0.9**n for n in range(500)], 500, 20, lambda values: "x" * len(values)
+    )
     assert (len(row), len(mark)) == (20, 20)
-    assert words.beta_place([], 0, 20, str) == []
+    assert formatting.draw_schedule([], 0, 20, str) == []
 
 
 def test_a_bar_is_as_long_as_it_may_be():
-    assert [words.bar(share, 12) for share in (0, 0.5, 1)] == [
+    assert [formatting.draw_bar(share, 12) for share in (0, 0.5, 1)] == [
         "[..........]",
         "[#####.....]",
         "[##########]",
@@ -41,8 +55,8 @@ def test_a_bar_is_as_long_as_it_may_be():
 def test_class_names_come_from_the_images_folders(tmp_path):
     for name in ("00_cat", "01_ant"):
         os.makedirs(tmp_path / "images" / name)
-    assert words.class_names(tmp_path) == ["cat", "ant"]
-    assert words.class_names(Path("nowhere")) == []
+    assert list_class_names(tmp_path) == ["cat", "ant"]
+    assert list_class_names(Path("nowhere")) == []
 
 
 @pytest.mark.parametrize(("method", "large"), [("cfm", "β of batch 1"), ("sre2l", "")])
@@ -53,8 +67,8 @@ def test_beta_is_the_number_that_matters_where_a_filter_reads_it(tmp_path, metho
     run.record(progress(1, 0))
     model = RunModel(store.StoredRun(tmp_path / "run"))
     model.read(9)
-    assert words.headline(model)[1] == large
-    assert words.place(model) == "batch 1 of 2, iteration 2 of 4"
+    assert formatting.find_headline(model)[1] == large
+    assert formatting.describe_progress(model, 60)[0] == "batch 1 of 2, iteration 2 of 4"
     run.close("stopped")
 
 
@@ -81,7 +95,7 @@ def read(model):
 
 
 def course(model, points):
-    (row,) = words.layer_rows(model, lambda values: list(values), points)
+    (row,) = formatting.list_layers(model, lambda values: list(values), points)
     return row[2][0]
 
 
@@ -103,19 +117,34 @@ def test_all_stages_took_what_those_took_that_were_computed(tmp_path):
     run.save_results(found)
     run.close("finished")
     model = read(RunModel(store.StoredRun(tmp_path / "x")))
-    assert words.total_seconds(model) == 4 * 61.0
-    assert any("4 min 04 s in all" in line for line in words.facts(model, "FINISHED", 80))
-    assert words.total_seconds(RunModel(store.StoredRun(tmp_path / "x"))) is None
+    assert formatting.total_seconds(model) == 4 * 61.0
+    assert any("4 min 04 s in all" in line for line in formatting.describe_run(model, "FINISHED", 80))
+    assert formatting.total_seconds(RunModel(store.StoredRun(tmp_path / "x"))) is None
 
 
 def test_bytes_are_decimal_wherever_they_are_told(tmp_path):
     model = recovered(tmp_path / "r", 1, 4)
     model.memory_bytes = 1_500_000_000
-    assert "1.5 GB" in words.pace(model)
+    assert "1.5 GB" in formatting.describe_progress(model, 60)[-1]
 
 
 def test_a_checkpoint_fits_a_narrow_log():
     text = format_event(events.Checkpointed("recover", 30, 3_800_000, 0.04))
-    told = words.log_line(LogLine(time.time(), "info", text))
+    told = Log.format_line(LogLine(time.time(), "info", text))
     assert told.endswith("checkpoint 30: 3.8 MB, 0.0 s")
     assert len(told) <= 38
+
+
+def test_sparks():
+    assert draw_sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8, FULL) == "▁▂▃▄▅▆▇█"
+    assert draw_sparkline(range(10), 10, ASCII) == RAMP
+    assert draw_sparkline([1, 1], 4, FULL) == "▁▁  "
+    assert draw_sparkline([], 3, FULL) == "   "
+    assert draw_sparkline([math.nan] * 3, 3, FULL) == "!!!"
+    assert draw_sparkline([0, math.inf, 1], 3, FULL) == "▁!█"
+    assert draw_sparkline([0] * 500 + [9] + [0] * 499, 10, FULL) == "▁▁▁▁▁█▁▁▁▁"
+
+
+@given(st.lists(st.floats()), st.integers(0, 40), st.sampled_from([FULL, ASCII]))
+def test_a_spark_is_as_wide_as_it_is_told(values, width, terminal):
+    assert len(draw_sparkline(values, width, terminal)) == width
