@@ -1,7 +1,7 @@
 """Shutting down the console on request, by a signal, or with its terminal, without losing an active run.
 
 SIGHUP and a closed terminal hand the run to a separate process. SIGTERM and SIGINT stop it with a
-checkpoint, and exit after a grace period at the latest. SIGUSR1 and SIGUSR2 write a checkpoint. An ignored
+checkpoint, and exit after `GRACE_SECONDS` at the latest. SIGUSR1 and SIGUSR2 write a checkpoint. An ignored
 SIGHUP (nohup) stays ignored.
 """
 
@@ -18,6 +18,8 @@ from engine.errors import UserError
 if TYPE_CHECKING:
     from cfm_tui.console.session import Session
 
+RESTORE_SECONDS = 3.0  #: for the application to restore the terminal
+
 
 class Shutdown:
     """The end of the console, after its run was stopped or handed over.
@@ -25,8 +27,6 @@ class Shutdown:
     get_session: returns the session of this process, if any. leave: ends the application with a text to
     print and an exit code; it is called on any thread.
     """
-
-    RESTORE_SECONDS = 3.0  #: for the application to restore the terminal
 
     def __init__(self, get_session: Callable[[], Session | None], leave: Callable[[str, int], None]) -> None:
         self._get_session = get_session
@@ -66,7 +66,7 @@ class Shutdown:
             elif session is not None:
                 session.stop(name)
         finally:  # a run that cannot be handed over keeps its last checkpoint
-            _exit_after(self.RESTORE_SECONDS, code)
+            _exit_after(RESTORE_SECONDS, code)
             self._leave("" if session is None else session.farewell(), code)
 
     def _leave_on_request(self, action: Literal["stop", "detach"]) -> None:
