@@ -14,7 +14,7 @@ from recorded import opened
 from cfm_tui.console.engine_link import OpenGallery
 from cfm_tui.console.screens.gallery import GalleryPage
 from cfm_tui.console.screens.zoom import ZoomPage
-from cfm_tui.console.widgets.wall import Wall
+from cfm_tui.console.widgets.images import Wall
 from engine import events
 from engine.errors import UserError
 from engine.runs import preview

@@ -21,10 +21,9 @@ from textual.app import App
 from textual.strip import Strip
 
 from cfm_tui.console.driver import AsciiFilter, keep_only_changes
-from cfm_tui.console.widgets import thumbnails
 from cfm_tui.console.widgets.chart import Chart
+from cfm_tui.console.widgets.images import Thumbnails, render_pixels
 from cfm_tui.console.widgets.picture import Picture, changed_spans
-from cfm_tui.console.widgets.thumbnails import Thumbnails
 from cfm_tui.display.charts import Line
 from cfm_tui.display.terminal import Terminal
 
@@ -307,10 +306,10 @@ def test_an_image_that_stays_the_same_is_neither_drawn_nor_sent_again() -> None:
         app.widget.show_images(images, ["a", "b"], 16, cursor=0)
         await pilot.pause()
         app.forget()
-        misses = thumbnails.render_image.cache_info().misses
+        misses = render_pixels.cache_info().misses
         app.widget.show_images([image.copy() for image in images], ["a", "b"], 16, cursor=1)
         await pilot.pause()
-        assert thumbnails.render_image.cache_info().misses == misses
+        assert render_pixels.cache_info().misses == misses
         assert {y for y, _, _ in app.regions} == {0}
         assert app.sent < 200
 

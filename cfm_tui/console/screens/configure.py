@@ -83,7 +83,7 @@ class ConfigurePage(Page):
     def body(self) -> Iterator[Widget]:
         """Yield four panels of settings in two columns, and the launch panel below."""
         from cfm_tui.console.widgets.chart import Chart
-        from cfm_tui.console.widgets.thumbnails import Thumbnails
+        from cfm_tui.console.widgets.images import Thumbnails
 
         keys = (("l", "launch", "launch"), ("w", "write", "save as preset"), ("c", "copy", "copy command"))
         buttons = [Button(f"{key} {text}", name=name, compact=True) for key, name, text in keys]
@@ -294,7 +294,7 @@ class ConfigurePage(Page):
 
     def show_findings(self) -> None:
         """Show what is known of the configuration, at the side of every panel."""
-        from cfm_tui.console.widgets.thumbnails import Thumbnails
+        from cfm_tui.console.widgets.images import Thumbnails
 
         findings = self.findings
         download = self._fetch.progress_text if self._fetch is not None else ""

@@ -12,18 +12,17 @@ from textual.widgets import Input, Static
 
 from cfm_tui.console.pictures import PictureLoader
 from cfm_tui.console.screens.base import FilterLine, Page, Panel
-from cfm_tui.console.widgets.wall import SIZES, Tile, Wall
+from cfm_tui.console.widgets.images import Tile, Wall
 from cfm_tui.display.image_grid import Album
 from engine.errors import UserError
 from engine.store import AT_WORK, RunFile, StoredRun, files, images
-
-IMAGES_OFF = "images are off; start with --images auto, ascii or half to see them"
 
 
 class GalleryPage(Page):
     """The distilled images of the run in `folder`, as far as recovery has written them."""
 
     HEADING = "images"
+    IMAGES_OFF = "images are off; start with --images auto, ascii or half to see them"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "zoom", "large", id="gallery.zoom", tooltip="This image large, beside real images"),
         Binding("slash", "filter", "class", id="gallery.filter", tooltip="Filter classes by name"),
@@ -164,7 +163,7 @@ class GalleryPage(Page):
             return
         if self.host.image_mode == "off":
             self._show_message(
-                f"{album.reader.count:,} of {album.reader.total:,} images exist.\n{IMAGES_OFF}"
+                f"{album.reader.count:,} of {album.reader.total:,} images exist.\n{self.IMAGES_OFF}"
             )
             return
         if not album.reader.count:
@@ -235,7 +234,7 @@ class GalleryPage(Page):
     def action_size(self, by: int) -> None:
         """Show larger or smaller thumbnails."""
         width = self.image_width()
-        sizes = [size for size in SIZES if (size > width if by > 0 else size < width)]
+        sizes = [size for size in Wall.SIZES if (size > width if by > 0 else size < width)]
         if sizes:
             self._chosen_width = sizes[0] if by > 0 else sizes[-1]
             self.draw()
@@ -274,7 +273,7 @@ class GalleryPage(Page):
         if self.album is None or self.pictures is None or self.album.here is None:
             return
         if self.host.image_mode == "off":
-            self.notify(IMAGES_OFF)
+            self.notify(self.IMAGES_OFF)
             return
         from cfm_tui.console.screens.zoom import ZoomPage
 

@@ -28,7 +28,7 @@ from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.screens.layer import LayerPage
 from cfm_tui.console.session import Session
 from cfm_tui.console.widgets.chart import Chart
-from cfm_tui.console.widgets.thumbnails import Thumbnails
+from cfm_tui.console.widgets.images import Thumbnails
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import LogLine, RunModel
 from cfm_tui.display.terminal import Terminal

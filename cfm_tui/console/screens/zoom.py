@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
 from cfm_tui.console.pictures import shrink
 from cfm_tui.console.screens.base import Page, Panel
-from cfm_tui.console.widgets.picture import Picture
-from cfm_tui.console.widgets.showing import image_colours, images_of, is_light
-from cfm_tui.console.widgets.thumbnails import Thumbnails, render_image
-from cfm_tui.display.ascii_image import RAMP
+from cfm_tui.console.widgets.images import LargeImage, Thumbnails
 from engine.errors import UserError
 from engine.store import RunFile, files, images
 
@@ -30,45 +26,6 @@ if TYPE_CHECKING:
     from cfm_tui.display.image_grid import Album
     from engine.store import StoredRun
 
-LOADING = "looking for the data"
-MAX_REAL_IMAGES = 64  #: real images read per class
-
-
-class Large(Picture, can_focus=True):
-    """One image, as large as the widget allows."""
-
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._pixels_CHW: NDArray[np.uint8] | None = None
-
-    def show_image(self, pixels_CHW: NDArray[np.uint8] | None) -> None:
-        """Show an image (uint8), or nothing for None."""
-        self._pixels_CHW = pixels_CHW
-        self.draw()
-
-    def on_mount(self) -> None:
-        """Redraw when the theme changes: a light theme inverts the ramp."""
-        self.watch(self.app, "theme", self.draw, init=False)
-
-    def on_resize(self) -> None:
-        """Redraw in the new size."""
-        self.draw()
-
-    def draw(self) -> None:
-        """Redraw the image."""
-        pixels_CHW, mode = self._pixels_CHW, images_of(self.app)
-        if pixels_CHW is None or mode == "off" or not self.size.area:
-            self.show([])
-            return
-        pixels_CHW = np.ascontiguousarray(pixels_CHW)
-        _, height, width = pixels_CHW.shape
-        columns = max(min(self.size.width, 2 * self.size.height * width // height), 1)
-        ramp = RAMP[::-1] if is_light(self) else RAMP
-        lines = render_image(
-            pixels_CHW.tobytes(), pixels_CHW.shape, columns, mode, image_colours(self.app), ramp
-        )
-        self.show([Strip(line) for line in lines[: self.size.height]])
-
 
 class ZoomPage(Page):
     """The image under an album's cursor; keys of this page move that cursor.
@@ -77,6 +34,7 @@ class ZoomPage(Page):
     """
 
     HEADING = "image"
+    LOADING = "looking for the data"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right,l,space", "step(1)", "next", id="zoom.next", tooltip="The next image"),
         Binding("left,h,backspace", "step(-1)", "before", id="zoom.before", tooltip="The previous image"),
@@ -106,9 +64,13 @@ class ZoomPage(Page):
     def body(self) -> Iterator[Widget]:
         """Yield a panel with the image and its description, and a panel with real images."""
         yield Container(
-            Panel(1, "Distilled", Static(id="about", markup=False), Large(id="large"), id="image"),
+            Panel(1, "Distilled", Static(id="about", markup=False), LargeImage(id="large"), id="image"),
             Panel(
-                2, "Real", Static(LOADING, id="said", markup=False), Thumbnails(id="thumbnails"), id="real"
+                2,
+                "Real",
+                Static(self.LOADING, id="said", markup=False),
+                Thumbnails(id="thumbnails"),
+                id="real",
             ),
             classes="columns holder",
         )
@@ -158,7 +120,7 @@ class ZoomPage(Page):
         self.query_one("#about", Static).update(self._about(number))
         self._pictures.want([number])
         small_CHW = self._pictures.get(number)
-        self.query_one(Large).show_image(small_CHW)
+        self.query_one(LargeImage).show_image(small_CHW)
         if small_CHW is not None and small_CHW.shape != tuple(self._pictures.shape):
             self.run_in_thread(self._read_full_size, number)
         self._start_loading_real(label)
@@ -186,7 +148,7 @@ class ZoomPage(Page):
 
     def _show_full_size(self, number: int, pixels_CHW: NDArray[np.uint8]) -> None:
         if self._album.here == number:
-            self.query_one(Large).show_image(pixels_CHW)
+            self.query_one(LargeImage).show_image(pixels_CHW)
 
     # --- real images ------------------------------------------------------------------------------
 
@@ -222,14 +184,14 @@ class ZoomPage(Page):
 
         if self._config is None:
             self._config = stored_config(self._run).config
-        images_MCHW = real_images(self._config, label, MAX_REAL_IMAGES)
+        images_MCHW = real_images(self._config, label, 64)
         return np.stack([shrink(image_CHW) for image_CHW in images_MCHW]) if len(images_MCHW) else images_MCHW
 
     def _show_real(self) -> None:
         label = self._current_label()
         if not self.is_mounted or label is None:
             return
-        loaded = self._real.get(label, LOADING)
+        loaded = self._real.get(label, self.LOADING)
         message = loaded if isinstance(loaded, str) else ""
         real = [] if isinstance(loaded, str) else list(loaded)
         self.query_one("#real", Panel).set_title(f"Real: {self._album.reader.classes[label]}")

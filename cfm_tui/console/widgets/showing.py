@@ -1,4 +1,4 @@
-"""Terminal capabilities, image mode and colours for widgets, in any Textual application."""
+"""Terminal capabilities and chart colours for widgets, in any Textual application."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from textual.color import Color
 from textual.widget import Widget
 
 from cfm_tui.display import terminal
-from cfm_tui.display.ascii_image import Colours
 from cfm_tui.display.charts import ROLES
-from cfm_tui.display.terminal import Images, Terminal
+from cfm_tui.display.terminal import Terminal
 
 
 def terminal_of(app: App[Any]) -> Terminal:
@@ -29,16 +28,6 @@ def _detect_terminal() -> Terminal:
     return terminal.detect(terminal.environment(os.environ), getattr(sys.__stdout__, "encoding", None))
 
 
-def images_of(app: App[Any]) -> Images:
-    """Return the application's image mode, limited to what the terminal supports."""
-    return terminal.images(getattr(app, "image_mode", "auto"), terminal_of(app))
-
-
-def image_colours(app: App[Any]) -> Colours:
-    """Return the colour depth of images in half blocks."""
-    return "true" if terminal_of(app).colours == "true" else 256
-
-
 def chart_colours(widget: Widget) -> Mapping[str, str]:
     """Return the theme's colours for charts by role, without roles that the theme leaves to the terminal."""
     variables = widget.app.theme_variables
@@ -48,9 +37,3 @@ def chart_colours(widget: Widget) -> Mapping[str, str]:
     if "muted" in colours:
         colours["muted"] = widget.background_colors[1].blend(colours["muted"], 0.6)
     return {role: colour.hex6 for role, colour in colours.items()}
-
-
-def is_light(widget: Widget) -> bool:
-    """Return whether the widget's background is light."""
-    background = widget.background_colors[1]
-    return background.ansi is None and background.brightness > 0.5
