@@ -1,4 +1,7 @@
-"""The list of runs in a folder, which can be refreshed every second at little cost."""
+"""The list of runs in a folder, which can be refreshed every second at little cost.
+
+Imported after the first page is drawn, so that the console starts fast.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,33 @@ class Row:
     best: float | None
     control: float | None
     begun: str
+
+    @classmethod
+    def read(cls, run: StoredRun) -> Row:
+        """Read a run's row; its state is "damaged" where a file is unreadable or its content invalid."""
+        begun = ""
+        try:
+            begun = run.created()
+            state, status, results = run.state(), run.status(), run.results()
+            if not isinstance(state, str):
+                raise TypeError(f"{state!r} is not a state")
+            summary = {} if results is None else results["summary"]
+            total, done = status.get("total"), status.get("done")
+            return cls(
+                folder=run.folder,
+                name=run.name,
+                state=state,
+                stage=str(status.get("stage") or ""),
+                done=done / total if isinstance(total, int) and isinstance(done, int) and total else None,
+                beta=_parse_number(status.get("beta")),
+                last=_read_mean(summary, "accuracy", status.get("accuracy")),
+                best=_read_mean(summary, "accuracy_best"),
+                control=_read_mean(summary, "control"),
+                begun=begun,
+            )
+        except (UserError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            name = run.folder.absolute().name
+            return cls(run.folder, name, "damaged", "", None, None, None, None, None, begun)
 
     @property
     def damaged(self) -> bool:
@@ -68,37 +98,7 @@ class Listing:
         known = self._known.get(folder)
         if known is not None and known[0] == stamp and not (known[1].at_work or known[1].damaged):
             return known
-        return stamp, read(StoredRun(folder))
-
-
-def read(run: StoredRun) -> Row:
-    """Return a run's row; its state is "damaged" where a file is unreadable or its content invalid."""
-    begun = ""
-    try:
-        begun = run.created()
-        return _read(run, begun)
-    except (UserError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return Row(run.folder, run.folder.absolute().name, "damaged", "", None, None, None, None, None, begun)
-
-
-def _read(run: StoredRun, begun: str) -> Row:
-    state, status, results = run.state(), run.status(), run.results()
-    if not isinstance(state, str):
-        raise TypeError(f"{state!r} is not a state")
-    summary = {} if results is None else results["summary"]
-    total, done = status.get("total"), status.get("done")
-    return Row(
-        folder=run.folder,
-        name=run.name,
-        state=state,
-        stage=str(status.get("stage") or ""),
-        done=done / total if isinstance(total, int) and isinstance(done, int) and total else None,
-        beta=_parse_number(status.get("beta")),
-        last=_read_mean(summary, "accuracy", status.get("accuracy")),
-        best=_read_mean(summary, "accuracy_best"),
-        control=_read_mean(summary, "control"),
-        begun=begun,
-    )
+        return stamp, Row.read(StoredRun(folder))
 
 
 def _read_mean(summary: dict[str, Any], name: str, default: float | None = None) -> float | None:

@@ -6,7 +6,7 @@ import pytest
 from forms import form
 
 from cfm_tui.console.form import FIELDS, PANELS, Form
-from cfm_tui.console.widgets.field import LABEL
+from cfm_tui.console.widgets.field import Entry
 from engine.config import Config, settings
 
 
@@ -27,7 +27,7 @@ def test_fields_are_settings():
     for field in FIELDS.values():
         assert field.key in Config.leaf_keys()
         assert field.panel in PANELS
-        assert len(field.label) <= LABEL
+        assert len(field.label) <= Entry.LABEL_WIDTH
         assert field.help
 
 

@@ -8,7 +8,7 @@ from recorded import opened
 
 from cfm_tui.cli import text_plots
 from cfm_tui.console.pictures import shrink
-from cfm_tui.console.screens.gallery import facts
+from cfm_tui.console.screens.gallery import describe_image
 from cfm_tui.display.image_grid import Album
 from engine.store import StoredRun
 from engine.store.images import Reader
@@ -44,7 +44,7 @@ def test_images_that_were_not_optimised_have_no_beta(tmp_path):
     writer.finish()
     album = Album(Reader(tmp_path / "given" / "images"))
     assert [album.label(album.number(1, column)) for column in (0, 1)] == ["1.", "2."]
-    assert facts(album, None) == "ant · batch 1 · teacher —"
+    assert describe_image(album, None) == "ant · batch 1 · teacher —"
     album.again(order="β")
     assert [album.heading(row) for row in (0, 1)] == ["1.", "2."]
     assert "β" not in text_plots.draw_beta_grid(StoredRun(tmp_path / "given"), 8)

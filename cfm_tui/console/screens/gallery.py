@@ -185,7 +185,13 @@ class GalleryPage(Page):
             for row in range(min(wall.down + wall.partial_rows, album.rows - first_row))
         ]
         pictures.want([number for row in numbers for number in row if number is not None])
-        tiles = [[_make_tile(album, pictures, number) for number in row] for row in numbers]
+        tiles = [
+            [
+                None if n is None else Tile(n, album.label(n), pictures.get(n), pictures.problem(n))
+                for n in row
+            ]
+            for row in numbers
+        ]
         headings = [album.heading(first_row + row) for row in range(len(tiles))]
         wall.show_tiles(headings, tiles, (album.row - first_row, album.column - first_column))
 
@@ -210,7 +216,7 @@ class GalleryPage(Page):
         )
         self.query_one(Panel).set_title(f"Images: {count} · {place} · {rows}")
         self.query_one("#facts", Static).update(
-            facts(album, self.pictures) if album.rows else f"no class has {album.text!r} in its name"
+            describe_image(album, self.pictures) if album.rows else f"no class has {album.text!r} in its name"
         )
 
     # --- what keys do -----------------------------------------------------------------------------
@@ -291,7 +297,7 @@ class GalleryPage(Page):
             self.draw()
 
 
-def facts(album: Album, pictures: PictureLoader | None) -> str:
+def describe_image(album: Album, pictures: PictureLoader | None) -> str:
     """Return class, batch, β and the teacher's confidence of the image under the cursor, in one line."""
     number = album.here
     if number is None:
@@ -308,12 +314,6 @@ def facts(album: Album, pictures: PictureLoader | None) -> str:
         problem,
     ]
     return " · ".join(part for part in parts if part)
-
-
-def _make_tile(album: Album, pictures: PictureLoader, number: int | None) -> Tile | None:
-    if number is None:
-        return None
-    return Tile(number, album.label(number), pictures.get(number), pictures.problem(number))
 
 
 def _explain_no_images(run: StoredRun) -> str:

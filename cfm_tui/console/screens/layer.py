@@ -14,8 +14,6 @@ from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import RunModel
 
-NO_SPECTRUM = "no spectrum yet: recovery writes one within seconds of its start"
-
 
 class LayerPage(Page):
     """A layer's terms and spectrum.
@@ -94,9 +92,10 @@ class LayerPage(Page):
         preview = self._model.glimpse
         chart, panel = self.query_one("#spectrum", Chart), self.panels()[1]
         if preview is None or self._tap not in preview.spectra:
-            panel.set_title(
-                f"Spectrum: {NO_SPECTRUM if preview is None else 'Ψ is not measured at this layer'}"
-            )
+            reason = "Ψ is not measured at this layer"
+            if preview is None:
+                reason = "no spectrum yet: recovery writes one within seconds of its start"
+            panel.set_title(f"Spectrum: {reason}")
             chart.plot([])
             return
         lines, crossing = plot_data.spectrum(preview, self._tap, self._objective)

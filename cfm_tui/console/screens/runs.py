@@ -23,15 +23,13 @@ from engine.errors import UserError
 if TYPE_CHECKING:  # imported after the page is drawn, so that the console starts fast
     from cfm_tui.console.listing import Listing, Row
 
-REFRESH_SECONDS = 2.0  #: interval of reading the runs' folder
-COLUMNS = ("run", "state", "done", "β", "last", "best", "random", "begun")
-EMPTY = "No runs in {folder} yet.\n\nn  configure a run      ?  show the keys      q  quit"
-
 
 class RunsPage(Page):
     """All runs of a folder, to filter, sort, open, compare, resume and delete."""
 
     HEADING = "cfm-tui"
+    REFRESH_SECONDS = 2.0  #: interval of reading the runs' folder
+    COLUMNS = ("run", "state", "done", "β", "last", "best", "random", "begun")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "filter", id="runs.filter", tooltip="Filter runs by name or state"),
         Binding("s", "sort", "sort", id="runs.sort", tooltip="Sort by the next column"),
@@ -59,7 +57,7 @@ class RunsPage(Page):
         self._marked: set[Path] = set()
         self._read_at = 0.0
         self._filter_text = ""
-        self._column, self._descending = len(COLUMNS) - 1, True
+        self._column, self._descending = len(self.COLUMNS) - 1, True
         self._shown: list[tuple[object, ...]] = []
 
     def body(self) -> Iterator[Widget]:
@@ -72,7 +70,7 @@ class RunsPage(Page):
         from cfm_tui.console.listing import Listing
         from engine.store import runs_folder
 
-        self.query_one("#table", Table).add_columns(*COLUMNS)
+        self.query_one("#table", Table).add_columns(*self.COLUMNS)
         self.host.runs = self.host.runs or runs_folder()
         self._listing = Listing(self.host.runs)
         self.update_rows()
@@ -86,7 +84,7 @@ class RunsPage(Page):
 
     def tick(self) -> None:
         """Read the runs' folder every `REFRESH_SECONDS`."""
-        if self._listing is not None and time.monotonic() - self._read_at >= REFRESH_SECONDS:
+        if self._listing is not None and time.monotonic() - self._read_at >= self.REFRESH_SECONDS:
             self.update_rows()
 
     def update_rows(self) -> None:
@@ -105,7 +103,15 @@ class RunsPage(Page):
         rows = [
             row for row in self._rows if self._filter_text in f"{row.name} {row.state} {row.stage}".lower()
         ]
-        rows.sort(key=lambda row: _sort_key(row, self._column), reverse=self._descending)
+
+        def sort_key(
+            row: Row,
+        ) -> tuple[bool, object]:  # rows without a value come first, or last if descending
+            numbers = row.done, row.beta, row.last, row.best, row.control
+            value = (row.name, row.state, *numbers, row.begun)[self._column]
+            return value is not None, value if value is not None else 0
+
+        rows.sort(key=sort_key, reverse=self._descending)
         cells = [tuple(self._cells(row, self._is_here(row))) for row in rows]
         table = self.query_one("#table", Table)
         if cells != self._shown:
@@ -113,9 +119,10 @@ class RunsPage(Page):
         empty = self.query_one("#empty", Static)
         empty.display, table.display = not self._rows, bool(self._rows)
         if not self._rows:
-            empty.update(EMPTY.format(folder=self.host.runs))
+            keys = "n  configure a run      ?  show the keys      q  quit"
+            empty.update(f"No runs in {self.host.runs} yet.\n\n{keys}")
         active = sum(row.at_work for row in self._rows)
-        order = f"by {COLUMNS[self._column]}{' ↓' if self._descending else ' ↑'}"
+        order = f"by {self.COLUMNS[self._column]}{' ↓' if self._descending else ' ↑'}"
         count = f"{len(rows)} of {len(self._rows)}" if self._filter_text else f"{len(self._rows)}"
         self.query_one(Panel).set_title(f"Runs: {count}, {active} at work, {order}")
         self.set_title(str(self.host.runs))
@@ -145,13 +152,15 @@ class RunsPage(Page):
     def _cells(self, row: Row, here: bool) -> list[str | Text]:
         mark = "* " if row.folder in self._marked else ""
         state = f"{row.state} here" if here else row.state
+        emphasis = {"finished": "dim"} | dict.fromkeys(("failed", "lost", "damaged", "running"), "bold")
+        accuracies = ("" if value is None else f"{value:.1f}" for value in (row.last, row.best, row.control))
         progress = "" if row.done is None or row.state == "finished" else f"{row.stage} {row.done:.0%}"
         return [
             mark + row.name,
-            Text(state, style=_STYLES.get(row.state, "")),
+            Text(state, style=emphasis.get(row.state, "")),
             progress or row.stage,
-            _format_number(row.beta, "{:.3g}"),
-            *(_format_number(value, "{:.1f}") for value in (row.last, row.best, row.control)),
+            "" if row.beta is None else f"{row.beta:.3g}",
+            *accuracies,
             row.begun[5:16].replace("T", " "),
         ]
 
@@ -181,7 +190,7 @@ class RunsPage(Page):
 
     def action_sort(self) -> None:
         """Sort by the next column."""
-        self._column = (self._column + 1) % len(COLUMNS)
+        self._column = (self._column + 1) % len(self.COLUMNS)
         self._fill()
 
     def action_turn(self) -> None:
@@ -241,7 +250,13 @@ class RunsPage(Page):
             self.post_message(Launch(None, row.name, row.folder))
         elif answer == "detached":
             self.notify(f"{row.name}: starting a process that resumes it", markup=False)
-            self.run_in_thread(_resume_detached, row.folder)
+            self.run_in_thread(self._resume_detached, row.folder)
+
+    def _resume_detached(self, folder: Path) -> None:
+        """Resume a run in another process; runs on a thread, since the process takes a while to start."""
+        from cfm_tui.process.detach import detached
+
+        detached(folder)
 
     def action_delete(self) -> None:
         """Ask, and delete the folder of the run under the cursor."""
@@ -280,26 +295,7 @@ class RunsPage(Page):
         self.update_rows()
 
 
-def _resume_detached(folder: Path) -> None:
-    from cfm_tui.process.detach import detached
-
-    detached(folder)
-
-
 def _import_engine() -> None:
     import engine.runs.launch  # noqa: F401
 
     gc.freeze()  # collecting all of torch takes half a second, during which keys are ignored
-
-
-_STYLES = {"failed": "bold", "lost": "bold", "damaged": "bold", "running": "bold", "finished": "dim"}
-
-
-def _format_number(value: float | None, template: str) -> str:
-    return "" if value is None else template.format(value)
-
-
-def _sort_key(row: Row, column: int) -> tuple[bool, object]:
-    """Return the sort key of a row; rows without a value come first, or last in descending order."""
-    value = (row.name, row.state, row.done, row.beta, row.last, row.best, row.control, row.begun)[column]
-    return value is not None, value if value is not None else 0

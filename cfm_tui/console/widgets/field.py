@@ -14,8 +14,6 @@ from textual.suggester import SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Input
 
-LABEL = 13  #: width of labels in cells
-
 
 class Entry(Widget, can_focus=True):
     """One field of a form. Letters are keys of the page until Enter starts editing.
@@ -23,6 +21,8 @@ class Entry(Widget, can_focus=True):
     name: the setting's key. choices: all allowed values, if they are known. likely: suggestions while the
     user types.
     """
+
+    LABEL_WIDTH = 13  #: in cells
 
     DEFAULT_CSS = """
     Entry { height: 1; width: 1fr; }
@@ -100,7 +100,7 @@ class Entry(Widget, can_focus=True):
 
     def render(self) -> Text:
         """Return mark, label and value."""
-        text = Text(f"{self._mark}{self.label:<{LABEL}} ", no_wrap=True, overflow="ellipsis")
+        text = Text(f"{self._mark}{self.label:<{self.LABEL_WIDTH}} ", no_wrap=True, overflow="ellipsis")
         if self.editing:
             return text
         text.append(self._value or self._note, style="" if self._value else "dim")

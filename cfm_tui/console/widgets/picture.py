@@ -10,9 +10,6 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-Cell = tuple[str, Style | None]
-NEAR = 8  # cells; moving the cursor costs about as many bytes as this many cells
-
 
 class Picture(Widget, inherit_bindings=False):
     """Lines of cells, starting in the top left corner of the widget."""
@@ -57,7 +54,7 @@ def changed_spans(before: Strip, after: Strip) -> Iterator[tuple[int, int]]:
     start = end = -1
     for x, (one, other) in enumerate(zip(old, new, strict=True)):
         if one != other:
-            if start >= 0 and x - end > NEAR:
+            if start >= 0 and x - end > 8:  # moving the cursor costs about as many bytes as 8 cells
                 yield start, end
                 start = x
             start, end = (x if start < 0 else start), x + 1
@@ -65,9 +62,9 @@ def changed_spans(before: Strip, after: Strip) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _cells(strip: Strip) -> list[Cell]:
+def _cells(strip: Strip) -> list[tuple[str, Style | None]]:
     """Return one entry per cell; a character of two cells occurs twice, so that both change together."""
-    cells: list[Cell] = []
+    cells: list[tuple[str, Style | None]] = []
     for text, style, control in strip:
         if control:
             continue
