@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,13 +100,31 @@ class RecoverProgress(Event):
 class RecoverLayout(Event):
     """Names of the values in `RecoverProgress`; yielded before the recovery begins or resumes.
 
+    Owns the columns of the table of metrics: batch, iteration, β, CE, then each term at each tap.
     done: iterations, over all batches, that were finished before the recovery was interrupted.
     """
+
+    FIXED: ClassVar = ("batch", "iteration", "beta", "ce")
+    CE: ClassVar = 3  #: the column of the cross-entropy
 
     taps: list[str]
     terms: list[str]
     betas: list[float]
     done: int = 0
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        return [*self.FIXED, *(f"{term} @ {tap}" for term in self.terms for tap in self.taps)]
+
+    def column(self, term: int, tap: int) -> int:
+        """Return the column of a term at a tap."""
+        return len(self.FIXED) + term * len(self.taps) + tap
+
+    def split_terms(self, values_RP: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the terms in rows of the table, shape (R, T, L). values_RP: R rows, P columns."""
+        terms_RC = values_RP[:, len(self.FIXED) :]
+        return terms_RC.reshape(len(values_RP), len(self.terms), len(self.taps))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from cfm_tui.display.progress import format_bytes, format_duration, format_rate
 from engine.events import STAGES, Stage
 from engine.runs.results import format_mean_std
 from engine.store import AT_WORK, folders
-from engine.store.numbers import FIXED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -172,11 +171,10 @@ def list_layers(
     """Return for each tap its name, its latest loss terms, and their sparklines over the current batch."""
     if model.layout is None or model.batch_curves is None or model.values_TL is None:
         return []
-    taps = model.layout.taps
-    rows = []
-    for index, tap in enumerate(taps):
-        values = [float(model.values_TL[term][index]) for term in range(len(model.layout.terms))]
-        columns = [len(FIXED) + term * len(taps) + index for term in range(len(model.layout.terms))]
+    layout, rows = model.layout, []
+    for index, tap in enumerate(layout.taps):
+        values = [float(model.values_TL[term][index]) for term in range(len(layout.terms))]
+        columns = [layout.column(term, index) for term in range(len(layout.terms))]
         # maxima, so that spikes are visible
         highs = [model.batch_curves.envelope(column, points)[2] for column in columns]
         rows.append((tap, values, [spark(high) for high in highs]))

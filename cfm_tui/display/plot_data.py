@@ -18,7 +18,6 @@ from cfm_tui.display.run_state import config_of
 from engine.config import Objective
 from engine.config.responses import Response
 from engine.events import Stage
-from engine.store.numbers import FIXED
 
 if TYPE_CHECKING:
     from cfm_tui.display.run_state import RunModel, Training
@@ -38,11 +37,11 @@ def losses(model: RunModel) -> list[Line]:
     """
     if model.layout is None or model.curves is None:
         return []
-    terms, taps = model.layout.terms, len(model.layout.taps)
-    groups: dict[str, list[int]] = {"filter terms": [], "signal terms": [], "CE": [FIXED.index("ce")]}
-    for index, term in enumerate(terms):
+    layout = model.layout
+    groups: dict[str, list[int]] = {"filter terms": [], "signal terms": [], "CE": [layout.CE]}
+    for index, term in enumerate(layout.terms):
         name = "filter terms" if term.endswith("/none") else "signal terms"
-        groups[name] += [len(FIXED) + index * taps + tap for tap in range(taps)]
+        groups[name] += [layout.column(index, tap) for tap in range(len(layout.taps))]
     curves = {name: _sum_columns(model, columns) for name, columns in groups.items() if columns}
     return [Line(name, *curves[name], ROLES[index]) for index, name in enumerate(curves)]
 
@@ -51,9 +50,8 @@ def layer(model: RunModel, tap: int) -> list[Line]:
     """Return every term at one tap, by iteration of the whole recovery."""
     if model.layout is None or model.curves is None:
         return []
-    taps = len(model.layout.taps)
     return [
-        Line(term, *_sum_columns(model, [len(FIXED) + index * taps + tap]), ROLES[index % len(ROLES)])
+        Line(term, *_sum_columns(model, [model.layout.column(index, tap)]), ROLES[index % len(ROLES)])
         for index, term in enumerate(model.layout.terms)
     ]
 

@@ -25,7 +25,6 @@ from engine.errors import UserError
 from engine.events import Event, Stage
 from engine.store import AT_WORK, RunFile, StoredRun, files
 from engine.store.lock import alive
-from engine.store.numbers import FIXED, columns
 from engine.store.preview import Preview
 from engine.store.reader import State, state_by
 from engine.store.run_state import RunState
@@ -215,8 +214,8 @@ class RunModel(RunState):
         self.curves.add(rows.first, rows.values_RP)
         self._add_batch_metrics(rows)
         last = rows.values_RP[-1]
-        self.beta, self.ce = rows.beta if self.betas else None, float(last[FIXED.index("ce")])
-        self.values_TL = last[len(FIXED) :].reshape(len(self.layout.terms), len(self.layout.taps)).copy()
+        self.beta, self.ce = rows.beta if self.betas else None, float(last[self.layout.CE])
+        self.values_TL = self.layout.split_terms(last[None])[0].copy()
         end = rows.first + len(rows.values_RP)
         values = (rows.batch, rows.batches, rows.beta, rows.total_iterations, rows.rate)
         self.add_iterations(end, rows.time, *values)
@@ -243,8 +242,8 @@ class RunModel(RunState):
             self.log.append(LogLine(moment, getattr(event, "level", "info"), text))
 
     def _set_layout(self, event: events.RecoverLayout) -> None:
-        width = len(columns(event))
-        if self.curves is None or self.layout is None or columns(self.layout) != columns(event):
+        width = len(event.columns)
+        if self.curves is None or self.layout is None or self.layout.columns != event.columns:
             self.curves, self.batch_curves = (
                 DownsampledCurves(width),
                 DownsampledCurves(width, 1024),

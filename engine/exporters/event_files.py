@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from engine.events import EpochFinished
+from engine.events import EpochFinished, RecoverLayout
 from engine.store import StoredRun, files
-from engine.store.numbers import FIXED, columns
 from engine.store.tail import RecordedEvent, TailRows
 
 OUT = "choose another folder with --out"
@@ -73,7 +72,7 @@ def _read_scalars(run: StoredRun) -> Iterator[list[_Scalar]]:
     while tail.behind:
         for record in tail.more():
             if isinstance(record, TailRows):
-                yield list(_convert_rows(record, columns(tail.layout)))
+                yield list(_convert_rows(record, tail.layout.columns))
             elif isinstance(record.event, EpochFinished):
                 epochs |= {
                     (tag, step): (time, step, tag, value) for time, step, tag, value in _convert_epoch(record)
@@ -85,7 +84,7 @@ def _convert_rows(rows: TailRows, names: list[str]) -> Iterator[_Scalar]:
     for number, name in enumerate(names):
         if name in ("batch", "iteration"):
             continue
-        tag = f"recover/{name}" if name in FIXED else "recover/" + "/".join(name.split(" @ "))
+        tag = f"recover/{name}" if name in RecoverLayout.FIXED else "recover/" + "/".join(name.split(" @ "))
         for index, value in enumerate(rows.values_RP[:, number].tolist()):
             if math.isfinite(value):
                 yield rows.time, rows.first + index, tag, value

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from engine.events import Notice, RecoverLayout
 from engine.store import StoredRun
-from engine.store.numbers import FIXED
 from engine.store.tail import TailRows
 
 Floats = NDArray[np.float64]
@@ -43,7 +42,7 @@ class LossCourse:
         self.rows = len(layout.betas) * iterations
         self.done = 0
         self.stride = max(1, -(-self.rows // self.BUCKETS))
-        shape = (-(-self.rows // self.stride), len(FIXED) + len(layout.terms) * len(layout.taps))
+        shape = (-(-self.rows // self.stride), len(layout.columns))
         self._sum_BP = np.zeros(shape)
         self._count_BP = np.zeros(shape)
         self._low_BP, self._high_BP = np.full(shape, np.inf), np.full(shape, -np.inf)
@@ -75,11 +74,11 @@ class LossCourse:
 
     def ce(self) -> Curve:
         """Return the curve of the cross-entropy."""
-        return self._build_curve(FIXED.index("ce"))
+        return self._build_curve(self.layout.CE)
 
     def term(self, term: int, tap: int) -> Curve:
         """Return the curve of an unweighted term at a tap, both given by index."""
-        return self._build_curve(len(FIXED) + term * len(self.layout.taps) + tap)
+        return self._build_curve(self.layout.column(term, tap))
 
     @property
     def has_values(self) -> bool:

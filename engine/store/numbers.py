@@ -1,8 +1,8 @@
 """The per-iteration metrics of recovery, which are in a table instead of the journal.
 
-The table (see `metrics`) has the columns batch, iteration, β, CE, then each term at each tap. Iteration i of
-batch b (from 1) is row (b − 1) · iterations + i, also after interruptions. In their place, the journal's
-`RecoverProgress` has `rows` (first, and one past the last) and `crc32`.
+The table (see `metrics`) has the columns of `RecoverLayout`. Iteration i of batch b (from 1) is row
+(b − 1) · iterations + i, also after interruptions. In their place, the journal's `RecoverProgress` has `rows`
+(first, and one past the last) and `crc32`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,6 @@ from engine.store.files import make_folder, sweep
 from engine.store.metrics import Metrics
 
 _IN_TABLE = ("iterations", "ce", "terms")
-FIXED = ("batch", "iteration", "beta", "ce")
-
-
-def columns(layout: RecoverLayout) -> list[str]:
-    """Return the names of the table's columns."""
-    return [*FIXED, *(f"{term} @ {tap}" for term in layout.terms for tap in layout.taps)]
 
 
 class MetricsRecorder:
@@ -62,7 +56,7 @@ class MetricsRecorder:
         make_folder(self.path.parent)
         sweep(self.path.parent)
         chunks = metrics.valid_chunks(journal.read(self._journal_path)) if rows else []
-        table = Metrics(self.path, columns(self._layout), rows, chunks)
+        table = Metrics(self.path, self._layout.columns, rows, chunks)
         self.notices += table.notices
         return table
 

@@ -19,7 +19,6 @@ from engine.store.files import unreadable_error
 from engine.store.folders import RunFile
 from engine.store.journal import Record
 from engine.store.metrics import Chunk
-from engine.store.numbers import FIXED, columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +37,7 @@ class TailRows:
     """Metrics of consecutive iterations of one batch; the other fields are those of the last record.
 
     time: seconds since 1970 (UTC). first: the number of the first row in the table. values_RP: columns as
-    `numbers.columns` names them; rows that are damaged, missing, or replaced since then are NaN.
+    `RecoverLayout` names them; rows that are damaged, missing, or replaced since then are NaN.
     """
 
     time: float
@@ -52,16 +51,15 @@ class TailRows:
 
     def event(self, layout: RecoverLayout) -> RecoverProgress:
         """Return these metrics as one event. layout: the latest `RecoverLayout`, which names the columns."""
-        first, taps = self.first - (self.batch - 1) * self.total_iterations, len(layout.taps)
-        terms_RTL = self.values_RP[:, len(FIXED) :].reshape(len(self.values_RP), len(layout.terms), taps)
+        first = self.first - (self.batch - 1) * self.total_iterations
         return RecoverProgress(
             batch=self.batch,
             batches=self.batches,
             beta=self.beta,
             iterations=list(range(first, first + len(self.values_RP))),
             total_iterations=self.total_iterations,
-            ce=self.values_RP[:, FIXED.index("ce")].tolist(),
-            terms=terms_RTL.tolist(),
+            ce=self.values_RP[:, layout.CE].tolist(),
+            terms=layout.split_terms(self.values_RP).tolist(),
             rate=self.rate,
         )
 
@@ -141,5 +139,5 @@ class Tail:
 
     def _read_rows(self, table: metrics.TableReader, last: Record, chunks: list[Chunk]) -> Iterator[TailRows]:
         if values := last.recovery_fields():
-            values_RP = table.rows(chunks, columns(self.layout))
+            values_RP = table.rows(chunks, self.layout.columns)
             yield TailRows(last.time, **values, first=chunks[0].first, values_RP=values_RP)

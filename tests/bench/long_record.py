@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cfm_tui.display.run_state import RunModel
 from engine import events, store
-from engine.store import RunFile, journal, metrics, numbers
+from engine.store import RunFile, journal, metrics
 
 ITERATIONS, BATCH, TAPS = 1_000_000, 2_000, 16
 
@@ -38,7 +38,7 @@ class Recorder:
         self.journal: journal.Journal = self.run._journal
         path = folder / RunFile.METRICS
         path.parent.mkdir()
-        self.table = metrics.Metrics(path, numbers.columns(self.layout))
+        self.table = metrics.Metrics(path, self.layout.columns)
         self.tell(events.StageStarted("recover", ITERATIONS, "iterations"))
         self.tell(self.layout)
 
