@@ -97,7 +97,9 @@ class FkdLabels:
         partner_N, patch_N4 = np.arange(count), np.zeros((count, 4), np.int64)
         logits_NK = np.empty((count, self.classes), np.float16)
         batches: list[NDArray[np.int64]] = []
-        order_N = self._folder_order_N[self._order(number)]
+        while len(self._orders) <= number:
+            self._orders.append(np.fromiter(self._sampler, np.int64))
+        order_N = self._folder_order_N[self._orders[number]]
         while start < count:
             path = self.path / f"epoch_{number}" / f"batch_{len(batches)}.tar"
             if not path.is_file():
@@ -114,11 +116,6 @@ class FkdLabels:
             start += len(indices_M)
         views = Draw(boxes_N4, flip_N, np.zeros((count, 2), np.int64), self.size)
         return Epoch(views, MixDraw(partner_N, patch_N4), batches, logits_NK)
-
-    def _order(self, number: int) -> NDArray[np.int64]:
-        while len(self._orders) <= number:
-            self._orders.append(np.fromiter(self._sampler, np.int64))
-        return self._orders[number]
 
     def _require_agreement(self) -> float:
         """Return the share of labels that predict the image's or its partner's class.

@@ -22,7 +22,7 @@ from engine.data.pictures import (
     list_subfolders,
     natural_sort_key,
 )
-from engine.errors import UserError, format_names
+from engine.errors import UserError, format_names, raise_data_error
 
 
 def read_images(path: Path, like: ImageSet, class_name: str | None = None) -> ImageSet:
@@ -32,10 +32,13 @@ def read_images(path: Path, like: ImageSet, class_name: str | None = None) -> Im
     Raises UserError("data"): no pictures, a class that is not in the data set, an unreadable picture.
     """
     require_images(path)
+    groups: list[list[PictureEntry]] = [[] for _ in like.classes]  # by label
     if path.is_file():
-        files = Files.join(path.parent, _group_single_file(path, like.classes, class_name))
+        root = path.parent
+        _add_single_file(groups, path, like.classes, class_name)
     else:
-        files = _list_folders(path, like.classes)
+        root = _add_folders(groups, path, like.classes)
+    files = Files.join(root, groups)
     pixels = np.stack([_read_picture(files, index, like) for index in range(len(files))])
     return ImageSet.from_arrays(pixels, files.labels_N, like.classes, like.mean, like.std)
 
@@ -44,64 +47,53 @@ def require_images(path: Path) -> None:
     """Raise UserError("data") if `path` is neither a file nor a folder."""
     hint = "give a folder of class folders, a run, or a picture"
     if not os.path.exists(path):
-        raise UserError("data", f"{path} does not exist", hint)
+        raise_data_error(f"{path} does not exist", hint)
     if not path.is_file() and not path.is_dir():
-        raise UserError("data", f"{path} is neither a file nor a folder", hint)
+        raise_data_error(f"{path} is neither a file nor a folder", hint)
 
 
-def _group_single_file(
-    path: Path, classes: tuple[str, ...], class_name: str | None
-) -> list[list[PictureEntry]]:
+def _add_single_file(
+    groups: list[list[PictureEntry]], path: Path, classes: tuple[str, ...], class_name: str | None
+) -> None:
     if not is_image(path.name):
-        hint = "give a JPEG, PNG, BMP, GIF, WebP, PPM or TIFF file"
-        raise UserError("data", f"{path} is not a picture", hint)
+        raise_data_error(f"{path} is not a picture", "give a JPEG, PNG, BMP, GIF, WebP, PPM or TIFF file")
     label = label_of(class_name or path.absolute().parent.name, classes)
     if label is None:
-        raise UserError(
-            "data",
+        raise_data_error(
             f"the class of {path} is unknown",
             f"set it with --class; the classes are {format_names(classes)}",
         )
-    groups: list[list[PictureEntry]] = [[] for _ in classes]
     groups[label].append(PictureEntry.read(path.parent, path.name))
-    return groups
 
 
-def _list_folders(path: Path, classes: tuple[str, ...]) -> Files:
+def _add_folders(groups: list[list[PictureEntry]], path: Path, classes: tuple[str, ...]) -> Path:
+    """Add the pictures of class folders or of a flat folder; return the folder that contains them."""
     folder = path / "images" if (path / "manifest.json").is_file() else path
     names = list_subfolders(folder)
     if names == ["train"] and "train" not in classes:  # the layout of Hugging Face's image folders
         folder, names = folder / "train", list_subfolders(folder / "train")
-    groups = [[] for _ in classes] if names else _group_flat_folder(folder, classes)
-    unknown = [name for name in names if label_of(name, classes) is None]
-    if unknown:
-        raise UserError(
-            "data",
+    labels = {name: label_of(name, classes) for name in names}
+    if unknown := [name for name, label in labels.items() if label is None]:
+        raise_data_error(
             f"{folder} has folders that are not classes of the data set: {format_names(unknown)}",
             f"name them after the classes ({format_names(classes)}) or by label, starting at 0",
         )
-    for name in names:
-        label = label_of(name, classes)
+    for name, label in labels.items():
         assert label is not None
         groups[label] += list_images(folder, name)
-    if not any(groups):
-        raise UserError("data", f"no pictures in {folder}", "put the pictures of each class in CLASS/")
-    return Files.join(folder, groups)
-
-
-def _group_flat_folder(folder: Path, classes: tuple[str, ...]) -> list[list[PictureEntry]]:
-    """Return the pictures of a folder without class folders, named like ``class003_id007.jpg``, by label."""
-    groups: list[list[PictureEntry]] = [[] for _ in classes]
-    for name in sorted(filter(is_image, os.listdir(folder)), key=natural_sort_key):
+    # A flat folder has names like ``class003_id007.jpg``.
+    flat_files = [] if names else sorted(filter(is_image, os.listdir(folder)), key=natural_sort_key)
+    for name in flat_files:
         label = label_of(name.split("_id")[0], classes) if "_id" in name else None
         if label is None:
-            raise UserError(
-                "data",
+            raise_data_error(
                 f"the class of {folder / name} is unknown",
                 "put the pictures of each class in CLASS/, or name them class000_id000.png by label",
             )
         groups[label].append(PictureEntry.read(folder, name))
-    return groups
+    if not any(groups):
+        raise_data_error(f"no pictures in {folder}", "put the pictures of each class in CLASS/")
+    return folder
 
 
 def label_of(name: str, classes: tuple[str, ...]) -> int | None:
