@@ -28,19 +28,18 @@ class Wording:
     """Words for error messages about a file.
 
     kind: of the error. noun: what the file is. resave_hint: how to save one that can be read.
-    reload_hint: what to do about a damaged file.
     """
 
     kind: Kind
     noun: str
     resave_hint: str
-    reload_hint: str = "Copy or download it again, and compare its size."
 
     def unreadable_error(
         self, path: Path, reason: str = "it is cut short, damaged, or not a checkpoint"
     ) -> UserError:
         """Return the error for a file that cannot be read."""
-        return UserError(self.kind, f"{self.noun} '{path}' cannot be read: {reason}", self.reload_hint)
+        hint = "Copy or download it again, and compare its size."
+        return UserError(self.kind, f"{self.noun} '{path}' cannot be read: {reason}", hint)
 
     def unpickling_error(self, path: Path, reason: str) -> UserError:
         """Return the error for a file with more than tensors, or for a damaged one."""
