@@ -83,7 +83,7 @@ def begin(
     command, results = ["cfm", *sys.argv[1:]], None
     with open_display(quiet) as display:
         if set_by_method := resolved.settings_from_method():
-            assignments = " ".join(settings.as_sets(set_by_method))
+            assignments = " ".join(settings.format_sets(set_by_method))
             display.say(f"method {resolved.config.objective.method}: {assignments}")
         display.say("loading")
         from engine.runs import launch

@@ -172,7 +172,7 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
     rows = [["point", "preset", "differing settings"]]
     for point in points:
         differing = {key: value for key, value in point.says.items() if key not in common}
-        rows.append([point.name, point.preset, " ".join(settings.as_sets(differing)) or "—"])
+        rows.append([point.name, point.preset, " ".join(settings.format_sets(differing)) or "—"])
     typer.echo(aligned(rows) + f"\n\n{format_count(len(points), 'points')} in {folder}")
     for key, pair in sorted({(key, tuple(pair)) for point in points for key, pair in point.scaled.items()}):
         typer.echo(f"budget: {key} {pair[0]} → {pair[1]}")

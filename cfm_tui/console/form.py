@@ -218,7 +218,7 @@ class Form:
             self.checked = Checked(None, self._assign_problems(error))
             return self.checked
         resolved = settings.resolve(
-            preset=self.preset, sets=settings.as_sets(changed), environ=self.environ
+            preset=self.preset, sets=settings.format_sets(changed), environ=self.environ
         )  # so that origins are those of the command line
         before = preset.config.flatten()
         self.config, self.origins = typed.config, resolved.origins
@@ -236,7 +236,7 @@ class Form:
 
     def command(self) -> str:
         """Return the equivalent `cfm run` command line, given the same environment."""
-        return settings.command_line(self.preset, settings.as_sets(self.checked.changes))
+        return settings.format_command(self.preset, settings.format_sets(self.checked.changes))
 
     def differences(self) -> list[str]:
         """Return a line for every setting that differs from the preset."""
@@ -248,7 +248,7 @@ class Form:
     def save(self, name: str, *, replace: bool = False) -> None:
         """Save the form as a user preset and reset it to that. Raises UserError as `save_preset` does."""
         assert self.checked.resolved is not None
-        text = settings.as_preset(name, self.preset, self.config)
+        text = settings.format_preset(name, self.preset, self.config)
         settings.save_preset(name, text, replace=replace)
         self.start(name)
 
@@ -298,4 +298,4 @@ def _mentions(sentence: str, key: str) -> bool:
 
 
 def _format_setting(key: str, value: object) -> str:
-    return (FIELDS[key].text(value) or "none") if key in FIELDS else settings.as_sets({"": value})[0][1:]
+    return (FIELDS[key].text(value) or "none") if key in FIELDS else settings.format_sets({"": value})[0][1:]

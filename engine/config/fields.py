@@ -6,11 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-LONGEST = 255  #: maximum bytes of one path component on all common file systems
+MAX_NAME_BYTES = 255  #: maximum bytes of one path component on all common file systems
 
 
 def _require_valid_path(path: str) -> str:
-    if "\0" in path or any(len(name.encode()) > LONGEST for name in path.split("/")) or len(path) > 4000:
+    if (
+        "\0" in path
+        or any(len(name.encode()) > MAX_NAME_BYTES for name in path.split("/"))
+        or len(path) > 4000
+    ):
         raise ValueError("this is not a valid file name")
     if path.startswith("~") and path.split("/")[0] != "~":
         raise ValueError("only ~/ is expanded, to your own home folder; write any other home folder in full")

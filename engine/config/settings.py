@@ -43,11 +43,11 @@ __all__ = [
     "DEFAULT_PRESET",
     "PROTOCOLS",
     "Resolved",
-    "as_preset",
-    "as_sets",
     "changes",
-    "command_line",
     "describe",
+    "format_command",
+    "format_preset",
+    "format_sets",
     "load_stored",
     "method_names",
     "preset_names",
@@ -352,19 +352,19 @@ def changes(
     }
 
 
-def as_sets(changed: Mapping[str, object]) -> list[str]:
+def format_sets(changed: Mapping[str, object]) -> list[str]:
     """Return dotted keys and values as `key=value` texts, for `resolve` and ``--set``."""
     return [f"{key}={yaml_io.inline(value)}" for key, value in changed.items()]
 
 
-def command_line(preset: str, sets: Sequence[str]) -> str:
+def format_command(preset: str, sets: Sequence[str]) -> str:
     """Return the ``cfm run`` command for a preset and ``key=value`` texts, quoted for a shell."""
     return shlex.join(
         ["cfm", "run", "--preset", preset, *(word for text in sets for word in ("--set", text))]
     )
 
 
-def as_preset(name: str, preset: str, config: Config, description: str = "") -> str:
+def format_preset(name: str, preset: str, config: Config, description: str = "") -> str:
     """Return the text of a preset that extends `preset` and resolves to `config`, for `save_preset`.
 
     name: of the new preset. If it equals `preset`, the new text extends what that preset extends.

@@ -47,7 +47,7 @@ class Point:
 
     def sets(self, environ: Mapping[str, str] = os.environ) -> list[str]:
         """Return the `key=value` texts that turn its preset into its configuration."""
-        return settings.as_sets(settings.changes(self.preset, self.config, environ))
+        return settings.format_sets(settings.changes(self.preset, self.config, environ))
 
 
 def expand(sweep: Sweep, options: Options, environ: Mapping[str, str] | None = None) -> list[Point]:
@@ -79,7 +79,7 @@ def expand(sweep: Sweep, options: Options, environ: Mapping[str, str] | None = N
 def _resolve_point(
     sweep: Sweep, column: Column, says: Mapping[str, Any], options: Options, environ: Mapping[str, str] | None
 ) -> tuple[Config, dict[str, list[int]]]:
-    sets = [*settings.as_sets({**sweep.common, **says}), *options.sets]
+    sets = [*settings.format_sets({**sweep.common, **says}), *options.sets]
     layers: dict[str, Any] = {"preset": column.preset, "environ": environ, "label": "the sweep"}
     layers["overrides"] = options.overrides
     config = settings.resolve(sets=sets, **layers).config

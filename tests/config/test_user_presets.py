@@ -143,7 +143,7 @@ def test_the_commands_list_them_and_mark_invalid_ones(folder):
 
 
 def edited(preset, edit):
-    return resolve(preset=preset, sets=settings.as_sets(edit)).config
+    return resolve(preset=preset, sets=settings.format_sets(edit)).config
 
 
 @pytest.mark.parametrize("preset", settings.preset_names())
@@ -152,9 +152,9 @@ def test_changes_lead_from_the_preset_to_the_configuration(preset, tmp_path):
         wanted = edited(preset, edit)
         changed = settings.changes(preset, wanted)
         assert set(changed) <= set(edit)
-        sets = settings.as_sets(changed)
+        sets = settings.format_sets(changed)
         assert resolve(preset=preset, sets=sets).config == wanted
-        words = shlex.split(settings.command_line(preset, sets))
+        words = shlex.split(settings.format_command(preset, sets))
         assert words[:4] == ["cfm", "run", "--preset", preset]
         assert resolve(preset=words[3], sets=words[5::2]).config == wanted
         assert set(words[4::2]) <= {"--set"}
@@ -177,17 +177,17 @@ def test_a_method_that_conflicts_with_the_preset_is_written_in_full(folder):
     write(folder, "mine", text + "validate: {epochs: 20}\nrelabel: {stored_epochs: 20}\n")
     for edit in ({"objective.method": "hfm", "objective.taps": "conv-input"}, {"protocol": "cfm", "ipc": 3}):
         wanted = edited("mine", edit)
-        sets = settings.as_sets(settings.changes("mine", wanted))
+        sets = settings.format_sets(settings.changes("mine", wanted))
         assert resolve(preset="mine", sets=sets).config == wanted
 
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_a_configuration_saved_as_a_preset_resolves_to_itself(edit):
     wanted = edited("cifar10-10", edit)
-    settings.save_preset("mine", settings.as_preset("mine", "cifar10-10", wanted, "Mine: all # of it"))
+    settings.save_preset("mine", settings.format_preset("mine", "cifar10-10", wanted, "Mine: all # of it"))
     assert resolve(preset="mine").config == wanted
     assert settings.describe("mine") == "Mine: all # of it"
     again = resolve(preset="mine", sets=["seed=9", "statistics.batch=64"]).config
-    settings.save_preset("mine", settings.as_preset("mine", "mine", again), replace=True)
+    settings.save_preset("mine", settings.format_preset("mine", "mine", again), replace=True)
     assert resolve(preset="mine").config == again
     assert presets.load_document("mine").extends == "cifar10-10"

@@ -186,7 +186,7 @@ def test_what_was_changed_leads_to_the_same_settings_again(method, preset):
     config = settings.resolve(
         preset=preset, sets=[f"objective={method}", "data.name=tiny-imagenet", "recover.iterations=5"]
     ).config
-    sets = settings.as_sets(settings.changes(preset, config))
+    sets = settings.format_sets(settings.changes(preset, config))
     assert settings.resolve(preset=preset, sets=sets).config == config
     assert len(sets) < 12
 

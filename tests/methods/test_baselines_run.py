@@ -99,7 +99,7 @@ def test_the_form_of_a_new_experiment_knows_it(method):
     why = "nothing is optimised" if method in TAKEN else "no filter of this method reads it"
     assert name == f"no β: {why}"
     assert (Findings(form.config).compute_responses()[0] == []) is (method in TAKEN)
-    sets = settings.as_sets(checked.changes)
+    sets = settings.format_sets(checked.changes)
     assert settings.resolve(preset="cifar10-10", sets=sets).config == form.config
 
 
