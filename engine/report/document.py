@@ -35,7 +35,7 @@ from engine.store.files import make_folder, write
 from engine.store.folders import free_name
 from engine.store.json_file import from_json, to_json
 
-Parts = list[Plate | PageTable | Note]
+_Parts = list[Plate | PageTable | Note]
 _ABSENT = "—"
 
 
@@ -246,7 +246,7 @@ def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group])
         "Top-1 accuracy in percent on the real test images: mean ± sample standard deviation (students). "
         "Distilled and control: after the last epoch. The best epoch is selected on the test set."
     )
-    parts: Parts = [PageTable(caption, header, rows)]
+    parts: _Parts = [PageTable(caption, header, rows)]
     if len(subjects) == 1:
         parts += _list_missing(subjects[0])
     if rows_by_group := accuracies(groups):
@@ -318,8 +318,8 @@ def _build_shared_sections(groups: Sequence[Group]) -> list[Section]:
     return sections
 
 
-def _list_missing(subject: Subject) -> Parts:
-    notes: Parts = []
+def _list_missing(subject: Subject) -> _Parts:
+    notes: _Parts = []
     for each in subject.missing:
         hint = f" → {each.hint}" if each.hint else ""
         notes.append(Note(f"Missing: {each.what}: {each.why}.{hint}", warning=True))
@@ -327,9 +327,9 @@ def _list_missing(subject: Subject) -> Parts:
     return notes
 
 
-def _draw_figures(subject: Subject) -> list[tuple[str, Parts]]:
+def _draw_figures(subject: Subject) -> list[tuple[str, _Parts]]:
     titles = {"Images": grids.images, "Losses": figures.losses, "Spectra": figures.spectra}
-    sections: list[tuple[str, Parts]] = []
+    sections: list[tuple[str, _Parts]] = []
     for title, make_plate in titles.items():
         plate = make_plate(subject)
         if plate is not None:

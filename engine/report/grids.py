@@ -11,21 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.errors import UserError
 from engine.report import drawing
 from engine.report.drawing import SMALL, TEXT
 from engine.report.groups import Group
 from engine.report.page import Plate, slug
-from engine.report.subject import Subject
+from engine.report.subject import Pixels, Subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from engine.store.images import Reader
 
-Pixels = NDArray[np.uint8]
 _ROWS, _COLUMNS = 10, 10  # maxima
 
 

@@ -29,7 +29,7 @@ from engine.spectral.taps import Tapped
 from engine.stages import statistics
 from engine.store import StoredRun
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class LensLayer:
     """
 
     name: str
-    real_D: Floats | None
-    synthetic_D: Floats | None
+    real_D: _Floats | None
+    synthetic_D: _Floats | None
 
 
 @dataclass(eq=False)
@@ -151,7 +151,7 @@ def _use_pooled_statistics(config: Config) -> Config:
     return config.model_copy(update=changes)
 
 
-def _compute_eigenvalues(moments: Moments) -> Floats | None:
+def _compute_eigenvalues(moments: Moments) -> _Floats | None:
     """Return the eigenvalues of Ψ, largest first; None if Ψ was not measured or has no finite spectrum."""
     try:
         spectrum_D = matching.spectrum(moments.to(torch.device("cpu"), torch.float64))
@@ -177,11 +177,11 @@ def load_recorded_spectra(run: StoredRun, taps: list[str]) -> list[LensLayer]:
     return layers
 
 
-def _to_float64(values_D: NDArray[Any] | None) -> Floats | None:
+def _to_float64(values_D: NDArray[Any] | None) -> _Floats | None:
     return None if values_D is None else np.asarray(values_D, np.float64)
 
 
-def _read_moving_spectra(run: StoredRun, taps: list[str]) -> dict[str, Floats]:
+def _read_moving_spectra(run: StoredRun, taps: list[str]) -> dict[str, _Floats]:
     try:
         arrays = run.moving() or {}
     except UserError:

@@ -15,16 +15,14 @@ from engine.events import Notice, RecoverLayout
 from engine.store import StoredRun
 from engine.store.tail import TailRows
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Curve:
     """Mean, minimum and maximum of every bucket; NaN for a bucket without finite values."""
 
-    mean_B: Floats
-    low_B: Floats
-    high_B: Floats
+    mean_B: NDArray[np.float64]
+    low_B: NDArray[np.float64]
+    high_B: NDArray[np.float64]
 
 
 class LossCourse:
@@ -67,7 +65,7 @@ class LossCourse:
         self._count_BP[buckets] += np.add.reduceat(finite_RP.astype(np.float64), starts_B, axis=0)
 
     @property
-    def x_B(self) -> Floats:
+    def x_B(self) -> NDArray[np.float64]:
         """The centre of every bucket, in iterations of the whole recovery."""
         starts_B = np.arange(len(self._sum_BP)) * self.stride
         return (starts_B + np.minimum(starts_B + self.stride, self.rows) - 1) / 2

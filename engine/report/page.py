@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_LONG = 40  # cells with more characters may wrap
 _PIXELS_PER_INCH = 115  # makes the 8-point text of a figure as large as its caption's
 
 
@@ -140,21 +139,18 @@ def _format_part(part: Plate | PageTable | Note, command: str, counter: Iterator
     return f"<p{kind}>{escape(part.text)}</p>"
 
 
-def _format_cell(text: str) -> str:
-    kind = ' class="long"' if len(text) > _LONG else ""
-    return f"<td{kind}>{escape(text)}</td>"
-
-
 def _format_table(table: PageTable) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(map(_format_cell, row[1:])) + "</tr>"
-        for row in table.rows
-    )
+    rows = []
+    for first, *rest in table.rows:
+        kinds = [' class="long"' if len(text) > 40 else "" for text in rest]  # these may wrap
+        cells = "".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, rest, strict=True))
+        rows.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
+    body = "\n".join(rows)
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(table.caption, quote=True)}">'
         f"<table>\n<caption>{escape(table.caption)}</caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 
 

@@ -75,7 +75,7 @@ def require_same_sweep(folder: Path, new: Mapping[str, Any]) -> None:
             raise _other_sweep_error(folder, f"its point {record['name']} is not in this sweep")
         before, after = (Point.from_record(each).config for each in (record, new_points[record["name"]]))
         changed = changed_settings(before, after)
-        differences = [f"{key} is {there} instead of {here}" for key, (there, here) in changed.items()]
+        differences = [f"{key} is {old} instead of {new_value}" for key, (old, new_value) in changed.items()]
         if differences:
             listed = format_names(differences, 4, "; ")
             raise _other_sweep_error(folder, f"in its point {record['name']}, {listed}")
