@@ -19,7 +19,7 @@ def expand_path(path: str | Path) -> Path:
     text = os.path.expanduser(path)
     if text.startswith("~"):
         raise_data_error(f"{path} names the home folder of an unknown user", "give the full path")
-    if any(len(os.fsencode(part)) > config.LONGEST for part in text.split(os.sep)):
+    if any(len(os.fsencode(part)) > config.MAX_NAME_BYTES for part in text.split(os.sep)):
         raise_data_error(f"{text[:60]}… has a name that is too long for a file", "give another folder")
     return Path(text)
 

@@ -19,7 +19,6 @@ from engine.errors import UserError
 from engine.events import Event
 from engine.report import figures, grids, page
 from engine.report.groups import (
-    Accuracy,
     Group,
     accuracies,
     duplicate_runs,
@@ -161,26 +160,18 @@ def _collect_run_numbers(subject: Subject) -> dict[str, Any]:
 
 
 def _collect_spectra_numbers(subject: Subject) -> dict[str, Any] | None:
-    if not subject.layers:
-        return None
-    responses = subject.filters()
-    layers = []
+    layers, responses = [], subject.filters()
     for layer in subject.layers:
         values_D = layer.real_D if layer.real_D is not None else layer.synthetic_D
-        layers.append(
-            {
-                "name": layer.name,
-                "real": None if layer.real_D is None else layer.real_D.tolist(),
-                "synthetic": None if layer.synthetic_D is None else layer.synthetic_D.tolist(),
-                "filters": [
-                    {"filter": each.filter, "beta": each.beta, "response": each.evaluate(values_D).tolist()}
-                    for each in responses
-                ]
-                if values_D is not None
-                else [],
-            }
-        )
-    return {"source": subject.source, "layers": layers}
+        filters = [
+            {"filter": each.filter, "beta": each.beta, "response": each.evaluate(values_D).tolist()}
+            for each in responses
+            if values_D is not None
+        ]
+        real = None if layer.real_D is None else layer.real_D.tolist()
+        synthetic = None if layer.synthetic_D is None else layer.synthetic_D.tolist()
+        layers.append({"name": layer.name, "real": real, "synthetic": synthetic, "filters": filters})
+    return {"source": subject.source, "layers": layers} if layers else None
 
 
 # --- sections ------------------------------------------------------------------------------------
@@ -189,11 +180,12 @@ def _collect_spectra_numbers(subject: Subject) -> dict[str, Any] | None:
 def _build_sections(subjects: Sequence[Subject]) -> list[Section]:
     """Return all sections of a report, with unique figure names."""
     groups = group_runs(subjects)
-    sections = (
-        _build_report_of_one(subjects[0], groups)
-        if len(subjects) == 1
-        else _build_report_of_several(subjects, groups)
-    )
+    results_section = _build_results_section(subjects, groups)
+    shared = _build_shared_sections(groups)
+    if len(subjects) == 1:
+        sections = [results_section, *_draw_figures(subjects[0], 2), *shared, *_build_tables(subjects[0], 2)]
+    else:
+        sections = [results_section, *shared, *_build_run_sections(subjects, groups)]
     taken: set[str] = set()
     for section in sections:
         for index, part in enumerate(section.parts):
@@ -203,44 +195,28 @@ def _build_sections(subjects: Sequence[Subject]) -> list[Section]:
     return sections
 
 
-def _build_report_of_several(subjects: Sequence[Subject], groups: Sequence[Group]) -> list[Section]:
-    sections = [_build_results_section(subjects, groups), *_build_shared_sections(groups)]
+def _build_run_sections(subjects: Sequence[Subject], groups: Sequence[Group]) -> list[Section]:
+    sections = []
     for group in groups:
-        sections += _build_run_sections(group.subjects[0], group)
-        for other in group.subjects[1:]:
-            lead = Note(f"{group.label}: the settings of {group.subjects[0].name} with another seed.")
+        first, *others = group.subjects
+        seeds = f" It represents {len(group.runs)} runs that differ only in their seed." if others else ""
+        lead = Note(f"{group.label}.{seeds}")
+        sections.append(Section(f"Run {first.name}", [lead, *_list_missing(first)]))
+        sections += [*_draw_figures(first, 3), *_build_tables(first, 3)]
+        for other in others:
+            lead = Note(f"{group.label}: the settings of {first.name} with another seed.")
             sections.append(Section(f"Run {other.name}", [lead, *_list_missing(other)]))
-            sections.append(Section("Provenance", [_build_provenance_table(other)], 3))
-    for index, first in duplicate_runs(subjects).items():
-        text = f"Skipped: it has the settings and the seed of {first.name} ({first.run.folder})."
+            sections.append(_build_provenance_section(other, 3))
+    for index, original in duplicate_runs(subjects).items():
+        text = f"Skipped: it has the settings and the seed of {original.name} ({original.run.folder})."
         sections.append(Section(f"Run {subjects[index].name}", [Note(text, warning=True)]))
-        sections.append(Section("Provenance", [_build_provenance_table(subjects[index])], 3))
-    return sections
-
-
-def _build_report_of_one(subject: Subject, groups: Sequence[Group]) -> list[Section]:
-    sections = [_build_results_section([subject], groups)]
-    sections += [Section(title, parts) for title, parts in _draw_figures(subject)]
-    sections += _build_shared_sections(groups)
-    sections += [Section(title, [table]) for title, table in _build_run_tables(subject)]
-    return sections
-
-
-def _build_run_sections(subject: Subject, group: Group) -> list[Section]:
-    seeds = (
-        f" It represents {len(group.runs)} runs that differ only in their seed."
-        if len(group.runs) > 1
-        else ""
-    )
-    lead = Note(f"{group.label}.{seeds}")
-    sections = [Section(f"Run {subject.name}", [lead, *_list_missing(subject)])]
-    sections += [Section(title, parts, 3) for title, parts in _draw_figures(subject)]
-    sections += [Section(title, [table], 3) for title, table in _build_run_tables(subject)]
+        sections.append(_build_provenance_section(subjects[index], 3))
     return sections
 
 
 def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group]) -> Section:
     rows = tuple(row for subject in subjects for row in _build_result_rows(subject))
+    header: tuple[str, ...]
     header = ("run", "method", "state", "student", "distilled", "control", "best epoch", "teacher")
     caption = (
         "Top-1 accuracy in percent on the real test images: mean ± sample standard deviation (students). "
@@ -252,7 +228,21 @@ def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group])
     if rows_by_group := accuracies(groups):
         parts.append(figures.accuracy(rows_by_group))
         if len(groups) < len(subjects):
-            parts.append(_build_group_table(rows_by_group))
+            cells = tuple(
+                (
+                    row.label,
+                    row.architecture,
+                    *map(_format_mean_std, (row.distilled, row.control)),
+                    str(row.sets),
+                )
+                for row in rows_by_group
+            )
+            caption = (
+                "The same over all runs that differ only in their seed: mean ± sample standard deviation"
+                " (students)."
+            )
+            header = ("method", "student", "distilled", "control", "distilled sets")
+            parts.append(PageTable(caption, header, cells))
     return Section("Results", parts)
 
 
@@ -272,23 +262,6 @@ def _build_result_rows(subject: Subject) -> list[tuple[str, ...]]:
         )
         for name, accuracies_of in by_architecture.items()
     ]
-
-
-def _build_group_table(rows: Sequence[Accuracy]) -> PageTable:
-    cells = tuple(
-        (
-            each.label,
-            each.architecture,
-            _format_mean_std(each.distilled),
-            _format_mean_std(each.control),
-            str(each.sets),
-        )
-        for each in rows
-    )
-    caption = (
-        "The same over all runs that differ only in their seed: mean ± sample standard deviation (students)."
-    )
-    return PageTable(caption, ("method", "student", "distilled", "control", "distilled sets"), cells)
 
 
 def _format_mean_std(mean_std: dict[str, Any] | None, digits: int = 2) -> str:
@@ -327,23 +300,21 @@ def _list_missing(subject: Subject) -> _Parts:
     return notes
 
 
-def _draw_figures(subject: Subject) -> list[tuple[str, _Parts]]:
+def _draw_figures(subject: Subject, level: int) -> list[Section]:
     titles = {"Images": grids.images, "Losses": figures.losses, "Spectra": figures.spectra}
-    sections: list[tuple[str, _Parts]] = []
+    sections = []
     for title, make_plate in titles.items():
-        plate = make_plate(subject)
-        if plate is not None:
-            sections.append((title, [plate]))
-        elif title == "Losses" and not subject.optimised:
-            sections.append((title, [Note("None: nothing was optimised.")]))
-        else:
-            note = Note("No figure: the missing data are listed with the results.", warning=True)
-            sections.append((title, [note]))
+        part: Plate | Note | None = make_plate(subject)
+        if part is None and title == "Losses" and not subject.optimised:
+            part = Note("None: nothing was optimised.")
+        if part is None:
+            part = Note("No figure: the missing data are listed with the results.", warning=True)
+        sections.append(Section(title, [part], level))
     return sections
 
 
-def _build_run_tables(subject: Subject) -> list[tuple[str, PageTable]]:
-    provenance = ("Provenance", _build_provenance_table(subject))
+def _build_tables(subject: Subject, level: int) -> list[Section]:
+    provenance = _build_provenance_section(subject, level)
     resolved = subject.resolved
     if resolved is None:
         return [provenance]
@@ -352,10 +323,10 @@ def _build_run_tables(subject: Subject) -> list[tuple[str, PageTable]]:
         for key, value in resolved.config.flatten().items()
     )
     table = PageTable("Every setting and its origin.", ("setting", "value", "origin"), rows)
-    return [("Settings", table), provenance]
+    return [Section("Settings", [table], level), provenance]
 
 
-def _build_provenance_table(subject: Subject) -> PageTable:
+def _build_provenance_section(subject: Subject, level: int) -> Section:
     """Return the provenance of a run as a table, without unknown entries."""
     measured = subject.results or {}
     recorded = {**subject.manifest, **(measured.get("provenance") or {})}
@@ -379,7 +350,7 @@ def _build_provenance_table(subject: Subject) -> PageTable:
         "bit-exact as one session": recorded.get("bit_exact"),
     }
     rows = tuple((name, _format_value(value)) for name, value in entries.items() if value is not None)
-    return PageTable("The origin of the numbers.", ("item", "value"), rows)
+    return Section("Provenance", [PageTable("The origin of the numbers.", ("item", "value"), rows)], level)
 
 
 def _format_value(value: Any) -> str:

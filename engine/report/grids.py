@@ -29,12 +29,11 @@ _ROWS, _COLUMNS = 10, 10  # maxima
 
 @dataclass(frozen=True)
 class Grid:
-    """Images in named rows and columns; None is an empty cell. left_out: a sentence about omitted images."""
+    """Images in named rows and columns; None is an empty cell."""
 
     rows: list[str]
     columns: list[str]
     cells: list[list[Pixels | None]]
-    left_out: str
 
     @property
     def alt(self) -> str:
@@ -121,7 +120,7 @@ def images(subject: Subject) -> Plate | None:
     ]
     left_out = _describe_left_out(len(reader.classes), len(labels), ranks, len(shown))
     names = [reader.classes[label] for label in labels]
-    grid = Grid(names, ["real", *columns] if subject.real_KCHW else columns, cells, left_out)
+    grid = Grid(names, ["real", *columns] if subject.real_KCHW else columns, cells)
     real = " First column: the first real image of the control." if subject.real_KCHW else ""
     with_beta = ", with their β_b (UniDD Figure 5)" if by_beta else ""
     caption = (
@@ -158,7 +157,7 @@ def images_by_method(groups: Sequence[Group]) -> Plate | None:
         len(readers[0].classes), len(labels), len(with_images), len(shown), "methods"
     )
     names = [readers[0].classes[label] for label in labels]
-    grid = Grid(names, ["real", *columns] if real else columns, cells, left_out)
+    grid = Grid(names, ["real", *columns] if real else columns, cells)
     caption = (
         "Rows: classes. Columns: a real image, if available, then the first image of each method's first run,"
         " which has the first β if the method uses β (UniDD Figures 1, 4). " + left_out

@@ -5,6 +5,7 @@ Source: UniDD Figure 2 and Figure 6.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,22 +64,18 @@ def duplicate_runs(subjects: Sequence[Subject]) -> dict[int, Subject]:
     duplicates = {}
     for index, subject in enumerate(subjects):
         if subject.config is not None:
-            original = first.setdefault((_build_group_key(subject), subject.config.seed), subject)
+            original = first.setdefault((_identify(subject)[0], subject.config.seed), subject)
             if original is not subject:
                 duplicates[index] = original
     return duplicates
 
 
-def _collect_group_settings(subject: Subject) -> dict[str, Any]:
-    """Return the settings and inputs that identify a run's group; empty if unreadable."""
+def _identify(subject: Subject) -> tuple[str, dict[str, Any]]:
+    """Return a key that runs of one group share, and the settings and inputs in it; none if unreadable."""
     if subject.config is None:
-        return {}
-    return describe_experiment(subject.config, subject.manifest.get("identity") or {})
-
-
-def _build_group_key(subject: Subject) -> str:
-    group_settings = _collect_group_settings(subject)
-    return yaml_io.inline(group_settings) if group_settings else str(subject.run.folder)
+        return str(subject.run.folder), {}
+    experiment = describe_experiment(subject.config, subject.manifest.get("identity") or {})
+    return json.dumps(experiment), experiment
 
 
 def group_runs(subjects: Sequence[Subject]) -> list[Group]:
@@ -92,9 +89,9 @@ def group_runs(subjects: Sequence[Subject]) -> list[Group]:
     for index, subject in enumerate(subjects):
         if index in repeated:
             continue
-        key = _build_group_key(subject)
+        key, experiment = _identify(subject)
         members.setdefault(key, []).append(subject)
-        settings_of_group[key] = _collect_group_settings(subject)
+        settings_of_group[key] = experiment
     rows = [_find_sweep_row(subjects_of_group[0]) for subjects_of_group in members.values()]
     if all(rows) and len(set(rows)) == len(rows):
         labels = rows

@@ -34,7 +34,7 @@ def test_every_other_preset_differs_from_it_as_recorded() -> None:
     def differences(preset: str, protocol: str) -> set[str]:
         lines = []
         for name in (preset, BASE):
-            values = settings.flat(settings.resolve(preset=name, overrides={"protocol": protocol}).config)
+            values = settings.resolve(preset=name, overrides={"protocol": protocol}).config.flatten()
             lines.append({f"  {key}: {yaml_io.inline(value)}\n" for key, value in values.items()})
         return lines[0] - lines[1]
 

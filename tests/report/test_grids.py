@@ -15,7 +15,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def test_cells_stand_where_they_are_told_and_keep_their_pixels():
     first = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     second = np.stack([first[0]] * 2 + [255 - first[0]])
-    grid = Grid(["a", "b"], ["real", "β 0.1"], [[first, None], [None, second]], "")
+    grid = Grid(["a", "b"], ["real", "β 0.1"], [[first, None], [None, second]])
     picture, centres, enlarged = grid.build_mosaic()
     assert enlarged
     assert picture.shape == (260, 260, 3)  # sixteen pixels, each of eight, and a gap of four
