@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.config.responses import Response
 from engine.report import drawing
@@ -163,16 +164,7 @@ def _draw_spectra(axes: Axes, layer: LensLayer) -> bool:
         if values_D is None:
             continue
         shown_D = np.where(values_D > _FLOOR * largest, values_D, np.nan)
-        axes.plot(
-            np.arange(1, len(shown_D) + 1),
-            shown_D,
-            color=_COLOURS[number],
-            linestyle=dash,
-            linewidth=1.3,
-            marker="o" if len(shown_D) < 6 else "",
-            markersize=3,
-            label=name,
-        )
+        _plot_by_rank(axes, shown_D, number, dash, 1.3, "o" if len(shown_D) < 6 else "", name)
     _use_log_ranks(axes, max(len(values) for values in finite))
     positive = np.concatenate([values[values > _FLOOR * largest] for values in finite])
     drawing.set_log_scale(axes, [positive])
@@ -209,16 +201,8 @@ def _draw_filters(axes: Axes, layer: LensLayer, responses: Sequence[Response], *
     for number, response in enumerate(responses):
         share_D = response.share(values_D)
         name = response.filter if response.beta is None else f"{response.filter}, β = {response.beta:.3g}"
-        overlay.plot(
-            np.arange(1, len(share_D) + 1),
-            share_D,
-            color=_COLOURS[(number + 2) % len(_COLOURS)],
-            linestyle=_DASHES[(number + 1) % len(_DASHES)],
-            linewidth=1.0,
-            marker="x" if len(share_D) < 6 else "",
-            markersize=3,
-            label=drawing.escape_text(name),
-        )
+        dash, marker = _DASHES[(number + 1) % len(_DASHES)], "x" if len(share_D) < 6 else ""
+        _plot_by_rank(overlay, share_D, number + 2, dash, 1.0, marker, name)
     return overlay
 
 
@@ -238,20 +222,34 @@ def schedule(lines: Sequence[tuple[str, Sequence[float]]]) -> Plate:
         drawing.draw_empty_panel(axes)
         return plate
     for number, (name, values) in enumerate(drawn):
-        axes.plot(
-            np.arange(1, len(values) + 1),
-            values,
-            color=_COLOURS[number % len(_COLOURS)],
-            linestyle=_DASHES[number % len(_DASHES)],
-            linewidth=1.2,
-            marker="o" if len(values) <= 60 else "",
-            markersize=3,
-            label=drawing.escape_text(drawing.shorten(name, 60)),
-        )
+        dash, marker = _DASHES[number % len(_DASHES)], "o" if len(values) <= 60 else ""
+        _plot_by_rank(axes, values, number, dash, 1.2, marker, drawing.shorten(name, 60))
     drawing.set_log_scale(axes, [values for _, values in drawn])
     _use_integer_ticks(axes)
     drawing.add_legend(figure, [axes] if len(drawn) > 1 else [])
     return plate
+
+
+def _plot_by_rank(
+    axes: Axes,
+    values: NDArray[np.float64],
+    number: int,
+    dash: Any,
+    width: float,
+    marker: str,
+    name: str,
+) -> None:
+    """Plot values over 1, 2, … in the colour of that number."""
+    axes.plot(
+        np.arange(1, len(values) + 1),
+        values,
+        color=_COLOURS[number % len(_COLOURS)],
+        linestyle=dash,
+        linewidth=width,
+        marker=marker,
+        markersize=3,
+        label=drawing.escape_text(name),
+    )
 
 
 def _use_integer_ticks(axes: Axes) -> None:
@@ -280,9 +278,7 @@ def similarity(rows: Sequence[GroupSimilarity]) -> Plate:
         values = np.asarray(row.of_class, np.float64)
         jitter = (np.arange(len(values)) % 5 - 2) * 0.06
         axes.scatter(values, position + jitter, s=10, color=_COLOURS[5], alpha=0.6, linewidth=0, zorder=2)
-        if row.spread is not None:
-            _draw_mean(axes, position, row.spread, "o", _COLOURS[0], filled=True)
-            _annotate(axes, position, format_mean_std(row.spread, 3))
+        _draw_mean(axes, position, row.spread, "o", _COLOURS[0], 3)
     return Plate("similarity", "Intra-class similarity", caption, alt, figure)
 
 
@@ -314,14 +310,8 @@ def accuracy(rows: Sequence[Accuracy]) -> Plate:
         panel.set_title(drawing.escape_text(f"{name} (students)"), fontsize=TEXT)
         offset = 0.18 if any(row.control is not None for row in architecture_rows) else 0.0
         for position, row in enumerate(architecture_rows):
-            if (spread := row.distilled) is not None:
-                _draw_mean(panel, position - offset, spread, "o", _COLOURS[0], filled=True, label="distilled")
-                _annotate(panel, position - offset, format_mean_std(spread, 1))
-            if (spread := row.control) is not None:
-                _draw_mean(
-                    panel, position + offset, spread, "s", _COLOURS[1], filled=False, label="control (real)"
-                )
-                _annotate(panel, position + offset, format_mean_std(spread, 1))
+            _draw_mean(panel, position - offset, row.distilled, "o", _COLOURS[0], 1, "distilled")
+            _draw_mean(panel, position + offset, row.control, "s", _COLOURS[1], 1, "control (real)")
     drawing.add_legend(figure, axes)
     return Plate("accuracy", "Accuracy by method", caption, alt, figure)
 
@@ -345,31 +335,31 @@ def _create_row_panels(labels: Sequence[Sequence[str]], x_label: str) -> tuple[F
 def _draw_mean(
     axes: Axes,
     position: float,
-    spread: dict[str, float],
+    spread: dict[str, float] | None,
     marker: str,
     colour: str,
-    *,
-    filled: bool,
-    label: str = "",
+    digits: int,
+    label: str | None = None,
 ) -> None:
+    """Draw a row's mean with its error bar, and write both at its right end; nothing without numbers."""
+    if spread is None:
+        return
     axes.errorbar(
         spread["mean"],
         position,
         xerr=spread["std"] if spread["n"] > 1 else None,
         fmt=marker,
         color=colour,
-        markerfacecolor=colour if filled else "white",
+        markerfacecolor=colour if marker == "o" else "white",
         markersize=5,
         capsize=3,
         linewidth=1.2,
-        label=label or None,
+        label=label,
         zorder=3,
     )
-
-
-def _annotate(axes: Axes, position: float, text: str) -> None:
-    """Write a row's numbers at its right end."""
-    axes.annotate(text, (1.01, position), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL)
+    end = (1.01, position)
+    text = format_mean_std(spread, digits)
+    axes.annotate(text, end, xycoords=("axes fraction", "data"), va="center", fontsize=SMALL)
 
 
 def _format_quantity(count: int, what: str, plural: str = "s") -> str:
