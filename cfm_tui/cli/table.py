@@ -40,9 +40,9 @@ def table(
     if out is None:
         typer.echo(text)
         return
-    from engine.store.files import make_folder, write
+    from engine.store.files import make_folders, write
 
-    make_folder(out.absolute().parent)
+    make_folders(out.absolute().parent)
     write(out, (text + "\n").encode())
     if as_json:
         typer.echo(text)

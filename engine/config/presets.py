@@ -162,7 +162,7 @@ def save_preset(name: str, text: str, *, replace: bool = False) -> Path:
         raise UserError("config", f"preset {name} contains no keys", "Write `key: value` lines.")
     _build_document(values, f"user preset {name}", path.resolve(), "").with_bases()
     hint = "set CFM_PRESETS to a writable folder"
-    store.make_folder(path.parent, hint)
+    store.make_folders(path.parent, hint=hint)
     store.write(path, text.encode(), hint=hint)
     return path
 

@@ -27,7 +27,7 @@ from engine.data.decode import decode_chunks, read_headers
 from engine.data.pictures import Pictures, Progress
 from engine.errors import UserError
 from engine.store.cache import ELSEWHERE, default_folder
-from engine.store.files import guarded, make_folder, rename, write
+from engine.store.files import guarded, make_folders, rename, write
 from engine.store.json_file import read_json, write_json
 
 
@@ -83,7 +83,7 @@ def load_or_read_headers(pictures: Pictures, progress: Progress | None) -> dict[
         return read_json(path)
     except UserError:
         document = read_headers(pictures, progress)
-        make_folder(path.parent, ELSEWHERE)
+        make_folders(path.parent, hint=ELSEWHERE)
         write_json(path, document, ELSEWHERE)
         return document
 
@@ -100,7 +100,7 @@ def load_or_decode(
     if (entry := _read_entry(folder)) is not None:
         return entry
     with guarded(default_folder(), hint=ELSEWHERE):
-        make_folder(folder.parent, ELSEWHERE)
+        make_folders(folder.parent, hint=ELSEWHERE)
         with FileLock(folder.with_suffix(".lock")):
             if (entry := _read_entry(folder)) is None:
                 _write_entry(folder, pictures, shape, progress, keep_pixels)

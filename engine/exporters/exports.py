@@ -104,7 +104,7 @@ def export(run: StoredRun, config: Config, form: str, out: Path, licence: str | 
             "data", f"{run.folder} contains no finished images", "let the run finish its recovery first"
         )
     job = Export(run, config, out, licence)
-    files.make_folder(out, OUT)
+    files.make_folders(out, hint=OUT)
     FORMATS[form](job)
     if form != "tensorboard":
         job.write_provenance(form)

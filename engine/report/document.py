@@ -30,7 +30,7 @@ from engine.report.page import Note, PageTable, Plate, Section
 from engine.report.subject import Subject
 from engine.runs import results
 from engine.store import StoredRun, find, is_run, list_runs, runs_folder
-from engine.store.files import make_folder, write
+from engine.store.files import make_folders, write
 from engine.store.folders import free_name
 from engine.store.json_file import from_json, to_json
 
@@ -61,13 +61,13 @@ class Report:
     def save(self, path: Path) -> None:
         """Write the page. Raises UserError("disk")."""
         hint = "choose another file with --out"
-        make_folder(path.absolute().parent, hint)
+        make_folders(path.absolute().parent, hint=hint)
         write(path, self.html().encode(), hint=hint)
 
     def save_pictures(self, folder: Path) -> list[Path]:
         """Write each figure as a PNG file and return the paths. Raises UserError("disk")."""
         hint = "choose another folder with --png"
-        make_folder(folder, hint)
+        make_folders(folder, hint=hint)
         paths = []
         for plate in self.plates():
             path = folder / f"{plate.name}.png"

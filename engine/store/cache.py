@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
 from engine.store import tensors
-from engine.store.files import make_folder, set_aside
+from engine.store.files import make_folders, set_aside
 from engine.store.json_file import from_json, to_json
 
 if TYPE_CHECKING:
@@ -84,5 +84,5 @@ class Cache:
     def save(self, kind: str, key: str, arrays: Mapping[str, NDArray[Any]], info: dict[str, Any]) -> None:
         """Write an entry, replacing any of the same key. Raises UserError("disk")."""
         path = self.path(kind, key)
-        make_folder(path.parent, ELSEWHERE)
+        make_folders(path.parent, hint=ELSEWHERE)
         tensors.write(path, arrays, {"entry": f"{kind}/{key}", "info": to_json(info)}, ELSEWHERE)

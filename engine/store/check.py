@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import UserError
@@ -44,18 +45,20 @@ def check(folder: Path) -> list[str]:
     is just writing may be reported.
     """
     messages: list[str] = []
-    for check_files in (
-        _check_manifest_and_config,
-        _check_json,
-        _check_journal_and_metrics,
-        _check_images,
-        _check_labels,
-        _check_checkpoints,
-        _check_moving,
-        _check_preview,
-    ):
+    run = StoredRun(folder)
+    checks: tuple[Callable[[], list[str] | None], ...] = (
+        run.require_whole,
+        lambda: _check_json(folder),
+        lambda: _check_journal_and_metrics(folder),
+        lambda: images.check(folder / RunFile.IMAGES, sum(run.progress().images.values())),
+        lambda: _check_labels(folder),
+        Checkpoints(folder / RunFile.CHECKPOINTS).check,
+        lambda: _check_moving(folder),
+        lambda: _check_preview(folder),
+    )
+    for check_files in checks:
         try:
-            messages += check_files(folder)
+            messages += check_files() or []
         except UserError as error:
             messages.append(error.message)
         except OSError as error:
@@ -74,11 +77,6 @@ def foreign(folder: Path) -> list[Path]:
     ]
 
 
-def _check_manifest_and_config(folder: Path) -> list[str]:
-    StoredRun(folder).require_whole()
-    return []
-
-
 def _check_json(folder: Path) -> list[str]:
     messages = []
     requests = sorted((folder / RunFile.CONTROL).glob("[0-9]*"))
@@ -88,13 +86,10 @@ def _check_json(folder: Path) -> list[str]:
                 read_json(path)
         except UserError as error:
             messages.append(error.message)
-    return messages or _check_results_exist(folder)
-
-
-def _check_results_exist(folder: Path) -> list[str]:
-    run, path = StoredRun(folder), folder / RunFile.RESULTS
-    is_finished = run.status().get("state") == "finished"
-    return [f"{path} does not exist"] if is_finished and not path.exists() else []
+    path = folder / RunFile.RESULTS
+    if not messages and StoredRun(folder).status().get("state") == "finished" and not path.exists():
+        messages.append(f"{path} does not exist")
+    return messages
 
 
 def _check_journal_and_metrics(folder: Path) -> list[str]:
@@ -114,10 +109,6 @@ def _check_journal_and_metrics(folder: Path) -> list[str]:
         return [*messages, error.message]
     damaged = metrics.damaged_ranges(rows, chunks, chunks[-1].end if chunks else 0)
     return [*messages, *(f"{table}: rows {first} to {end - 1} are damaged" for first, end in damaged)]
-
-
-def _check_images(folder: Path) -> list[str]:
-    return images.check(folder / RunFile.IMAGES, sum(StoredRun(folder).progress().images.values()))
 
 
 def _check_labels(folder: Path) -> list[str]:
@@ -143,10 +134,6 @@ def _check_unfinished_labels(folder: Path) -> list[str]:
         table = rows.Rows(unfinished, "epoch", labels.Labels.HINT)
         return [table.damaged_row_error(epoch).message for epoch in table.wrong(facts["epochs"])]
     return []
-
-
-def _check_checkpoints(folder: Path) -> list[str]:
-    return Checkpoints(folder / RunFile.CHECKPOINTS).check()
 
 
 def _check_moving(folder: Path) -> list[str]:

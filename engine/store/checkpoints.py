@@ -57,7 +57,7 @@ class Checkpoints:
         facts: JSON-serialisable. Returns the checkpoint's number and its size in bytes. Raises
         UserError("disk"); the earlier checkpoints are then kept.
         """
-        files.make_folder(self.folder)
+        files.make_folders(self.folder)
         number = self.last_number() + 1
         path = self.folder / f"{stage}-{number:06d}.safetensors"
         facts_json = json_file.to_json(facts)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from engine.errors import UserError
-from engine.store.files import make_folder, remove
+from engine.store.files import make_folders, remove
 from engine.store.folders import RunFile
 from engine.store.json_file import read_json, write_json
 from engine.store.lock import timestamp
@@ -37,7 +37,7 @@ def request(folder: Path, command: Command) -> Path:
     Raises UserError("disk").
     """
     assert command in COMMANDS
-    make_folder(folder / RunFile.CONTROL)
+    make_folders(folder / RunFile.CONTROL)
     path = folder / RunFile.CONTROL / f"{time.time_ns()}.{command}"
     by = f"{_user_name()}@{socket.gethostname()}"
     write_json(path, {"by": by, "time": timestamp()}, hint="get write permission for that folder")

@@ -133,15 +133,11 @@ def free_bytes(path: Path) -> int:
     return usage.free if usage.total else sys.maxsize  # some network file systems report nothing
 
 
-def make_folder(path: Path, hint: str = OUT) -> None:
-    """Create `path` and its parents, durably, unless it exists. Raises UserError("disk")."""
-    make_folders(path, hint=hint)
-
-
 def make_folders(*paths: Path, hint: str = OUT) -> None:
-    """Create several folders with their parents; each parent is synced once.
+    """Create folders with their parents, durably, unless they exist; each parent is synced once.
 
-    The parent is synced even if the folder exists, because its creator may have died before syncing it.
+    A parent is synced even if the folder exists, because its creator may have died before syncing it.
+    Raises UserError("disk").
     """
     for parent in {path.parent: None for path in paths}:
         if not parent.is_dir():

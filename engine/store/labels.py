@@ -29,7 +29,7 @@ class LabelWriter:
     """
 
     def __init__(self, folder: Path, source: str, shape: tuple[int, int, int], done: int = 0) -> None:
-        files.make_folder(folder)
+        files.make_folders(folder)
         metadata = {"format": "cfm-labels", "version": "1", "source": source}
         path = folder / f"{source}.safetensors"
         self._rows = RowWriter(

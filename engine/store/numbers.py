@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.events import RecoverLayout, RecoverProgress, to_payload
 from engine.store import journal, metrics
-from engine.store.files import make_folder, sweep
+from engine.store.files import make_folders, sweep
 from engine.store.metrics import Metrics
 
 _IN_TABLE = ("iterations", "ce", "terms")
@@ -53,7 +53,7 @@ class MetricsRecorder:
 
     def _open_table(self, rows: int) -> Metrics:
         assert self._layout is not None, "RecoverLayout must come before RecoverProgress"
-        make_folder(self.path.parent)
+        make_folders(self.path.parent)
         sweep(self.path.parent)
         chunks = metrics.valid_chunks(journal.read(self._journal_path)) if rows else []
         table = Metrics(self.path, self._layout.columns, rows, chunks)

@@ -279,7 +279,7 @@ def open_run(
     folders.refuse_foreign(folder)
     if folders.is_run(folder):
         judge(StoredRun(folder))
-    files.make_folder(folder)
+    files.make_folders(folder)
     with ExitStack() as cleanup:
         owner = Owner(folder)
         cleanup.callback(owner.release)

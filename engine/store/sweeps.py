@@ -14,7 +14,7 @@ from typing import IO, Any, ClassVar
 
 from engine.errors import UserError, nearest_name
 from engine.store import folders
-from engine.store.files import make_folder, sweep
+from engine.store.files import make_folders, sweep
 from engine.store.folders import RunFile
 from engine.store.json_file import read_json, write_json
 from engine.store.lock import Owner
@@ -47,7 +47,7 @@ class StoredSweep:
 
     def log(self, point: str) -> IO[bytes]:
         """Open the log of a point's run for appending. Raises UserError("disk")."""
-        make_folder(self.folder / point)
+        make_folders(self.folder / point)
         return folders.open_log(self.folder / point)
 
     def acquire(self) -> Owner:
@@ -56,7 +56,7 @@ class StoredSweep:
         Raises UserError("usage") if it is something else, UserError("disk") if another process owns it.
         """
         self._refuse_foreign()
-        make_folder(self.folder)
+        make_folders(self.folder)
         owner = Owner(self.folder)
         try:
             sweep(self.folder)

@@ -17,7 +17,7 @@ LOGITS = np.random.default_rng(0).standard_normal((3, 6, 2)).astype(np.float16)
 
 def work(folder, told):
     """A small recovery with its checkpoints, then labels; `told` gets what was reported."""
-    files.make_folder(folder)
+    files.make_folders(folder)
     if not images.is_complete(folder / "images"):
         done = taken_up(folder, "recover") if images.is_begun(folder / "images") else 0
         writer = images.ImageWriter(folder / "images", SHAPE, ("a", "b"), 2 * done)

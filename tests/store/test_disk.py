@@ -102,7 +102,7 @@ def test_everything_goes_through_the_object_that_stands_there_when_it_is_needed(
     monkeypatch.setattr(files, "disk", NoDisk())
     for change in (
         lambda: files.write(tmp_path / "a", b"x"),
-        lambda: files.make_folder(tmp_path / "b"),
+        lambda: files.make_folders(tmp_path / "b"),
         lambda: files.Appender(tmp_path / "c"),
         lambda: files.Slots(tmp_path / "d", 10, create=True),
         lambda: files.remove(tmp_path / "e"),

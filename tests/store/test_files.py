@@ -34,7 +34,7 @@ def test_a_full_disk_is_told_with_place_and_bytes(tmp_path, monkeypatch):
 def test_a_place_that_may_not_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(UserError, match=r"cannot write .*file: "):
-        files.make_folder(tmp_path / "file" / "below")
+        files.make_folders(tmp_path / "file" / "below")
 
 
 def test_folders_are_made_with_their_parents_and_each_holder_is_synced_once(tmp_path, monkeypatch):
