@@ -61,7 +61,7 @@ def attach(
     from engine import store
 
     if run is not None:
-        folder = store.find(run).folder
+        folder = store.find_run(run).folder
         _open(OpenRun(folder), folder.absolute().parent, fps, images, theme, read_only)
         return
     active_runs = [each for each in store.list_runs() if each.state() in store.AT_WORK]

@@ -28,7 +28,7 @@ def export(
     from engine.exporters import exports
     from engine.runs.resume import stored_config
 
-    stored = store.find(run)
+    stored = store.find_run(run)
     exported = exports.export(stored, stored_config(stored).config, form, out, licence)
     if as_json:
         print_json({"run": stored.name, "format": form, "folder": str(out), "notes": exported.notes})

@@ -67,7 +67,7 @@ def resume(
     from engine import store
     from engine.runs.resume import stored_config
 
-    stored = store.find(run)
+    stored = store.find_run(run)
     given = {"data.root": data_root, "backbone.teacher": teacher, "device": device}
     resolved = stored_config(stored, sets or (), given)
     begin(resolved, stored.folder, stored.name, detach=detach, as_json=as_json, quiet=quiet)

@@ -81,7 +81,7 @@ def show(
     """Show a run's results and distilled images as text; `cfm report` draws everything on one page."""
     from engine import store
 
-    stored = store.find(run)
+    stored = store.find_run(run)
     results = stored.results()
     if as_json:
         print_json({**_summarise(stored), "status": stored.status(), "results": results})

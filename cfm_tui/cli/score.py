@@ -73,7 +73,7 @@ def _score(config: Config, path: Path, class_name: str | None, display: Display)
     context = artefacts.ComputeContext(devices.choose(config.device), store.Cache())
     data = load(config.data, progress=display.reading)
     images = folders.read_images(path, data.train, class_name)
-    teacher = display.follow(scoring.teacher_of(config, data, context))
+    teacher = display.follow(scoring.load_teacher_on_device(config, data, context))
     scores = display.follow(scoring.score(config, data, teacher, images, context))
     return {
         "images": {"path": str(path), "count": len(images)},

@@ -50,7 +50,7 @@ def _ask(name: str, command: Command, wait: float, *states: str) -> None:
     from engine.errors import UserError
     from engine.store import control
 
-    stored = store.find(name)
+    stored = store.find_run(name)
     if (state := stored.state()) not in store.AT_WORK:
         raise UserError(
             "usage", f"cannot {command} {stored.folder}: it is {state}", _suggest_command(stored, state)
@@ -106,7 +106,7 @@ def watch(run: RunName, quiet: Quiet = False) -> None:
     from cfm_tui.display.tables import results_table
     from engine import store
 
-    stored = store.find(run)
+    stored = store.find_run(run)
     with open_display(quiet) as display:
         for event in stored.follow(lambda: stored.state() not in store.AT_WORK):
             display.show_event(event)
@@ -124,8 +124,8 @@ def check(run: RunName, as_json: Json = False) -> None:
     """Verify the checksums of all files of a run; exit with 1 if one is damaged."""
     from engine import store
 
-    folder = store.find(run).folder
-    damage = store.check(folder)
+    folder = store.find_run(run).folder
+    damage = store.verify_run(folder)
     if as_json:
         document: dict[str, Any] = {"folder": str(folder), "ok": not damage, "damage": damage}
         print_json(document)

@@ -59,7 +59,7 @@ def draw_losses(run: StoredRun) -> str:
 
 def draw_spectra(run: StoredRun) -> str:
     """Draw the latest spectra of Ψ and Ψ_s that recovery recorded for each layer, and the ridge filter."""
-    preview = run.glimpse()
+    preview = run.preview()
     if preview is None or not preview.spectra:
         return (
             "no spectra: recovery recorded none, or its objective does not use Ψ; `cfm report` measures them"

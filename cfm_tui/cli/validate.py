@@ -97,7 +97,7 @@ def _find_set(name: str) -> Path:
     if path.exists():
         return path
     try:
-        return store.find(name).folder
+        return store.find_run(name).folder
     except UserError as error:
         hint = f"give a run, a folder of class folders, or a .pt or .safetensors file; {error.hint}"
         raise UserError("data", f"{name} does not exist, and no run has that name", hint) from None

@@ -293,10 +293,10 @@ class Study(threading.Thread):
             self._update(look=preview.preview_dataset(config, self._report_reading, is_stopped))
         dataset = self.findings.look
         assert dataset is not None
-        self._update(doing="building the networks", parameters=preview.parameters(config, dataset))
+        self._update(doing="building the networks", parameters=preview.count_parameters(config, dataset))
         cache = store.Cache()
         planned = plan.prepare(config, self._report_reading)
-        preview.require_wanted(is_stopped)
+        preview.raise_if_cancelled(is_stopped)
         self._update(doing="looking up earlier runs and the cache")
         self._update(accuracy=preview.teacher_accuracy(planned, cache, self._runs))
         self._update(spectra=preview.spectra(planned, cache), doing="trying a few steps")
@@ -304,9 +304,9 @@ class Study(threading.Thread):
         self._update(estimate=estimate, short=_find_shortage(estimate, planned, self._runs))
 
     def _report_reading(self, done: int, total: int) -> None:
-        from engine.runs.preview import require_wanted
+        from engine.runs.preview import raise_if_cancelled
 
-        require_wanted(self._stopped.is_set)
+        raise_if_cancelled(self._stopped.is_set)
         self._update(doing=f"reading images: {done:,} of {total:,}")
 
 
@@ -365,9 +365,9 @@ class Fetch(threading.Thread):
             pass
 
     def _progress(self, phase: str, done: int, total: int) -> None:
-        from engine.runs.preview import require_wanted
+        from engine.runs.preview import raise_if_cancelled
 
-        require_wanted(self._stopped.is_set)
+        raise_if_cancelled(self._stopped.is_set)
         if phase == "download":
             of_total = f" of {format_bytes(total)} ({done / total:.0%})" if total else ""
             self.progress_text = f"{self.set}: {format_bytes(done)}{of_total}"

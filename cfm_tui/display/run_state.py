@@ -139,7 +139,7 @@ class RunModel(RunState):
         """Read more of the record for at most about `seconds`; return whether anything changed."""
         changed = self._refresh_files()
         try:
-            entries = self._tail.more(seconds)
+            entries = self._tail.read_new(seconds)
         except UserError as error:
             changed, self.damage = changed or self.damage != error.message, error.message
             return changed
@@ -159,7 +159,7 @@ class RunModel(RunState):
         self._last_refresh = now
         changed = self._refresh_status()
         if self._have_changed(RunFile.GLIMPSE):
-            self.glimpse, changed = self.run.glimpse(), True
+            self.glimpse, changed = self.run.preview(), True
         if self._have_changed(RunFile.RESULTS):
             self.results, changed = self._read_results(), True
         self.memory_bytes = self._read_memory()

@@ -70,7 +70,7 @@ def _read_scalars(run: StoredRun) -> Iterator[list[_Scalar]]:
     tail = run.tail()
     epochs: dict[tuple[str, int], _Scalar] = {}
     while tail.behind:
-        for record in tail.more():
+        for record in tail.read_new():
             if isinstance(record, TailRows):
                 yield list(_convert_rows(record, tail.layout.columns))
             elif isinstance(record.event, EpochFinished):

@@ -174,10 +174,10 @@ def _compute_soft_labels(job: Export, data: DataSet, image_set: ImageSet) -> Ten
 
 def _load_teacher(config: Config, data: DataSet) -> nn.Module | None:
     try:
-        teacher = artefacts.given_teacher(config, data)
+        teacher = artefacts.load_given_teacher(config, data)
     except UserError:
         teacher = None
-    return teacher or artefacts.cached_teacher(config, data, Cache())
+    return teacher or artefacts.load_cached_teacher(config, data, Cache())
 
 
 FORMATS: dict[str, Callable[[Export], Any]] = {

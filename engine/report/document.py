@@ -29,7 +29,7 @@ from engine.report.lens import Finder
 from engine.report.page import Note, PageTable, Plate, Section
 from engine.report.subject import Subject
 from engine.runs import results
-from engine.store import StoredRun, find, is_run, list_runs, runs_folder
+from engine.store import StoredRun, find_run, is_run, list_runs, runs_folder
 from engine.store.files import make_folders, write
 from engine.store.folders import free_name
 from engine.store.json_file import from_json, to_json
@@ -136,7 +136,7 @@ def _find_runs(name: str) -> list[StoredRun]:
             return below
     if Path(name).is_dir():
         raise UserError("usage", f"the folder {name} holds no runs", "give a run, or a folder of runs")
-    return [find(name)]  # raises UserError with similar names
+    return [find_run(name)]  # raises UserError with similar names
 
 
 def _collect_run_numbers(subject: Subject) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Lens:
         Raises UserError("numeric") if statistics are not finite.
         """
         config = _use_pooled_statistics(config)
-        real = artefacts.cached_statistics(config, self.data, self.teacher, place.cache)
+        real = artefacts.load_cached_statistics(config, self.data, self.teacher, place.cache)
         if real is None:
             yield StageStarted("statistics", len(self.data.train), "images")
             real, _ = yield from artefacts.load_or_measure_statistics(config, self.data, self.teacher, place)
@@ -117,9 +117,9 @@ class Finder:
         data = self.data(run, config)
         key = f"{artefacts.teacher_key(config, data)} {config.backbone.teacher}"
         if key not in self._teachers:
-            teacher = artefacts.given_teacher(config, data)
+            teacher = artefacts.load_given_teacher(config, data)
             if teacher is None:
-                teacher = artefacts.cached_teacher(config, data, self.place.cache)
+                teacher = artefacts.load_cached_teacher(config, data, self.place.cache)
             if teacher is None:
                 raise _teacher_error(run, "is no longer in the cache")
             fingerprint = backbones.fingerprint(teacher)
@@ -165,7 +165,7 @@ def load_recorded_spectra(run: StoredRun, taps: list[str]) -> list[LensLayer]:
 
     Both are over random augmented views. Empty if the run recorded neither.
     """
-    preview = run.glimpse()
+    preview = run.preview()
     preview_spectra = {} if preview is None else preview.spectra
     moving = _read_moving_spectra(run, taps)
     layers = []

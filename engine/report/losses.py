@@ -1,6 +1,6 @@
 """Loss curves of recovery, read from a run's record in memory that does not grow with the run.
 
-Legend: R rows of the metrics table, P its columns (see `store.numbers`), B buckets.
+Legend: R rows of the metrics table, P its columns (see `store.recovery_metrics`), B buckets.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class LossRecord:
         course: LossCourse | None = None
         warnings: list[str] = []
         while tail.behind:
-            for entry in tail.more(0.2):
+            for entry in tail.read_new(0.2):
                 if isinstance(entry, TailRows):
                     layout = tail.layout if layout is None else layout
                     if course is None and layout.betas and entry.total_iterations > 0:

@@ -24,7 +24,7 @@ from engine.config.messages import unknown_name_error
 from engine.config.presets import load_shipped
 from engine.errors import UserError
 from engine.runs.results import mean_std
-from engine.store import StoredRun, find, sweeps
+from engine.store import StoredRun, find_run, sweeps
 
 Seeds = tuple[int, int]  #: of the run, and of the student
 _LEVEL = 0.05  # significance level
@@ -263,7 +263,7 @@ def _load_entries(targets: Sequence[str]) -> tuple[list[_Entry], dict[str, Any]]
 
 def _find_run(target: str) -> StoredRun:
     try:
-        return find(target)
+        return find_run(target)
     except UserError as error:
         if (near := sweeps.near(target)) is None:
             raise

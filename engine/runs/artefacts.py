@@ -51,7 +51,7 @@ def single_backbone_configs(config: Config) -> list[Config]:
     return configs
 
 
-def new_network(config: Config, data: DataSet) -> nn.Module:
+def build_network(config: Config, data: DataSet) -> nn.Module:
     """Build the untrained backbone of an experiment, initialised from the experiment's seed."""
     with rng.torch_seeded(config.seed, "teacher"):
         return backbones.build(
@@ -62,14 +62,14 @@ def new_network(config: Config, data: DataSet) -> nn.Module:
         )
 
 
-def given_teacher(config: Config, data: DataSet) -> nn.Module | None:
+def load_given_teacher(config: Config, data: DataSet) -> nn.Module | None:
     """Load the teacher that the configuration names, in evaluation mode; None if it names none.
 
     Raises UserError("teacher"): the file is missing, unreadable, or does not fit the backbone.
     """
     if config.backbone.teacher is None:
         return None
-    model = new_network(config, data)
+    model = build_network(config, data)
     backbones.load_teacher(model, config.backbone.teacher)
     return model.eval()
 
@@ -98,7 +98,7 @@ def load_or_train_teacher(
     entry = yield from _load_entry(context.cache, "teachers", cache_key)
     if entry is not None:
         return _restore_teacher(config, data, entry), True
-    model = yield from squeeze(config, new_network(config, data), data.train, context.device, saved)
+    model = yield from squeeze(config, build_network(config, data), data.train, context.device, saved)
     model = model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     info = {"backbone": config.backbone.name, "data": data.name, "seed": config.seed}
@@ -106,14 +106,14 @@ def load_or_train_teacher(
     return model, False
 
 
-def cached_teacher(config: Config, data: DataSet, cache: Cache) -> nn.Module | None:
+def load_cached_teacher(config: Config, data: DataSet, cache: Cache) -> nn.Module | None:
     """Return the squeezed teacher on the CPU, or None if it is not cached."""
     entry = _find_entry(cache, "teachers", teacher_key(config, data))
     return None if entry is None else _restore_teacher(config, data, entry)
 
 
 def _restore_teacher(config: Config, data: DataSet, entry: CacheEntry) -> nn.Module:
-    model = new_network(config, data)
+    model = build_network(config, data)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in entry.arrays.items()})
     return model.eval()
 
@@ -192,7 +192,7 @@ def _number_checkpoints(work: Generator[Event, None, T], number: int) -> Generat
     return map_events(work, add_number)
 
 
-def cached_statistics(
+def load_cached_statistics(
     config: Config, data: DataSet, teacher: nn.Module, cache: Cache
 ) -> list[moments.Moments] | None:
     """Return the real moments of every tap, or None if they are not cached."""

@@ -104,17 +104,17 @@ class Steering:
             return
         began = time.perf_counter()
         with suppress(UserError, OSError):
-            self._run.save_glimpse(point.preview())
+            self._run.save_preview(point.preview())
         self._preview_cost = time.perf_counter() - began
         self._previewed = time.monotonic()
 
     def _wait(self, by: str) -> Iterator[Event]:
         yield Paused(by)
-        self._run.state("paused")
+        self._run.set_state("paused")
         while self._pause is not None and self._stop is None:
             time.sleep(WAIT_SECONDS)
             self._read_requests()
             self._save = False  # the checkpoint written before the pause is still current
-        self._run.state("running")
+        self._run.set_state("running")
         if self._stop is None:
             yield Continued(self._continue)

@@ -32,7 +32,7 @@ from engine.methods import rded
 from engine.methods.gvbsm import Ensemble
 from engine.runs import artefacts
 from engine.runs.plan import Plan
-from engine.runs.preview import Stop, known_teachers, require_wanted
+from engine.runs.preview import Stop, known_teachers, raise_if_cancelled
 from engine.spectral import recovery_batches
 from engine.spectral.matching import placeholder_moments
 from engine.spectral.moments import Moments
@@ -111,7 +111,7 @@ class Trial:
         self.single_configs = artefacts.single_backbone_configs(self.config)
         self.known_teachers = known_teachers(plan, cache)
         self.teachers = [
-            known or artefacts.new_network(config, plan.data).eval()
+            known or artefacts.build_network(config, plan.data).eval()
             for config, known in zip(self.single_configs, self.known_teachers, strict=True)
         ]
         self.teacher = self.teachers[0] if len(self.teachers) == 1 else Ensemble(self.teachers)
@@ -131,7 +131,7 @@ class Trial:
 
         def work(size: int) -> Work:
             config = _change(single_config, squeeze=_change(settings, batch=size))
-            model = artefacts.new_network(config, self.plan.data)
+            model = artefacts.build_network(config, self.plan.data)
             return squeeze.squeeze(config, model, self.train, self.device)
 
         cost = self._cost(work, min(settings.batch, len(self.train)))
@@ -263,7 +263,7 @@ class Trial:
     def _load_moments(self, known: nn.Module | None) -> list[Moments] | None:
         if known is None or self.plan.statistics is not None:
             return self.plan.statistics
-        return artefacts.cached_statistics(self.config, self.plan.data, known, self.cache)
+        return artefacts.load_cached_statistics(self.config, self.plan.data, known, self.cache)
 
     def _make_placeholders(self, objective: Objective, teacher: nn.Module) -> list[Moments]:
         network = Tapped(teacher, objective.taps, self.device, patch=objective.patch)
@@ -317,7 +317,7 @@ class Trial:
 
     def _run_step(self, stage: Work) -> bool:
         """Run a stage to its next checkpoint; return False if it ended. Raises Cancelled."""
-        require_wanted(self.stop)
+        raise_if_cancelled(self.stop)
         with suppress(StopIteration):
             while not isinstance(next(stage), Checkpoint):
                 pass

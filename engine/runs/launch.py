@@ -33,7 +33,7 @@ def prepare_run(
     a run that another process owns; if the disk has too little free space.
     """
     if folder is not None:
-        store.refuse_foreign(folder)
+        store.require_run_or_empty(folder)
     config = with_absolute_paths(resolved.config)
     plan = plans.prepare(config, progress, folder)
     folder = folder or store.fresh_folder(name, plan.identity["config"])

@@ -123,7 +123,7 @@ class Pipeline:
         students = yield from self._train_students(labeller, sources, labels)
         document = self._build_results(teacher, students)
         self.run.save_results(document)
-        self.run.forget("validate")
+        self.run.delete_checkpoints("validate")
         return document
 
     def _return_finished(self, document: Results) -> Generator[Event, None, Results]:

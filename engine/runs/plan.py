@@ -177,7 +177,7 @@ def prepare(
     networks = _build_networks(config, data.train)[: len(single)]
     for network in networks if given is None else ():
         taps.tap_names(network, config.objective.taps)
-    teacher, *others = (artefacts.given_teacher(each, data) for each in single)
+    teacher, *others = (artefacts.load_given_teacher(each, data) for each in single)
     moments = None if given else running.read(config, networks[0], teacher, len(data.train.classes))
     labels = fkd.read(config, None if given is None else given.labels_N, data.train)
     if labels is not None:  # given labels replace the labels that relabelling would store

@@ -34,7 +34,7 @@ class Cancelled(Exception):
     """The caller no longer needs the answer."""
 
 
-def require_wanted(stop: Stop | None) -> None:
+def raise_if_cancelled(stop: Stop | None) -> None:
     """Raise Cancelled if `stop` returns True."""
     if stop is not None and stop():
         raise Cancelled
@@ -118,13 +118,13 @@ def preview_dataset(
     from engine.data import load
 
     def report_progress(done: int, total: int) -> None:
-        require_wanted(stop)
+        raise_if_cancelled(stop)
         if progress is not None:
             progress(done, total)
 
     data = load(config.data, progress=report_progress)
     train, test = data.train, data.test
-    require_wanted(stop)
+    raise_if_cancelled(stop)
     labels_N = train.labels_N.numpy()
     indices_M = _choose_samples(labels_N, len(train.classes))
     counts = np.bincount(labels_N, minlength=len(train.classes))
@@ -169,7 +169,7 @@ def _load_data(settings: Data) -> DataSet:
 # --- networks ------------------------------------------------------------------------------------
 
 
-def parameters(config: Config, images: DatasetPreview | ImageSet, name: str | None = None) -> int:
+def count_parameters(config: Config, images: DatasetPreview | ImageSet, name: str | None = None) -> int:
     """Return the number of weights of the backbone, or of the student `name`.
 
     Raises UserError if the network does not fit the images.
@@ -194,7 +194,7 @@ def known_teachers(plan: Plan, cache: Cache) -> list[nn.Module | None]:
     from engine.runs import artefacts
 
     pairs = zip(artefacts.single_backbone_configs(plan.config), (plan.teacher, *plan.others), strict=True)
-    return [given or artefacts.cached_teacher(config, plan.data, cache) for config, given in pairs]
+    return [given or artefacts.load_cached_teacher(config, plan.data, cache) for config, given in pairs]
 
 
 def teacher_accuracy(plan: Plan, cache: Cache, runs: Path | None = None) -> float | None:
@@ -232,7 +232,7 @@ def spectra(plan: Plan, cache: Cache) -> dict[str, Array] | None:
     teacher = known_teachers(plan, cache)[0]
     if teacher is None:
         return None
-    moments = artefacts.cached_statistics(plan.config, plan.data, teacher, cache)
+    moments = artefacts.load_cached_statistics(plan.config, plan.data, teacher, cache)
     if moments is None:
         return None
     return {

@@ -48,7 +48,7 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
     if stored_identity.get("config") == identity["config"]:
         return before != plan.config
     changed = changed_settings(before, plan.config)
-    last_begun = max((STAGES.index(stage) for stage in stored.begun()), default=-1)
+    last_begun = max((STAGES.index(stage) for stage in stored.started_stages()), default=-1)
     refused = [key for key in changed if STAGES.index(first_read(key)) <= last_begun]
     if refused:
         shown = ["{} is {} there and {} here".format(key, *changed[key]) for key in refused]

@@ -16,7 +16,7 @@ from engine.data import DataSet, ImageSet
 from engine.events import Event, Notice, StageStarted
 from engine.runs.artefacts import (
     ComputeContext,
-    given_teacher,
+    load_given_teacher,
     load_or_measure_statistics,
     load_or_train_teacher,
 )
@@ -42,12 +42,14 @@ def score(
     return matching.score(config.objective, real, synthetic, ce)
 
 
-def teacher_of(config: Config, data: DataSet, context: ComputeContext) -> Generator[Event, None, nn.Module]:
+def load_teacher_on_device(
+    config: Config, data: DataSet, context: ComputeContext
+) -> Generator[Event, None, nn.Module]:
     """Return the given teacher, or load or squeeze one, on the device.
 
     Raises UserError("teacher"): the given teacher is missing, unreadable, or does not fit the backbone.
     """
-    teacher = given_teacher(config, data)
+    teacher = load_given_teacher(config, data)
     if teacher is None:
         yield Notice("info", "no teacher was given; squeezing one")
         yield StageStarted("squeeze", config.squeeze.epochs, "epochs")

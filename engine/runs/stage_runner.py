@@ -30,7 +30,7 @@ class StageRunner:
         self._device = device
         self._run = run
         self._steering = steering
-        self._before = run.spent()
+        self._before = run.stage_costs()
 
     def run(
         self,
@@ -69,20 +69,20 @@ class StageRunner:
                 else:
                     yield event
         if stage != "validate":  # its checkpoint is needed until the results are saved
-            self._run.forget(stage)
+            self._run.delete_checkpoints(stage)
         yield from self._finish(stage, seconds, 0 if reused else total, unit, reused)
         return artefact
 
     def _load_state(self, stage: Stage) -> StageState | None:
-        saved = self._run.saved(stage)
+        saved = self._run.latest_checkpoint(stage)
         if saved is None:
             return None
         tensors = {name: torch.from_numpy(array) for name, array in saved.arrays.items()}
-        return StageState(tensors, saved.facts)
+        return StageState(tensors, saved.metadata)
 
     def skip(self, stage: Stage) -> Generator[Event, None, None]:
         """Report a stage as reused without running it, and delete its checkpoints."""
-        self._run.forget(stage)
+        self._run.delete_checkpoints(stage)
         yield from self._finish(stage, 0.0, 0, "", True)
 
     def _finish(

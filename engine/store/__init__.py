@@ -4,10 +4,10 @@
 """
 
 from engine.store.cache import Cache, CacheEntry, DamagedEntry
-from engine.store.check import check, foreign
-from engine.store.folders import RunFile, fresh_folder, is_run, open_log, refuse_foreign, runs_folder
-from engine.store.reader import AT_WORK, StoredRun, find, list_runs
-from engine.store.run import SCHEMA_VERSION, Run, delete, open_run
+from engine.store.check import list_foreign_files, verify_run
+from engine.store.folders import RunFile, fresh_folder, is_run, open_log, require_run_or_empty, runs_folder
+from engine.store.reader import AT_WORK, StoredRun, find_run, list_runs
+from engine.store.run import SCHEMA_VERSION, Run, delete_run, open_run
 
 __all__ = [
     "AT_WORK",
@@ -18,15 +18,15 @@ __all__ = [
     "Run",
     "RunFile",
     "StoredRun",
-    "check",
-    "delete",
-    "find",
-    "foreign",
+    "delete_run",
+    "find_run",
     "fresh_folder",
     "is_run",
+    "list_foreign_files",
     "list_runs",
     "open_log",
     "open_run",
-    "refuse_foreign",
+    "require_run_or_empty",
     "runs_folder",
+    "verify_run",
 ]

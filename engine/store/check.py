@@ -37,7 +37,7 @@ _RUN_FILE = re.compile(
 _IGNORED_SUFFIXES = (".damaged", ".tmp")  # renamed as damaged, or left by a dead writer
 
 
-def check(folder: Path) -> list[str]:
+def verify_run(folder: Path) -> list[str]:
     """Verify a run's folder and return a message for each problem, with the file and what is wrong.
 
     The messages include a torn end of the journal, and rows of metrics without a matching checksum in the
@@ -66,7 +66,7 @@ def check(folder: Path) -> list[str]:
     return list(dict.fromkeys(messages))
 
 
-def foreign(folder: Path) -> list[Path]:
+def list_foreign_files(folder: Path) -> list[Path]:
     """Return the files in a run's folder that are not part of the run."""
     paths = (Path(parent) / name for parent, _, names in os.walk(folder) for name in sorted(names))
     return [
@@ -125,14 +125,14 @@ def _check_unfinished_labels(folder: Path) -> list[str]:
     """Check the epochs of unfinished labels that the newest intact checkpoint counts."""
     for number, path in reversed(Checkpoints(folder / RunFile.CHECKPOINTS).paths("relabel")):
         try:
-            facts = Saved.read(path, number).facts
+            facts = Saved.read(path, number).metadata
         except UserError:  # `_check_checkpoints` reports it
             continue
         unfinished = rows.partial(folder / RunFile.LABELS / f"{facts['source']}.safetensors")
         if not unfinished.is_file():
             return []
         table = rows.Rows(unfinished, "epoch", labels.Labels.HINT)
-        return [table.damaged_row_error(epoch).message for epoch in table.wrong(facts["epochs"])]
+        return [table.damaged_row_error(epoch).message for epoch in table.damaged_rows(facts["epochs"])]
     return []
 
 

@@ -25,11 +25,11 @@ _LAST = "last.json"
 
 @dataclass(frozen=True)
 class Saved:
-    """The content of a checkpoint. number: counted from 1 within the run. facts: the stage's metadata."""
+    """The content of a checkpoint. number: counted from 1 within the run. metadata: of the stage."""
 
     number: int
     arrays: dict[str, NDArray[Any]]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     @classmethod
     def read(cls, path: Path, number: int) -> Saved:
@@ -86,7 +86,7 @@ class Checkpoints:
                 messages.append(f"{error.message}; it was renamed to {aside.name}, and {consequence}")
         return None, messages
 
-    def forget(self, stage: str) -> None:
+    def delete(self, stage: str) -> None:
         """Remove the checkpoints of a finished stage; their numbers are not reused."""
         numbered_paths = self.paths(stage)
         if numbered_paths:

@@ -57,7 +57,7 @@ def is_run(folder: Path) -> bool:
     return (folder / RunFile.MANIFEST).is_file()
 
 
-def refuse_foreign(folder: Path) -> None:
+def require_run_or_empty(folder: Path) -> None:
     """Raise UserError("usage") if `folder` is neither a run's folder nor empty nor absent."""
     if is_run(folder) or not folder.exists():
         return

@@ -274,9 +274,9 @@ class Reader:
         self.shape = self._rows.shape("images")[1:]
         self.classes = _classes(self._rows)
         self.count = 0
-        self.look()
+        self.refresh()
 
-    def look(self) -> bool:
+    def refresh(self) -> bool:
         """Read metadata again if images were added; return whether there are. Raises as the class does."""
         previous, self.count = self.count, self._rows.written()
         if self.count == previous and previous:
@@ -309,7 +309,7 @@ def check(folder: Path, done: int = 0) -> list[str]:
     except UserError as error:
         return [error.message]
     count = min(done, rows.count) if path.suffix == ".partial" else rows.count
-    messages = [rows.damaged_row_error(row).message for row in rows.wrong(count)]
+    messages = [rows.damaged_row_error(row).message for row in rows.damaged_rows(count)]
     return messages or _check_png_files(rows, count, folders)
 
 

@@ -84,4 +84,4 @@ class Labels:
 
     def check(self) -> list[str]:
         """Return a message for each damaged epoch."""
-        return [self._rows.damaged_row_error(epoch).message for epoch in self._rows.wrong()]
+        return [self._rows.damaged_row_error(epoch).message for epoch in self._rows.damaged_rows()]

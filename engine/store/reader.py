@@ -119,7 +119,7 @@ class StoredRun:
             last = stop()
             tail.behind = True
             while tail.behind:
-                for entry in tail.more(_PIECE_SECONDS):
+                for entry in tail.read_new(_PIECE_SECONDS):
                     event = entry.event(layout) if isinstance(entry, TailRows) else entry.event
                     layout = event if isinstance(event, RecoverLayout) else layout
                     yield event
@@ -138,7 +138,7 @@ class StoredRun:
                 state.add(event, record.time)
         return state
 
-    def begun(self) -> set[Stage]:
+    def started_stages(self) -> set[Stage]:
         """Return the stages that have started, according to the journal or to a checkpoint."""
         started, checkpoints = self.progress().started, Checkpoints(self.folder / RunFile.CHECKPOINTS)
         return {stage for stage in STAGES if stage in started or checkpoints.paths(stage)}
@@ -148,10 +148,10 @@ class StoredRun:
         return Checkpoints(self.folder / RunFile.CHECKPOINTS).last_number()
 
     def damage(self) -> list[str]:
-        """Return a message for each problem of the journal. `check` verifies all files."""
+        """Return a message for each problem of the journal. `verify_run` verifies all files."""
         return journal.damage(self.folder / RunFile.JOURNAL)
 
-    def glimpse(self) -> Preview | None:
+    def preview(self) -> Preview | None:
         """Return the latest preview of the recovery, or None if it is absent or damaged."""
         try:
             return Preview.read(self.folder / RunFile.GLIMPSE)
@@ -202,7 +202,7 @@ def _is_process_alive(status: dict[str, Any]) -> bool:
     return abs(age) <= 120.0  # seconds; the clocks of two hosts differ
 
 
-def find(name: str) -> StoredRun:
+def find_run(name: str) -> StoredRun:
     """Return a run by path, or by name in the runs folder. Raises UserError("usage") with a similar name."""
     runs_folder = folders.runs_folder()
     for folder in (Path(name), runs_folder / name):

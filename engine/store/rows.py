@@ -99,7 +99,7 @@ class Rows:
         for first in range(0, count, step):
             on_rows(first, self.read(first, min(step, count - first)))
 
-    def wrong(self, count: int | None = None) -> list[int]:
+    def damaged_rows(self, count: int | None = None) -> list[int]:
         """Return the numbers of the damaged rows among the first `count` (default: all)."""
         end = self.count if count is None else min(count, self.count)
         damaged: list[int] = []

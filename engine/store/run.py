@@ -37,9 +37,9 @@ from engine.store.journal import Journal
 from engine.store.json_file import write_json
 from engine.store.labels import Labels, LabelWriter
 from engine.store.lock import Heartbeat, Owner, this_process, timestamp
-from engine.store.numbers import MetricsRecorder
 from engine.store.preview import Preview
 from engine.store.reader import StoredRun
+from engine.store.recovery_metrics import MetricsRecorder
 from engine.store.run_state import RunState
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Run:
         else:
             self._heartbeat.update(**self._state.position)
 
-    def state(self, name: str) -> None:
+    def set_state(self, name: str) -> None:
         """Set the state in the status, ``running`` or ``paused``, and write it at once."""
         self._heartbeat.write({**self._heartbeat.status(), "state": name})
 
@@ -134,7 +134,7 @@ class Run:
         self._last_poll = now
         return self._inbox.take()
 
-    def spent(self) -> dict[str, dict[str, Any]]:
+    def stage_costs(self) -> dict[str, dict[str, Any]]:
         """Return seconds, rate and unit of each stage that this run computed, according to the journal."""
         state = StoredRun(self.folder).progress()
         return {
@@ -157,15 +157,15 @@ class Run:
             writer.sync()
         return self._checkpoints.write(stage, arrays, facts)
 
-    def saved(self, stage: str) -> Saved | None:
+    def latest_checkpoint(self, stage: str) -> Saved | None:
         """Return the stage's newest intact checkpoint, or None; damaged ones are renamed, with a notice."""
         checkpoint, damage = self._checkpoints.newest(stage)
         self._pending_notices += damage
         return checkpoint
 
-    def forget(self, stage: str) -> None:
+    def delete_checkpoints(self, stage: str) -> None:
         """Remove the checkpoints of a stage whose artefact is stored."""
-        self._checkpoints.forget(stage)
+        self._checkpoints.delete(stage)
 
     def image_writer(
         self, shape: tuple[int, int, int, int], classes: tuple[str, ...], done: int = 0
@@ -200,7 +200,7 @@ class Run:
         """Return the moving statistics at the end of recovery, or None. Raises UserError("data")."""
         return StoredRun(self.folder).moving()
 
-    def save_glimpse(self, preview: Preview) -> None:
+    def save_preview(self, preview: Preview) -> None:
         """Replace the preview of the running recovery. Raises UserError("disk")."""
         preview.write(self.folder / RunFile.GLIMPSE)
 
@@ -276,7 +276,7 @@ def open_run(
     it or it cannot be written.
     """
     judge = changed or (lambda stored: _refuse_different(stored, manifest["identity"]))
-    folders.refuse_foreign(folder)
+    folders.require_run_or_empty(folder)
     if folders.is_run(folder):
         judge(StoredRun(folder))
     files.make_folders(folder)
@@ -284,7 +284,7 @@ def open_run(
         owner = Owner(folder)
         cleanup.callback(owner.release)
         files.sweep(folder)
-        folders.refuse_foreign(folder)
+        folders.require_run_or_empty(folder)
         adopting = False
         if folders.is_run(folder):
             stored = StoredRun(folder)
@@ -321,7 +321,7 @@ def _refuse_different(stored: StoredRun, identity: Mapping[str, Any]) -> bool:
     return False
 
 
-def delete(folder: Path) -> None:
+def delete_run(folder: Path) -> None:
     """Delete a run's folder, even if the disk is full; after an interrupted deletion it is no longer a run.
 
     Also removes leftovers of interrupted deletions of runs with the same name.

@@ -1,7 +1,7 @@
 """Reader of a run's events while the run grows, with the metrics of recovery as arrays.
 
 Everything that displays a run, live or finished, of this process or another, reads it through `Tail`.
-Legend: R rows of the table of metrics, P its columns (see `numbers`).
+Legend: R rows of the table of metrics, P its columns (see `recovery_metrics`).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Tail:
     """Incremental reader of a run's events from the first one on.
 
     merge_rows: whether the metrics of consecutive records are merged into one `Rows`. layout: the latest
-    `RecoverLayout`. behind: whether the last call of `more` left recorded events unread.
+    `RecoverLayout`. behind: whether the last call of `read_new` left recorded events unread.
     """
 
     def __init__(self, folder: Path, *, merge_rows: bool = True) -> None:
@@ -83,7 +83,7 @@ class Tail:
         """Return messages for the damage of the journal so far. torn: include an unfinished last line."""
         return self._journal.all_damage() if torn else list(self._journal.damage)
 
-    def more(self, seconds: float = math.inf) -> list[RecordedEvent | TailRows]:
+    def read_new(self, seconds: float = math.inf) -> list[RecordedEvent | TailRows]:
         """Return what was recorded since the last call, oldest first; stop after about `seconds`.
 
         Raises UserError("disk") if the system refuses to read; what was read before that is returned first.

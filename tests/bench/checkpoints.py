@@ -11,7 +11,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("runs", nargs="+", metavar="RUN")
     for name in arguments.parse_args().runs:
-        events = list(store.find(name).events())
+        events = list(store.find_run(name).events())
         written = [event for event in events if isinstance(event, Checkpointed)]
         spent = sum(event.seconds for event in written)
         worked = sum(event.seconds for event in events if isinstance(event, StageFinished))

@@ -266,7 +266,7 @@ def recorded(config):
         possible=True,
         sets=tuple(preview.list_datasets()),
         look=look,
-        parameters=preview.parameters(config, look),
+        parameters=preview.count_parameters(config, look),
         accuracy=97.5,
         spectra={"layers.conv.1": np.logspace(1, -6, 64), "layers.conv.2": np.logspace(0, -4, 64)},
         estimate=Estimate(seconds, 512_000_000, 4_800_000, "measured here: a few steps of each stage on cpu"),

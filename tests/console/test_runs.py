@@ -301,7 +301,7 @@ def test_a_deletion_that_fails_is_told(runs, monkeypatch):
     def fail(folder):
         raise UserError("disk", f"cannot delete {folder}", "ask")
 
-    monkeypatch.setattr(store, "delete", fail)
+    monkeypatch.setattr(store, "delete_run", fail)
 
     async def script(pilot):
         await until(pilot, "gone")
@@ -314,13 +314,13 @@ def test_a_deletion_that_fails_is_told(runs, monkeypatch):
 
 def test_a_long_deletion_does_not_keep_the_console(runs, monkeypatch):
     go = threading.Event()
-    truly = store.delete
+    truly = store.delete_run
 
     def slow(folder):
         assert go.wait(20)
         truly(folder)
 
-    monkeypatch.setattr(store, "delete", slow)
+    monkeypatch.setattr(store, "delete_run", slow)
 
     async def script(pilot):
         await until(pilot, "gone")

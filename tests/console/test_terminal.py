@@ -137,7 +137,7 @@ def goes_on_elsewhere(run, console, seconds=SECONDS):
     while run.state() != "stopped":
         assert time.monotonic() < deadline, (run.status(), run.log())
         time.sleep(0.2)
-    assert not store.check(run.folder)
+    assert not store.verify_run(run.folder)
 
 
 def test_a_closed_terminal_hands_the_run_over(terminal, run):
@@ -166,7 +166,7 @@ def test_leaving_stopped_saves_the_run(terminal, run):
     tmux.until("LEFT 0")
     assert "cfm resume" in tmux.screen()
     assert run.state() == "stopped"
-    assert not store.check(run.folder)
+    assert not store.verify_run(run.folder)
 
 
 def test_remaining_changes_nothing(terminal, run):

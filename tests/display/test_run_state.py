@@ -213,7 +213,7 @@ def test_what_is_computed_again_is_forgotten_first(tmp_path):
 def test_files_that_do_not_change_are_not_read_again(tmp_path, monkeypatch):
     tiny.finish(tiny.begun(tmp_path))
     model, count = of(tmp_path / "run"), []
-    for name in ("require_whole", "status", "glimpse", "results"):
+    for name in ("require_whole", "status", "preview", "results"):
         real = getattr(store.StoredRun, name)
         monkeypatch.setattr(store.StoredRun, name, lambda run, r=real: count.append(1) or r(run))
     for _ in range(3):

@@ -75,7 +75,7 @@ def test_dd_ranking_finds_class_after_class_with_the_teachers_logits(run, digits
     mean, std = (np.array(each).reshape(-1, 1, 1) for each in (digits.train.mean, digits.train.std))
     wanted = (pixels_NCHW[order].astype(np.float64) / 255 - mean) / std
     assert np.allclose(load["images"].numpy(), wanted, atol=1e-6)
-    teacher = artefacts.cached_teacher(stored_config(run).config, digits, store.Cache())
+    teacher = artefacts.load_cached_teacher(stored_config(run).config, digits, store.Cache())
     with torch.no_grad():
         logits = teacher.double()(torch.from_numpy(wanted))
     assert torch.allclose(load["soft_labels"].double(), logits, atol=1e-4)
@@ -89,7 +89,7 @@ def test_soft_labels_of_several_teachers_are_the_mean_of_their_logits(digits, tm
     sets += [f"backbone.teacher={places[0]}", f"backbone.also_teachers=[{places[1]}]"]
     config = settings.resolve(preset="smoke", sets=sets).config
     networks = [
-        artefacts.new_network(each, digits).eval() for each in artefacts.single_backbone_configs(config)
+        artefacts.build_network(each, digits).eval() for each in artefacts.single_backbone_configs(config)
     ]
     for network, place in zip(networks, places, strict=True):
         torch.save(network.state_dict(), place)

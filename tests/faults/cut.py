@@ -67,7 +67,7 @@ def pulled(folder: Path, events: int | None = None, plan=None, told: Told | None
 def taken_up(monkeypatch, folder: Path, plan=None) -> tuple[Told, dict[str, int]]:
     """Take a run up and pull it to its end; also which checkpoint each stage went on from."""
     used: dict[str, int] = {}
-    original = Run.saved
+    original = Run.latest_checkpoint
 
     def saved(run, stage):
         found = original(run, stage)
@@ -76,7 +76,7 @@ def taken_up(monkeypatch, folder: Path, plan=None) -> tuple[Told, dict[str, int]
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "saved", saved)
+        patch.setattr(Run, "latest_checkpoint", saved)
         return pulled(folder, plan=plan), used
 
 
@@ -98,9 +98,9 @@ def amiss(folder: Path, told: Told, whole: dict[str, str]) -> str:
         wrong.append(f"it warned: {told.warnings}")
     if names := differing(folder, whole):
         wrong.append(f"other outcome: {names}")
-    if damage := store.check(folder / "run"):
+    if damage := store.verify_run(folder / "run"):
         wrong.append(f"damaged: {damage}")
-    if others := store.foreign(folder / "run"):
+    if others := store.list_foreign_files(folder / "run"):
         wrong.append(f"left behind: {others}")
     if not wrong and (state := store.StoredRun(folder / "run").state()) != "finished":
         wrong.append(f"its state is {state}")

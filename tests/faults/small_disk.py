@@ -38,7 +38,7 @@ def tried(place: Path, kib: int, outcome: dict[str, str], patch: pytest.MonkeyPa
     again, used = taken_up(patch, place)
     why = why or amiss(place, again, outcome) or lost(told, again, used)
     if told.error is None:
-        why = why or "; ".join(store.check(place / "run"))
+        why = why or "; ".join(store.verify_run(place / "run"))
     subprocess.run(["umount", str(place)], check=True)
     return {"kib": kib, "stopped": told.error is not None, "why": why}
 

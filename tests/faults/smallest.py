@@ -10,7 +10,7 @@ import tiny
 from processes import Nursery, Process, until
 
 from engine.events import STAGES
-from engine.store import StoredRun, check, journal
+from engine.store import StoredRun, journal, verify_run
 
 SETTINGS = {
     "ipc": 3,
@@ -122,7 +122,7 @@ class Case:
         """The run is finished, its files are what was written, and its outcome is the undisturbed one's."""
         expected = self.undisturbed.expected
         assert self.stored.state() == "finished", self.stored.status()
-        assert check(self.run) == []
+        assert verify_run(self.run) == []
         assert not (self.run / "owner.json").exists()
         lines = (self.run / "journal.jsonl").read_bytes().count(b"\n")
         numbers = [record.seq for record in journal.read(self.run / "journal.jsonl")]

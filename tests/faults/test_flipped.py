@@ -71,7 +71,7 @@ def unwritten(path, at):
     if path.suffix != ".partial":
         return False
     table = rows.Rows(path)
-    kept = (table.wrong() or [table.count])[0]
+    kept = (table.damaged_rows() or [table.count])[0]
     for part in table.header.parts.values():
         if part.start <= at < part.start + part.size:
             return (at - part.start) // (part.size // table.count) >= kept
@@ -131,7 +131,7 @@ def made_anew(folder, path, whole):
 
 def named(run, target, capsys, empty):
     """What is wrong with what readers say of a flipped byte; empty for nothing."""
-    damage = store.check(run)
+    damage = store.verify_run(run)
     here = [line for line in damage if str(target) in line]
     if bool(here) == empty:
         return f"check says {damage}"
@@ -166,7 +166,7 @@ def taken_up(folder, path, whole, spare):
         refused = isinstance(told.error, UserError) and str(target) in told.error.message
         return "" if refused else f"it ended with {told.error!r}"
     warned = any(target.name in warning for warning in told.warnings)
-    stays = any(str(target) in line for line in store.check(folder / "run"))
+    stays = any(str(target) in line for line in store.verify_run(folder / "run"))
     if not (warned or stays or spare):
         return f"it was used without a word: {told.warnings}"
     names = differing(folder, whole)

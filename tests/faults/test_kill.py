@@ -12,7 +12,7 @@ from bar import FULL, cases
 from processes import until
 
 from engine.events import STAGES
-from engine.store import check
+from engine.store import verify_run
 
 KILLED = -signal.SIGKILL
 WITHIN = 0.9  # of a stage's time in the undisturbed run
@@ -66,7 +66,7 @@ def require_readable(case):
     damage = case.stored.damage()
     assert len(damage) <= 1
     assert all("torn while it was written" in told for told in damage)
-    told = [line for line in check(case.run) if line not in damage]
+    told = [line for line in verify_run(case.run) if line not in damage]
     assert all("rows" in line and "metrics" in line for line in told), told
     for _ in case.stored.events():
         pass

@@ -173,7 +173,7 @@ def poisoned(folder, told):
         done = images.is_complete(run / "images")
         place = run / "images" / images.TENSORS
         table = Rows(place if done else partial(place))
-        wrong += [f"image {row} is damaged" for row in table.wrong(told.images)]
+        wrong += [f"image {row} is damaged" for row in table.damaged_rows(told.images)]
         if not np.isfinite(table.read(0, told.images)["images"]).all():
             wrong.append("an image that was kept is not finite")
     for number, path in checkpoints.Checkpoints(run / "checkpoints").paths():

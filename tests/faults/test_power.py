@@ -116,7 +116,7 @@ def broken_promise(folder, told):
     if not store.is_run(run):
         return "the run is lost" if told.events else ""
     allowed = ("torn while it was written", "metrics/recover.f32: rows", ".png")
-    wrong = [line for line in store.check(run) if not any(part in line for part in allowed)]
+    wrong = [line for line in store.verify_run(run) if not any(part in line for part in allowed)]
     for path in (folder / "cache").rglob("*.safetensors"):
         try:
             store.Cache(folder / "cache").load(path.parent.name, path.stem)
@@ -126,7 +126,7 @@ def broken_promise(folder, told):
     if told.images and not place.is_file():
         place = partial(place)
     if told.images:
-        wrong += [f"image {row} is lost" for row in Rows(place).wrong(told.images)]
+        wrong += [f"image {row} is lost" for row in Rows(place).damaged_rows(told.images)]
     if (
         "validate" in told.finished
         and isinstance(told.error, StopIteration)
@@ -269,5 +269,5 @@ def silent(folder, told, outcome):
     if told.error is not None:
         return f"it ended with {told.error!r}"
     names = [name for name in differing(folder, outcome) if not known(folder, name)]
-    named = [*told.warnings, *store.check(folder / "run")]
+    named = [*told.warnings, *store.verify_run(folder / "run")]
     return f"other outcome without a word: {names}" if names and not named else ""

@@ -27,7 +27,7 @@ def work(folder, told):
             saved(folder, "recover", batch + 1, told)
         writer.finish()
         told["images"] = True
-    checkpoints.Checkpoints(folder / "checkpoints").forget("recover")
+    checkpoints.Checkpoints(folder / "checkpoints").delete("recover")
     if labels.Labels.open(folder / "labels", "x") is None:
         done = taken_up(folder, "relabel") if (folder / "labels" / "x.safetensors.partial").is_file() else 0
         writer = labels.LabelWriter(folder / "labels", "x", LOGITS.shape, done)
@@ -53,8 +53,8 @@ def taken_up(folder, stage):
     assert messages == []
     if found is None:
         return 0
-    assert found.arrays["x"].tolist() == [found.facts["done"]] * 2
-    return found.facts["done"]
+    assert found.arrays["x"].tolist() == [found.metadata["done"]] * 2
+    return found.metadata["done"]
 
 
 @needs_open_files

@@ -79,5 +79,5 @@ def require_gone_on(folder, reported, wanted):
         work(folder, told)
     assert all("torn" in notice for notice in told.get("notices", ()))
     assert np.array_equal(metrics.read(folder / "metrics" / "recover.f32")[1], wanted)
-    assert [line for line in store.check(folder) if "images" not in line] == []
+    assert [line for line in store.verify_run(folder) if "images" not in line] == []
     assert stored.state() == "finished"

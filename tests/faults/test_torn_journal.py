@@ -95,7 +95,7 @@ def gone_on(folder, told, before, whole, torn):
         return "other records were appended"
     if any("torn while it was written" in warning for warning in told.warnings) != torn:
         return f"warned: {told.warnings}"
-    names, damage = differing(folder, whole), store.check(folder / "run")
+    names, damage = differing(folder, whole), store.verify_run(folder / "run")
     if unvouched(told):
         names = [name for name in names if name != NUMBERS]
         damage = [line for line in damage if NUMBERS not in line]

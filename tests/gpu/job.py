@@ -67,7 +67,7 @@ def _affordable_epochs(sets: list[str], options: Options) -> int:
     """How many epochs of squeeze fit into its share of the time, by the pace of its first steps."""
     config = settings.resolve(preset="cifar10-10", sets=[*sets, "checkpoint_seconds=0"]).config
     images = data.load(config.data)
-    work = squeeze.squeeze(config, artefacts.new_network(config, images), images.train, options.device)
+    work = squeeze.squeeze(config, artefacts.build_network(config, images), images.train, options.device)
     points = (event for event in work if isinstance(event, Checkpoint))
     for _ in range(10):
         next(points)

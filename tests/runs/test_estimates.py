@@ -179,9 +179,9 @@ def test_weights_that_are_drawn_meanwhile_are_not_disturbed():
 
     config = small(**WORK)
     prepared = plan.prepare(config)
-    alone = artefacts.new_network(config, prepared.data).state_dict()
+    alone = artefacts.build_network(config, prepared.data).state_dict()
     with ThreadPoolExecutor(1) as pool:
         trying = pool.submit(estimate, prepared, Cache())
         while not trying.done():
-            beside = artefacts.new_network(config, prepared.data).state_dict()
+            beside = artefacts.build_network(config, prepared.data).state_dict()
             assert all(torch.equal(alone[name], beside[name]) for name in alone)

@@ -138,7 +138,7 @@ def test_a_loss_that_is_no_number_keeps_earlier_batches(tmp_path, monkeypatch):
 
 def test_a_given_teacher_is_told_by_its_weights_and_not_by_its_name(capsys, tmp_path):
     data = plan.prepare(small()).data
-    model = artefacts.new_network(small(), data)
+    model = artefacts.build_network(small(), data)
     torch.save(model.state_dict(), tmp_path / "a.pth")
     torch.save({"state_dict": model.state_dict()}, tmp_path / "b.pth")
     words = ["run", "--preset", "smoke", "--out", tmp_path / "run"]

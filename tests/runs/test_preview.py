@@ -93,8 +93,8 @@ def test_a_look_reads_files_until_it_is_stopped(tmp_path):
 def test_parameters_are_those_of_the_network_and_draw_nothing(digits, teacher):
     before = torch.get_rng_state()
     count = sum(weight.numel() for weight in teacher.parameters())
-    assert preview.parameters(small(), digits.train) == count
-    assert preview.parameters(small(), preview.preview_dataset(small()), "resnet18") > 10**7
+    assert preview.count_parameters(small(), digits.train) == count
+    assert preview.count_parameters(small(), preview.preview_dataset(small()), "resnet18") > 10**7
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -45,7 +45,7 @@ def test_settings_that_nothing_depends_on_yet_may_change(tmp_path):
     stored = StoredRun(tmp_path / "run")
     assert settings.resolve(file=stored.folder / "config.yaml", base=None).config.validate_.epochs == 3
     assert stored.manifest()["identity"] == changed.identity
-    assert store.check(stored.folder) == []
+    assert store.verify_run(stored.folder) == []
     (tmp_path / "straight").mkdir()
     tiny.finish(tiny.begun(tmp_path / "straight", changed))
     assert tiny.outcome(tmp_path) == tiny.outcome(tmp_path / "straight")

@@ -175,7 +175,7 @@ def test_a_feature_while_statistics_are_measured(teacher, digits, cpu, monkeypat
 
 def begin_squeeze(digits, cpu, **changes):
     config = small(squeeze={"epochs": 2, "batch": 500}, **changes)
-    return squeeze.squeeze(config, artefacts.new_network(config, digits), digits.train, cpu)
+    return squeeze.squeeze(config, artefacts.build_network(config, digits), digits.train, cpu)
 
 
 def begin_validate(teacher, digits, cpu, **changes):

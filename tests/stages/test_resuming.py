@@ -43,7 +43,7 @@ def test_squeeze(digits, cpu, optimiser, backbone, precision):
     config = everywhere(backbone={"name": backbone}, squeeze=settings)
 
     def begin(saved):
-        return squeeze.squeeze(config, artefacts.new_network(config, digits), train, cpu, saved)
+        return squeeze.squeeze(config, artefacts.build_network(config, digits), train, cpu, saved)
 
     events, model, points = left_everywhere(begin)
     assert [(state.metadata["epoch"], state.metadata["batch"]) for _, state in points] == [
@@ -57,7 +57,7 @@ def test_squeeze(digits, cpu, optimiser, backbone, precision):
 
 
 def begin_of(config, stage, digits, train, cpu):
-    return stage(unhurried(config), artefacts.new_network(config, digits), train, cpu)
+    return stage(unhurried(config), artefacts.build_network(config, digits), train, cpu)
 
 
 def part_of(images, count):

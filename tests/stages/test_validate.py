@@ -155,7 +155,7 @@ def test_a_student_that_learns_approaches_its_teacher(digits, cpu):
         squeeze={"epochs": 6, "optimiser": {"lr": 0.05}},
         validate={"epochs": 6, "seeds": 1, "batch": 64, "views": {}, "cutmix": "none", "temperature": 1.0},
     )
-    _, taught = drive(squeeze.squeeze(config, artefacts.new_network(config, digits), digits.train, cpu))
+    _, taught = drive(squeeze.squeeze(config, artefacts.build_network(config, digits), digits.train, cpu))
     _, (result,) = drive(validate.validate(config, taught, {"distilled": digits.train}, digits.test, cpu))
     reached = training.evaluate_accuracy(taught, digits.test, cpu)
     assert reached > 90
@@ -171,7 +171,7 @@ def test_a_teacher_trained_in_bfloat16_is_another_with_weights_in_float32(digits
     assert artefacts.teacher_key(plain, digits) == key(**parts, backbone=backbone, squeeze=settings)
 
     def trained(config):
-        model = artefacts.new_network(config, digits)
+        model = artefacts.build_network(config, digits)
         return drive(squeeze.squeeze(config, model, digits.train, cpu))[1].state_dict()
 
     one, other = trained(plain), trained(rounded)

@@ -63,8 +63,8 @@ def test_flipped_bytes_are_told_by_file_and_nothing_is_changed(tmp_path, make):
     run = make(tmp_path / "at work")
     folder = shutil.copytree(tmp_path / "at work", tmp_path / "r")
     run.close("stopped")
-    assert store.check(folder) == []
-    assert store.foreign(folder) == []
+    assert store.verify_run(folder) == []
+    assert store.list_foreign_files(folder) == []
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in FREE]
     assert len(files) >= 9
     rng = random.Random(0)
@@ -77,11 +77,11 @@ def test_flipped_bytes_are_told_by_file_and_nothing_is_changed(tmp_path, make):
             altered = bytearray(content)
             altered[place] ^= 1 << rng.randrange(8)
             path.write_bytes(altered)
-            found = store.check(folder)
+            found = store.verify_run(folder)
             assert any(path.name in told for told in found), (path, place, found)
             assert path.read_bytes() == altered
         path.write_bytes(content)
-    assert store.check(folder) == []
+    assert store.verify_run(folder) == []
 
 
 def test_missing_files_are_told(tmp_path):
@@ -97,14 +97,14 @@ def test_missing_files_are_told(tmp_path):
     ):
         path = folder / name
         path.rename(folder / "log.txt")
-        assert any(path.name in told for told in store.check(folder)), name
+        assert any(path.name in told for told in store.verify_run(folder)), name
         (folder / "log.txt").rename(path)
-    assert store.check(folder) == []
+    assert store.verify_run(folder) == []
 
 
 def of_the_record(folder):
     """Damage of journal and metrics."""
-    return [told for told in store.check(folder) if "journal.jsonl" in told or "recover.f32" in told]
+    return [told for told in store.verify_run(folder) if "journal.jsonl" in told or "recover.f32" in told]
 
 
 def test_a_torn_journal_and_numbers_behind_it_are_told(tmp_path):
@@ -130,11 +130,11 @@ def test_what_is_not_of_the_run_is_told_apart(tmp_path):
     (tmp_path / "r" / "old" / "status.json").touch()
     (tmp_path / "r" / "images").mkdir()
     (tmp_path / "r" / "images" / "holiday.jpg").touch()
-    assert store.check(tmp_path / "r") == []
-    found = [str(path.relative_to(tmp_path / "r")) for path in store.foreign(tmp_path / "r")]
+    assert store.verify_run(tmp_path / "r") == []
+    found = [str(path.relative_to(tmp_path / "r")) for path in store.list_foreign_files(tmp_path / "r")]
     assert sorted(found) == ["images/holiday.jpg", "notes.txt", "old/status.json"]
 
 
 def test_results_that_are_gone_are_named(tmp_path):
     opened(tmp_path / "r").close("finished")
-    assert store.check(tmp_path / "r") == [f"{tmp_path / 'r' / 'results.json'} does not exist"]
+    assert store.verify_run(tmp_path / "r") == [f"{tmp_path / 'r' / 'results.json'} does not exist"]

@@ -24,7 +24,7 @@ def names(folder):
 
 def is_saved(saved, number, content):
     assert saved.number == number
-    assert saved.facts == {"batch": content, "curve": [[1, 0.1]]}
+    assert saved.metadata == {"batch": content, "curve": [[1, 0.1]]}
     assert saved.arrays.keys() == arrays(0).keys()
     return all(np.array_equal(saved.arrays[name], array) for name, array in arrays(content).items())
 
@@ -49,14 +49,14 @@ def test_the_newest_comes_back_and_two_of_each_stage_are_kept(tmp_path):
 def test_numbers_never_repeat_whatever_is_forgotten_or_damaged(tmp_path):
     write(tmp_path, "squeeze", 1)
     write(tmp_path, "squeeze", 2)
-    checkpoints.Checkpoints(tmp_path).forget("squeeze")
-    checkpoints.Checkpoints(tmp_path).forget("squeeze")
+    checkpoints.Checkpoints(tmp_path).delete("squeeze")
+    checkpoints.Checkpoints(tmp_path).delete("squeeze")
     assert checkpoints.Checkpoints(tmp_path).newest("squeeze") == (None, [])
     assert write(tmp_path, "recover", 3)[0] == 3
     (tmp_path / "recover-000003.safetensors").write_bytes(b"")
     assert checkpoints.Checkpoints(tmp_path).newest("recover")[0] is None
     assert write(tmp_path, "recover", 4)[0] == 4
-    checkpoints.Checkpoints(tmp_path).forget("recover")
+    checkpoints.Checkpoints(tmp_path).delete("recover")
     assert write(tmp_path, "validate", 5)[0] == 5
     assert names(tmp_path) == [
         "last.json",
@@ -68,7 +68,7 @@ def test_numbers_never_repeat_whatever_is_forgotten_or_damaged(tmp_path):
 def test_what_was_forgotten_of_one_stage_leaves_the_others(tmp_path):
     write(tmp_path, "squeeze", 1)
     write(tmp_path, "recover", 2)
-    checkpoints.Checkpoints(tmp_path).forget("squeeze")
+    checkpoints.Checkpoints(tmp_path).delete("squeeze")
     assert is_saved(checkpoints.Checkpoints(tmp_path).newest("recover")[0], 2, 2)
 
 
@@ -109,7 +109,7 @@ def test_a_checkpoint_under_anothers_name_is_not_believed(tmp_path):
 
 def test_a_damaged_memory_of_the_last_number_is_reported(tmp_path):
     write(tmp_path, "recover", 1)
-    checkpoints.Checkpoints(tmp_path).forget("recover")
+    checkpoints.Checkpoints(tmp_path).delete("recover")
     (tmp_path / "last.json").write_bytes(b"{}")
     assert "last.json" in checkpoints.Checkpoints(tmp_path).check()[0]
     _, (message,) = checkpoints.Checkpoints(tmp_path).newest("recover")

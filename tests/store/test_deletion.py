@@ -11,7 +11,7 @@ from recorded import opened
 from engine import store
 from engine.errors import UserError
 from engine.store import files
-from engine.store.run import delete
+from engine.store.run import delete_run
 
 
 def made(folder):
@@ -20,13 +20,13 @@ def made(folder):
 
 
 def test_nothing_is_left(tmp_path):
-    delete(made(tmp_path / "run"))
+    delete_run(made(tmp_path / "run"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError) as refused:
-        delete(tmp_path)
+        delete_run(tmp_path)
     assert refused.value.kind == "usage"
     assert tmp_path.exists()
 
@@ -37,7 +37,7 @@ def test_leftovers_of_earlier_deletions_are_no_obstacle_and_go_too(tmp_path):
     for other in (".runner.deleted", ".run.deleted-x"):
         (tmp_path / other).mkdir()
     made(tmp_path / ".run.deleted-3")  # a run, whatever its name says
-    delete(made(tmp_path / "run"))
+    delete_run(made(tmp_path / "run"))
     assert {entry.name for entry in tmp_path.iterdir()} == {
         ".runner.deleted",
         ".run.deleted-x",
@@ -57,7 +57,7 @@ def test_a_full_disk_is_no_obstacle(tmp_path, monkeypatch, which):
 
     disk = Full() if which == ("open",) else FaultyDisk(1, errno.ENOSPC, which)
     monkeypatch.setattr(files, "disk", disk)
-    delete(folder)
+    delete_run(folder)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,7 +69,7 @@ def test_every_failure_is_told(tmp_path, monkeypatch, code):
     folder = made(tmp_path / "run")
     monkeypatch.setattr(shutil, "rmtree", fail)
     with pytest.raises(UserError) as told:
-        delete(folder)
+        delete_run(folder)
     assert told.value.kind == "disk"
     assert os.strerror(code) in told.value.message
 
@@ -80,7 +80,7 @@ def test_it_may_fail_anywhere(tmp_path, monkeypatch):
             shutil.rmtree(place)
         return made(tmp_path / "run")
 
-    for folder, error in each_failure(monkeypatch, prepare, delete):
+    for folder, error in each_failure(monkeypatch, prepare, delete_run):
         assert error is None or isinstance(error, UserError)
         assert not folder.exists() or store.is_run(folder)
 
@@ -88,9 +88,9 @@ def test_it_may_fail_anywhere(tmp_path, monkeypatch):
 def test_a_run_that_a_process_has_is_left(tmp_path):
     run = opened(tmp_path / "run")
     with pytest.raises(UserError, match="is being written by"):
-        delete(tmp_path / "run")
+        delete_run(tmp_path / "run")
     run.close("stopped")
-    delete(tmp_path / "run")
+    delete_run(tmp_path / "run")
 
 
 def test_two_that_delete_leftovers_at_once_do_not_quarrel(tmp_path, monkeypatch):
@@ -104,5 +104,5 @@ def test_two_that_delete_leftovers_at_once_do_not_quarrel(tmp_path, monkeypatch)
         truly(path, *words, **options)
 
     monkeypatch.setattr(shutil, "rmtree", once_in_the_way)
-    delete(folder)
+    delete_run(folder)
     assert list(tmp_path.iterdir()) == []

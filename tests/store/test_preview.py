@@ -44,12 +44,12 @@ def assert_same(found, wanted):
 
 def test_a_glimpse_is_kept_and_replaced(tmp_path):
     run, stored = opened(tmp_path / "r"), store.StoredRun(tmp_path / "r")
-    assert stored.glimpse() is None
+    assert stored.preview() is None
     for number in (1, 2):
-        run.save_glimpse(seen(number))
-        assert_same(stored.glimpse(), seen(number))
+        run.save_preview(seen(number))
+        assert_same(stored.preview(), seen(number))
     run.close("stopped")
-    assert store.check(tmp_path / "r") == store.foreign(tmp_path / "r") == []
+    assert store.verify_run(tmp_path / "r") == store.list_foreign_files(tmp_path / "r") == []
 
 
 def test_a_damaged_glimpse_is_none_and_is_named(tmp_path):
@@ -61,14 +61,14 @@ def test_a_damaged_glimpse_is_none_and_is_named(tmp_path):
         altered = bytearray(whole)
         altered[place] ^= 1 << (place % 8)
         path.write_bytes(altered)
-        assert store.StoredRun(tmp_path / "r").glimpse() is None
-        assert any("glimpse.safetensors is damaged" in line for line in store.check(tmp_path / "r"))
+        assert store.StoredRun(tmp_path / "r").preview() is None
+        assert any("glimpse.safetensors is damaged" in line for line in store.verify_run(tmp_path / "r"))
 
 
 def test_the_last_glimpse_of_a_run_shows_its_last_batch_and_what_it_matched(tmp_path):
     tiny.finish(tiny.begun(tmp_path, tiny.plan(checkpoint_seconds=60)))
     run = store.StoredRun(tmp_path / "run")
-    found, images = run.glimpse(), run.images()
+    found, images = run.preview(), run.images()
     last = images.batch_N == images.batch_N.max()
     assert (found.batch, found.iteration) == (images.batch_N.max(), 3)
     assert found.beta == pytest.approx(float(images.beta_N[-1]))
@@ -168,7 +168,7 @@ class Slow:
     def checkpoint(self, *_):
         return 1, 1
 
-    def save_glimpse(self, found):
+    def save_preview(self, found):
         self.looks.append(self.clock[0])
         self.clock[0] += self.seconds
         if self.error is not None:

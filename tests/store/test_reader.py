@@ -25,7 +25,7 @@ def test_a_run_says_what_it_is_doing(tmp_path):
     run = opened(tmp_path / "r")
     assert stored.state() == "running"
     assert stored.owner()["pid"] == os.getpid()
-    run.state("paused")
+    run.set_state("paused")
     assert stored.state() == "paused"
     for state in ("stopped", "failed", "finished"):
         run.close(state)
@@ -155,22 +155,22 @@ def test_a_growing_run_is_followed_until_told_to_stop(tmp_path):
 def test_the_stages_that_have_begun_are_known(tmp_path):
     run = opened(tmp_path / "r")
     stored = store.StoredRun(tmp_path / "r")
-    assert stored.begun() == set()
+    assert stored.started_stages() == set()
     run.record(events.StageFinished("squeeze", 0.0, 0.0, reused=True))
     run.record(events.StageStarted("statistics", 1, "images"))
     run.record(events.StageStarted("recover", 1, "iterations"))
     run.close("stopped")
-    assert stored.begun() == {"statistics", "recover"}
+    assert stored.started_stages() == {"statistics", "recover"}
     assert stored.damage() == []
 
 
 def test_runs_are_found_by_path_and_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("CFM_RUNS", str(tmp_path))
     opened(tmp_path / "digits-1").close("finished")
-    assert store.find(str(tmp_path / "digits-1")).name == store.find("digits-1").name == "digits-1"
+    assert store.find_run(str(tmp_path / "digits-1")).name == store.find_run("digits-1").name == "digits-1"
     assert [run.name for run in store.list_runs()] == ["digits-1"]
     with pytest.raises(UserError, match="no run digit-1") as caught:
-        store.find("digit-1")
+        store.find_run("digit-1")
     assert "digits-1" in caught.value.hint
 
 

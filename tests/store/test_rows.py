@@ -74,7 +74,7 @@ def test_any_altered_byte_is_noticed_with_the_row_that_it_is_in(tmp_path):
             rows.Rows(path, "image").read(0, R)
         assert ("image" in caught.value.message) == (at >= header)
         if at >= header:
-            (row,) = rows.Rows(path).wrong()
+            (row,) = rows.Rows(path).damaged_rows()
             assert f"image {row} " in caught.value.message
             named.add(row)
             for other in set(range(R)) - {row}:
@@ -91,7 +91,7 @@ def test_rows_that_changed_places_are_noticed(tmp_path):
         first, second = (slice(part.start + row * width, part.start + (row + 1) * width) for row in (1, 2))
         whole[first], whole[second] = whole[second], whole[first]
     path.write_bytes(whole)
-    assert rows.Rows(path).wrong() == [1, 2]
+    assert rows.Rows(path).damaged_rows() == [1, 2]
 
 
 @pytest.mark.parametrize("size", [0, 7, 100, -1, 1])
@@ -115,7 +115,7 @@ def test_only_the_rows_that_are_kept_must_stand(tmp_path):
     with pytest.raises(UserError, match=r"t\.partial is damaged: row 2 does not match its checksum"):
         written(path, 3)
     written(path, 2)
-    assert rows.Rows(path).wrong() == []
+    assert rows.Rows(path).damaged_rows() == []
 
 
 def test_rows_that_were_never_written_are_not_taken_for_zeros(tmp_path):
@@ -144,7 +144,7 @@ def test_beginning_anew_discards_what_was_there(tmp_path):
     written(path)
     rows.RowWriter(path, SHAPES, FACTS).close()
     assert not path.exists()
-    assert rows.Rows(rows.partial(path)).wrong() == list(range(R))
+    assert rows.Rows(rows.partial(path)).damaged_rows() == list(range(R))
 
 
 def test_a_full_disk_is_met_before_the_first_row_and_its_room_given_back(tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ def test_the_heartbeat_says_what_is_being_done(tmp_path):
     assert {"stage": "recover", "total": 8, "done": 4}.items() <= stored.status().items()
     run.record(layout())
     run.record(progress(1, 0))
-    run.state("paused")
+    run.set_state("paused")
     wanted = {"state": "paused", "stage": "recover", "batch": 1, "batches": 2, "beta": 0.5, "rate": 7.0}
     assert {**wanted, "done": 2, "iteration": 2}.items() <= stored.status().items()
     run.record(events.StageStarted("relabel", 3, "epochs"))
@@ -71,7 +71,7 @@ def test_the_heartbeat_tells_the_latest_measured_accuracy(tmp_path):
 
     def told(epoch, accuracy):
         run.record(events.EpochFinished("validate", "convnet", "random", 0, epoch, 9, 0.5, accuracy))
-        run.state("running")
+        run.set_state("running")
         return stored.status().get("accuracy")
 
     assert [told(1, None), told(2, 25.0), told(3, None), told(4, 0.0)] == [None, 25.0, 25.0, 0.0]
@@ -84,7 +84,7 @@ def test_the_heartbeat_counts_the_epochs_of_all_networks_from_where_a_stage_goes
     counted = []
     for network, epoch in [("convnet", 3), ("resnet18", 1), ("resnet18", 2)]:
         run.record(events.EpochFinished("squeeze", network, "teacher", 0, epoch, 3, 0.5))
-        run.state("running")
+        run.set_state("running")
         counted.append(stored.status()["done"])
     assert counted == [3, 4, 5]
     run.close("stopped")
@@ -113,17 +113,17 @@ def test_a_checkpoint_makes_all_else_durable_first(tmp_path, monkeypatch):
 
 def test_states_come_back_and_damaged_ones_are_told(tmp_path):
     run = opened(tmp_path / "r")
-    assert run.saved("recover") is None
+    assert run.latest_checkpoint("recover") is None
     for batch in (1, 2):
         run.checkpoint("recover", {"x": np.full(3, batch)}, {"batch": batch})
     newest = sorted((tmp_path / "r" / "checkpoints").glob("recover-*"))[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
-    found = run.saved("recover")
-    assert found.facts == {"batch": 1}
+    found = run.latest_checkpoint("recover")
+    assert found.metadata == {"batch": 1}
     assert found.arrays["x"].tolist() == [1, 1, 1]
     assert newest.name in run.notices()[0]
-    run.forget("recover")
-    assert run.saved("recover") is None
+    run.delete_checkpoints("recover")
+    assert run.latest_checkpoint("recover") is None
     run.close("stopped")
 
 

@@ -31,7 +31,7 @@ def test_status_journal_and_events_tell_the_same(tmp_path):
     run, stored = opened(tmp_path / "r"), store.StoredRun(tmp_path / "r")
     for number, event in enumerate(EVENTS, start=1):
         run.record(event)
-        run.state("running")  # writes the status at once
+        run.set_state("running")  # writes the status at once
         position = folded(EVENTS[:number]).position
         assert position.items() <= stored.status().items()
         read = stored.progress()
@@ -39,7 +39,7 @@ def test_status_journal_and_events_tell_the_same(tmp_path):
         assert [view.done for view in read.stages.values()] == [
             view.done for view in folded(EVENTS[:number]).stages.values()
         ]
-    assert run.spent() == {"squeeze": {"seconds": 9.0, "rate": 0.2, "unit": "epochs"}}
+    assert run.stage_costs() == {"squeeze": {"seconds": 9.0, "rate": 0.2, "unit": "epochs"}}
     run.close("stopped")
 
 

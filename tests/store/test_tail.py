@@ -42,7 +42,7 @@ def test_a_record_is_read_with_its_numbers_together(tmp_path):
     run.record(events.Notice("info", "the end"))
     run.close("stopped")
     reader = store.StoredRun(tmp_path / "r").tail()
-    found = reader.more()
+    found = reader.read_new()
     assert kinds(found) == ["StageStarted", "RecoverLayout", *["Rows", "BatchRecovered"] * 2, "Notice"]
     assert np.array_equal(table(found), WANTED)
     second = found[4]
@@ -50,7 +50,7 @@ def test_a_record_is_read_with_its_numbers_together(tmp_path):
     assert (second.rate, second.first) == (7.0, 4)
     assert reader.layout == layout()
     assert not reader.behind
-    assert reader.more() == []
+    assert reader.read_new() == []
     written = [told.time for told in found]
     assert written == sorted(written)
 
@@ -64,7 +64,7 @@ def test_it_tells_what_the_events_tell(tmp_path):
     run.record(events.EpochFinished("validate", "convnet", "random", 0, 1, 2, float("nan")))
     run.close("stopped")
     stored = store.StoredRun(tmp_path / "r")
-    found = stored.tail().more()
+    found = stored.tail().read_new()
     told = [each for each in stored.events() if each.kind == "RecoverProgress"]
     by_event = np.array([value for event in told for value in event.ce])
     by_tail = np.concatenate([each.values_RP[:, 3] for each in found if isinstance(each, tail.TailRows)])
@@ -85,12 +85,12 @@ def test_damaged_rows_are_nan_and_their_neighbours_are_read(tmp_path):
     content = bytearray(path.read_bytes())
     content[-5 * 6 * 4] ^= 1  # row 3, the second chunk
     path.write_bytes(content)
-    found = table(store.StoredRun(tmp_path / "r").tail().more())
+    found = table(store.StoredRun(tmp_path / "r").tail().read_new())
     assert np.isnan(found[2:4]).all()
     kept = [0, 1, 4, 5, 6, 7]
     assert np.array_equal(found[kept], np.array(WANTED)[kept])
     path.unlink()
-    assert np.isnan(table(store.StoredRun(tmp_path / "r").tail().more())).all()
+    assert np.isnan(table(store.StoredRun(tmp_path / "r").tail().read_new())).all()
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
@@ -101,7 +101,7 @@ def test_a_growing_record_is_read_in_pieces(tmp_path, seconds):
     def read():
         count = 0
         while count == 0 or reader.behind:
-            found.extend(reader.more(seconds))
+            found.extend(reader.read_new(seconds))
             count += 1
         return count
 
@@ -125,11 +125,11 @@ def test_a_torn_tail_is_waited_for(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
     reader = store.StoredRun(tmp_path / "r").tail()
-    found = reader.more()
+    found = reader.read_new()
     assert kinds(found)[-1] == "Rows"
     assert "torn" in reader.damage()[0]
     path.write_bytes(whole)
-    assert kinds(reader.more()) == ["BatchRecovered"]
+    assert kinds(reader.read_new()) == ["BatchRecovered"]
     assert reader.damage() == []
 
 
@@ -153,7 +153,7 @@ def test_a_disk_that_refuses_is_told_after_what_it_gave_and_nothing_is_lost(tmp_
     run = opened(tmp_path / "r")
     record_recovery(run)
     run.close("stopped")
-    whole = kinds(store.StoredRun(tmp_path / "r").tail().more())
+    whole = kinds(store.StoredRun(tmp_path / "r").tail().read_new())
     reader, real, calls = store.StoredRun(tmp_path / "r").tail(), journal._decode, []
 
     def decode(line):
@@ -164,15 +164,15 @@ def test_a_disk_that_refuses_is_told_after_what_it_gave_and_nothing_is_lost(tmp_
 
     with monkeypatch.context() as patch:
         patch.setattr(journal, "_decode", decode)
-        found = reader.more()
+        found = reader.read_new()
         assert kinds(found) == ["StageStarted", "RecoverLayout", "Rows"]
         assert reader.behind
         calls.clear()
         calls.extend("....")
         with pytest.raises(UserError, match=r"cannot read .*journal\.jsonl"):
-            reader.more()
-    assert kinds(found + reader.more()) == whole
+            reader.read_new()
+    assert kinds(found + reader.read_new()) == whole
 
 
 def test_a_run_without_a_record_has_nothing_to_read(tmp_path):
-    assert store.StoredRun(tmp_path / "none").tail().more() == []
+    assert store.StoredRun(tmp_path / "none").tail().read_new() == []

@@ -75,7 +75,7 @@ def recovering(run):
         if batch < 3:
             run.record(events.BatchRecovered(batch, len(BETAS), BETAS[batch - 1], 10))
     run.record(events.Checkpointed("recover", 2, 2_500_000, 0.25))
-    run.save_glimpse(glimpse())
+    run.save_preview(glimpse())
 
 
 def validating(run):

@@ -128,7 +128,7 @@ class GalleryPage(Page):
 
     def _read_new(self, album: Album) -> None:
         try:
-            if album.reader.look():
+            if album.reader.refresh():
                 album.again()
                 self.draw()
         except UserError as error:

@@ -282,10 +282,10 @@ class RunsPage(Page):
 
     def _remove(self, folder: Path) -> None:
         """Delete a run; runs on a thread, since many images take a while."""
-        from engine.store import delete
+        from engine.store import delete_run
 
         try:
-            delete(folder)
+            delete_run(folder)
         finally:
             self.call_in_ui(self._show_removal, folder)
 
