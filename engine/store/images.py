@@ -75,7 +75,7 @@ def _digest(data: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
 
 
-class ImageWriter:
+class ImageWriter(RowWriter):
     """Writer of a set of known size, batch by batch; added batches survive a later failure.
 
     shape: (N, C, H, W) of the whole set. done: how many images of an unfinished set in the same folder to
@@ -89,7 +89,6 @@ class ImageWriter:
         self, folder: Path, shape: tuple[int, int, int, int], classes: tuple[str, ...], done: int = 0
     ) -> None:
         self.folder, self.shape = folder, shape
-        self.added = 0
         self.repaired: list[str] = []
         self._counts = [0] * len(classes)
         self._class_folders = [folder / name for name in class_folders(classes)]
@@ -101,14 +100,14 @@ class ImageWriter:
         shapes[_PNG] = ("|u1", (shape[0], 32))
         metadata = {"format": "cfm-distilled", "version": "1", "classes": json_file.to_json(list(classes))}
         path = folder / TENSORS
-        self._rows = RowWriter(path, shapes, metadata, done, noun="image", hint=HINT, on_rows=self._keep)
+        super().__init__(path, shapes, metadata, done, noun="image", hint=HINT, on_rows=self._keep)
         try:
             for row, columns in self._changed:
-                self._rows.put(row, columns)
+                self.put_rows(row, columns)
             for class_folder, count in zip(self._class_folders, self._counts, strict=True):
                 _remove_from(class_folder, count)
         except BaseException:
-            self._rows.close()
+            self.close()
             raise
 
     def add(
@@ -126,7 +125,6 @@ class ImageWriter:
         """
         count = len(images_MCHW)
         assert images_MCHW.shape[1:] == self.shape[1:]
-        assert self.added + count <= self.shape[0]
         paths, counts = self._paths(labels_M)
         contents = [png(pixels_CHW) for pixels_CHW in to_bytes(images_MCHW)]
         columns: Columns = {
@@ -137,26 +135,17 @@ class ImageWriter:
             "confidence": confidence_M,
             _PNG: np.array([_digest(content) for content in contents], np.uint8).reshape(count, 32),
         }
-        self._rows.put(self.added, columns)
+        self.put_rows(self.done, columns)
         for path, content in zip(paths, contents, strict=True):
             files.write(path, content, sync_name=False)
         self.sync()
-        self.added, self._counts = self.added + count, counts
-
-    def sync(self) -> None:
-        """Make everything added so far durable."""
-        self._rows.sync()
+        self._counts = counts
 
     def finish(self) -> None:
         """Rename the complete set to its final name, durably."""
-        assert self.added == self.shape[0]
         for class_folder in self._class_folders:
             files.sync_folder(class_folder)
-        self._rows.finish()
-
-    def close(self) -> None:
-        """Close the file; an unfinished set keeps its partial name. Closing twice is allowed."""
-        self._rows.close()
+        super().finish()
 
     def _paths(self, labels_M: NDArray[np.int64]) -> tuple[list[Path], list[int]]:
         """Return the PNG path of each new image, and the number of images in each class after adding them."""
@@ -169,7 +158,6 @@ class ImageWriter:
     def _keep(self, first: int, columns: Columns) -> None:
         """Count kept images, and rewrite their damaged PNG files."""
         paths, self._counts = self._paths(columns["labels"])
-        self.added = first + len(paths)
         for index, path in enumerate(paths):
             if _matches(path, columns[_PNG][index]):
                 continue

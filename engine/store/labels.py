@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LOGITS = "logits"
 
 
-class LabelWriter:
+class LabelWriter(RowWriter):
     """Writer of the labels of one source, epoch by epoch.
 
     shape: (E, N, K). done: how many epochs of an unfinished file to verify and keep; 0 starts a new file.
@@ -32,25 +32,11 @@ class LabelWriter:
         files.make_folders(folder)
         metadata = {"format": "cfm-labels", "version": "1", "source": source}
         path = folder / f"{source}.safetensors"
-        self._rows = RowWriter(
-            path, {_LOGITS: ("<f2", shape)}, metadata, done, noun="epoch", hint=Labels.HINT
-        )
+        super().__init__(path, {_LOGITS: ("<f2", shape)}, metadata, done, noun="epoch", hint=Labels.HINT)
 
     def put(self, epoch: int, logits_NK: NDArray[np.float16]) -> None:
         """Write an epoch, counted from 0 and without gaps; it is durable only after `sync`."""
-        self._rows.put(epoch, {_LOGITS: logits_NK[None]})
-
-    def sync(self) -> None:
-        """Make everything written so far durable."""
-        self._rows.sync()
-
-    def finish(self) -> None:
-        """Rename the complete file to its final name, durably."""
-        self._rows.finish()
-
-    def close(self) -> None:
-        """Close the file; an unfinished one keeps its partial name. Closing twice is allowed."""
-        self._rows.close()
+        self.put_rows(epoch, {_LOGITS: logits_NK[None]})
 
 
 class Labels:

@@ -177,7 +177,7 @@ class RowWriter:
                 self._file.close()
                 raise
 
-    def put(self, first: int, columns: Mapping[str, NDArray[Any]]) -> None:
+    def put_rows(self, first: int, columns: Mapping[str, NDArray[Any]]) -> None:
         """Write rows from number `first` on, which is at most `done`; they are durable only after `sync`.
 
         Raises UserError("disk").

@@ -196,10 +196,6 @@ class Run:
         """Write the moving statistics at the end of recovery."""
         tensors.write(self.folder / RunFile.MOVING, arrays, {"format": "cfm-moving"})
 
-    def moving(self) -> dict[str, NDArray[Any]] | None:
-        """Return the moving statistics at the end of recovery, or None. Raises UserError("data")."""
-        return StoredRun(self.folder).moving()
-
     def save_preview(self, preview: Preview) -> None:
         """Replace the preview of the running recovery. Raises UserError("disk")."""
         preview.write(self.folder / RunFile.GLIMPSE)

@@ -97,7 +97,7 @@ def written(folder, batches=(1, 2, 3, 4), done=0):
     """A set of four batches, of which these are added; finished if the last is in."""
     writer = images.ImageWriter(folder, distilled()[0].shape, CLASSES, done)
     add(writer, batches)
-    if writer.added == 12:
+    if writer.done == 12:
         writer.finish()
     writer.close()
     return writer

@@ -26,7 +26,7 @@ def columns(first, count, seed=0):
 def written(path, done=0, upto=R, **more):
     writer = rows.RowWriter(path, SHAPES, FACTS, done, **more)
     for row in range(done, upto):
-        writer.put(row, columns(row, 1))
+        writer.put_rows(row, columns(row, 1))
     if upto == R:
         writer.finish()
     writer.sync() if upto < R else None
@@ -53,7 +53,7 @@ def test_a_table_taken_up_at_any_count_ends_as_one_written_at_once(tmp_path, don
     path = tmp_path / "t"
     writer = rows.RowWriter(path, SHAPES, FACTS)
     for row in range(R):  # more than `done`: what no checkpoint knew of
-        writer.put(row, columns(row, 1, seed=int(row >= done)))
+        writer.put_rows(row, columns(row, 1, seed=int(row >= done)))
     writer.close()
     seen = []
     written(path, done, on_rows=lambda first, kept: seen.append((first, len(kept["number"]))))
@@ -160,7 +160,7 @@ def test_rows_are_synced_when_asked_and_not_each_time(tmp_path, monkeypatch):
     writer = rows.RowWriter(tmp_path / "t", SHAPES, FACTS)
     before = disk.calls["fsync"]
     for row in range(R):
-        writer.put(row, columns(row, 1))
+        writer.put_rows(row, columns(row, 1))
     assert disk.calls["fsync"] == before
     writer.finish()
     assert disk.calls["fsync"] == before + 2  # the file, and the folder that holds its name

@@ -148,9 +148,9 @@ def test_images_and_labels_are_closed_with_the_run_and_taken_up(tmp_path):
     writer.finish()
     stored = run.labels("random")
     assert all(np.array_equal(stored.epoch(epoch), logits()[epoch]) for epoch in range(stored.epochs))
-    assert run.moving() is None
+    assert store.StoredRun(run.folder).moving() is None
     run.save_moving({"x": np.arange(3)})
-    assert run.moving()["x"].tolist() == [0, 1, 2]
+    assert store.StoredRun(run.folder).moving()["x"].tolist() == [0, 1, 2]
     run.close("finished")
 
 
