@@ -131,8 +131,7 @@ def _check_unfinished_labels(folder: Path) -> list[str]:
         unfinished = rows.partial(folder / RunFile.LABELS / f"{facts['source']}.safetensors")
         if not unfinished.is_file():
             return []
-        table = rows.Rows(unfinished, "epoch", labels.Labels.HINT)
-        return [table.damaged_row_error(epoch).message for epoch in table.damaged_rows(facts["epochs"])]
+        return labels.Labels(unfinished).check(facts["epochs"])
     return []
 
 

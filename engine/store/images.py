@@ -297,8 +297,7 @@ def check(folder: Path, done: int = 0) -> list[str]:
     except UserError as error:
         return [error.message]
     count = min(done, rows.count) if path.suffix == ".partial" else rows.count
-    messages = [rows.damaged_row_error(row).message for row in rows.damaged_rows(count)]
-    return messages or _check_png_files(rows, count, folders)
+    return rows.check(count) or _check_png_files(rows, count, folders)
 
 
 def _check_png_files(rows: Rows, count: int, folders: list[Path]) -> list[str]:

@@ -39,13 +39,13 @@ class LabelWriter(RowWriter):
         self.put_rows(epoch, {_LOGITS: logits_NK[None]})
 
 
-class Labels:
+class Labels(Rows):
     """The complete labels of a source, read by epoch. Raises UserError("data") if the header is damaged."""
 
     HINT = "restore it, or delete it and resume: the labels are computed again"
 
     def __init__(self, path: Path) -> None:
-        self._rows = Rows(path, "epoch", self.HINT)
+        super().__init__(path, "epoch", self.HINT)
 
     @classmethod
     def open(cls, folder: Path, source: str) -> Labels | None:
@@ -56,18 +56,9 @@ class Labels:
     @property
     def epochs(self) -> int:
         """The number of stored epochs."""
-        return self._rows.count
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape (E, N, K)."""
-        return self._rows.shape(_LOGITS)
+        return self.count
 
     def epoch(self, index: int) -> NDArray[np.float16]:
         """Return the verified logits (N, K) of an epoch, counted from 0. Raises UserError("data")."""
-        logits_NK: NDArray[np.float16] = self._rows.read(index, 1)[_LOGITS][0]
+        logits_NK: NDArray[np.float16] = self.read(index, 1)[_LOGITS][0]
         return logits_NK
-
-    def check(self) -> list[str]:
-        """Return a message for each damaged epoch."""
-        return [self._rows.damaged_row_error(epoch).message for epoch in self._rows.damaged_rows()]

@@ -107,6 +107,10 @@ class Rows:
             damaged += self._verify(first, min(self.chunk, end - first))[1]
         return damaged
 
+    def check(self, count: int | None = None) -> list[str]:
+        """Return a message for each damaged row among the first `count` (default: all)."""
+        return [self.damaged_row_error(row).message for row in self.damaged_rows(count)]
+
     def damaged_row_error(self, row: int) -> UserError:
         """Return the UserError("data") for a damaged row."""
         return tensors.damaged_error(self.path, f"{self.noun} {row} does not match its checksum", self.hint)
