@@ -84,7 +84,7 @@ def read(config: Config, data: DataSet, folder: Path | None = None) -> Distilled
 def _read_run(path: Path, data: DataSet) -> Distilled:
     """Read the float images of a run, given its folder or its safetensors file."""
     is_file = path.suffix == ".safetensors"
-    stored = images.read_file(path) if is_file else images.read(path / "images")
+    stored = images.read(path if is_file else path / "images")
     pt_files.require_fit(path, stored.images_NCHW.shape, stored.classes, data)
     layout = "safetensors" if is_file else "run"
     return _sort(stored.images_NCHW, stored.labels_N, {"source": str(path), "layout": layout})

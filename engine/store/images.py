@@ -200,20 +200,13 @@ def is_begun(folder: Path) -> bool:
     return partial(folder / TENSORS).is_file()
 
 
-def read(folder: Path, first: int | None = None) -> Images:
+def read(path: Path, first: int | None = None) -> Images:
     """Return the finished set in a run's ``images`` folder, or its `first` images, verified.
 
-    Raises UserError("data") that names the file and the damaged image.
+    path: the folder, or a file like its ``distilled.safetensors``. Raises UserError("data") that names the
+    file and the damaged image.
     """
-    return _read(_open_finished(folder), first)
-
-
-def read_file(path: Path) -> Images:
-    """Return the finished set in any file like ``distilled.safetensors``. Raises as `read` does."""
-    return _read(Rows(path, "image", HINT), None)
-
-
-def _read(rows: Rows, first: int | None) -> Images:
+    rows = _open_finished(path)
     if not {"images", "labels", "batch", "beta"} <= rows.header.parts.keys():
         raise tensors.damaged_error(rows.path, "it holds no distilled images", HINT)
     columns = rows.read(0, rows.count if first is None else min(first, rows.count))
@@ -318,11 +311,13 @@ def _check_png_files(rows: Rows, count: int, folders: list[Path]) -> list[str]:
     return messages
 
 
-def _open_finished(folder: Path) -> Rows:
-    path = folder / TENSORS
-    if not path.is_file():
-        raise UserError("data", f"{folder} holds no finished images", "let the run finish its recovery first")
-    return Rows(path, "image", HINT)
+def _open_finished(path: Path) -> Rows:
+    if path.suffix == ".safetensors":
+        return Rows(path, "image", HINT)
+    file = path / TENSORS
+    if not file.is_file():
+        raise UserError("data", f"{path} holds no finished images", "let the run finish its recovery first")
+    return Rows(file, "image", HINT)
 
 
 def _classes(rows: Rows) -> tuple[str, ...]:
