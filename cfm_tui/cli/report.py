@@ -34,7 +34,9 @@ def report(
 
     with open_display(quiet) as display:
         built = _build_report(runs, device, display)
-        path = out if out is not None or as_json else _choose_default_path(runs)
+        path = out
+        if path is None and not as_json:  # here, because a run's folder holds only files of the run
+            path = Path(f"report-{Path(runs[0]).resolve().name}.html" if len(runs) == 1 else "report.html")
         if path is not None:
             built.save(path)
         pictures = built.save_pictures(png) if png is not None else []
@@ -61,8 +63,3 @@ def _build_report(names: list[str], device: str | None, display: Display) -> Rep
 
     context = ComputeContext(devices.choose(device or "auto"), store.Cache())
     return display.follow(document.create_report(runs, Finder(context, display.reading), names, display.say))
-
-
-def _choose_default_path(names: list[str]) -> Path:
-    """Return a path in the current folder: a run's folder holds only files of the run."""
-    return Path(f"report-{Path(names[0]).resolve().name}.html" if len(names) == 1 else "report.html")

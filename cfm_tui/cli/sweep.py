@@ -73,7 +73,7 @@ def sweep(
     """
     from engine.sweep.description import Options
 
-    ipcs, axes = [_parse_integer(text) for text in _split_list(ipc)], _parse_axes(grid or ())
+    ipcs, axes = _parse_integers(ipc), _parse_axes(grid or ())
     overrides = {"data.root": data_root, "backbone.teacher": teacher}
     options = Options(_split_list(dataset), _split_list(backbone), ipcs, budget, sets or (), axes, overrides)
     slots = _assign_devices(jobs, devices)
@@ -95,10 +95,11 @@ def _split_list(text: str | None) -> list[str]:
     return [part for part in (text or "").replace(",", " ").split() if part]
 
 
-def _parse_integer(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < len(text) <= 9:
-        raise typer.BadParameter(f"--ipc {text[:20]!r} is not a whole number")
-    return int(text)
+def _parse_integers(ipc: str | None) -> list[int]:
+    for text in _split_list(ipc):
+        if not text.isascii() or not text.isdigit() or len(text) > 9:
+            raise typer.BadParameter(f"--ipc {text[:20]!r} is not a whole number")
+    return list(map(int, _split_list(ipc)))
 
 
 def _parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
@@ -168,7 +169,7 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
     from cfm_tui.display.tables import aligned
     from engine.config import settings
 
-    common = _common_keys(points)
+    common = {each[0] for each in points[0].says.items() if all(each in p.says.items() for p in points)}
     rows = [["point", "preset", "differing settings"]]
     for point in points:
         differing = {key: value for key, value in point.says.items() if key not in common}
@@ -176,12 +177,6 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
     typer.echo(aligned(rows) + f"\n\n{format_count(len(points), 'points')} in {folder}")
     for key, pair in sorted({(key, tuple(pair)) for point in points for key, pair in point.scaled.items()}):
         typer.echo(f"budget: {key} {pair[0]} → {pair[1]}")
-
-
-def _common_keys(points: Sequence[Point]) -> set[str]:
-    """Return the keys that all points set to the same value."""
-    first = points[0].says
-    return {key for key in first if all(key in each.says and each.says[key] == first[key] for each in points)}
 
 
 def _run_points(
@@ -214,7 +209,10 @@ def _run_points(
             unfinished = [point for point in points if not finished(stored.run(point.name))]
             for device in filter(None, dict.fromkeys(slots)):
                 choose(device)
-            inputs = check([_with_device(point, slots[0]) for point in unfinished])
+            device_setting = {} if slots[0] is None else {"device": slots[0]}
+            inputs = check(
+                [replace(each, config=each.config.model_copy(update=device_setting)) for each in unfinished]
+            )
             folders.require_same_inputs(folder, inputs)
             stored = folders.write_manifest(folder, manifest, inputs)
             sweeper = Sweeper(stored, points, slots, display, _threads_per_process(len(slots)))
@@ -222,13 +220,6 @@ def _run_points(
     finally:
         owner.release()
     return sweeper
-
-
-def _with_device(point: Point, device: str | None) -> Point:
-    """Return the point with its device overridden, unless `device` is None."""
-    if device is None:
-        return point
-    return replace(point, config=point.config.model_copy(update={"device": device}))
 
 
 def _threads_per_process(jobs: int) -> int | None:

@@ -57,13 +57,10 @@ class Tracker:
         elif isinstance(event, EpochFinished):
             self.detail = _format_epoch(event)
         elif isinstance(event, RecoverProgress) and event.iterations:
-            self.detail = self._format_batch(event)
-
-    def _format_batch(self, event: RecoverProgress) -> str:
-        terms = self._state.layout.terms if self._state.layout is not None else ()
-        values = (f"{name} {sum(taps):.3g}" for name, taps in zip(terms, event.terms[-1], strict=False))
-        position = f"batch {event.batch} of {event.batches}  β {event.beta:.4g}  CE {event.ce[-1]:.3g}"
-        return "  ".join([position, *values])
+            names = self._state.layout.terms if self._state.layout is not None else ()
+            terms = zip(names, event.terms[-1], strict=False)
+            position = f"batch {event.batch} of {event.batches}  β {event.beta:.4g}  CE {event.ce[-1]:.3g}"
+            self.detail = "  ".join([position, *(f"{name} {sum(taps):.3g}" for name, taps in terms)])
 
     def pace(self) -> str:
         """Return the rate and the remaining time; empty if the rate is unknown."""

@@ -85,7 +85,8 @@ def score_table(document: dict[str, Any]) -> str:
     rows = [["layer", *terms, "λ real", "λ synthetic"]]
     for layer in layers:
         values = [f"{term['value']:.6g}" for term in layer["terms"]]
-        spectra = [_format_ends(layer[f"eigenvalues_{side}"]) for side in ("real", "synthetic")]
+        ends = [layer[f"eigenvalues_{side}"] for side in ("real", "synthetic")]
+        spectra = [f"{each[0]:.3g} … {each[-1]:.3g}" if each else "—" for each in ends]
         rows.append([layer["name"], *values, *spectra])
     return (
         f"CE {document['ce']:.6g}, β {document['beta']:g}, {document['images']['count']} images\n\n"
@@ -110,10 +111,6 @@ def terms_table(terms: Sequence[dict[str, Any]]) -> str:
         )
         rows += [["", "", "", "", side] for side in sides[1:]]
     return aligned(rows)
-
-
-def _format_ends(eigenvalues: Sequence[float] | None) -> str:
-    return "—" if not eigenvalues else f"{eigenvalues[0]:.3g} … {eigenvalues[-1]:.3g}"
 
 
 # --- the comparison of `cfm table` ---------------------------------------------------------------
@@ -155,10 +152,10 @@ class Comparison:
             line = [row]
             for name in columns:
                 cell = cells.get((row, name))
-                line += [
-                    _format_accuracy(cell),
-                    *([_format_paper_number(cell)] if has_paper_column[name] else []),
-                ]
+                line.append(_format_accuracy(cell))
+                if has_paper_column[name]:
+                    paper = cell["paper"] if cell is not None else None
+                    line.append("—" if paper is None else str(paper["printed"]).replace("±", " ± "))
             table.append(line)
         return table
 
@@ -269,12 +266,6 @@ def _format_accuracy(cell: dict[str, Any] | None) -> str:
         return "—"
     differs = cell["versus"] is not None and cell["versus"]["exceeds_noise"]
     return format_mean_std(cell["accuracy"]) + (" *" if differs else "")
-
-
-def _format_paper_number(cell: dict[str, Any] | None) -> str:
-    if cell is None or cell["paper"] is None:
-        return "—"
-    return str(cell["paper"]["printed"]).replace("±", " ± ")
 
 
 def _format_comparison(versus: dict[str, Any]) -> list[str]:
