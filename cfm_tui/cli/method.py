@@ -124,7 +124,7 @@ def _describe_method(name: str, document: Document, config: Config) -> dict[str,
 
 
 def _print_method(method: dict[str, Any], *, optimises: bool) -> None:
-    from cfm_tui.display.tables import aligned, terms_table
+    from cfm_tui.display.tables import align_columns, terms_table
 
     objective = method["objective"]
     _print_text(f"{method['name']}: {method['description']}" if method["description"] else method["name"])
@@ -141,7 +141,7 @@ def _print_method(method: dict[str, Any], *, optimises: bool) -> None:
             for key, value in objective["parameters"].items()
         )
         rows.append(["parameters", ", ".join(parameters)])
-    _print_text(aligned(rows) + "\n")
+    _print_text(align_columns(rows) + "\n")
     if method["terms"]:
         _print_text(terms_table(method["terms"]) + "\n")
         _print_text(_draw_chart(method))

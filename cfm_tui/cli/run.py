@@ -132,7 +132,7 @@ def _compute(
     engine.start()
     while engine.is_alive() and not opened.wait(0.2):
         pass  # nothing to save yet: a signal ends the process
-    with signals.handled(control, display.say) as received:
+    with signals.handle_signals(control, display.say) as received:
         signals_handled.set()
         while engine.is_alive():
             engine.join(0.2)
@@ -142,9 +142,9 @@ def _compute(
 
 def _detach(folder: Path, as_json: bool) -> None:
     """Resume a run in a separate process, and print how to follow it."""
-    from cfm_tui.process.detach import detached
+    from cfm_tui.process.detach import start_detached
 
-    pid = detached(folder)
+    pid = start_detached(folder)
     if as_json:
         print_json({"folder": str(folder), "pid": pid})
     else:

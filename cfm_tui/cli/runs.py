@@ -110,12 +110,12 @@ def _show_plots(run: StoredRun, columns: int, losses: bool, spectra: bool) -> No
 
 def _show_images(run: StoredRun, count: int, columns: int) -> None:
     from cfm_tui.display.ascii_image import grid
-    from cfm_tui.display.progress import beta_text
+    from cfm_tui.display.progress import format_beta
     from engine.store.images import to_bytes
 
     images = run.images(first=count)
     labels = [
-        f"{images.classes[label]} {beta_text(beta)}".rstrip()
+        f"{images.classes[label]} {format_beta(beta)}".rstrip()
         for label, beta in zip(images.labels_N, images.beta_N, strict=True)
     ]
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -166,7 +166,7 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
         print_json({"folder": str(folder), "points": entries})
         return
     from cfm_tui.display.progress import format_count
-    from cfm_tui.display.tables import aligned
+    from cfm_tui.display.tables import align_columns
     from engine.config import settings
 
     common = {each[0] for each in points[0].says.items() if all(each in p.says.items() for p in points)}
@@ -174,7 +174,7 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
     for point in points:
         differing = {key: value for key, value in point.says.items() if key not in common}
         rows.append([point.name, point.preset, " ".join(settings.format_sets(differing)) or "—"])
-    typer.echo(aligned(rows) + f"\n\n{format_count(len(points), 'points')} in {folder}")
+    typer.echo(align_columns(rows) + f"\n\n{format_count(len(points), 'points')} in {folder}")
     for key, pair in sorted({(key, tuple(pair)) for point in points for key, pair in point.scaled.items()}):
         typer.echo(f"budget: {key} {pair[0]} → {pair[1]}")
 
@@ -191,7 +191,7 @@ def _run_points(
     Raises UserError where the folder holds another sweep or a device is missing, Stopped after a signal.
     """
     from cfm_tui.display import sweep_progress
-    from cfm_tui.process.sweep_runner import Sweeper, finished
+    from cfm_tui.process.sweep_runner import Sweeper, is_finished
     from engine.device import choose
     from engine.runs.launch import with_absolute_paths
     from engine.store import sweeps
@@ -203,10 +203,10 @@ def _run_points(
     stored = sweeps.StoredSweep(folder)
     owner = stored.acquire()
     try:
-        with sweep_progress.opened(quiet, len(slots)) as display:
+        with sweep_progress.open_display(quiet, len(slots)) as display:
             if manifest is not None:
                 folders.require_same_sweep(folder, manifest)
-            unfinished = [point for point in points if not finished(stored.run(point.name))]
+            unfinished = [point for point in points if not is_finished(stored.run(point.name))]
             for device in filter(None, dict.fromkeys(slots)):
                 choose(device)
             device_setting = {} if slots[0] is None else {"device": slots[0]}
@@ -241,7 +241,7 @@ def _step_until_done(sweeper: Sweeper, display: Lines) -> None:
     from engine.runs.control import Control
 
     control = Control()
-    with signals.handled(control, display.say) as received:
+    with signals.handle_signals(control, display.say) as received:
         while sweeper.step():
             received.report()
             for command, by in control.take():

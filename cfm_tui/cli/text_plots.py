@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from cfm_tui.display import ascii_image, charts, plot_data, terminal
-from cfm_tui.display.progress import beta_text
-from cfm_tui.display.run_state import RunModel, config_of
+from cfm_tui.display.progress import format_beta
+from cfm_tui.display.run_state import RunModel, load_config
 
 if TYPE_CHECKING:
     from cfm_tui.display.charts import Line
@@ -45,7 +45,7 @@ def draw_losses(run: StoredRun) -> str:
     while model.behind:
         model.read(0.5)
     if model.layout is None or model.curves is None or not model.curves.rows:
-        config = config_of(run.folder)
+        config = load_config(run.folder)
         if config is not None and not config.optimises:
             return "no losses: nothing is optimised"
         return "no losses: recovery recorded no metrics" + (" yet" if model.results is None else "")
@@ -65,7 +65,7 @@ def draw_spectra(run: StoredRun) -> str:
             "no spectra: recovery recorded none, or its objective does not use Ψ; `cfm report` measures them"
         )
     objective = plot_data.objective_of(run.folder)
-    beta = f", {beta_text(preview.beta)}" if any(term.uses_beta for term in objective.terms) else ""
+    beta = f", {format_beta(preview.beta)}" if any(term.uses_beta for term in objective.terms) else ""
     blocks = [f"Ψ of the real images and Ψ_s of the last recorded batch: batch {preview.batch}{beta}"]
     for tap in preview.spectra:
         lines, turning_point = plot_data.spectrum(preview, tap, objective)
@@ -112,14 +112,14 @@ def _draw_row(reader: Reader, name: str, numbers: Sequence[int], columns: int, w
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     text = ascii_image.grid(
         [reader.pixels(number) for number in numbers],
-        [beta_text(reader.beta_N[number]) for number in numbers],
+        [format_beta(reader.beta_N[number]) for number in numbers],
         width=width - _NAME_COLUMNS,
         columns=columns,
         mode="half" if in_colour else "ascii",
         colours="true" if os.environ.get("COLORTERM") in ("truecolor", "24bit") else 256,
     )
     lines = text.split("\n")
-    names = [ascii_image.label_of(name, _NAME_COLUMNS - 1), *[" " * (_NAME_COLUMNS - 1)] * (len(lines) - 1)]
+    names = [ascii_image.fit_label(name, _NAME_COLUMNS - 1), *[" " * (_NAME_COLUMNS - 1)] * (len(lines) - 1)]
     return "\n".join(f"{name} {line}".rstrip() for name, line in zip(names, lines, strict=True))
 
 

@@ -80,7 +80,7 @@ class Session:
         was requested. A second call does not start a second process. Blocks until then. Raises UserError or
         OSError where the process does not start.
         """
-        from cfm_tui.process.detach import detached
+        from cfm_tui.process.detach import start_detached
 
         with self._handover_lock:
             if self.heir is not None or self._is_stop_requested:
@@ -93,7 +93,7 @@ class Session:
             if self._is_stop_requested or self.folder is None or not was_stopped_by_us:
                 return None
             _free_memory()
-            self.heir = detached(self.folder)
+            self.heir = start_detached(self.folder)
             if was_paused:
                 control.request(self.folder, "pause")
             return self.heir

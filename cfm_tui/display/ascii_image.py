@@ -97,7 +97,7 @@ def line_count(shape: Sequence[int], columns: int) -> int:
     return max(1, round(columns * shape[1] / shape[2] / 2))  # a cell is about twice as high as wide
 
 
-def cells(
+def render_cells(
     image_CHW: NDArray[np.uint8],
     columns: int,
     *,
@@ -135,8 +135,8 @@ def render(
     colours: Colours = "true",
     ramp: str = RAMP,
 ) -> str:
-    """Render one image as text, lines joined by newlines; see `cells` for the parameters."""
-    return cells(image_CHW, columns, mode=mode, colours=colours, ramp=ramp).ansi()
+    """Render one image as text, lines joined by newlines; see `render_cells` for the parameters."""
+    return render_cells(image_CHW, columns, mode=mode, colours=colours, ramp=ramp).ansi()
 
 
 def grid(
@@ -158,7 +158,10 @@ def grid(
     assert len(images_NCHW) == len(labels), (len(images_NCHW), len(labels))
     columns = min(columns, width)
     blocks = [
-        [label_of(label, columns), *render(image, columns, mode=mode, colours=colours, ramp=ramp).split("\n")]
+        [
+            fit_label(label, columns),
+            *render(image, columns, mode=mode, colours=colours, ramp=ramp).split("\n"),
+        ]
         for image, label in zip(images_NCHW, labels, strict=True)
     ]
     per_row = max(1, (width + gap) // (columns + gap))
@@ -166,7 +169,7 @@ def grid(
     return "\n\n".join(_join_blocks(row, columns, gap) for row in rows)
 
 
-def label_of(label: str, columns: int) -> str:
+def fit_label(label: str, columns: int) -> str:
     """Return a label as exactly `columns` cells, without control characters."""
     visible = "".join(character if character.isprintable() else "?" for character in label)
     return set_cell_size(visible, columns)

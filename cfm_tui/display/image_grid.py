@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from rich.cells import cell_len
 
-from cfm_tui.display.progress import beta_text
+from cfm_tui.display.progress import format_beta
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,7 +111,7 @@ class Album:
 
     def beta(self, number: int) -> str:
         """Return an image's formatted β_b; empty if it was not optimised."""
-        return beta_text(self.reader.beta_N[number])
+        return format_beta(self.reader.beta_N[number])
 
     def name(self, number: int) -> str:
         """Return the class name of an image."""
@@ -159,7 +159,9 @@ class Album:
         else:
             self.row, self.column = (index, rank) if self.order == "class" else (rank, index)
 
-    def again(self, order: Order | None = None, text: str | None = None, across: int | None = None) -> None:
+    def rearrange(
+        self, order: Order | None = None, text: str | None = None, across: int | None = None
+    ) -> None:
         """Rearrange the images with new options; the cursor stays on its image."""
         here = self.here
         self.order = self.order if order is None else order

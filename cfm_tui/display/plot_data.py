@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfm_tui.display.charts import ROLES, Line
-from cfm_tui.display.run_state import config_of
+from cfm_tui.display.run_state import load_config
 from engine.config import Objective
 from engine.config.responses import Response
 from engine.events import Stage
@@ -114,7 +114,7 @@ def _draw_trainings(
 
 def objective_of(folder: Path) -> Objective:
     """Return the objective of a run; one without terms if it cannot be read."""
-    config = config_of(folder)
+    config = load_config(folder)
     return Objective(terms=()) if config is None else config.objective
 
 

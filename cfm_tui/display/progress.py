@@ -59,8 +59,8 @@ class Tracker:
         elif isinstance(event, RecoverProgress) and event.iterations:
             names = self._state.layout.terms if self._state.layout is not None else ()
             terms = zip(names, event.terms[-1], strict=False)
-            position = f"batch {event.batch} of {event.batches}  β {event.beta:.4g}  CE {event.ce[-1]:.3g}"
-            self.detail = "  ".join([position, *(f"{name} {sum(taps):.3g}" for name, taps in terms)])
+            batch = f"batch {event.batch} of {event.batches}  β {event.beta:.4g}  CE {event.ce[-1]:.3g}"
+            self.detail = "  ".join([batch, *(f"{name} {sum(taps):.3g}" for name, taps in terms)])
 
     def pace(self) -> str:
         """Return the rate and the remaining time; empty if the rate is unknown."""
@@ -102,7 +102,7 @@ def format_event(event: Event, unit: str = "") -> str:
             "nothing to do" if event.reused else format_duration(event.seconds) + rate
         )
     elif isinstance(event, BatchRecovered):
-        with_beta = f" at {beta}" if (beta := beta_text(event.beta, 4)) else ""
+        with_beta = f" at {beta}" if (beta := format_beta(event.beta, 4)) else ""
         text = f"batch {event.batch} of {event.batches}: {format_count(event.images, 'images')}{with_beta}"
     elif isinstance(event, Checkpointed):
         text = f"checkpoint {event.number}: {format_bytes(event.bytes)}, {format_duration(event.seconds)}"
@@ -115,7 +115,7 @@ def format_event(event: Event, unit: str = "") -> str:
     return text
 
 
-def beta_text(beta: float | None, digits: int = 3) -> str:
+def format_beta(beta: float | None, digits: int = 3) -> str:
     """Format β; empty for None and NaN, which mean that nothing was optimised."""
     return "" if beta is None or math.isnan(beta) else f"β {beta:.{digits}g}"
 
@@ -126,7 +126,7 @@ def format_status(status: dict[str, Any], state: str) -> str:
         return state
     position = None
     if "batch" in status:
-        beta = beta_text(status["beta"], 4)
+        beta = format_beta(status["beta"], 4)
         position = f"batch {status['batch']} of {status['batches']}" + (f", {beta}" if beta else "")
     elif "epoch" in status:
         position = f"{status['architecture']}, epoch {status['epoch']} of {status['epochs']}"

@@ -72,7 +72,7 @@ class LogLine(NamedTuple):
     text: str
 
 
-def config_of(folder: Path) -> Config | None:
+def load_config(folder: Path) -> Config | None:
     """Return the settings of a run; None if they cannot be read."""
     try:
         return settings.resolve(file=folder / RunFile.CONFIG, base=None).config
@@ -106,7 +106,7 @@ class RunModel(RunState):
         self.values_TL: NDArray[np.float32] | None = None
         self.trainings: dict[TrainingKey, Training] = {}
         self.log: deque[LogLine] = deque(maxlen=1000)
-        self.glimpse: Preview | None = None
+        self.preview: Preview | None = None
         self.results: dict[str, Any] | None = None
         self.memory_bytes = 0
         self.damage = ""
@@ -122,7 +122,7 @@ class RunModel(RunState):
         return self._tail.behind
 
     @property
-    def rests(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether the run is fully read, is not running, and was checked less than `REST_SECONDS` ago."""
         done = not self.behind and self.state not in (*AT_WORK, "new")
         return done and time.monotonic() - self._last_refresh < self.REST_SECONDS
@@ -159,7 +159,7 @@ class RunModel(RunState):
         self._last_refresh = now
         changed = self._refresh_status()
         if self._have_changed(RunFile.GLIMPSE):
-            self.glimpse, changed = self.run.preview(), True
+            self.preview, changed = self.run.preview(), True
         if self._have_changed(RunFile.RESULTS):
             self.results, changed = self._read_results(), True
         self.memory_bytes = self._read_memory()
@@ -251,7 +251,7 @@ class RunModel(RunState):
         elif event.done < self.curves.rows:
             # The rows from here on will be repeated.
             self.curves.add(event.done, np.empty((0, width), np.float32))
-        config = config_of(self.run.folder)
+        config = load_config(self.run.folder)
         self.betas = event.betas if config is None or config.uses_beta else []
         if self.beta is None and self.betas:
             self.beta = self.betas[0]

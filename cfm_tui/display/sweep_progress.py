@@ -155,7 +155,7 @@ class Board(Lines):
 
 
 @contextmanager
-def opened(quiet: bool, slots: int) -> Iterator[Lines]:
+def open_display(quiet: bool, slots: int) -> Iterator[Lines]:
     """Yield a display for stderr: a board on a terminal, plain lines otherwise, only failures if `quiet`."""
     if quiet or not sys.stderr.isatty():
         yield Silent(slots) if quiet else Lines(slots)

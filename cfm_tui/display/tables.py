@@ -13,7 +13,7 @@ from engine.events import STAGES
 from engine.runs.results import format_mean_std
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def align_columns(rows: Sequence[Sequence[str]]) -> str:
     """Format rows of cells as left-aligned columns."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     padded = ("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows)
@@ -49,9 +49,9 @@ def results_table(results: dict[str, Any]) -> str:
     teacher = results["teacher"]
     rows.append(["teacher", f"{teacher['accuracy']:.2f}", teacher["architecture"]])
     return (
-        aligned(rows)
+        align_columns(rows)
         + "\n\n"
-        + aligned([_format_timing(stage, results["timings"][stage]) for stage in STAGES])
+        + align_columns([_format_timing(stage, results["timings"][stage]) for stage in STAGES])
     )
 
 
@@ -75,7 +75,7 @@ def runs_table(runs: Sequence[dict[str, Any]]) -> str:
                 run["created"] or "—",
             ]
         )
-    return aligned(rows)
+    return align_columns(rows)
 
 
 def score_table(document: dict[str, Any]) -> str:
@@ -90,7 +90,7 @@ def score_table(document: dict[str, Any]) -> str:
         rows.append([layer["name"], *values, *spectra])
     return (
         f"CE {document['ce']:.6g}, β {document['beta']:g}, {document['images']['count']} images\n\n"
-        + aligned(rows)
+        + align_columns(rows)
     )
 
 
@@ -110,7 +110,7 @@ def terms_table(terms: Sequence[dict[str, Any]]) -> str:
             ]
         )
         rows += [["", "", "", "", side] for side in sides[1:]]
-    return aligned(rows)
+    return align_columns(rows)
 
 
 # --- the comparison of `cfm table` ---------------------------------------------------------------
@@ -211,7 +211,7 @@ class Comparison:
 
     def text(self) -> str:
         """Format a table for a terminal."""
-        parts = [aligned(rows) for rows in self._build_tables()]
+        parts = [align_columns(rows) for rows in self._build_tables()]
         return "\n\n".join([*parts, "\n".join(self.notes())])
 
     def markdown(self) -> str:

@@ -14,7 +14,7 @@ from engine.store import StoredRun, open_log
 _started: list[subprocess.Popen[bytes]] = []  # keeps the handles alive; nothing waits for these processes
 
 
-def detached(folder: Path) -> int:
+def start_detached(folder: Path) -> int:
     """Start `cfm resume FOLDER` with its output in the run's log, and return its process ID.
 
     Waits until the process has taken over the run. Raises UserError("usage") with the end of the log if the

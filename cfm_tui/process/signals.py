@@ -72,7 +72,7 @@ class Signals:
 
 
 @contextmanager
-def handled(control: Control, say: Callable[[str], None]) -> Iterator[Signals]:
+def handle_signals(control: Control, say: Callable[[str], None]) -> Iterator[Signals]:
     """Forward signals to `control` while the block runs, then restore the previous handlers.
 
     Only for the main thread.

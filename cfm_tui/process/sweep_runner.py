@@ -68,7 +68,7 @@ class Sweeper:
         self._children: list[Child] = []
         self.schedule = Schedule(points, [point.name for point in points if stored.begun(point.name)])
         for point in points:
-            if finished(stored.run(point.name)):
+            if is_finished(stored.run(point.name)):
                 self._set_state(point.name, "done", "already finished")
 
     def step(self) -> bool:
@@ -144,7 +144,7 @@ class Sweeper:
         if child.process is None:
             if not is_running(run):
                 self._children.remove(child)
-                self._set_state(child.name, "done" if finished(run) else "waiting")
+                self._set_state(child.name, "done" if is_finished(run) else "waiting")
             else:
                 self._update_stage(child)
             return
@@ -153,7 +153,7 @@ class Sweeper:
             self._update_stage(child)
             return
         self._children.remove(child)
-        if code == 0 and finished(run):
+        if code == 0 and is_finished(run):
             self._set_state(child.name, "done")
         elif is_running(run):  # another process has taken the run
             self._children.append(Child(child.name, child.slot, None))
@@ -181,7 +181,7 @@ def build_command(point: Point, folder: Path, device: str | None) -> list[str]:
     return [*arguments, *(["--device", device] if device else []), "--out", str(folder)]
 
 
-def finished(run: StoredRun) -> bool:
+def is_finished(run: StoredRun) -> bool:
     """Return whether a run has results; False if it cannot be read, which `cfm run` will report."""
     try:
         return run.results() is not None

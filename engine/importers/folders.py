@@ -57,7 +57,7 @@ def _add_single_file(
 ) -> None:
     if not is_image(path.name):
         raise_data_error(f"{path} is not a picture", "give a JPEG, PNG, BMP, GIF, WebP, PPM or TIFF file")
-    label = label_of(class_name or path.absolute().parent.name, classes)
+    label = fit_label(class_name or path.absolute().parent.name, classes)
     if label is None:
         raise_data_error(
             f"the class of {path} is unknown",
@@ -72,7 +72,7 @@ def _add_folders(groups: list[list[PictureEntry]], path: Path, classes: tuple[st
     names = list_subfolders(folder)
     if names == ["train"] and "train" not in classes:  # the layout of Hugging Face's image folders
         folder, names = folder / "train", list_subfolders(folder / "train")
-    labels = {name: label_of(name, classes) for name in names}
+    labels = {name: fit_label(name, classes) for name in names}
     if unknown := [name for name, label in labels.items() if label is None]:
         raise_data_error(
             f"{folder} has folders that are not classes of the data set: {format_names(unknown)}",
@@ -84,7 +84,7 @@ def _add_folders(groups: list[list[PictureEntry]], path: Path, classes: tuple[st
     # A flat folder has names like ``class003_id007.jpg``.
     flat_files = [] if names else sorted(filter(is_image, os.listdir(folder)), key=natural_sort_key)
     for name in flat_files:
-        label = label_of(name.split("_id")[0], classes) if "_id" in name else None
+        label = fit_label(name.split("_id")[0], classes) if "_id" in name else None
         if label is None:
             raise_data_error(
                 f"the class of {folder / name} is unknown",
@@ -96,7 +96,7 @@ def _add_folders(groups: list[list[PictureEntry]], path: Path, classes: tuple[st
     return folder
 
 
-def label_of(name: str, classes: tuple[str, ...]) -> int | None:
+def fit_label(name: str, classes: tuple[str, ...]) -> int | None:
     """Return the label of a folder named by class or label, such as ``003`` or ``new003``; else None."""
     if name in classes:
         return classes.index(name)

@@ -356,7 +356,7 @@ def test_whatever_goes_wrong_on_a_thread_is_told(runs, monkeypatch):
     def fail(folder):
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(detach, "detached", fail)
+    monkeypatch.setattr(detach, "start_detached", fail)
 
     async def script(pilot):
         await until(pilot, "gone")

@@ -138,7 +138,7 @@ def test_a_grid_takes_images_of_different_shapes_none_at_all_and_hostile_labels(
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("mode", "colours"), [("ascii", 256), ("half", 256), ("half", "true")])
 def test_styled_cells_show_what_the_text_shows(channels, mode, colours) -> None:
-    made = ascii_image.cells(disc(channels), 12, mode=mode, colours=colours)
+    made = ascii_image.render_cells(disc(channels), 12, mode=mode, colours=colours)
     lines = []
     for line in made.segments():
         text = ""

@@ -28,7 +28,7 @@ def test_an_album_of_an_unfinished_set_has_gaps(tmp_path):
     album.step(1)
     album.step(1)
     assert album.here == 2
-    album.again(order="β")
+    album.rearrange(order="β")
     assert (album.row, album.column, album.here) == (0, 2, 2)
     assert album.heading(1) == "β 0.05"
     album.move(1, 0)

@@ -98,7 +98,7 @@ def assert_knows(model, told):
         assert training.best == (max(value for _, value in measured) if measured else None)
         assert training.epoch == training.epochs == own[-1].epochs
     assert len(model.trainings) == len({(e.stage, e.architecture, e.source, e.seed) for e in epochs}) == 3
-    assert model.glimpse.batch == model.batches == model.batch
+    assert model.preview.batch == model.batches == model.batch
 
 
 def test_a_run_that_is_cut_and_resumed_is_one_run(tmp_path):

@@ -5,7 +5,7 @@ from engine.runs.results import format_mean_std
 
 
 def test_columns_are_aligned():
-    assert tables.aligned([["a", "bc", "d"], ["abc", "b", ""]]) == "a    bc  d\nabc  b"
+    assert tables.align_columns([["a", "bc", "d"], ["abc", "b", ""]]) == "a    bc  d\nabc  b"
 
 
 def test_csv_quotes_what_needs_it():

@@ -14,7 +14,7 @@ from engine.importers import folders
     [("bee", 1), ("1", 1), ("002", 2), ("new00", 0), ("1_bee", 1), ("3", None), ("dog", None)],
 )
 def test_which_class_a_folder_is(name: str, label: int | None) -> None:
-    assert folders.label_of(name, ("ant", "bee", "cat")) == label
+    assert folders.fit_label(name, ("ant", "bee", "cat")) == label
 
 
 @pytest.mark.parametrize("name", ["pipe.png", "x" * 5000, "nowhere.png"])

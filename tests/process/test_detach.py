@@ -2,10 +2,10 @@
 
 import pytest
 
-from cfm_tui.process.detach import detached
+from cfm_tui.process.detach import start_detached
 from engine.errors import UserError
 
 
 def test_the_end_of_the_log_is_said(tmp_path):
     with pytest.raises(UserError, match="ended immediately: cfm: there is no run"):
-        detached(tmp_path)
+        start_detached(tmp_path)

@@ -3,14 +3,14 @@
 import os
 import signal
 
-from cfm_tui.process.signals import handled, install_handlers
+from cfm_tui.process.signals import handle_signals, install_handlers
 from engine.runs.control import Control
 
 
 def test_a_run_is_asked_to_stop_and_the_handlers_before_are_restored():
     before = signal.getsignal(signal.SIGTERM)
     control, said = Control(), []
-    with handled(control, said.append) as received:
+    with handle_signals(control, said.append) as received:
         os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGINT)
         received.report()

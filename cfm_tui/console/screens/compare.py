@@ -117,7 +117,7 @@ class ComparePage(Page):
     def tick(self) -> None:
         """Read new records of every run; redraw at most every `CHART_SECONDS`."""
         for model in self._models:
-            self._stale |= not model.rests and model.read(self.READ_SECONDS / len(self._models))
+            self._stale |= not model.is_idle and model.read(self.READ_SECONDS / len(self._models))
         if self._stale and (not self._drawn_at or time.monotonic() - self._drawn_at >= self.CHART_SECONDS):
             self._draw()
 

@@ -123,13 +123,13 @@ class GalleryPage(Page):
             self.album = Album(reader)
         else:
             self.album.reader = reader
-            self.album.again()
+            self.album.rearrange()
         self.draw()
 
     def _read_new(self, album: Album) -> None:
         try:
             if album.reader.refresh():
-                album.again()
+                album.rearrange()
                 self.draw()
         except UserError as error:
             self._show_error(f"{error.message}\n→ {error.hint}")
@@ -178,7 +178,7 @@ class GalleryPage(Page):
     def _draw_wall(self, album: Album, pictures: PictureLoader, wall: Wall) -> None:
         wall.measure(pictures.shape, self.image_width(), album.longest_heading)
         if album.flat and album.across != wall.across:
-            album.again(across=wall.across)
+            album.rearrange(across=wall.across)
         first_row, first_column = wall.window((album.row, album.column), (album.rows, album.columns))
         numbers = [
             [album.number(first_row + row, first_column + column) for column in range(wall.across)]
@@ -248,7 +248,7 @@ class GalleryPage(Page):
     def action_order(self) -> None:
         """Switch between rows of classes and rows of β."""
         if self.album is not None:
-            self.album.again(order="β" if self.album.order == "class" else "class")
+            self.album.rearrange(order="β" if self.album.order == "class" else "class")
             self.draw()
 
     def action_only(self) -> None:
@@ -271,7 +271,7 @@ class GalleryPage(Page):
 
     def _filter(self, text: str) -> None:
         if self.album is not None and text != self.album.text:
-            self.album.again(text=text)
+            self.album.rearrange(text=text)
             self.draw()
 
     def action_zoom(self) -> None:

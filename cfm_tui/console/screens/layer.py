@@ -89,7 +89,7 @@ class LayerPage(Page):
         self._draw_spectrum()
 
     def _draw_spectrum(self) -> None:
-        preview = self._model.glimpse
+        preview = self._model.preview
         chart, panel = self.query_one("#spectrum", Chart), self.panels()[1]
         if preview is None or self._tap not in preview.spectra:
             reason = "Ψ is not measured at this layer"

@@ -139,7 +139,7 @@ class MonitorPage(Page):
         if model is None:
             self._show_startup()
             return
-        if not model.rests and model.read(self.READ_SECONDS):
+        if not model.is_idle and model.read(self.READ_SECONDS):
             self._stale |= _ALL
         self._clear_completed_command(model)
         if self._stale or self._due or model.state in AT_WORK or self._session is not None:
@@ -254,7 +254,7 @@ class MonitorPage(Page):
         self._panel(LAYERS).set_title(self._numbers.show(model, view, self.host.terminal))
 
     def _draw_images(self, model: RunModel) -> None:
-        preview = model.glimpse
+        preview = model.preview
         if preview is None:
             self._draw_sample(model)
             return

@@ -254,9 +254,9 @@ class RunsPage(Page):
 
     def _resume_detached(self, folder: Path) -> None:
         """Resume a run in another process; runs on a thread, since the process takes a while to start."""
-        from cfm_tui.process.detach import detached
+        from cfm_tui.process.detach import start_detached
 
-        detached(folder)
+        start_detached(folder)
 
     def action_delete(self) -> None:
         """Ask, and delete the folder of the run under the cursor."""

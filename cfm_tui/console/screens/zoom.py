@@ -103,7 +103,7 @@ class ZoomPage(Page):
 
     def _use_reader(self, reader: images.Reader) -> None:
         self._album.reader = reader
-        self._album.again()
+        self._album.rearrange()
         self._pictures.read_from(reader)
         self._show()
 

@@ -20,7 +20,7 @@ from textual.strip import Strip
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import terminal_of
 from cfm_tui.display import terminal
-from cfm_tui.display.ascii_image import RAMP, Colours, cells, label_of, line_count
+from cfm_tui.display.ascii_image import RAMP, Colours, fit_label, line_count, render_cells
 from cfm_tui.display.terminal import Images
 
 Lines = tuple[tuple[Segment, ...], ...]
@@ -67,7 +67,7 @@ def render_pixels(
     """Return an image's lines. Cached, so that redrawing an unchanged image costs nothing."""
     assert mode != "off"
     image_CHW = np.frombuffer(pixels, np.uint8).reshape(shape)
-    image_cells = cells(image_CHW, size, mode=mode, colours=colours, ramp=ramp)
+    image_cells = render_cells(image_CHW, size, mode=mode, colours=colours, ramp=ramp)
     return tuple(tuple(line) for line in image_cells.segments())
 
 
@@ -145,8 +145,8 @@ class Thumbnails(_ImageWidget):
 
     def _draw_block(self, index: int, size: int) -> list[Sequence[Segment]]:
         chosen = index == self._cursor
-        label = f"[{label_of(self._labels[index], max(size - 2, 0))}]" if chosen else self._labels[index]
-        top = [Segment(label_of(label, size), self.CHOSEN_STYLE if chosen else None)]
+        label = f"[{fit_label(self._labels[index], max(size - 2, 0))}]" if chosen else self._labels[index]
+        top = [Segment(fit_label(label, size), self.CHOSEN_STYLE if chosen else None)]
         if self.image_mode == "off":
             return [top]
         return [top, *self.render_image(self._images[index], size)]
@@ -245,7 +245,7 @@ class Wall(_ImageWidget, can_focus=True):
         self.show(strips[: self.size.height])
 
     def _row(self, heading: str, row: Sequence[Tile | None], cursor: int | None) -> list[Strip]:
-        head = [Segment(label_of(heading, self._head - 1) + " ", Style(bold=True))] if self._head else []
+        head = [Segment(fit_label(heading, self._head - 1) + " ", Style(bold=True))] if self._head else []
         lines: list[list[Segment]] = [head, *([Segment(" " * self._head)] for _ in range(self._lines))]
         for column, tile in enumerate(row):
             for line, part in zip(lines, self._block(tile, column == cursor), strict=True):
@@ -256,7 +256,7 @@ class Wall(_ImageWidget, can_focus=True):
         """Return the lines of an image under its label, with edges."""
         left, right = ("[", "]") if chosen else (" ", " ")
         style = self.CHOSEN_STYLE if chosen else None
-        label = label_of(tile.label if tile else "", self._images)
+        label = fit_label(tile.label if tile else "", self._images)
         lines = [[Segment(left + label + right, style)]]
         for line in self._image(tile):
             lines.append(
@@ -268,7 +268,7 @@ class Wall(_ImageWidget, can_focus=True):
         if tile is None or tile.pixels_CHW is None or self.image_mode == "off":
             placeholder = "damaged" if tile and tile.problem else "…" if tile else ""
             return [
-                [Segment(label_of(placeholder if line == self._lines // 2 else "", self._images))]
+                [Segment(fit_label(placeholder if line == self._lines // 2 else "", self._images))]
                 for line in range(self._lines)
             ]
         image = self.render_image(tile.pixels_CHW, self._images)
