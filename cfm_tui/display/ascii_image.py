@@ -19,7 +19,8 @@ from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
 
-Floats = NDArray[np.float64]
+from cfm_tui.display.downsampling import Floats
+
 Mode = Literal["ascii", "half"]
 Colours = Literal[256, "true"]
 
@@ -120,7 +121,12 @@ def render_cells(
     if mode == "ascii":
         luminance = np.array([1.0] if channels == 1 else [0.2126, 0.7152, 0.0722])  # Rec. 709
         grey_HW = np.tensordot(luminance, linear_CHW, 1)
-        return ImageCells(_map_to_ramp(_stretch_contrast(_to_srgb(_resize(grey_HW, lines, columns))), ramp))
+        grey_RT = _to_srgb(_resize(grey_HW, lines, columns))
+        low, high = grey_RT.min(), grey_RT.max()
+        if high - low >= 1 / 255:  # an image without contrast keeps its brightness
+            grey_RT = (grey_RT - low) / (high - low)
+        steps_RT = np.clip((grey_RT * len(ramp)).astype(int), 0, len(ramp) - 1)
+        return ImageCells(["".join(ramp[step] for step in row) for row in steps_RT])
     small_CRT = _to_srgb(_resize(linear_CHW, 2 * lines, columns))
     rgb_RT3 = np.broadcast_to(small_CRT, (3, *small_CRT.shape[1:])).transpose(1, 2, 0)
     colours_RT = _quantise_colours(np.rint(255 * rgb_RT3).astype(int), colours)
@@ -201,17 +207,6 @@ def _compute_coverage(old: int, new: int) -> Floats:
     cells = np.arange(old)[None, :]
     overlap = np.minimum(ends, cells + 1) - np.maximum(starts, cells)
     return np.asarray(np.clip(overlap, 0, None) * new / old)
-
-
-def _stretch_contrast(grey: Floats) -> Floats:
-    """Stretch brightness to the range 0 to 1; an image without contrast keeps its brightness."""
-    low, high = grey.min(), grey.max()
-    return grey if high - low < 1 / 255 else (grey - low) / (high - low)
-
-
-def _map_to_ramp(grey_RT: Floats, ramp: str) -> list[str]:
-    steps = np.clip((grey_RT * len(ramp)).astype(int), 0, len(ramp) - 1)
-    return ["".join(ramp[step] for step in row) for row in steps]
 
 
 def _quantise_colours(rgb_RT3: NDArray[Any], colours: Colours) -> NDArray[Any]:

@@ -21,9 +21,9 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
+from cfm_tui.display.downsampling import Floats
 from cfm_tui.display.terminal import Terminal, to_ascii
 
-Floats = NDArray[np.float64]
 Range = tuple[float, float]
 Curve = tuple[Floats, Floats, Floats]  #: x, lower and upper values
 

@@ -11,9 +11,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cfm_tui.display.charts import ROLES, Line
+from cfm_tui.display.downsampling import Floats
 from cfm_tui.display.run_state import load_config
 from engine.config import Objective
 from engine.config.responses import Response
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cfm_tui.display.run_state import RunModel, Training
     from engine.store.preview import Preview
 
-Floats = NDArray[np.float64]
 REAL, SYNTHETIC = "Ψ", "Ψ_s"
 RANKS = "log10 rank"  #: x label of spectra
 POINTS = 2048  #: maximum number of points of a line, which limits zooming

@@ -30,8 +30,6 @@ from engine.store.reader import State, state_by
 from engine.store.run_state import RunState
 from engine.store.tail import Tail, TailRows
 
-TrainingKey = tuple[Stage, str, str, int]  #: stage, architecture, source, seed
-
 
 @dataclass
 class Training:
@@ -104,7 +102,7 @@ class RunModel(RunState):
         self.betas: list[float] = []
         self.ce: float | None = None
         self.values_TL: NDArray[np.float32] | None = None
-        self.trainings: dict[TrainingKey, Training] = {}
+        self.trainings: dict[tuple[Stage, str, str, int], Training] = {}  # stage, architecture, source, seed
         self.log: deque[LogLine] = deque(maxlen=1000)
         self.preview: Preview | None = None
         self.results: dict[str, Any] | None = None

@@ -48,17 +48,15 @@ def results_table(results: dict[str, Any]) -> str:
         ]
     teacher = results["teacher"]
     rows.append(["teacher", f"{teacher['accuracy']:.2f}", teacher["architecture"]])
-    return (
-        align_columns(rows)
-        + "\n\n"
-        + align_columns([_format_timing(stage, results["timings"][stage]) for stage in STAGES])
-    )
-
-
-def _format_timing(stage: str, timing: dict[str, Any]) -> list[str]:
-    if timing["reused"]:
-        return [stage, "—", "nothing computed"]
-    return [stage, format_duration(timing["seconds"]), format_rate(timing["rate"], timing["unit"])]
+    timings = []
+    for stage in STAGES:
+        timing = results["timings"][stage]
+        if timing["reused"]:
+            timings.append([stage, "—", "nothing computed"])
+        else:
+            rate = format_rate(timing["rate"], timing["unit"])
+            timings.append([stage, format_duration(timing["seconds"]), rate])
+    return align_columns(rows) + "\n\n" + align_columns(timings)
 
 
 def runs_table(runs: Sequence[dict[str, Any]]) -> str:

@@ -91,7 +91,7 @@ def _detect_colours(term: str, environ: Mapping[str, str]) -> Colours:
     return 256 if "256color" in term else 16
 
 
-LOOKALIKES = {
+_LOOKALIKES = {
     **dict.fromkeys("─━┄┅┈┉╌╍═╴╶╸╺╼╾⎯‐‑‒–—―−▔▁", "-"),
     **dict.fromkeys("│┃┆┇┊┋╎╏║‖╵╷╹╻╽╿⎢▏▎▕▌▐❘", "|"),
     **{chr(code): "+" for code in range(0x250C, 0x254C)},
@@ -134,8 +134,8 @@ def _convert_to_ascii(text: str) -> str:
 
 @lru_cache(1024)
 def _replace_character(character: str) -> str:
-    if character.isascii() or character in LOOKALIKES:
-        return LOOKALIKES.get(character, character)
+    if character.isascii() or character in _LOOKALIKES:
+        return _LOOKALIKES.get(character, character)
     if "\u2800" <= character <= "\u28ff":  # Braille: by the number of dots
         return " .:-=+*%#"[(ord(character) - 0x2800).bit_count()]
     cells = cell_len(character)
