@@ -8,9 +8,11 @@ import io
 import pytest
 from consoles import SIZES, console, drive, golden, shown, until
 from images_run import finished
+from monitored import made, recovering
 from recorded import layout, opened, progress
 
 from cfm_tui.console.engine_link import CompareRuns
+from cfm_tui.console.screens import compare
 from cfm_tui.console.screens.compare import (
     Cell,
     ComparePage,
@@ -24,7 +26,7 @@ from cfm_tui.display.charts import letter
 from cfm_tui.display.progress import format_duration
 from cfm_tui.display.run_state import RunModel
 from engine import events
-from engine.store import StoredRun
+from engine.store import StoredRun, lock
 
 TEXTS = {
     "plain": "seed: 0\nipc: 1\nobjective: {beta: 0.1}\n",
@@ -247,3 +249,19 @@ def test_runs_with_different_students_say_so(tmp_path):
         "one (resnet18)",
         "two (convnet)",
     ]
+
+
+def test_settings_that_cannot_be_compared_are_told(tmp_path, monkeypatch):
+    def fail(folder):
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
+    monkeypatch.setattr(compare, "read_settings", fail)
+    folders = [made(tmp_path / name, recovering) for name in "ab"]
+
+    async def script(pilot):
+        await until(pilot, lambda: isinstance(pilot.app.screen, ComparePage))
+        await until(pilot, "no such luck")
+        await until(pilot, lambda: "Settings that differ: reading" not in shown(pilot))
+
+    drive(console(tmp_path, opening=CompareRuns(folders)), script)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
-import tiny
 from consoles import SIZES, console, drive, golden, shown, until
 from images_run import BETAS, CLASSES, add_batch, with_images
 from recorded import opened
@@ -17,7 +14,6 @@ from cfm_tui.console.screens.zoom import ZoomPage
 from cfm_tui.console.widgets.images import Wall
 from engine import events
 from engine.errors import UserError
-from engine.runs import preview
 from engine.store import images
 from engine.store.rows import Rows
 
@@ -29,14 +25,6 @@ def place(tmp_path_factory):
     run, _ = with_images(place / "four")
     run.close("finished")
     return place
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    """An experiment that was computed, from its first stage to its last."""
-    folder = tmp_path_factory.mktemp("real")
-    tiny.finish(tiny.begun(folder))
-    return folder
 
 
 def gallery(folder, **options):
@@ -153,83 +141,6 @@ def test_classes_are_filtered_by_name(place):
         assert not pilot.app.screen.query_one("#filter").has_class("-open")
 
     drive(gallery(place / "four"), script)
-
-
-def test_one_image_is_shown_large_and_others_are_reached_from_there(place):
-    async def script(pilot):
-        await loaded(pilot)
-        await pilot.press("enter")
-        await until(pilot, "class ant   batch 1   β 0.1")
-        assert isinstance(pilot.app.screen, ZoomPage)
-        assert "teacher's confidence 50.0%" in shown(pilot)
-        await pilot.press("right", "l")
-        await until(pilot, "class ant   batch 3   β 0.05")
-        await pilot.press("down", "h")
-        await until(pilot, "class bee   batch 2")
-        await pilot.press("k", "left")
-        await until(pilot, "class ant   batch 1")
-        await pilot.press("left", "up")
-        await until(pilot, "class ant   batch 1")
-        await pilot.press("j", "space")
-        await until(pilot, "class bee   batch 2")
-        await until(pilot, "@@@")
-        await pilot.press("enter")
-        assert isinstance(pilot.app.screen, GalleryPage)
-        assert here(pilot) == "bee 2"
-        await pilot.press("enter", "escape")
-        assert isinstance(pilot.app.screen, GalleryPage)
-
-    drive(gallery(place / "four"), script)
-
-
-def test_real_images_of_the_class_stand_beside_it(real):
-    async def script(pilot):
-        await loaded(pilot)
-        await pilot.press("enter")
-        await until(pilot, lambda: "Real" in shown(pilot) and "looking" not in shown(pilot), 60)
-        assert "Real: ape" in shown(pilot)
-        assert [len(found) > 3 for found in pilot.app.screen._real.values()] == [True]
-        assert any(
-            line.split("│")[-1].rstrip().endswith("2") or " 2 " in line for line in shown(pilot).splitlines()
-        )
-
-    drive(gallery(real / "run"), script, (120, 40))
-
-
-def test_it_says_that_it_looks_for_the_data(place, monkeypatch):
-    held = threading.Event()
-
-    def slow(config, label, count):
-        held.wait(30)
-        raise UserError("data", "the disk was pulled out", "put it back")
-
-    monkeypatch.setattr(preview, "real_images", slow)
-
-    async def script(pilot):
-        await loaded(pilot)
-        await pilot.press("enter")
-        await until(pilot, "looking for the data")
-        await pilot.press("j", "k")
-        held.set()
-        await until(pilot, "the disk was pulled out")
-        assert "→ put it back" in shown(pilot)
-
-    drive(gallery(place / "four"), script)
-
-
-def test_data_that_is_not_there_is_told_in_place(tmp_path):
-    text = f"data: {{name: cifar10, root: {tmp_path}/none}}\nbackbone: {{name: convnet}}\n"
-    run, _ = with_images(tmp_path / "lonely", text=text)
-    run.close("finished")
-
-    async def script(pilot):
-        await loaded(pilot)
-        await pilot.press("enter")
-        await until(pilot, lambda: "looking" not in shown(pilot) and "Real" in shown(pilot), 60)
-        assert "→" in shown(pilot)
-        assert "cifar" in shown(pilot).lower()
-
-    drive(gallery(tmp_path / "lonely"), script, (120, 40))
 
 
 def test_a_run_at_work_shows_what_is_there_and_grows(tmp_path):
@@ -396,3 +307,32 @@ def test_the_screens_at_every_size(tmp_path, size):
         golden(f"gallery-large-{size[0]}x{size[1]}", shown(pilot))
 
     drive(gallery(tmp_path / "four"), script, size)
+
+
+async def has_pictures(pilot):
+    await until(pilot, lambda: getattr(pilot.app.screen, "pictures", None) is not None)
+
+
+@pytest.mark.parametrize("kind", [UserError("disk", "no such luck", "wait"), RuntimeError("no such luck")])
+def test_a_set_that_cannot_be_read_is_opened_once(tmp_path, monkeypatch, kind):
+    run, _ = with_images(tmp_path / "torn")
+    run.close("finished")
+    tries = []
+
+    def fail(place):
+        tries.append(place)
+        raise kind
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "Reader", fail)
+
+        async def script(pilot):
+            await until(pilot, "no such luck")
+            await pilot.pause(0.5)
+            assert len(tries) == 1
+            patch.undo()
+            path = tmp_path / "torn" / "images" / images.TENSORS
+            path.touch()  # restored
+            await has_pictures(pilot)
+
+        drive(gallery(tmp_path / "torn"), script)

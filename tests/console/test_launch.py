@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from consoles import SIZES, console, golden, shown, until
-from forms import Recorded, focused, nowhere, opened, played, tell, write
+from forms import Recorded, focused, opened, played, tell, write
 
 from cfm_tui.console.engine_link import Configure
 from cfm_tui.console.preflight import Findings
@@ -29,16 +29,6 @@ from engine.runs.estimates import Estimate
 from engine.store import StoredRun
 
 FOLDER = "cifar-10-batches-bin"
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def place(tmp_path, cache, monkeypatch):
-    return nowhere(tmp_path, cache, monkeypatch)
 
 
 # --- launching -----------------------------------------------------------------------------------

@@ -6,18 +6,18 @@ import csv
 import io
 
 import pytest
-import tiny
-from consoles import SIZES, becomes, shown, until
+from consoles import SIZES, becomes, console, drive, shown, until
 from monitored import TAPS, copied, elsewhere, frozen, made, recovering, validating, watch
 from recorded import opened
 
-from cfm_tui.console.engine_link import OpenGallery
+from cfm_tui.console.engine_link import OpenGallery, OpenRun
+from cfm_tui.console.screens import monitor
 from cfm_tui.console.screens.dialogs import Choice
-from cfm_tui.console.screens.layer import LayerPage
 from cfm_tui.console.screens.monitor import Numbers, Words
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.picture import Picture
 from engine import events
+from engine.errors import UserError
 from engine.store import lock
 
 
@@ -26,19 +26,9 @@ def no_thread(monkeypatch):
     monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    tiny.finish(tiny.begun(folder))
-    return folder / "run"
-
-
 def panels(pilot):
     """The screen without its last line, which is the same on all pages."""
     return "\n".join(shown(pilot).splitlines()[:-1]) + "\n"
-
-
-# --- what it shows --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -54,22 +44,6 @@ def test_the_screen_at_every_size(tmp_path, monkeypatch, size, record):
         await becomes(pilot, f"monitor-{record.__name__}-{size[0]}x{size[1]}", panels)
 
     watch(folder, script, size, images="ascii")
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_a_layer_at_every_size(tmp_path, monkeypatch, size):
-    frozen(monkeypatch)
-    folder = made(tmp_path / "seen", recovering)
-
-    async def script(pilot, page):
-        await pilot.press("3", "j", "enter")
-        await until(pilot, lambda: isinstance(pilot.app.screen, LayerPage))
-        await pilot.press("2")
-        await until(pilot, "A Ψ")
-        await pilot.pause(0.3)
-        await becomes(pilot, f"monitor-layer-{size[0]}x{size[1]}", panels)
-
-    watch(folder, script, size)
 
 
 @pytest.mark.parametrize(
@@ -160,9 +134,6 @@ def test_one_panel_is_drawn_where_one_is_seen(tmp_path):
     watch(folder, script, (40, 12))
 
 
-# --- keys -----------------------------------------------------------------------------------------
-
-
 def test_the_table_is_sorted_by_every_column(tmp_path):
     folder = made(tmp_path / "seen", recovering)
 
@@ -175,24 +146,6 @@ def test_the_table_is_sorted_by_every_column(tmp_path):
         await until(pilot, "by ridge/none")
         await pilot.press("s", "s")
         await until(pilot, "in order")
-
-    watch(folder, script)
-
-
-def test_a_layer_opens_closes_and_leads_to_the_next(tmp_path):
-    folder = made(tmp_path / "seen", recovering)
-
-    async def script(pilot, page):
-        await until(pilot, "in order")
-        await pilot.press("3", "enter")
-        await until(pilot, "Ψ is not measured at this layer")
-        await pilot.press("j")
-        await until(pilot, "C f(Ψ)")
-        assert "line,iteration" in pilot.app.screen.csv()
-        await pilot.press("k")
-        await until(pilot, "not measured")
-        await pilot.press("escape")
-        await until(pilot, lambda: pilot.app.screen is page)
 
     watch(folder, script)
 
@@ -360,3 +313,28 @@ def test_any_size_can_be_drawn(tmp_path):
         await until(pilot, "2 Spectrum")
 
     watch(folder, script)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("disk", "the journal is gone", "restore it"), ["the journal is gone", "→ restore it"]),
+        (RuntimeError("no such luck"), ["RuntimeError", "no such luck"]),
+    ],
+)
+def test_a_record_that_cannot_be_opened_says_why(tmp_path, monkeypatch, error, said):
+    def fail(run):
+        raise error
+
+    folder = made(tmp_path / "seen", recovering)
+    monkeypatch.setattr(monitor, "RunModel", fail)
+
+    async def script(pilot):
+        await until(pilot, "the record cannot be read")
+        await pilot.press("1")
+        await pilot.pause(0.3)
+        text = shown(pilot)
+        assert [each for each in said if each not in text] == []
+        assert "reading the record" not in text
+
+    drive(console(folder.parent, opening=OpenRun(folder)), script, (120, 40))

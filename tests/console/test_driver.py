@@ -1,0 +1,98 @@
+"""What reaches the terminal: its allowances, its characters, and what libraries print."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from bare import ASCII, Bare, play
+
+from cfm_tui.console import driver
+from cfm_tui.console.driver import AsciiFilter, Governor
+from cfm_tui.console.widgets.chart import Chart
+from cfm_tui.display.charts import Line
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = self.spent = 0.0
+        monkeypatch.setattr(driver.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(driver.time, "thread_time", lambda: self.spent)
+
+
+def test_bytes_stay_within_their_rate(monkeypatch):
+    clock = Clock(monkeypatch)
+    allowed, sent = Governor(), 0
+    for _ in range(1200):  # ten minutes at two frames a second
+        clock.now += 0.5
+        if allowed.may_draw(sent, is_computing=False):
+            sent += 20_000
+    assert sent <= 600 * Governor.BYTES_PER_SECOND + 2 * Governor.BURST_BYTES
+    assert sent >= 0.9 * 600 * Governor.BYTES_PER_SECOND
+
+
+def test_drawing_takes_no_more_than_its_share_of_a_core(monkeypatch):
+    clock = Clock(monkeypatch)
+    allowed, frames = Governor(), 0
+    for _ in range(1200):
+        clock.now += 0.5
+        if allowed.may_draw(0, is_computing=True):
+            clock.spent += 0.05
+            frames += 1
+    assert clock.spent <= 600 * Governor.SHARE + 2 * Governor.BURST_SECONDS
+    assert frames >= 0.9 * 600 * Governor.SHARE / 0.05
+
+
+def test_nobody_is_spared_where_no_run_is_computed_here(monkeypatch):
+    clock = Clock(monkeypatch)
+    allowed = Governor()
+    for _ in range(100):
+        clock.now += 0.5
+        clock.spent += 0.5
+        assert allowed.may_draw(0, is_computing=False)
+
+
+def test_a_busy_while_is_not_paid_for_with_a_long_silence(monkeypatch):
+    clock = Clock(monkeypatch)
+    allowed = Governor()
+    clock.now, clock.spent = 1.0, 60.0
+    assert not allowed.may_draw(10**9, is_computing=True)
+    clock.now += 1 + Governor.BURST_SECONDS / Governor.SHARE
+    assert allowed.may_draw(10**9, is_computing=True)
+
+
+def test_what_libraries_print_is_kept_off_the_screen_and_told_at_the_end(capfd, monkeypatch):
+    monkeypatch.setattr(driver.CapturedOutput, "MOST_BYTES", 5000)
+    with driver.capture_output() as captured:
+        os.write(1, b"lost\n" * 2000)
+        captured.trim()
+        os.write(2, b"a library warns\n")
+        captured.trim()
+        assert captured.tail() == "a library warns\n"
+        os.write(1, b"x" * 3000)
+        assert captured.tail() == "x" * driver.CapturedOutput.TAIL_BYTES
+    os.write(1, b"after\n")
+    assert capfd.readouterr() == ("after\n", "")
+
+
+def curve(rows: int = 200, name: str = "CE") -> Line:
+    x = np.arange(float(rows))
+    return Line(name, x, 1 + np.exp(-x / 50))
+
+
+def test_every_character_is_ascii_through_the_filter() -> None:
+    app = Bare(Chart(), ASCII)
+    app._filters.append(AsciiFilter())
+
+    async def story(pilot) -> None:
+        app.widget.styles.border = ("round", "white")
+        app.widget.border_title = "Ψ beside Ψs"
+        app.widget.plot([curve()], title="β")
+        await pilot.pause()
+        drawn = [strip.text for strip in app.screen._compositor.render_strips()]
+        assert all(line.isascii() and len(line) == 60 for line in drawn)
+        assert "P beside Ps" in drawn[0]
+
+    play(app, story)

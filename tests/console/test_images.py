@@ -1,0 +1,107 @@
+"""Grids of images, alone.
+
+After a change on purpose: UPDATE_GOLDEN=1 pytest tests/console/test_images.py
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bare import Bare, play, screen
+from rich.color import ColorSystem
+
+from cfm_tui.console.widgets.images import Thumbnails, render_pixels
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "thumbnails"
+
+
+def disc(channels: int, size: int = 32) -> np.ndarray:
+    y, x = np.mgrid[:size, :size] / (size - 1)
+    grey = np.where((x - 0.4) ** 2 + (y - 0.5) ** 2 < 0.09, 230 - 60 * y, 90 * x)
+    return np.stack([grey, 255 - grey, 128 + 0 * grey])[:channels].astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["ascii", "half", "off"])
+def test_thumbnails_look_as_before(channels, mode) -> None:
+    app = Bare(Thumbnails(), image_mode=mode)
+
+    async def story(pilot) -> None:
+        app.widget.show_images([disc(channels), 255 - disc(channels)], ["3 three", "tench"], 16, cursor=1)
+        await pilot.pause()
+        drawn = "\n".join(strip.render(app.console) for strip in app.widget._strips) + "\n"
+        path = GOLDEN / f"{mode}-{channels}.txt"
+        if os.environ.get("UPDATE_GOLDEN"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(drawn, encoding="utf-8")
+        assert drawn == path.read_text(encoding="utf-8")
+        assert "[tench         ]" in screen(app)[0]
+
+    app.console._color_system = ColorSystem.EIGHT_BIT
+    play(app, story, (40, 10))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "fit"), [(60, 18, 6), (34, 9, 2), (33, 9, 1), (5, 2, 1), (70, 27, 12)]
+)
+def test_as_many_images_are_laid_out_as_fit(width, height, fit) -> None:
+    app = Bare(Thumbnails(), image_mode="ascii")
+
+    async def story(pilot) -> None:
+        assert app.widget.capacity(width, height, 16) == fit
+        app.widget.show_images([disc(1)] * 20, [f"<{n}>" for n in range(20)], 16)
+        await pilot.pause()
+        if width >= 16:
+            shown = " ".join(screen(app))
+            assert f"<{fit - 1}>" in shown
+            assert f"<{fit}>" not in shown
+
+    play(app, story, (width, height))
+
+
+def test_an_image_that_stays_the_same_is_neither_drawn_nor_sent_again() -> None:
+    app = Bare(Thumbnails(), image_mode="half")
+
+    async def story(pilot) -> None:
+        images = [disc(3, 20), disc(3, 24)]
+        app.widget.show_images(images, ["a", "b"], 16, cursor=0)
+        await pilot.pause()
+        app.forget()
+        misses = render_pixels.cache_info().misses
+        app.widget.show_images([image.copy() for image in images], ["a", "b"], 16, cursor=1)
+        await pilot.pause()
+        assert render_pixels.cache_info().misses == misses
+        assert {y for y, _, _ in app.regions} == {0}
+        assert app.sent < 200
+
+    play(app, story)
+
+
+def test_no_images_hostile_labels_and_any_size() -> None:
+    app = Bare(Thumbnails())
+
+    async def story(pilot) -> None:
+        app.widget.show_images([], [], 16)
+        app.widget.show_images([disc(1), disc(3, 7)], ["\x1b[2J", "猫科动物们猫科动物们"], 500, cursor=0)
+        for size in ((3, 2), (80, 24), (1, 1)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+
+    play(app, story)
+
+
+def test_a_light_theme_has_dark_strokes() -> None:
+    app = Bare(Thumbnails(), image_mode="ascii")
+
+    async def story(pilot) -> None:
+        app.widget.show_images([np.full((1, 8, 8), 255, np.uint8)], [""], 8)
+        await pilot.pause()
+        assert screen(app)[1] == "@" * 8
+        app.theme = "textual-light"
+        await pilot.pause()
+        assert screen(app)[1].strip() == ""
+
+    play(app, story, (20, 6))
