@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,44 +36,41 @@ class Host(Protocol):
         """Notify the user of an error; a key shows its traceback."""
 
 
+@dataclass
 class OpenRun(Message):
     """Show a run's monitor."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
+    folder: Path
 
 
+@dataclass
 class OpenGallery(Message):
     """Show a run's images."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
+    folder: Path
 
 
+@dataclass
 class CompareRuns(Message):
     """Compare several runs."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        super().__init__()
-        self.folders = list(folders)
+    folders: Sequence[Path]
 
 
+@dataclass
 class Launch(Message):
     """Start a run, or resume the one in `folder`, on this process's engine thread.
 
     resolved: its settings; None to use those stored in `folder`. name: prefix of a new folder's name.
     """
 
-    def __init__(self, resolved: Resolved | None, name: str, folder: Path | None = None) -> None:
-        super().__init__()
-        self.resolved, self.name, self.folder = resolved, name, folder
+    resolved: Resolved | None
+    name: str
+    folder: Path | None = None
 
 
+@dataclass
 class Configure(Message):
     """Show the form of a new experiment, initialised from a preset."""
 
-    def __init__(self, preset: str | None = None) -> None:
-        super().__init__()
-        self.preset = preset
+    preset: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.text import Text
@@ -54,19 +55,19 @@ class Entry(Widget, can_focus=True):
         ),
     ]
 
+    @dataclass
     class Written(Message):
         """The field's text changed. final: editing has ended."""
 
-        def __init__(self, entry: Entry, text: str, final: bool) -> None:
-            super().__init__()
-            self.entry, self.text, self.final = entry, text, final
+        entry: Entry
+        text: str
+        final: bool
 
+    @dataclass
     class Asked(Message):
         """The user asks for the list of choices."""
 
-        def __init__(self, entry: Entry) -> None:
-            super().__init__()
-            self.entry = entry
+        entry: Entry
 
     def __init__(
         self, name: str, label: str, choices: Sequence[str] = (), likely: Sequence[str] = ()
@@ -75,8 +76,8 @@ class Entry(Widget, can_focus=True):
         self.label = label
         self.choices = tuple(choices)
         self._likely = list(likely)
-        self._value, self._note, self._mark = "", "", " "
-        self._before = ""
+        self.value = ""  #: the field's text
+        self._note, self._mark, self._before = "", " ", ""
         self._field: Input | None = None
 
     @property
@@ -84,18 +85,13 @@ class Entry(Widget, can_focus=True):
         """Whether the field is being edited."""
         return self._field is not None
 
-    @property
-    def value(self) -> str:
-        """The field's text."""
-        return self._value
-
     def show(self, value: str, note: str = "", mark: str = " ") -> None:
         """Show a value.
 
         note: shown in place of an empty value. mark: a character before the label.
         """
-        if (value, note, mark) != (self._value, self._note, self._mark):
-            self._value, self._note, self._mark = value, note, mark
+        if (value, note, mark) != (self.value, self._note, self._mark):
+            self.value, self._note, self._mark = value, note, mark
             self.refresh()
 
     def render(self) -> Text:
@@ -103,7 +99,7 @@ class Entry(Widget, can_focus=True):
         text = Text(f"{self._mark}{self.label:<{self.LABEL_WIDTH}} ", no_wrap=True, overflow="ellipsis")
         if self.editing:
             return text
-        text.append(self._value or self._note, style="" if self._value else "dim")
+        text.append(self.value or self._note, style="" if self.value else "dim")
         if self.choices and self.has_focus:
             text.append("  < >")
         return text
@@ -124,9 +120,9 @@ class Entry(Widget, can_focus=True):
         if self.choices:
             self.post_message(self.Asked(self))
         elif not self.editing:
-            self._before = self._value
+            self._before = self.value
             suggester = SuggestFromList(self._likely) if self._likely else None
-            self._field = Input(self._value, suggester=suggester, select_on_focus=False)
+            self._field = Input(self.value, suggester=suggester, select_on_focus=False)
             self.mount(self._field)
             self._field.focus()
 
@@ -141,15 +137,15 @@ class Entry(Widget, can_focus=True):
             if self.screen.focused is field:
                 self.focus()
             field.remove()
-        self._value = text
+        self.value = text
         self.refresh()
         self.post_message(self.Written(self, text, True))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Post the text after every keystroke."""
         event.stop()
-        if event.input is self._field and event.value != self._value:
-            self._value = event.value
+        if event.input is self._field and event.value != self.value:
+            self.value = event.value
             self.post_message(self.Written(self, event.value, False))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -173,7 +169,7 @@ class Entry(Widget, can_focus=True):
         """Select the next or previous choice."""
         if not self.choices or self.editing:
             raise SkipAction
-        at = self.choices.index(self._value) if self._value in self.choices else -step
+        at = self.choices.index(self.value) if self.value in self.choices else -step
         self._end(self.choices[(at + step) % len(self.choices)])
 
     def action_clear(self) -> None:

@@ -189,12 +189,11 @@ class Wall(_ImageWidget, can_focus=True):
     SIZES = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)  #: image widths in cells
     EDGE = 1  #: cells at each side of an image, where the cursor is drawn
 
+    @dataclass
     class Picked(Message):
         """An image was clicked."""
 
-        def __init__(self, number: int) -> None:
-            super().__init__()
-            self.number = number
+        number: int
 
     class Resized(Message):
         """The size or the theme changed; the receiver fills the wall again."""
