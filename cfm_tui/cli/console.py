@@ -95,11 +95,11 @@ def _open(
     with capture_output() as captured:
         app.captured_output = captured
         farewell = app.run()
-        library_output = captured.tail().strip()
+        library_output = captured.read_tail().strip()
     session = app.session
     if session is not None and session.live:  # a crash of the application does not end the run
         session.hand_over("the console")
-        farewell = session.farewell()
+        farewell = session.format_farewell()
     if farewell:
         typer.echo(farewell)
     if library_output:

@@ -27,7 +27,7 @@ from cfm_tui.console.driver import AsciiFilter, CapturedOutput, Governor, Termin
 from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGallery, OpenRun
 from cfm_tui.console.preferences import THEMES, Preferences
 from cfm_tui.console.screens.base import Page
-from cfm_tui.console.screens.dialogs import Choice, Reading, keys
+from cfm_tui.console.screens.dialogs import Choice, Reading, describe_keys
 from cfm_tui.console.screens.runs import RunsPage
 from cfm_tui.console.shutdown import Shutdown
 from cfm_tui.display.terminal import Terminal
@@ -130,7 +130,7 @@ class ConsoleApp(App[str]):
 
     def _tick(self) -> None:
         driver = self._driver
-        if isinstance(driver, TerminalDriver) and driver.gone():
+        if isinstance(driver, TerminalDriver) and driver.is_closed():
             driver.exit_event.set()  # reading the end of the input in a loop would keep a core busy
             self._shutdown_guard.handle_signal("SIGHUP")
         self._check_session()
@@ -148,7 +148,7 @@ class ConsoleApp(App[str]):
             except Exception as error:  # a page that cannot be drawn must not end a run
                 if repr(error) != self._reported_draw_error:
                     self._reported_draw_error = repr(error)
-                    self.trouble(error)
+                    self.report_error(error)
 
     def draw(self) -> None:
         """Refresh the visible page."""
@@ -162,7 +162,7 @@ class ConsoleApp(App[str]):
         if session is None or session.live:
             return
         self.session = None
-        failure = session.failure()
+        failure = session.describe_failure()
         if failure is not None:
             self._last_error = failure
             self.notify(
@@ -219,7 +219,7 @@ class ConsoleApp(App[str]):
 
     def on_configure(self, message: Configure) -> None:
         """Show the form of a new experiment."""
-        if self.refused("configure"):
+        if self.refuse_if_read_only("configure"):
             return
         from cfm_tui.console.screens.configure import ConfigurePage
 
@@ -249,7 +249,7 @@ class ConsoleApp(App[str]):
 
     def on_launch(self, message: Launch) -> None:
         """Start a run in this process and show its monitor."""
-        if self.refused("launch"):
+        if self.refuse_if_read_only("launch"):
             return
         if self.session is not None and self.session.live:
             self.notify("a run is already active in this console; detach or stop it first", severity="error")
@@ -261,7 +261,7 @@ class ConsoleApp(App[str]):
         self.action_runs()
         self.show(MonitorPage(message.folder, self.session))
 
-    def refused(self, what: str) -> bool:
+    def refuse_if_read_only(self, what: str) -> bool:
         """Return whether the console is read-only, and notify the user if it is."""
         if self.read_only:
             self.notify(f"read-only: cannot {what}", severity="warning")
@@ -271,7 +271,7 @@ class ConsoleApp(App[str]):
 
     def action_help(self) -> None:
         """Show the keys that work on this page."""
-        self.push_screen(Reading("Keys that work here", keys(self.screen)))
+        self.push_screen(Reading("Keys that work here", describe_keys(self.screen)))
 
     def action_traceback(self) -> None:
         """Show the traceback of the last error."""
@@ -280,7 +280,7 @@ class ConsoleApp(App[str]):
         else:
             self.push_screen(Reading(self._last_error[0], self._last_error[2]))
 
-    def trouble(self, error: BaseException) -> None:
+    def report_error(self, error: BaseException) -> None:
         """Notify the user of an error; `t` shows its traceback."""
         import traceback
 
@@ -305,16 +305,16 @@ class ConsoleApp(App[str]):
         if form == "csv":
             name, text = "chart", str(cast(Any, self.screen).csv())
         else:
-            name, text = "screen", self.screen_text() if form == "txt" else self.export_screenshot()
+            name, text = "screen", self.render_text() if form == "txt" else self.export_screenshot()
         stem = f"cfm-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         path = Path(f"{free_name(stem, lambda each: Path(f'{each}.{form}').exists())}.{form}").absolute()
         try:
             files.write(path, text.encode(), hint="start the console in a writable folder")
             self.notify(f"saved {path}", timeout=10, markup=False)
         except UserError as error:
-            self.trouble(error)
+            self.report_error(error)
 
-    def screen_text(self) -> str:
+    def render_text(self) -> str:
         """Return the visible screen as plain text."""
         strips = self.screen._compositor.render_strips(self.screen.size)
         return "\n".join(strip.text.rstrip() for strip in strips) + "\n"

@@ -71,7 +71,7 @@ class TerminalDriver(LinuxDriver):
             return super()._get_terminal_size()
         return size.columns or 80, size.lines or 24
 
-    def gone(self) -> bool:
+    def is_closed(self) -> bool:
         """Return whether the terminal was closed, or its input ended."""
         if self._writer_thread is not None and not self._writer_thread.is_alive():
             return True
@@ -81,7 +81,7 @@ class TerminalDriver(LinuxDriver):
         return any(events & closed for _, events in poll.poll(0))
 
     def _run_input_thread(self) -> None:
-        """Suppress read errors: they mean that the terminal was closed, which `gone` detects."""
+        """Suppress read errors: they mean that the terminal was closed, which `is_closed` detects."""
         with suppress(OSError):
             self.run_input_thread()
 
@@ -100,7 +100,7 @@ class CapturedOutput:
         if os.fstat(self._file.fileno()).st_size > self.MOST_BYTES:
             os.ftruncate(self._file.fileno(), 0)
 
-    def tail(self) -> str:
+    def read_tail(self) -> str:
         """Return the last `TAIL_BYTES` as text."""
         size, most = os.fstat(self._file.fileno()).st_size, self.TAIL_BYTES
         return os.pread(self._file.fileno(), most, max(size - most, 0)).decode("utf-8", "replace")

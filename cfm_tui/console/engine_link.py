@@ -29,10 +29,10 @@ class Host(Protocol):
     read_only: bool
     session: Session | None
 
-    def refused(self, what: str) -> bool:
+    def refuse_if_read_only(self, what: str) -> bool:
         """Return whether the console is read-only, and notify the user if it is."""
 
-    def trouble(self, error: BaseException) -> None:
+    def report_error(self, error: BaseException) -> None:
         """Notify the user of an error; a key shows its traceback."""
 
 

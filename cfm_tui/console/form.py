@@ -197,13 +197,13 @@ class Form:
         """Return a field's text without its override; None where the form has a problem."""
         try:
             resolved = settings.resolve(
-                preset=self.preset, sets=self.sets(), environ=self.environ, label="form"
+                preset=self.preset, sets=self.list_overrides(), environ=self.environ, label="form"
             )
         except UserError:
             return None
         return each.text(resolved.config.flatten()[each.key])
 
-    def sets(self) -> list[str]:
+    def list_overrides(self) -> list[str]:
         """Return all overrides as `key=value`; free lines come last and override fields."""
         typed = [FIELDS[key].set(text) for key, text in self.texts.items()]
         return typed + [line.strip() for line in self.lines if line.strip()]
@@ -211,7 +211,9 @@ class Form:
     def check(self) -> Checked:
         """Validate the form, and store and return the outcome."""
         try:
-            typed = settings.resolve(preset=self.preset, sets=self.sets(), environ=self.environ, label="form")
+            typed = settings.resolve(
+                preset=self.preset, sets=self.list_overrides(), environ=self.environ, label="form"
+            )
             changed = settings.changes(self.preset, typed.config, self.environ)
             preset = settings.resolve(preset=self.preset, environ=self.environ)
         except UserError as error:
@@ -234,11 +236,11 @@ class Form:
         networks = (self.config.backbone.name, *self.config.validate_.students)
         return not each.convnet or "convnet" in networks
 
-    def command(self) -> str:
+    def format_command(self) -> str:
         """Return the equivalent `cfm run` command line, given the same environment."""
         return settings.format_command(self.preset, settings.format_sets(self.checked.changes))
 
-    def differences(self) -> list[str]:
+    def list_differences(self) -> list[str]:
         """Return a line for every setting that differs from the preset."""
         return [
             f"{key}: {_format_setting(key, self.checked.before[key])} → {_format_setting(key, value)}"

@@ -70,7 +70,7 @@ def describe_run(model: RunModel, activity: str, width: int) -> list[str]:
         if model.results is None:
             return lines
         summary, teacher = model.results["summary"], model.results["teacher"]["accuracy"]
-        duration = format_duration(total_seconds(model) or 0.0)
+        duration = format_duration(sum_stage_seconds(model) or 0.0)
         return [
             *lines,
             f"distilled {format_mean_std(summary['accuracy'])} %, last epoch",
@@ -87,7 +87,7 @@ def describe_run(model: RunModel, activity: str, width: int) -> list[str]:
     return [*lines, f"-> `cfm resume {name}` resumes it"]
 
 
-def stage_seconds(model: RunModel, stage: Stage) -> float | None:
+def find_stage_seconds(model: RunModel, stage: Stage) -> float | None:
     """Return the duration of a stage; None where it was cached or is not complete."""
     if model.results is not None:
         timing = model.results["timings"][stage]
@@ -96,9 +96,9 @@ def stage_seconds(model: RunModel, stage: Stage) -> float | None:
     return view.seconds if view.state == "done" else None
 
 
-def total_seconds(model: RunModel) -> float | None:
+def sum_stage_seconds(model: RunModel) -> float | None:
     """Return the duration of all computed stages; None where there is none."""
-    durations = [each for each in (stage_seconds(model, stage) for stage in STAGES) if each is not None]
+    durations = [each for each in (find_stage_seconds(model, stage) for stage in STAGES) if each is not None]
     return sum(durations) if durations else None
 
 
@@ -156,7 +156,7 @@ def describe_startup(session: Session, seconds: float, known: Sequence[str] = ()
 
     known: labels of the run's stages, if the session resumes a run.
     """
-    failure = session.failure()
+    failure = session.describe_failure()
     if failure is not None:
         return ["FAILED to start", failure[0], f"-> {failure[1]}   (t: traceback)"]
     marks = known or [f"{_MARKS['waiting']} {stage}" for stage in STAGES]

@@ -74,7 +74,7 @@ class Listing:
         self.folder = folder
         self._known: dict[Path, tuple[Any, Row]] = {}
 
-    def rows(self) -> list[Row]:
+    def read_rows(self) -> list[Row]:
         """Return the rows, oldest run first. Raises UserError("disk") where the folder cannot be read."""
         try:
             entries = list(self.folder.iterdir()) if self.folder.is_dir() else []

@@ -57,7 +57,7 @@ class PictureLoader:
             for number in [number for number, entry in self._cache.items() if isinstance(entry, str)]:
                 del self._cache[number]
 
-    def news(self) -> bool:
+    def take_news(self) -> bool:
         """Return whether images were read since the last call."""
         has_news, self._has_news = self._has_news, False
         return has_news

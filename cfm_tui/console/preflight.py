@@ -63,7 +63,7 @@ class Findings:
         images = self.chosen.images if self.chosen is not None else None
         return self.possible is True and images is not None and images <= 60_000
 
-    def of(self, config: Config) -> Findings:
+    def keep_valid(self, config: Config) -> Findings:
         """Return the findings that remain valid for another configuration."""
         if config == self.config:
             return self
@@ -233,7 +233,7 @@ class Study(threading.Thread):
         super().__init__(
             name="study"
         )  # not a daemon: one killed during a training step could crash the process at exit
-        self.findings = before.of(config) if before is not None else Findings(config)
+        self.findings = before.keep_valid(config) if before is not None else Findings(config)
         self.far = far
         self._config, self._runs = config, runs
         self._stopped = threading.Event()

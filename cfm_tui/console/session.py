@@ -98,7 +98,7 @@ class Session:
                 control.request(self.folder, "pause")
             return self.heir
 
-    def failure(self) -> tuple[str, str, str] | None:
+    def describe_failure(self) -> tuple[str, str, str] | None:
         """Return message, hint and traceback of the error; None where the run did not fail."""
         error = self.error
         if error is None or isinstance(error, Stopped):
@@ -107,9 +107,9 @@ class Session:
             return error.message, error.hint, self._traceback
         return f"{type(error).__name__}: {error}", "see the traceback for the cause", self._traceback
 
-    def farewell(self) -> str:
+    def format_farewell(self) -> str:
         """Return the text to print about the run after the console closes."""
-        failure = self.failure()
+        failure = self.describe_failure()
         if failure is not None:
             return f"{failure[0]}\n→ {failure[1]}"
         if self.folder is None:

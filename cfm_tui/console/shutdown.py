@@ -67,7 +67,7 @@ class Shutdown:
                 session.stop(name)
         finally:  # a run that cannot be handed over keeps its last checkpoint
             _exit_after(RESTORE_SECONDS, code)
-            self._leave("" if session is None else session.farewell(), code)
+            self._leave("" if session is None else session.format_farewell(), code)
 
     def _leave_on_request(self, action: Literal["stop", "detach"]) -> None:
         session = self._live_session()
@@ -80,9 +80,9 @@ class Shutdown:
             else:
                 session.hand_over("the console")
         except (UserError, OSError) as error:
-            self._leave(f"{error}\n{session.farewell()}", 1)
+            self._leave(f"{error}\n{session.format_farewell()}", 1)
             return
-        self._leave(session.farewell(), 0)
+        self._leave(session.format_farewell(), 0)
 
 
 def _start_thread(work: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from cfm_tui.console.screens.compare import (
     Cell,
     ComparePage,
     compare_curves,
-    setting_cell,
+    make_setting_cell,
     sort_rows,
 )
 from cfm_tui.console.screens.monitor import MonitorPage
@@ -231,7 +231,7 @@ def test_cells_are_sorted_as_what_they_mean():
     ordered = [value for ((_, value),) in sort_rows(rows, 0, False)]
     assert ordered == [3.36, 3.44, 59.9, 123.0, 3900.0, 7200.0, None]
     assert sort_rows(rows, 0, True)[-1] == (Cell("—"),)
-    values = [(setting_cell(each),) for each in ("stored", 10, "5 min 01 s", 9.5, True, None)]
+    values = [(make_setting_cell(each),) for each in ("stored", 10, "5 min 01 s", 9.5, True, None)]
     ordered = [text for ((text, _),) in sort_rows(values, 0, False)]
     assert ordered == ["9.5", "10", "5 min 01 s", "stored", "true", "—"]
 

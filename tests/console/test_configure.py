@@ -13,7 +13,7 @@ from engine.config import settings
 
 def test_arrows_tab_and_letters_lead_from_field_to_field(place):
     async def script(pilot, page):
-        stops = page.stops()
+        stops = page.list_stops()
         names = [stop.name or stop.id for stop in stops]
         assert len(names) == len(set(names)) >= 28
         page.go(stops[0])
@@ -36,7 +36,7 @@ def test_arrows_tab_and_letters_lead_from_field_to_field(place):
 @pytest.mark.parametrize("size", [(40, 12), (120, 40)])
 def test_every_field_is_reached_and_seen(place, size):
     async def script(pilot, page):
-        for stop in page.stops():
+        for stop in page.list_stops():
             assert focused(page) is stop
             if isinstance(stop, Entry):
                 line = shown(pilot).splitlines()[stop.region.y]
@@ -72,7 +72,7 @@ def test_free_lines_set_everything_else(place):
         await write(pilot, "")
         await pilot.press("enter")
         assert page.form.config.recover.clamp is False
-        assert page.form.command() == "cfm run --preset smoke --set recover.clamp=false"
+        assert page.form.format_command() == "cfm run --preset smoke --set recover.clamp=false"
         await until(pilot, "recover.clamp: true → false")
 
     played(opened(place), script)
@@ -91,11 +91,11 @@ def test_keys_are_offered_while_a_line_is_typed(place):
 
 def test_fields_of_a_convnet_come_and_go(place):
     async def script(pilot, page):
-        assert not page.entry("backbone.width").display
-        page.go(page.entry("backbone.name"))
+        assert not page.find_entry("backbone.width").display
+        page.go(page.find_entry("backbone.name"))
         await pilot.press("left")
         assert page.form.config.backbone.name == "convnet"
-        assert page.entry("backbone.width").display
+        assert page.find_entry("backbone.width").display
 
     played(opened(place, "cifar10-10"), script)
 
@@ -104,7 +104,7 @@ def test_the_environment_is_shown_and_may_be_wrong(place, monkeypatch):
     monkeypatch.setenv("CFM_IPC", "4")
 
     async def right(pilot, page):
-        page.go(page.entry("ipc"))
+        page.go(page.find_entry("ipc"))
         await until(pilot, "environment CFM_IPC")
 
     played(opened(place), right)
@@ -125,7 +125,7 @@ def test_the_curve_follows_what_is_typed(place):
         await pilot.pause()
         before = shown(pilot)
         assert "f(λ), no statistics yet" in before
-        page.go(page.entry("ipc"))
+        page.go(page.find_entry("ipc"))
         await write(pilot, "50")
         await pilot.press("enter", "3")
         await until(pilot, "β_b of 50 batches")
@@ -146,7 +146,7 @@ def test_another_preset_is_begun_from(place):
         assert page.form.preset == last
         assert page.form.config == settings.resolve(preset=last, environ={"CFM_DATA_ROOT": "data"}).config
         await until(pilot, last)
-        page.go(page.entry("ipc"))
+        page.go(page.find_entry("ipc"))
         await write(pilot, "7")
         await pilot.press("enter", "p", "g", "enter")
         assert isinstance(pilot.app.screen, Choice)
@@ -160,14 +160,14 @@ def test_another_preset_is_begun_from(place):
 
 def test_saved_as_a_preset_and_read_back(place):
     async def script(pilot, page):
-        page.go(page.entry("ipc"))
+        page.go(page.find_entry("ipc"))
         await write(pilot, "7")
         await pilot.press("enter", "w")
         assert isinstance(pilot.app.screen, Question)
         await pilot.press(*"mine", "enter")
         await until(pilot, "New experiment · mine · as it ships")
         assert settings.resolve(preset="mine").config.ipc == 7
-        page.go(page.entry("ipc"))
+        page.go(page.find_entry("ipc"))
         await write(pilot, "8")
         await pilot.press("enter", "w", *"mine", "enter")
         assert isinstance(pilot.app.screen, Choice)
@@ -186,7 +186,7 @@ def test_saved_as_a_preset_and_read_back(place):
 
 def test_the_command_is_shown_and_copied(place):
     async def script(pilot, page):
-        page.go(page.entry("ipc"))
+        page.go(page.find_entry("ipc"))
         await write(pilot, "7")
         await pilot.press("enter", "5", "c")
         await pilot.pause()

@@ -28,7 +28,7 @@ def test_a_value_is_typed_and_committed(place):
 
 def test_letters_are_text_inside_a_field(place):
     async def script(pilot, page):
-        page.go(page.entry("backbone.teacher"))
+        page.go(page.find_entry("backbone.teacher"))
         await pilot.press("enter", *"qlpwcvdsjkgG", "enter")
         assert page.form.texts == {"backbone.teacher": "qlpwcvdsjkgG"}
         assert pilot.app.screen is page
@@ -53,11 +53,11 @@ def test_moving_on_commits(place):
     async def script(pilot, page):
         await pilot.press("4", "down")
         for key, value in (("tab", "3"), ("up", "5"), ("down", "6")):
-            page.go(page.entry("ipc"))
+            page.go(page.find_entry("ipc"))
             await write(pilot, value)
             await pilot.press(key)
             assert page.form.config.ipc == int(value)
-            assert not page.entry("ipc").editing
+            assert not page.find_entry("ipc").editing
             assert focused(page).name in ("protocol", "recover.iterations")
 
     played(opened(place), script)
@@ -65,7 +65,7 @@ def test_moving_on_commits(place):
 
 def test_choices_are_turned_and_picked(place):
     async def script(pilot, page):
-        page.go(page.entry("objective.schedule.kind"))
+        page.go(page.find_entry("objective.schedule.kind"))
         await pilot.press("right")
         assert page.form.config.objective.schedule.kind == "linear"
         await pilot.press("left", "left")
@@ -74,7 +74,7 @@ def test_choices_are_turned_and_picked(place):
         assert isinstance(pilot.app.screen, Pick)
         await pilot.press("g", "j", "k", "enter")
         assert page.form.config.objective.schedule.kind == "cosine"
-        page.go(page.entry("objective.method"))
+        page.go(page.find_entry("objective.method"))
         await pilot.press("enter")
         await pilot.pause()
         assert settings.describe("dm", "methods")[:20] in shown(pilot)
@@ -86,7 +86,7 @@ def test_choices_are_turned_and_picked(place):
 
 def test_backspace_takes_the_presets_value_again(place):
     async def script(pilot, page):
-        page.go(page.entry("objective.schedule.kind"))
+        page.go(page.find_entry("objective.schedule.kind"))
         await pilot.press("right")
         assert page.form.texts
         await pilot.press("backspace")
@@ -98,7 +98,7 @@ def test_backspace_takes_the_presets_value_again(place):
 def test_a_click_edits(place):
     async def script(pilot, page):
         await pilot.press("4")
-        await pilot.click(page.entry("ipc"))
+        await pilot.click(page.find_entry("ipc"))
         await pilot.press("backspace", "9", "enter")
         assert page.form.config.ipc == 9
 

@@ -41,8 +41,8 @@ def test_what_a_field_shows_can_be_typed(preset):
         made.texts[field.key] = made.shown(field) or "null"
     made.texts = {key: text for key, text in made.texts.items() if text != "null" or "students" not in key}
     assert made.check().resolved.config == settings.resolve(preset=preset).config
-    assert made.command() == f"cfm run --preset {preset}"
-    assert made.differences() == []
+    assert made.format_command() == f"cfm run --preset {preset}"
+    assert made.list_differences() == []
 
 
 @pytest.mark.parametrize(
@@ -113,13 +113,13 @@ def test_the_command_line_means_the_same():
     made.write(Form.line_name(0), "recover.views={flip: false}")
     made.write(Form.line_name(1), "recover.clamp=false")
     resolved = made.check().resolved
-    got = told(made.command())
+    got = told(made.format_command())
     assert got == resolved
     assert got.config.data.root == "/data/my pictures: all of 'them'"
     assert got.config.validate_.students == ("convnet", "resnet18")
     assert not got.config.recover.clamp
     assert got.origins["ipc"] == "flag"
-    assert {line.split(":")[0] for line in made.differences()} == set(made.checked.changes)
+    assert {line.split(":")[0] for line in made.list_differences()} == set(made.checked.changes)
 
 
 def test_the_environment_counts_as_it_does_for_cfm_run():
@@ -127,10 +127,10 @@ def test_the_environment_counts_as_it_does_for_cfm_run():
     assert made.config.ipc == 7
     assert made.origins["ipc"] == "environment CFM_IPC"
     assert made.config.data.root == "/x"
-    assert made.command() == "cfm run --preset digits"
+    assert made.format_command() == "cfm run --preset digits"
     made.write("ipc", "8")
     assert made.check().resolved.config.ipc == 8
-    assert made.command() == "cfm run --preset digits --set ipc=8"
+    assert made.format_command() == "cfm run --preset digits --set ipc=8"
 
 
 def test_what_was_not_typed_follows_protocol_and_method():
@@ -161,7 +161,7 @@ def test_saved_as_a_preset_it_reads_back():
     made = form("cifar10-50", environ={"CFM_SEED": "5"}, protocol="paper", ipc="3", objective__method="lfm")
     meant = made.config
     made.save("mine")
-    assert (made.preset, made.differences(), made.config) == ("mine", [], meant)
+    assert (made.preset, made.list_differences(), made.config) == ("mine", [], meant)
     assert settings.resolve(preset="mine").config == meant
     made.write("ipc", "9")
     made.check()

@@ -51,7 +51,7 @@ def test_as_many_images_are_laid_out_as_fit(width, height, fit) -> None:
     app = Bare(Thumbnails(), image_mode="ascii")
 
     async def story(pilot) -> None:
-        assert app.widget.capacity(width, height, 16) == fit
+        assert app.widget.count_fitting(width, height, 16) == fit
         app.widget.show_images([disc(1)] * 20, [f"<{n}>" for n in range(20)], 16)
         await pilot.pause()
         if width >= 16:

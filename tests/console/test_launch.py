@@ -36,7 +36,7 @@ FOLDER = "cifar-10-batches-bin"
 
 def test_launch_asks_for_what_the_command_line_means(place):
     async def script(pilot, page):
-        page.go(page.entry("ipc"))
+        page.go(page.find_entry("ipc"))
         await write(pilot, "2")
         await pilot.press("enter", "l")
         await until(pilot, lambda: pilot.app.launched is not None)
@@ -52,7 +52,7 @@ def test_launch_asks_for_what_the_command_line_means(place):
 
 def test_launch_is_refused_while_something_is_wrong(place):
     async def script(pilot, page):
-        page.go(page.entry("ipc"))
+        page.go(page.find_entry("ipc"))
         await write(pilot, "0")
         await pilot.press("enter", "g", "l")
         await until(pilot, "not yet")
@@ -72,7 +72,7 @@ def test_launch_is_refused_while_something_is_wrong(place):
 def test_launch_is_refused_where_data_or_teacher_are_absent(place, preset, field, value, said):
     async def script(pilot, page):
         if field:
-            page.go(page.entry(field))
+            page.go(page.find_entry(field))
             await write(pilot, value)
             await pilot.press("enter")
         await pilot.press("l")
@@ -135,7 +135,7 @@ def test_small_data_are_looked_at_unasked(place):
         assert page.findings.parameters
         await pilot.press("4")
         await until(pilot, "in all", 60)
-        page.go(page.entry("objective.beta"))
+        page.go(page.find_entry("objective.beta"))
         await write(pilot, "0.2")
         await pilot.press("enter")
         assert page.findings.estimate is None  # it was another experiment's
@@ -271,7 +271,7 @@ def test_the_screen_at_every_size(place, size):
         page.form.write("recover.lr", "-1")
         page.check()
         await pilot.pause()
-        page.go(page.entry("recover.lr"))
+        page.go(page.find_entry("recover.lr"))
         await pilot.pause()
         name = f"{size[0]}x{size[1]}"
         if size[0] < 110:

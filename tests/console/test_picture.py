@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from cfm_tui.console.widgets.picture import Picture, changed_spans
+from cfm_tui.console.widgets.picture import Picture, find_changed_spans
 
 
 def test_only_the_cells_that_changed_are_repainted_and_sent() -> None:
@@ -46,7 +46,7 @@ def test_the_changed_spans_turn_one_line_into_the_other(before, after) -> None:
                 for parts in (before, after))  # fmt: skip
     width = max(old.cell_length, new.cell_length)
     old, new = old.adjust_cell_length(width), new.adjust_cell_length(width)
-    shown, spans = old, list(changed_spans(old, new))
+    shown, spans = old, list(find_changed_spans(old, new))
     for start, end in spans:
         shown = Strip.join([shown.crop(0, start), new.crop(start, end), shown.crop(end)])
     assert shown.text == new.text

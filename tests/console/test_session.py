@@ -30,7 +30,7 @@ def happens(holds, seconds=60):
 def test_a_session_computes_a_run_to_its_end(place):
     session = Session(settings.resolve(preset="smoke"), "smoke")
     assert session.wait(120)
-    assert session.failure() is None
+    assert session.describe_failure() is None
     assert StoredRun(session.folder).state() == "finished"
 
 
@@ -42,7 +42,7 @@ def test_a_session_is_steered_and_gone_on_with(place):
     happens(lambda: StoredRun(session.folder).state() == "paused")
     session.ask("stop", "a test")
     assert session.wait(60)
-    assert session.failure() is None
+    assert session.describe_failure() is None
     assert StoredRun(session.folder).state() == "stopped"
     again = Session(None, "smoke", session.folder)
     happens(lambda: again.state == "running" and StoredRun(session.folder).state() == "running")
@@ -54,7 +54,7 @@ def test_what_goes_wrong_is_kept_with_its_traceback(place):
     wrong = settings.resolve(preset="smoke", sets=["ipc=100000"])
     session = Session(wrong, "smoke")
     assert session.wait(60)
-    message, hint, whole = session.failure()
+    message, hint, whole = session.describe_failure()
     assert "fewer than ipc" in message
     assert "set ipc to" in hint
     assert "Traceback" in whole
@@ -75,7 +75,7 @@ def test_a_run_is_handed_over_once_and_stays_paused(at_work):
     assert heirs == {at_work.heir}
     run = StoredRun(at_work.folder)
     happens(lambda: run.state() == "paused" and run.status()["pid"] == at_work.heir)
-    assert "cfm attach" in at_work.farewell()
+    assert "cfm attach" in at_work.format_farewell()
     control.request(at_work.folder, "stop")
     happens(lambda: run.state() == "stopped")
     detach._started.pop().wait(60)
@@ -85,12 +85,12 @@ def test_a_run_that_was_to_be_stopped_is_not_handed_over(at_work):
     at_work.ask("stop", "a test")
     assert at_work.hand_over("SIGHUP") is None
     assert StoredRun(at_work.folder).state() == "stopped"
-    assert "cfm resume" in at_work.farewell()
+    assert "cfm resume" in at_work.format_farewell()
 
 
 def test_what_is_said_of_a_run_that_failed_before_it_had_a_folder(place):
     session = Session(settings.resolve(preset="smoke", sets=["ipc=100000"]), "smoke")
     assert session.wait(60)
     assert session.hand_over("SIGHUP") is None
-    assert "set ipc to" in session.farewell()
-    assert "None" not in session.farewell()
+    assert "set ipc to" in session.format_farewell()
+    assert "None" not in session.format_farewell()

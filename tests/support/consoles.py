@@ -35,7 +35,7 @@ def drive(app: ConsoleApp, script, size=(80, 24)) -> None:
 
 def shown(pilot) -> str:
     """What is on screen."""
-    return pilot.app.screen_text()
+    return pilot.app.render_text()
 
 
 async def until(pilot, holds, seconds=20.0) -> None:

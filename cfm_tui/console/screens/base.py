@@ -243,7 +243,7 @@ class Page(Screen[None]):
         try:
             job(*arguments)
         except Exception as error:
-            self.call_in_ui(self.host.trouble, error)
+            self.call_in_ui(self.host.report_error, error)
 
     def call_in_ui(self, callback: Callable[..., object], *arguments: Any) -> None:
         """From a thread of `run_in_thread`: call back on the UI thread, if the page still exists."""
@@ -258,7 +258,7 @@ class Page(Screen[None]):
         try:
             callback(*arguments)
         except Exception as error:
-            self.host.trouble(error)
+            self.host.report_error(error)
 
     def on_resize(self) -> None:
         """Show one panel at a time where there is no room for more."""

@@ -105,7 +105,7 @@ class ComparePage(Page):
                 settings_of_runs.append(read_settings(folder))
             except Exception as error:
                 settings_of_runs.append(None)
-                self.call_in_ui(self.host.trouble, error)
+                self.call_in_ui(self.host.report_error, error)
         self.call_in_ui(self._show_settings, settings_of_runs)
 
     def _show_settings(self, settings_of_runs: list[dict[str, Cell] | None]) -> None:
@@ -299,10 +299,10 @@ def compare_curves(models: Sequence[RunModel], what: str) -> list[Line]:
 def read_settings(folder: Path) -> dict[str, Cell]:
     """Return all settings of a run: dotted key → cell. Raises UserError where they cannot be read."""
     config = settings.load_stored(StoredRun(folder)).config
-    return {key: setting_cell(value) for key, value in config.flatten().items()}
+    return {key: make_setting_cell(value) for key, value in config.flatten().items()}
 
 
-def setting_cell(value: Any) -> Cell:
+def make_setting_cell(value: Any) -> Cell:
     """Return the cell of a setting's value; numbers are sorted as numbers."""
     if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         return Cell(", ".join(" ".join(map(str, each.values())) for each in value))
@@ -342,8 +342,8 @@ def compare_results(models: Sequence[RunModel]) -> list[tuple[Cell, ...]]:
             ]
             accuracies.append(Cell(f"{teacher:.2f}", teacher))
         seconds = [
-            *(formatting.stage_seconds(model, stage) for stage in STAGES),
-            formatting.total_seconds(model),
+            *(formatting.find_stage_seconds(model, stage) for stage in STAGES),
+            formatting.sum_stage_seconds(model),
         ]
         times = (Cell() if each is None else Cell(format_duration(each), each) for each in seconds)
         name = Cell(f"{letter(index)} {model.run.name}")

@@ -133,12 +133,12 @@ class ConfigurePage(Page):
 
     # --- fields -----------------------------------------------------------------------------------
 
-    def stops(self) -> list[Widget]:
+    def list_stops(self) -> list[Widget]:
         """Return all visible fields and charts, in the order in which keys move through them."""
         widgets = [widget for panel in self.panels() for widget in panel.query("Entry, Chart")]
         return [widget for widget in widgets if widget.display]
 
-    def entry(self, name: str) -> Entry:
+    def find_entry(self, name: str) -> Entry:
         """Return the field with a name."""
         return next(entry for entry in self.query(Entry) if entry.name == name)
 
@@ -175,7 +175,7 @@ class ConfigurePage(Page):
         self.unchecked = False
         valid = self.form.check().resolved is not None
         if valid and self.form.config != self.findings.config:
-            self.findings = self.findings.of(self.form.config)
+            self.findings = self.findings.keep_valid(self.form.config)
         self.show()
         if valid and self._study is not None and self._study.findings.config != self.form.config:
             self._study.stop()
@@ -200,14 +200,14 @@ class ConfigurePage(Page):
 
     def action_move(self, step: int) -> None:
         """Move to another field or chart, in any panel."""
-        stops = self.stops()
+        stops = self.list_stops()
         focused = next((stop for stop in stops if stop.has_focus or stop.has_focus_within), None)
         index = stops.index(focused) + step if focused is not None else 0
         self.go(stops[index % len(stops)])
 
     def action_end(self, index: int) -> None:
         """Move to the first or the last field."""
-        self.go(self.stops()[index])
+        self.go(self.list_stops()[index])
 
     def action_scroll(self, step: int) -> None:
         """Scroll the current panel by a page."""
@@ -242,8 +242,8 @@ class ConfigurePage(Page):
         self.set_title(form.preset, state)
         command, differences = "The command appears once all settings are valid.", ""
         if form.checked.resolved is not None:
-            command = form.command()
-            differences = "\n".join(form.differences()) or "Nothing differs from the preset."
+            command = form.format_command()
+            differences = "\n".join(form.list_differences()) or "Nothing differs from the preset."
         self.query_one("#command", Static).update(command)
         self.query_one("#differences", Static).update(differences)
         self.show_findings()
@@ -352,7 +352,7 @@ class ConfigurePage(Page):
 
     def _take(self, findings: Findings) -> None:
         if findings.trouble is not None and self.findings.trouble is None:
-            self.host.trouble(findings.trouble)
+            self.host.report_error(findings.trouble)
         self.findings = findings
         self.show_findings()
 
@@ -387,7 +387,7 @@ class ConfigurePage(Page):
             return
         self._fetch = None
         if fetch.problem is not None:
-            self.host.trouble(fetch.problem)
+            self.host.report_error(fetch.problem)
         elif fetch.done:
             self.notify(f"{fetch.set} is downloaded")
         self.findings = Findings(self.form.config)
@@ -406,7 +406,7 @@ class ConfigurePage(Page):
     def action_download(self) -> None:
         """Download the data set, unless it exists."""
         chosen = self.findings.chosen
-        if self._fetch is not None or chosen is None or self.host.refused("download"):
+        if self._fetch is not None or chosen is None or self.host.refuse_if_read_only("download"):
             return
         if self.findings.possible or not chosen.download_bytes:
             self.notify(f"{chosen.name}: {describe_location(chosen)}", markup=False)
@@ -434,12 +434,12 @@ class ConfigurePage(Page):
     def _choose_preset(self, name: str | None) -> None:
         if name is None:
             return
-        if not self.form.sets():
+        if not self.form.list_overrides():
             self._start_from(name, keep=False)
             return
         answers = [("drop", "discard the changes"), ("keep", "take the changes over to the new preset")]
         self.app.push_screen(
-            Choice(f"{len(self.form.sets())} changed here. Start from {name}:", answers),
+            Choice(f"{len(self.form.list_overrides())} changed here. Start from {name}:", answers),
             lambda answer: self._start_from(name, keep=answer == "keep") if answer else None,
         )
 
@@ -450,7 +450,7 @@ class ConfigurePage(Page):
 
     def action_write(self) -> None:
         """Ask for a name, and save the form as a preset."""
-        if self._require_valid() and not self.host.refused("save"):
+        if self._require_valid() and not self.host.refuse_if_read_only("save"):
             self.app.push_screen(Question("Name of the preset to save:"), self._save)
 
     def _save(self, name: str | None, replace: bool = False) -> None:
@@ -469,7 +469,7 @@ class ConfigurePage(Page):
         try:
             self.form.save(name, replace=replace)
         except UserError as error:
-            self.host.trouble(error)
+            self.host.report_error(error)
             return
         self.notify(f"saved; `cfm run --preset {name}` runs it", markup=False)
         self.show()
@@ -478,7 +478,7 @@ class ConfigurePage(Page):
         """Copy the command to the clipboard, and show it for terminals without one."""
         if not self._require_valid():
             return
-        command = self.form.command()
+        command = self.form.format_command()
         self.app.copy_to_clipboard(command)
         self.notify(command, title="copied", timeout=10, markup=False)
 
@@ -490,7 +490,7 @@ class ConfigurePage(Page):
 
     def action_launch(self) -> None:
         """Start the run, unless the form has a problem."""
-        if not self.host.refused("launch") and self._require_valid():
+        if not self.host.refuse_if_read_only("launch") and self._require_valid():
             self._launching = True
             self._try_launch()
 
@@ -501,7 +501,7 @@ class ConfigurePage(Page):
         name, problem = next(iter(self.form.checked.problems.items()))
         self._show_refusal(problem)
         if name != Form.ELSEWHERE:
-            self.go(self.entry(name))
+            self.go(self.find_entry(name))
         return False
 
     def _show_refusal(self, problem: str) -> None:

@@ -158,7 +158,7 @@ class Reading(Dialog):
         (box.scroll_end if end else box.scroll_home)(animate=False)
 
 
-def keys(screen: Screen[Any]) -> Text:
+def describe_keys(screen: Screen[Any]) -> Text:
     """Return a table of the keys that currently work on a screen, with the names for remapping them."""
     rows: dict[str, tuple[list[str], str, str]] = {}
     for active in screen.active_bindings.values():

@@ -85,7 +85,7 @@ class GalleryPage(Page):
         elif stamp != self._stamp:
             self._stamp = stamp
             self._read_new(self.album)
-        if self.pictures is not None and self.pictures.news():
+        if self.pictures is not None and self.pictures.take_news():
             self.draw()
 
     def _open(self) -> None:
@@ -179,7 +179,7 @@ class GalleryPage(Page):
         wall.measure(pictures.shape, self.image_width(), album.longest_heading)
         if album.flat and album.across != wall.across:
             album.rearrange(across=wall.across)
-        first_row, first_column = wall.window((album.row, album.column), (album.rows, album.columns))
+        first_row, first_column = wall.find_window((album.row, album.column), (album.rows, album.columns))
         numbers = [
             [album.number(first_row + row, first_column + column) for column in range(wall.across)]
             for row in range(min(wall.down + wall.partial_rows, album.rows - first_row))

@@ -353,19 +353,19 @@ class MonitorPage(Page):
 
     def action_pause(self) -> None:
         """Pause the engine, or let it continue."""
-        if not self.host.refused("pause or continue"):
+        if not self.host.refuse_if_read_only("pause or continue"):
             state = self._model.state if self._model is not None else ""
             paused = self._pending_command == "pause" or state == "paused"
             self._send("continue" if paused else "pause")
 
     def action_checkpoint(self) -> None:
         """Write a checkpoint at the next opportunity."""
-        if not self.host.refused("write a checkpoint"):
+        if not self.host.refuse_if_read_only("write a checkpoint"):
             self._send("checkpoint")
 
     def action_stop(self) -> None:
         """Ask for confirmation, then stop the run at its next checkpoint."""
-        if self.host.refused("stop") or not self._require_active():
+        if self.host.refuse_if_read_only("stop") or not self._require_active():
             return
         answers = [("keep", "keep it running"), ("stop", "stop: write a checkpoint and end")]
         self.app.push_screen(
@@ -374,7 +374,7 @@ class MonitorPage(Page):
 
     async def action_detach(self) -> None:
         """Hand the run to a separate process, if this process computes it."""
-        if self.host.refused("detach"):
+        if self.host.refuse_if_read_only("detach"):
             return
         if self._local_session() is None:
             self.notify("this run is not computed here; leaving the console does not affect it")
@@ -405,7 +405,7 @@ class MonitorPage(Page):
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Open the chosen layer."""
-        model, chosen = self._model, self._numbers.chosen()
+        model, chosen = self._model, self._numbers.find_chosen()
         if model is not None and model.layout is not None and chosen in model.layout.taps:
             self.app.push_screen(LayerPage(model, chosen))
 
@@ -591,7 +591,7 @@ class Numbers(Table):
         self._cells = rows
 
     def _rebuild(self, heads: tuple[str, ...], names: list[str], rows: list[tuple[str, ...]]) -> None:
-        chosen = self.chosen()
+        chosen = self.find_chosen()
         self.clear(columns=True)
         for head, width in zip(heads, self._widths, strict=True):
             self.add_column(Text(head), width=width)
@@ -601,7 +601,7 @@ class Numbers(Table):
             self.move_cursor(row=names.index(chosen), animate=False)
         self._heads, self._names = heads, names
 
-    def chosen(self) -> str | None:
+    def find_chosen(self) -> str | None:
         """Return the name of the row under the cursor."""
         row = self.cursor_row
         return self._names[row] if 0 <= row < len(self._names) else None

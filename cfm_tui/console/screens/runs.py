@@ -92,9 +92,9 @@ class RunsPage(Page):
         assert self._listing is not None
         self._read_at = time.monotonic()
         try:
-            self._rows = self._listing.rows()
+            self._rows = self._listing.read_rows()
         except UserError as error:
-            self.host.trouble(error)
+            self.host.report_error(error)
         self._fill()
 
     # --- the table --------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class RunsPage(Page):
                     if before[column] != value:
                         table.update_cell_at(Coordinate(row, column), value, update_width=True)
         else:
-            chosen = self.chosen()
+            chosen = self.find_chosen()
             table.clear()
             for name, values in zip(names, cells, strict=True):
                 table.add_row(*values, key=name)
@@ -164,7 +164,7 @@ class RunsPage(Page):
             row.begun[5:16].replace("T", " "),
         ]
 
-    def chosen(self) -> Row | None:
+    def find_chosen(self) -> Row | None:
         """Return the run under the cursor."""
         table = self.query_one("#table", Table)
         if not table.row_count:
@@ -176,7 +176,7 @@ class RunsPage(Page):
 
     def on_data_table_row_selected(self, _: DataTable.RowSelected) -> None:
         """Open the run on Enter or a click."""
-        if (row := self.chosen()) is not None:
+        if (row := self.find_chosen()) is not None:
             self.post_message(OpenRun(row.folder))
 
     def action_filter(self) -> None:
@@ -206,7 +206,7 @@ class RunsPage(Page):
 
     def action_mark(self) -> None:
         """Mark or unmark the run under the cursor, and move down."""
-        if (row := self.chosen()) is not None:
+        if (row := self.find_chosen()) is not None:
             self._marked ^= {row.folder}
             self._fill()
             self.query_one("#table", Table).action_cursor_down()
@@ -221,12 +221,12 @@ class RunsPage(Page):
 
     def action_images(self) -> None:
         """Open the gallery of the run under the cursor."""
-        if (row := self.chosen()) is not None:
+        if (row := self.find_chosen()) is not None:
             self.post_message(OpenGallery(row.folder))
 
     def action_copy(self) -> None:
         """Copy the folder of the run under the cursor to the clipboard, and show it."""
-        if (row := self.chosen()) is not None:
+        if (row := self.find_chosen()) is not None:
             self.app.copy_to_clipboard(str(row.folder.absolute()))
             self.notify(f"{row.folder.absolute()}", markup=False)
 
@@ -236,8 +236,8 @@ class RunsPage(Page):
 
     def action_resume(self) -> None:
         """Ask where to resume the run under the cursor."""
-        row = self.chosen()
-        if row is None or self.host.refused("resume"):
+        row = self.find_chosen()
+        if row is None or self.host.refuse_if_read_only("resume"):
             return
         if row.at_work or row.state in ("finished", "damaged"):
             self.notify(f"{row.name} is {row.state}; there is nothing to resume", severity="warning")
@@ -260,8 +260,8 @@ class RunsPage(Page):
 
     def action_delete(self) -> None:
         """Ask, and delete the folder of the run under the cursor."""
-        row = self.chosen()
-        if row is None or self.host.refused("delete"):
+        row = self.find_chosen()
+        if row is None or self.host.refuse_if_read_only("delete"):
             return
         if row.at_work or self._is_here(row):
             state = row.state if row.at_work else "running here"

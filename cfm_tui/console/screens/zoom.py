@@ -87,7 +87,7 @@ class ZoomPage(Page):
         """Show images that were read meanwhile; reopen the set after it got its final name."""
         if not os.path.exists(self._album.reader.path):
             self._start_reopening()
-        if self._pictures.news():
+        if self._pictures.take_news():
             self._show()
 
     def _start_reopening(self) -> None:
@@ -165,7 +165,7 @@ class ZoomPage(Page):
             images_or_problem = f"{error.message}\n→ {error.hint}"
         except Exception as error:
             images_or_problem = f"the data cannot be read: {error!r}"
-            self.call_in_ui(self.host.trouble, error)
+            self.call_in_ui(self.host.report_error, error)
         self.call_in_ui(self._store_real, label, images_or_problem)
 
     def _store_real(self, label: int, images_or_problem: NDArray[np.uint8] | str) -> None:

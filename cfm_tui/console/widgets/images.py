@@ -72,7 +72,7 @@ def render_pixels(
 
 
 class Thumbnails(_ImageWidget):
-    """A grid of images that fills the widget; images that do not fit are left out (see `capacity`)."""
+    """A grid of images that fills the widget; images that do not fit are left out (see `count_fitting`)."""
 
     GAP = 2  #: cells between images
     SIZES = (40, 32, 24, 20, 16, 12)  #: image widths in cells; narrower images are unrecognisable
@@ -99,13 +99,15 @@ class Thumbnails(_ImageWidget):
     def show_widest(self, images: Sequence[NDArray[np.uint8]], labels: Sequence[str]) -> None:
         """Show images at the largest of `SIZES` at which as many fit as at the smallest."""
         width, height = self.size
-        most = min(len(images), self.capacity(width, height, self.SIZES[-1]))
+        most = min(len(images), self.count_fitting(width, height, self.SIZES[-1]))
         wide = (
-            size for size in self.SIZES if size // 2 < height and self.capacity(width, height, size) >= most
+            size
+            for size in self.SIZES
+            if size // 2 < height and self.count_fitting(width, height, size) >= most
         )
         self.show_images(images, labels, next(wide, self.SIZES[-1]))
 
-    def capacity(self, width: int, height: int, size: int | None = None) -> int:
+    def count_fitting(self, width: int, height: int, size: int | None = None) -> int:
         """Return how many images `size` cells wide fit into width × height cells.
 
         size: defaults to the current one. The tallest image determines the height of a row.
@@ -220,7 +222,7 @@ class Wall(_ImageWidget, can_focus=True):
         rest = height % (self._lines + 1)  # a partial last row of fewer than 3 lines is not shown
         self.partial_rows = int(rest >= 3 and height > self._lines)
 
-    def window(self, cursor: tuple[int, int], extent: tuple[int, int]) -> tuple[int, int]:
+    def find_window(self, cursor: tuple[int, int], extent: tuple[int, int]) -> tuple[int, int]:
         """Return the first visible row and column, moved only as far as the cursor requires.
 
         cursor: row and column. extent: number of rows and columns.

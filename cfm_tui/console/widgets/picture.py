@@ -32,7 +32,9 @@ class Picture(Widget, inherit_bindings=False):
                 if y < len(new):
                     new[y] = before  # keeps what the strip has cached
             else:
-                regions += [Region(start, y, end - start, 1) for start, end in changed_spans(before, after)]
+                regions += [
+                    Region(start, y, end - start, 1) for start, end in find_changed_spans(before, after)
+                ]
         self._strips = new
         if regions:
             self.refresh(*regions)
@@ -45,7 +47,7 @@ class Picture(Widget, inherit_bindings=False):
         return self._strips[y].apply_style(style).adjust_cell_length(self.size.width, style)
 
 
-def changed_spans(before: Strip, after: Strip) -> Iterator[tuple[int, int]]:
+def find_changed_spans(before: Strip, after: Strip) -> Iterator[tuple[int, int]]:
     """Yield the spans of cells (start, end) in which two lines differ; close spans are merged."""
     old, new = _cells(before), _cells(after)
     width = max(len(old), len(new))
