@@ -148,23 +148,19 @@ class Session:
         if resolved is None:
             assert self.folder is not None
             resolved = stored_config(StoredRun(self.folder))
+
+        def on_reading(done: int, total: int) -> None:
+            self.read = (done, total)
+
+        def on_open(folder: Path) -> None:
+            gc.freeze()  # garbage collection of all loaded modules would block the screen
+            self.folder = folder
+            self.state = "running"
+
+        command_line = ["cfm-tui", *sys.argv[1:]]
         return launch.run_experiment(
-            resolved,
-            self.folder,
-            self.name,
-            ["cfm-tui", *sys.argv[1:]],
-            run_control,
-            self._record_reading,
-            self._on_open,
+            resolved, self.folder, self.name, command_line, run_control, on_reading, on_open
         )
-
-    def _record_reading(self, done: int, total: int) -> None:
-        self.read = (done, total)
-
-    def _on_open(self, folder: Path) -> None:
-        gc.freeze()  # garbage collection of all loaded modules would block the screen
-        self.folder = folder
-        self.state = "running"
 
 
 def _lower_priority() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -228,14 +228,21 @@ class MonitorPage(Page):
                 self._now.show(model, activity, self.host.terminal)
         if LOG in self._stale:
             self._draw_log(model)
-        draw = {LOSSES: self._draw_curves, LAYERS: self._draw_table, IMAGES: self._draw_images}
+        view = self._view or _default_view(model)
+        draw: dict[int, Callable[[], None]] = {
+            LOSSES: lambda: self._panel(LOSSES).set_title(self._curves.show(model, view)),
+            LAYERS: lambda: self._panel(LAYERS).set_title(
+                self._numbers.show(model, view, self.host.terminal)
+            ),
+            IMAGES: lambda: self._draw_images(model),
+        }
         if not self._due and time.monotonic() - self._drawn_at >= self.CHART_SECONDS:
             self._due = [number for number in draw if number in self._stale and self._is_visible(number)]
             self._drawn_at = time.monotonic() if self._due else self._drawn_at
         count = len(self._due) if all_due else 1  # one per tick, so that a key never waits for all of them
         for number in self._due[:count]:
             self._stale.discard(number)
-            draw[number](model)
+            draw[number]()
         self._due = self._due[count:]
 
     def _describe_activity(self, model: RunModel) -> str:
@@ -245,13 +252,6 @@ class MonitorPage(Page):
             where = f"in process {model.status.get('pid')} on {model.status.get('host')}"
         loading = session is not None and session.state == "loading"
         return formatting.describe_activity(model, self._pending_command, where, loading)
-
-    def _draw_curves(self, model: RunModel) -> None:
-        self._panel(LOSSES).set_title(self._curves.show(model, self._view or _default_view(model)))
-
-    def _draw_table(self, model: RunModel) -> None:
-        view = self._view or _default_view(model)
-        self._panel(LAYERS).set_title(self._numbers.show(model, view, self.host.terminal))
 
     def _draw_images(self, model: RunModel) -> None:
         preview = model.preview
@@ -272,11 +272,8 @@ class MonitorPage(Page):
             self._show_images(f"{shown.count:,}{of}", shown.images, shown.names)
         if not self._sampling and (shown is None or shown.count < shown.total):
             self._sampling = True
-            self.run_in_thread(self._load_sample, model.run.folder / RunFile.IMAGES)
-
-    def _load_sample(self, folder: Path) -> None:
-        """Read images of the set; runs on a thread."""
-        self.call_in_ui(self._store_sample, Sample.read(folder, Preview.MOST_IMAGES))
+            folder, count = model.run.folder / RunFile.IMAGES, Preview.MOST_IMAGES
+            self.run_in_thread(lambda: self.call_in_ui(self._store_sample, Sample.read(folder, count)))
 
     def _store_sample(self, loaded: Sample | None) -> None:
         self._sampling = False
