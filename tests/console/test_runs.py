@@ -66,11 +66,11 @@ def test_filter_sort_turn_and_letters(runs):
         assert names(pilot) == ["broken"]
         await pilot.press("slash", "backspace", "backspace", "backspace", "backspace", "enter", "G")
         assert len(names(pilot)) == 4
-        assert pilot.app.screen.chosen().name == "gone"
+        assert pilot.app.screen.find_chosen().name == "gone"
         await pilot.press("k")
-        assert pilot.app.screen.chosen().name == "ended"
+        assert pilot.app.screen.find_chosen().name == "ended"
         await pilot.press("g", "j")
-        assert pilot.app.screen.chosen().name == "done"
+        assert pilot.app.screen.find_chosen().name == "done"
 
     drive(console(runs), script)
 
