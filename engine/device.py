@@ -93,15 +93,11 @@ def explain_out_of_memory(device: torch.device, what: str, hint: str) -> Iterato
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        is_memory_error = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        # The allocators of CPU and MPS raise a plain RuntimeError.
+        texts = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+        if not is_memory_error and not any(text in str(error) for text in texts):
             raise
         raise UserError(
             "memory", f"{what} needs more memory than {describe(device)} has free", hint
         ) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether an allocator raised `error`; those of CPU and MPS raise a plain RuntimeError."""
-    is_memory_error = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    texts = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-    return is_memory_error or any(text in str(error) for text in texts)

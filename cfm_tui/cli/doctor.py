@@ -35,7 +35,10 @@ def _format_findings(findings: dict[str, Any]) -> Iterator[str]:
     for name, folder in findings["folders"].items():
         yield _format_entry(name, _describe_folder(folder))
     for data_set in findings["data_sets"]:
-        yield _format_entry(data_set["name"], _describe_data_set(data_set))
+        place = f"at {data_set['path']}" if data_set["path"] else "comes with the program"
+        yield _format_entry(
+            data_set["name"], place if data_set["found"] else "not found; see `cfm data list`"
+        )
     yield _format_entry("terminal", _describe_terminal(findings["terminal"]))
     yield ""
     for problem in findings["problems"]:
@@ -69,12 +72,6 @@ def _describe_folder(folder: dict[str, Any]) -> str:
     state = "" if folder["exists"] else ", does not exist yet"
     state += "" if folder["writable"] else ", not writable"
     return f"{folder['path']}{state}, {format_bytes(folder['free_bytes'])} free"
-
-
-def _describe_data_set(data_set: dict[str, Any]) -> str:
-    if not data_set["found"]:
-        return "not found; see `cfm data list`"
-    return f"at {data_set['path']}" if data_set["path"] else "comes with the program"
 
 
 def _describe_terminal(terminal: dict[str, Any]) -> str:

@@ -120,13 +120,11 @@ _LOOKALIKES = {
 }
 
 
+@lru_cache(4096)
 def to_ascii(text: str) -> str:
     """Return a text of the same width with similar ASCII characters."""
-    return text if text.isascii() else _convert_to_ascii(text)
-
-
-@lru_cache(4096)
-def _convert_to_ascii(text: str) -> str:
+    if text.isascii():
+        return text
     ascii_text = "".join(_replace_character(character) for character in text)
     cells = cell_len(text)
     return ascii_text if len(ascii_text) == cells else set_cell_size(ascii_text, cells)  # joined characters

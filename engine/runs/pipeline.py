@@ -351,14 +351,17 @@ class Pipeline:
         settings = self.config.validate_
         total = settings.epochs * settings.seeds * len(sources) * max(1, len(settings.students))
         test = self.plan.data.test
+
+        def train(saved: StageState | None) -> Generator[Event, None, tuple[list[StudentResult], bool]]:
+            work = validate(self.config, teacher, sources, test, self.device, labels, saved)
+            return (yield from work), False
+
         return (
             yield from self.runner.run(
                 "validate",
                 total,
                 "epochs",
-                lambda saved: _mark_computed(
-                    validate(self.config, teacher, sources, test, self.device, labels, saved)
-                ),
+                train,
                 lambda metadata: len(metadata["finished"]) * settings.epochs + metadata["epoch"],
             )
         )
@@ -391,8 +394,3 @@ class Pipeline:
 
 def _write_logits(writer: Any, epoch: int, logits_NK: Tensor) -> None:
     writer.put(epoch, logits_NK.numpy())
-
-
-def _mark_computed(work: Generator[Event, None, T]) -> Generator[Event, None, tuple[T, bool]]:
-    """Run a stage and return its artefact, marked as computed rather than reused."""
-    return (yield from work), False
