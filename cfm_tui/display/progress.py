@@ -25,7 +25,6 @@ from engine.events import (
     StageStarted,
     drain,
 )
-from engine.store.run_state import RunState
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -43,6 +42,8 @@ class Tracker:
         self.stage = self.unit = self.detail = ""
         self.total = self.done = 0
         self.rate = 0.0
+        from engine.store.run_state import RunState  # imports NumPy, which formatting does without
+
         self._state = RunState()
 
     def update(self, event: Event) -> None:
