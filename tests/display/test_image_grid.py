@@ -45,7 +45,7 @@ def test_images_that_were_not_optimised_have_no_beta(tmp_path):
     album = Album(Reader(tmp_path / "given" / "images"))
     assert [album.label(album.number(1, column)) for column in (0, 1)] == ["1.", "2."]
     assert describe_image(album, None) == "ant · batch 1 · teacher —"
-    album.again(order="β")
+    album.rearrange(order="β")
     assert [album.heading(row) for row in (0, 1)] == ["1.", "2."]
     assert "β" not in text_plots.draw_beta_grid(StoredRun(tmp_path / "given"), 8)
     run.close("stopped")

@@ -63,13 +63,17 @@ def spoil(patch, fault, place):
         patch.setattr(matching, "cross_entropy", Nth(matching.cross_entropy, place, lambda ce: ce * NAN))
         return f"the cross-entropy is not finite at {at(place)}, at the network's output"
     if fault == "a gradient":
-        patch.setattr(recover.Batch, "step", before(recover.Batch.step, place, spoil_gradients))
+        patch.setattr(
+            recover.RecoveryBatch, "step", before(recover.RecoveryBatch.step, place, spoil_gradients)
+        )
         return f"the images are not finite after {at(place)}"
     if fault == "an image at the start":
-        patch.setattr(recover.Batch, "start", after(recover.Batch.start, place, spoil_images))
+        patch.setattr(
+            recover.RecoveryBatch, "__init__", after(recover.RecoveryBatch.__init__, place, spoil_images)
+        )
         return f"the images are not finite before {at(place * ITERATIONS)}"
     if fault == "an image":
-        patch.setattr(recover.Batch, "step", after(recover.Batch.step, place, spoil_images))
+        patch.setattr(recover.RecoveryBatch, "step", after(recover.RecoveryBatch.step, place, spoil_images))
         return f"the images are not finite after {at(place)}"
     if fault == "a real statistic":
         batch, layer, field = place

@@ -20,8 +20,8 @@ def work(folder, told):
     new = {} if first else {"changed": lambda stored: True, "text": "seed: 1\n", "config": "e" * 64}
     run = opened(folder, **new)
     told["notices"] = run.notices()
-    saved = run.saved("recover")
-    done = 0 if saved is None else saved.facts["done"]
+    saved = run.latest_checkpoint("recover")
+    done = 0 if saved is None else saved.metadata["done"]
     run.record(events.StageStarted("recover", 8, "iterations", 2 * done))
     run.record(layout(done=2 * done))
     for batch, first in CHUNKS[done:]:
