@@ -34,6 +34,17 @@ def test_the_map_of_the_tree_names_every_part_and_no_other():
     assert sorted(inside) == sorted(part for folder in MAPPED for part in parts(folder))
 
 
+def test_the_walks_through_the_code_name_calls_that_exist_and_count_them():
+    text = (ROOT / "docs" / "architecture.md").read_text().split("\n## Four walks\n")[1]
+    sources = "\n".join(path.read_text() for folder in MAPPED[:2] for path in (ROOT / folder).rglob("*.py"))
+    walks = re.findall(r"^\*\*[^*]+\*\*[^,]*, (\d+) calls:[^\n]*\n(?:\S[^\n]*\n)*\n((?:    .*\n)+)", text, re.M)
+    assert len(walks) == 4
+    for count, calls in walks:
+        assert calls.count("→") == int(count)
+        for name in re.findall(r"[\w.]+", calls.replace("→", " ")):
+            assert re.search(rf"(?:def|class) {name.split('.')[-1]}\b", sources), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
