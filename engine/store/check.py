@@ -8,14 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import UserError
-from engine.store import (
-    images,
-    journal,
-    labels,
-    metrics,
-    rows,
-    tensors,
-)
+from engine.store import images, journal, labels, metrics, rows, tensors
 from engine.store.checkpoints import Checkpoints, Saved
 from engine.store.folders import RunFile
 from engine.store.json_file import read_json

@@ -22,26 +22,11 @@ from engine.errors import UserError
 OUT = "choose another folder with --out"  #: the hint for a run that cannot be written
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NO_WRITING = {
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-    errno.EIO,
-    errno.ESTALE,
-    errno.EFBIG,
-}
-_NO_SYNC = {
-    errno.EINVAL,
-    errno.ENOTSUP,
-    errno.EOPNOTSUPP,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EBADF,
-    errno.EISDIR,
-}
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
+    errno.EEXIST, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE, errno.EFBIG,
+}  # fmt: skip
+_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+_NO_SYNC = {*_UNSUPPORTED, errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR}
 _MAX_WRITE = 2**30  #: bytes written by one call; some systems refuse more than 2 GiB
 
 
@@ -63,7 +48,7 @@ class Disk:
                 os.posix_fallocate(handle, 0, size)
                 return
             except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL):
+                if error.errno not in _UNSUPPORTED:
                     raise
         os.ftruncate(handle, size)
 
@@ -110,11 +95,8 @@ def guarded(path: Path, needed: int | None = None, hint: str = OUT) -> Iterator[
     except OSError as error:
         if error.errno in _NO_ROOM:
             wanted = f"{needed:,} bytes are needed, " if needed else ""
-            raise UserError(
-                "disk",
-                f"no room left for {path}: {wanted}{free_bytes(path):,} are free",
-                f"free some space there, or {hint}",
-            ) from error
+            message = f"no room left for {path}: {wanted}{free_bytes(path):,} are free"
+            raise UserError("disk", message, f"free some space there, or {hint}") from error
         # EBUSY: `path` is the current folder or one of its parents.
         if error.errno in (errno.EISDIR, errno.EBUSY) and path.is_dir():
             raise UserError("disk", f"{path} is a folder", "give the path of a file") from error
@@ -198,13 +180,13 @@ def sweep(folder: Path) -> None:
         remove(temporary, sync_name=False)
 
 
-def _write_all(handle: int, data: bytes | memoryview, at: int) -> int:
-    """Write all of `data` at the offset `at` and return the offset behind it."""
-    rest = memoryview(data).cast("B")
-    while rest:
-        count = disk.write(handle, rest[:_MAX_WRITE], at)
-        rest, at = rest[count:], at + count
-    return at
+def _write_all(handle: int, at: int, *parts: bytes | memoryview) -> None:
+    """Write all of the parts, one behind the other, from the offset `at` on."""
+    for part in parts:
+        rest = memoryview(part).cast("B")
+        while rest:
+            count = disk.write(handle, rest[:_MAX_WRITE], at)
+            rest, at = rest[count:], at + count
 
 
 def write(path: Path, *parts: bytes | memoryview, hint: str = OUT, sync_name: bool = True) -> None:
@@ -217,9 +199,7 @@ def write(path: Path, *parts: bytes | memoryview, hint: str = OUT, sync_name: bo
         try:
             handle = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             try:
-                at = 0
-                for part in parts:
-                    at = _write_all(handle, part, at)
+                _write_all(handle, 0, *parts)
                 disk.fsync(handle)
             finally:
                 disk.close(handle)
@@ -274,7 +254,7 @@ class Appender:
             if self._torn:
                 self._truncate(self.size)
             try:
-                _write_all(self._handle, data, self.size)
+                _write_all(self._handle, self.size, data)
             except BaseException:
                 self._torn = True
                 with suppress(OSError):
@@ -314,23 +294,21 @@ class Slots:
         self._handle = -1
         with guarded(path, size):
             self._handle = disk.open(path, os.O_RDWR | (os.O_CREAT | os.O_TRUNC if create else 0))
-            if create:
-                self._allocate(size)
-
-    def _allocate(self, size: int) -> None:
-        try:
-            disk.allocate(self._handle, size)
-            sync_folder(self.path.parent)
-        except BaseException:
-            self.close()
-            with suppress(OSError):
-                disk.unlink(self.path)  # free the space that was reserved
-            raise
+            if not create:
+                return
+            try:
+                disk.allocate(self._handle, size)
+                sync_folder(path.parent)
+            except BaseException:
+                self.close()
+                with suppress(OSError):
+                    disk.unlink(path)  # free the space that was reserved
+                raise
 
     def put(self, at: int, data: bytes | memoryview) -> None:
         """Write `data` at an offset. Raises UserError("disk"); the old content may be partly overwritten."""
         with guarded(self.path, memoryview(data).nbytes):
-            _write_all(self._handle, data, at)
+            _write_all(self._handle, at, data)
 
     def sync(self) -> None:
         """Make everything written so far durable, unless the file is closed."""

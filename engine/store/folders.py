@@ -59,16 +59,20 @@ def is_run(folder: Path) -> bool:
 
 def require_run_or_empty(folder: Path) -> None:
     """Raise UserError("usage") if `folder` is neither a run's folder nor empty nor absent."""
-    if is_run(folder) or not folder.exists():
-        return
-    # An interrupted creation leaves these.
-    expected = {RunFile.LOCK, RunFile.OWNER, RunFile.CONFIG, RunFile.CONTROL, RunFile.LOG}
+    if not is_run(folder) and folder.exists():
+        require_leftovers(folder, {RunFile.CONFIG, RunFile.CONTROL, RunFile.LOG}, "run")
+
+
+def require_leftovers(folder: Path, names: set[RunFile], kind: str) -> None:
+    """Raise UserError("usage") if `folder` has more than an interrupted creation of a run or sweep leaves.
+
+    names: files that it leaves besides those of its owner. kind: ``run`` or ``sweep``.
+    """
+    expected = {RunFile.LOCK, RunFile.OWNER, *names}
     if not folder.is_dir() or any(
         entry.name not in expected and not entry.name.endswith(".tmp") for entry in folder.iterdir()
     ):
-        raise UserError(
-            "usage", f"{folder} exists and is not a run's folder", "choose another folder with --out"
-        )
+        raise UserError("usage", f"{folder} exists and is not a {kind}'s folder", files.OUT)
 
 
 def open_log(folder: Path) -> IO[bytes]:

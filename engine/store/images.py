@@ -105,7 +105,10 @@ class ImageWriter(RowWriter):
             for row, columns in self._changed:
                 self.put_rows(row, columns)
             for class_folder, count in zip(self._class_folders, self._counts, strict=True):
-                _remove_from(class_folder, count)
+                files.sweep(class_folder)
+                for path in class_folder.glob("*.png"):
+                    if path.stem.isdecimal() and int(path.stem) >= count:
+                        files.remove(path, sync_name=False)
         except BaseException:
             self.close()
             raise
@@ -125,7 +128,8 @@ class ImageWriter(RowWriter):
         """
         count = len(images_MCHW)
         assert images_MCHW.shape[1:] == self.shape[1:]
-        paths, counts = self._paths(labels_M)
+        counts = list(self._counts)
+        paths = _png_paths(self._class_folders, labels_M, counts)
         contents = [png(pixels_CHW) for pixels_CHW in to_bytes(images_MCHW)]
         columns: Columns = {
             "images": images_MCHW,
@@ -147,17 +151,9 @@ class ImageWriter(RowWriter):
             files.sync_folder(class_folder)
         super().finish()
 
-    def _paths(self, labels_M: NDArray[np.int64]) -> tuple[list[Path], list[int]]:
-        """Return the PNG path of each new image, and the number of images in each class after adding them."""
-        counts, paths = list(self._counts), []
-        for label in labels_M:
-            paths.append(_png_path(self._class_folders[label], counts[label]))
-            counts[label] += 1
-        return paths, counts
-
     def _keep(self, first: int, columns: Columns) -> None:
         """Count kept images, and rewrite their damaged PNG files."""
-        paths, self._counts = self._paths(columns["labels"])
+        paths = _png_paths(self._class_folders, columns["labels"], self._counts)
         for index, path in enumerate(paths):
             if _matches(path, columns[_PNG][index]):
                 continue
@@ -170,8 +166,13 @@ class ImageWriter(RowWriter):
                 self._changed.append((first + index, row))
 
 
-def _png_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:04d}.png"
+def _png_paths(class_folders: list[Path], labels_M: NDArray[np.int64], counts: list[int]) -> list[Path]:
+    """Return the PNG path of each new image, and add them to `counts`, the number of images of each class."""
+    paths = []
+    for label in labels_M:
+        paths.append(class_folders[label] / f"{counts[label]:04d}.png")
+        counts[label] += 1
+    return paths
 
 
 def _matches(path: Path, digest: NDArray[np.uint8]) -> bool:
@@ -180,14 +181,6 @@ def _matches(path: Path, digest: NDArray[np.uint8]) -> bool:
         return np.array_equal(_digest(path.read_bytes()), digest)
     except OSError:
         return False
-
-
-def _remove_from(folder: Path, first: int) -> None:
-    """Remove PNG files from number `first` on, and temporary files of dead writers."""
-    files.sweep(folder)
-    for path in folder.glob("*.png"):
-        if path.stem.isdecimal() and int(path.stem) >= first:
-            files.remove(path, sync_name=False)
 
 
 def is_complete(folder: Path) -> bool:
@@ -210,15 +203,9 @@ def read(path: Path, first: int | None = None) -> Images:
     if not {"images", "labels", "batch", "beta"} <= rows.header.parts.keys():
         raise tensors.damaged_error(rows.path, "it holds no distilled images", HINT)
     columns = rows.read(0, rows.count if first is None else min(first, rows.count))
-    unknown_N = np.full(len(columns["labels"]), np.nan, np.float32)
-    return Images(
-        columns["images"],
-        columns["labels"],
-        columns["batch"],
-        columns["beta"],
-        columns.get("confidence", unknown_N),
-        _classes(rows),
-    )
+    pixels_NCHW, labels_N, batch_N, beta_N = (columns[n] for n in ("images", "labels", "batch", "beta"))
+    confidence_N = columns.get("confidence", np.full(len(labels_N), np.nan, np.float32))
+    return Images(pixels_NCHW, labels_N, batch_N, beta_N, confidence_N, _classes(rows))
 
 
 def read_pixels(folder: Path, chunk: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -290,32 +277,25 @@ def check(folder: Path, done: int = 0) -> list[str]:
     except UserError as error:
         return [error.message]
     count = min(done, rows.count) if path.suffix == ".partial" else rows.count
-    return rows.check(count) or _check_png_files(rows, count, folders)
-
-
-def _check_png_files(rows: Rows, count: int, folders: list[Path]) -> list[str]:
-    """Return a message for each PNG file that is missing or does not match its digest."""
-    messages: list[str] = []
+    messages = rows.check(count)
     counts = [0] * len(folders)
 
-    def check_rows(_: int, columns: Columns) -> None:
-        for label, digest in zip(columns["labels"], columns[_PNG], strict=True):
-            path = _png_path(folders[label], counts[label])
-            counts[label] += 1
+    def check_png_files(_: int, columns: Columns) -> None:
+        paths = _png_paths(folders, columns["labels"], counts)
+        for path, digest in zip(paths, columns[_PNG], strict=True):
             if not path.is_file():
                 messages.append(f"{path} does not exist")
             elif not _matches(path, digest):
                 messages.append(f"{path} is damaged: its content does not match its checksum")
 
-    rows.walk(count, check_rows)
+    if not messages:
+        rows.walk(count, check_png_files)
     return messages
 
 
 def _open_finished(path: Path) -> Rows:
-    if path.suffix == ".safetensors":
-        return Rows(path, "image", HINT)
-    file = path / TENSORS
-    if not file.is_file():
+    file = path if path.suffix == ".safetensors" else path / TENSORS
+    if file != path and not file.is_file():
         raise UserError("data", f"{path} holds no finished images", "let the run finish its recovery first")
     return Rows(file, "image", HINT)
 

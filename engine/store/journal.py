@@ -12,6 +12,7 @@ import json
 import math
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -53,13 +54,6 @@ class Record(NamedTuple):
             return {}
         values = {name: self.payload[name] for name in names}
         return values | {name: math.nan for name in ("beta", "rate") if values[name] is None}
-
-
-def _encode(record: Record) -> bytes:
-    body = to_json(
-        {"seq": record.seq, "time": record.time, "kind": record.kind, "payload": record.payload}
-    ).encode()[:-1]
-    return body + _SEAL + f'{zlib.crc32(body):08x}"}}\n'.encode()
 
 
 def _decode(line: bytes) -> Record | None:
@@ -114,26 +108,14 @@ class JournalReader:
                     problem = f"line {number} has number {record.seq} after number {self.seq}"
                     self._invalid.append(_InvalidLine(end, False, problem))
                 else:
-                    if self._invalid or record.seq != self.seq + 1:
-                        self._add_damage_before(record, number)
-                    self.seq, self._last_valid = record.seq, (end, number)
+                    self.damage += [f"{self.path}: {line.problem}" for line in self._invalid]
+                    self._invalid = []
+                    first, last = self.seq + 1, record.seq - 1
+                    if first <= last:
+                        missing = f"record {first} is" if first == last else f"records {first} to {last} are"
+                        self.damage.append(f"{self.path}: {missing} missing before line {number}")
+                    self.seq, self._last_valid = last + 1, (end, number)
                     yield record
-
-    def _add_damage_before(self, record: Record, number: int) -> None:
-        """Add what is wrong between the last valid record and `record`, which is in line `number`."""
-        self.damage += [f"{self.path}: {line.problem}" for line in self._invalid]
-        self._invalid = []
-        first, last = self.seq + 1, record.seq - 1
-        if first <= last:
-            missing = f"record {first} is" if first == last else f"records {first} to {last} are"
-            self.damage.append(f"{self.path}: {missing} missing before line {number}")
-
-    def torn_tail_message(self) -> str | None:
-        """Return a message if the last line is torn, else None."""
-        if not self._invalid or not self._invalid[-1].torn:
-            return None
-        size = self._invalid[-1].end - self.intact_size()
-        return f"{self.path}: torn while it was written: its last {size:,} bytes, after number {self.seq}"
 
     def intact_size(self) -> int:
         """Return the size of the file in bytes without its torn last line."""
@@ -142,10 +124,11 @@ class JournalReader:
 
     def all_damage(self) -> list[str]:
         """Return a message for each problem in what was read so far; a torn last line is named as such."""
-        torn = self.torn_tail_message()
-        invalid = self._invalid if torn is None else self._invalid[:-1]
-        messages = [f"{self.path}: {line.problem}" for line in invalid]
-        return [*self.damage, *messages, *([] if torn is None else [torn])]
+        problems = [line.problem for line in self._invalid]
+        if self._invalid and self._invalid[-1].torn:
+            size = self._invalid[-1].end - self.intact_size()
+            problems[-1] = f"torn while it was written: its last {size:,} bytes, after number {self.seq}"
+        return [*self.damage, *(f"{self.path}: {problem}" for problem in problems)]
 
 
 def read(path: Path) -> Iterator[Record]:
@@ -156,8 +139,7 @@ def read(path: Path) -> Iterator[Record]:
 def damage(path: Path) -> list[str]:
     """Return a message for each problem of a journal, by line; a torn last line is named as such."""
     reader = JournalReader(path)
-    for _ in reader.read_new():
-        pass
+    deque(reader.read_new(), maxlen=0)
     return reader.all_damage()
 
 
@@ -169,8 +151,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         reader = JournalReader(path)
-        for _ in reader.read_new():
-            pass
+        deque(reader.read_new(), maxlen=0)
         self.seq = reader.seq
         self.notices = reader.all_damage()
         self._file = Appender(path, reader.intact_size())
@@ -178,7 +159,8 @@ class Journal:
     def append(self, kind: str, payload: dict[str, Any]) -> Record:
         """Append an event; it is durable only after `sync`. Raises UserError("disk")."""
         record = Record(self.seq + 1, round(time.time(), 3), kind, payload)
-        self._file.append(_encode(record))
+        body = to_json(record._asdict()).encode()[:-1]
+        self._file.append(b'%b%b%08x"}\n' % (body, _SEAL, zlib.crc32(body)))
         self.seq = record.seq
         return record
 

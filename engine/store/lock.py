@@ -101,11 +101,8 @@ class Owner:
             who = "another process"
             if owner is not None:
                 who = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
-            raise UserError(
-                "disk",
-                f"{folder} is being written by {who}",
-                "wait for it or stop it, or choose another folder with --out",
-            )
+            message = f"{folder} is being written by {who}"
+            raise UserError("disk", message, "wait for it or stop it, or choose another folder with --out")
 
     def release(self) -> None:
         """Release the run; releasing twice is allowed."""

@@ -184,37 +184,31 @@ class Metrics:
     """
 
     def __init__(self, path: Path, columns: list[str], rows: int = 0, chunks: Sequence[Chunk] = ()) -> None:
+        import numpy as np
+
         assert columns
         self.columns, self.rows = columns, rows
         self.notices: list[str] = []
-        header = _header(columns)
-        if not rows or not path.exists() or not self._is_intact(path, header, chunks):
-            self._rewrite(path, header, chunks)
-        self._file = Appender(path, len(header) + rows * 4 * len(columns))
-
-    def _is_intact(self, path: Path, header: bytes, chunks: Sequence[Chunk]) -> bool:
-        with path.open("rb") as file:
-            if file.read(len(header)) != header:
+        header, is_intact = _header(columns), False
+        old_rows = np.empty((0, len(columns)), np.float32)
+        if rows and path.exists():
+            with path.open("rb") as file:
+                is_intact = file.read(len(header)) == header
+            if not is_intact:
                 self.notices.append(f"{path}: its header was damaged; the table is rewritten")
-                return False
-        return not damaged_ranges(_map_rows(path, len(header), len(self.columns)), chunks, self.rows)
-
-    def _rewrite(self, path: Path, header: bytes, chunks: Sequence[Chunk]) -> None:
-        """Write a new table that keeps the intact rows of the old one."""
-        import numpy as np
-
-        table = np.full((self.rows, len(self.columns)), np.nan, "<f4")
-        if self.rows:
-            old_rows = _map_rows(path, len(header), len(self.columns)) if path.exists() else table[:0]
-            damaged = damaged_ranges(old_rows, chunks, self.rows)
-            count = min(len(old_rows), self.rows)
+            old_rows = _map_rows(path, len(header), len(columns))
+        damaged = damaged_ranges(old_rows, chunks, rows)
+        if damaged or not is_intact:  # write a new table that keeps the intact rows of the old one
+            table = np.full((rows, len(columns)), np.nan, "<f4")
+            count = min(len(old_rows), rows)
             table[:count] = old_rows[:count]
             for first, end in damaged:
                 is_new_damage = not np.isnan(table[first:end]).all() or len(old_rows) < end
                 table[first:end] = np.nan
                 if is_new_damage:
                     self.notices.append(f"{path}: rows {first} to {end - 1} were damaged; they are NaN now")
-        write(path, header, table.tobytes())
+            write(path, header, table.tobytes())
+        self._file = Appender(path, len(header) + rows * 4 * len(columns))
 
     def append(self, values: ArrayLike) -> Chunk:
         """Append rows, shape (rows, columns), and return their chunk. Raises UserError("disk")."""

@@ -45,20 +45,16 @@ class MetricsRecorder:
         assert rows
         first = (event.batch - 1) * event.total_iterations + event.iterations[0]
         if self._table is None:
-            self._table = self._open_table(first)
+            assert self._layout is not None, "RecoverLayout must come before RecoverProgress"
+            make_folders(self.path.parent)
+            sweep(self.path.parent)
+            chunks = metrics.valid_chunks(journal.read(self._journal_path)) if first else []
+            self._table = Metrics(self.path, self._layout.columns, first, chunks)
+            self.notices += self._table.notices
         assert self._table.rows == first, "events must come in order"
         chunk = self._table.append(rows)
         payload = {name: value for name, value in to_payload(event).items() if name not in _IN_TABLE}
         return {**payload, "rows": [chunk.first, chunk.end], "crc32": chunk.crc32}
-
-    def _open_table(self, rows: int) -> Metrics:
-        assert self._layout is not None, "RecoverLayout must come before RecoverProgress"
-        make_folders(self.path.parent)
-        sweep(self.path.parent)
-        chunks = metrics.valid_chunks(journal.read(self._journal_path)) if rows else []
-        table = Metrics(self.path, self._layout.columns, rows, chunks)
-        self.notices += table.notices
-        return table
 
     def sync(self) -> None:
         """Make everything recorded so far durable."""

@@ -83,7 +83,15 @@ class Rows:
     def column(self, name: str, first: int, count: int) -> NDArray[Any]:
         """Return one column of `count` rows without verifying it. Raises UserError if it cannot be read."""
         assert 0 <= first <= first + count <= self.count
-        return self._read_column(self.header.parts[name], first, count)
+        part = self.header.parts[name]
+        row = part.size // self.count
+        try:
+            data = np.fromfile(self.path, np.uint8, count * row, offset=part.start + first * row)
+        except OSError as error:
+            raise tensors.read_error(self.path, error) from error
+        if data.size != count * row:
+            raise tensors.damaged_error(self.path, "it is too short", self.hint)
+        return data.view(part.dtype).reshape(count, *part.shape[1:])
 
     def written(self) -> int:
         """Return how many rows were written, from the first row up to the first gap."""
@@ -117,21 +125,10 @@ class Rows:
 
     def _verify(self, first: int, count: int) -> tuple[Columns, list[int]]:
         """Return `count` rows without their digests, and the numbers of those that are damaged."""
-        assert 0 <= first <= first + count <= self.count
-        columns = {name: self._read_column(part, first, count) for name, part in self.header.parts.items()}
+        columns = {name: self.column(name, first, count) for name in self.header.parts}
         stored_M32 = columns.pop(self.DIGEST)
         intact_M = (stored_M32 == _digests(first, columns)).all(axis=1)
         return columns, [first + int(index) for index in np.flatnonzero(~intact_M)]
-
-    def _read_column(self, part: tensors.ArrayLocation, first: int, count: int) -> NDArray[Any]:
-        row = part.size // self.count
-        try:
-            data = np.fromfile(self.path, np.uint8, count * row, offset=part.start + first * row)
-        except OSError as error:
-            raise tensors.read_error(self.path, error) from error
-        if data.size != count * row:
-            raise tensors.damaged_error(self.path, "it is too short", self.hint)
-        return data.view(part.dtype).reshape(count, *part.shape[1:])
 
 
 class RowWriter:

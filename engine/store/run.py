@@ -62,14 +62,19 @@ class Run:
         self.folder = folder
         self.manifest = manifest
         self._owner = owner
-        self._writers: list[ImageWriter | LabelWriter] = []
+        self._writer: ImageWriter | LabelWriter | None = None
         self._last_poll = 0.0
         self._inbox = Inbox(folder)
         self._checkpoints = Checkpoints(folder / RunFile.CHECKPOINTS)
         self._metrics = MetricsRecorder(folder / RunFile.METRICS, folder / RunFile.JOURNAL)
         self._journal = Journal(folder / RunFile.JOURNAL)
         self._pending_notices = list(self._journal.notices)
-        self._initial_status = self._read_initial_status()
+        try:
+            status = StoredRun(folder).status()
+        except UserError as error:
+            self._pending_notices.append(f"{error.message}; it is rewritten")
+            status = {}
+        self._initial_status = {name: status[name] for name in status if name not in Heartbeat.KEYS}
         self._closed = False
         self._state = RunState()
         try:
@@ -78,14 +83,6 @@ class Run:
             with suppress(UserError):
                 self._journal.close()
             raise
-
-    def _read_initial_status(self) -> dict[str, Any]:
-        try:
-            status = StoredRun(self.folder).status()
-        except UserError as error:
-            self._pending_notices.append(f"{error.message}; it is rewritten")
-            return {}
-        return {name: value for name, value in status.items() if name not in Heartbeat.KEYS}
 
     @property
     def images(self) -> Path:
@@ -153,8 +150,8 @@ class Run:
         """
         self._metrics.sync()
         self._journal.sync()
-        for writer in self._writers:
-            writer.sync()
+        if self._writer is not None:
+            self._writer.sync()
         return self._checkpoints.write(stage, arrays, facts)
 
     def latest_checkpoint(self, stage: str) -> Saved | None:
@@ -171,22 +168,20 @@ class Run:
         self, shape: tuple[int, int, int, int], classes: tuple[str, ...], done: int = 0
     ) -> ImageWriter:
         """Return a writer of the distilled images, shape (N, C, H, W), that keeps the first `done` images."""
-        self._close_writers()
-        writer = ImageWriter(self.images, shape, classes, done)
-        self._writers.append(writer)
+        self._close_writer()
+        self._writer = writer = ImageWriter(self.images, shape, classes, done)
         self._pending_notices += [f"{name} was damaged; it was rewritten" for name in writer.repaired]
         return writer
 
     def label_writer(self, source: str, shape: tuple[int, int, int], done: int = 0) -> LabelWriter:
         """Return a writer of a source's soft labels, shape (E, N, K), that keeps the first `done` epochs."""
-        self._close_writers()
-        writer = LabelWriter(self.folder / RunFile.LABELS, source, shape, done)
-        self._writers.append(writer)
+        self._close_writer()
+        self._writer = writer = LabelWriter(self.folder / RunFile.LABELS, source, shape, done)
         return writer
 
-    def _close_writers(self) -> None:
-        while self._writers:
-            self._writers.pop().close()
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
     def labels(self, source: str) -> Labels | None:
         """Return a source's stored soft labels, or None if incomplete. Raises UserError("data")."""
@@ -242,7 +237,7 @@ class Run:
             cleanup.callback(self._write_final_status, status)
             cleanup.callback(self._journal.close)
             cleanup.callback(self._metrics.close)
-            cleanup.callback(self._close_writers)
+            cleanup.callback(self._close_writer)
 
     def _write_final_status(self, status: dict[str, Any]) -> None:
         self._heartbeat.stop()
@@ -305,15 +300,11 @@ def open_run(
 def _refuse_different(stored: StoredRun, identity: Mapping[str, Any]) -> bool:
     """Raise UserError("usage") if a run has a different identity; else return False: nothing to adopt."""
     stored_identity = stored.manifest().get("identity", {})
-    differing = sorted(
-        name for name in {*stored_identity, *identity} if stored_identity.get(name) != identity.get(name)
-    )
+    names = sorted({*stored_identity, *identity})
+    differing = [name for name in names if stored_identity.get(name) != identity.get(name)]
     if differing:
-        raise UserError(
-            "usage",
-            f"{stored.folder} holds another run, with another {' and '.join(differing)}",
-            "choose another folder with --out",
-        )
+        message = f"{stored.folder} holds another run, with another {' and '.join(differing)}"
+        raise UserError("usage", message, files.OUT)
     return False
 
 

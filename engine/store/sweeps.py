@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
-from engine.errors import UserError, nearest_name
+from engine.errors import nearest_name
 from engine.store import folders
 from engine.store.files import make_folders, sweep
-from engine.store.folders import RunFile
 from engine.store.json_file import read_json, write_json
 from engine.store.lock import Owner
 from engine.store.reader import StoredRun
@@ -55,12 +54,12 @@ class StoredSweep:
 
         Raises UserError("usage") if it is something else, UserError("disk") if another process owns it.
         """
-        self._refuse_foreign()
+        self._require_sweep_or_empty()
         make_folders(self.folder)
         owner = Owner(self.folder)
         try:
             sweep(self.folder)
-            self._refuse_foreign()
+            self._require_sweep_or_empty()
         except BaseException:
             owner.release()
             raise
@@ -70,18 +69,9 @@ class StoredSweep:
         """Write the sweep's description; only its owner may call this. Raises UserError("disk")."""
         write_json(self.folder / self.MANIFEST, manifest)
 
-    def _refuse_foreign(self) -> None:
-        folder = self.folder
-        if is_sweep(folder) or not os.path.lexists(folder):
-            return
-        entries = folder.iterdir() if folder.is_dir() else [folder]
-        if any(
-            entry.name not in {RunFile.LOCK, RunFile.OWNER} and not entry.name.endswith(".tmp")
-            for entry in entries
-        ):
-            raise UserError(
-                "usage", f"{folder} exists and is not a sweep's folder", "choose another folder with --out"
-            )
+    def _require_sweep_or_empty(self) -> None:
+        if not is_sweep(self.folder) and os.path.lexists(self.folder):
+            folders.require_leftovers(self.folder, set(), "sweep")
 
 
 def is_sweep(folder: Path) -> bool:

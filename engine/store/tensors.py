@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,8 +28,7 @@ Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  #: NumPy's dtype string and 
 
 _NAMES = {"<f2": "F16", "<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64", "|u1": "U8", "|b1": "BOOL"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
-_BEFORE = b'{"__metadata__":{"sha256":"'
-_AT = 8 + len(_BEFORE)  #: the offset of the digest's digits
+_AT = 8 + len('{"__metadata__":{"sha256":"')  #: the offset of the digest's digits
 _ZEROS = b"0" * 64
 _MISMATCH = "its content does not match its checksum"
 
@@ -74,20 +73,23 @@ class Header:
         try:
             fields = json.loads(raw[8:])
             metadata = fields.pop("__metadata__")
-            parts = {name: _parse_location(field, len(raw)) for name, field in fields.items()}
+            parts = {}
+            for name, field in fields.items():
+                start, end = field["data_offsets"]
+                dtype, shape = _DTYPES[field["dtype"]], tuple(field["shape"])
+                parts[name] = ArrayLocation(dtype, shape, len(raw) + start, end - start)
         except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise ValueError(_MISMATCH) from error
-        return cls(
-            raw, parts, metadata, max([len(raw), *(part.start + part.size for part in parts.values())])
-        )
+        end = max([len(raw), *(part.start + part.size for part in parts.values())])
+        return cls(raw, parts, metadata, end)
 
     @classmethod
     def read(cls, path: Path) -> Header:
         """Return the verified header of a file that is filled in place. Raises UserError as `read` does."""
         try:
             with path.open("rb") as file:
-                size = path.stat().st_size
-                raw = _read_raw_header(file, _header_size(file.read(8), size))
+                size, first = path.stat().st_size, file.read(8)
+                raw = first + file.read(_header_size(first, size) - 8)
             if seal(raw) != raw:
                 raise ValueError("its header does not match its checksum")
             header = cls.parse(raw)
@@ -184,16 +186,3 @@ def _header_size(first: bytes, size: int) -> int:
     if not _AT + 64 <= 8 + length <= size:
         raise ValueError(_MISMATCH)
     return 8 + int(length)
-
-
-def _read_raw_header(file: IO[bytes], size: int) -> bytes:
-    file.seek(0)
-    raw = file.read(size)
-    if len(raw) != size or not raw[8:].startswith(_BEFORE):
-        raise ValueError("its header does not match its checksum")
-    return raw
-
-
-def _parse_location(field: Mapping[str, Any], begin: int) -> ArrayLocation:
-    start, end = field["data_offsets"]
-    return ArrayLocation(_DTYPES[field["dtype"]], tuple(field["shape"]), begin + start, end - start)
