@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 
 from engine import config
 from engine.data.cache import load_or_decode, mean_std
-from engine.data.loading import (
-    choose_normalisation,
-    decide_shape,
-    is_streamed,
-    load_digits,
-    split_stratified,
-)
+from engine.data.loading import choose_normalisation, decide_shape, is_streamed, load_digits, split_stratified
 from engine.data.pictures import Progress
 from engine.data.sources import find_source
 

@@ -42,10 +42,6 @@ class CifarVersion:
     names: str = ""
     keys: tuple[str, str] = ("", "")
 
-    def matches(self, path: Path) -> bool:
-        """Return whether `path` holds this version."""
-        return (path / self.train[0]).is_file()
-
     def read(self, path: Path, want_test: bool) -> DataSetSource:
         """List the records; the test file is read only if `want_test`.
 
@@ -76,10 +72,8 @@ class CifarVersion:
         if self.label_bytes:
             size, record = path.stat().st_size, self.label_bytes + _PIXELS
             if size == 0 or size % record:
-                raise_data_error(
-                    f"{path} has {size:,} bytes, not a whole number of records",
-                    "the file is incomplete; download it again",
-                )
+                message = f"{path} has {size:,} bytes, not a whole number of records"
+                raise_data_error(message, "the file is incomplete; download it again")
             records = np.memmap(path, np.uint8, mode="r", shape=(size // record, record))
             pixels, labels = records[:, self.label_bytes :], records[:, self.label_bytes - 1]
         else:
@@ -141,12 +135,8 @@ class _Placeholder:
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         where = module.replace("numpy._core", "numpy.core")
-        if (where, name) in (
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy.core.numeric", "_frombuffer"),
-        ):
+        functions = ("numpy.core.multiarray._reconstruct", "numpy.core.numeric._frombuffer")
+        if f"{where}.{name}" in ("numpy.ndarray", "numpy.dtype", *functions):
             return _Placeholder
         if (module, name) == ("_codecs", "encode"):  # bytes as Python 3 writes them into old protocols
             return lambda text, _: text.encode("latin1")
@@ -178,22 +168,15 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 
 
 _BATCHES = tuple(f"data_batch_{index}" for index in range(1, 6))
+_BINARY_BATCHES = tuple(f"{name}.bin" for name in _BATCHES)
+_FINE_KEYS = ("fine_label_names", "fine_labels")
 VERSIONS = {
     "cifar10": (
-        CifarVersion(
-            "CIFAR-10 binary version", tuple(f"{name}.bin" for name in _BATCHES), "test_batch.bin", 10, 1
-        ),
+        CifarVersion("CIFAR-10 binary version", _BINARY_BATCHES, "test_batch.bin", 10, 1),
         CifarVersion("CIFAR-10 python version", _BATCHES, "test_batch", 10, keys=("label_names", "labels")),
     ),
     "cifar100": (
         CifarVersion("CIFAR-100 binary version", ("train.bin",), "test.bin", 100, 2, "fine_label_names.txt"),
-        CifarVersion(
-            "CIFAR-100 python version",
-            ("train",),
-            "test",
-            100,
-            names="meta",
-            keys=("fine_label_names", "fine_labels"),
-        ),
+        CifarVersion("CIFAR-100 python version", ("train",), "test", 100, 0, "meta", _FINE_KEYS),
     ),
 }

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,14 +34,13 @@ class BadImage(Exception):
     """A picture that cannot be decoded; the text is the reason."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class DecodeChunk:
-    """Decoded images in order. indices: theirs among the pictures; bad: (index, reason) of the others."""
+    """Decoded images in order. bad: (index, reason) of the other pictures; resolutions: counts of sizes."""
 
     pixels_MCSS: NDArray[Any]
-    indices: list[int] = field(default_factory=list)
-    bad: list[tuple[int, str]] = field(default_factory=list)
-    resolutions: Counter[tuple[int, int]] = field(default_factory=Counter)
+    bad: list[tuple[int, str]]
+    resolutions: Counter[tuple[int, int]]
 
 
 def open_picture(pictures: Pictures, index: int) -> Image.Image:
@@ -115,15 +114,11 @@ def decode_chunks(
 
     for start, outcomes in _map_chunks(decode_one, len(pictures), progress):
         decoded = [outcome for outcome in outcomes if not isinstance(outcome, str)]
-        chunk = DecodeChunk(np.empty((len(decoded), channels, size, size), dtype=np.uint8))
-        for index, outcome in enumerate(outcomes, start):
-            if isinstance(outcome, str):
-                chunk.bad.append((index, outcome))
-                continue
-            chunk.pixels_MCSS[len(chunk.indices)] = outcome[0]
-            chunk.indices.append(index)
-            chunk.resolutions[outcome[1]] += 1
-        yield chunk
+        bad = [(index, reason) for index, reason in enumerate(outcomes, start) if isinstance(reason, str)]
+        pixels_MCSS = np.empty((len(decoded), channels, size, size), dtype=np.uint8)
+        for row, (pixels_CSS, _) in enumerate(decoded):
+            pixels_MCSS[row] = pixels_CSS
+        yield DecodeChunk(pixels_MCSS, bad, Counter(resolution for _, resolution in decoded))
 
 
 def read_headers(pictures: Pictures, progress: Progress | None = None) -> dict[str, Any]:

@@ -46,10 +46,8 @@ def read_imagenet(path: Path, want_test: bool) -> DataSetSource:
         listed = sorted(set(read_text(table).split()))
         missing, unlisted = sorted(set(listed) - set(classes)), sorted(set(classes) - set(listed))
         if missing:
-            raise_data_error(
-                f"{path / 'train'} lacks classes of wnids.txt: {format_names(missing)}",
-                "unpack the whole archive",
-            )
+            message = f"{path / 'train'} lacks classes of wnids.txt: {format_names(missing)}"
+            raise_data_error(message, "unpack the whole archive")
         if unlisted:
             raise_data_error(
                 f"{path / 'train'} has classes that wnids.txt does not list: {format_names(unlisted)}",
@@ -66,10 +64,8 @@ def read_imagenet(path: Path, want_test: bool) -> DataSetSource:
 def _list_classes(path: Path, placeholder: str) -> list[str]:
     classes = list_subfolders(path / "train")
     if not classes:
-        raise_data_error(
-            f"{path / 'train'} has no class folders",
-            f"put the pictures of each class in train/{placeholder}/",
-        )
+        message = f"{path / 'train'} has no class folders"
+        raise_data_error(message, f"put the pictures of each class in train/{placeholder}/")
     return classes
 
 
@@ -102,10 +98,8 @@ def _list_validation(path: Path, classes: list[str]) -> tuple[Files, str]:
     ]
     table = next((table for table in tables if table.is_file()), None)
     if table is None:
-        raise_data_error(
-            f"{path / name} has no class folders, and there is no {' or '.join(_TABLES)}",
-            f"move the pictures to {name}/WNID/, or put one of these tables there",
-        )
+        message = f"{path / name} has no class folders, and there is no {' or '.join(_TABLES)}"
+        raise_data_error(message, f"move the pictures to {name}/WNID/, or put one of these tables there")
     return _list_from_table(path, name, classes, table), f"{name}/* with {table.name}"
 
 
@@ -142,10 +136,8 @@ def _require_images(groups: Sequence[Sequence[PictureEntry]], places: Sequence[P
     """Raise UserError("data") if a class has no pictures, naming the empty folders."""
     empty = [str(place) for group, place in zip(groups, places, strict=True) if not group]
     if empty:
-        raise_data_error(
-            f"no pictures in {format_names(empty)}",
-            "put JPEG, PNG, BMP, GIF, WebP, PPM or TIFF files there, or remove the folder",
-        )
+        hint = "put JPEG, PNG, BMP, GIF, WebP, PPM or TIFF files there, or remove the folder"
+        raise_data_error(f"no pictures in {format_names(empty)}", hint)
 
 
 def _require_same_classes(train: Sequence[str], test: Sequence[str], where: Path) -> None:

@@ -85,28 +85,14 @@ class ImageSet:
         self._store = store
         self._rows = rows
         self._resident: dict[torch.device, Tensor] = {}
-        self._set_attributes(labels, classes, mean, std, int(store.shape[1]), int(store.shape[2]), skipped)
-        assert len(self.labels_N) == (len(store) if rows is None else len(rows))
-
-    def _set_attributes(
-        self,
-        labels: NDArray[Any],
-        classes: Sequence[str],
-        mean: Sequence[float],
-        std: Sequence[float],
-        channels: int,
-        size: int,
-        skipped: Sequence[str],
-    ) -> None:
         self.labels_N: Tensor = torch.as_tensor(np.array(labels, dtype=np.int64))
         self.classes: tuple[str, ...] = tuple(classes)
         self.mean: tuple[float, ...] = tuple(float(value) for value in mean)
         self.std: tuple[float, ...] = tuple(float(value) for value in std)
-        self.channels = channels
-        self.size = size
+        self.channels, self.size = int(store.shape[1]), int(store.shape[2])
         self.skipped: tuple[str, ...] = tuple(skipped)
-        assert len(self.mean) == channels
-        assert len(self.std) == channels
+        assert len(self.mean) == len(self.std) == self.channels
+        assert len(self.labels_N) == (len(store) if rows is None else len(rows))
 
     @classmethod
     def from_arrays(
@@ -169,11 +155,10 @@ class StreamedImages(ImageSet):
         skipped: Sequence[str] = (),
     ) -> None:
         """rows: indices of the images of this split in `pictures`."""
-        self._pictures = pictures
-        self._picture_indices = rows
+        nothing = np.empty((0, shape.channels, shape.size, shape.size), np.uint8)
+        super().__init__(nothing, pictures.labels_N[rows], classes, mean, std, rows=rows, skipped=skipped)
+        self._pictures, self._picture_indices = pictures, rows
         self._pool: ThreadPoolExecutor | None = None
-        labels = pictures.labels_N[rows]
-        self._set_attributes(labels, classes, mean, std, shape.channels, shape.size, skipped)
 
     def pixels(self, indices: Indices) -> Tensor:
         """Return the frames of the images: uint8 (M, C, size, size), on the CPU."""
@@ -191,8 +176,7 @@ class StreamedImages(ImageSet):
             self._pool = ThreadPoolExecutor(cpus())
         boxes = [None] * len(indices) if boxes_M4 is None else np.broadcast_to(boxes_M4, (len(indices), 4))
         images = list(self._pool.map(self._decode_one, self._picture_indices[indices].tolist(), boxes))
-        empty = np.zeros((0, self.channels, self.size, self.size), dtype=np.uint8)
-        return torch.from_numpy(np.stack(images) if images else empty)
+        return torch.from_numpy(np.stack(images) if images else self._store)
 
     def _decode_one(self, index: int, box_4: NDArray[Any] | None) -> NDArray[Any]:
         try:
@@ -200,11 +184,8 @@ class StreamedImages(ImageSet):
                 box = None if box_4 is None else _scale_box(box_4, self.size, *image.size)
                 return decode_square(image, self.size, self.channels, box)
         except BadImage as error:
-            raise UserError(
-                "data",
-                f"{self._pictures.name(index)} is unreadable: {error}",
-                "repair or remove the file, or skip such files with --set data.on_bad_image=skip",
-            ) from error
+            hint = "repair or remove the file, or skip such files with --set data.on_bad_image=skip"
+            raise UserError("data", f"{self._pictures.name(index)} is unreadable: {error}", hint) from error
 
 
 def _scale_box(box_4: NDArray[Any], size: int, width: int, height: int) -> tuple[float, float, float, float]:

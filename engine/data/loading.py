@@ -117,10 +117,8 @@ def split_stratified(
     counts = np.bincount(labels_N, minlength=len(classes))
     if (counts < 2).any():
         names = [classes[index] for index in np.flatnonzero(counts < 2)]
-        raise_data_error(
-            f"cannot hold out images of classes with fewer than two: {format_names(names)}",
-            "add images to these classes, or give the set a test split",
-        )
+        message = f"cannot hold out images of classes with fewer than two: {format_names(names)}"
+        raise_data_error(message, "add images to these classes, or give the set a test split")
     held = []
     for label, count in enumerate(counts):
         members = np.flatnonzero(labels_N == label)
@@ -246,10 +244,8 @@ def _collect_skipped(
     counts = np.bincount(pictures.labels_N[entry.indices_N], minlength=len(source.classes))
     if not counts.all():
         names = [source.classes[index] for index in np.flatnonzero(counts == 0)]
-        raise_data_error(
-            f"no picture in {source.path} can be read for {format_names(names)}",
-            "repair or add pictures there",
-        )
+        message = f"no picture in {source.path} can be read for {format_names(names)}"
+        raise_data_error(message, "repair or add pictures there")
     return tuple(name for _, name, _ in entry.bad)
 
 
@@ -265,11 +261,8 @@ def choose_normalisation(settings: config.Data, channels: int, measure: Callable
         mean, std = mean or measured_mean, std or measured_std
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
-            raise UserError(
-                "config",
-                f"data.{name} has {len(values)} values, but the images have {channels} channels",
-                f"give {channels} values, or leave data.{name} out",
-            )
+            message = f"data.{name} has {len(values)} values, but the images have {channels} channels"
+            raise UserError("config", message, f"give {channels} values, or leave data.{name} out")
     if not min(std) > 0:
         raise_data_error("a colour channel is constant over all training images", "set data.std")
     return mean, std

@@ -51,7 +51,7 @@ def locate(
     outer_paths = [root / folder for folder in folders]
     for path in [root, *(path for outer in outer_paths for path in (outer, *(outer / f for f in folders)))]:
         for version in cifar.VERSIONS.get(name, ()):
-            if version.matches(path):
+            if (path / version.train[0]).is_file():
                 return path, version.read
         if (path / "train").is_dir() and not (by_name and path.resolve().name not in folder_names):
             return path, read_tree
@@ -77,10 +77,8 @@ def find_source(settings: config.Data, root: Path | None = None) -> DataSetSourc
     except OSError as error:
         raise_data_error(f"cannot read {error.filename or path}: {error.strerror}", "check its permissions")
     if known.classes is not None and len(source.classes) > known.classes:
-        raise_data_error(
-            f"{path} has {len(source.classes)} classes, but {name} has {known.classes}",
-            f"give the folder of {name} as the data root, or set data.name=folder",
-        )
+        message = f"{path} has {len(source.classes)} classes, but {name} has {known.classes}"
+        raise_data_error(message, f"give the folder of {name} as the data root, or set data.name=folder")
     return source
 
 
