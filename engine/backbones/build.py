@@ -38,8 +38,7 @@ _STEMS = {
     "resnet101": _Stem("conv1", pool="maxpool"),
     "densenet121": _Stem("features.conv0", pool="features.pool0"),
     "regnet_y_8gf": _Stem(
-        "stem.0",
-        strided=("trunk_output.block1.block1-0.proj.0", "trunk_output.block1.block1-0.f.b.0"),
+        "stem.0", strided=("trunk_output.block1.block1-0.proj.0", "trunk_output.block1.block1-0.f.b.0")
     ),
     "convnext_tiny": _Stem("features.0.0"),
     "mobilenet_v2": _Stem("features.0.0", strided=("features.2.conv.1.0",)),
@@ -69,12 +68,7 @@ class Spec:
 
 
 def build(
-    config: settings.Backbone,
-    *,
-    classes: int,
-    channels: int,
-    image_size: int,
-    name: str | None = None,
+    config: settings.Backbone, *, classes: int, channels: int, image_size: int, name: str | None = None
 ) -> nn.Module:
     """Build a network that maps (M, channels, image_size, image_size) to logits (M, classes).
 

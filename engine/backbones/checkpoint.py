@@ -61,11 +61,8 @@ def _extract_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         reason = f"its keys are {format_names(names)}"
         if invalid:
             reason += f"; not plain tensors: {format_names(invalid)}"
-    raise UserError(
-        "teacher",
-        f"teacher '{path}' holds no state dict: {reason}",
-        f"Expected a dictionary of names and tensors, directly or under one of: {', '.join(wrappers)}.",
-    )
+    hint = f"Expected a dictionary of names and tensors, directly or under one of: {', '.join(wrappers)}."
+    raise UserError("teacher", f"teacher '{path}' holds no state dict: {reason}", hint)
 
 
 def _fit_names(
@@ -141,11 +138,8 @@ def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> 
         raise UserError("teacher", f"teacher '{source}' does not fit: {reason}{differences}", hint)
     not_finite = [n for n, value in weights.items() if not bool(torch.isfinite(value).all())]
     if not_finite:
-        raise UserError(
-            "teacher",
-            f"teacher '{source}' has NaN or infinite values in {format_names(not_finite)}",
-            "Its training diverged or the file is damaged; use another.",
-        )
+        message = f"teacher '{source}' has NaN or infinite values in {format_names(not_finite)}"
+        raise UserError("teacher", message, "Its training diverged or the file is damaged; use another.")
 
 
 def _explain_mismatch(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[str, str]:
@@ -187,11 +181,8 @@ def _get_published_file(model: nn.Module, tag: str) -> Path:
         )
     published = torchvision.models.get_model_weights(spec.name)
     if tag not in published.__members__:
-        raise UserError(
-            "teacher",
-            f"torchvision has no weights '{tag}' for {spec.name}",
-            "Use " + " or ".join(f"torchvision:{name}" for name in published.__members__) + ".",
-        )
+        hint = "Use " + " or ".join(f"torchvision:{name}" for name in published.__members__) + "."
+        raise UserError("teacher", f"torchvision has no weights '{tag}' for {spec.name}", hint)
     weights = published[tag]
     classes = len(weights.meta["categories"])
     if spec.adapted or spec.channels != 3 or spec.classes != classes:
@@ -216,9 +207,6 @@ def _download(url: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), digest[1] if digest else None, progress=False)
     except (OSError, http.client.HTTPException, RuntimeError) as error:
-        raise UserError(
-            "network",
-            f"{url} could not be downloaded: {error}",
-            f"Download it by hand and put it in {path.parent} as {name}.",
-        ) from error
+        hint = f"Download it by hand and put it in {path.parent} as {name}."
+        raise UserError("network", f"{url} could not be downloaded: {error}", hint) from error
     return path

@@ -209,10 +209,8 @@ def _read_batch(path: Path, classes: int, size: int) -> tuple[Any, Any, Any, lis
     start_M2, extent_M2 = boxes_M4[:, :2], boxes_M4[:, 2:]
     is_inside_M2 = (start_M2 >= 0) & (extent_M2 >= 1) & (start_M2 + extent_M2 <= size)
     if not bool((pixels_M4 - boxes_M4).abs().max() < 1e-2) or not bool(is_inside_M2.all()):
-        raise_data_error(
-            f"the crop boxes in {path} are not whole pixels of {size} px images",
-            "give images of the size that was labelled",
-        )
+        message = f"the crop boxes in {path} are not whole pixels of {size} px images"
+        raise_data_error(message, "give images of the size that was labelled")
     partners, patch = _read_mix(path, index, box, lam, count, size)
     return boxes_M4.long().numpy(), flip.bool().numpy(), partners, patch, logits.half().numpy()
 
@@ -224,10 +222,8 @@ def _read_mix(
     if index is None and lam is None:
         return np.arange(count), [0, 0, 0, 0]
     if box is None:
-        raise_data_error(
-            f"the labels in {path} are for images that were mixed by MixUp",
-            "give labels that were made with CutMix or without mixing",
-        )
+        message = f"the labels in {path} are for images that were mixed by MixUp"
+        raise_data_error(message, "give labels that were made with CutMix or without mixing")
     is_box = isinstance(box, list | tuple) and len(box) == 4 and all(type(edge) is int for edge in box)
     if not is_box or not _is_tensor(index, (count,)):
         raise_data_error(f"{path} has no CutMix box and partners", _EXPECTED)

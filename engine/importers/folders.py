@@ -14,14 +14,7 @@ import numpy as np
 
 from engine.data import ImageSet
 from engine.data.decode import BadImage, decode_square, open_picture
-from engine.data.pictures import (
-    Files,
-    PictureEntry,
-    is_image,
-    list_images,
-    list_subfolders,
-    natural_sort_key,
-)
+from engine.data.pictures import Files, PictureEntry, is_image, list_images, list_subfolders, natural_sort_key
 from engine.errors import UserError, format_names, raise_data_error
 
 
@@ -60,8 +53,7 @@ def _add_single_file(
     label = fit_label(class_name or path.absolute().parent.name, classes)
     if label is None:
         raise_data_error(
-            f"the class of {path} is unknown",
-            f"set it with --class; the classes are {format_names(classes)}",
+            f"the class of {path} is unknown", f"set it with --class; the classes are {format_names(classes)}"
         )
     groups[label].append(PictureEntry.read(path.parent, path.name))
 
@@ -86,10 +78,8 @@ def _add_folders(groups: list[list[PictureEntry]], path: Path, classes: tuple[st
     for name in flat_files:
         label = fit_label(name.split("_id")[0], classes) if "_id" in name else None
         if label is None:
-            raise_data_error(
-                f"the class of {folder / name} is unknown",
-                "put the pictures of each class in CLASS/, or name them class000_id000.png by label",
-            )
+            hint = "put the pictures of each class in CLASS/, or name them class000_id000.png by label"
+            raise_data_error(f"the class of {folder / name} is unknown", hint)
         groups[label].append(PictureEntry.read(folder, name))
     if not any(groups):
         raise_data_error(f"no pictures in {folder}", "put the pictures of each class in CLASS/")

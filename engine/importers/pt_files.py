@@ -80,16 +80,12 @@ def _select_experiment(path: Path, content: dict[Any, Any], number: int) -> tupl
         isinstance(pair, list | tuple) and len(pair) == 2 for pair in sets
     ):
         keys = [repr(key[:40]) if isinstance(key, str) else type(key).__name__ for key in content]
-        raise_data_error(
-            f"{path} contains no distilled sets: its keys are {format_names(keys)}",
-            "expected a dictionary whose 'data' is a list of [images, labels], as saved by DC",
-        )
+        hint = "expected a dictionary whose 'data' is a list of [images, labels], as saved by DC"
+        raise_data_error(f"{path} contains no distilled sets: its keys are {format_names(keys)}", hint)
     if number >= len(sets):
         count = "1 set" if len(sets) == 1 else f"{len(sets)} sets"
-        raise_data_error(
-            f"{path} contains {count}, but no set {number}",
-            "choose a set with --experiment; the first one is 0",
-        )
+        message = f"{path} contains {count}, but no set {number}"
+        raise_data_error(message, "choose a set with --experiment; the first one is 0")
     images, labels = sets[number]
     return images, labels
 
@@ -97,10 +93,8 @@ def _select_experiment(path: Path, content: dict[Any, Any], number: int) -> tupl
 def _find_labels_file(path: Path) -> Path:
     labels_path = path.with_name(path.name.replace("images", "labels", 1).replace("_zca", "", 1))
     if not path.name.startswith("images") or not labels_path.is_file():
-        raise_data_error(
-            f"{path} contains only images, and there is no label file next to it",
-            f"put the labels next to it as {path.name.replace('images', 'labels', 1)}, as MTT saves them",
-        )
+        hint = f"put the labels next to it as {path.name.replace('images', 'labels', 1)}, as MTT saves them"
+        raise_data_error(f"{path} contains only images, and there is no label file next to it", hint)
     return labels_path
 
 

@@ -52,10 +52,8 @@ def read(
     folder, prefix = _find_statistics(Path(config.given.statistics), names)
     side = next((part for part in reversed(folder.parts) if part in sides.values()), None)
     if side is not None and side != sides[kind]:
-        raise_data_error(
-            f"{folder} has statistics of each layer's {side}, but objective.taps = {kind}",
-            f"give the folder of each layer's {sides[kind]}, or change objective.taps",
-        )
+        message = f"{folder} has statistics of each layer's {side}, but objective.taps = {kind}"
+        raise_data_error(message, f"give the folder of each layer's {sides[kind]}, or change objective.taps")
     if not config.given.trust:
         _require_known_teacher(folder, prefix, teacher)
     moments = []
@@ -89,15 +87,11 @@ def _find_statistics(path: Path, names: Sequence[str]) -> tuple[Path, str]:
     complete = [prefix for prefix in prefixes if all((prefix, name) in pairs for name in names)]
     if not complete:
         missing = [name for name in names if (prefixes[0], name) not in pairs]
-        raise_data_error(
-            f"{path} has no statistics of {format_names(missing)}",
-            "set the backbone that they were measured with",
-        )
+        message = f"{path} has no statistics of {format_names(missing)}"
+        raise_data_error(message, "set the backbone that they were measured with")
     if len(complete) > 1:
-        raise_data_error(
-            f"{folder} has statistics of several teachers: {format_names(complete)}",
-            f"choose one, for example given.statistics={folder}/{complete[0]}",
-        )
+        message = f"{folder} has statistics of several teachers: {format_names(complete)}"
+        raise_data_error(message, f"choose one, for example given.statistics={folder}/{complete[0]}")
     return folder, complete[0]
 
 
@@ -117,10 +111,8 @@ def _read_moments(path: Path, name: str, features: int, classes: int) -> Moments
     shapes = ((features, features), (features,), (features, classes))
     for (key, array), shape in zip(arrays.items(), shapes, strict=True):
         if array.shape != shape:
-            raise_data_error(
-                f"{key} in {path} is {array.shape} instead of {shape}",
-                "give statistics of this backbone and data set",
-            )
+            message = f"{key} in {path} is {array.shape} instead of {shape}"
+            raise_data_error(message, "give statistics of this backbone and data set")
         if not np.isfinite(array).all():
             raise_data_error(f"{key} in {path} is not finite", "get a clean copy of it")
     cov_DD, mean_D, flc_DK = (torch.from_numpy(array.astype(np.float64)) for array in arrays.values())
