@@ -18,85 +18,34 @@ from engine.errors import UserError, suggest_name
 
 ImageMode = Literal["auto", "ascii", "half", "off"]
 
+_GROUNDS = ("foreground", "background")
+_ROLES = ("primary", "secondary", "accent", "success", "warning", "error", *_GROUNDS, "surface", "panel")
+_COLOURS = {  # in the order of the roles
+    "cfm-dark": "#5fafd7 #af87d7 #d7af5f #5faf5f #d7af00 #d75f5f #d0d0d0 #121212 #1c1c1c #303030",
+    "cfm-light": "#005f87 #5f00af #875f00 #005f00 #875f00 #af0000 #262626 #ffffff #eeeeee #d0d0d0",
+    # Okabe and Ito's colours, which differ for every common kind of colour blindness
+    "cfm-safe": "#56b4e9 #cc79a7 #e69f00 #009e73 #f0e442 #d55e00 #d0d0d0 #000000 #121212 #303030",
+    "cfm-mono": " ".join(["ansi_default"] * len(_ROLES)),
+}
+_PARTS = ("ansi", "input-selection", "screen-selection", "block-cursor", "input-cursor")
+_MONO_OPTIONS: dict[str, Any] = {
+    "ansi": True,
+    "boost": "ansi_default",
+    "variables": {f"{part}-{ground}": "ansi_default" for part in _PARTS for ground in _GROUNDS}
+    | dict.fromkeys(("border-blurred", "footer-key-foreground"), "ansi_default")
+    | dict.fromkeys(("block-cursor-text-style", "input-cursor-text-style"), "reverse"),
+}
+
 #: Colour themes by name; two are for colour-blind users and for monochrome terminals. No state is shown by
 #: colour alone.
 THEMES = {
-    theme.name: theme
-    for theme in (
-        Theme(
-            name="cfm-dark",
-            primary="#5fafd7",
-            secondary="#af87d7",
-            accent="#d7af5f",
-            success="#5faf5f",
-            warning="#d7af00",
-            error="#d75f5f",
-            foreground="#d0d0d0",
-            background="#121212",
-            surface="#1c1c1c",
-            panel="#303030",
-            dark=True,
-        ),
-        Theme(
-            name="cfm-light",
-            primary="#005f87",
-            secondary="#5f00af",
-            accent="#875f00",
-            success="#005f00",
-            warning="#875f00",
-            error="#af0000",
-            foreground="#262626",
-            background="#ffffff",
-            surface="#eeeeee",
-            panel="#d0d0d0",
-            dark=False,
-        ),
-        Theme(  # Okabe and Ito's colours, which differ for every common kind of colour blindness
-            name="cfm-safe",
-            primary="#56b4e9",
-            secondary="#cc79a7",
-            accent="#e69f00",
-            success="#009e73",
-            warning="#f0e442",
-            error="#d55e00",
-            foreground="#d0d0d0",
-            background="#000000",
-            surface="#121212",
-            panel="#303030",
-            dark=True,
-        ),
-        Theme(
-            name="cfm-mono",
-            ansi=True,
-            primary="ansi_default",
-            secondary="ansi_default",
-            accent="ansi_default",
-            success="ansi_default",
-            warning="ansi_default",
-            error="ansi_default",
-            foreground="ansi_default",
-            background="ansi_default",
-            surface="ansi_default",
-            panel="ansi_default",
-            boost="ansi_default",
-            variables={
-                "ansi-background": "ansi_default",
-                "ansi-foreground": "ansi_default",
-                "input-selection-background": "ansi_default",
-                "input-selection-foreground": "ansi_default",
-                "screen-selection-background": "ansi_default",
-                "screen-selection-foreground": "ansi_default",
-                "border-blurred": "ansi_default",
-                "block-cursor-foreground": "ansi_default",
-                "block-cursor-background": "ansi_default",
-                "block-cursor-text-style": "reverse",
-                "input-cursor-background": "ansi_default",
-                "input-cursor-foreground": "ansi_default",
-                "input-cursor-text-style": "reverse",
-                "footer-key-foreground": "ansi_default",
-            },
-        ),
+    name: Theme(
+        name,
+        dark=name != "cfm-light",
+        **dict(zip(_ROLES, colours.split(), strict=True)),  # type: ignore[arg-type]
+        **(_MONO_OPTIONS if name == "cfm-mono" else {}),
     )
+    for name, colours in _COLOURS.items()
 }
 
 
