@@ -24,7 +24,7 @@ from textual.screen import Screen
 import cfm_tui.console.screens as screens
 import cfm_tui.console.widgets as widgets
 from cfm_tui.console.driver import AsciiFilter, CapturedOutput, Governor, TerminalDriver, keep_only_changes
-from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGallery, OpenRun
+from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGallery, OpenRun, hidden
 from cfm_tui.console.preferences import THEMES, Preferences
 from cfm_tui.console.screens.base import Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, describe_keys
@@ -54,28 +54,12 @@ class ConsoleApp(App[str]):
             "q", "quit", "quit", id="app.quit", tooltip="Leave; asks first if a run is active in this console"
         ),
         Binding("question_mark", "help", "keys", id="app.help", tooltip="Show the keys that work here"),
-        Binding(
-            "ctrl+p", "command_palette", "palette", show=False, id="app.palette", tooltip="Find any command"
-        ),
-        Binding("escape", "back", "back", show=False, id="app.back", tooltip="Back to the previous page"),
-        Binding("r", "runs", "runs", show=False, id="app.runs", tooltip="List all runs"),
-        Binding("n", "configure", "new", show=False, id="app.new", tooltip="Configure a new run"),
-        Binding(
-            "e",
-            "export",
-            "export",
-            show=False,
-            id="app.export",
-            tooltip="Save the screen, or the data of a chart",
-        ),
-        Binding(
-            "t",
-            "traceback",
-            "error",
-            show=False,
-            id="app.traceback",
-            tooltip="Show the traceback of the last error",
-        ),
+        hidden("ctrl+p", "command_palette", "palette", id="app.palette", tooltip="Find any command"),
+        hidden("escape", "back", "back", id="app.back", tooltip="Back to the previous page"),
+        hidden("r", "runs", "runs", id="app.runs", tooltip="List all runs"),
+        hidden("n", "configure", "new", id="app.new", tooltip="Configure a new run"),
+        hidden("e", "export", "export", id="app.export", tooltip="Save the screen, or the data of a chart"),
+        hidden("t", "traceback", "error", id="app.traceback", tooltip="Show the traceback of the last error"),
     ]
 
     def __init__(
@@ -165,9 +149,8 @@ class ConsoleApp(App[str]):
         failure = session.describe_failure()
         if failure is not None:
             self._last_error = failure
-            self.notify(
-                f"{failure[0]}\n→ {failure[1]}  (t: traceback)", severity="error", timeout=30, markup=False
-            )
+            text = f"{failure[0]}\n→ {failure[1]}  (t: traceback)"
+            self.notify(text, severity="error", timeout=30, markup=False)
 
     # --- leaving ----------------------------------------------------------------------------------
 
@@ -199,10 +182,6 @@ class ConsoleApp(App[str]):
 
     # --- pages ------------------------------------------------------------------------------------
 
-    def show(self, page: Page) -> None:
-        """Show a page above the current ones."""
-        self.push_screen(page)
-
     async def action_back(self) -> None:
         """Return to the previous page; the list of runs is the first."""
         if len(self.screen_stack) > 2:
@@ -227,25 +206,25 @@ class ConsoleApp(App[str]):
         while open_forms and self.screen is not open_forms[0]:
             self.pop_screen()
         if not open_forms:
-            self.show(ConfigurePage(message.preset))
+            self.push_screen(ConfigurePage(message.preset))
 
     def on_open_run(self, message: OpenRun) -> None:
         """Show a run's monitor."""
         from cfm_tui.console.screens.monitor import MonitorPage
 
-        self.show(MonitorPage(message.folder))
+        self.push_screen(MonitorPage(message.folder))
 
     def on_open_gallery(self, message: OpenGallery) -> None:
         """Show a run's images."""
         from cfm_tui.console.screens.gallery import GalleryPage
 
-        self.show(GalleryPage(message.folder))
+        self.push_screen(GalleryPage(message.folder))
 
     def on_compare_runs(self, message: CompareRuns) -> None:
         """Compare several runs."""
         from cfm_tui.console.screens.compare import ComparePage
 
-        self.show(ComparePage(message.folders))
+        self.push_screen(ComparePage(message.folders))
 
     def on_launch(self, message: Launch) -> None:
         """Start a run in this process and show its monitor."""
@@ -259,7 +238,7 @@ class ConsoleApp(App[str]):
 
         self.session = Session(message.resolved, message.name, message.folder)
         self.action_runs()
-        self.show(MonitorPage(message.folder, self.session))
+        self.push_screen(MonitorPage(message.folder, self.session))
 
     def refuse_if_read_only(self, what: str) -> bool:
         """Return whether the console is read-only, and notify the user if it is."""

@@ -1,12 +1,14 @@
-"""The interface between pages and the application: a protocol, and messages that pages post."""
+"""The interface between pages and the application: a protocol, messages that pages post, and hidden keys."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from textual.binding import Binding
 from textual.message import Message
 
 if TYPE_CHECKING:  # the first screen is drawn before these modules are imported
@@ -14,6 +16,9 @@ if TYPE_CHECKING:  # the first screen is drawn before these modules are imported
     from cfm_tui.console.session import Session
     from cfm_tui.display.terminal import Terminal
     from engine.config.settings import Resolved
+
+
+hidden = partial(Binding, show=False)  #: a key that the footer does not show
 
 
 class Host(Protocol):

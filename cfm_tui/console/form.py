@@ -18,13 +18,7 @@ from engine.config.settings import Resolved
 from engine.errors import UserError
 
 DATA, BACKBONE, OBJECTIVE, BUDGET, LAUNCH = 1, 2, 3, 4, 5
-PANELS = {
-    DATA: "Data set",
-    BACKBONE: "Backbone & teacher",
-    OBJECTIVE: "Objective & β",
-    BUDGET: "Budget",
-    LAUNCH: "Launch",
-}
+PANELS = dict(enumerate(("Data set", "Backbone & teacher", "Objective & β", "Budget", "Launch"), start=1))
 
 
 @dataclass(frozen=True)
@@ -37,15 +31,6 @@ class Field:
     help: str
     none: str = ""
     convnet: bool = False
-
-    @property
-    def kind(self) -> Literal["choice", "text", "value", "names"]:
-        """How the setting is edited."""
-        if self.choices:
-            return "choice"
-        if get_origin(self._type) is tuple:
-            return "names"
-        return "text" if self._type is str else "value"
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -76,9 +61,9 @@ class Field:
     def set(self, text: str) -> str:
         """Return typed text as `key=value`; `null` means no value."""
         text = text.strip()
-        if self.kind == "names" and not text.startswith("["):
+        if get_origin(self._type) is tuple and not text.startswith("["):
             text = f"[{text}]"
-        elif self.kind == "text" and text not in ("null", "~"):
+        elif self._type is str and not self.choices and text not in ("null", "~"):
             text = yaml_io.inline(text)
         return f"{self.key}={text}"
 
@@ -196,12 +181,13 @@ class Form:
     def _default_text(self, each: Field) -> str | None:
         """Return a field's text without its override; None where the form has a problem."""
         try:
-            resolved = settings.resolve(
-                preset=self.preset, sets=self.list_overrides(), environ=self.environ, label="form"
-            )
+            return each.text(self._resolve().config.flatten()[each.key])
         except UserError:
             return None
-        return each.text(resolved.config.flatten()[each.key])
+
+    def _resolve(self) -> Resolved:
+        sets = self.list_overrides()
+        return settings.resolve(preset=self.preset, sets=sets, environ=self.environ, label="form")
 
     def list_overrides(self) -> list[str]:
         """Return all overrides as `key=value`; free lines come last and override fields."""
@@ -211,17 +197,14 @@ class Form:
     def check(self) -> Checked:
         """Validate the form, and store and return the outcome."""
         try:
-            typed = settings.resolve(
-                preset=self.preset, sets=self.list_overrides(), environ=self.environ, label="form"
-            )
+            typed = self._resolve()
             changed = settings.changes(self.preset, typed.config, self.environ)
             preset = settings.resolve(preset=self.preset, environ=self.environ)
         except UserError as error:
             self.checked = Checked(None, self._assign_problems(error))
             return self.checked
-        resolved = settings.resolve(
-            preset=self.preset, sets=settings.format_sets(changed), environ=self.environ
-        )  # so that origins are those of the command line
+        sets = settings.format_sets(changed)  # so that origins are those of the command line
+        resolved = settings.resolve(preset=self.preset, sets=sets, environ=self.environ)
         before = preset.config.flatten()
         self.config, self.origins = typed.config, resolved.origins
         self.checked = Checked(resolved, {}, changed, {key: before[key] for key in changed})

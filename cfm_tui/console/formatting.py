@@ -120,11 +120,12 @@ def describe_activity(model: RunModel, asked: str, where: str, loading: bool = F
         pid, host = model.status.get("pid"), model.status.get("host")
         return f"LOST: process {pid} on {host} is gone"
     stage = model.status.get("stage")
-    in_stage = f" in {stage}" if stage and state in ("failed", "stopped") else ""
-    location = f" {where}" if state == "running" and where else ""
-    words = {"new": "NOT STARTED"}.get(state, state.upper())
-    request = "; a checkpoint is requested" if asked == "checkpoint" and state in AT_WORK else ""
-    return f"{words}{in_stage}{location}{request}"
+    words = "NOT STARTED" if state == "new" else state.upper()
+    if stage and state in ("failed", "stopped"):
+        words += f" in {stage}"
+    if state == "running" and where:
+        words += f" {where}"
+    return f"{words}; a checkpoint is requested" if asked == "checkpoint" and state in AT_WORK else words
 
 
 def find_headline(model: RunModel) -> tuple[str, str]:
@@ -247,9 +248,7 @@ def draw_sparkline(values: Sequence[float] | NDArray[np.float32], width: int, te
     return "".join(cells).ljust(width)
 
 
-def draw_schedule(
-    betas: Sequence[float], batch: int, width: int, spark: Callable[[Sequence[float]], str]
-) -> list[str]:
+def draw_schedule(betas: Sequence[float], batch: int, width: int, terminal: Terminal) -> list[str]:
     """Return a sparkline of the β schedule, and below it a row that marks the current batch."""
     if not betas or width < 4:
         return []
@@ -257,4 +256,4 @@ def draw_schedule(
     sampled = [betas[round(i * (len(betas) - 1) / max(count - 1, 1))] for i in range(count)]
     logs = [float(np.log10(max(beta, 1e-30))) for beta in sampled]
     marked = round((min(max(batch, 1), len(betas)) - 1) * (count - 1) / max(len(betas) - 1, 1))
-    return [spark(logs), " " * marked + "^"]
+    return [draw_sparkline(logs, count, terminal), " " * marked + "^"]

@@ -57,11 +57,6 @@ class Row:
             return cls(run.folder, name, "damaged", "", None, None, None, None, None, begun)
 
     @property
-    def damaged(self) -> bool:
-        """Whether the run cannot be read."""
-        return self.state == "damaged"
-
-    @property
     def at_work(self) -> bool:
         """Whether a process is computing the run."""
         return self.state in AT_WORK
@@ -96,7 +91,7 @@ class Listing:
         """Return a stamp of the run's files and its row, read again only if necessary."""
         stamp = tuple(files.stamp(folder / name) for name in ("status.json", "results.json", "manifest.json"))
         known = self._known.get(folder)
-        if known is not None and known[0] == stamp and not (known[1].at_work or known[1].damaged):
+        if known is not None and known[0] == stamp and known[1].state not in (*AT_WORK, "damaged"):
             return known
         return stamp, Row.read(StoredRun(folder))
 

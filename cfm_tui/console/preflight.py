@@ -99,9 +99,8 @@ class Findings:
         if self.possible is False and self.problem is not None and self.problem.kind == "data":
             lines += ["", f"! {self.problem.message}", f"→ {self.problem.hint}"]
             if chosen.download_bytes:
-                lines += [
-                    f"d: download {format_bytes(chosen.download_bytes)}, as `cfm data get {chosen.name}` does"
-                ]
+                size = format_bytes(chosen.download_bytes)
+                lines.append(f"d: download {size}, as `cfm data get {chosen.name}` does")
             return "\n".join(lines)
         if self.place is not None:
             lines.append(f"at {self.place}")
@@ -133,11 +132,8 @@ class Findings:
             lines.append(f"teacher: trained first, {epochs}, unless in the cache")
         else:
             lines.append(f"teacher: {config.backbone.teacher}")
-        accuracy = self.accuracy
-        lines.append(
-            f"accuracy: {'not known yet' if accuracy is None else f'{accuracy:.2f} %, by an earlier run'}"
-        )
-        return "\n".join(lines)
+        known = "not known yet" if self.accuracy is None else f"{self.accuracy:.2f} %, by an earlier run"
+        return "\n".join([*lines, f"accuracy: {known}"])
 
     def describe_estimate(self) -> str:
         """Return the lines about the estimated time by stage, memory and disk space."""
@@ -222,7 +218,22 @@ def describe_location(status: DatasetStatus) -> str:
     return f"not there; {format_bytes(status.download_bytes)} to download"
 
 
-class Study(threading.Thread):
+class _Cancellable(threading.Thread):
+    def __init__(self, name: str, daemon: bool) -> None:
+        super().__init__(name=name, daemon=daemon)
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Cancel the work; what was downloaded is kept for the next attempt."""
+        self._stopped.set()
+
+    def _raise_if_stopped(self) -> None:
+        from engine.runs.preview import raise_if_cancelled
+
+        raise_if_cancelled(self._stopped.is_set)
+
+
+class Study(_Cancellable):
     """A thread that examines a configuration.
 
     before: earlier findings, reused where they remain valid. runs: the folder of the future run. far: whether
@@ -230,17 +241,10 @@ class Study(threading.Thread):
     """
 
     def __init__(self, config: Config, before: Findings | None, runs: Path, *, far: bool) -> None:
-        super().__init__(
-            name="study"
-        )  # not a daemon: one killed during a training step could crash the process at exit
+        super().__init__("study", daemon=False)  # a daemon killed in a training step could crash the exit
         self.findings = before.keep_valid(config) if before is not None else Findings(config)
         self.far = far
         self._config, self._runs = config, runs
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        """Cancel the study."""
-        self._stopped.set()
 
     def run(self) -> None:
         """Run all steps, cheap ones first; an error becomes a finding."""
@@ -296,7 +300,7 @@ class Study(threading.Thread):
         self._update(doing="building the networks", parameters=preview.count_parameters(config, dataset))
         cache = store.Cache()
         planned = plan.prepare(config, self._report_reading)
-        preview.raise_if_cancelled(is_stopped)
+        self._raise_if_stopped()
         self._update(doing="looking up earlier runs and the cache")
         self._update(accuracy=preview.teacher_accuracy(planned, cache, self._runs))
         self._update(spectra=preview.spectra(planned, cache), doing="trying a few steps")
@@ -304,9 +308,7 @@ class Study(threading.Thread):
         self._update(estimate=estimate, short=_find_shortage(estimate, planned, self._runs))
 
     def _report_reading(self, done: int, total: int) -> None:
-        from engine.runs.preview import raise_if_cancelled
-
-        raise_if_cancelled(self._stopped.is_set)
+        self._raise_if_stopped()
         self._update(doing=f"reading images: {done:,} of {total:,}")
 
 
@@ -326,30 +328,24 @@ def _find_shortage(estimate: Estimate, plan: Plan, runs: Path) -> str:
         needed, free = format_bytes(estimate.disk_bytes), format_bytes(free_disk)
         return f"disk: {needed} are needed in {runs}, {free} are free"
     if estimate.memory_bytes > free_memory:
-        return (
-            f"memory: {format_bytes(estimate.memory_bytes)} are needed, {format_bytes(free_memory)} are free"
-        )
+        needed, free = format_bytes(estimate.memory_bytes), format_bytes(free_memory)
+        return f"memory: {needed} are needed, {free} are free"
     return ""
 
 
-class Fetch(threading.Thread):
+class Fetch(_Cancellable):
     """A thread that downloads a data set.
 
     progress_text: the progress. problem: why it failed. done: whether the set is complete.
     """
 
     def __init__(self, name: str, root: str | None) -> None:
-        super().__init__(name="fetch", daemon=True)
+        super().__init__("fetch", daemon=True)
         self.set = name
         self.progress_text = f"{name}: connecting"
         self.problem: UserError | None = None
         self.done = False
         self._root = None if root is None else Path(root)
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        """Cancel the download; what was received is kept for the next attempt."""
-        self._stopped.set()
 
     def run(self) -> None:
         """Download, verify and unpack the set."""
@@ -365,9 +361,7 @@ class Fetch(threading.Thread):
             pass
 
     def _progress(self, phase: str, done: int, total: int) -> None:
-        from engine.runs.preview import raise_if_cancelled
-
-        raise_if_cancelled(self._stopped.is_set)
+        self._raise_if_stopped()
         if phase == "download":
             of_total = f" of {format_bytes(total)} ({done / total:.0%})" if total else ""
             self.progress_text = f"{self.set}: {format_bytes(done)}{of_total}"

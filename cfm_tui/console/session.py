@@ -129,9 +129,7 @@ class Session:
             yield from self._run_experiment()
         except BaseException as error:
             self._traceback = "".join(traceback.format_exception(error))
-            error.__traceback__ = error.__context__ = error.__cause__ = (
-                None  # they reference everything loaded
-            )
+            error.__traceback__ = error.__context__ = error.__cause__ = None  # they hold all that is loaded
             self.error = error
         finally:
             self.state = "ended"
@@ -157,9 +155,9 @@ class Session:
             self.folder = folder
             self.state = "running"
 
-        command_line = ["cfm-tui", *sys.argv[1:]]
+        words = ["cfm-tui", *sys.argv[1:]]
         return launch.run_experiment(
-            resolved, self.folder, self.name, command_line, run_control, on_reading, on_open
+            resolved, self.folder, self.name, words, run_control, on_reading, on_open
         )
 
 

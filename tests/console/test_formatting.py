@@ -33,15 +33,11 @@ def test_digits_are_three_rows_and_only_of_numbers():
 
 def test_the_place_on_the_schedule_is_marked():
     betas = [0.5, 0.25, 0.1]
-    rows = [
-        formatting.draw_schedule(betas, batch, 20, lambda values: "x" * len(values))[1] for batch in (1, 2, 3)
-    ]
+    rows = [formatting.draw_schedule(betas, batch, 20, FULL)[1] for batch in (1, 2, 3)]
     assert rows == ["^", " ^", "  ^"]
-    row, mark = formatting.draw_schedule(
-        [0.9**n for n in range(500)], 500, 20, lambda values: "x" * len(values)
-    )
+    row, mark = formatting.draw_schedule([0.9**n for n in range(500)], 500, 20, FULL)
     assert (len(row), len(mark)) == (20, 20)
-    assert formatting.draw_schedule([], 0, 20, str) == []
+    assert formatting.draw_schedule([], 0, 20, FULL) == []
 
 
 def test_a_bar_is_as_long_as_it_may_be():

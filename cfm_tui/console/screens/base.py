@@ -22,7 +22,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import DataTable, Input, Static
 
-from cfm_tui.console.engine_link import Host
+from cfm_tui.console.engine_link import Host, hidden
 
 
 class Panel(Vertical):
@@ -64,10 +64,10 @@ class Table(DataTable[Any]):
     """A table of rows whose cursor also moves by j, k, g and G."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "cursor_down", "down", show=False, id="table.down"),
-        Binding("k", "cursor_up", "up", show=False, id="table.up"),
-        Binding("g", "scroll_top", "first", show=False, id="table.first"),
-        Binding("G", "scroll_bottom", "last", show=False, id="table.last"),
+        hidden("j", "cursor_down", "down", id="table.down"),
+        hidden("k", "cursor_up", "up", id="table.up"),
+        hidden("g", "scroll_top", "first", id="table.first"),
+        hidden("G", "scroll_bottom", "last", id="table.last"),
     ]
 
     def __init__(self, **options: Any) -> None:
@@ -156,25 +156,14 @@ class Page(Screen[None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "f", "fill", "fill", show=False, id="page.fill", tooltip="Fill the page with this panel, or not"
-        ),
+        hidden("f", "fill", "fill", id="page.fill", tooltip="Fill the page with this panel, or not"),
         *(
-            Binding(str(digit), f"panel({digit})", f"panel {digit}", show=False, id=f"page.panel{digit}")
+            hidden(str(digit), f"panel({digit})", f"panel {digit}", id=f"page.panel{digit}")
             for digit in range(1, 10)
         ),
     ]
-    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012
-        (0, "-narrow"),
-        (60, "-normal"),
-        (110, "-wide"),
-        (160, "-huge"),
-    ]
-    VERTICAL_BREAKPOINTS = [  # noqa: RUF012
-        (0, "-short"),
-        (18, "-medium"),
-        (34, "-tall"),
-    ]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-normal"), (110, "-wide"), (160, "-huge")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (18, "-medium"), (34, "-tall")]  # noqa: RUF012
     HEADING = ""  #: the first part of the title line
     LEAST = (60, 18)  #: columns and lines; below either, one panel is shown at a time
     READ_SECONDS = 0.05  #: time per tick for reading records
@@ -231,34 +220,29 @@ class Page(Screen[None]):
 
     def run_in_thread(self, job: Callable[..., object], *arguments: Any) -> None:
         """Run `job(*arguments)` on a daemon thread, and show the error if it raises one."""
-        context = copy_context()
-        threading.Thread(
-            target=context.run,
-            args=(self._run_job, job, arguments),
-            name=f"work of {self.HEADING}",
-            daemon=True,
-        ).start()
 
-    def _run_job(self, job: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-        try:
-            job(*arguments)
-        except Exception as error:
-            self.call_in_ui(self.host.report_error, error)
+        def run() -> None:
+            try:
+                job(*arguments)
+            except Exception as error:
+                self.call_in_ui(self.host.report_error, error)
+
+        name = f"work of {self.HEADING}"
+        threading.Thread(target=copy_context().run, args=(run,), name=name, daemon=True).start()
 
     def call_in_ui(self, callback: Callable[..., object], *arguments: Any) -> None:
         """From a thread of `run_in_thread`: call back on the UI thread, if the page still exists."""
-        if not self.is_running:
-            return
-        with suppress(RuntimeError):  # the console is ending
-            self.app.call_from_thread(self._run_callback, callback, arguments)
 
-    def _run_callback(self, callback: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-        if not (self.is_running and self.is_attached):
-            return
-        try:
-            callback(*arguments)
-        except Exception as error:
-            self.host.report_error(error)
+        def run() -> None:
+            try:
+                if self.is_running and self.is_attached:
+                    callback(*arguments)
+            except Exception as error:
+                self.host.report_error(error)
+
+        if self.is_running:
+            with suppress(RuntimeError):  # the console is ending
+                self.app.call_from_thread(run)
 
     def on_resize(self) -> None:
         """Show one panel at a time where there is no room for more."""
@@ -290,12 +274,8 @@ class Page(Screen[None]):
 
     def on_descendant_focus(self) -> None:
         """Make the panel with the focus the current one."""
-        node = self.focused
-        panel = (
-            next((each for each in node.ancestors_with_self if isinstance(each, Panel)), None)
-            if node
-            else None
-        )
+        nodes = self.focused.ancestors_with_self if self.focused else []
+        panel = next((each for each in nodes if isinstance(each, Panel)), None)
         if panel is not None and panel.number != self._current:
             self._current = panel.number
             self._arrange()

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import DataTable, Input
 
 from cfm_tui.console import formatting
-from cfm_tui.console.engine_link import OpenRun
+from cfm_tui.console.engine_link import OpenRun, hidden
 from cfm_tui.console.screens.base import FilterLine, Page, Panel, Table
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.display import plot_data
@@ -52,18 +52,11 @@ class ComparePage(Page):
     RESULTS = ("run", "state", "distilled", "random", "best epoch", "teacher", *STAGES, "in all")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("v", "view(1)", "curve", id="compare.view", tooltip="The next curve: losses, accuracy"),
-        Binding("V", "view(-1)", show=False, id="compare.back", tooltip="The previous curve"),
+        hidden("V", "view(-1)", id="compare.back", tooltip="The previous curve"),
         Binding("slash", "filter", "filter", id="compare.filter", tooltip="Filter settings by name or value"),
         Binding("s", "sort", "sort", id="compare.sort", tooltip="Sort the table by its next column"),
-        Binding("S", "turn", "turn", show=False, id="compare.turn", tooltip="Reverse the sort order"),
+        hidden("S", "turn", "turn", id="compare.turn", tooltip="Reverse the sort order"),
     ]
-    DEFAULT_CSS = """
-    ComparePage {
-        #curve { height: 3fr; }
-        #chart { height: 1fr; }
-        #settings { height: 2fr; }
-    }
-    """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         super().__init__()
@@ -106,11 +99,8 @@ class ComparePage(Page):
             except Exception as error:
                 settings_of_runs.append(None)
                 self.call_in_ui(self.host.report_error, error)
-        self.call_in_ui(self._show_settings, settings_of_runs)
-
-    def _show_settings(self, settings_of_runs: list[dict[str, Cell] | None]) -> None:
         self._settings = settings_of_runs
-        self._fill_settings()
+        self.call_in_ui(self._fill_settings)
 
     # --- following the runs -----------------------------------------------------------------------
 
@@ -119,12 +109,9 @@ class ComparePage(Page):
         for model in self._models:
             self._stale |= not model.is_idle and model.read(self.READ_SECONDS / len(self._models))
         if self._stale and (not self._drawn_at or time.monotonic() - self._drawn_at >= self.CHART_SECONDS):
-            self._draw()
-
-    def _draw(self) -> None:
-        self._stale, self._drawn_at = False, time.monotonic()
-        self._draw_curves()
-        self._fill_results()
+            self._stale, self._drawn_at = False, time.monotonic()
+            self._draw_curves()
+            self._fill_results()
 
     def _draw_curves(self) -> None:
         x_label = "epoch" if self._curve in ("accuracy", "control") else "iteration"
@@ -150,16 +137,10 @@ class ComparePage(Page):
         total = len(compare_settings(self._settings or []))
         count = f"{len(rows)} of {total}" if self._filter_text else f"{total}"
         status = "reading" if self._settings is None else count if total else "none"
-        self.query_one("#settings", Panel).set_title(
-            f"Settings that differ: {status}{self._describe_order(SETTINGS)}"
-        )
-        self._put(SETTINGS, rows)
+        self._put(SETTINGS, rows, f"Settings that differ: {status}")
 
     def _fill_results(self) -> None:
-        self.query_one("#results", Panel).set_title(
-            f"Results in %, last epoch{self._describe_order(OUTCOME)}"
-        )
-        self._put(OUTCOME, self._rows(OUTCOME))
+        self._put(OUTCOME, self._rows(OUTCOME), "Results in %, last epoch")
         self._arrange()
 
     def _arrange(self) -> None:
@@ -171,11 +152,6 @@ class ComparePage(Page):
         if self._settings is not None:
             self._fill_settings()
 
-    def _describe_order(self, number: int) -> str:
-        column, descending = self._order[number]
-        names = self._header(number)
-        return f", by {names[column]} {'↓' if descending else '↑'}" if column or descending else ""
-
     def _header(self, number: int) -> list[str]:
         if number == OUTCOME:
             return list(self.RESULTS)
@@ -184,9 +160,18 @@ class ComparePage(Page):
     def _table(self, number: int) -> Table:
         return self.query_one("#differing" if number == SETTINGS else "#outcome", Table)
 
-    def _put(self, number: int, rows: list[tuple[str, ...]]) -> None:
-        """Refill a table if its rows changed; the cursor keeps its position."""
-        width = self._value_width(number, rows)
+    def _put(self, number: int, rows: list[tuple[str, ...]], title: str) -> None:
+        """Show a panel's title with the order, and refill its table if its rows changed.
+
+        The cursor keeps its position. The settings' values are cut so that those of all runs are visible.
+        """
+        by, descending = self._order[number]
+        order = f", by {self._header(number)[by]} {'↓' if descending else '↑'}" if by or descending else ""
+        self.panels()[number - 1].set_title(f"{title}{order}")
+        width = self.app.size.width
+        if number == SETTINGS and rows:
+            room = width - 2 - max(cell_len(row[0]) for row in rows)
+            width = max(room // len(self._folders) - 2, 5)
         shown = [
             (row[0], *(c if cell_len(c) <= width else f"{set_cell_size(c, width - 1)}…" for c in row[1:]))
             for row in rows
@@ -203,14 +188,6 @@ class ComparePage(Page):
             table.add_row(*map(Text, row))
         table.move_cursor(row=min(cursor.row, len(rows) - 1), animate=False)
         self._shown[number] = shown
-
-    def _value_width(self, number: int, rows: list[tuple[str, ...]]) -> int:
-        """Return the maximum width of a value in cells, so that the values of all runs are visible."""
-        width = self.app.size.width
-        if number == OUTCOME or not rows:
-            return width
-        room = width - 2 - max(cell_len(row[0]) for row in rows)
-        return max(room // len(self._folders) - 2, 5)
 
     # --- what keys do -----------------------------------------------------------------------------
 
@@ -335,16 +312,13 @@ def compare_results(models: Sequence[RunModel]) -> list[tuple[Cell, ...]]:
         accuracies = [Cell()] * 4
         if model.results is not None:
             summary, teacher = model.results["summary"], float(model.results["teacher"]["accuracy"])
-            mean_stds = [summary[name] for name in ("accuracy", "control", "accuracy_best")]
+            found = [summary[name] for name in ("accuracy", "control", "accuracy_best")]
             accuracies = [
-                Cell(format_mean_std(each), None if each is None else float(each["mean"]))
-                for each in mean_stds
+                Cell(format_mean_std(each), float(each["mean"]) if each else None) for each in found
             ]
             accuracies.append(Cell(f"{teacher:.2f}", teacher))
-        seconds = [
-            *(formatting.find_stage_seconds(model, stage) for stage in STAGES),
-            formatting.sum_stage_seconds(model),
-        ]
+        seconds = [formatting.find_stage_seconds(model, stage) for stage in STAGES]
+        seconds.append(formatting.sum_stage_seconds(model))
         times = (Cell() if each is None else Cell(format_duration(each), each) for each in seconds)
         name = Cell(f"{letter(index)} {model.run.name}")
         rows.append((name, Cell(str(model.state)), *accuracies, *times))

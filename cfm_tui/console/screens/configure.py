@@ -13,7 +13,7 @@ from textual.containers import Container, Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Button, Static
 
-from cfm_tui.console.engine_link import Launch
+from cfm_tui.console.engine_link import Launch, hidden
 from cfm_tui.console.form import BACKBONE, BUDGET, DATA, FIELDS, LAUNCH, OBJECTIVE, PANELS, Form
 from cfm_tui.console.preflight import Fetch, Findings, Study, describe_location
 from cfm_tui.console.screens.base import Page, Panel
@@ -35,14 +35,14 @@ class ConfigurePage(Page):
     QUIET_SECONDS = 0.4  #: time after the last keystroke until the data are located
     STILL_SECONDS = 2.0  #: time after the last keystroke until a trial starts by itself
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,tab", "move(1)", "next field", show=False, id="form.next"),
-        Binding("up,shift+tab", "move(-1)", "field before", show=False, id="form.before"),
-        Binding("j", "move(1)", "next field", show=False, id="form.down"),
-        Binding("k", "move(-1)", "field before", show=False, id="form.up"),
-        Binding("g", "end(0)", "first field", show=False, id="form.first"),
-        Binding("G", "end(-1)", "last field", show=False, id="form.last"),
-        Binding("pagedown", "scroll(1)", "scroll", show=False, id="form.scroll", tooltip="Scroll the panel"),
-        Binding("pageup", "scroll(-1)", "scroll", show=False, id="form.back"),
+        hidden("down,tab", "move(1)", "next field", id="form.next"),
+        hidden("up,shift+tab", "move(-1)", "field before", id="form.before"),
+        hidden("j", "move(1)", "next field", id="form.down"),
+        hidden("k", "move(-1)", "field before", id="form.up"),
+        hidden("g", "end(0)", "first field", id="form.first"),
+        hidden("G", "end(-1)", "last field", id="form.last"),
+        hidden("pagedown", "scroll(1)", "scroll", id="form.scroll", tooltip="Scroll the panel"),
+        hidden("pageup", "scroll(-1)", "scroll", id="form.back"),
         Binding("l", "launch", "launch", id="configure.launch", tooltip="Start the run in this console"),
         Binding("p", "preset", "preset", id="configure.preset", tooltip="Start from another preset"),
         Binding("w", "write", "save as preset", id="configure.write", tooltip="Save the form as a preset"),
@@ -54,10 +54,8 @@ class ConfigurePage(Page):
             id="configure.estimate",
             tooltip="Read the images and time a few steps now",
         ),
-        Binding(
-            "d", "download", "download", show=False, id="configure.download", tooltip="Download the data set"
-        ),
-        Binding("s", "layer", "layer", show=False, id="configure.layer", tooltip="The next layer's spectrum"),
+        hidden("d", "download", "download", id="configure.download", tooltip="Download the data set"),
+        hidden("s", "layer", "layer", id="configure.layer", tooltip="The next layer's spectrum"),
     ]
 
     def __init__(self, preset: str | None = None) -> None:
@@ -107,16 +105,10 @@ class ConfigurePage(Page):
         yield Static(id="told", markup=False)
 
     def _make_panel(self, number: int, side: list[Widget]) -> Panel:
-        fields: list[Widget] = [
-            Entry(each.key, each.label, each.choices) for each in FIELDS.values() if each.panel == number
-        ]
-        if number == LAUNCH:
-            fields = [self._make_line(0)]
-        pair = Container(
-            Vertical(*fields, classes="fields", id=f"fields{number}"),
-            Vertical(*side, classes="side"),
-            classes="pair",
-        )
+        own = [each for each in FIELDS.values() if each.panel == number]
+        entries = [Entry(each.key, each.label, each.choices) for each in own] or [self._make_line(0)]
+        fields = Vertical(*entries, classes="fields", id=f"fields{number}")
+        pair = Container(fields, Vertical(*side, classes="side"), classes="pair")
         return Panel(number, PANELS[number], pair, id=f"panel{number}")
 
     def _make_line(self, number: int) -> Entry:
@@ -229,10 +221,8 @@ class ConfigurePage(Page):
         self._show_lines()
         for entry in self.query(Entry):
             self._show_entry(entry)
-        form, problem_line = self.form, self.query_one("#wrong", Static)
-        problem = form.checked.problems.get(Form.ELSEWHERE, "")
-        problem_line.update(f"! {problem}" if problem else "")
-        problem_line.display = bool(problem)
+        form = self.form
+        _show_problem(self.query_one("#wrong", Static), form.checked.problems.get(Form.ELSEWHERE, ""))
         count = len(form.checked.changes)
         if form.checked.resolved is None:
             count = len(form.checked.problems)
@@ -276,8 +266,7 @@ class ConfigurePage(Page):
             problem_line = self._problem_lines[name] = Static(markup=False, classes="error")
             self.query_one(f"#{entry.parent.id}").mount(problem_line, after=entry)  # type: ignore[union-attr]
         if problem_line is not None:
-            problem_line.update(f"! {problem}" if problem else "")
-            problem_line.display = bool(problem)
+            _show_problem(problem_line, problem)
 
     def _show_help(self) -> None:
         """Show what the field with the focus is for, and where its value comes from."""
@@ -535,3 +524,8 @@ class ConfigurePage(Page):
 
 def _make_text(name: str) -> Static:
     return Static(id=name, markup=False)
+
+
+def _show_problem(line: Static, problem: str) -> None:
+    line.update(f"! {problem}" if problem else "")
+    line.display = bool(problem)

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from cfm_tui.console.engine_link import hidden
 from cfm_tui.console.screens.base import Dialog
 
 
@@ -54,8 +55,8 @@ class Choice(_ListDialog):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "move(1)", show=False, id="dialog.down"),
-        Binding("k", "move(-1)", show=False, id="dialog.up"),
+        hidden("j", "move(1)", id="dialog.down"),
+        hidden("k", "move(-1)", id="dialog.up"),
     ]
 
     def __init__(self, question: str, answers: Sequence[tuple[str, str]]) -> None:
@@ -86,10 +87,10 @@ class Pick(_ListDialog):
 
     DEFAULT_CSS = "Pick OptionList { text-wrap: nowrap; text-overflow: ellipsis; }"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "move(1)", "down", show=False, id="pick.down"),
-        Binding("k", "move(-1)", "up", show=False, id="pick.up"),
-        Binding("g", "end(0)", "first", show=False, id="pick.first"),
-        Binding("G", "end(1)", "last", show=False, id="pick.last"),
+        hidden("j", "move(1)", "down", id="pick.down"),
+        hidden("k", "move(-1)", "up", id="pick.up"),
+        hidden("g", "end(0)", "first", id="pick.first"),
+        hidden("G", "end(1)", "last", id="pick.last"),
     ]
 
     def __init__(self, question: str, offers: Sequence[Offer], current: str = "") -> None:
@@ -130,11 +131,11 @@ class Reading(Dialog):
     """A text to read: help, a message, a traceback."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark,q,enter", "leave", "back", show=False, id="reading.leave"),
-        Binding("j,down", "scroll(1)", show=False, id="reading.down"),
-        Binding("k,up", "scroll(-1)", show=False, id="reading.up"),
-        Binding("g", "ends(0)", show=False, id="reading.first"),
-        Binding("G", "ends(1)", show=False, id="reading.last"),
+        hidden("question_mark,q,enter", "leave", "back", id="reading.leave"),
+        hidden("j,down", "scroll(1)", id="reading.down"),
+        hidden("k,up", "scroll(-1)", id="reading.up"),
+        hidden("g", "ends(0)", id="reading.first"),
+        hidden("G", "ends(1)", id="reading.last"),
     ]
 
     def __init__(self, title: str, text: Text | str) -> None:

@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
+from cfm_tui.console.engine_link import hidden
 from cfm_tui.console.pictures import PictureLoader
 from cfm_tui.console.screens.base import FilterLine, Page, Panel
 from cfm_tui.console.widgets.images import Tile, Wall
@@ -28,24 +29,17 @@ class GalleryPage(Page):
         Binding("slash", "filter", "class", id="gallery.filter", tooltip="Filter classes by name"),
         Binding("o", "only", "only", id="gallery.only", tooltip="Only the class of this image, or all"),
         Binding("b", "order", "by β", id="gallery.order", tooltip="Rows of classes, or rows of β"),
-        Binding("plus,equals_sign", "size(1)", "larger", show=False, id="gallery.larger"),
-        Binding("minus", "size(-1)", "smaller", show=False, id="gallery.smaller"),
-        Binding("up,k", "move(-1,0)", "up", show=False, id="gallery.up"),
-        Binding("down,j", "move(1,0)", "down", show=False, id="gallery.down"),
-        Binding("left,h", "move(0,-1)", "left", show=False, id="gallery.left"),
-        Binding("right,l", "move(0,1)", "right", show=False, id="gallery.right"),
-        Binding("pageup", "page(-1)", "page up", show=False, id="gallery.pageup"),
-        Binding("pagedown", "page(1)", "page down", show=False, id="gallery.pagedown"),
-        Binding("g,home", "ends(-1)", "first", show=False, id="gallery.first"),
-        Binding("G,end", "ends(1)", "last", show=False, id="gallery.last"),
+        hidden("plus,equals_sign", "size(1)", "larger", id="gallery.larger"),
+        hidden("minus", "size(-1)", "smaller", id="gallery.smaller"),
+        hidden("up,k", "move(-1,0)", "up", id="gallery.up"),
+        hidden("down,j", "move(1,0)", "down", id="gallery.down"),
+        hidden("left,h", "move(0,-1)", "left", id="gallery.left"),
+        hidden("right,l", "move(0,1)", "right", id="gallery.right"),
+        hidden("pageup", "page(-1)", "page up", id="gallery.pageup"),
+        hidden("pagedown", "page(1)", "page down", id="gallery.pagedown"),
+        hidden("g,home", "ends(-1)", "first", id="gallery.first"),
+        hidden("G,end", "ends(1)", "last", id="gallery.last"),
     ]
-    DEFAULT_CSS = """
-    GalleryPage {
-        #wall { height: 1fr; }
-        #facts { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
-        #none { height: 1fr; padding: 1 2; }
-    }
-    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -59,9 +53,8 @@ class GalleryPage(Page):
 
     def body(self) -> Iterator[Widget]:
         """Yield the images, with a description of the image under the cursor, and the filter."""
-        yield Panel(
-            1, "Images", Wall(id="wall"), Static(id="none", markup=False), Static(id="facts", markup=False)
-        )
+        none, facts = Static(id="none", markup=False), Static(id="facts", markup=False)
+        yield Panel(1, "Images", Wall(id="wall"), none, facts)
         yield FilterLine("class: part of a name", lambda: self.query_one(Wall))
 
     def begin(self) -> None:
@@ -91,9 +84,8 @@ class GalleryPage(Page):
     def _open(self) -> None:
         if self._opening:
             return
-        stamp = files.stamp(self._images_folder / images.TENSORS) or files.stamp(
-            self._images_folder / f"{images.TENSORS}.partial"
-        )
+        names = images.TENSORS, f"{images.TENSORS}.partial"
+        stamp = next(filter(None, (files.stamp(self._images_folder / name) for name in names)), None)
         if stamp is None:
             self._show_message(_explain_no_images(self._run))
         elif stamp != self._stamp:
@@ -161,12 +153,11 @@ class GalleryPage(Page):
         album, pictures = self.album, self.pictures
         if album is None or pictures is None or not self.is_mounted:
             return
+        reader = album.reader
         if self.host.image_mode == "off":
-            self._show_message(
-                f"{album.reader.count:,} of {album.reader.total:,} images exist.\n{self.IMAGES_OFF}"
-            )
+            self._show_message(f"{reader.count:,} of {reader.total:,} images exist.\n{self.IMAGES_OFF}")
             return
-        if not album.reader.count:
+        if not reader.count:
             self._show_message(_explain_no_images(self._run))
             return
         self.query_one("#none", Static).display = False
@@ -185,13 +176,13 @@ class GalleryPage(Page):
             for row in range(min(wall.down + wall.partial_rows, album.rows - first_row))
         ]
         pictures.want([number for row in numbers for number in row if number is not None])
-        tiles = [
-            [
-                None if n is None else Tile(n, album.label(n), pictures.get(n), pictures.problem(n))
-                for n in row
-            ]
-            for row in numbers
-        ]
+
+        def make_tile(number: int | None) -> Tile | None:
+            if number is None:
+                return None
+            return Tile(number, album.label(number), pictures.get(number), pictures.problem(number))
+
+        tiles = [[make_tile(number) for number in row] for row in numbers]
         headings = [album.heading(first_row + row) for row in range(len(tiles))]
         wall.show_tiles(headings, tiles, (album.row - first_row, album.column - first_column))
 
@@ -204,20 +195,15 @@ class GalleryPage(Page):
         reader = album.reader
         sides = ("classes", "β" if album.has_beta else "images")
         rows = album.classes[0] if album.flat else " × ".join(sides[:: 1 if album.order == "class" else -1])
-        count = (
-            f"{reader.count:,}"
-            if reader.count == reader.total
-            else f"{reader.count:,} of {reader.total:,} so far"
-        )
-        place = (
-            f"{album.row + 1},{album.column + 1} of {album.rows}×{album.columns}"
-            if album.rows
-            else "no such class"
-        )
+        count = f"{reader.count:,}"
+        if reader.count != reader.total:
+            count += f" of {reader.total:,} so far"
+        place, facts = "no such class", f"no class has {album.text!r} in its name"
+        if album.rows:
+            place = f"{album.row + 1},{album.column + 1} of {album.rows}×{album.columns}"
+            facts = describe_image(album, self.pictures)
         self.query_one(Panel).set_title(f"Images: {count} · {place} · {rows}")
-        self.query_one("#facts", Static).update(
-            describe_image(album, self.pictures) if album.rows else f"no class has {album.text!r} in its name"
-        )
+        self.query_one("#facts", Static).update(facts)
 
     # --- what keys do -----------------------------------------------------------------------------
 
@@ -306,14 +292,8 @@ def describe_image(album: Album, pictures: PictureLoader | None) -> str:
     confidence = float(reader.confidence_N[number])
     confidence_text = f"teacher {confidence:.1%}" if confidence == confidence else "teacher —"
     problem = pictures.problem(number) if pictures is not None else ""
-    parts = [
-        album.name(number),
-        f"batch {reader.batch_N[number]}",
-        album.beta(number),
-        confidence_text,
-        problem,
-    ]
-    return " · ".join(part for part in parts if part)
+    batch = f"batch {reader.batch_N[number]}"
+    return " · ".join(filter(None, (album.name(number), batch, album.beta(number), confidence_text, problem)))
 
 
 def _explain_no_images(run: StoredRun) -> str:
@@ -325,11 +305,9 @@ def _explain_no_images(run: StoredRun) -> str:
     stage = str(status.get("stage") or "")
     where = f" in its stage {stage}" if stage else ""
     if state in AT_WORK:
-        batch = (
-            f" Batch {status['batch']} of {status['batches']} is being recovered."
-            if "batch" in status
-            else ""
-        )
+        batch = ""
+        if "batch" in status:
+            batch = f" Batch {status['batch']} of {status['batches']} is being recovered."
         return f"No images yet: the run is {state}{where}.{batch}\nEvery finished batch adds images."
     if state == "finished":
         return "No images: they were removed from the run's folder."

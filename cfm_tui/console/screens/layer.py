@@ -26,13 +26,6 @@ class LayerPage(Page):
         Binding("j", "go(1)", "next layer", id="layer.next"),
         Binding("k", "go(-1)", "layer before", id="layer.before"),
     ]
-    DEFAULT_CSS = """
-    LayerPage {
-        #both { layout: vertical; height: 1fr; }
-        &.-wide #both, &.-huge #both { layout: horizontal; }
-        Chart { height: 1fr; }
-    }
-    """
 
     def __init__(self, model: RunModel, tap: str) -> None:
         super().__init__()
@@ -83,13 +76,9 @@ class LayerPage(Page):
         self.set_title(self._tap, model.run.name)
         taps = model.layout.taps if model.layout else []
         if self._tap in taps:
-            self.query_one("#terms", Chart).plot(
-                plot_data.layer(model, taps.index(self._tap)), x_label="iteration"
-            )
-        self._draw_spectrum()
-
-    def _draw_spectrum(self) -> None:
-        preview = self._model.preview
+            lines = plot_data.layer(model, taps.index(self._tap))
+            self.query_one("#terms", Chart).plot(lines, x_label="iteration")
+        preview = model.preview
         chart, panel = self.query_one("#spectrum", Chart), self.panels()[1]
         if preview is None or self._tap not in preview.spectra:
             reason = "Ψ is not measured at this layer"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from rich.cells import cell_len
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
 from textual.coordinate import Coordinate
@@ -21,7 +22,7 @@ from textual.widget import Widget
 from textual.widgets import DataTable, RichLog, Static
 
 from cfm_tui.console import formatting
-from cfm_tui.console.engine_link import OpenGallery
+from cfm_tui.console.engine_link import OpenGallery, hidden
 from cfm_tui.console.pictures import Sample
 from cfm_tui.console.screens.base import Page, Panel, Table
 from cfm_tui.console.screens.dialogs import Choice
@@ -38,9 +39,6 @@ from engine.runs.results import format_mean_std
 from engine.store import AT_WORK, RunFile, StoredRun, control
 from engine.store.control import Command
 from engine.store.preview import Preview
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 NOW, LOSSES, LAYERS, IMAGES, LOG = range(1, 6)  #: the panels
 _ALL = frozenset((NOW, LOSSES, LAYERS, IMAGES, LOG))
@@ -62,28 +60,9 @@ class MonitorPage(Page):
         Binding("S", "stop", "stop", id="monitor.stop", tooltip="Stop the run; it can be resumed"),
         Binding("D", "detach", "detach", id="monitor.detach", tooltip="Hand the run to a separate process"),
         Binding("v", "view", "view", id="monitor.view", tooltip="Show recovery or training curves"),
-        Binding("s", "sort", "sort", show=False, id="monitor.sort", tooltip="Sort by the next column"),
+        hidden("s", "sort", "sort", id="monitor.sort", tooltip="Sort by the next column"),
         Binding("i", "images", "images", id="monitor.images", tooltip="The distilled images so far"),
     ]
-    DEFAULT_CSS = """
-    MonitorPage {
-        #now { height: 7; }
-        #middle { height: 1fr; }
-        #losses { width: 2fr; }
-        #images { width: 1fr; }
-        #bottom { height: 6; }
-        #layers { width: 2fr; }
-        #log { width: 1fr; }
-        #thumbnails, #lines { margin-left: 1; }
-        &.-medium.-normal #log { display: none; }
-        &.-medium.-normal.-reads-log #log { display: block; }
-        &.-medium.-normal.-reads-log #layers { display: none; }
-        &.-tall #now { height: 9; }
-        &.-tall #bottom { height: 1fr; }
-        &.-tall.-normal #bottom { layout: vertical; height: 1fr; }
-        &.-tall.-normal #layers, &.-tall.-normal #log { width: 1fr; }
-    }
-    """
 
     def __init__(self, folder: Path | None, session: Session | None = None) -> None:
         super().__init__()
@@ -103,23 +82,17 @@ class MonitorPage(Page):
         self._offered: tuple[bool, bool] | None = None
         self._panels: list[Panel] = []
         self._now, self._curves, self._numbers = Now(), Curves(), Numbers()
-        self._thumbnails, self._lines = Thumbnails(id="thumbnails"), Log(id="lines")
+        self._thumbnails, self._lines = Thumbnails(id="thumbnails"), Log()
 
     def body(self) -> Iterator[Widget]:
         """Yield five panels."""
         yield Panel(NOW, "Now", self._now, id="now")
-        yield Container(
-            Panel(LOSSES, "Losses", self._curves, id="losses"),
-            Panel(IMAGES, "Images", self._thumbnails, id="images"),
-            id="middle",
-            classes="columns holder",
-        )
-        yield Container(
-            Panel(LAYERS, "Layers", self._numbers, id="layers"),
-            Panel(LOG, "Log", self._lines, id="log"),
-            id="bottom",
-            classes="columns holder",
-        )
+        losses = Panel(LOSSES, "Losses", self._curves, id="losses")
+        layers = Panel(LAYERS, "Layers", self._numbers, id="layers")
+        images = Panel(IMAGES, "Images", self._thumbnails, id="images")
+        log = Panel(LOG, "Log", self._lines, id="log")
+        yield Container(losses, images, id="middle", classes="columns holder")
+        yield Container(layers, log, id="bottom", classes="columns holder")
 
     def begin(self) -> None:
         """Focus the losses if several panels are visible, and draw what is known."""
@@ -155,8 +128,7 @@ class MonitorPage(Page):
         if self._folder is not None:
             if not self._opening:
                 self._opening = True
-                folder = self._folder
-                self.run_in_thread(self._open, folder)
+                self.run_in_thread(self._open, self._folder)
             if session is None:
                 self._now.show_lines(["reading the record"])
                 self.set_title(str(self._folder), "")
@@ -203,38 +175,35 @@ class MonitorPage(Page):
 
     # --- drawing ----------------------------------------------------------------------------------
 
-    def _panel(self, number: int) -> Panel:
-        return self._panels[number - 1]
-
     def _is_visible(self, number: int) -> bool:
         try:
-            return self.find_widget(self._panel(number)).visible_region.area > 0
+            return self.find_widget(self._panels[number - 1]).visible_region.area > 0
         except NoWidget:
             return False
 
     def _draw(self, model: RunModel, *, all_due: bool = False) -> None:
-        activity = self._describe_activity(model)
+        session, terminal = self._local_session(), self.host.terminal
+        loading = session is not None and session.state == "loading"
+        where = "here" if session else ""
+        if not session and model.state == "running":
+            where = f"in process {model.status.get('pid')} on {model.status.get('host')}"
+        activity = formatting.describe_activity(model, self._pending_command, where, loading)
         self._update_offers()
         self.set_title(model.run.name, activity)
         if self._is_visible(NOW):
             self._stale.discard(NOW)
-            session = self._local_session()
-            if session is not None and session.state == "loading":
-                seconds = time.monotonic() - self._opened_at
-                self._now.show_lines(
-                    formatting.describe_startup(session, seconds, formatting.describe_stages(model))
-                )
+            if session is not None and loading:
+                seconds, stages = time.monotonic() - self._opened_at, formatting.describe_stages(model)
+                self._now.show_lines(formatting.describe_startup(session, seconds, stages))
             else:
-                self._now.show(model, activity, self.host.terminal)
+                self._now.show(model, activity, terminal)
         if LOG in self._stale:
             self._draw_log(model)
         view = self._view or _default_view(model)
-        draw: dict[int, Callable[[], None]] = {
-            LOSSES: lambda: self._panel(LOSSES).set_title(self._curves.show(model, view)),
-            LAYERS: lambda: self._panel(LAYERS).set_title(
-                self._numbers.show(model, view, self.host.terminal)
-            ),
-            IMAGES: lambda: self._draw_images(model),
+        draw: dict[int, Callable[[], str]] = {
+            LOSSES: lambda: self._curves.show(model, view),
+            LAYERS: lambda: self._numbers.show(model, view, terminal),
+            IMAGES: lambda: f"Images: {self._draw_images(model)}",
         }
         if not self._due and time.monotonic() - self._drawn_at >= self.CHART_SECONDS:
             self._due = [number for number in draw if number in self._stale and self._is_visible(number)]
@@ -242,48 +211,32 @@ class MonitorPage(Page):
         count = len(self._due) if all_due else 1  # one per tick, so that a key never waits for all of them
         for number in self._due[:count]:
             self._stale.discard(number)
-            draw[number]()
+            self._panels[number - 1].set_title(draw[number]())
         self._due = self._due[count:]
 
-    def _describe_activity(self, model: RunModel) -> str:
-        session = self._local_session()
-        where = "here" if session else ""
-        if not session and model.state == "running":
-            where = f"in process {model.status.get('pid')} on {model.status.get('host')}"
-        loading = session is not None and session.state == "loading"
-        return formatting.describe_activity(model, self._pending_command, where, loading)
-
-    def _draw_images(self, model: RunModel) -> None:
-        preview = model.preview
-        if preview is None:
-            self._draw_sample(model)
-            return
-        self._names = self._names or list_class_names(model.run.folder)
-        names = [self._names[label] if label < len(self._names) else str(label) for label in preview.labels_M]
-        self._show_images(f"batch {preview.batch}, it {preview.iteration}", list(preview.images_MCHW), names)
-
-    def _draw_sample(self, model: RunModel) -> None:
-        """Draw images of the finished set where recovery wrote no preview, as if nothing is optimised."""
-        shown = self._sample
-        if shown is None:
-            self._panel(IMAGES).set_title(f"Images: none{' yet' if model.state in (*AT_WORK, 'new') else ''}")
-        else:
-            of = f" of {shown.total:,}" if shown.count < shown.total else ""
-            self._show_images(f"{shown.count:,}{of}", shown.images, shown.names)
+    def _draw_images(self, model: RunModel) -> str:
+        """Draw images, and return what they are."""
+        preview, shown = model.preview, self._sample
+        if preview is not None:
+            known = self._names = self._names or list_class_names(model.run.folder)
+            names = [known[label] if label < len(known) else str(label) for label in preview.labels_M]
+            self._thumbnails.show_widest(list(preview.images_MCHW), names)
+            return f"batch {preview.batch}, it {preview.iteration}"
+        # where recovery wrote no preview, as if nothing is optimised: images of the finished set
         if not self._sampling and (shown is None or shown.count < shown.total):
             self._sampling = True
             folder, count = model.run.folder / RunFile.IMAGES, Preview.MOST_IMAGES
             self.run_in_thread(lambda: self.call_in_ui(self._store_sample, Sample.read(folder, count)))
+        if shown is None:
+            return "none yet" if model.state in (*AT_WORK, "new") else "none"
+        self._thumbnails.show_widest(shown.images, shown.names)
+        return f"{shown.count:,}" + (f" of {shown.total:,}" if shown.count < shown.total else "")
 
     def _store_sample(self, loaded: Sample | None) -> None:
         self._sampling = False
         if loaded is not None and (self._sample is None or loaded.count > self._sample.count):
             self._sample, self._drawn_at = loaded, 0.0
             self._stale.add(IMAGES)
-
-    def _show_images(self, title: str, images: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> None:
-        self._panel(IMAGES).set_title(f"Images: {title}")
-        self._thumbnails.show_widest(images, names)
 
     def _draw_log(self, model: RunModel) -> None:
         self._stale.discard(LOG)
@@ -305,25 +258,20 @@ class MonitorPage(Page):
 
     def _clear_completed_command(self, model: RunModel) -> None:
         """Forget the pending command once the record shows its effect."""
-        completed = {
-            "pause": model.state == "paused",
-            "continue": model.state == "running",
-            "stop": False,
-            "checkpoint": False,
-        }
-        if self._pending_command and (model.state not in AT_WORK or completed[self._pending_command]):
+        effect = {"pause": "paused", "continue": "running"}.get(self._pending_command)
+        if model.state not in AT_WORK or model.state == effect:
             self._pending_command = ""
 
     def _is_active(self) -> bool:
         """Return whether a process computes the run."""
         return self._local_session() is not None or (self._model is not None and self._model.state in AT_WORK)
 
-    def _require_active(self) -> bool:
-        """Return whether a process computes the run, and show a warning if none does."""
-        active = self._is_active()
-        if not active:
+    def _refuse(self, what: str) -> bool:
+        """Return whether a command is impossible, and notify the user why."""
+        refused = self.host.refuse_if_read_only(what)
+        if not refused and not self._is_active():
             self.notify("no process is computing this run", severity="warning")
-        return active
+        return refused or not self._is_active()
 
     def offers(self, action: str) -> bool:
         """Offer control keys while a process computes the run, and detaching if it is this one."""
@@ -337,8 +285,8 @@ class MonitorPage(Page):
             self._offered = offered
             self.refresh_bindings()
 
-    def _send(self, command: Command) -> None:
-        if not self._require_active():
+    def _send(self, command: Command, what: str) -> None:
+        if self._refuse(what):
             return
         session, folder = self._local_session(), self._folder
         if session is not None:
@@ -350,24 +298,23 @@ class MonitorPage(Page):
 
     def action_pause(self) -> None:
         """Pause the engine, or let it continue."""
-        if not self.host.refuse_if_read_only("pause or continue"):
-            state = self._model.state if self._model is not None else ""
-            paused = self._pending_command == "pause" or state == "paused"
-            self._send("continue" if paused else "pause")
+        paused = self._pending_command == "pause" or (
+            self._model is not None and self._model.state == "paused"
+        )
+        self._send("continue" if paused else "pause", "pause or continue")
 
     def action_checkpoint(self) -> None:
         """Write a checkpoint at the next opportunity."""
-        if not self.host.refuse_if_read_only("write a checkpoint"):
-            self._send("checkpoint")
+        self._send("checkpoint", "write a checkpoint")
 
     def action_stop(self) -> None:
         """Ask for confirmation, then stop the run at its next checkpoint."""
-        if self.host.refuse_if_read_only("stop") or not self._require_active():
-            return
-        answers = [("keep", "keep it running"), ("stop", "stop: write a checkpoint and end")]
-        self.app.push_screen(
-            Choice("Stop this run?", answers), lambda answer: self._send("stop") if answer == "stop" else None
-        )
+        if not self._refuse("stop"):
+            answers = [("keep", "keep it running"), ("stop", "stop: write a checkpoint and end")]
+            self.app.push_screen(
+                Choice("Stop this run?", answers),
+                lambda answer: self._send("stop", "stop") if answer == "stop" else None,
+            )
 
     async def action_detach(self) -> None:
         """Hand the run to a separate process, if this process computes it."""
@@ -408,7 +355,7 @@ class MonitorPage(Page):
 
     def csv(self) -> str:
         """Return the data of the visible chart as CSV."""
-        return self._curves.csv()
+        return self._curves.first.csv()
 
 
 # --- panels ------------------------------------------------------------------------------------------
@@ -442,21 +389,16 @@ class Now(Horizontal):
     Now #schedule {{ width: 44; height: 1fr; display: none; }}
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self) -> None:
         self._facts, self._digits, self._place = Words(id="facts"), Words(id="digits"), Words(id="place")
         self._right, self._schedule = Vertical(self._digits, self._place, id="large"), Chart(id="schedule")
         self._schedule.can_focus = False
-
-    def compose(self) -> ComposeResult:
-        """Yield the facts, the large number and the schedule."""
-        yield from (self._facts, self._right, self._schedule)
+        super().__init__(self._facts, self._right, self._schedule)
 
     def show_lines(self, lines: Sequence[str]) -> None:
         """Show these lines alone."""
         self._facts.set_lines(lines)
-        self._right.display = False
-        self._schedule.display = False
+        self._right.display = self._schedule.display = False
 
     def show(self, model: RunModel, activity: str, terminal: Terminal) -> None:
         """Show the run's current state. activity: what the run is doing, in words."""
@@ -472,47 +414,28 @@ class Now(Horizontal):
         if not show_number and number:
             lines.insert(-1 if model.state in AT_WORK else len(lines), f"{number} {label}")
         self._facts.set_lines(lines)
-        self._right.display = show_number
-        self._schedule.display = show_schedule
-        if show_number:
-            self._show_number(model, number, label, terminal, show_schedule)
-
-    def _show_number(
-        self, model: RunModel, number: str, label: str, terminal: Terminal, show_schedule: bool
-    ) -> None:
+        self._right.display, self._schedule.display = show_number, show_schedule
+        if not show_number:
+            return
         self._digits.set_lines([*formatting.draw_digits(number), label])
-        lines: list[str] = []
-        if model.stage == "recover" and model.state in AT_WORK and not show_schedule:
-            lines = formatting.draw_schedule(
-                model.betas,
-                model.batch,
-                self.LARGE - 2,
-                lambda values: formatting.draw_sparkline(values, len(values), terminal),
-            )
-        self._place.set_lines(lines)
+        lines = []
         if show_schedule:
             self._schedule.plot(plot_data.betas(model), mark=model.batch)
+        elif model.stage == "recover" and model.state in AT_WORK:
+            lines = formatting.draw_schedule(model.betas, model.batch, self.LARGE - 2, terminal)
+        self._place.set_lines(lines)
 
 
 class Curves(Horizontal):
     """A chart; if there is room, a second one beside it shows the other curve of the trainings."""
 
-    DEFAULT_CSS = (
-        "Curves { height: 1fr; } Curves Chart { width: 1fr; height: 1fr; } Curves #second { margin-left: 2; }"
-    )
+    DEFAULT_CSS = "Curves { height: 1fr; } Curves Chart { width: 1fr; } Curves #second { margin-left: 2; }"
     WIDE = 70  #: minimum width in cells for two charts
 
     def __init__(self) -> None:
-        super().__init__()
         self.first, self.second = Chart(id="first"), Chart(id="second")
-
-    def compose(self) -> ComposeResult:
-        """Yield both charts."""
-        yield from (self.first, self.second)
-
-    def on_mount(self) -> None:
-        """Hide the second chart at first."""
         self.second.display = False
+        super().__init__(self.first, self.second)
 
     def show(self, model: RunModel, view: View) -> str:
         """Draw the charts of a view, and return the panel's title."""
@@ -522,21 +445,14 @@ class Curves(Horizontal):
             first.plot(plot_data.losses(model), x_label="iteration")
             return "Losses, summed over layers"
         stage = _training_stage(model)
-        charts = [
-            (plot_data.accuracies(model, stage), "%"),
-            (plot_data.training_losses(model, stage), "loss"),
-        ]
-        for chart, (lines, title) in zip(
-            (first, second), charts[:: 1 if view == "accuracy" else -1], strict=True
-        ):
+        curves = [(plot_data.accuracies, "%"), (plot_data.training_losses, "loss")]
+        if view == "loss":
+            curves.reverse()
+        for chart, (lines, title) in zip((first, second), curves, strict=True):
             if chart.display:
-                chart.plot(lines, title=title, x_label="epoch")
+                chart.plot(lines(model, stage), title=title, x_label="epoch")
         name = "Accuracy and loss" if second.display else "Accuracy" if view == "accuracy" else "Loss"
         return f"{name} by epoch: {'students' if stage == 'validate' else 'teacher'}"
-
-    def csv(self) -> str:
-        """Return the data of the first chart as CSV."""
-        return self.first.csv()
 
 
 def _default_view(model: RunModel) -> View:
@@ -560,8 +476,8 @@ class Numbers(Table):
     Only changed cells are updated; rows are identified by names.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self) -> None:
+        super().__init__()
         self.sort_column = 0  #: number of a column; 0 keeps the original order
         self._heads: tuple[str, ...] = ()
         self._widths: list[int] = []  # columns never shrink; Textual computes its widths too late
@@ -573,30 +489,26 @@ class Numbers(Table):
 
         heads: column titles. names: one per row. cells: the rows' texts.
         """
-        rows = [tuple(row) for row in cells]
-        min_widths = self._widths if tuple(heads) == self._heads else [0] * len(heads)
+        rows, heads, names = [tuple(row) for row in cells], tuple(heads), list(names)
+        min_widths = self._widths if heads == self._heads else [0] * len(heads)
         columns = zip(min_widths, zip(heads, *rows, strict=True), strict=True)
         widths = [max(width, *map(cell_len, column)) for width, column in columns]
-        if (tuple(heads), list(names), widths) != (self._heads, self._names, self._widths):
-            self._widths = widths
-            self._rebuild(tuple(heads), list(names), rows)
+        if (heads, names, widths) != (self._heads, self._names, self._widths):
+            chosen = self.find_chosen()
+            self.clear(columns=True)
+            for head, width in zip(heads, widths, strict=True):
+                self.add_column(Text(head), width=width)
+            for name, row in zip(names, rows, strict=True):
+                self.add_row(*map(Text, row), key=name)
+            if chosen in names:
+                self.move_cursor(row=names.index(chosen), animate=False)
+            self._heads, self._names, self._widths = heads, names, widths
         else:
-            for row, (old, new) in enumerate(zip(self._cells, rows, strict=True)):
+            for at, (old, new) in enumerate(zip(self._cells, rows, strict=True)):
                 for column, (old_text, text) in enumerate(zip(old, new, strict=True)):
                     if old_text != text:
-                        self.update_cell_at(Coordinate(row, column), Text(text))
+                        self.update_cell_at(Coordinate(at, column), Text(text))
         self._cells = rows
-
-    def _rebuild(self, heads: tuple[str, ...], names: list[str], rows: list[tuple[str, ...]]) -> None:
-        chosen = self.find_chosen()
-        self.clear(columns=True)
-        for head, width in zip(heads, self._widths, strict=True):
-            self.add_column(Text(head), width=width)
-        for name, row in zip(names, rows, strict=True):
-            self.add_row(*(Text(cell) for cell in row), key=name)
-        if chosen in names:
-            self.move_cursor(row=names.index(chosen), animate=False)
-        self._heads, self._names = heads, names
 
     def find_chosen(self) -> str | None:
         """Return the name of the row under the cursor."""
@@ -611,9 +523,8 @@ class Numbers(Table):
         terms = model.layout.terms if model.layout else []
         room = (self.size.width - 18) // max(len(terms), 1) - 14
         cells = min(max(room, 6), 40)
-        layers = formatting.list_layers(
-            model, lambda values: formatting.draw_sparkline(values, cells, terminal), cells
-        )
+        spark = partial(formatting.draw_sparkline, width=cells, terminal=terminal)
+        layers = formatting.list_layers(model, spark, cells)
         self.sort_column %= len(terms) + 1
         if self.sort_column:
             layers.sort(key=lambda row: -row[1][self.sort_column - 1])
@@ -666,14 +577,14 @@ class Log(RichLog):
 
     DEFAULT_CSS = "Log { height: 1fr; background: $background; scrollbar-size-vertical: 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "scroll_down", "down", show=False, id="log.down"),
-        Binding("k", "scroll_up", "up", show=False, id="log.up"),
-        Binding("g", "scroll_home", "first", show=False, id="log.first"),
-        Binding("G", "scroll_end", "last", show=False, id="log.last"),
+        hidden("j", "scroll_down", "down", id="log.down"),
+        hidden("k", "scroll_up", "up", id="log.up"),
+        hidden("g", "scroll_home", "first", id="log.first"),
+        hidden("G", "scroll_end", "last", id="log.last"),
     ]
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(max_lines=1000, min_width=20, wrap=True, **options)
+    def __init__(self) -> None:
+        super().__init__(max_lines=1000, min_width=20, wrap=True, id="lines")
         self._source_lines: deque[LogLine] = deque()
         self._last: LogLine | None = None
         self._width = 0
@@ -688,12 +599,7 @@ class Log(RichLog):
 
     def follow(self, lines: deque[LogLine]) -> list[LogLine]:
         """Append the lines that are new since the last call, and return them."""
-        new: list[LogLine] = []
-        for line in reversed(lines):
-            if line is self._last:
-                break
-            new.append(line)
-        new.reverse()
+        new = list(takewhile(lambda line: line is not self._last, reversed(lines)))[::-1]
         self._source_lines, self._last = lines, lines[-1] if lines else None
         for line in new:
             self.write(Text(self.format_line(line)))
@@ -713,9 +619,8 @@ class Log(RichLog):
 
 def list_class_names(folder: Path) -> list[str]:
     """Return class names by label, from the image folders of a run; empty before there are any."""
-    images_folder = folder / RunFile.IMAGES
     try:
-        names = sorted(entry.name for entry in images_folder.iterdir() if entry.is_dir())
+        names = sorted(entry.name for entry in (folder / RunFile.IMAGES).iterdir() if entry.is_dir())
     except OSError:
         return []
     are_numbered = all(name.partition("_")[0].isdigit() and "_" in name for name in names)

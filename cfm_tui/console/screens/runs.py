@@ -15,7 +15,7 @@ from textual.coordinate import Coordinate
 from textual.widget import Widget
 from textual.widgets import DataTable, Input, Static
 
-from cfm_tui.console.engine_link import CompareRuns, Launch, OpenGallery, OpenRun
+from cfm_tui.console.engine_link import CompareRuns, Launch, OpenGallery, OpenRun, hidden
 from cfm_tui.console.screens.base import FilterLine, Page, Panel, Table
 from cfm_tui.console.screens.dialogs import Choice
 from engine.errors import UserError
@@ -33,21 +33,14 @@ class RunsPage(Page):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "filter", id="runs.filter", tooltip="Filter runs by name or state"),
         Binding("s", "sort", "sort", id="runs.sort", tooltip="Sort by the next column"),
-        Binding("S", "turn", "turn", show=False, id="runs.turn", tooltip="Reverse the sort order"),
+        hidden("S", "turn", "turn", id="runs.turn", tooltip="Reverse the sort order"),
         Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark a run for comparison"),
         Binding("x", "compare", "compare", id="runs.compare", tooltip="Compare the marked runs"),
         Binding("i", "images", "images", id="runs.images", tooltip="The run's distilled images"),
         Binding("o", "resume", "go on", id="runs.resume", tooltip="Resume a run that was stopped or lost"),
-        Binding("d", "delete", "delete", show=False, id="runs.delete", tooltip="Delete the run's folder"),
-        Binding(
-            "c",
-            "copy",
-            "copy path",
-            show=False,
-            id="runs.copy",
-            tooltip="Copy the run's folder to the clipboard",
-        ),
-        Binding("r", "refresh", "look again", show=False, id="runs.look"),
+        hidden("d", "delete", "delete", id="runs.delete", tooltip="Delete the run's folder"),
+        hidden("c", "copy", "copy path", id="runs.copy", tooltip="Copy the run's folder to the clipboard"),
+        hidden("r", "refresh", "look again", id="runs.look"),
     ]
 
     def __init__(self) -> None:
@@ -100,13 +93,11 @@ class RunsPage(Page):
     # --- the table --------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        rows = [
-            row for row in self._rows if self._filter_text in f"{row.name} {row.state} {row.stage}".lower()
-        ]
+        wanted = self._filter_text
+        rows = [row for row in self._rows if wanted in f"{row.name} {row.state} {row.stage}".lower()]
 
-        def sort_key(
-            row: Row,
-        ) -> tuple[bool, object]:  # rows without a value come first, or last if descending
+        def sort_key(row: Row) -> tuple[bool, object]:
+            """Sort rows without a value first, or last if descending."""
             numbers = row.done, row.beta, row.last, row.best, row.control
             value = (row.name, row.state, *numbers, row.begun)[self._column]
             return value is not None, value if value is not None else 0
@@ -246,17 +237,13 @@ class RunsPage(Page):
         self.app.push_screen(Choice(f"Resume {row.name}?", answers), lambda answer: self._resume(row, answer))
 
     def _resume(self, row: Row, answer: str | None) -> None:
+        from cfm_tui.process.detach import start_detached
+
         if answer == "here":
             self.post_message(Launch(None, row.name, row.folder))
         elif answer == "detached":
             self.notify(f"{row.name}: starting a process that resumes it", markup=False)
-            self.run_in_thread(self._resume_detached, row.folder)
-
-    def _resume_detached(self, folder: Path) -> None:
-        """Resume a run in another process; runs on a thread, since the process takes a while to start."""
-        from cfm_tui.process.detach import start_detached
-
-        start_detached(folder)
+            self.run_in_thread(start_detached, row.folder)  # it takes a while to start
 
     def action_delete(self) -> None:
         """Ask, and delete the folder of the run under the cursor."""

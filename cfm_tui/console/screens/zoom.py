@@ -42,16 +42,6 @@ class ZoomPage(Page):
         Binding("up,k", "row(-1)", "row above", id="zoom.up", tooltip="The image above"),
         Binding("enter", "leave", "all", id="zoom.leave", tooltip="Back to all images"),
     ]
-    DEFAULT_CSS = """
-    ZoomPage {
-        #large { height: 1fr; }
-        #about { height: auto; }
-        #said { height: auto; }
-        #image, #real { width: 1fr; }
-        #real { padding-left: 1; }
-        &.-single #real { padding-left: 0; }
-    }
-    """
 
     def __init__(self, run: StoredRun, album: Album, pictures: PictureLoader) -> None:
         super().__init__()
@@ -63,15 +53,10 @@ class ZoomPage(Page):
 
     def body(self) -> Iterator[Widget]:
         """Yield a panel with the image and its description, and a panel with real images."""
+        about, said = Static(id="about", markup=False), Static(self.LOADING, id="said", markup=False)
         yield Container(
-            Panel(1, "Distilled", Static(id="about", markup=False), LargeImage(id="large"), id="image"),
-            Panel(
-                2,
-                "Real",
-                Static(self.LOADING, id="said", markup=False),
-                Thumbnails(id="thumbnails"),
-                id="real",
-            ),
+            Panel(1, "Distilled", about, LargeImage(id="large"), id="image"),
+            Panel(2, "Real", said, Thumbnails(id="thumbnails"), id="real"),
             classes="columns holder",
         )
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.events import Resize, Show
 from textual.message import Message
 from textual.strip import Strip
 
+from cfm_tui.console.engine_link import hidden
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import chart_colours, terminal_of
 from cfm_tui.display import charts
@@ -24,12 +25,12 @@ class Chart(Picture, can_focus=True):
     """Lines over x. Nothing is drawn while the chart is not visible."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "log", "log axis", show=False, id="chart.log", tooltip="Logarithmic or linear y axis"),
-        Binding("plus,equals_sign", "zoom(0.5)", "zoom in", show=False, id="chart.closer", tooltip="Zoom in"),
-        Binding("minus", "zoom(2)", "zoom out", show=False, id="chart.farther", tooltip="Zoom out"),
-        Binding("0", "whole", "whole", show=False, id="chart.whole", tooltip="Show the whole curve"),
-        Binding("left", "pan(-0.25)", "left", show=False, id="chart.left", tooltip="Move to the left"),
-        Binding("right", "pan(0.25)", "right", show=False, id="chart.right", tooltip="Move to the right"),
+        hidden("y", "log", "log axis", id="chart.log", tooltip="Logarithmic or linear y axis"),
+        hidden("plus,equals_sign", "zoom(0.5)", "zoom in", id="chart.closer", tooltip="Zoom in"),
+        hidden("minus", "zoom(2)", "zoom out", id="chart.farther", tooltip="Zoom out"),
+        hidden("0", "whole", "whole", id="chart.whole", tooltip="Show the whole curve"),
+        hidden("left", "pan(-0.25)", "left", id="chart.left", tooltip="Move to the left"),
+        hidden("right", "pan(0.25)", "right", id="chart.right", tooltip="Move to the right"),
     ]
 
     class Viewed(Message):
@@ -38,11 +39,6 @@ class Chart(Picture, can_focus=True):
         def __init__(self, chart: Chart, view: Range | None) -> None:
             super().__init__()
             self.chart, self.view = chart, view
-
-        @property
-        def control(self) -> Chart:
-            """The chart, for `@on` with a selector."""
-            return self.chart
 
     def __init__(self, *, log: bool = False, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)

@@ -15,6 +15,8 @@ from textual.suggester import SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Input
 
+from cfm_tui.console.engine_link import hidden
+
 
 class Entry(Widget, can_focus=True):
     """One field of a form. Letters are keys of the page until Enter starts editing.
@@ -35,23 +37,17 @@ class Entry(Widget, can_focus=True):
         Binding(
             "enter", "edit", "edit", id="field.edit", tooltip="Edit the field, or choose; Enter again commits"
         ),
-        Binding("right", "turn(1)", "next", show=False, id="field.next", tooltip="The next choice"),
-        Binding("left", "turn(-1)", "before", show=False, id="field.before", tooltip="The choice before"),
-        Binding(
+        hidden("right", "turn(1)", "next", id="field.next", tooltip="The next choice"),
+        hidden("left", "turn(-1)", "before", id="field.before", tooltip="The choice before"),
+        hidden(
             "escape",
             "leave",
             "back",
-            show=False,
             id="field.leave",
             tooltip="Leave the field unchanged; then leave the page",
         ),
-        Binding(
-            "backspace,delete",
-            "clear",
-            "preset's",
-            show=False,
-            id="field.clear",
-            tooltip="Restore the preset's value",
+        hidden(
+            "backspace,delete", "clear", "preset's", id="field.clear", tooltip="Restore the preset's value"
         ),
     ]
 

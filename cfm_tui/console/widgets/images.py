@@ -100,25 +100,14 @@ class Thumbnails(_ImageWidget):
         """Show images at the largest of `SIZES` at which as many fit as at the smallest."""
         width, height = self.size
         most = min(len(images), self.count_fitting(width, height, self.SIZES[-1]))
-        wide = (
-            size
-            for size in self.SIZES
-            if size // 2 < height and self.count_fitting(width, height, size) >= most
-        )
+        sizes = [size for size in self.SIZES if size // 2 < height]
+        wide = (size for size in sizes if self.count_fitting(width, height, size) >= most)
         self.show_images(images, labels, next(wide, self.SIZES[-1]))
 
-    def count_fitting(self, width: int, height: int, size: int | None = None) -> int:
-        """Return how many images `size` cells wide fit into width × height cells.
-
-        size: defaults to the current one. The tallest image determines the height of a row.
-        """
-        across, down = self._grid(width, height, size or self._cells_wide)
+    def count_fitting(self, width: int, height: int, size: int) -> int:
+        """Return how many images `size` cells wide, as tall as the tallest, fit into width × height cells."""
+        across, down = self._grid(width, height, size)
         return across * down
-
-    @property
-    def across(self) -> int:
-        """Number of images side by side."""
-        return self._grid(self.size.width, self.size.height, self._cells_wide)[0]
 
     def _grid(self, width: int, height: int, size: int) -> tuple[int, int]:
         return max(1, (width + self.GAP) // (size + self.GAP)), max(1, height // self._block_height(size))
@@ -227,11 +216,9 @@ class Wall(_ImageWidget, can_focus=True):
 
         cursor: row and column. extent: number of rows and columns.
         """
-        visible = self.down, self.across
-        self._first = (
-            _scroll_to(self._first[0], cursor[0], visible[0], extent[0]),
-            _scroll_to(self._first[1], cursor[1], visible[1], extent[1]),
-        )
+        row = _scroll_to(self._first[0], cursor[0], self.down, extent[0])
+        column = _scroll_to(self._first[1], cursor[1], self.across, extent[1])
+        self._first = row, column
         return self._first
 
     def show_tiles(
@@ -241,17 +228,13 @@ class Wall(_ImageWidget, can_focus=True):
         self._tiles = [list(row) for row in tiles]
         strips: list[Strip] = []
         for number, (heading, row) in enumerate(zip(headings, tiles, strict=True)):
-            at = cursor[1] if number == cursor[0] else None
-            strips += self._row(heading, row, at)
+            head = [Segment(fit_label(heading, self._head - 1) + " ", Style(bold=True))] if self._head else []
+            lines: list[list[Segment]] = [head, *([Segment(" " * self._head)] for _ in range(self._lines))]
+            for column, tile in enumerate(row):
+                for line, part in zip(lines, self._block(tile, (number, column) == cursor), strict=True):
+                    line += part
+            strips += map(Strip, lines)
         self.show(strips[: self.size.height])
-
-    def _row(self, heading: str, row: Sequence[Tile | None], cursor: int | None) -> list[Strip]:
-        head = [Segment(fit_label(heading, self._head - 1) + " ", Style(bold=True))] if self._head else []
-        lines: list[list[Segment]] = [head, *([Segment(" " * self._head)] for _ in range(self._lines))]
-        for column, tile in enumerate(row):
-            for line, part in zip(lines, self._block(tile, column == cursor), strict=True):
-                line += part
-        return [Strip(line) for line in lines]
 
     def _block(self, tile: Tile | None, chosen: bool) -> list[list[Segment]]:
         """Return the lines of an image under its label, with edges."""
@@ -259,11 +242,8 @@ class Wall(_ImageWidget, can_focus=True):
         style = self.CHOSEN_STYLE if chosen else None
         label = fit_label(tile.label if tile else "", self._images)
         lines = [[Segment(left + label + right, style)]]
-        for line in self._image(tile):
-            lines.append(
-                [Segment("|" if chosen else " ", style), *line, Segment("|" if chosen else " ", style)]
-            )
-        return lines
+        edge = Segment("|" if chosen else " ", style)
+        return lines + [[edge, *line, edge] for line in self._image(tile)]
 
     def _image(self, tile: Tile | None) -> Sequence[Sequence[Segment]]:
         if tile is None or tile.pixels_CHW is None or self.image_mode == "off":
