@@ -68,58 +68,51 @@ class Field:
         return f"{self.key}={text}"
 
 
-FIELDS = {
-    field.key: field
-    for field in (
-        Field(DATA, "data.name", "data set", "which images are distilled"),
-        Field(DATA, "data.root", "folder", "the folder that holds the data set", none="your data folder"),
-        Field(DATA, "data.image_size", "image size", "side length in pixels", none="the set's own"),
-        Field(DATA, "data.test", "measured on", "the test split, or held-out training images"),
-        Field(BACKBONE, "backbone.name", "network", "what the images are distilled through"),
-        Field(BACKBONE, "backbone.depth", "depth", "number of blocks", none="3; 4 from 64 px", convnet=True),
-        Field(BACKBONE, "backbone.width", "width", "channels per block", convnet=True),
-        Field(BACKBONE, "backbone.norm", "norm", "normalisation of each block", convnet=True),
-        Field(
-            BACKBONE,
-            "backbone.teacher",
-            "teacher",
-            "a checkpoint file, or torchvision:WEIGHTS; empty: one is trained first",
-            none="trained first",
-        ),
-        Field(OBJECTIVE, "objective.method", "method", "which terms the images are optimised for"),
-        Field(OBJECTIVE, "objective.beta", "β", "initial β_b; the ridge of f(λ) = 1/(λ + β)"),
-        Field(OBJECTIVE, "objective.schedule.kind", "schedule", "how β_b decreases over the batches"),
-        Field(
-            OBJECTIVE, "objective.schedule.origin", "origin", "1: ends at 0, as in the paper; 0: starts at β"
-        ),
-        Field(
-            OBJECTIVE,
-            "objective.schedule.per",
-            "step",
-            "β_b changes after a round of all classes, or each batch",
-        ),
-        Field(OBJECTIVE, "objective.schedule.beta_min", "β_min", "lower bound of β_b"),
-        Field(OBJECTIVE, "objective.signal", "signal", "signal of terms that do not fix one"),
-        Field(OBJECTIVE, "objective.taps", "taps", "where features are taken from the network"),
-        Field(OBJECTIVE, "objective.ce", "CE weight", "weight of the cross-entropy"),
-        Field(BUDGET, "protocol", "protocol", "whose rules the experiment follows"),
-        Field(BUDGET, "ipc", "IPC", "images per class"),
-        Field(BUDGET, "recover.iterations", "iterations", "optimisation steps of each batch of images"),
-        Field(BUDGET, "recover.lr", "rate", "learning rate of the images"),
-        Field(BUDGET, "recover.classes_per_batch", "batch", "classes in a batch, one image of each"),
-        Field(
-            BUDGET,
-            "validate.students",
-            "students",
-            "networks trained on the images, separated by commas",
-            none="the backbone",
-        ),
-        Field(BUDGET, "validate.seeds", "seeds", "training runs of each student"),
-        Field(BUDGET, "validate.epochs", "epochs", "training epochs of a student"),
-        Field(BUDGET, "device", "device", "auto, cpu, cuda, cuda:N or mps"),
-        Field(BUDGET, "seed", "seed", "another seed changes all random numbers"),
-    )
-}
+_FIELDS = (
+    Field(DATA, "data.name", "data set", "which images are distilled"),
+    Field(DATA, "data.root", "folder", "the folder that holds the data set", none="your data folder"),
+    Field(DATA, "data.image_size", "image size", "side length in pixels", none="the set's own"),
+    Field(DATA, "data.test", "measured on", "the test split, or held-out training images"),
+    Field(BACKBONE, "backbone.name", "network", "what the images are distilled through"),
+    Field(BACKBONE, "backbone.depth", "depth", "number of blocks", none="3; 4 from 64 px", convnet=True),
+    Field(BACKBONE, "backbone.width", "width", "channels per block", convnet=True),
+    Field(BACKBONE, "backbone.norm", "norm", "normalisation of each block", convnet=True),
+    Field(
+        BACKBONE,
+        "backbone.teacher",
+        "teacher",
+        "a checkpoint file, or torchvision:WEIGHTS; empty: one is trained first",
+        none="trained first",
+    ),
+    Field(OBJECTIVE, "objective.method", "method", "which terms the images are optimised for"),
+    Field(OBJECTIVE, "objective.beta", "β", "initial β_b; the ridge of f(λ) = 1/(λ + β)"),
+    Field(OBJECTIVE, "objective.schedule.kind", "schedule", "how β_b decreases over the batches"),
+    Field(OBJECTIVE, "objective.schedule.origin", "origin", "1: ends at 0, as in the paper; 0: starts at β"),
+    Field(
+        OBJECTIVE, "objective.schedule.per", "step", "β_b changes after a round of all classes, or each batch"
+    ),
+    Field(OBJECTIVE, "objective.schedule.beta_min", "β_min", "lower bound of β_b"),
+    Field(OBJECTIVE, "objective.signal", "signal", "signal of terms that do not fix one"),
+    Field(OBJECTIVE, "objective.taps", "taps", "where features are taken from the network"),
+    Field(OBJECTIVE, "objective.ce", "CE weight", "weight of the cross-entropy"),
+    Field(BUDGET, "protocol", "protocol", "whose rules the experiment follows"),
+    Field(BUDGET, "ipc", "IPC", "images per class"),
+    Field(BUDGET, "recover.iterations", "iterations", "optimisation steps of each batch of images"),
+    Field(BUDGET, "recover.lr", "rate", "learning rate of the images"),
+    Field(BUDGET, "recover.classes_per_batch", "batch", "classes in a batch, one image of each"),
+    Field(
+        BUDGET,
+        "validate.students",
+        "students",
+        "networks trained on the images, separated by commas",
+        none="the backbone",
+    ),
+    Field(BUDGET, "validate.seeds", "seeds", "training runs of each student"),
+    Field(BUDGET, "validate.epochs", "epochs", "training epochs of a student"),
+    Field(BUDGET, "device", "device", "auto, cpu, cuda, cuda:N or mps"),
+    Field(BUDGET, "seed", "seed", "another seed changes all random numbers"),
+)
+FIELDS = {field.key: field for field in _FIELDS}
 
 
 @dataclass(frozen=True)

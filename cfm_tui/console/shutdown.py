@@ -75,14 +75,11 @@ class Shutdown:
             self._leave("", 0)
             return
         try:
-            if action == "stop":
-                session.stop("the console")
-            else:
-                session.hand_over("the console")
+            (session.stop if action == "stop" else session.hand_over)("the console")
         except (UserError, OSError) as error:
             self._leave(f"{error}\n{session.format_farewell()}", 1)
-            return
-        self._leave(session.format_farewell(), 0)
+        else:
+            self._leave(session.format_farewell(), 0)
 
 
 def _start_thread(work: Callable[[], None]) -> None:

@@ -427,10 +427,8 @@ class ConfigurePage(Page):
             self._start_from(name, keep=False)
             return
         answers = [("drop", "discard the changes"), ("keep", "take the changes over to the new preset")]
-        self.app.push_screen(
-            Choice(f"{len(self.form.list_overrides())} changed here. Start from {name}:", answers),
-            lambda answer: self._start_from(name, keep=answer == "keep") if answer else None,
-        )
+        question = Choice(f"{len(self.form.list_overrides())} changed here. Start from {name}:", answers)
+        self.app.push_screen(question, lambda a: self._start_from(name, keep=a == "keep") if a else None)
 
     def _start_from(self, name: str, *, keep: bool) -> None:
         self.touch()
@@ -450,10 +448,8 @@ class ConfigurePage(Page):
             return
         if not replace and any(preset.name == name for preset in settings.user_presets()):
             answers = [("no", "no, leave it"), ("yes", "yes, replace it")]
-            self.app.push_screen(
-                Choice(f"The preset {name} already exists. Replace it?", answers),
-                lambda answer: self._save(name, True) if answer == "yes" else None,
-            )
+            question = Choice(f"The preset {name} already exists. Replace it?", answers)
+            self.app.push_screen(question, lambda answer: self._save(name, True) if answer == "yes" else None)
             return
         try:
             self.form.save(name, replace=replace)
@@ -509,10 +505,8 @@ class ConfigurePage(Page):
             self.action_panel({"data": DATA, "teacher": BACKBONE}.get(findings.problem.kind, BUDGET))
         elif findings.short:
             answers = [("no", "no, back to the form"), ("yes", "yes, launch it")]
-            self.app.push_screen(
-                Choice(f"This machine may not suffice: {findings.short}. Launch?", answers),
-                lambda answer: self._launch() if answer == "yes" else None,
-            )
+            question = Choice(f"This machine may not suffice: {findings.short}. Launch?", answers)
+            self.app.push_screen(question, lambda answer: self._launch() if answer == "yes" else None)
         else:
             self._launch()
 

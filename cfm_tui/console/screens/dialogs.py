@@ -62,15 +62,14 @@ class Choice(_ListDialog):
     def __init__(self, question: str, answers: Sequence[tuple[str, str]]) -> None:
         options = [Option(Text(f"{text[0]}  {text}"), id=name) for name, text in answers]
         super().__init__(question, [name for name, _ in answers], options)
-        self._answers = list(answers)
+        self._keys = [text[0].lower() for _, text in answers]
 
     def on_key(self, event: events.Key) -> None:
         """Return the answer that starts with the pressed key."""
-        key = event.character
-        matches = [name for name, text in self._answers if key and text[0].lower() == key.lower()]
-        if matches:
+        key = (event.character or "").lower()
+        if key in self._keys:
             event.stop()
-            self.dismiss(matches[0])
+            self.dismiss(self._names[self._keys.index(key)])
 
 
 @dataclass(frozen=True)

@@ -298,9 +298,8 @@ class MonitorPage(Page):
 
     def action_pause(self) -> None:
         """Pause the engine, or let it continue."""
-        paused = self._pending_command == "pause" or (
-            self._model is not None and self._model.state == "paused"
-        )
+        state = self._model.state if self._model is not None else ""
+        paused = self._pending_command == "pause" or state == "paused"
         self._send("continue" if paused else "pause", "pause or continue")
 
     def action_checkpoint(self) -> None:
@@ -311,10 +310,8 @@ class MonitorPage(Page):
         """Ask for confirmation, then stop the run at its next checkpoint."""
         if not self._refuse("stop"):
             answers = [("keep", "keep it running"), ("stop", "stop: write a checkpoint and end")]
-            self.app.push_screen(
-                Choice("Stop this run?", answers),
-                lambda answer: self._send("stop", "stop") if answer == "stop" else None,
-            )
+            question = Choice("Stop this run?", answers)
+            self.app.push_screen(question, lambda a: self._send("stop", "stop") if a == "stop" else None)
 
     async def action_detach(self) -> None:
         """Hand the run to a separate process, if this process computes it."""

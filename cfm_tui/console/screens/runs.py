@@ -250,22 +250,23 @@ class RunsPage(Page):
         row = self.find_chosen()
         if row is None or self.host.refuse_if_read_only("delete"):
             return
-        if row.at_work or self._is_here(row):
-            state = row.state if row.at_work else "running here"
-            self.notify(f"{row.name} is {state}; stop it first", severity="warning", markup=False)
+        if self._refuse_active(row):
             return
         answers = [("keep", "no, keep it"), ("delete", "delete the folder and all in it")]
-        self.app.push_screen(
-            Choice(f"Delete {row.folder}?", answers), lambda answer: self._delete(row, answer)
-        )
+        question = Choice(f"Delete {row.folder}?", answers)
+        self.app.push_screen(question, lambda answer: self._delete(row, answer))
 
     def _delete(self, row: Row, answer: str | None) -> None:
-        if answer != "delete":
-            return
-        if self._is_here(row):  # it was resumed while the question was open
-            self.notify(f"{row.name} is running here; stop it first", severity="warning", markup=False)
-        else:
+        if answer == "delete" and not self._refuse_active(row):  # it may have been resumed meanwhile
             self.run_in_thread(self._remove, row.folder)
+
+    def _refuse_active(self, row: Row) -> bool:
+        """Return whether a run is active, and notify the user if it is."""
+        active = row.at_work or self._is_here(row)
+        if active:
+            state = row.state if row.at_work else "running here"
+            self.notify(f"{row.name} is {state}; stop it first", severity="warning", markup=False)
+        return active
 
     def _remove(self, folder: Path) -> None:
         """Delete a run; runs on a thread, since many images take a while."""

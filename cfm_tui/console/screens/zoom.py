@@ -71,15 +71,12 @@ class ZoomPage(Page):
     def tick(self) -> None:
         """Show images that were read meanwhile; reopen the set after it got its final name."""
         if not os.path.exists(self._album.reader.path):
-            self._start_reopening()
+            stamp = files.stamp(self._run.folder / RunFile.IMAGES / images.TENSORS)
+            if stamp is not None and stamp != self._stamp:
+                self._stamp = stamp
+                self.run_in_thread(self._reopen)
         if self._pictures.take_news():
             self._show()
-
-    def _start_reopening(self) -> None:
-        stamp = files.stamp(self._run.folder / RunFile.IMAGES / images.TENSORS)
-        if stamp is not None and stamp != self._stamp:
-            self._stamp = stamp
-            self.run_in_thread(self._reopen)
 
     def _reopen(self) -> None:
         """Open the set under its final name; runs on a thread."""

@@ -28,13 +28,11 @@ class Picture(Widget, inherit_bindings=False):
         for y in range(max(len(old), len(new))):
             before = old[y] if y < len(old) else blank
             after = new[y] if y < len(new) else blank
-            if before is after or before == after:
-                if y < len(new):
-                    new[y] = before  # keeps what the strip has cached
-            else:
-                regions += [
-                    Region(start, y, end - start, 1) for start, end in find_changed_spans(before, after)
-                ]
+            if before is not after and before != after:
+                spans = find_changed_spans(before, after)
+                regions += [Region(start, y, end - start, 1) for start, end in spans]
+            elif y < len(new):
+                new[y] = before  # keeps what the strip has cached
         self._strips = new
         if regions:
             self.refresh(*regions)
