@@ -4,15 +4,7 @@ Expressions f(λ) belong here because the tree validates them. No module of this
 Not here: the code that uses settings.
 """
 
-from engine.config.fields import (
-    MAX_NAME_BYTES,
-    BackboneName,
-    FilterName,
-    Node,
-    Positive,
-    Precision,
-    TapName,
-)
+from engine.config.fields import MAX_NAME_BYTES, BackboneName, FilterName, Node, Positive, Precision, TapName
 from engine.config.objective import BetaSchedule, Objective, Term
 from engine.config.schema import (
     Backbone,

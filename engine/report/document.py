@@ -18,13 +18,7 @@ from engine.config import yaml_io
 from engine.errors import UserError
 from engine.events import Event
 from engine.report import figures, grids, page
-from engine.report.groups import (
-    Group,
-    accuracies,
-    duplicate_runs,
-    group_runs,
-    intra_class_similarities,
-)
+from engine.report.groups import Group, accuracies, duplicate_runs, group_runs, intra_class_similarities
 from engine.report.lens import Finder
 from engine.report.page import Note, PageTable, Plate, Section
 from engine.report.subject import Subject

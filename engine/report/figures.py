@@ -231,13 +231,7 @@ def schedule(lines: Sequence[tuple[str, Sequence[float]]]) -> Plate:
 
 
 def _plot_by_rank(
-    axes: Axes,
-    values: NDArray[np.float64],
-    number: int,
-    dash: Any,
-    width: float,
-    marker: str,
-    name: str,
+    axes: Axes, values: NDArray[np.float64], number: int, dash: Any, width: float, marker: str, name: str
 ) -> None:
     """Plot values over 1, 2, … in the colour of that number."""
     axes.plot(

@@ -343,10 +343,7 @@ class Pipeline:
         return labels, reused
 
     def _train_students(
-        self,
-        teacher: nn.Module,
-        sources: dict[Source, ImageSet],
-        labels: dict[Source, StoredLabels] | None,
+        self, teacher: nn.Module, sources: dict[Source, ImageSet], labels: dict[Source, StoredLabels] | None
     ) -> Generator[Event, None, list[StudentResult]]:
         settings = self.config.validate_
         total = settings.epochs * settings.seeds * len(sources) * max(1, len(settings.students))

@@ -152,9 +152,7 @@ def load_sweep(target: str) -> tuple[str, Sweep]:
             raise UserError("config", f"{name[:60]!r} is not a valid sweep name", "Rename the file.")
     elif path.is_dir():
         raise UserError(
-            "usage",
-            f"{target} is a folder without a sweep",
-            "Give the name, file or folder of a sweep.",
+            "usage", f"{target} is a folder without a sweep", "Give the name, file or folder of a sweep."
         )
     elif target in list_shipped("sweeps"):
         values, name = load_shipped("sweeps", target), target
