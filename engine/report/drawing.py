@@ -72,13 +72,9 @@ def add_legend(figure: Figure, axes: Sequence[Axes]) -> None:
         for handle, name in zip(*each.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
     if handles:
+        columns = min(4, len(handles))
         figure.legend(
-            list(handles.values()),
-            list(handles),
-            loc="outside upper center",
-            ncols=min(4, len(handles)),
-            fontsize=TEXT,
-            frameon=False,
+            handles.values(), handles, loc="outside upper center", ncols=columns, fontsize=TEXT, frameon=False
         )
 
 
@@ -107,9 +103,7 @@ def set_log_scale(axes: Axes, values: Sequence[NDArray[np.float64]]) -> None:
 
 def evenly_spaced(count: int, limit: int) -> list[int]:
     """Return at most `limit` evenly spaced indices below `count`, including the first and the last."""
-    if count <= limit:
-        return list(range(count))
-    return sorted({round(index) for index in np.linspace(0, count - 1, limit).tolist()})
+    return sorted({round(index) for index in np.linspace(0, count - 1, min(count, limit)).tolist()})
 
 
 def escape_text(text: str) -> str:
@@ -138,7 +132,6 @@ def render(figure: Figure, kind: Literal["png", "svg"], dpi: float = 200) -> byt
     options: dict[str, Any] = {"dpi": dpi} if kind == "png" else {"metadata": {"Date": None}}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # Class names may use any script.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # class names may use any script
         figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()

@@ -41,11 +41,9 @@ def losses(subject: Subject) -> Plate | None:
     if course is None:
         return None
     taps, batches = course.layout.taps, len(course.layout.betas)
-    band = ""
-    if course.stride > 1:
-        band = f" Lines: means of {course.stride} consecutive iterations; bands: their minimum and maximum."
-    shown = drawing.evenly_spaced(len(taps), drawing.PANELS - 1)
-    left_out = f" Only {len(shown)} of {len(taps)} layers are shown." if len(shown) < len(taps) else ""
+    band = f" Lines: means of {course.stride} consecutive iterations; bands: their minimum and maximum."
+    band = band if course.stride > 1 else ""
+    left_out = _describe_left_out(len(taps), drawing.PANELS - 1)
     some = f"the first {course.done:,} of " if course.done < course.rows else ""
     ends = ", separated by dotted lines" if 1 < batches <= _BOUNDS else ""
     caption = (
@@ -80,21 +78,14 @@ def _draw_curves(
     if not any(np.isfinite(curve.mean_B).any() for _, curve in curves):
         drawing.draw_empty_panel(axes, "nothing finite to draw" if curves else "no terms")
         return
+    marker = "." if len(course.x_B) < 8 else ""
     for number, (name, curve) in enumerate(curves):
         line_colour = colour or _COLOURS[number % len(_COLOURS)]
-        dash = _DASHES[number % len(_DASHES)]
+        style: dict[str, Any] = {"linestyle": _DASHES[number % len(_DASHES)], "linewidth": 0.9}
+        label = drawing.escape_text(name)
         axes.fill_between(course.x_B, curve.low_B, curve.high_B, color=line_colour, alpha=0.2, linewidth=0)
-        axes.plot(
-            course.x_B,
-            curve.mean_B,
-            color=line_colour,
-            linestyle=dash,
-            linewidth=0.9,
-            marker="." if len(course.x_B) < 8 else "",
-            label=drawing.escape_text(name),
-        )
-    bounds = [side_B for _, curve in curves for side_B in (curve.low_B, curve.high_B)]
-    drawing.set_log_scale(axes, bounds)
+        axes.plot(course.x_B, curve.mean_B, color=line_colour, marker=marker, label=label, **style)
+    drawing.set_log_scale(axes, [side_B for _, curve in curves for side_B in (curve.low_B, curve.high_B)])
     _use_integer_ticks(axes)
     batches = len(course.layout.betas)
     if 1 < batches <= _BOUNDS:
@@ -122,8 +113,7 @@ def spectra(subject: Subject) -> Plate | None:
         reading = " Nothing was optimised, so no filter is drawn."
     elif not responses:
         reading = " The objective's filter is not a function of the spectrum, so it is not drawn."
-    shown = drawing.evenly_spaced(len(layers), drawing.PANELS)
-    left_out = f" Only {len(shown)} of {len(layers)} layers are shown." if len(shown) < len(layers) else ""
+    left_out = _describe_left_out(len(layers), drawing.PANELS)
     taps = " at the inputs of convolutions" if subject.has_changed_taps else ""
     caption = (
         f"Eigenvalues by rank, largest first, of {subject.name} ({subject.method}){taps}. {what}"
@@ -140,15 +130,14 @@ def draw_spectra(layers: Sequence[LensLayer], responses: Sequence[Response]) -> 
     figure, axes = drawing.create_panels(len(shown))
     grid = axes[0].get_gridspec()
     assert grid is not None
-    columns = grid.ncols
     overlays: list[Axes] = []
     for number, (panel, layer) in enumerate(zip(axes, shown, strict=True)):
-        drawing.style_axes(panel, layer.name, "rank", "eigenvalue" if number % columns == 0 else "")
+        drawing.style_axes(panel, layer.name, "rank", "eigenvalue" if number % grid.ncols == 0 else "")
         if not _draw_spectra(panel, layer):
             drawing.draw_empty_panel(panel)
         elif responses:
-            is_labelled = number % columns == columns - 1 or number == len(shown) - 1
-            overlays.append(_draw_filters(panel, layer, responses, labelled=is_labelled))
+            is_last = (number + 1) % grid.ncols == 0 or number == len(shown) - 1
+            overlays.append(_draw_filters(panel, layer, responses, labelled=is_last))
     drawing.add_legend(figure, [*axes, *overlays])
     return figure
 
@@ -161,27 +150,20 @@ def _draw_spectra(axes: Axes, layer: LensLayer) -> bool:
     if largest <= 0:
         return False
     for number, (name, values_D, dash) in enumerate(sides):
-        if values_D is None:
-            continue
-        shown_D = np.where(values_D > _FLOOR * largest, values_D, np.nan)
-        _plot_by_rank(axes, shown_D, number, dash, 1.3, "o" if len(shown_D) < 6 else "", name)
-    _use_log_ranks(axes, max(len(values) for values in finite))
-    positive = np.concatenate([values[values > _FLOOR * largest] for values in finite])
-    drawing.set_log_scale(axes, [positive])
-    return True
-
-
-def _use_log_ranks(axes: Axes, rank_count: int) -> None:
+        if values_D is not None:
+            shown_D = np.where(values_D > _FLOOR * largest, values_D, np.nan)
+            _plot_by_rank(axes, shown_D, number, dash, 1.3, "o" if len(shown_D) < 6 else "", name)
+    drawing.set_log_scale(axes, [values[values > _FLOOR * largest] for values in finite])
     from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
+    last = max(2, *(len(values) for values in finite))
+    ticks = [2**power for power in range(12) if 2**power <= last]
     axes.set_xscale("log")
-    axes.set_xlim(0.9, max(rank_count, 2) * 1.1)
-    ticks = [
-        tick for tick in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if tick <= max(rank_count, 2)
-    ]
+    axes.set_xlim(0.9, last * 1.1)
     axes.xaxis.set_major_locator(FixedLocator(ticks[:: 1 + len(ticks) // 6]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+    return True
 
 
 def _draw_filters(axes: Axes, layer: LensLayer, responses: Sequence[Response], *, labelled: bool) -> Axes:
@@ -234,16 +216,9 @@ def _plot_by_rank(
     axes: Axes, values: NDArray[np.float64], number: int, dash: Any, width: float, marker: str, name: str
 ) -> None:
     """Plot values over 1, 2, … in the colour of that number."""
-    axes.plot(
-        np.arange(1, len(values) + 1),
-        values,
-        color=_COLOURS[number % len(_COLOURS)],
-        linestyle=dash,
-        linewidth=width,
-        marker=marker,
-        markersize=3,
-        label=drawing.escape_text(name),
-    )
+    colour, label = _COLOURS[number % len(_COLOURS)], drawing.escape_text(name)
+    style: dict[str, Any] = {"linestyle": dash, "linewidth": width, "marker": marker, "markersize": 3}
+    axes.plot(np.arange(1, len(values) + 1), values, color=colour, label=label, **style)
 
 
 def _use_integer_ticks(axes: Axes) -> None:
@@ -265,9 +240,8 @@ def similarity(rows: Sequence[GroupSimilarity]) -> Plate:
         " brackets: the number of classes over all distilled sets."
     )
     alt = "; ".join(f"{row.label}: {format_mean_std(row.spread, 3, 'none')}" for row in rows)
-    figure, (axes,) = _create_row_panels(
-        [[row.label for row in rows]], "mean cosine similarity within a class"
-    )
+    labels = [[row.label for row in rows]]
+    figure, (axes,) = _create_row_panels(labels, "mean cosine similarity within a class")
     for position, row in enumerate(rows):
         values = np.asarray(row.of_class, np.float64)
         jitter = (np.arange(len(values)) % 5 - 2) * 0.06
@@ -278,10 +252,9 @@ def similarity(rows: Sequence[GroupSimilarity]) -> Plate:
 
 def accuracy(rows: Sequence[Accuracy]) -> Plate:
     """Return UniDD Figure 6: distilled and control accuracy of every group, one panel per architecture."""
-    sets = sorted({row.sets for row in rows})
-    trained_on = (
-        _format_quantity(sets[-1], "distilled set") if len(sets) == 1 else f"{sets[0]} to {sets[-1]} sets"
-    )
+    sets = [row.sets for row in rows]
+    low, high = min(sets), max(sets)
+    trained_on = _format_quantity(low, "distilled set") if low == high else f"{low} to {high} sets"
     caption = (
         "Top-1 accuracy on the real test images after the last epoch, in percent. Filled circles: students"
         " trained on the distilled images; hollow squares: on the same number of real images with the same"
@@ -289,21 +262,19 @@ def accuracy(rows: Sequence[Accuracy]) -> Plate:
         f" brackets: the number of students, trained on {trained_on} in each row. The axis does not start"
         " at zero."
     )
-    pairs = [
-        (row.label, format_mean_std(row.distilled, 1), format_mean_std(row.control, 1, "none"))
+    alt = "; ".join(
+        f"{row.label}: {format_mean_std(row.distilled, 1)}, control {format_mean_std(row.control, 1, 'none')}"
         for row in rows
-    ]
-    alt = "; ".join(f"{label}: {distilled}, control {control}" for label, distilled, control in pairs)
-    names = list(dict.fromkeys(row.architecture for row in rows))
-    rows_by_architecture = [[row for row in rows if row.architecture == name] for name in names]
-    figure, axes = _create_row_panels(
-        [[row.label for row in architecture_rows] for architecture_rows in rows_by_architecture],
-        "test accuracy, %",
     )
-    for panel, name, architecture_rows in zip(axes, names, rows_by_architecture, strict=True):
+    by_name: dict[str, list[Accuracy]] = {}
+    for row in rows:
+        by_name.setdefault(row.architecture, []).append(row)
+    labels = [[row.label for row in its_rows] for its_rows in by_name.values()]
+    figure, axes = _create_row_panels(labels, "test accuracy, %")
+    for panel, (name, its_rows) in zip(axes, by_name.items(), strict=True):
         panel.set_title(drawing.escape_text(f"{name} (students)"), fontsize=TEXT)
-        offset = 0.18 if any(row.control is not None for row in architecture_rows) else 0.0
-        for position, row in enumerate(architecture_rows):
+        offset = 0.18 if any(row.control is not None for row in its_rows) else 0.0
+        for position, row in enumerate(its_rows):
             _draw_mean(panel, position - offset, row.distilled, "o", _COLOURS[0], 1, "distilled")
             _draw_mean(panel, position + offset, row.control, "s", _COLOURS[1], 1, "control (real)")
     drawing.add_legend(figure, axes)
@@ -318,10 +289,9 @@ def _create_row_panels(labels: Sequence[Sequence[str]], x_label: str) -> tuple[F
     axes: list[Axes] = [row[0] for row in grid]
     for panel, panel_labels in zip(axes, labels, strict=True):
         drawing.style_axes(panel, "", x_label)
+        names = [drawing.escape_text(drawing.wrap(name, 34)) for name in panel_labels]
         panel.set_ylim(len(panel_labels) - 0.5, -0.5)
-        panel.set_yticks(
-            range(len(panel_labels)), [drawing.escape_text(drawing.wrap(name, 34)) for name in panel_labels]
-        )
+        panel.set_yticks(range(len(panel_labels)), names)
         panel.tick_params(axis="y", length=0, labelsize=TEXT)
     return figure, axes
 
@@ -338,22 +308,17 @@ def _draw_mean(
     """Draw a row's mean with its error bar, and write both at its right end; nothing without numbers."""
     if spread is None:
         return
+    error, fill = spread["std"] if spread["n"] > 1 else None, colour if marker == "o" else "white"
+    style: dict[str, Any] = {"color": colour, "markersize": 5, "capsize": 3, "linewidth": 1.2, "zorder": 3}
     axes.errorbar(
-        spread["mean"],
-        position,
-        xerr=spread["std"] if spread["n"] > 1 else None,
-        fmt=marker,
-        color=colour,
-        markerfacecolor=colour if marker == "o" else "white",
-        markersize=5,
-        capsize=3,
-        linewidth=1.2,
-        label=label,
-        zorder=3,
+        spread["mean"], position, xerr=error, fmt=marker, markerfacecolor=fill, label=label, **style
     )
-    end = (1.01, position)
-    text = format_mean_std(spread, digits)
+    end, text = (1.01, position), format_mean_std(spread, digits)
     axes.annotate(text, end, xycoords=("axes fraction", "data"), va="center", fontsize=SMALL)
+
+
+def _describe_left_out(layers: int, limit: int) -> str:
+    return f" Only {limit} of {layers} layers are shown." if limit < layers else ""
 
 
 def _format_quantity(count: int, what: str, plural: str = "s") -> str:

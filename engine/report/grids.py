@@ -6,9 +6,9 @@ Source: UniDD Figures 1, 4, 5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,19 +52,11 @@ class Grid:
         axes = figure.subplots()
         axes.imshow(image_HW3, interpolation="nearest" if is_enlarged else "antialiased", aspect="equal")
         axes.spines[:].set_visible(False)
-        axes.set_xticks(
-            [centres[index] for index in range(len(self.columns))],
-            [drawing.escape_text(name) for name in names],
-            fontsize=SMALL,
-            rotation=45 if slanted else 0,
-            ha="left" if slanted else "center",
-            rotation_mode="anchor" if slanted else "default",
-        )
-        axes.set_yticks(
-            [centres[index] for index in range(len(self.rows))],
-            [drawing.escape_text(drawing.shorten(name, 18)) for name in self.rows],
-            fontsize=TEXT,
-        )
+        names = [drawing.escape_text(name) for name in names]
+        style: dict[str, Any] = {"rotation": 45, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
+        axes.set_xticks(centres[: len(names)], names, fontsize=SMALL, **style)
+        names = [drawing.escape_text(drawing.shorten(name, 18)) for name in self.rows]
+        axes.set_yticks(centres[: len(names)], names, fontsize=TEXT)
         axes.tick_params(length=0, labeltop=True, labelbottom=False, top=False)
         return figure
 
@@ -102,31 +94,20 @@ def images(subject: Subject) -> Plate | None:
     labels = [present[index] for index in drawing.evenly_spaced(len(present), _ROWS)]
     ranks = max(int((reader.labels_N == label).sum()) for label in labels)
     shown = drawing.evenly_spaced(ranks, _COLUMNS)
-    members = {label: [int(n) for n in order_N if reader.labels_N[n] == label] for label in labels}
-    cells: list[list[Pixels | None]] = []
-    for label in labels:
-        image_numbers = members[label]
-        distilled = [
-            _read_pixels(reader, image_numbers[rank]) if rank < len(image_numbers) else None for rank in shown
-        ]
-        cells.append([subject.real_KCHW.get(label), *distilled] if subject.real_KCHW else distilled)
-    columns = [
-        _name_column(
-            reader,
-            [image_numbers[rank] for image_numbers in members.values() if rank < len(image_numbers)],
-            by_beta=by_beta,
-        )
-        for rank in shown
+    members = [[int(number) for number in order_N if reader.labels_N[number] == label] for label in labels]
+    cells = [
+        [_read_pixels(reader, numbers[rank]) if rank < len(numbers) else None for rank in shown]
+        for numbers in members
     ]
+    of_rank = ([numbers[rank] for numbers in members if rank < len(numbers)] for rank in shown)
+    columns = [_name_column(reader, numbers, by_beta=by_beta) for numbers in of_rank]
     left_out = _describe_left_out(len(reader.classes), len(labels), ranks, len(shown))
-    names = [reader.classes[label] for label in labels]
-    grid = Grid(names, ["real", *columns] if subject.real_KCHW else columns, cells)
+    grid = _build_grid(reader, labels, columns, cells, subject.real_KCHW)
     real = " First column: the first real image of the control." if subject.real_KCHW else ""
     with_beta = ", with their β_b (UniDD Figure 5)" if by_beta else ""
     caption = (
         f"Distilled images of {subject.name} ({subject.method}). Rows: classes; columns: the images"
-        f" of a class in order of recovery{with_beta}.{real}"
-        f" {left_out}"
+        f" of a class in order of recovery{with_beta}.{real} {left_out}"
     )
     title = "Images by β_b" if by_beta else "Images by class"
     return Plate(f"images-{slug(subject.name)}", title, caption, grid.alt, grid.draw(), True)
@@ -148,21 +129,30 @@ def images_by_method(groups: Sequence[Group]) -> Plate | None:
         return None
     labels = drawing.evenly_spaced(len(readers[0].classes), _ROWS)
     real = next((subject.real_KCHW for _, subject in shown if subject.real_KCHW), {})
-    cells: list[list[Pixels | None]] = []
-    for label in labels:
-        distilled = [_read_first_image(reader, label) for reader in readers]
-        cells.append([real.get(label), *distilled] if real else distilled)
-    columns = [group.label for group, _ in shown]
-    left_out = _describe_left_out(
-        len(readers[0].classes), len(labels), len(with_images), len(shown), "methods"
-    )
-    names = [readers[0].classes[label] for label in labels]
-    grid = Grid(names, ["real", *columns] if real else columns, cells)
+    cells = [[_read_first_image(reader, label) for reader in readers] for label in labels]
+    grid = _build_grid(readers[0], labels, [group.label for group, _ in shown], cells, real)
+    classes = len(readers[0].classes)
+    left_out = _describe_left_out(classes, len(labels), len(with_images), len(shown), "methods")
     caption = (
         "Rows: classes. Columns: a real image, if available, then the first image of each method's first run,"
         " which has the first β if the method uses β (UniDD Figures 1, 4). " + left_out
     )
     return Plate("images-by-method", "Real and distilled images", caption, grid.alt, grid.draw(), True)
+
+
+def _build_grid(
+    reader: Reader,
+    labels: Sequence[int],
+    columns: list[str],
+    cells: list[list[Pixels | None]],
+    real: Mapping[int, Pixels],
+) -> Grid:
+    """Return a grid with a row for each label; its first column shows the real images, if there are any."""
+    names = [reader.classes[label] for label in labels]
+    if not real:
+        return Grid(names, columns, cells)
+    with_real = [[real.get(label), *row] for label, row in zip(labels, cells, strict=True)]
+    return Grid(names, ["real", *columns], with_real)
 
 
 def _read_first_image(reader: Reader, label: int) -> Pixels | None:

@@ -5,6 +5,7 @@ Source: UniDD Figure 2 and Figure 6.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -84,24 +85,15 @@ def group_runs(subjects: Sequence[Subject]) -> list[Group]:
     A run whose settings cannot be read forms its own group.
     """
     members: dict[str, list[Subject]] = {}
-    settings_of_group: dict[str, dict[str, Any]] = {}
     repeated = duplicate_runs(subjects)
     for index, subject in enumerate(subjects):
-        if index in repeated:
-            continue
-        key, experiment = _identify(subject)
-        members.setdefault(key, []).append(subject)
-        settings_of_group[key] = experiment
-    rows = [_find_sweep_row(subjects_of_group[0]) for subjects_of_group in members.values()]
-    if all(rows) and len(set(rows)) == len(rows):
-        labels = rows
-    else:
-        names = [subjects_of_group[0].name for subjects_of_group in members.values()]
-        labels = _build_labels(list(settings_of_group.values()), names)
-    return [
-        Group(label, tuple(subjects_of_group))
-        for label, subjects_of_group in zip(labels, members.values(), strict=True)
-    ]
+        if index not in repeated:
+            members.setdefault(_identify(subject)[0], []).append(subject)
+    first = [subjects_of_group[0] for subjects_of_group in members.values()]
+    labels = [_find_sweep_row(subject) for subject in first]
+    if not all(labels) or len(set(labels)) < len(labels):
+        labels = _build_labels([_identify(each)[1] for each in first], [each.name for each in first])
+    return [Group(label, tuple(group)) for label, group in zip(labels, members.values(), strict=True)]
 
 
 def _find_sweep_row(subject: Subject) -> str:
@@ -128,8 +120,8 @@ def _build_labels(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> lis
             if key != "objective.method" and any(each[key] != group_settings[key] for each in same_method)
         ]
         parts = [_format_setting(key, group_settings[key]) for key in keys[:_MAX_SETTINGS]]
-        more = ", …" if len(keys) > _MAX_SETTINGS else ""
-        labels.append(f"{method}" + (f" ({', '.join(parts)}{more})" if parts else ""))
+        parts += ["…"] if len(keys) > _MAX_SETTINGS else []
+        labels.append(f"{method} ({', '.join(parts)})" if parts else method)
     doubled = {label for label in labels if labels.count(label) > 1}
     return [
         f"{label}: {name}" if label in doubled else label for label, name in zip(labels, names, strict=True)
@@ -139,11 +131,9 @@ def _build_labels(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> lis
 def _format_setting(key: str, value: Any) -> str:
     short = _SHORT_NAMES.get(key, key.rpartition(".")[2])
     if isinstance(value, list) and all(isinstance(each, dict) for each in value):
-        terms = [
-            f"{term.get('filter') or term.get('name') or term.get('f')}/{term.get('signal')}"
-            for term in value
-        ]
-        value = " + ".join(terms) or "none"
+        names = [term.get("filter") or term.get("name") or term.get("f") for term in value]
+        pairs = zip(names, value, strict=True)
+        value = " + ".join(f"{name}/{term.get('signal')}" for name, term in pairs) or "none"
     elif key.startswith("identity."):
         value = " ".join(fingerprint[:8] for fingerprint in value.split())
     elif not isinstance(value, str):
@@ -153,38 +143,21 @@ def _format_setting(key: str, value: Any) -> str:
 
 def accuracies(groups: Sequence[Group]) -> list[Accuracy]:
     """Return the accuracy of every group and architecture with students, ordered by architecture."""
-    names: dict[str, None] = {}
+    rows: dict[str, list[Accuracy]] = {}  # by architecture
     for group in groups:
-        names |= dict.fromkeys(student["architecture"] for _, student in _list_students(group))
-    return [
-        _summarise_accuracy(group, name)
-        for name in names
-        for group in groups
-        if any(student["architecture"] == name for _, student in _list_students(group))
-    ]
-
-
-def _list_students(group: Group) -> list[tuple[str, dict[str, Any]]]:
-    """Return the run's name and the numbers of each student."""
-    return [
-        (subject.name, student)
-        for subject in group.subjects
-        if subject.results is not None
-        for student in subject.results.get("students", [])
-    ]
-
-
-def _summarise_accuracy(group: Group, architecture: str) -> Accuracy:
-    students = [each for each in _list_students(group) if each[1]["architecture"] == architecture]
-    distilled = [(run, student["last"]) for run, student in students if student["source"] == "distilled"]
-    control = [student["last"] for _, student in students if student["source"] == "random"]
-    return Accuracy(
-        group.label,
-        architecture,
-        results.mean_std([value for _, value in distilled]),
-        results.mean_std(control),
-        len({run for run, _ in distilled}),
-    )
+        students: dict[str, list[tuple[str, float, str]]] = {}
+        for subject in group.subjects:
+            for each in (subject.results or {}).get("students", []):
+                student = each["source"], each["last"], subject.name
+                students.setdefault(each["architecture"], []).append(student)
+        for name, of_architecture in students.items():
+            distilled, control = (
+                results.mean_std([last for source, last, _ in of_architecture if source == wanted])
+                for wanted in ("distilled", "random")
+            )
+            sets = len({run for source, _, run in of_architecture if source == "distilled"})
+            rows.setdefault(name, []).append(Accuracy(group.label, name, distilled, control, sets))
+    return list(itertools.chain.from_iterable(rows.values()))
 
 
 @dataclass(frozen=True)
@@ -209,21 +182,16 @@ def intra_class_similarities(groups: Sequence[Group]) -> list[GroupSimilarity]:
             if subject.similarity_real is not None:
                 of_teacher = real.setdefault(subject.similarity_real.images, {})
                 of_teacher.setdefault(subject.teacher, _keep_finite(subject.similarity_real.of_class_K))
-    rows = []
-    for count, teachers in real.items():
-        values = [value for of_class in teachers.values() for value in of_class]
-        rows.append(_summarise_similarity(f"{count} real images", values, len(teachers)))
+    sets = [(f"{count} real images", list(teachers.values())) for count, teachers in real.items()]
     for group in groups:
         similarities = [each.similarity for each in group.subjects if each.similarity is not None]
-        if similarities:
-            values = [value for similarity in similarities for value in _keep_finite(similarity.of_class_K)]
-            rows.append(_summarise_similarity(group.label, values, len(similarities)))
-    return [each for each in rows if each.spread is not None]
+        sets.append((group.label, [_keep_finite(each.of_class_K) for each in similarities]))
+    rows = []
+    for label, of_sets in sets:
+        if values := tuple(itertools.chain.from_iterable(of_sets)):
+            rows.append(GroupSimilarity(label, values, results.mean_std(values), len(of_sets)))
+    return rows
 
 
 def _keep_finite(values_K: Any) -> list[float]:
     return [float(value) for value in values_K if np.isfinite(value)]
-
-
-def _summarise_similarity(label: str, values: list[float], sets: int) -> GroupSimilarity:
-    return GroupSimilarity(label, tuple(values), results.mean_std(values), sets)

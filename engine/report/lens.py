@@ -7,7 +7,8 @@ Legend: N images, C channels, H, W pixels, D eigenvalues.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,10 +35,7 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LensLayer:
-    """Eigenvalues of Ψ at a tap, largest first, of the real and of the distilled images.
-
-    None if unknown.
-    """
+    """Eigenvalues of Ψ at a tap, largest first, of the real and of the distilled images; None if unknown."""
 
     name: str
     real_D: _Floats | None
@@ -118,8 +116,7 @@ class Finder:
         key = f"{artefacts.teacher_key(config, data)} {config.backbone.teacher}"
         if key not in self._teachers:
             teacher = artefacts.load_given_teacher(config, data)
-            if teacher is None:
-                teacher = artefacts.load_cached_teacher(config, data, self.place.cache)
+            teacher = teacher or artefacts.load_cached_teacher(config, data, self.place.cache)
             if teacher is None:
                 raise _teacher_error(run, "is no longer in the cache")
             fingerprint = backbones.fingerprint(teacher)
@@ -167,28 +164,18 @@ def load_recorded_spectra(run: StoredRun, taps: list[str]) -> list[LensLayer]:
     """
     preview = run.preview()
     preview_spectra = {} if preview is None else preview.spectra
-    moving = _read_moving_spectra(run, taps)
+    moving: Mapping[str, NDArray[Any]] = {}
+    with suppress(UserError):
+        moving = run.moving() or {}
     layers = []
-    for tap in taps or list(preview_spectra):
-        real_D, preview_D = preview_spectra.get(tap, (None, None))
-        synthetic_D = moving.get(tap, _to_float64(preview_D))
-        if real_D is not None or synthetic_D is not None:
-            layers.append(LensLayer(tap, _to_float64(real_D), synthetic_D))
-    return layers
-
-
-def _to_float64(values_D: NDArray[Any] | None) -> _Floats | None:
-    return None if values_D is None else np.asarray(values_D, np.float64)
-
-
-def _read_moving_spectra(run: StoredRun, taps: list[str]) -> dict[str, _Floats]:
-    try:
-        arrays = run.moving() or {}
-    except UserError:
-        return {}
-    spectra = {}
-    for number, tap in enumerate(taps):
-        cov_DD = arrays.get(f"{number}.cov_DD")
+    for number, tap in enumerate(taps or list(preview_spectra)):
+        real_D, synthetic_D = (
+            None if values_D is None else np.asarray(values_D, np.float64)
+            for values_D in preview_spectra.get(tap, (None, None))
+        )
+        cov_DD = moving.get(f"{number}.cov_DD") if taps else None
         if cov_DD is not None and np.isfinite(cov_DD).all():
-            spectra[tap] = np.linalg.eigvalsh(cov_DD.astype(np.float64))[::-1].copy()
-    return spectra
+            synthetic_D = np.linalg.eigvalsh(cov_DD.astype(np.float64))[::-1].copy()
+        if real_D is not None or synthetic_D is not None:
+            layers.append(LensLayer(tap, real_D, synthetic_D))
+    return layers

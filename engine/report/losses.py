@@ -24,6 +24,10 @@ class Curve:
     low_B: NDArray[np.float64]
     high_B: NDArray[np.float64]
 
+    def to_dict(self) -> dict[str, list[float]]:
+        """Return the curve as plain data."""
+        return {"mean": self.mean_B.tolist(), "low": self.low_B.tolist(), "high": self.high_B.tolist()}
+
 
 class LossCourse:
     """All columns of the metrics table in at most `BUCKETS` buckets of `stride` consecutive rows.
@@ -70,6 +74,11 @@ class LossCourse:
         starts_B = np.arange(len(self._sum_BP)) * self.stride
         return (starts_B + np.minimum(starts_B + self.stride, self.rows) - 1) / 2
 
+    @property
+    def has_values(self) -> bool:
+        """Whether there is any finite number."""
+        return bool(self._count_BP.any())
+
     def ce(self) -> Curve:
         """Return the curve of the cross-entropy."""
         return self._build_curve(self.layout.CE)
@@ -78,43 +87,23 @@ class LossCourse:
         """Return the curve of an unweighted term at a tap, both given by index."""
         return self._build_curve(self.layout.column(term, tap))
 
-    @property
-    def has_values(self) -> bool:
-        """Whether there is any finite number."""
-        return bool(self._count_BP.any())
-
     def _build_curve(self, column: int) -> Curve:
         has_data_B = self._count_BP[:, column] > 0
         with np.errstate(invalid="ignore", divide="ignore"):
             mean_B = self._sum_BP[:, column] / self._count_BP[:, column]
-        low_B, high_B = (
-            np.where(has_data_B, side[:, column], np.nan) for side in (self._low_BP, self._high_BP)
-        )
-        return Curve(mean_B, low_B, high_B)
+        sides = (np.where(has_data_B, side[:, column], np.nan) for side in (self._low_BP, self._high_BP))
+        return Curve(mean_B, *sides)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the curves as plain data: x, CE, and every term at every tap."""
-
-        def curve_numbers(curve: Curve) -> dict[str, list[float]]:
-            return {"mean": curve.mean_B.tolist(), "low": curve.low_B.tolist(), "high": curve.high_B.tolist()}
-
-        layers = [
-            {
-                "name": tap,
-                "terms": [
-                    {"term": name, **curve_numbers(self.term(t, index))}
-                    for t, name in enumerate(self.layout.terms)
-                ],
-            }
-            for index, tap in enumerate(self.layout.taps)
-        ]
-        return {
-            "iterations": self.rows,
-            "stride": self.stride,
-            "x": self.x_B.tolist(),
-            "ce": curve_numbers(self.ce()),
-            "layers": layers,
-        }
+        layers = []
+        for tap, tap_name in enumerate(self.layout.taps):
+            curves = ((name, self.term(term, tap)) for term, name in enumerate(self.layout.terms))
+            layers.append(
+                {"name": tap_name, "terms": [{"term": name, **curve.to_dict()} for name, curve in curves]}
+            )
+        course = {"iterations": self.rows, "stride": self.stride, "x": self.x_B.tolist()}
+        return {**course, "ce": self.ce().to_dict(), "layers": layers}
 
 
 @dataclass(frozen=True)
@@ -146,10 +135,8 @@ class LossRecord:
                         course.add(entry.first, entry.values_RP)
                 elif isinstance(entry.event, RecoverLayout):
                     layout = entry.event
-                    if course is not None and (course.layout.taps, course.layout.terms) != (
-                        layout.taps,
-                        layout.terms,
-                    ):
+                    parts = layout.taps, layout.terms
+                    if course is not None and (course.layout.taps, course.layout.terms) != parts:
                         course = None  # recovery restarted with another objective
                 elif isinstance(entry.event, Notice) and entry.event.level == "warning":
                     warnings.append(entry.event.message)

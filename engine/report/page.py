@@ -7,6 +7,7 @@ Tables scroll on narrow pages. Every picture has a caption and an alternative te
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -88,39 +89,23 @@ def slug(text: str) -> str:
 
 def html(title: str, lead: str, sections: Sequence[Section], command: str) -> str:
     """Return the page. lead: a sentence below the title. command: repeated in the caption of every figure."""
-    anchors = _assign_anchors(sections)
-    contents = "\n".join(
-        f'<li class="level{each.level}"><a href="#{anchor}">{escape(each.title)}</a></li>'
-        for each, anchor in zip(sections, anchors, strict=True)
-    )
-    counter = iter(range(1, 10**6))
-    body = "\n".join(
-        _format_section(each, anchor, command, counter)
-        for each, anchor in zip(sections, anchors, strict=True)
-    )
+    anchors: list[str] = []
+    contents, body = "", ""
+    counter = itertools.count(1)
+    for section in sections:
+        anchors.append(free_name(slug(section.title), anchors.__contains__))
+        anchor, level, heading = anchors[-1], section.level, escape(section.title)
+        contents += f'<li class="level{level}"><a href="#{anchor}">{heading}</a></li>\n'
+        parts = "\n".join(_format_part(part, command, counter) for part in section.parts)
+        heading = f'<h{level} id="{anchor}">{heading}</h{level}>'
+        body += f'<section aria-labelledby="{anchor}">\n{heading}\n{parts}\n</section>\n'
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<header>\n<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n</header>\n"
-        f'<nav aria-label="Contents">\n<h2>Contents</h2>\n<ul>\n{contents}\n</ul>\n</nav>\n'
-        f"<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _assign_anchors(sections: Sequence[Section]) -> list[str]:
-    anchors: list[str] = []
-    for section in sections:
-        anchors.append(free_name(slug(section.title), anchors.__contains__))
-    return anchors
-
-
-def _format_section(section: Section, anchor: str, command: str, counter: Iterator[int]) -> str:
-    parts = "\n".join(_format_part(part, command, counter) for part in section.parts)
-    level = section.level
-    return (
-        f'<section aria-labelledby="{anchor}">\n<h{level} id="{anchor}">{escape(section.title)}</h{level}>\n'
-        f"{parts}\n</section>"
+        f'<nav aria-label="Contents">\n<h2>Contents</h2>\n<ul>\n{contents}</ul>\n</nav>\n'
+        f"<main>\n{body}</main>\n</body>\n</html>\n"
     )
 
 

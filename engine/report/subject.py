@@ -101,18 +101,14 @@ class Subject:
 
         β_b is from the record of recovery, else from the stored images.
         """
-        betas: list[float] = []
-        if self.record.layout is not None:
-            betas = list(self.record.layout.betas)
-        elif self.images is not None:
-            betas = self.images.beta_N[np.argsort(self.images.batch_N, kind="stable")].tolist()
         if self.config is None or not self.config.optimises:
             return []
+        betas: Sequence[float] = ()
+        if self.record.layout is not None:
+            betas = self.record.layout.betas
+        elif self.images is not None:
+            betas = self.images.beta_N[np.argsort(self.images.batch_N, kind="stable")].tolist()
         return filters_over(self.config.objective, betas)
-
-    def add_missing(self, what: str, why: str, hint: str = "") -> None:
-        """Record missing data."""
-        self.missing.append(Missing(what, why, hint))
 
     @contextmanager
     def catch_missing(self, what: str) -> Generator[None, None, None]:
@@ -120,7 +116,7 @@ class Subject:
         try:
             yield
         except UserError as error:
-            self.add_missing(what, error.message, error.hint)
+            self.missing.append(Missing(what, error.message, error.hint))
 
     @classmethod
     def read(cls, run: StoredRun) -> Subject:
@@ -130,33 +126,28 @@ class Subject:
             subject.manifest = run.manifest()
         with subject.catch_missing("settings"):
             resolved = settings.load_stored(run)
-            subject.resolved = Resolved(
-                resolved.config, {**resolved.origins, **subject.manifest.get("origins", {})}
-            )
+            origins = {**resolved.origins, **subject.manifest.get("origins", {})}
+            subject.resolved = Resolved(resolved.config, origins)
+        to_resume = f"cfm resume {run.folder}"
         with subject.catch_missing("results"):
             results = run.results()
-            if results is not None and not isinstance(results.get("summary"), dict):
-                path = run.folder / RunFile.RESULTS
-                raise UserError(
-                    "disk", f"{path} contains no results", "restore the file, or start the run again"
-                )
-            subject.results = results
             if results is None:
-                subject.add_missing(
-                    "results", f"the run is not finished: {subject.state}", f"cfm resume {run.folder}"
-                )
+                raise UserError("usage", f"the run is not finished: {subject.state}", to_resume)
+            if not isinstance(results.get("summary"), dict):
+                problem = f"{run.folder / RunFile.RESULTS} contains no results"
+                raise UserError("disk", problem, "restore the file, or start the run again")
+            subject.results = results
         with subject.catch_missing("losses"):
             subject.record = LossRecord.read(run)
             if subject.record.course is None and subject.optimised:
-                subject.add_missing("losses", "recovery has recorded no numbers, or they are damaged")
+                raise UserError("data", "recovery has recorded no numbers, or they are damaged")
         with subject.catch_missing("distilled images"):
             subject.images = Reader(run.folder / RunFile.IMAGES)
-            if subject.images.count < subject.images.total:
-                count, total = subject.images.count, subject.images.total
-                why = f"{count} of {total} are finished; these are shown"
-                if not count:
-                    why = f"none of {total} is finished yet"
-                subject.add_missing("distilled images", why, f"cfm resume {run.folder}")
+            count, total = subject.images.count, subject.images.total
+            if 0 < count < total:
+                raise UserError("data", f"{count} of {total} are finished; these are shown", to_resume)
+            if count < total:
+                raise UserError("data", f"none of {total} is finished yet", to_resume)
         return subject
 
     def measure(self, finder: Finder) -> Generator[Event, None, None]:
