@@ -76,14 +76,8 @@ def estimate(plan: Plan, cache: Cache, stop: Stop | None = None) -> Estimate:
     Raises Cancelled soon after `stop` returns True. Raises UserError like the stages if a first step fails.
     """
     trial = Trial(plan, cache, stop)
-    stages: dict[Stage, Callable[[], float]] = {
-        "squeeze": trial.squeeze,
-        "statistics": trial.statistics,
-        "recover": trial.recover,
-        "relabel": trial.relabel,
-        "validate": trial.validate,
-    }
-    seconds = {stage: stages[stage]() for stage in STAGES}
+    works = (trial.squeeze, trial.statistics, trial.recover, trial.relabel, trial.validate)
+    seconds = {stage: work() for stage, work in zip(STAGES, works, strict=True)}
     how = f"measured here: a few steps of each stage on {plan.device}"
     how += "" if trial.whole else ", large batches with fewer images"
     return Estimate(seconds, trial.memory(), plan.bytes_needed(), how)

@@ -80,19 +80,15 @@ def open_planned_run(plan: Plan, folder: Path, origins: dict[str, str], command:
 
 def with_absolute_paths(config: Config) -> Config:
     """Return the configuration with absolute paths, so that a run can be resumed from any working folder."""
+    teacher, *others = (
+        TeacherSource.parse(text).absolute()
+        for text in (config.backbone.teacher, *config.backbone.also_teachers)
+    )
+    given = {name: _make_absolute(getattr(config.given, name)) for name in ("images", "labels", "statistics")}
     changes: dict[str, dict[str, Any]] = {
         "data": {"root": _make_absolute(config.data.root)},
-        "given": {
-            "images": _make_absolute(config.given.images),
-            "labels": _make_absolute(config.given.labels),
-            "statistics": _make_absolute(config.given.statistics),
-        },
-        "backbone": {
-            "teacher": TeacherSource.parse(config.backbone.teacher).absolute(),
-            "also_teachers": tuple(
-                TeacherSource.parse(teacher).absolute() for teacher in config.backbone.also_teachers
-            ),
-        },
+        "given": given,
+        "backbone": {"teacher": teacher, "also_teachers": tuple(others)},
     }
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update=paths) for name, paths in changes.items()}

@@ -114,7 +114,13 @@ class Pipeline:
                 real = yield from self._measure_statistics([teacher, *others])
             else:
                 yield from self.runner.skip("statistics")
-            yield from self._recover(list(zip([teacher, *others], real, strict=True)))
+            teachers = list(zip([teacher, *others], real, strict=True))
+            yield from self.runner.run(
+                "recover",
+                *total_work(self.config, len(self.train.classes)),
+                lambda saved: self._recover_images(teachers, saved),
+                lambda metadata: completed_work(self.config, metadata),
+            )
         else:
             yield from self.runner.skip("statistics")
             yield from self.runner.skip("recover")
@@ -165,38 +171,26 @@ class Pipeline:
         made = dict(zip(missing, squeezed, strict=True))
         loaded = [made.get(number, teacher) for number, teacher in enumerate(given)]
         teachers = [teacher.to(self.device) for teacher in loaded if teacher is not None]
-        self._record_teacher(teachers[0])
-        self._record_other_teachers(teachers[1:])
+        self._record_teachers(teachers)
         return teachers
 
-    def _record_teacher(self, teacher: nn.Module) -> None:
-        """Record the teacher's fingerprint and accuracy, or verify the fingerprint in a resumed run."""
-        recorded, fingerprint = self.run.manifest.get("teacher"), backbones.fingerprint(teacher)
-        if recorded is None:
-            recorded = {
-                "fingerprint": fingerprint,
-                "accuracy": evaluate_accuracy(teacher, self.plan.data.test, self.device),
-            }
-            self.run.add_to_manifest(teacher=recorded)
-        elif recorded["fingerprint"] != fingerprint:
-            raise self._changed_teacher_error()
-        self.teacher: dict[str, Any] = recorded
-
-    def _record_other_teachers(self, others: Sequence[nn.Module]) -> None:
-        """Record the fingerprints of further teachers, or verify those of a resumed run."""
-        fingerprints = [backbones.fingerprint(teacher) for teacher in others]
-        if others and self.run.manifest.get("others", fingerprints) != fingerprints:
-            raise self._changed_teacher_error()
+    def _record_teachers(self, teachers: Sequence[nn.Module]) -> None:
+        """Record the fingerprints and the main teacher's accuracy, or verify them in a resumed run."""
+        fingerprint, *others = (backbones.fingerprint(teacher) for teacher in teachers)
+        if self.run.manifest.get("teacher") is None:
+            accuracy = evaluate_accuracy(teachers[0], self.plan.data.test, self.device)
+            self.run.add_to_manifest(teacher={"fingerprint": fingerprint, "accuracy": accuracy})
+        self.teacher: dict[str, Any] = self.run.manifest["teacher"]
+        recorded = self.teacher["fingerprint"], self.run.manifest.get("others", others)
+        if recorded != (fingerprint, others):
+            raise UserError(
+                "teacher",
+                f"the teacher that {self.run.folder} started with is no longer in the cache, and the teacher "
+                "squeezed here again has different weights",
+                "restore the cache, resume on the machine that squeezed the teacher, or start a new run",
+            )
         if others:
-            self.run.add_to_manifest(others=fingerprints)
-
-    def _changed_teacher_error(self) -> UserError:
-        return UserError(
-            "teacher",
-            f"the teacher that {self.run.folder} started with is no longer in the cache, and the teacher "
-            "squeezed here again has different weights",
-            "restore the cache, resume on the machine that squeezed the teacher, or start a new run",
-        )
+            self.run.add_to_manifest(others=others)
 
     def _measure_statistics(
         self, teachers: Sequence[nn.Module]
@@ -238,21 +232,10 @@ class Pipeline:
             yield from given.notices()
             distilled.write(self.run, given, self.train.classes)
 
-    def _recover(self, teachers: list[tuple[nn.Module, list[Moments]]]) -> Generator[Event, None, None]:
-        yield from self.runner.run(
-            "recover",
-            *total_work(self.config, len(self.train.classes)),
-            lambda saved: self._recover_images(teachers, saved),
-            lambda metadata: completed_work(self.config, metadata),
-        )
-
     def _recover_images(
         self, teachers: list[tuple[nn.Module, list[Moments]]], saved: StageState | None
     ) -> Generator[Event, None, tuple[None, bool]]:
-        """Recover images and write them batch by batch.
-
-        teachers: each teacher with its real moments.
-        """
+        """Recover images and write them batch by batch. teachers: each with its real moments."""
         shape, classes = self.plan.image_shape(), self.train.classes
         plan = plan_batches(self.config, len(classes))
         written = 0 if saved is None else sum(len(part) for _, part in plan[: saved.metadata["batch"] - 1])
@@ -353,26 +336,17 @@ class Pipeline:
             work = validate(self.config, teacher, sources, test, self.device, labels, saved)
             return (yield from work), False
 
-        return (
-            yield from self.runner.run(
-                "validate",
-                total,
-                "epochs",
-                train,
-                lambda metadata: len(metadata["finished"]) * settings.epochs + metadata["epoch"],
-            )
-        )
+        def count(metadata: dict[str, Any]) -> int:
+            return len(metadata["finished"]) * settings.epochs + int(metadata["epoch"])
+
+        return (yield from self.runner.run("validate", total, "epochs", train, count))
 
     def _build_results(self, teacher: nn.Module, students: list[StudentResult]) -> Results:
         sessions = self.run.manifest["sessions"]
         return results.build_document(
             run=self.run.folder.resolve().name,
             students=students,
-            teacher={
-                **self.teacher,
-                "architecture": self.config.backbone.name,
-                "source": self.teacher_source,
-            },
+            teacher=self.teacher | {"architecture": self.config.backbone.name, "source": self.teacher_source},
             timings=self.runner.timings,
             provenance={
                 **provenance.describe_session(self.device, self.command),

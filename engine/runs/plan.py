@@ -53,14 +53,12 @@ class Plan:
     @cached_property
     def identity(self) -> dict[str, str]:
         """The fingerprints that a run must match in order to be resumed."""
-        teachers = [
-            "squeezed" if teacher is None else backbones.fingerprint(teacher)
-            for teacher in (self.teacher, *self.others)
-        ]
+        teachers = (self.teacher, *self.others)
+        prints = ("squeezed" if teacher is None else backbones.fingerprint(teacher) for teacher in teachers)
         return {
             "config": config_hash(self.config),
             "data": self.data.fingerprint,
-            "teacher": " ".join(teachers),
+            "teacher": " ".join(prints),
             **({} if self.given is None else {"images": self.given.fingerprint}),
             **({} if self.statistics is None else {"statistics": running.fingerprint(self.statistics)}),
             **({} if self.labels is None else {"labels": self.labels.fingerprint}),
@@ -139,17 +137,10 @@ def _build_networks(config: Config, train: ImageSet) -> list[nn.Module]:
 
     Raises UserError if one does not fit the images.
     """
+    images = {"classes": len(train.classes), "channels": train.channels, "image_size": train.size}
+    names = (config.backbone.name, *config.backbone.also, *config.validate_.students)
     with torch.device("meta"):
-        return [
-            backbones.build(
-                config.backbone,
-                classes=len(train.classes),
-                channels=train.channels,
-                image_size=train.size,
-                name=name,
-            )
-            for name in (config.backbone.name, *config.backbone.also, *config.validate_.students)
-        ]
+        return [backbones.build(config.backbone, **images, name=name) for name in names]
 
 
 def prepare(

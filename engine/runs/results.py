@@ -34,25 +34,20 @@ def format_mean_std(summary: Mapping[str, Any] | None, digits: int = 2, absent: 
     return f"{summary['mean']:.{digits}f}{deviation} ({summary['n']})"
 
 
-def _summarise_architecture(students: Sequence[StudentResult]) -> dict[str, Any]:
-    distilled = [student for student in students if student.source == "distilled"]
-    control = [student for student in students if student.source == "random"]
-    best = mean_std([student.best for student in distilled])
-    return {
-        "accuracy": mean_std([student.last for student in distilled]),
-        "accuracy_best": None if best is None else {**best, "peeks_at_test_set": True},
-        "control": mean_std([student.last for student in control]),
-    }
-
-
 def summarise(students: Sequence[StudentResult]) -> dict[str, Any]:
     """Return the accuracies in percent of the first architecture, and of every architecture by name."""
-    names = list(dict.fromkeys(student.architecture for student in students))
-    by_architecture = {
-        name: _summarise_architecture([student for student in students if student.architecture == name])
-        for name in names
-    }
-    return {"architecture": names[0], **by_architecture[names[0]], "by_architecture": by_architecture}
+    by_architecture = {}
+    for name in dict.fromkeys(student.architecture for student in students):
+        of_name = [student for student in students if student.architecture == name]
+        distilled = [student for student in of_name if student.source == "distilled"]
+        best = mean_std([student.best for student in distilled])
+        by_architecture[name] = {
+            "accuracy": mean_std([student.last for student in distilled]),
+            "accuracy_best": None if best is None else {**best, "peeks_at_test_set": True},
+            "control": mean_std([student.last for student in of_name if student.source == "random"]),
+        }
+    first = students[0].architecture
+    return {"architecture": first, **by_architecture[first], "by_architecture": by_architecture}
 
 
 def build_document(

@@ -26,6 +26,16 @@ _FIRST_READ: dict[str, Stage] = {
 }
 
 
+#: The inputs that a resumed run must share with its first session, why they differ, and the remedy.
+_INPUTS = (
+    ("data", "with other images: the data set has changed since", ""),
+    ("images", "of other given images, or they have changed", "use the original ones, or "),
+    ("labels", "with other given labels", "use the original ones, or "),
+    ("statistics", "with other given statistics", "use the original ones, or "),
+    ("teacher", "with another teacher", "use the teacher that it started with, or "),
+)
+
+
 def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
     """Return whether a resumed run adopts changed settings; refuse changes that would alter finished work.
 
@@ -34,16 +44,9 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
     another teacher.
     """
     stored_identity, identity = stored.manifest()["identity"], plan.identity
-    if stored_identity.get("data") != identity["data"]:
-        raise _other_run_error(stored, "with other images: the data set has changed since", "")
-    if stored_identity.get("images") != identity.get("images"):
-        reason = "of other given images, or they have changed"
-        raise _other_run_error(stored, reason, "use the original ones, or ")
-    for name in ("labels", "statistics"):
+    for name, reason, remedy in _INPUTS:
         if stored_identity.get(name) != identity.get(name):
-            raise _other_run_error(stored, f"with other given {name}", "use the original ones, or ")
-    if stored_identity.get("teacher") != identity["teacher"]:
-        raise _other_run_error(stored, "with another teacher", "use the teacher that it started with, or ")
+            raise _other_run_error(stored, reason, remedy)
     before = settings.load_stored(stored).config
     if stored_identity.get("config") == identity["config"]:
         return before != plan.config
