@@ -167,14 +167,9 @@ def _suggest_name(name: str, known: Iterable[str]) -> str:
 
 def names(node: Node) -> frozenset[str]:
     """Return the names of all symbols in a tree."""
-    match node:
-        case Symbol(name):
-            return frozenset((name,))
-        case Operation(_, left, right):
-            return names(left) | names(right)
-        case Call(_, arguments):
-            return frozenset(name for each in arguments for name in names(each))
-    return frozenset()
+    if isinstance(node, Symbol):
+        return frozenset((node.name,))
+    return frozenset(name for child in _get_children(node) for name in names(child))
 
 
 def check(text: str, scope: Mapping[str, float]) -> Node:

@@ -146,11 +146,8 @@ def save_preset(name: str, text: str, *, replace: bool = False) -> Path:
 
     path = user_folder() / f"{name}.yaml"
     if not _NAME.fullmatch(name) or name.startswith("_") or name.endswith((".yaml", ".yml")):
-        raise UserError(
-            "usage",
-            f"{name[:100]!r} is not a valid preset name",
-            "use letters, digits, - and ., without .yaml",
-        )
+        problem = f"{name[:100]!r} is not a valid preset name"
+        raise UserError("usage", problem, "use letters, digits, - and ., without .yaml")
     if name in list_shipped(""):
         raise UserError("usage", f"a preset named {name} ships with the program", "choose another name")
     if path.exists() and not replace:
@@ -185,11 +182,8 @@ def load_document(name: str, kind: str = "", where: str = "") -> Document:
     path = user_folder(kind) / f"{name}.yaml"
     if name in list_shipped(kind):
         if name in user_names:
-            raise UserError(
-                "config",
-                f"{noun} {name} ships with the program, and {path} has the same name",
-                "Rename your file.",
-            )
+            problem = f"{noun} {name} ships with the program, and {path} has the same name"
+            raise UserError("config", problem, "Rename your file.")
         return _build_document(load_shipped(kind, name), f"{noun} {name}", kind=kind)
     if name not in user_names:
         known = [each for each in [*list_shipped(kind), *user_names] if kind or not each.startswith("_")]
@@ -221,11 +215,8 @@ def _build_document(
     extends = rest.pop("extends", None)
     sections = rest.pop("protocols", {})
     if extends is not None and not isinstance(extends, str):
-        raise UserError(
-            "config",
-            f"extends = {format_value(extends)} must be one name ({label})",
-            "Give the name of a preset or a file.",
-        )
+        problem = f"extends = {format_value(extends)} must be one name ({label})"
+        raise UserError("config", problem, "Give the name of a preset or a file.")
     if not isinstance(sections, dict):
         raise _section_error("protocols", sections, label)
     for name, section in sections.items():
@@ -255,11 +246,8 @@ def _section_error(key: str, value: object, label: str) -> UserError:
 def _require_method(document: Document) -> None:
     """Raise UserError("config") if a user's file is not a valid method."""
     if document.extends is not None:
-        raise UserError(
-            "config",
-            f"{document.label} has `extends:`, which methods do not support",
-            "Remove it, and write the terms in the file.",
-        )
+        problem = f"{document.label} has `extends:`, which methods do not support"
+        raise UserError("config", problem, "Remove it, and write the terms in the file.")
     objective = document.values.get("objective")
     if not isinstance(objective, dict) or "method" in objective:
         raise UserError(

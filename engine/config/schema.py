@@ -279,7 +279,7 @@ class Config(Node):
         return name
 
     @model_validator(mode="after")
-    def _require_compatible_backbones(self) -> Config:
+    def _require_compatible_sections(self) -> Config:
         recover, more_networks = self.recover, set(self.backbone.also) - {self.backbone.name}
         teachers, networks = len(self.backbone.also_teachers), len(self.backbone.also)
         if teachers not in (0, networks):
@@ -306,10 +306,6 @@ class Config(Node):
             raise ValueError("recover.drop needs objective.taps = bn-conv; set that, or recover.drop = 0")
         if recover.group == "class" and self.objective.schedule.per == "round":
             raise ValueError("recover.group = class has no rounds; set objective.schedule.per = batch")
-        return self
-
-    @model_validator(mode="after")
-    def _require_usable_stored_epochs(self) -> Config:
         stored = self.relabel.stored_epochs
         if stored is not None and stored > self.validate_.epochs:
             raise ValueError(

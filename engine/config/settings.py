@@ -218,9 +218,8 @@ def _build_flag_layer(sets: Sequence[str], overrides: Mapping[str, object], labe
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not all(key.split(".")):
-            raise UserError(
-                "config", f"--set {text[:60]!r} is not key=value", "Write it as --set recover.lr=0.1."
-            )
+            problem = f"--set {text[:60]!r} is not key=value"
+            raise UserError("config", problem, "Write it as --set recover.lr=0.1.")
         _merge(values, _nest(key, yaml_io.parse(value, f"--set {key}")), label, {})
     for key, override in overrides.items():
         if override is not None:

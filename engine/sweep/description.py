@@ -95,11 +95,8 @@ class Sweep(Node):
             by_name = {column.name: column for column in itertools.starmap(find_nearest_preset, combinations)}
             return list(by_name.values())
         if options.datasets:
-            raise UserError(
-                "usage",
-                f"this sweep uses the data set of its preset {self.preset}",
-                "change `preset` in its file",
-            )
+            problem = f"this sweep uses the data set of its preset {self.preset}"
+            raise UserError("usage", problem, "change `preset` in its file")
         config = settings.resolve(preset=self.preset).config
         ipcs, backbones = options.ipcs or [config.ipc], options.backbones or [config.backbone.name]
         return [
@@ -182,11 +179,8 @@ def _list_combinations(written: Sequence[Setting], options: Options) -> Iterator
     datasets = options.datasets or list(dict.fromkeys(name for each in written for name in each.dataset))
     for dataset in datasets:
         for each in [each for each in written if dataset in each.dataset] or [written[0]]:
-            values = {
-                "dataset": [dataset],
-                "ipc": list(options.ipcs or each.ipc),
-                "backbone": list(options.backbones or each.backbone),
-            }
+            ipcs, backbones = list(options.ipcs or each.ipc), list(options.backbones or each.backbone)
+            values = {"dataset": [dataset], "ipc": ipcs, "backbone": backbones}
             setting = _validate_model(Setting, values)
             yield from itertools.product(setting.dataset, setting.ipc, setting.backbone)
 
