@@ -75,9 +75,8 @@ def _check_imports(problems: list[Problem]) -> bool:
                 importlib.import_module(name)
         except Exception as error:  # broken builds raise many types
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            hint = (
-                "Install matching versions of torch and torchvision together: pip install torch torchvision"
-            )
+            together = "pip install torch torchvision"
+            hint = f"Install matching versions of torch and torchvision together: {together}"
             problems.append(Problem("error", f"{name} does not load: {reason}", hint))
             return False
     return True
@@ -100,15 +99,11 @@ def _check_devices(problems: list[Problem]) -> list[dict[str, Any]]:
         cuda = torch.cuda.is_available()
     for number in range(torch.cuda.device_count() if cuda else 0):
         properties = torch.cuda.get_device_properties(number)
-        devices.append(
-            {"name": f"cuda:{number}", "model": properties.name, "memory_bytes": properties.total_memory}
-        )
+        memory = {"memory_bytes": properties.total_memory}
+        devices.append({"name": f"cuda:{number}", "model": properties.name, **memory})
     if not cuda and NVIDIA.exists():
-        reason = (
-            str(driver_warnings[0].message).splitlines()[0]
-            if driver_warnings
-            else f"torch {torch.__version__}"
-        )
+        reasons = [str(warning.message).splitlines()[0] for warning in driver_warnings]
+        reason = reasons[0] if reasons else f"torch {torch.__version__}"
         hint = "Update the driver, or install torch for its CUDA version: https://pytorch.org/get-started"
         problems.append(Problem("warning", f"torch cannot use the NVIDIA GPU: {reason}", hint))
     if torch.backends.mps.is_available():
@@ -148,20 +143,15 @@ def _check_folder(name: str, path: Path, variable: str, problems: list[Problem])
     reason = _find_write_error(ancestor)
     free = shutil.disk_usage(ancestor).free
     level_if_unusable: Literal["error", "warning"] = "warning" if name == "data" else "error"
-    use_other_folder = f"Set {variable} to another folder"
     if reason:
         message = f"the {name} folder {path} cannot be written: {reason}"
-        problems.append(Problem(level_if_unusable, message, f"{use_other_folder}, or fix this one."))
+        hint = f"Set {variable} to another folder, or fix this one."
+        problems.append(Problem(level_if_unusable, message, hint))
     elif free < 2 * 1024**3:  # larger data sets may not fit
         message = f"only {format_bytes(free)} are free for the {name} folder {path}"
         level = level_if_unusable if free < 100 * 1024**2 else "warning"  # below, no run fits
-        problems.append(
-            Problem(
-                level,
-                message,
-                f"Free some disk space, or {use_other_folder[0].lower()}{use_other_folder[1:]}.",
-            )
-        )
+        hint = f"Free some disk space, or set {variable} to another folder."
+        problems.append(Problem(level, message, hint))
     return {"path": str(path), "exists": os.path.isdir(path), "writable": not reason, "free_bytes": free}
 
 
@@ -218,9 +208,8 @@ def _find_terminal_problems(terminal: dict[str, Any]) -> list[Problem]:
         problems.append(Problem("warning", f"TERM is {terminal['term'] or 'not set'}: only plain text", hint))
     elif terminal["tmux"] and terminal["colours"] not in ("true", "none"):
         hint = "Add to tmux.conf: set -ga terminal-features ',*:RGB'; set COLORTERM=truecolor in the shell."
-        problems.append(
-            Problem("warning", f"tmux forwards {terminal['colours']} colours, not true colour", hint)
-        )
+        message = f"tmux forwards {terminal['colours']} colours, not true colour"
+        problems.append(Problem("warning", message, hint))
     if not terminal["utf8"]:
         hint = "Set LANG to a UTF-8 locale, for example C.UTF-8."
         problems.append(Problem("warning", f"the output encoding is {terminal['encoding']}, not UTF-8", hint))
@@ -235,24 +224,16 @@ def _find_data_sets(problems: list[Problem], folder: dict[str, Any] | None) -> l
     if folder is None:
         return []
     from engine.data.catalogue import KNOWN
+    from engine.data.sources import locate
 
     sets: list[dict[str, Any]] = [{"name": "digits", "found": True, "path": None}]
     for name in (name for name, known in KNOWN.items() if known.folders):
-        location = _locate_data_set(name, Path(folder["path"]), problems)
-        sets.append(
-            {"name": name, "found": location is not None, "path": str(location) if location else None}
-        )
+        location = None
+        try:
+            location = locate(name, Path(folder["path"]), by_name=True)
+        except OSError as error:
+            message = f"cannot read {error.filename} while searching for {name}: {error.strerror}"
+            problems.append(Problem("warning", message, "Change the folder's permissions."))
+        path = str(location[0]) if location else None
+        sets.append({"name": name, "found": path is not None, "path": path})
     return sets
-
-
-def _locate_data_set(name: str, root: Path, problems: list[Problem]) -> Path | None:
-    """Return the location of a data set or None; an unreadable folder is added to the problems."""
-    from engine.data.sources import locate
-
-    try:
-        location = locate(name, root, by_name=True)
-    except OSError as error:
-        message = f"cannot read {error.filename} while searching for {name}: {error.strerror}"
-        problems.append(Problem("warning", message, "Change the folder's permissions."))
-        return None
-    return location[0] if location else None

@@ -64,27 +64,14 @@ def _define_global_options(
     pass
 
 
-app.command("run")(run.run)
-app.command("resume")(run.resume)
-app.command("runs")(runs.runs)
-app.command("show")(runs.show)
-app.command("attach")(console_commands.attach)
-app.command("watch")(steer.watch)
-app.command("pause")(steer.pause)
-app.command("continue")(steer.continue_run)
-app.command("stop")(steer.stop)
-app.command("checkpoint")(steer.checkpoint)
-app.command("check")(steer.check)
-app.command("score")(score.score)
-app.command("validate")(validate.validate)
-app.command("export")(export.export)
-app.command("sweep")(sweep.sweep)
-app.command("table")(table.table)
-app.command("report")(report.report)
-app.command("doctor")(doctor.doctor)
-app.add_typer(preset.app, name="preset")
-app.add_typer(method.app, name="method")
-app.add_typer(data.app, name="data")
+for function in (
+    run.run, run.resume, runs.runs, runs.show, console_commands.attach, steer.watch, steer.pause,
+    steer.continue_run, steer.stop, steer.checkpoint, steer.check, score.score, validate.validate,
+    export.export, sweep.sweep, table.table, report.report, doctor.doctor,
+):  # fmt: skip
+    app.command(function.__name__.removesuffix("_run"))(function)
+for name, group in {"preset": preset.app, "method": method.app, "data": data.app}.items():
+    app.add_typer(group, name=name)
 
 console_app = typer.Typer(
     name="cfm-tui", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None

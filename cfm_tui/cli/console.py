@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cfm_tui.cli.common import RunsFolder
+
 if TYPE_CHECKING:
     from cfm_tui.console.engine_link import Configure, OpenRun
     from cfm_tui.console.preferences import Preferences
 
 Fps = Annotated[
-    float | None,
-    typer.Option(min=0.01, max=30, help="Screen updates per second.", show_default="2"),
+    float | None, typer.Option(min=0.01, max=30, help="Screen updates per second.", show_default="2")
 ]
 Images = Annotated[
     str | None, typer.Option(help="Thumbnails: auto, ascii, half or off.", show_default="auto")
@@ -29,9 +30,7 @@ ReadOnly = Annotated[
 
 def console(
     preset: Annotated[str | None, typer.Option(help="Open with this experiment, ready to launch.")] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="The folder of runs.", show_default="$CFM_RUNS, else runs")
-    ] = None,
+    folder: RunsFolder = None,
     fps: Fps = None,
     images: Images = None,
     theme: Theme = None,
@@ -44,7 +43,8 @@ def console(
         from engine.config import settings
 
         settings.resolve(preset=preset)  # reports an unknown name before the screen opens
-    _open(Configure(preset) if preset is not None else None, folder, fps, images, theme, read_only)
+    opening = Configure(preset) if preset is not None else None
+    _open(opening, folder, read_only, fps=fps, images=images, theme=theme)
 
 
 def attach(
@@ -62,23 +62,18 @@ def attach(
 
     if run is not None:
         folder = store.find_run(run).folder
-        _open(OpenRun(folder), folder.absolute().parent, fps, images, theme, read_only)
+        _open(OpenRun(folder), folder.absolute().parent, read_only, fps=fps, images=images, theme=theme)
         return
     active_runs = [each for each in store.list_runs() if each.state() in store.AT_WORK]
-    _open(OpenRun(active_runs[-1].folder) if active_runs else None, None, fps, images, theme, read_only)
+    opening = OpenRun(active_runs[-1].folder) if active_runs else None
+    _open(opening, None, read_only, fps=fps, images=images, theme=theme)
 
 
-def _open(
-    opening: Configure | OpenRun | None,
-    folder: Path | None,
-    fps: float | None,
-    images: str | None,
-    theme: str | None,
-    read_only: bool,
-) -> None:
+def _open(opening: Configure | OpenRun | None, folder: Path | None, read_only: bool, **options: Any) -> None:
     """Run the console in this terminal, then print its farewell and the captured output.
 
-    opening: the message that opens the first page; None for the list of runs.
+    opening: the message that opens the first page; None for the list of runs. options: preferences that
+    override those of the file, where they are not None.
     """
     _require_terminal()
     from cfm_tui.console.app import ConsoleApp
@@ -89,7 +84,7 @@ def _open(
         folder = folder.absolute()
         os.environ["CFM_RUNS"] = str(folder)
     capabilities = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
-    preferences = _load_preferences(fps, images, theme)
+    preferences = _load_preferences(options)
     app = ConsoleApp(preferences, capabilities, folder, read_only=read_only)
     app.opening = opening
     with capture_output() as captured:
@@ -116,14 +111,11 @@ def _require_terminal() -> None:
     if not sys.stdin.isatty():
         raise UserError("usage", "the console needs a terminal", "use `cfm run` and `cfm watch` without one")
     if not sys.stderr.isatty():
-        raise UserError(
-            "usage",
-            "the console draws on stderr, which is not a terminal",
-            "do not redirect stderr",
-        )
+        problem = "the console draws on stderr, which is not a terminal"
+        raise UserError("usage", problem, "do not redirect stderr")
 
 
-def _load_preferences(fps: float | None, images: str | None, theme: str | None) -> Preferences:
+def _load_preferences(options: dict[str, Any]) -> Preferences:
     """Load the preferences file and override it by the options.
 
     Raises UserError("config") or UserError("usage") where a preference is invalid.
@@ -133,9 +125,8 @@ def _load_preferences(fps: float | None, images: str | None, theme: str | None) 
     from engine.errors import UserError
 
     path = Preferences.path()
-    loaded = Preferences.read(path, list_action_names)
-    options: dict[str, Any] = {"fps": fps, "images": images, "theme": theme}
-    loaded = replace(loaded, **{name: value for name, value in options.items() if value is not None})
+    given = {name: value for name, value in options.items() if value is not None}
+    loaded = replace(Preferences.read(path, list_action_names), **given)
     if loaded.theme is not None and loaded.theme not in THEMES:
         raise UserError("usage", f"unknown theme {loaded.theme!r}", f"use one of {', '.join(THEMES)}")
-    return loaded.validate("--images" if images else str(path))
+    return loaded.validate("--images" if options["images"] else str(path))

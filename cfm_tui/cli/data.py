@@ -39,17 +39,9 @@ def list_sets(root: Root = None, as_json: Json = False) -> None:
 
     folder = expand_path(root or data_root())
     sets = [
-        {
-            "name": known.name,
-            "title": known.title,
-            "classes": known.classes,
-            "images": known.images,
-            "found": known.available,
-            "path": str(known.path) if known.path else None,
-            "downloadable": known.url is not None,
-            "url": known.url,
-            "note": known.note,
-        }
+        {key: getattr(known, key) for key in ("name", "title", "classes", "images")}
+        | {"found": known.available, "path": str(known.path) if known.path else None}
+        | {"downloadable": known.url is not None, "url": known.url, "note": known.note}
         for known in preview.list_datasets(folder)
     ]
     if as_json:
@@ -57,15 +49,10 @@ def list_sets(root: Root = None, as_json: Json = False) -> None:
         return
     typer.echo(f"data root: {folder}")
     for entry in sets:
-        typer.echo(f"{entry['name']:<14} {entry['title']}\n{'':<14} {_describe_location(entry)}")
-
-
-def _describe_location(entry: dict[str, Any]) -> str:
-    if entry["path"]:
-        return f"at {entry['path']}"
-    if entry["downloadable"]:
-        return f"not found; `cfm data get {entry['name']}` downloads it"
-    return str(entry["note"])
+        place = f"at {entry['path']}" if entry["path"] else entry["note"]
+        if entry["downloadable"] and not entry["path"]:
+            place = f"not found; `cfm data get {entry['name']}` downloads it"
+        typer.echo(f"{entry['name']:<14} {entry['title']}\n{'':<14} {place}")
 
 
 @app.command()
@@ -81,9 +68,8 @@ def get(
     from engine.data import download
 
     _require_known(name)
-    if name == "digits":
-        path = None
-    else:
+    path = None
+    if name != "digits":
         with _show_progress({"download": "bytes", "unpack": "files"}) as report:
             path = download.download_data_set(name, root, report)
     if as_json:
@@ -95,8 +81,7 @@ def get(
 @app.command()
 def check(
     name: Annotated[
-        str | None,
-        typer.Argument(help="Name of the set. Default: folder if --root is given, else digits."),
+        str | None, typer.Argument(help="Name of the set. Default: folder if --root is given, else digits.")
     ] = None,
     root: Root = None,
     sets: Annotated[
@@ -114,8 +99,7 @@ def check(
     if as_json:
         print_json(summary)
         return
-    for line in _format_summary(summary):
-        typer.echo(line)
+    typer.echo("\n".join(_format_summary(summary)))
 
 
 def _require_known(name: str) -> None:
@@ -173,32 +157,27 @@ def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
 def _show_progress(units: dict[str, str]) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function (phase, done, total) that reports progress on stderr.
 
-    It draws a bar on a terminal, and prints lines elsewhere. units: by phase.
+    It draws a bar on a terminal. Elsewhere it prints a line per 10 %, or per 16 Mi units where the total is
+    unknown. units: by phase.
     """
-    if not sys.stderr.isatty():
-        yield _make_line_printer(units)
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        tasks = {phase: bars.add_task(f"{phase} ({unit})", visible=False) for phase, unit in units.items()}
-
-        def report(phase: str, done: int, total: int) -> None:
-            bars.update(tasks[phase], completed=done, total=total or None, visible=True)
-
-        yield report
-
-
-def _make_line_printer(units: dict[str, str]) -> Callable[[str, int, int], None]:
-    """Return a function that prints a line per 10 %, or per 16 Mi units where the total is unknown."""
     last_step: dict[str, int] = {}
 
-    def report(phase: str, done: int, total: int) -> None:
+    def print_line(phase: str, done: int, total: int) -> None:
         step = done * 10 // total if total else done // 2**24
         if last_step.get(phase) != step:
             last_step[phase] = step
             of = f" of {total:,}" if total else ""
             typer.echo(f"{phase}: {done:,}{of} {units[phase]}", err=True)
 
-    return report
+    def update_bar(phase: str, done: int, total: int) -> None:
+        bars.update(tasks[phase], completed=done, total=total or None, visible=True)
+
+    if not sys.stderr.isatty():
+        yield print_line
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        tasks = {phase: bars.add_task(f"{phase} ({unit})", visible=False) for phase, unit in units.items()}
+        yield update_bar

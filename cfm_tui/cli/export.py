@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from cfm_tui.cli.common import Json, print_json
+from cfm_tui.cli.common import Json, RunName, print_json
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="A run's folder, or its name.")],
+    run: RunName,
     form: Annotated[
-        str,
-        typer.Option("--format", help="sre2l, rded, dd-ranking, huggingface or tensorboard."),
+        str, typer.Option("--format", help="sre2l, rded, dd-ranking, huggingface or tensorboard.")
     ],
     out: Annotated[Path, typer.Option(help="A new or empty folder.")],
     licence: Annotated[

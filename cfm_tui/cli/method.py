@@ -30,10 +30,8 @@ def list_methods(as_json: Json = False) -> None:
 
     user_methods = presets.user_presets("methods")
     user_names = {method.name for method in user_methods}
-    shipped = [
-        presets.load_document(name, "methods") for name in presets.method_names() if name not in user_names
-    ]
-    names = [document.label.removeprefix("method ") for document in shipped]
+    names = [name for name in presets.method_names() if name not in user_names]
+    shipped = [presets.load_document(name, "methods") for name in names]
     if as_json:
         entries = [{"name": name, **_extract_texts(each)} for name, each in zip(names, shipped, strict=True)]
         print_json({"methods": entries, "own": [method.to_dict() for method in user_methods]})
@@ -89,11 +87,11 @@ def _describe_method(name: str, document: Document, config: Config) -> dict[str,
     curves = responses.list_responses(objective, ends)
 
     def find_pass_band(term: Term, *, synthetic: bool) -> str | None:
-        responses_of_term = [
-            each for each in curves if each.synthetic == synthetic and each.term.filter_key == term.filter_key
-        ]
-        bands = dict.fromkeys(responses.band(each.evaluate(PROBES)) for each in responses_of_term)
-        return None if not bands else next(iter(bands)) if len(bands) == 1 else "mixed"
+        own = [each for each in curves if each.synthetic == synthetic]
+        bands = {
+            responses.band(each.evaluate(PROBES)) for each in own if each.term.filter_key == term.filter_key
+        }
+        return "mixed" if len(bands) > 1 else bands.pop() if bands else None
 
     keys = ("filter", "f", "f_synthetic", "weight")
     terms = [
@@ -112,12 +110,8 @@ def _describe_method(name: str, document: Document, config: Config) -> dict[str,
         "betas": ends,
         "eigenvalues": PROBES.tolist(),
         "curves": [
-            {
-                "name": curve.name,
-                "beta": curve.beta,
-                "side": "synthetic" if curve.synthetic else "real",
-                "values": [each if math.isfinite(each) else None for each in curve.evaluate(PROBES).tolist()],
-            }
+            {"name": curve.name, "beta": curve.beta, "side": "synthetic" if curve.synthetic else "real"}
+            | {"values": [y if math.isfinite(y) else None for y in curve.evaluate(PROBES).tolist()]}
             for curve in curves
         ],
     }
@@ -153,15 +147,11 @@ def _draw_chart(method: dict[str, Any]) -> str:
 
     from cfm_tui.display import charts
 
-    x = np.log10(method["eigenvalues"])
-    lines = [
-        charts.Line(each["name"], x, np.abs(np.array(each["values"], np.float64)))
-        for each in method["curves"]
-    ]
-    width = min(shutil.get_terminal_size().columns, 100)
-    chart = charts.draw(
-        lines, width, 16, terminal=_detect_terminal(), log=True, title="|f(λ)|", x_label="log10 λ"
-    )
+    x, curves = np.log10(method["eigenvalues"]), method["curves"]
+    lines = [charts.Line(each["name"], x, np.abs(np.array(each["values"], np.float64))) for each in curves]
+    width, title = min(shutil.get_terminal_size().columns, 100), "|f(λ)|"
+    shown_on = _detect_terminal()
+    chart = charts.draw(lines, width, 16, terminal=shown_on, log=True, title=title, x_label="log10 λ")
     return "\n".join(row.rstrip() for row in chart.plain.split("\n"))
 
 

@@ -29,12 +29,11 @@ def list_presets(as_json: Json = False) -> None:
     }
     user_presets = settings.user_presets()
     if as_json:
-        document: dict[str, Any] = {
+        document = {
             kind: [{"name": name, "description": description} for name, description in entries]
             for kind, entries in kinds.items()
         }
-        document["own"] = [preset.to_dict() for preset in user_presets]
-        print_json(document)
+        print_json({**document, "own": [preset.to_dict() for preset in user_presets]})
         return
     for kind, entries in kinds.items():
         if kind == "protocols" and user_presets:
@@ -83,14 +82,11 @@ def validate(
     names = [*settings.preset_names(), *(preset.name for preset in settings.user_presets())]
     results = [(target, _find_problem(target)) for target in targets or names]
     if as_json:
-        print_json(
-            {
-                "results": [
-                    {"name": target, "valid": not problem, **({"error": problem} if problem else {})}
-                    for target, problem in results
-                ]
-            }
-        )
+        entries = [
+            {"name": target, "valid": not problem} | ({"error": problem} if problem else {})
+            for target, problem in results
+        ]
+        print_json({"results": entries})
     else:
         for target, problem in results:
             typer.echo(f"{target}: " + (f"{problem['message']}\n  {problem['hint']}" if problem else "valid"))

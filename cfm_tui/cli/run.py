@@ -6,19 +6,28 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cfm_tui.cli.common import ConfigFile, DataRoot, Device, Json, Preset, Quiet, Sets, Teacher, print_json
+from cfm_tui.cli.common import (
+    ConfigFile,
+    DataRoot,
+    Detach,
+    Device,
+    Json,
+    Out,
+    Preset,
+    Quiet,
+    RunName,
+    Sets,
+    Teacher,
+    print_json,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from cfm_tui.display.progress import Display
     from engine.config.settings import Resolved
-
-Detach = Annotated[
-    bool, typer.Option("--detach", help="Run in a separate process that outlives this terminal.")
-]
 
 
 def run(
@@ -27,9 +36,7 @@ def run(
     sets: Sets = None,
     data_root: DataRoot = None,
     teacher: Teacher = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder.", show_default="a new one in runs/")
-    ] = None,
+    out: Out = None,
     device: Device = None,
     detach: Detach = False,
     as_json: Json = False,
@@ -51,7 +58,7 @@ def run(
 
 
 def resume(
-    run: Annotated[str, typer.Argument(help="A run's folder, or its name.")],
+    run: RunName,
     sets: Sets = None,
     data_root: DataRoot = None,
     teacher: Teacher = None,
@@ -95,7 +102,14 @@ def begin(
         else:
             results, run_folder = _compute(resolved, folder, name, command, display)
     if results is None:
-        _detach(run_folder, as_json)
+        from cfm_tui.process.detach import start_detached
+
+        pid = start_detached(run_folder)
+        if as_json:
+            print_json({"folder": str(run_folder), "pid": pid})
+        else:
+            hint = f"`cfm watch {run_folder}` follows it; `cfm stop {run_folder}` stops it"
+            typer.echo(f"{run_folder}\n→ {hint}")
     elif as_json:
         print_json({**results, "folder": str(run_folder)})
     else:
@@ -125,10 +139,8 @@ def _compute(
         opened.set()
         signals_handled.wait()  # so that the run receives signals from its start
 
-    engine = Engine(
-        launch.run_experiment(resolved, folder, name, command, control, display.reading, on_open),
-        display.show_event,
-    )
+    work = launch.run_experiment(resolved, folder, name, command, control, display.reading, on_open)
+    engine = Engine(work, display.show_event)
     engine.start()
     while engine.is_alive() and not opened.wait(0.2):
         pass  # nothing to save yet: a signal ends the process
@@ -138,14 +150,3 @@ def _compute(
             engine.join(0.2)
             received.report()
     return engine.result(), opened_folders[0]
-
-
-def _detach(folder: Path, as_json: bool) -> None:
-    """Resume a run in a separate process, and print how to follow it."""
-    from cfm_tui.process.detach import start_detached
-
-    pid = start_detached(folder)
-    if as_json:
-        print_json({"folder": str(folder), "pid": pid})
-    else:
-        typer.echo(f"{folder}\n→ `cfm watch {folder}` follows it; `cfm stop {folder}` stops it")

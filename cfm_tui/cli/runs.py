@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfm_tui.cli.common import Json, print_json
+from cfm_tui.cli.common import Json, RunName, RunsFolder, draw_images, print_json
 
 if TYPE_CHECKING:
     from engine.store import StoredRun
 
 
-def runs(
-    folder: Annotated[
-        Path | None, typer.Option(help="The folder of runs.", show_default="$CFM_RUNS, else runs")
-    ] = None,
-    as_json: Json = False,
-) -> None:
+def runs(folder: RunsFolder = None, as_json: Json = False) -> None:
     """List the runs, oldest first."""
     from engine import store
 
@@ -41,25 +32,22 @@ def _summarise(run: StoredRun) -> dict[str, Any]:
     """Return a run's entry in the list; its state is "damaged" where a file cannot be read."""
     from engine.errors import UserError
 
-    entry: dict[str, Any] = {"name": run.name, "folder": str(run.folder), "state": "damaged", "created": None}
-    entry |= {"stage": None, "accuracy": None, "control": None}
+    entry: dict[str, Any] = {"name": run.name, "folder": str(run.folder)}
+    entry |= dict.fromkeys(("state", "created", "stage", "accuracy", "control"))
     try:
         entry["created"] = run.created()
         run.require_whole()
         status, results = run.status(), run.results()
-        entry["state"] = run.state()
-        entry["stage"] = status.get("stage")
+        entry |= {"state": run.state(), "stage": status.get("stage")}
         if results is not None:
-            entry["accuracy"], entry["control"] = (
-                results["summary"][name] for name in ("accuracy", "control")
-            )
+            entry |= {name: results["summary"][name] for name in ("accuracy", "control")}
     except (UserError, KeyError, TypeError):
         entry["state"] = "damaged"
     return entry
 
 
 def show(
-    run: Annotated[str, typer.Argument(help="A run's folder, or its name.")],
+    run: RunName,
     thumbnails: Annotated[
         int, typer.Option(min=0, max=1000, help="Most distilled images to show; 0 for none.")
     ] = 10,
@@ -94,22 +82,16 @@ def show(
     if thumbnails and not betas and stored.has_images():
         _show_images(stored, thumbnails, width)
     if betas or losses or spectra:
-        _show_plots(stored, width if betas else 0, losses, spectra)
+        from cfm_tui.cli import text_plots
 
-
-def _show_plots(run: StoredRun, columns: int, losses: bool, spectra: bool) -> None:
-    """Print the requested plots. columns: width of an image of the β grid; 0 for no grid."""
-    from cfm_tui.cli import text_plots
-
-    plots = [text_plots.draw_beta_grid(run, columns)] if columns else []
-    plots += [text_plots.draw_losses(run)] if losses else []
-    plots += [text_plots.draw_spectra(run)] if spectra else []
-    for plot in plots:
-        typer.echo(f"\n{plot}")
+        plots = [text_plots.draw_beta_grid(stored, width)] if betas else []
+        plots += [text_plots.draw_losses(stored)] if losses else []
+        plots += [text_plots.draw_spectra(stored)] if spectra else []
+        for plot in plots:
+            typer.echo(f"\n{plot}")
 
 
 def _show_images(run: StoredRun, count: int, columns: int) -> None:
-    from cfm_tui.display.ascii_image import grid
     from cfm_tui.display.progress import format_beta
     from engine.store.images import to_bytes
 
@@ -118,14 +100,4 @@ def _show_images(run: StoredRun, count: int, columns: int) -> None:
         f"{images.classes[label]} {format_beta(beta)}".rstrip()
         for label, beta in zip(images.labels_N, images.beta_N, strict=True)
     ]
-    in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    has_true_colour = os.environ.get("COLORTERM") in ("truecolor", "24bit")
-    text = grid(
-        to_bytes(images.images_NCHW),
-        labels,
-        width=shutil.get_terminal_size().columns,
-        columns=columns,
-        mode="half" if in_colour else "ascii",
-        colours="true" if has_true_colour else 256,
-    )
-    typer.echo(f"\n{text}")
+    typer.echo(f"\n{draw_images(to_bytes(images.images_NCHW), labels, columns)}")

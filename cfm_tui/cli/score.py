@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfm_tui.cli.common import ConfigFile, DataRoot, Device, Json, Preset, Quiet, Sets, Teacher, print_json
+from cfm_tui.cli.common import (
+    ConfigFile,
+    DataRoot,
+    Dataset,
+    Device,
+    Json,
+    Preset,
+    Quiet,
+    Sets,
+    Teacher,
+    print_json,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from cfm_tui.display.progress import Display
@@ -20,7 +31,7 @@ def score(
         Path, typer.Argument(help="A folder of class folders, a run or its name, or an image file.")
     ],
     teacher: Teacher = None,
-    dataset: Annotated[str | None, typer.Option(help="The real data set; see cfm data list.")] = None,
+    dataset: Dataset = None,
     data_root: DataRoot = None,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -39,12 +50,7 @@ def score(
     from cfm_tui.display.progress import open_display
     from engine.config import settings
 
-    given = {
-        "data.name": dataset,
-        "data.root": data_root,
-        "backbone.teacher": teacher,
-        "device": device,
-    }
+    given = {"data.name": dataset, "data.root": data_root, "backbone.teacher": teacher, "device": device}
     resolved = settings.resolve(
         preset=preset, file=config, base=None, sets=sets or (), overrides=given, environ=os.environ
     )
@@ -67,7 +73,8 @@ def _score(config: Config, path: Path, class_name: str | None, display: Display)
     from engine.importers import folders
     from engine.runs import artefacts, scoring
 
-    path = _resolve_path(path)
+    if not path.exists() and store.is_run(run := store.runs_folder() / path):
+        path = run
     folders.require_images(path)
     require_teacher_files(config.backbone)
     context = artefacts.ComputeContext(devices.choose(config.device), store.Cache())
@@ -81,11 +88,3 @@ def _score(config: Config, path: Path, class_name: str | None, display: Display)
         "teacher": {"architecture": config.backbone.name, "fingerprint": backbones.fingerprint(teacher)},
         **scores,
     }
-
-
-def _resolve_path(path: Path) -> Path:
-    """Return the path itself if it exists, else the folder of the run of that name."""
-    from engine import store
-
-    run = store.runs_folder() / path
-    return run if not path.exists() and store.is_run(run) else path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -52,18 +52,15 @@ def _ask(name: str, command: Command, wait: float, *states: str) -> None:
 
     stored = store.find_run(name)
     if (state := stored.state()) not in store.AT_WORK:
-        raise UserError(
-            "usage", f"cannot {command} {stored.folder}: it is {state}", _suggest_command(stored, state)
-        )
+        problem = f"cannot {command} {stored.folder}: it is {state}"
+        raise UserError("usage", problem, _suggest_command(stored, state))
     checkpoints_before = stored.checkpoints()
     request = control.request(stored.folder, command)
     until = time.monotonic() + wait
     while time.monotonic() < until:
         state = stored.state()
-        is_done = (
-            state in states if states else state == "paused" or stored.checkpoints() > checkpoints_before
-        )
-        if is_done and not request.exists():
+        is_saved = not states and (state == "paused" or stored.checkpoints() > checkpoints_before)
+        if (state in states or is_saved) and not request.exists():
             if command == "stop":
                 typer.echo(_describe_end(stored, state))
             else:
@@ -80,9 +77,8 @@ def _describe_end(run: StoredRun, state: str) -> str:
     """Return a sentence with a run's final state and the command to use next."""
     stage = run.status().get("stage")
     where = f" in stage {stage}" if stage and state != "finished" else ""
-    return (
-        f"{run.folder} {'has' if state == 'failed' else 'is'} {state}{where}; {_suggest_command(run, state)}"
-    )
+    verb = "has" if state == "failed" else "is"
+    return f"{run.folder} {verb} {state}{where}; {_suggest_command(run, state)}"
 
 
 def _format_status(run: StoredRun) -> str:
@@ -127,8 +123,7 @@ def check(run: RunName, as_json: Json = False) -> None:
     folder = store.find_run(run).folder
     damage = store.verify_run(folder)
     if as_json:
-        document: dict[str, Any] = {"folder": str(folder), "ok": not damage, "damage": damage}
-        print_json(document)
+        print_json({"folder": str(folder), "ok": not damage, "damage": damage})
     else:
         typer.echo("\n".join(damage) if damage else f"{folder}: all checksums match")
     if damage:

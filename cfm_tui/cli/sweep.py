@@ -137,23 +137,16 @@ def _plan_sweep(target: str, options: Options, out: Path | None) -> tuple[Path, 
     path = Path(target)
     if sweeps.is_sweep(path):
         if not options.nothing():
-            raise UserError(
-                "usage",
-                f"{target} is an existing sweep, whose settings cannot be changed",
-                "remove the options, except --jobs and --devices",
-            )
+            problem = f"{target} is an existing sweep, whose settings cannot be changed"
+            raise UserError("usage", problem, "remove the options, except --jobs and --devices")
         return path, folder.load_points(sweeps.StoredSweep(path)), None
     name, sweep = description.load_sweep(target)
-    sweep_folder = out or store.runs_folder() / _folder_name(name, options)
-    expanded = points.expand(sweep, options, os.environ)
-    return sweep_folder, expanded, partial(folder.build_manifest, name, sweep, options)
-
-
-def _folder_name(name: str, options: Options) -> str:
     parts = [name, *options.datasets, *options.backbones]
     parts += ["ipc" + "+".join(map(str, options.ipcs))] if options.ipcs else []
     parts += [f"budget{options.budget:g}"] if options.budget is not None else []
-    return "-".join(parts)[:100]
+    sweep_folder = out or store.runs_folder() / "-".join(parts)[:100]
+    expanded = points.expand(sweep, options, os.environ)
+    return sweep_folder, expanded, partial(folder.build_manifest, name, sweep, options)
 
 
 def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
@@ -180,11 +173,7 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
 
 
 def _run_points(
-    folder: Path,
-    points: list[Point],
-    describe: Describe | None,
-    slots: list[str | None],
-    quiet: bool,
+    folder: Path, points: list[Point], describe: Describe | None, slots: list[str | None], quiet: bool
 ) -> Sweeper:
     """Run the points that are not finished. describe: see `_plan_sweep`; slots: the device of each.
 
@@ -192,7 +181,7 @@ def _run_points(
     """
     from cfm_tui.display import sweep_progress
     from cfm_tui.process.sweep_runner import Sweeper, is_finished
-    from engine.device import choose
+    from engine.device import choose, cpus
     from engine.runs.launch import with_absolute_paths
     from engine.store import sweeps
     from engine.sweep import folder as folders
@@ -210,28 +199,17 @@ def _run_points(
             for device in filter(None, dict.fromkeys(slots)):
                 choose(device)
             device_setting = {} if slots[0] is None else {"device": slots[0]}
-            inputs = check(
-                [replace(each, config=each.config.model_copy(update=device_setting)) for each in unfinished]
-            )
+            configs = [each.config.model_copy(update=device_setting) for each in unfinished]
+            inputs = check([replace(e, config=config) for e, config in zip(unfinished, configs, strict=True)])
             folders.require_same_inputs(folder, inputs)
             stored = folders.write_manifest(folder, manifest, inputs)
-            sweeper = Sweeper(stored, points, slots, display, _threads_per_process(len(slots)))
+            # All processes together use as many threads as there are processors; a single one chooses itself.
+            threads = max(1, cpus() // len(slots)) if len(slots) > 1 else None
+            sweeper = Sweeper(stored, points, slots, display, threads)
             _step_until_done(sweeper, display)
     finally:
         owner.release()
     return sweeper
-
-
-def _threads_per_process(jobs: int) -> int | None:
-    """Return the threads of each process, so that all together use as many as there are processors.
-
-    None for a single process, which chooses by itself.
-    """
-    if jobs == 1:
-        return None
-    get_affinity = getattr(os, "sched_getaffinity", None)
-    processors = len(get_affinity(0)) if get_affinity is not None else os.cpu_count() or 1
-    return max(1, processors // jobs)
 
 
 def _step_until_done(sweeper: Sweeper, display: Lines) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cfm_tui.cli.common import Json, format_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def table(
@@ -36,7 +33,13 @@ def table(
     form = _choose_format("json" if as_json else form, out)
     from engine.report.tables import table as build_table
 
-    text = _format_table(build_table(targets, against), form)
+    document = build_table(targets, against)
+    if form == "json":
+        text = format_json(document)
+    else:
+        from cfm_tui.display.tables import format_comparison
+
+        text = format_comparison(document, form)
     if out is None:
         typer.echo(text)
         return
@@ -62,11 +65,3 @@ def _choose_format(form: str | None, out: Path | None) -> str:
     if form not in formats:
         raise typer.BadParameter(f"--format {form[:20]!r} is not one of {', '.join(formats)}")
     return form
-
-
-def _format_table(document: Mapping[str, Any], form: str) -> str:
-    if form == "json":
-        return format_json(document)
-    from cfm_tui.display.tables import Comparison
-
-    return Comparison(dict(document)).format(form)

@@ -9,10 +9,13 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
+from cfm_tui.cli.common import draw_images
 from cfm_tui.display import ascii_image, charts, plot_data, terminal
 from cfm_tui.display.progress import format_beta
 from cfm_tui.display.run_state import RunModel, load_config
@@ -20,23 +23,12 @@ from cfm_tui.display.run_state import RunModel, load_config
 if TYPE_CHECKING:
     from cfm_tui.display.charts import Line
     from engine.store import StoredRun
-    from engine.store.images import Reader
 
 _NAME_COLUMNS = 12  # cells of a class name
-_COLOURS = {
-    "primary": "blue",
-    "accent": "magenta",
-    "success": "green",
-    "secondary": "cyan",
-    "error": "red",
-    "warning": "yellow",
-    "muted": "bright_black",
-}
-_SYSTEMS: dict[terminal.Colours, Literal["standard", "256", "truecolor"]] = {
-    16: "standard",
-    256: "256",
-    "true": "truecolor",
-}
+_COLOURS = {"primary": "blue", "accent": "magenta", "success": "green", "secondary": "cyan"}
+_COLOURS |= {"error": "red", "warning": "yellow", "muted": "bright_black"}
+_System = Literal["standard", "256", "truecolor"]
+_SYSTEMS: dict[terminal.Colours, _System] = {16: "standard", 256: "256", "true": "truecolor"}
 
 
 def draw_losses(run: StoredRun) -> str:
@@ -45,16 +37,12 @@ def draw_losses(run: StoredRun) -> str:
     while model.behind:
         model.read(0.5)
     if model.layout is None or model.curves is None or not model.curves.rows:
-        config = load_config(run.folder)
-        if config is not None and not config.optimises:
+        if (config := load_config(run.folder)) is not None and not config.optimises:
             return "no losses: nothing is optimised"
         return "no losses: recovery recorded no metrics" + (" yet" if model.results is None else "")
-    total = _draw_chart(plot_data.losses(model), "all layers", "iteration")
-    layers = [
-        _draw_chart(plot_data.layer(model, index), tap, "iteration")
-        for index, tap in enumerate(model.layout.taps)
-    ]
-    return "\n\n".join([total, *layers])
+    plots = {"all layers": plot_data.losses(model)}
+    plots |= {tap: plot_data.layer(model, index) for index, tap in enumerate(model.layout.taps)}
+    return "\n\n".join(_draw_chart(lines, title, "iteration") for title, lines in plots.items())
 
 
 def draw_spectra(run: StoredRun) -> str:
@@ -88,58 +76,33 @@ def draw_beta_grid(run: StoredRun, columns: int) -> str:
     except UserError as error:
         return f"no images: {error.message}"
     album = Album(reader)
-    width = shutil.get_terminal_size().columns
-    most = max(1, (width - _NAME_COLUMNS) // (columns + 2))
+    most = max(1, (shutil.get_terminal_size().columns - _NAME_COLUMNS) // (columns + 2))
     places = list(range(album.columns))
     if len(places) > most:  # evenly spaced ones
         places = sorted({round(i * (album.columns - 1) / max(most - 1, 1)) for i in range(most)})
     rows = []
     for row in range(album.rows):
-        numbers = [
-            number
-            for place in places
-            if (number := album.number(row, place) if not album.flat else place) is not None
-        ]
+        numbers = [number for place in places if (number := album.number(row, place)) is not None]
         if numbers:
-            name = album.heading(row) or reader.classes[int(reader.labels_N[numbers[0]])]
-            rows.append(_draw_row(reader, name, numbers, columns, width))
+            labels = [album.beta(number) for number in numbers]
+            text = draw_images([reader.pixels(number) for number in numbers], labels, columns, _NAME_COLUMNS)
+            name = ascii_image.fit_label(album.heading(row) or album.name(numbers[0]), _NAME_COLUMNS - 1)
+            lines = zip_longest([name], text.split("\n"), fillvalue=" " * (_NAME_COLUMNS - 1))
+            rows.append("\n".join(f"{left} {line}".rstrip() for left, line in lines))
     omitted = len(places) < album.columns
     note = f"\n\n{len(places)} of {album.columns} images per class" if omitted else ""
     return "\n\n".join(rows) + note
 
 
-def _draw_row(reader: Reader, name: str, numbers: Sequence[int], columns: int, width: int) -> str:
-    in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    text = ascii_image.grid(
-        [reader.pixels(number) for number in numbers],
-        [format_beta(reader.beta_N[number]) for number in numbers],
-        width=width - _NAME_COLUMNS,
-        columns=columns,
-        mode="half" if in_colour else "ascii",
-        colours="true" if os.environ.get("COLORTERM") in ("truecolor", "24bit") else 256,
-    )
-    lines = text.split("\n")
-    names = [ascii_image.fit_label(name, _NAME_COLUMNS - 1), *[" " * (_NAME_COLUMNS - 1)] * (len(lines) - 1)]
-    return "\n".join(f"{name} {line}".rstrip() for name, line in zip(names, lines, strict=True))
-
-
 def _draw_chart(lines: Sequence[Line], title: str, x_label: str, mark: float | None = None) -> str:
     capabilities = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
     system = _SYSTEMS.get(capabilities.colours) if sys.stdout.isatty() else None
-    chart = charts.draw(
-        lines,
-        min(shutil.get_terminal_size().columns, 120),
-        14,
-        terminal=capabilities,
-        colours=_COLOURS if system is not None else None,
-        log=True,
-        title=title,
-        x_label=x_label,
-        mark=mark,
-    )
+    width, colours = min(shutil.get_terminal_size().columns, 120), _COLOURS if system is not None else None
+    draw = partial(charts.draw, terminal=capabilities, colours=colours, log=True)
+    chart = draw(lines, width, 14, title=title, x_label=x_label, mark=mark)
     console = Console(color_system=system, force_terminal=True, width=120, legacy_windows=False)
     with console.capture() as capture:
         for row in chart.split("\n"):
-            row.rstrip()
+            row.rstrip()  # in place
             console.print(row)
     return capture.get().removesuffix("\n")

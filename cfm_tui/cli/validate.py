@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cfm_tui.cli.common import ConfigFile, DataRoot, Device, Json, Preset, Quiet, Sets, Teacher
-from cfm_tui.cli.run import Detach, begin
-
-if TYPE_CHECKING:
-    from engine.config.settings import Resolved
+from cfm_tui.cli.common import (
+    ConfigFile,
+    DataRoot,
+    Dataset,
+    Detach,
+    Device,
+    Json,
+    Out,
+    Preset,
+    Quiet,
+    Sets,
+    Teacher,
+)  # fmt: skip
+from cfm_tui.cli.run import begin
 
 
 def validate(
@@ -22,7 +30,7 @@ def validate(
         typer.Argument(metavar="SET", help="A run or its name, class folders, a .pt or .safetensors file."),
     ],
     teacher: Teacher = None,
-    dataset: Annotated[str | None, typer.Option(help="The real data set; see cfm data list.")] = None,
+    dataset: Dataset = None,
     data_root: DataRoot = None,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -41,9 +49,7 @@ def validate(
         Path | None,
         typer.Option(help="Folder of SRe²L label files of the set.", show_default="labels by the teacher"),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder.", show_default="a new one in runs/")
-    ] = None,
+    out: Out = None,
     device: Device = None,
     detach: Detach = False,
     as_json: Json = False,
@@ -53,36 +59,20 @@ def validate(
 
     If the set is a run and neither --preset nor --config is given, the run's settings apply.
     """
-    path = _find_set(images)
-    given = {
-        "given.images": path,
-        "given.space": space,
-        "given.experiment": experiment,
-        "given.labels": labels,
-        "data.name": dataset,
-        "data.root": data_root,
-        "backbone.teacher": teacher,
-        "device": device,
-    }
-    resolved = _resolve_settings(path, preset, config, sets or (), given)
-    begin(resolved, out, f"validate-{path.stem}", detach=detach, as_json=as_json, quiet=quiet)
-
-
-def _resolve_settings(
-    path: Path, preset: str | None, config: Path | None, sets: Sequence[str], given: Mapping[str, object]
-) -> Resolved:
     from engine import store
     from engine.config import settings
 
-    use_run_settings = config is None and preset is None and store.is_run(path)
-    return settings.resolve(
-        preset=preset,
-        file=path / "config.yaml" if use_run_settings else config,
-        base=None if use_run_settings else settings.DEFAULT_PRESET,
-        sets=sets,
-        overrides=given,
-        environ=os.environ,
+    path = _find_set(images)
+    given = {"given.images": path, "given.space": space, "given.experiment": experiment}
+    given |= {"given.labels": labels, "data.name": dataset, "data.root": data_root}
+    given |= {"backbone.teacher": teacher, "device": device}
+    base: str | None = settings.DEFAULT_PRESET
+    if config is None and preset is None and store.is_run(path):
+        config, base = path / "config.yaml", None
+    resolved = settings.resolve(
+        preset=preset, file=config, base=base, sets=sets or (), overrides=given, environ=os.environ
     )
+    begin(resolved, out, f"validate-{path.stem}", detach=detach, as_json=as_json, quiet=quiet)
 
 
 def _find_set(name: str) -> Path:

@@ -25,6 +25,7 @@ Mode = Literal["ascii", "half"]
 Colours = Literal[256, "true"]
 
 RAMP = " .:-=+*#%@"  #: dark to bright, on a dark background
+_GAP = 2  # cells between images of a grid
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,11 @@ class ImageCells:
         """Return text with escape sequences, lines joined by newlines; colours are reset after each line."""
         if self.upper_LT is None:
             return "\n".join(self.lines)
-        lines = []
-        for runs in self._group_runs():
-            parts = (
-                f"\x1b[38;{self._format_colour(pair[0])};48;{self._format_colour(pair[1])}m{text}"
-                for text, pair in runs
-            )
-            lines.append("".join(parts) + "\x1b[0m")
-        return "\n".join(lines)
+        lines = (
+            "".join(f"\x1b[38;{self._format(up)};48;{self._format(low)}m{text}" for text, (up, low) in runs)
+            for runs in self._group_runs()
+        )
+        return "\n".join(line + "\x1b[0m" for line in lines)
 
     def segments(self) -> list[list[Segment]]:
         """Return the Rich segments of each line."""
@@ -65,17 +63,12 @@ class ImageCells:
         """Return the lines as runs of cells with the same colours."""
         assert self.upper_LT is not None
         assert self.lower_LT is not None
-        rows = []
-        for upper, lower in zip(self.upper_LT, self.lower_LT, strict=True):
-            rows.append(
-                [
-                    ("▀" * len(list(neighbours)), pair)
-                    for pair, neighbours in groupby(zip(upper, lower, strict=True))
-                ]
-            )
-        return rows
+        return [
+            [("▀" * len(list(run)), pair) for pair, run in groupby(zip(upper, lower, strict=True))]
+            for upper, lower in zip(self.upper_LT, self.lower_LT, strict=True)
+        ]
 
-    def _format_colour(self, colour: int) -> str:
+    def _format(self, colour: int) -> str:
         if self.colours == 256:
             return f"5;{colour}"
         return f"2;{colour >> 16};{colour >> 8 & 255};{colour & 255}"
@@ -133,58 +126,43 @@ def render_cells(
     return ImageCells(["▀" * columns] * lines, colours_RT[::2].tolist(), colours_RT[1::2].tolist(), colours)
 
 
-def render(
-    image_CHW: NDArray[np.uint8],
-    columns: int,
-    *,
-    mode: Mode = "ascii",
-    colours: Colours = "true",
-    ramp: str = RAMP,
-) -> str:
-    """Render one image as text, lines joined by newlines; see `render_cells` for the parameters."""
-    return render_cells(image_CHW, columns, mode=mode, colours=colours, ramp=ramp).ansi()
-
-
 def grid(
     images_NCHW: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
     labels: Sequence[str],
     *,
     width: int,
     columns: int,
-    gap: int = 2,
     mode: Mode = "ascii",
     colours: Colours = "true",
-    ramp: str = RAMP,
 ) -> str:
     """Render images side by side in lines of at most `width` cells, each with its label above.
 
-    columns: width of an image in cells, at most `width`; labels are cropped to it. gap: cells between images.
-    Images may differ in shape. Without images, the text is empty.
+    columns: width of an image in cells, at most `width`; labels are cropped to it. Images may differ in
+    shape. Without images, the text is empty.
     """
-    assert len(images_NCHW) == len(labels), (len(images_NCHW), len(labels))
     columns = min(columns, width)
     blocks = [
         [
             fit_label(label, columns),
-            *render(image, columns, mode=mode, colours=colours, ramp=ramp).split("\n"),
+            *render_cells(image, columns, mode=mode, colours=colours).ansi().split("\n"),
         ]
         for image, label in zip(images_NCHW, labels, strict=True)
     ]
-    per_row = max(1, (width + gap) // (columns + gap))
-    rows = [blocks[start : start + per_row] for start in range(0, len(blocks), per_row)]
-    return "\n\n".join(_join_blocks(row, columns, gap) for row in rows)
+    per_row = max(1, (width + _GAP) // (columns + _GAP))
+    rows = []
+    for start in range(0, len(blocks), per_row):
+        row = blocks[start : start + per_row]
+        height = max(len(block) for block in row)
+        filled = [block + [" " * columns] * (height - len(block)) for block in row]
+        lines = ((" " * _GAP).join(parts).rstrip() for parts in zip(*filled, strict=True))
+        rows.append("\n".join(lines))
+    return "\n\n".join(rows)
 
 
 def fit_label(label: str, columns: int) -> str:
     """Return a label as exactly `columns` cells, without control characters."""
     visible = "".join(character if character.isprintable() else "?" for character in label)
     return set_cell_size(visible, columns)
-
-
-def _join_blocks(blocks: Sequence[list[str]], columns: int, gap: int) -> str:
-    height = max(len(block) for block in blocks)
-    filled = [block + [" " * columns] * (height - len(block)) for block in blocks]
-    return "\n".join((" " * gap).join(parts).rstrip() for parts in zip(*filled, strict=True))
 
 
 def _to_linear(srgb: Floats) -> Floats:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,9 +109,9 @@ def _build_heading(
     lines: Sequence[Line], title: str, width: int, terminal: Terminal, styles: Mapping[int, Style]
 ) -> Text:
     parts: list[tuple[str, Style | str]] = [(title, "")] if title else []
-    if len(lines) > 1 or not title:
-        names = [f"{letter(n)} {line.name}" if len(lines) > 1 else line.name for n, line in enumerate(lines)]
-        parts += [(name, styles.get(n % 250 + 1, "")) for n, name in enumerate(names)]
+    for n, line in enumerate(lines if len(lines) > 1 or not title else ()):
+        name = f"{letter(n)} {line.name}" if len(lines) > 1 else line.name
+        parts.append((name, styles.get(n % 250 + 1, "")))
     heading = Text()
     for text, style in parts:
         text = "".join(character if character.isprintable() else "?" for character in text)
@@ -162,10 +163,9 @@ def _compute_bounds(curve: Curve, x_axis: Axis, count: int) -> tuple[Floats, Flo
     columns = np.concatenate([inside, np.arange(count), np.arange(count)])
     bounds = []
     for values, extreme in zip(sides, (np.fmin, np.fmax), strict=True):
-        bound = np.full(count, np.nan)
-        at_edges = (
-            np.interp(edges, positions, values, np.nan, np.nan) if len(x) else np.full(count + 1, np.nan)
-        )
+        bound, at_edges = np.full(count, np.nan), np.full(count + 1, np.nan)
+        if len(x):
+            at_edges = np.interp(edges, positions, values, np.nan, np.nan)
         extreme.at(bound, columns, np.concatenate([values[visible], at_edges[:-1], at_edges[1:]]))
         bounds.append(bound)
     return bounds[0], bounds[1]
@@ -217,9 +217,8 @@ class Axis:
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
         """Return about `most` ticks at round numbers: positions from 0 to 1, and labels."""
-        numbers, step = (
-            self._compute_log_ticks(most) if self.log else _compute_ticks(self.low, self.high, most)
-        )
+        compute = self._compute_log_ticks if self.log else partial(_compute_ticks, self.low, self.high)
+        numbers, step = compute(most)
         if self.whole and step < 1:
             counts = range(math.ceil(self.low), math.floor(self.high) + 1)
             numbers, step = ([float(count) for count in counts], 1.0) if counts else (numbers, step)
@@ -360,19 +359,17 @@ def _plot_dots(
             markers = [" ▀▄█"[each] for each in union[row, column].tolist()]
         else:
             markers = [letter(number) if len(codes) > 1 else "*"] * len(row)
+        colour = number % 250 + 1
         if markers:
-            plotext.scatter(
-                column.tolist(), (rows - 1 - row).tolist(), marker=markers, color=number % 250 + 1
-            )
+            plotext.scatter(column.tolist(), (rows - 1 - row).tolist(), marker=markers, color=colour)
         if len(codes) > 1 and weights.size > 1:
-            _plot_letters(code, number, len(codes))
+            _plot_letters(code, number, len(codes), colour)
 
 
-def _plot_letters(code: NDArray[Any], number: int, count: int) -> None:
+def _plot_letters(code: NDArray[Any], number: int, count: int, colour: int) -> None:
     """Write a line's letter on it at regular distances."""
     every = max(14, 2 * count)
     columns = np.flatnonzero(code.any(0)).tolist()
     for column in columns[(2 * number + 1) * every // (2 * count) :: every] or columns[-1:]:
         lit = np.flatnonzero(code[:, column])
-        row = len(code) - 1 - int(lit[len(lit) // 2])
-        plotext.text(letter(number), column, row, color=number % 250 + 1)
+        plotext.text(letter(number), column, len(code) - 1 - int(lit[len(lit) // 2]), color=colour)

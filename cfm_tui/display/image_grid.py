@@ -42,7 +42,9 @@ class Album:
         self._sorted_N: NDArray[np.int64] = np.lexsort((reader.batch_N, reader.labels_N))
         every_label = np.arange(len(reader.classes) + 1)
         self._starts = np.searchsorted(reader.labels_N[self._sorted_N], every_label)
-        self._shown = self._match_classes()
+        text, names = self.text.lower(), [name.lower() for name in reader.classes]
+        exact = [label for label, name in enumerate(names) if name == text]
+        self._shown = exact or [label for label, name in enumerate(names) if text in name]
         counts = [int(self._starts[label + 1] - self._starts[label]) for label in self._shown]
         largest = max(counts, default=0)
         if self.flat:
@@ -53,12 +55,6 @@ class Album:
             if self.order == "β":
                 self.rows, self.columns = self.columns, self.rows
         self.move(0, 0)
-
-    def _match_classes(self) -> list[int]:
-        text = self.text.lower()
-        names = [name.lower() for name in self.reader.classes]
-        exact = [label for label, name in enumerate(names) if name == text]
-        return exact or [label for label, name in enumerate(names) if text in name]
 
     @property
     def flat(self) -> bool:
@@ -147,13 +143,9 @@ class Album:
 
     def go_to(self, number: int | None) -> None:
         """Move the cursor to an image, if it is shown."""
-        if number is None:
+        if number is None or (label := int(self.reader.labels_N[number])) not in self._shown:
             return
-        label = int(self.reader.labels_N[number])
-        if label not in self._shown:
-            return
-        index = self._shown.index(label)
-        rank = self._find_rank(number)
+        index, rank = self._shown.index(label), self._find_rank(number)
         if self.flat:
             self.row, self.column = divmod(rank, self.columns)
         else:

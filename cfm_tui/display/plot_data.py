@@ -82,7 +82,7 @@ def accuracies(model: RunModel, stage: Stage) -> list[Line]:
 def training_losses(model: RunModel, stage: Stage) -> list[Line]:
     """Return loss by epoch of every kind of training in a stage, averaged over seeds."""
 
-    def list_losses(training: Training) -> Sequence[tuple[float, float]]:
+    def list_losses(training: Training) -> list[tuple[float, float]]:
         x, low, high = training.loss.envelope(0, POINTS)
         return list(zip((x + 1).tolist(), ((low + high) / 2).tolist(), strict=True))
 

@@ -56,7 +56,10 @@ class Tracker:
         if isinstance(event, StageStarted):
             self.detail = ""
         elif isinstance(event, EpochFinished):
-            self.detail = _format_epoch(event)
+            accuracy = "" if event.accuracy is None else f"  {event.accuracy:.1f} %"
+            epoch = f"epoch {event.epoch} of {event.epochs}  loss {event.loss:.3g}{accuracy}"
+            seed = "" if event.source == "teacher" else f", seed {event.seed}"
+            self.detail = f"{event.architecture} ({event.source}{seed})  {epoch}"
         elif isinstance(event, RecoverProgress) and event.iterations:
             names = self._state.layout.terms if self._state.layout is not None else ()
             terms = zip(names, event.terms[-1], strict=False)
@@ -76,13 +79,6 @@ class Tracker:
         return "  ".join(part for part in parts if part)
 
 
-def _format_epoch(event: EpochFinished) -> str:
-    accuracy = "" if event.accuracy is None else f"  {event.accuracy:.1f} %"
-    training = f"{event.architecture} ({event.source}"
-    training += ")" if event.source == "teacher" else f", seed {event.seed})"
-    return f"{training}  epoch {event.epoch} of {event.epochs}  loss {event.loss:.3g}{accuracy}"
-
-
 def format_count(count: int, unit: str) -> str:
     """Format a count with its unit. unit: in the plural."""
     singular = "batch" if unit == "batches" else unit.removesuffix("s")
@@ -99,9 +95,8 @@ def format_event(event: Event, unit: str = "") -> str:
         text = f"{event.stage}: {format_count(event.total, event.unit)}{first}"
     elif isinstance(event, StageFinished):
         rate = f" ({format_rate(event.rate, unit)})" if event.rate else ""
-        text = f"{event.stage}: " + (
-            "nothing to do" if event.reused else format_duration(event.seconds) + rate
-        )
+        duration = "nothing to do" if event.reused else format_duration(event.seconds) + rate
+        text = f"{event.stage}: {duration}"
     elif isinstance(event, BatchRecovered):
         with_beta = f" at {beta}" if (beta := format_beta(event.beta, 4)) else ""
         text = f"batch {event.batch} of {event.batches}: {format_count(event.images, 'images')}{with_beta}"
@@ -111,8 +106,9 @@ def format_event(event: Event, unit: str = "") -> str:
         text = f"{event.kind.lower()} by {event.by}"
     elif isinstance(event, EpochFinished) and event.epoch == event.epochs:
         accuracy = "" if event.accuracy is None else f", {event.accuracy:.1f} %"
-        training = event.source if event.source == "teacher" else f"{event.source}, seed {event.seed}"
-        text = f"{event.architecture} ({training}): {format_count(event.epochs, 'epochs')}{accuracy}"
+        seed = "" if event.source == "teacher" else f", seed {event.seed}"
+        count = format_count(event.epochs, "epochs")
+        text = f"{event.architecture} ({event.source}{seed}): {count}{accuracy}"
     return text
 
 
@@ -247,14 +243,8 @@ class Live(Display):
         tracker = self.tracker
         if isinstance(event, (Notice, Paused, Continued, StageFinished)):
             super().show(event)
-        self._bar.update(
-            self._task,
-            description=tracker.stage,
-            total=tracker.total or None,
-            completed=tracker.done,
-            detail=tracker.detail,
-            pace=tracker.pace(),
-        )
+        self._bar.update(self._task, description=tracker.stage, total=tracker.total or None)
+        self._bar.update(self._task, completed=tracker.done, detail=tracker.detail, pace=tracker.pace())
 
     def reading(self, done: int, total: int) -> None:
         """Show the progress of reading image files."""

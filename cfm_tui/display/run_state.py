@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -159,8 +160,16 @@ class RunModel(RunState):
         if self._have_changed(RunFile.GLIMPSE):
             self.preview, changed = self.run.preview(), True
         if self._have_changed(RunFile.RESULTS):
-            self.results, changed = self._read_results(), True
-        self.memory_bytes = self._read_memory()
+            changed = True
+            try:
+                self.results = self.run.results()
+            except (UserError, OSError) as error:
+                self.results = None
+                self.log.append(LogLine(time.time(), "warning", str(error)))
+        self.memory_bytes = 0
+        if self.state in AT_WORK and alive(self.status):
+            with suppress(psutil.Error, KeyError, ValueError, TypeError):
+                self.memory_bytes = int(psutil.Process(int(self.status["pid"])).memory_info().rss)
         return changed
 
     def _refresh_status(self) -> bool:
@@ -182,27 +191,10 @@ class RunModel(RunState):
 
     def _have_changed(self, *names: str) -> bool:
         """Return whether one of these files has changed since the last call."""
-        any_changed = False
-        for name in names:
-            stamp = files.stamp(self.run.folder / name)
-            any_changed = any_changed or self._stamps.get(name) != stamp
-            self._stamps[name] = stamp
+        stamps: dict[str, object] = {name: files.stamp(self.run.folder / name) for name in names}
+        any_changed = any(self._stamps.get(name) != stamp for name, stamp in stamps.items())
+        self._stamps |= stamps
         return any_changed
-
-    def _read_results(self) -> dict[str, Any] | None:
-        try:
-            return self.run.results()
-        except (UserError, OSError) as error:
-            self.log.append(LogLine(time.time(), "warning", str(error)))
-            return None
-
-    def _read_memory(self) -> int:
-        if self.state not in AT_WORK or not alive(self.status):
-            return 0
-        try:
-            return int(psutil.Process(int(self.status["pid"])).memory_info().rss)
-        except (psutil.Error, KeyError, ValueError, TypeError):
-            return 0
 
     # --- the record -------------------------------------------------------------------------------
 
@@ -210,20 +202,17 @@ class RunModel(RunState):
         if not len(rows.values_RP) or self.curves is None or self.layout is None:
             return
         self.curves.add(rows.first, rows.values_RP)
-        self._add_batch_metrics(rows)
+        # In long runs `curves` is too coarse for one batch, so its numbers are stored separately, too.
+        if rows.batch != self.batch or rows.first < self._batch_first:
+            self._batch_first = rows.first
+        assert self.batch_curves is not None
+        self.batch_curves.add(rows.first - self._batch_first, rows.values_RP)
         last = rows.values_RP[-1]
         self.beta, self.ce = rows.beta if self.betas else None, float(last[self.layout.CE])
         self.values_TL = self.layout.split_terms(last[None])[0].copy()
         end = rows.first + len(rows.values_RP)
         values = (rows.batch, rows.batches, rows.beta, rows.total_iterations, rows.rate)
         self.add_iterations(end, rows.time, *values)
-
-    def _add_batch_metrics(self, rows: TailRows) -> None:
-        """Store the numbers of the current batch separately: in long runs, `curves` is too coarse for one."""
-        if rows.batch != self.batch or rows.first < self._batch_first:
-            self._batch_first = rows.first
-        assert self.batch_curves is not None
-        self.batch_curves.add(rows.first - self._batch_first, rows.values_RP)
 
     def add(self, event: Event, moment: float = 0.0) -> None:
         """Add the next event that is not about iterations, with its line in the log."""
@@ -242,12 +231,8 @@ class RunModel(RunState):
     def _set_layout(self, event: events.RecoverLayout) -> None:
         width = len(event.columns)
         if self.curves is None or self.layout is None or self.layout.columns != event.columns:
-            self.curves, self.batch_curves = (
-                DownsampledCurves(width),
-                DownsampledCurves(width, 1024),
-            )
-        elif event.done < self.curves.rows:
-            # The rows from here on will be repeated.
+            self.curves, self.batch_curves = DownsampledCurves(width), DownsampledCurves(width, 1024)
+        elif event.done < self.curves.rows:  # the rows from here on will be repeated
             self.curves.add(event.done, np.empty((0, width), np.float32))
         config = load_config(self.run.folder)
         self.betas = event.betas if config is None or config.uses_beta else []

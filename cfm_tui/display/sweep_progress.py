@@ -78,7 +78,7 @@ class Lines:
         states = sweeper.schedule.states
         running = sweeper.schedule.named("running")
         shown = [f"{name}: {format_heartbeat(sweeper.status(name))}" for name in running]
-        others = list(sweeper.schedule.named("failed", "stopped"))
+        others = sweeper.schedule.named("failed", "stopped")
         shown += [f"{name}: {states[name]}, {sweeper.messages.get(name, '')}" for name in others]
         return [*shown[: max(room, 1)], self.summary(states, running)]
 
@@ -137,11 +137,9 @@ class Board(Lines):
         room = self._live.console.height - 6  # rows for other output
         states, rows = sweeper.schedule.states, []
         for name in sorted(states, key=lambda each: states[each] != "running"):
-            details = (
-                format_heartbeat(sweeper.status(name))
-                if states[name] == "running"
-                else sweeper.messages.get(name, "")
-            )
+            details = sweeper.messages.get(name, "")
+            if states[name] == "running":
+                details = format_heartbeat(sweeper.status(name))
             rows.append(f"{states[name]:<8} {name}  {details}")
         hidden = [f"… and {len(rows) - room} more"] if len(rows) > room else []
         text = "\n".join([*rows[:room], *hidden, self.summary(states, sweeper.schedule.named("running"))])

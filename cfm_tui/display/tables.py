@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cfm_tui.display.progress import format_duration, format_rate
@@ -31,31 +31,25 @@ def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def results_table(results: dict[str, Any]) -> str:
     """Format the accuracies of a run and the time of each stage."""
-    rows = []
-    for name, accuracies in results["summary"]["by_architecture"].items():
-        rows += [
-            ["distilled", format_mean_std(accuracies["accuracy"]), f"{name}, last epoch, % (seeds)"],
-            [
-                "random",
-                format_mean_std(accuracies["control"]),
-                f"{name}, the control: real images, same labels and budget",
-            ],
-            [
-                "best epoch",
-                format_mean_std(accuracies["accuracy_best"]),
-                f"{name}, distilled; peeks at the test set",
-            ],
-        ]
+    kinds = (
+        ("distilled", "accuracy", "last epoch, % (seeds)"),
+        ("random", "control", "the control: real images, same labels and budget"),
+        ("best epoch", "accuracy_best", "distilled; peeks at the test set"),
+    )
+    rows = [
+        [title, format_mean_std(accuracies[key]), f"{name}, {explanation}"]
+        for name, accuracies in results["summary"]["by_architecture"].items()
+        for title, key, explanation in kinds
+    ]
     teacher = results["teacher"]
     rows.append(["teacher", f"{teacher['accuracy']:.2f}", teacher["architecture"]])
     timings = []
     for stage in STAGES:
         timing = results["timings"][stage]
-        if timing["reused"]:
-            timings.append([stage, "—", "nothing computed"])
-        else:
-            rate = format_rate(timing["rate"], timing["unit"])
-            timings.append([stage, format_duration(timing["seconds"]), rate])
+        duration, rate = "—", "nothing computed"
+        if not timing["reused"]:
+            duration, rate = format_duration(timing["seconds"]), format_rate(timing["rate"], timing["unit"])
+        timings.append([stage, duration, rate])
     return align_columns(rows) + "\n\n" + align_columns(timings)
 
 
@@ -64,15 +58,8 @@ def runs_table(runs: Sequence[dict[str, Any]]) -> str:
     rows = [["run", "state", "distilled", "random", "begun"]]
     for run in runs:
         state = " ".join(part for part in (run["state"], run["stage"]) if part)
-        rows.append(
-            [
-                run["name"],
-                state,
-                format_mean_std(run["accuracy"]),
-                format_mean_std(run["control"]),
-                run["created"] or "—",
-            ]
-        )
+        accuracies = [format_mean_std(run[key]) for key in ("accuracy", "control")]
+        rows.append([run["name"], state, *accuracies, run["created"] or "—"])
     return align_columns(rows)
 
 
@@ -86,10 +73,8 @@ def score_table(document: dict[str, Any]) -> str:
         ends = [layer[f"eigenvalues_{side}"] for side in ("real", "synthetic")]
         spectra = [f"{each[0]:.3g} … {each[-1]:.3g}" if each else "—" for each in ends]
         rows.append([layer["name"], *values, *spectra])
-    return (
-        f"CE {document['ce']:.6g}, β {document['beta']:g}, {document['images']['count']} images\n\n"
-        + align_columns(rows)
-    )
+    head = f"CE {document['ce']:.6g}, β {document['beta']:g}, {document['images']['count']} images"
+    return f"{head}\n\n{align_columns(rows)}"
 
 
 def terms_table(terms: Sequence[dict[str, Any]]) -> str:
@@ -98,15 +83,8 @@ def terms_table(terms: Sequence[dict[str, Any]]) -> str:
     for term in terms:
         sides = [f"real: {term['f']}", f"synthetic: {term['f_synthetic']}"] if term["f_synthetic"] else []
         bands = list(dict.fromkeys(band for band in (term["passes"], term["passes_synthetic"]) if band))
-        rows.append(
-            [
-                term["label"],
-                ", ".join(bands),
-                term["signal"],
-                f"{term['weight']:g}",
-                sides[0] if sides else term["f"] or FILTERS[term["filter"]].formula,
-            ]
-        )
+        first = sides[0] if sides else term["f"] or FILTERS[term["filter"]].formula
+        rows.append([term["label"], ", ".join(bands), term["signal"], f"{term['weight']:g}", first])
         rows += [["", "", "", "", side] for side in sides[1:]]
     return align_columns(rows)
 
@@ -122,141 +100,130 @@ _VALUES = ("mean", "std", "n")
 _VERSUS = ("row", "difference", "standard_error", "errors", "p", "n", "exceeds_noise")
 
 
-class Comparison:
-    """The comparison of runs as text: aligned for a terminal, Markdown, LaTeX (booktabs), CSV."""
+def format_comparison(document: Mapping[str, Any], form: str) -> str:
+    """Format a comparison of runs as aligned ``text``, ``markdown``, ``latex`` (booktabs) or ``csv``."""
+    if form == "csv":
+        return _format_csv(document)
+    tables = [_build_grid(document)]
+    tables += [rows for rows in (_build_differences(document), _build_order(document)) if len(rows) > 1]
+    notes = _build_notes(document)
+    if form == "markdown":
+        return _format_markdown(tables, notes)
+    if form == "latex":
+        return _format_latex(tables, notes)
+    return "\n\n".join([*map(align_columns, tables), "\n".join(notes)])
 
-    def __init__(self, document: dict[str, Any]) -> None:
-        self.document = document
 
-    def format(self, form: str) -> str:
-        """Return the comparison as ``text``, ``markdown``, ``latex`` or ``csv``."""
-        formats = {"text": self.text, "markdown": self.markdown, "latex": self.latex, "csv": self.csv}
-        return formats[form]()
-
-    def grid(self) -> list[list[str]]:
-        """Return the table of method × setting, with a column for the paper's numbers if there are any."""
-        cells = {(cell["row"], cell["column"]): cell for cell in self.document["cells"]}
-        rows = list(dict.fromkeys(cell["row"] for cell in self.document["cells"]))
-        columns = [column["name"] for column in self.document["columns"]]
-        has_paper_column = {
-            name: any(cell["paper"] for (_, column), cell in cells.items() if column == name)
-            for name in columns
-        }
-        head = ["%"]
+def _build_grid(document: Mapping[str, Any]) -> list[list[str]]:
+    """Return the table of method × setting, with a column for the paper's numbers if there are any."""
+    cells = {(cell["row"], cell["column"]): cell for cell in document["cells"]}
+    rows = list(dict.fromkeys(cell["row"] for cell in document["cells"]))
+    columns = [column["name"] for column in document["columns"]]
+    has_paper_column = {
+        name: any(cell["paper"] for (_, column), cell in cells.items() if column == name) for name in columns
+    }
+    table = [["%"]]
+    for name in columns:
+        table[0] += [name, "paper"] if has_paper_column[name] else [name]
+    for row in rows:
+        line = [row]
         for name in columns:
-            head += [name, "paper"] if has_paper_column[name] else [name]
-        table = [head]
-        for row in rows:
-            line = [row]
-            for name in columns:
-                cell = cells.get((row, name))
-                line.append(_format_accuracy(cell))
-                if has_paper_column[name]:
-                    paper = cell["paper"] if cell is not None else None
-                    line.append("—" if paper is None else str(paper["printed"]).replace("±", " ± "))
-            table.append(line)
-        return table
+            cell = cells.get((row, name))
+            line.append(_format_accuracy(cell))
+            if has_paper_column[name]:
+                paper = cell["paper"] if cell is not None else None
+                line.append("—" if paper is None else str(paper["printed"]).replace("±", " ± "))
+        table.append(line)
+    return table
 
-    def differences(self) -> list[list[str]]:
-        """Return the table of differences to the reference row: points, standard errors, p, pairs."""
-        table = [["setting", "method", "against", "difference", "standard errors", "p", "pairs"]]
-        for cell in self.document["cells"]:
-            if (versus := cell["versus"]) is not None:
-                table.append([cell["column"], cell["row"], versus["row"], *_format_comparison(versus)])
-        return table if len(table) > 1 else []
 
-    def order(self) -> list[list[str]]:
-        """Return the table of claims about the order of rows, and whether each is true."""
-        table = [["setting", "claim", "difference", "standard errors", "p", "pairs", "so?"]]
-        for step in self.document["order"]:
-            verdict = "yes" if step["difference"] > 0 else "no, the other way round"
-            if not step["exceeds_noise"]:
-                verdict = "within the noise"
-            claim = f"{step['less']} < {step['more']}"
-            table.append([step["column"], claim, *_format_comparison(step), verdict])
-        return table if len(table) > 1 else []
+def _build_differences(document: Mapping[str, Any]) -> list[list[str]]:
+    """Return the table of differences to the reference row: points, standard errors, p, pairs."""
+    table = [["setting", "method", "against", "difference", "standard errors", "p", "pairs"]]
+    for cell in document["cells"]:
+        if (versus := cell["versus"]) is not None:
+            table.append([cell["column"], cell["row"], versus["row"], *_format_difference(versus)])
+    return table
 
-    def notes(self) -> list[str]:
-        """Return the notes below a table: meaning of the numbers, budget, unfinished runs."""
-        notes = ["mean ± standard deviation (students) of the accuracy after the last epoch, %"]
-        against = self.document["against"]
-        reference = "the best row of the setting" if against == "best" else against
-        notes.append(
-            f"* differs from {reference}: p < {self.document['level']:g}, two-sided paired t test, "
-            "each row by itself, not corrected for many"
+
+def _build_order(document: Mapping[str, Any]) -> list[list[str]]:
+    """Return the table of claims about the order of rows, and whether each is true."""
+    table = [["setting", "claim", "difference", "standard errors", "p", "pairs", "so?"]]
+    for step in document["order"]:
+        verdict = "yes" if step["difference"] > 0 else "no, the other way round"
+        verdict = verdict if step["exceeds_noise"] else "within the noise"
+        claim = f"{step['less']} < {step['more']}"
+        table.append([step["column"], claim, *_format_difference(step), verdict])
+    return table
+
+
+def _build_notes(document: Mapping[str, Any]) -> list[str]:
+    """Return the notes below a table: meaning of the numbers, budget, unfinished runs."""
+    notes = ["mean ± standard deviation (students) of the accuracy after the last epoch, %"]
+    against = document["against"]
+    reference = "the best row of the setting" if against == "best" else against
+    notes.append(
+        f"* differs from {reference}: p < {document['level']:g}, two-sided paired t test, "
+        "each row by itself, not corrected for many"
+    )
+    seeds = len(document["seeds"])
+    if seeds == 1:
+        notes.append("every row was distilled once: pairs are students, the noise is theirs alone")
+    else:
+        notes.append(f"distilled with {seeds} seeds: pairs are distilled sets, students averaged")
+    if any(cell["row"] == "control" for cell in document["cells"]):
+        notes.append("control: as many real images, under the labels and budget of the row compared with")
+    if sources := sorted({cell["paper"]["source"] for cell in document["cells"] if cell["paper"]}):
+        notes.append(f"paper: {', '.join(sources)}, at its own settings and budget")
+    if views := [row for row in ("dm", "dc", "mtt", "frepo") if row in document["rows"]]:
+        notes.append(f"{', '.join(views)}: filter views of those methods, not their own training loops")
+    if document["budget"] is not None:
+        scaled = (
+            f"{key} " + " or ".join(f"{before} → {after}" for before, after in pairs)
+            for key, pairs in document["scaled"].items()
         )
-        seeds = len(self.document["seeds"])
-        if seeds == 1:
-            notes.append("every row was distilled once: pairs are students, the noise is theirs alone")
-        else:
-            notes.append(f"distilled with {seeds} seeds: pairs are distilled sets, students averaged")
-        if any(cell["row"] == "control" for cell in self.document["cells"]):
-            notes.append("control: as many real images, under the labels and budget of the row compared with")
-        if sources := sorted({cell["paper"]["source"] for cell in self.document["cells"] if cell["paper"]}):
-            notes.append(f"paper: {', '.join(sources)}, at its own settings and budget")
-        if views := [row for row in ("dm", "dc", "mtt", "frepo") if row in self.document["rows"]]:
-            notes.append(f"{', '.join(views)}: filter views of those methods, not their own training loops")
-        if self.document["budget"] is not None:
-            scaled = (
-                f"{key} " + " or ".join(f"{before} → {after}" for before, after in pairs)
-                for key, pairs in self.document["scaled"].items()
-            )
-            notes.append(f"budget {self.document['budget']:g} of the full one: " + ", ".join(scaled))
-        if missing := self.document["unfinished"]:
-            names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-            notes.append(f"not finished, so not counted: {len(missing)} ({names})")
-        return notes
+        notes.append(f"budget {document['budget']:g} of the full one: " + ", ".join(scaled))
+    if missing := document["unfinished"]:
+        names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        notes.append(f"not finished, so not counted: {len(missing)} ({names})")
+    return notes
 
-    def text(self) -> str:
-        """Format a table for a terminal."""
-        parts = [align_columns(rows) for rows in self._build_tables()]
-        return "\n\n".join([*parts, "\n".join(self.notes())])
 
-    def markdown(self) -> str:
-        """Format a table as Markdown."""
-        parts = []
-        for rows in self._build_tables():
-            head, *body = ([cell.replace("|", r"\|").replace("*", r"\*") for cell in row] for row in rows)
-            rule = ["---:" if number else "---" for number in _find_numeric_columns(rows)]
-            parts.append("\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body]))
-        list_of_notes = "\n".join(f"- {line.replace('*', chr(92) + '*')}" for line in self.notes())
-        return "\n\n".join([*parts, list_of_notes])
+def _format_markdown(tables: Sequence[list[list[str]]], notes: Sequence[str]) -> str:
+    parts = []
+    for rows in tables:
+        head, *body = ([cell.replace("|", r"\|").replace("*", r"\*") for cell in row] for row in rows)
+        rule = ["---:" if number else "---" for number in _find_numeric_columns(rows)]
+        parts.append("\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body]))
+    list_of_notes = "\n".join(f"- {line.replace('*', chr(92) + '*')}" for line in notes)
+    return "\n\n".join([*parts, list_of_notes])
 
-    def latex(self) -> str:
-        """Format a table as LaTeX tabulars, which need the booktabs package."""
-        parts = ["% needs \\usepackage{booktabs}"]
-        for rows in self._build_tables():
-            head, *body = ([cell.translate(_LATEX) for cell in row] for row in rows)
-            places = "".join("r" if number else "l" for number in _find_numeric_columns(rows))
-            lines = [
-                rf"\begin{{tabular}}{{{places}}}",
-                r"\toprule",
-                " & ".join(head) + r" \\",
-                r"\midrule",
-            ]
-            lines += [" & ".join(row) + r" \\" for row in body]
-            parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
-        return "\n\n".join([*parts, "\n".join(f"% {line}" for line in self.notes())])
 
-    def csv(self) -> str:
-        """Format a table as CSV with one line per cell, in full precision."""
-        columns = {column["name"]: column for column in self.document["columns"]}
-        places = ("dataset", "ipc", "backbone", "student")
-        head = ["setting", *places, "method", *_VALUES, *(f"control_{name}" for name in _VALUES)]
-        head += ["paper_mean", "paper_std", "paper_source"]
-        head += [*(f"versus_{name}" for name in _VERSUS), "budget"]
-        lines = []
-        for cell in self.document["cells"]:
-            line = [cell["column"], *(columns[cell["column"]][name] for name in places), cell["row"]]
-            line += _pick(cell["accuracy"], _VALUES) + _pick(cell["control"], _VALUES)
-            line += _pick(cell["paper"], ("mean", "std", "source")) + _pick(cell["versus"], _VERSUS)
-            lines.append([*line, self.document["budget"]])
-        return as_csv(head, lines).removesuffix("\n")
+def _format_latex(tables: Sequence[list[list[str]]], notes: Sequence[str]) -> str:
+    parts = ["% needs \\usepackage{booktabs}"]
+    for rows in tables:
+        head, *body = ([cell.translate(_LATEX) for cell in row] for row in rows)
+        places = "".join("r" if number else "l" for number in _find_numeric_columns(rows))
+        lines = [rf"\begin{{tabular}}{{{places}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
+        lines += [" & ".join(row) + r" \\" for row in body]
+        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
+    return "\n\n".join([*parts, "\n".join(f"% {line}" for line in notes)])
 
-    def _build_tables(self) -> Iterator[list[list[str]]]:
-        for rows in (self.grid(), self.differences(), self.order()):
-            if rows:
-                yield rows
+
+def _format_csv(document: Mapping[str, Any]) -> str:
+    """Format a table as CSV with one line per cell, in full precision."""
+    columns = {column["name"]: column for column in document["columns"]}
+    places = ("dataset", "ipc", "backbone", "student")
+    head = ["setting", *places, "method", *_VALUES, *(f"control_{name}" for name in _VALUES)]
+    head += ["paper_mean", "paper_std", "paper_source"]
+    head += [*(f"versus_{name}" for name in _VERSUS), "budget"]
+    lines = []
+    for cell in document["cells"]:
+        line = [cell["column"], *(columns[cell["column"]][name] for name in places), cell["row"]]
+        line += _pick(cell["accuracy"], _VALUES) + _pick(cell["control"], _VALUES)
+        line += _pick(cell["paper"], ("mean", "std", "source")) + _pick(cell["versus"], _VERSUS)
+        lines.append([*line, document["budget"]])
+    return as_csv(head, lines).removesuffix("\n")
 
 
 def _format_accuracy(cell: dict[str, Any] | None) -> str:
@@ -266,7 +233,7 @@ def _format_accuracy(cell: dict[str, Any] | None) -> str:
     return format_mean_std(cell["accuracy"]) + (" *" if differs else "")
 
 
-def _format_comparison(versus: dict[str, Any]) -> list[str]:
+def _format_difference(versus: dict[str, Any]) -> list[str]:
     def number(name: str, form: str) -> str:
         return "—" if versus[name] is None else format(versus[name], form).replace("-", "−")
 

@@ -74,19 +74,15 @@ def _is_utf8(name: str) -> bool:
 
 
 def _detect_colours(term: str, environ: Mapping[str, str]) -> Colours:
-    if environ.get("NO_COLOR") or not term or term.endswith("-mono"):
-        return 0
-    if term.startswith(("dumb", "vt", "ansi-m", "cons25-m")):
+    colourless = ("dumb", "vt", "ansi-m", "cons25-m")
+    if environ.get("NO_COLOR") or not term or term.endswith("-mono") or term.startswith(colourless):
         return 0
     if term.startswith(("linux", "cons25")):
         return 16
     in_screen = environ.get("STY") and term.startswith("screen")  # GNU screen does not forward true colour
     claims_true_colour = environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
-    if (
-        (claims_true_colour and not in_screen)
-        or term.endswith("-direct")
-        or term.startswith(("xterm-kitty", "xterm-ghostty", "alacritty", "wezterm", "foot", "contour"))
-    ):
+    known = ("xterm-kitty", "xterm-ghostty", "alacritty", "wezterm", "foot", "contour")
+    if (claims_true_colour and not in_screen) or term.endswith("-direct") or term.startswith(known):
         return "true"
     return 256 if "256color" in term else 16
 
@@ -112,9 +108,7 @@ _LOOKALIKES = {
     **dict.fromkeys("≈∼", "~"),
     **dict.fromkeys("≤«", "<"),
     **dict.fromkeys("≥»", ">"),
-    **dict(
-        zip("╱╲⟋⟍╳αβγδεζηθικλμνξοπρςστυφχψω", "/\\/\\xabgdezhqiklmnxoprsstufcpw", strict=True),
-    ),
+    **dict(zip("╱╲⟋⟍╳αβγδεζηθικλμνξοπρςστυφχψω", "/\\/\\xabgdezhqiklmnxoprsstufcpw", strict=True)),
     **dict(zip("ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ", "ABGDEZHQIKLMNXOPRSTUFCPW", strict=True)),
     **dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺±÷∞√∑∏∂∇↵⏎↔↕ßøØłŁđĐ°", "0123456789-++/8VSPdV<<-|soOlLdDo", strict=True)),
 }

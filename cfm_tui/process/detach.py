@@ -1,4 +1,4 @@
-"""Running a run in a detached process, which survives the terminal."""
+"""Running `cfm` in a separate process: detached, to survive the terminal, or a point of a sweep."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
 
 from engine.errors import UserError
 from engine.store import StoredRun, open_log
 
 _started: list[subprocess.Popen[bytes]] = []  # keeps the handles alive; nothing waits for these processes
+
+
+def start_program(
+    arguments: list[str], log: IO[Any], environment: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `cfm` with its output in `log`, in a session of its own, so that Ctrl-C does not reach it."""
+    command = [sys.executable, "-P", "-m", "cfm_tui", *arguments]  # -P: do not import from the current folder
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+    )
 
 
 def start_detached(folder: Path) -> int:
@@ -20,12 +31,8 @@ def start_detached(folder: Path) -> int:
     Waits until the process has taken over the run. Raises UserError("usage") with the end of the log if the
     process ends before that.
     """
-    # -P: do not import modules from the current folder
-    command = [sys.executable, "-P", "-m", "cfm_tui", "resume", str(folder.absolute())]
     with open_log(folder) as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+        process = start_program(["resume", str(folder.absolute())], log)
     _started.append(process)
     stored = StoredRun(folder)
     while process.poll() is None:
@@ -36,6 +43,5 @@ def start_detached(folder: Path) -> int:
     if stored.state() == "finished":
         return process.pid
     log_end = " / ".join(stored.log().splitlines()[-5:])
-    raise UserError(
-        "usage", f"the detached run ended immediately: {log_end}", f"run `cfm resume {folder}` to see why"
-    )
+    problem = f"the detached run ended immediately: {log_end}"
+    raise UserError("usage", problem, f"run `cfm resume {folder}` to see why")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,7 @@ def install_handlers(names: Iterable[str], handle: Callable[[str], None]) -> dic
     for name in names:
         number = getattr(signal, name, None)  # some systems lack some signals
         if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
-            previous_handlers[number] = signal.signal(
-                number, lambda received, _: handle(signal.Signals(received).name)
-            )
+            previous_handlers[number] = signal.signal(number, lambda got, _: handle(signal.Signals(got).name))
     return previous_handlers
 
 
@@ -44,8 +43,8 @@ class Signals:
         self._control = control
         self._say = say
         self._leave = leave
-        self._received: list[str] = []
-        self._reported = 0
+        self._received: set[str] = set()
+        self._unreported: deque[str] = deque()
 
     def handle(self, name: str) -> None:
         """Handle a signal. Nothing is printed here, because writing to the terminal may block."""
@@ -55,7 +54,8 @@ class Signals:
         if name == "SIGINT" and name in self._received:
             self._leave(EXIT_CODES[name])
         if name not in self._received:
-            self._received.append(name)
+            self._received.add(name)
+            self._unreported.append(name)
             self._control.ask("stop", name)
             if name != "SIGINT":
                 grace = threading.Timer(GRACE_SECONDS, self._leave, [EXIT_CODES[name]])
@@ -64,9 +64,8 @@ class Signals:
 
     def report(self) -> None:
         """Report the signals since the last call to the user."""
-        while self._reported < len(self._received):
-            name = self._received[self._reported]
-            self._reported += 1
+        while self._unreported:
+            name = self._unreported.popleft()
             hint = "; press Ctrl-C again to exit immediately" if name == "SIGINT" else ""
             self._say(f"{name}: stopping at the next checkpoint{hint}")
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from cfm_tui.process.detach import start_program
 from engine.errors import UserError
 from engine.store import AT_WORK, StoredRun, control, is_run
 from engine.store.lock import alive
@@ -111,11 +111,7 @@ class Sweeper:
     # --- one point --------------------------------------------------------------------------------
 
     def _start_point(self, name: str) -> None:
-        slot = next(
-            number
-            for number in range(len(self._devices))
-            if all(child.slot != number for child in self._children)
-        )
+        slot = min({*range(len(self._devices))} - {child.slot for child in self._children})
         run = self.stored.run(name)
         if is_running(run):
             self._children.append(Child(name, slot, None))
@@ -123,37 +119,27 @@ class Sweeper:
             return
         message = "resumed" if self.stored.begun(name) else ""
         arguments = build_command(self.schedule.points[name], self.stored.folder / name, self._devices[slot])
-        program = [sys.executable, "-P", "-m", "cfm_tui", *arguments]  # -P: do not import from here
         environment = dict(os.environ)
         if self._threads is not None:
             environment.setdefault("OMP_NUM_THREADS", str(self._threads))
         with self.stored.log(name) as log:
-            process = subprocess.Popen(
-                program,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,  # so that Ctrl-C reaches it only through this process
-            )
+            process = start_program(arguments, log, environment)
         self._children.append(Child(name, slot, process))
         self._set_state(name, "running", message)
 
     def _poll_child(self, child: Child) -> None:
-        run = self.stored.run(child.name)
-        if child.process is None:
-            if not is_running(run):
-                self._children.remove(child)
-                self._set_state(child.name, "done" if is_finished(run) else "waiting")
-            else:
-                self._update_stage(child)
-            return
-        code = child.process.poll()
-        if code is None:
-            self._update_stage(child)
+        run, process = self.stored.run(child.name), child.process
+        code = None if process is None else process.poll()
+        is_at_work = is_running(run) if process is None else code is None
+        if is_at_work:
+            status = self.status(child.name)
+            if "stage" in status and (process is None or status.get("pid") == process.pid):
+                self.schedule.reached(child.name, status["stage"])
             return
         self._children.remove(child)
-        if code == 0 and is_finished(run):
+        if code is None:
+            self._set_state(child.name, "done" if is_finished(run) else "waiting")
+        elif code == 0 and is_finished(run):
             self._set_state(child.name, "done")
         elif is_running(run):  # another process has taken the run
             self._children.append(Child(child.name, child.slot, None))
@@ -161,11 +147,6 @@ class Sweeper:
             self._set_state(child.name, "stopped")
         else:
             self._set_state(child.name, "failed", failure_reason(run, code))
-
-    def _update_stage(self, child: Child) -> None:
-        status = self.status(child.name)
-        if "stage" in status and (child.process is None or status.get("pid") == child.process.pid):
-            self.schedule.reached(child.name, status["stage"])
 
     def _set_state(self, name: str, state: State, message: str = "") -> None:
         self.schedule.states[name] = state
@@ -175,10 +156,9 @@ class Sweeper:
 
 def build_command(point: Point, folder: Path, device: str | None) -> list[str]:
     """Return the arguments of `cfm` that start or resume a point."""
-    arguments = ["run", "--preset", point.preset]
-    for text in point.sets():
-        arguments += ["--set", text]
-    return [*arguments, *(["--device", device] if device else []), "--out", str(folder)]
+    sets = [word for text in point.sets() for word in ("--set", text)]
+    on_device = ["--device", device] if device else []
+    return ["run", "--preset", point.preset, *sets, *on_device, "--out", str(folder)]
 
 
 def is_finished(run: StoredRun) -> bool:
@@ -192,18 +172,16 @@ def is_finished(run: StoredRun) -> bool:
 def is_running(run: StoredRun) -> bool:
     """Return whether a process owns the run, or is about to."""
     owner = run.owner()
-    if owner is not None and alive(owner) is True:
-        return True
-    return is_run(run.folder) and run.state() in AT_WORK
+    is_owned = owner is not None and alive(owner) is True
+    return is_owned or (is_run(run.folder) and run.state() in AT_WORK)
 
 
 def failure_reason(run: StoredRun, code: int) -> str:
     """Return why a point failed: its run's message, else the end of its log."""
     if code < 0:
         return f"its process was killed by {signal.Signals(-code).name}"
-    try:
+    message = None
+    with suppress(UserError):
         message = run.status().get("message")
-    except UserError:
-        message = None
     log_end = " / ".join(run.log().splitlines()[-3:])
     return str(message or log_end or f"its process ended with code {code}")

@@ -34,11 +34,7 @@ class WeightPerturbation(Extension):
 
 
 def perturb_teacher(
-    model: nn.Module,
-    x_MCHW: Tensor,
-    labels_M: Tensor,
-    settings: Perturbation,
-    micro_batch: int | None = None,
+    model: nn.Module, x_MCHW: Tensor, labels_M: Tensor, settings: Perturbation, micro_batch: int | None = None
 ) -> nn.Module:
     """Return a copy of the teacher in evaluation mode, perturbed by `settings.steps` ascent steps.
 

@@ -35,11 +35,7 @@ CHUNK = 64  #: number of images that are scored at once
 
 
 def select(
-    config: Config,
-    teacher: nn.Module,
-    train: ImageSet,
-    device: torch.device,
-    saved: StageState | None = None,
+    config: Config, teacher: nn.Module, train: ImageSet, device: torch.device, saved: StageState | None = None
 ) -> Generator[Event, None, None]:
     """Select `config.ipc` images of every class; each class is one batch.
 

@@ -271,12 +271,7 @@ class Accumulator:
     """
 
     def __init__(
-        self,
-        name: str,
-        classes: int,
-        estimator: Literal["pooled", "batched"],
-        *,
-        covariance: bool = True,
+        self, name: str, classes: int, estimator: Literal["pooled", "batched"], *, covariance: bool = True
     ) -> None:
         self.name = name
         self.classes = classes

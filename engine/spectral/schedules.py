@@ -18,11 +18,8 @@ def beta_at(schedule: BetaSchedule, beta: float, step: int, steps: int) -> float
     """
     assert 0 <= step < steps
     share = (step + schedule.origin) / steps
-    factor = {
-        "cosine": (1.0 + math.cos(math.pi * share)) / 2.0,
-        "linear": 1.0 - share,
-        "constant": 1.0,
-    }[schedule.kind]
+    cosine = (1.0 + math.cos(math.pi * share)) / 2.0
+    factor = {"cosine": cosine, "linear": 1.0 - share, "constant": 1.0}[schedule.kind]
     return max(beta * factor, schedule.beta_min)
 
 
