@@ -87,9 +87,9 @@ def _describe_method(name: str, document: Document, config: Config) -> dict[str,
     curves = responses.list_responses(objective, ends)
 
     def find_pass_band(term: Term, *, synthetic: bool) -> str | None:
-        own = [each for each in curves if each.synthetic == synthetic]
+        side = [each for each in curves if each.synthetic == synthetic]
         bands = {
-            responses.band(each.evaluate(PROBES)) for each in own if each.term.filter_key == term.filter_key
+            responses.band(each.evaluate(PROBES)) for each in side if each.term.filter_key == term.filter_key
         }
         return "mixed" if len(bands) > 1 else bands.pop() if bands else None
 

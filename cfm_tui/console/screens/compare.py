@@ -312,9 +312,9 @@ def compare_results(models: Sequence[RunModel]) -> list[tuple[Cell, ...]]:
         accuracies = [Cell()] * 4
         if model.results is not None:
             summary, teacher = model.results["summary"], float(model.results["teacher"]["accuracy"])
-            found = [summary[name] for name in ("accuracy", "control", "accuracy_best")]
+            measured = [summary[name] for name in ("accuracy", "control", "accuracy_best")]
             accuracies = [
-                Cell(format_mean_std(each), float(each["mean"]) if each else None) for each in found
+                Cell(format_mean_std(each), float(each["mean"]) if each else None) for each in measured
             ]
             accuracies.append(Cell(f"{teacher:.2f}", teacher))
         seconds = [formatting.find_stage_seconds(model, stage) for stage in STAGES]

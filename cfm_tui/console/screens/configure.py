@@ -105,8 +105,8 @@ class ConfigurePage(Page):
         yield Static(id="told", markup=False)
 
     def _make_panel(self, number: int, side: list[Widget]) -> Panel:
-        own = [each for each in FIELDS.values() if each.panel == number]
-        entries = [Entry(each.key, each.label, each.choices) for each in own] or [self._make_line(0)]
+        panel_fields = [each for each in FIELDS.values() if each.panel == number]
+        entries = [Entry(each.key, each.label, each.choices) for each in panel_fields] or [self._make_line(0)]
         fields = Vertical(*entries, classes="fields", id=f"fields{number}")
         pair = Container(fields, Vertical(*side, classes="side"), classes="pair")
         return Panel(number, PANELS[number], pair, id=f"panel{number}")

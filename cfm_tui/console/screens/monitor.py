@@ -114,7 +114,9 @@ class MonitorPage(Page):
             return
         if not model.is_idle and model.read(self.READ_SECONDS):
             self._stale |= _ALL
-        self._clear_completed_command(model)
+        effect = {"pause": "paused", "continue": "running"}.get(self._pending_command)
+        if model.state not in AT_WORK or model.state == effect:
+            self._pending_command = ""
         if self._stale or self._due or model.state in AT_WORK or self._session is not None:
             self._draw(model)
 
@@ -145,20 +147,17 @@ class MonitorPage(Page):
             while model.behind and self.is_running:
                 model.read()
         except Exception as error:
-            self.call_in_ui(self._show_read_error, error)
+            reason = [error.message, f"→ {error.hint}"] if isinstance(error, UserError) else [repr(error)]
+            self._problem = ["the record cannot be read", *reason]
+            self.call_in_ui(self._now.show_lines, self._problem)
             raise
-        self.call_in_ui(self._use_model, model)
 
-    def _show_read_error(self, error: Exception) -> None:
-        """Show in the first panel why the record cannot be read."""
-        reason = [error.message, f"→ {error.hint}"] if isinstance(error, UserError) else [repr(error)]
-        self._problem = ["the record cannot be read", *reason]
-        self._now.show_lines(self._problem)
+        def use_model() -> None:
+            self._model = model
+            self._names = list_class_names(model.run.folder)
+            self._refresh()
 
-    def _use_model(self, model: RunModel) -> None:
-        self._model = model
-        self._names = list_class_names(model.run.folder)
-        self._refresh()
+        self.call_in_ui(use_model)
 
     def _refresh(self) -> None:
         """Redraw all visible panels now."""
@@ -255,12 +254,6 @@ class MonitorPage(Page):
             if (session.folder and session.folder.absolute()) == (self._folder and self._folder.absolute()):
                 return session
         return None
-
-    def _clear_completed_command(self, model: RunModel) -> None:
-        """Forget the pending command once the record shows its effect."""
-        effect = {"pause": "paused", "continue": "running"}.get(self._pending_command)
-        if model.state not in AT_WORK or model.state == effect:
-            self._pending_command = ""
 
     def _is_active(self) -> bool:
         """Return whether a process computes the run."""
@@ -606,12 +599,13 @@ class Log(RichLog):
         """Wrap all lines to the new width."""
         if self.size.width != self._width:
             self._width = self.size.width
-            self.call_after_refresh(self._rewrite)
 
-    def _rewrite(self) -> None:
-        self.clear()
-        self._last = None
-        self.follow(self._source_lines)
+            def rewrite() -> None:
+                self.clear()
+                self._last = None
+                self.follow(self._source_lines)
+
+            self.call_after_refresh(rewrite)
 
 
 def list_class_names(folder: Path) -> list[str]:

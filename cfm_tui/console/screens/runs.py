@@ -254,11 +254,12 @@ class RunsPage(Page):
             return
         answers = [("keep", "no, keep it"), ("delete", "delete the folder and all in it")]
         question = Choice(f"Delete {row.folder}?", answers)
-        self.app.push_screen(question, lambda answer: self._delete(row, answer))
 
-    def _delete(self, row: Row, answer: str | None) -> None:
-        if answer == "delete" and not self._refuse_active(row):  # it may have been resumed meanwhile
-            self.run_in_thread(self._remove, row.folder)
+        def delete(answer: str | None) -> None:
+            if answer == "delete" and not self._refuse_active(row):  # it may have been resumed meanwhile
+                self.run_in_thread(self._remove, row.folder)
+
+        self.app.push_screen(question, delete)
 
     def _refuse_active(self, row: Row) -> bool:
         """Return whether a run is active, and notify the user if it is."""
@@ -272,15 +273,15 @@ class RunsPage(Page):
         """Delete a run; runs on a thread, since many images take a while."""
         from engine.store import delete_run
 
+        def show_removal() -> None:
+            if not folder.exists():
+                self._marked.discard(folder)
+            self.update_rows()
+
         try:
             delete_run(folder)
         finally:
-            self.call_in_ui(self._show_removal, folder)
-
-    def _show_removal(self, folder: Path) -> None:
-        if not folder.exists():
-            self._marked.discard(folder)
-        self.update_rows()
+            self.call_in_ui(show_removal)
 
 
 def _import_engine() -> None:

@@ -74,14 +74,14 @@ class ZoomPage(Page):
             stamp = files.stamp(self._run.folder / RunFile.IMAGES / images.TENSORS)
             if stamp is not None and stamp != self._stamp:
                 self._stamp = stamp
-                self.run_in_thread(self._reopen)
+
+                def reopen() -> None:
+                    with suppress(UserError):  # reading an image reports the same error
+                        self.call_in_ui(self._use_reader, images.Reader(self._run.folder / RunFile.IMAGES))
+
+                self.run_in_thread(reopen)
         if self._pictures.take_news():
             self._show()
-
-    def _reopen(self) -> None:
-        """Open the set under its final name; runs on a thread."""
-        with suppress(UserError):  # reading an image reports the same error
-            self.call_in_ui(self._use_reader, images.Reader(self._run.folder / RunFile.IMAGES))
 
     def _use_reader(self, reader: images.Reader) -> None:
         self._album.reader = reader
@@ -126,11 +126,12 @@ class ZoomPage(Page):
             pixels_CHW = self._album.reader.pixels(number)
         except UserError:  # the small image reports the same error
             return
-        self.call_in_ui(self._show_full_size, number, pixels_CHW)
 
-    def _show_full_size(self, number: int, pixels_CHW: NDArray[np.uint8]) -> None:
-        if self._album.here == number:
-            self.query_one(LargeImage).show_image(pixels_CHW)
+        def show_full_size() -> None:
+            if self._album.here == number:
+                self.query_one(LargeImage).show_image(pixels_CHW)
+
+        self.call_in_ui(show_full_size)
 
     # --- real images ------------------------------------------------------------------------------
 
