@@ -97,8 +97,9 @@ def main(args: Sequence[str] | None = None, program: typer.Typer = app, name: st
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    install_handlers(["SIGTERM", "SIGHUP"], _terminate)  # until a run starts (see `handle_signals`)
-    install_handlers(CHECKPOINT_SIGNALS, _ignore_signal)
+    ending = ("SIGTERM", "SIGHUP")
+    install_handlers(ending, _terminate, keep_ignored=ending)  # until a run starts (see `handle_signals`)
+    install_handlers(CHECKPOINT_SIGNALS, _ignore_signal, keep_ignored=CHECKPOINT_SIGNALS)
     try:
         code = program(words, standalone_mode=False, prog_name=name) or 0
         if code == 130:  # Typer's exit code for Ctrl-C

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +23,17 @@ EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
 CHECKPOINT_SIGNALS = ("SIGUSR1", "SIGUSR2")
 
 
-def install_handlers(names: Iterable[str], handle: Callable[[str], None]) -> dict[int, Any]:
+def install_handlers(
+    names: Iterable[str], handle: Callable[[str], None], keep_ignored: Collection[str] = ("SIGHUP",)
+) -> dict[int, Any]:
     """Call `handle` with the name of each of these signals; return the previous handlers by signal number.
 
-    Only for the main thread. An ignored SIGHUP (nohup) stays ignored.
+    Only for the main thread. keep_ignored: signals that stay ignored if they are, as SIGHUP under nohup.
     """
     previous_handlers = {}
     for name in names:
         number = getattr(signal, name, None)  # some systems lack some signals
-        if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+        if number is not None and not (name in keep_ignored and signal.getsignal(number) == signal.SIG_IGN):
             previous_handlers[number] = signal.signal(number, lambda got, _: handle(signal.Signals(got).name))
     return previous_handlers
 

@@ -202,8 +202,9 @@ def _extract(archive: Path, folder: Path) -> Iterator[tuple[int, int]]:
                     tar.extract(member, folder, filter="data")
                     yield count, 0
     except Exception as error:  # readers of archives raise all kinds of errors on damaged bytes
-        disk_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-        if isinstance(error, OSError) and error.errno in disk_errors:
+        # Names and offsets in an archive cause these; all others are errors of the system.
+        of_archive = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+        if isinstance(error, OSError) and error.errno not in of_archive:
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise_data_error(f"{archive} is damaged: {reason}", _DOWNLOAD_AGAIN)

@@ -329,6 +329,7 @@ def delete_run(folder: Path) -> None:
         finally:
             owner.release()
         files.remove(aside / RunFile.MANIFEST, hint)
+        _remove_tree(aside)
         leftover = re.compile(rf"\.{re.escape(resolved.name)}\.deleted(-\d+)?")
         for entry in resolved.parent.iterdir():
             if leftover.fullmatch(entry.name) and not folders.is_run(entry):  # a run may be in use
