@@ -90,7 +90,6 @@ class Expression(Filter):
     """A user-defined f(λ) in which every name except λ is bound to a number."""
 
     tree: expressions.Node
-    formula = "an expression"
 
     def response(self, eigenvalues: Any) -> Any:
         """Return f(λ)."""

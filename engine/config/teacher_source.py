@@ -41,7 +41,8 @@ class TeacherSource:
     def require_file(self) -> None:
         """Raise UserError("teacher") if this is a path, but not of a file."""
         if self.kind == "file" and not os.path.isfile(self.path):
-            problem = "is a folder" if os.path.isdir(self.path) else "does not exist"
+            exists = "is a folder" if os.path.isdir(self.path) else "is not a file"
+            problem = exists if os.path.exists(self.path) else "does not exist"
             raise UserError(
                 "teacher",
                 f"teacher '{self.path}' {problem}",

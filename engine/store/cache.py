@@ -30,8 +30,7 @@ def default_folder() -> Path:
     """Return the default folder of the cache."""
     from platformdirs.unix import Unix
 
-    folder = os.environ.get("CFM_CACHE")
-    return Path(folder).expanduser() if folder else Unix("cfm-tui").user_cache_path
+    return Path(os.environ.get("CFM_CACHE") or Unix("cfm-tui").user_cache_path).expanduser()
 
 
 def key(**parts: Any) -> str:
