@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from spoiling import pickled
 from torch import nn
 
 from engine import backbones
@@ -68,17 +69,6 @@ def packed(path: Path, content: object, old: bytes = b"", new: bytes = b"", kind
                 assert old in data
                 data = data.replace(old, new)
             made.writestr(record.filename, data)
-    return path
-
-
-def pickled(path: Path, steps: bytes) -> Path:
-    """A zip as `torch.save` writes it, with another pickle in it."""
-    stream = io.BytesIO()
-    torch.save({}, stream)
-    with zipfile.ZipFile(stream) as source, zipfile.ZipFile(path, "w") as made:
-        for record in source.infolist():
-            is_pickle = record.filename.endswith("data.pkl")
-            made.writestr(record.filename, steps if is_pickle else source.read(record))
     return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from consoles import SIZES, console, drive, golden, shown, until
+from consoles import SIZES, console, drive, golden, here, loaded, shown, until
 from images_run import BETAS, CLASSES, add_batch, with_images
 from recorded import opened
 
@@ -29,25 +29,6 @@ def place(tmp_path_factory):
 
 def gallery(folder, **options):
     return console(folder.parent, opening=OpenGallery(folder), **{"images": "ascii", **options})
-
-
-def here(pilot) -> str:
-    """Class and batch of the image under the cursor."""
-    album = pilot.app.screen.album
-    number = album.here
-    return f"{album.name(number)} {album.reader.batch_N[number]}"
-
-
-async def loaded(pilot):
-    """Wait until everything that is seen was read."""
-    await until(pilot, lambda: getattr(pilot.app.screen, "pictures", None) is not None)
-    wall = pilot.app.screen.query_one(Wall)
-
-    def drawn():
-        tiles = [tile for row in wall._tiles for tile in row if tile is not None]
-        return wall.size.area and tiles and all(t.problem or t.pixels_CHW is not None for t in tiles)
-
-    await until(pilot, drawn)
 
 
 def test_rows_are_classes_and_columns_go_by_beta(place):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from consoles import SIZES, becomes, shown, until
+from consoles import SIZES, becomes, panels, until
 from monitored import frozen, made, recovering, watch
 
 from cfm_tui.console.screens.layer import LayerPage
@@ -13,11 +13,6 @@ from engine.store import lock
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
     monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
-
-
-def panels(pilot):
-    """The screen without its last line, which is the same on all pages."""
-    return "\n".join(shown(pilot).splitlines()[:-1]) + "\n"
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -6,7 +6,7 @@ import csv
 import io
 
 import pytest
-from consoles import SIZES, becomes, console, drive, shown, until
+from consoles import SIZES, becomes, console, drive, panels, shown, until
 from monitored import TAPS, copied, elsewhere, frozen, made, recovering, validating, watch
 from recorded import opened
 
@@ -24,11 +24,6 @@ from engine.store import lock
 @pytest.fixture(autouse=True)
 def no_thread(monkeypatch):
     monkeypatch.setattr(lock.Heartbeat, "THREAD", False)
-
-
-def panels(pilot):
-    """The screen without its last line, which is the same on all pages."""
-    return "\n".join(shown(pilot).splitlines()[:-1]) + "\n"
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 
 import pytest
-from consoles import console, drive, shown, until
+from consoles import console, drive, here, loaded, shown, until
 from images_run import add_batch, with_images
 
 from cfm_tui.console.engine_link import OpenGallery
 from cfm_tui.console.screens.gallery import GalleryPage
 from cfm_tui.console.screens.zoom import ZoomPage
-from cfm_tui.console.widgets.images import Wall
 from engine.errors import UserError
 from engine.runs import preview
 from engine.store import images, lock
@@ -44,25 +43,6 @@ def place(tmp_path_factory):
     run, _ = with_images(place / "four")
     run.close("finished")
     return place
-
-
-def here(pilot) -> str:
-    """Class and batch of the image under the cursor."""
-    album = pilot.app.screen.album
-    number = album.here
-    return f"{album.name(number)} {album.reader.batch_N[number]}"
-
-
-async def loaded(pilot):
-    """Wait until everything that is seen was read."""
-    await until(pilot, lambda: getattr(pilot.app.screen, "pictures", None) is not None)
-    wall = pilot.app.screen.query_one(Wall)
-
-    def drawn():
-        tiles = [tile for row in wall._tiles for tile in row if tile is not None]
-        return wall.size.area and tiles and all(t.problem or t.pixels_CHW is not None for t in tiles)
-
-    await until(pilot, drawn)
 
 
 def test_a_set_that_is_finished_while_an_image_is_large_goes_on(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from interchanged import class_sorted, dc_file, labels, levels, mtt_files, normalised
+from spoiling import pickled
 from stages import small
 
 from engine.errors import UserError
@@ -113,17 +114,6 @@ class Evil:
 class BuiltIn:
     def __reduce__(self):
         return print, ("ran",)
-
-
-def pickled(path, steps):
-    """A zip as `torch.save` writes it, with another pickle in it."""
-    stream = io.BytesIO()
-    torch.save({}, stream)
-    with zipfile.ZipFile(stream) as source, zipfile.ZipFile(path, "w") as made:
-        for record in source.infolist():
-            is_pickle = record.filename.endswith("data.pkl")
-            made.writestr(record.filename, steps if is_pickle else source.read(record))
-    return path
 
 
 def scalar(kind: bytes, content: bytes, core: bytes = b"numpy.core") -> bytes:

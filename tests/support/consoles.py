@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cfm_tui.console.app import ConsoleApp
 from cfm_tui.console.preferences import Preferences
+from cfm_tui.console.widgets.images import Wall
 from cfm_tui.display.terminal import Terminal
 
 PLAIN = Terminal(unicode=True, braille=True, blocks=True, colours=256)
@@ -66,3 +67,27 @@ def golden(name: str, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     assert text == path.read_text("utf-8")
+
+
+def here(pilot) -> str:
+    """Class and batch of the image under the cursor."""
+    album = pilot.app.screen.album
+    number = album.here
+    return f"{album.name(number)} {album.reader.batch_N[number]}"
+
+
+async def loaded(pilot):
+    """Wait until everything that is seen was read."""
+    await until(pilot, lambda: getattr(pilot.app.screen, "pictures", None) is not None)
+    wall = pilot.app.screen.query_one(Wall)
+
+    def drawn():
+        tiles = [tile for row in wall._tiles for tile in row if tile is not None]
+        return wall.size.area and tiles and all(t.problem or t.pixels_CHW is not None for t in tiles)
+
+    await until(pilot, drawn)
+
+
+def panels(pilot):
+    """The screen without its last line, which is the same on all pages."""
+    return "\n".join(shown(pilot).splitlines()[:-1]) + "\n"
