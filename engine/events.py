@@ -31,6 +31,15 @@ class Event:
 
 
 @dataclass(frozen=True)
+class RepeatStarted(Event):
+    """Repeat `repeat` of `repeats` begins or resumes, with seed `seed`; not recorded if there is only one."""
+
+    repeat: int
+    repeats: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class StageStarted(Event):
     """A stage begins: `total` units of `unit` (epochs, images…), of which `done` are already finished."""
 

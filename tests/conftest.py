@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the processors; read when torch is loaded
 os.environ["CFM_PRESETS"] = os.devnull  # whoever runs the tests may have presets
+os.environ["CFM_REPEATS"] = "1"  # presets may repeat an experiment; tests of repeats say so
 
 import pytest
 import torch

@@ -28,6 +28,15 @@ Sets = Annotated[
 Dataset = Annotated[str | None, typer.Option(help="The real data set; see cfm data list.")]
 DataRoot = Annotated[Path | None, typer.Option(help="The folder that holds the data set.")]
 Teacher = Annotated[str | None, typer.Option(help="A checkpoint file, or torchvision:WEIGHTS.")]
+Repeats = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="Times that everything is computed, each with the next seed; ± is over repeats.",
+        show_default="by the preset",
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 RunName = Annotated[str, typer.Argument(help="A run's folder, or its name.")]
 RunsFolder = Annotated[

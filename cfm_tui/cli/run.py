@@ -19,6 +19,7 @@ from cfm_tui.cli.common import (
     Out,
     Preset,
     Quiet,
+    Repeats,
     RunName,
     Sets,
     Teacher,
@@ -37,6 +38,7 @@ def run(
     data_root: DataRoot = None,
     teacher: Teacher = None,
     out: Out = None,
+    repeats: Repeats = None,
     device: Device = None,
     detach: Detach = False,
     as_json: Json = False,
@@ -49,7 +51,7 @@ def run(
     """
     from engine.config import settings
 
-    given = {"data.root": data_root, "backbone.teacher": teacher, "device": device}
+    given = {"data.root": data_root, "backbone.teacher": teacher, "repeats": repeats, "device": device}
     resolved = settings.resolve(
         preset=preset, file=config, sets=sets or (), overrides=given, environ=os.environ
     )
@@ -62,6 +64,7 @@ def resume(
     sets: Sets = None,
     data_root: DataRoot = None,
     teacher: Teacher = None,
+    repeats: Repeats = None,
     device: Device = None,
     detach: Detach = False,
     as_json: Json = False,
@@ -75,7 +78,7 @@ def resume(
     from engine.runs.resume import stored_config
 
     stored = store.find_run(run)
-    given = {"data.root": data_root, "backbone.teacher": teacher, "device": device}
+    given = {"data.root": data_root, "backbone.teacher": teacher, "repeats": repeats, "device": device}
     resolved = stored_config(stored, sets or (), given)
     begin(resolved, stored.folder, stored.name, detach=detach, as_json=as_json, quiet=quiet)
 

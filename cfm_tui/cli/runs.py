@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 def runs(folder: RunsFolder = None, as_json: Json = False) -> None:
     """List the runs, oldest first."""
     from engine import store
+    from engine.runs.results import SCHEMA_VERSION
 
     runs_folder = folder or store.runs_folder()
     summaries = [_summarise(run) for run in store.list_runs(runs_folder)]
     if as_json:
-        print_json({"folder": str(runs_folder), "runs": summaries})
+        print_json({"schema_version": SCHEMA_VERSION, "folder": str(runs_folder), "runs": summaries})
     else:
         from cfm_tui.display.tables import runs_table
 
@@ -31,13 +32,14 @@ def runs(folder: RunsFolder = None, as_json: Json = False) -> None:
 def _summarise(run: StoredRun) -> dict[str, Any]:
     """Return a run's entry in the list; its state is "damaged" where a file cannot be read."""
     from engine.errors import UserError
+    from engine.runs.results import read_results
 
     entry: dict[str, Any] = {"name": run.name, "folder": str(run.folder)}
     entry |= dict.fromkeys(("state", "created", "stage", "accuracy", "control"))
     try:
         entry["created"] = run.created()
         run.require_whole()
-        status, results = run.status(), run.results()
+        status, results = run.status(), read_results(run)
         entry |= {"state": run.state(), "stage": status.get("stage")}
         if results is not None:
             entry |= {name: results["summary"][name] for name in ("accuracy", "control")}
@@ -68,11 +70,13 @@ def show(
 ) -> None:
     """Show a run's results and distilled images as text; `cfm report` draws everything on one page."""
     from engine import store
+    from engine.runs.results import SCHEMA_VERSION, read_results
 
     stored = store.find_run(run)
-    results = stored.results()
+    results = read_results(stored)
     if as_json:
-        print_json({**_summarise(stored), "status": stored.status(), "results": results})
+        entry = {"schema_version": SCHEMA_VERSION, **_summarise(stored)}
+        print_json({**entry, "status": stored.status(), "results": results})
         return
     from cfm_tui.display.progress import format_status
     from cfm_tui.display.tables import results_table

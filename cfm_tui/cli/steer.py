@@ -101,12 +101,13 @@ def watch(run: RunName, quiet: Quiet = False) -> None:
     from cfm_tui.display.progress import open_display
     from cfm_tui.display.tables import results_table
     from engine import store
+    from engine.runs.results import read_results
 
     stored = store.find_run(run)
     with open_display(quiet) as display:
         for event in stored.follow(lambda: stored.state() not in store.AT_WORK):
             display.show_event(event)
-    state, results = stored.state(), stored.results()
+    state, results = stored.state(), read_results(stored)
     typer.echo(f"{stored.folder}: {_format_status(stored)}")
     if results is not None:
         typer.echo("\n" + results_table(results))

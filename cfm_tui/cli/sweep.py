@@ -237,11 +237,13 @@ def _step_until_done(sweeper: Sweeper, display: Lines) -> None:
 
 def _report_outcome(sweeper: Sweeper, as_json: bool) -> None:
     """Print the state of every point. Raises typer.Exit(1) where one failed."""
+    from engine.runs.results import SCHEMA_VERSION
+
     stored, states = sweeper.stored, sweeper.schedule.states
     failed = sweeper.schedule.named("failed", "stopped")
     if as_json:
         entries = [_summarise_point(sweeper, name) for name in states]
-        print_json({"folder": str(stored.folder), "points": entries})
+        print_json({"schema_version": SCHEMA_VERSION, "folder": str(stored.folder), "points": entries})
     else:
         typer.echo(f"{len(states) - len(failed)} of {len(states)} points are done; {stored.folder}")
         for name in failed:
@@ -254,8 +256,10 @@ def _report_outcome(sweeper: Sweeper, as_json: bool) -> None:
 
 def _summarise_point(sweeper: Sweeper, name: str) -> dict[str, Any]:
     """Return a point's entry in the JSON output."""
+    from engine.runs.results import read_results
+
     stored, state = sweeper.stored, sweeper.schedule.states[name]
-    results = stored.run(name).results() if state == "done" else None
+    results = read_results(stored.run(name)) if state == "done" else None
     summary = results["summary"] if results is not None else {}
     return {
         "name": name,

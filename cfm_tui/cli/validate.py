@@ -18,6 +18,7 @@ from cfm_tui.cli.common import (
     Out,
     Preset,
     Quiet,
+    Repeats,
     Sets,
     Teacher,
 )  # fmt: skip
@@ -50,6 +51,7 @@ def validate(
         typer.Option(help="Folder of SRe²L label files of the set.", show_default="labels by the teacher"),
     ] = None,
     out: Out = None,
+    repeats: Repeats = None,
     device: Device = None,
     detach: Detach = False,
     as_json: Json = False,
@@ -65,7 +67,7 @@ def validate(
     path = _find_set(images)
     given = {"given.images": path, "given.space": space, "given.experiment": experiment}
     given |= {"given.labels": labels, "data.name": dataset, "data.root": data_root}
-    given |= {"backbone.teacher": teacher, "device": device}
+    given |= {"backbone.teacher": teacher, "repeats": repeats, "device": device}
     base: str | None = settings.DEFAULT_PRESET
     if config is None and preset is None and store.is_run(path):
         config, base = path / "config.yaml", None

@@ -15,7 +15,7 @@ import numpy as np
 from cfm_tui.display.ascii_image import RAMP
 from cfm_tui.display.progress import format_bytes, format_duration, format_rate
 from engine.events import STAGES, Stage
-from engine.runs.results import format_mean_std
+from engine.runs.results import describe_spread, describe_verdict, format_mean_std, sum_timings
 from engine.store import AT_WORK, folders
 
 if TYPE_CHECKING:
@@ -44,12 +44,14 @@ def describe_stages(model: RunModel) -> list[str]:
 def describe_progress(model: RunModel, width: int) -> list[str]:
     """Return a run's position in its stage, a bar, and speed, remaining time and memory, as far as known."""
     stage, lines, pace = model.stage, [], []
+    repeat = f"repeat {model.repeat} of {model.repeats}, " if model.repeats > 1 else ""
     view = model.stages.get(stage) if stage else None
     if view is not None and stage == "recover" and model.batch:
         batch = f"batch {model.batch} of {model.batches}"
-        lines.append(f"{batch}, iteration {model.iteration:,} of {model.iterations:,}")
+        lines.append(f"{repeat}{batch}, iteration {model.iteration:,} of {model.iterations:,}")
     elif view is not None:
-        lines.append(f"{stage}: {view.done:,} of {view.total:,} {view.unit}" if view.total else f"{stage}")
+        progress = f": {view.done:,} of {view.total:,} {view.unit}" if view.total else ""
+        lines.append(f"{repeat}{stage}{progress}")
     if view is not None and view.total:
         lines.append(draw_bar(view.done / view.total, min(width, 60)))
     if model.rate and model.rate > 0:
@@ -69,12 +71,14 @@ def describe_run(model: RunModel, activity: str, width: int) -> list[str]:
     if model.state == "finished":
         if model.results is None:
             return lines
-        summary, teacher = model.results["summary"], model.results["teacher"]["accuracy"]
-        duration = format_duration(sum_stage_seconds(model) or 0.0)
+        summary = model.results["summary"]
+        teacher, duration = summary["teacher"]["mean"], format_duration(sum_stage_seconds(model) or 0.0)
+        notes = (describe_verdict(summary["versus_control"]), describe_spread(model.results))
         return [
             *lines,
             f"distilled {format_mean_std(summary['accuracy'])} %, last epoch",
             f"random    {format_mean_std(summary['control'])} %, the control",
+            *(line for note in notes for line in textwrap.wrap(note, width)),
             f"{summary['architecture']}; teacher {teacher:.2f} %; {duration} in all",
         ]
     if message := str(model.status.get("message") or model.damage or ""):
@@ -90,7 +94,7 @@ def describe_run(model: RunModel, activity: str, width: int) -> list[str]:
 def find_stage_seconds(model: RunModel, stage: Stage) -> float | None:
     """Return the duration of a stage; None where it was cached or is not complete."""
     if model.results is not None:
-        timing = model.results["timings"][stage]
+        timing = sum_timings(model.results)[stage]
         return None if timing["reused"] else float(timing["seconds"])
     view = model.stages[stage]
     return view.seconds if view.state == "done" else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,7 @@ from engine.events import (
     Notice,
     Paused,
     RecoverProgress,
+    RepeatStarted,
     StageFinished,
     StageStarted,
     drain,
@@ -35,11 +36,12 @@ T = TypeVar("T")
 class Tracker:
     """The progress of the latest stage, updated from events.
 
-    done, total: in `unit`. rate: units per second. detail: the latest numbers as text.
+    title: the stage, and the repeat if there are several. done, total: in `unit`. rate: units per second.
+    detail: the latest numbers as text.
     """
 
     def __init__(self) -> None:
-        self.stage = self.unit = self.detail = ""
+        self.title = self.unit = self.detail = ""
         self.total = self.done = 0
         self.rate = 0.0
         from engine.store.run_state import RunState  # imports NumPy, which formatting does without
@@ -50,7 +52,7 @@ class Tracker:
         """Update from an event."""
         self._state.add(event)
         position = self._state.position
-        self.stage, self.unit = position.get("stage", ""), position.get("unit", "")
+        self.title, self.unit = _name_stage(position), position.get("unit", "")
         self.total, self.done = position.get("total", 0), position.get("done", 0)
         self.rate = position.get("rate", 0.0)
         if isinstance(event, StageStarted):
@@ -75,8 +77,16 @@ class Tracker:
 
     def line(self) -> str:
         """Return the whole state in one line."""
-        parts = [f"{self.stage}: {self.done} of {self.total} {self.unit}", self.pace(), self.detail]
+        parts = [f"{self.title}: {self.done} of {self.total} {self.unit}", self.pace(), self.detail]
         return "  ".join(part for part in parts if part)
+
+
+def _name_stage(position: Mapping[str, Any]) -> str:
+    """Return the stage of a status, preceded by its repeat if there are several; empty if it has none."""
+    stage = str(position.get("stage") or "")
+    if not stage or "repeat" not in position:
+        return stage
+    return f"repeat {position['repeat']}/{position['repeats']} {stage}"
 
 
 def format_count(count: int, unit: str) -> str:
@@ -90,6 +100,8 @@ def format_event(event: Event, unit: str = "") -> str:
     text = ""
     if isinstance(event, Notice):
         text = event.message
+    elif isinstance(event, RepeatStarted):
+        text = f"repeat {event.repeat} of {event.repeats}, seed {event.seed}"
     elif isinstance(event, StageStarted):
         first = f", {event.done:,} already done" if event.done else ""
         text = f"{event.stage}: {format_count(event.total, event.unit)}{first}"
@@ -127,7 +139,7 @@ def format_status(status: dict[str, Any], state: str) -> str:
         position = f"batch {status['batch']} of {status['batches']}" + (f", {beta}" if beta else "")
     elif "epoch" in status:
         position = f"{status['architecture']}, epoch {status['epoch']} of {status['epochs']}"
-    parts = [state, status.get("stage"), position, status.get("message")]
+    parts = [state, _name_stage(status), position, status.get("message")]
     return " — ".join(part for part in parts if part) + f" ({status['time']})"
 
 
@@ -136,7 +148,7 @@ def format_heartbeat(status: dict[str, Any]) -> str:
     if "stage" not in status:
         return "loading"
     total, done, unit = status.get("total", 0), status.get("done"), status.get("unit", "")
-    parts = [status["stage"]]
+    parts = [_name_stage(status)]
     if status["stage"] == "validate" and "epoch" in status:
         parts.append(f"{status['architecture']}, {status['source']}, seed {status['seed']}")
         parts.append(f"epoch {status['epoch']} of {status['epochs']}")
@@ -196,7 +208,7 @@ class Display:
         """Show an event that is already tracked."""
         if isinstance(event, Notice):
             self.say(f"{event.level}: {event.message}")
-        elif isinstance(event, (Paused, Continued, StageStarted, StageFinished)):
+        elif isinstance(event, (Paused, Continued, RepeatStarted, StageStarted, StageFinished)):
             self.say(format_event(event, self.tracker.unit))
         elif time.monotonic() - self._shown >= self._seconds:
             self.say(self.tracker.line())
@@ -241,9 +253,9 @@ class Live(Display):
     def show(self, event: Event) -> None:
         """Update the bar; write finished stages and notices above it."""
         tracker = self.tracker
-        if isinstance(event, (Notice, Paused, Continued, StageFinished)):
+        if isinstance(event, (Notice, Paused, Continued, RepeatStarted, StageFinished)):
             super().show(event)
-        self._bar.update(self._task, description=tracker.stage, total=tracker.total or None)
+        self._bar.update(self._task, description=tracker.title, total=tracker.total or None)
         self._bar.update(self._task, completed=tracker.done, detail=tracker.detail, pace=tracker.pace())
 
     def reading(self, done: int, total: int) -> None:

@@ -24,6 +24,7 @@ from engine import events
 from engine.config import Config, settings
 from engine.errors import UserError
 from engine.events import Event, Stage
+from engine.runs.results import read_results
 from engine.store import AT_WORK, RunFile, StoredRun, files
 from engine.store.lock import alive
 from engine.store.preview import Preview
@@ -82,21 +83,34 @@ def load_config(folder: Path) -> Config | None:
 class RunModel(RunState):
     """Reads the record of a run incrementally and adds to its state what is displayed.
 
-    state, status: see `StoredRun`. layout, curves: the columns of recovery's numbers and their curves.
-    batch_curves: curves of the current batch, from the first of its numbers that were read. beta, ce,
-    values_TL: the latest ones; None before the first. betas: of all batches; empty, and `beta` None, if no
-    filter uses β. log: the latest lines. memory_bytes: of the process of the run, 0 if it is not on this
-    machine. damage: why files cannot be used, empty if all can.
+    All but state, status, results and log is about the latest repeat, `repeat_run`. state, status: see
+    `StoredRun`. layout, curves: the columns of recovery's numbers and their curves. batch_curves: curves of
+    the current batch, from the first of its numbers that were read. beta, ce, values_TL: the latest ones;
+    None before the first. betas: of all batches; empty, and `beta` None, if no filter uses β. log: the latest
+    lines. results: None until all repeats are finished. memory_bytes: of the process of the run, 0 if it is
+    not on this machine. damage: why files cannot be used, empty if all can.
     """
 
     LOOK_SECONDS = 0.5  #: between two checks of the files beside the record
     REST_SECONDS = 2.0  #: between two checks of a run that is not running
 
     def __init__(self, run: StoredRun) -> None:
-        super().__init__()
         self.run = run
+        self.repeat_run = run
+        super().__init__()
         self.state: State = "new"
         self.status: dict[str, Any] = {}
+        self.log: deque[LogLine] = deque(maxlen=1000)
+        self.results: dict[str, Any] | None = None
+        self.memory_bytes = 0
+        self.damage = ""
+        self._tail: Tail = run.tail()
+        self._last_refresh = -self.LOOK_SECONDS
+        self._stamps: dict[Path, object] = {}
+        self._unreadable_reason = ""  # why the manifest, settings or status cannot be used
+
+    def _start_over(self) -> None:
+        super()._start_over()
         self.curves: DownsampledCurves | None = None
         self.batch_curves: DownsampledCurves | None = None
         self.beta: float | None = None
@@ -104,16 +118,10 @@ class RunModel(RunState):
         self.ce: float | None = None
         self.values_TL: NDArray[np.float32] | None = None
         self.trainings: dict[tuple[Stage, str, str, int], Training] = {}  # stage, architecture, source, seed
-        self.log: deque[LogLine] = deque(maxlen=1000)
         self.preview: Preview | None = None
-        self.results: dict[str, Any] | None = None
-        self.memory_bytes = 0
-        self.damage = ""
-        self._tail: Tail = run.tail()
-        self._last_refresh = -self.LOOK_SECONDS
-        self._stamps: dict[str, object] = {}
-        self._unreadable_reason = ""  # why the manifest, settings or status cannot be used
         self._batch_first = 0  # the first row of the current batch
+        if self.repeat > 1:
+            self.repeat_run = StoredRun(self.run.folder / RunFile.REPEATS / str(self.repeat))
 
     @property
     def behind(self) -> bool:
@@ -157,12 +165,12 @@ class RunModel(RunState):
             return False
         self._last_refresh = now
         changed = self._refresh_status()
-        if self._have_changed(RunFile.GLIMPSE):
-            self.preview, changed = self.run.preview(), True
-        if self._have_changed(RunFile.RESULTS):
+        if self._have_changed(self.repeat_run.folder / RunFile.GLIMPSE):
+            self.preview, changed = self.repeat_run.preview(), True
+        if self._have_changed(self.run.folder / RunFile.RESULTS):
             changed = True
             try:
-                self.results = self.run.results()
+                self.results = read_results(self.run) if self.run.is_finished() else None
             except (UserError, OSError) as error:
                 self.results = None
                 self.log.append(LogLine(time.time(), "warning", str(error)))
@@ -173,7 +181,8 @@ class RunModel(RunState):
         return changed
 
     def _refresh_status(self) -> bool:
-        changed = self._have_changed(RunFile.MANIFEST, RunFile.CONFIG, RunFile.STATUS)
+        names = (RunFile.MANIFEST, RunFile.CONFIG, RunFile.STATUS)
+        changed = self._have_changed(*(self.run.folder / name for name in names))
         before = self.state, self.damage
         if changed:
             try:
@@ -183,16 +192,16 @@ class RunModel(RunState):
                 self._unreadable_reason = error.message
             except OSError as error:
                 self._unreadable_reason = f"the run's files cannot be read: {os.strerror(error.errno or 0)}"
-                self._stamps.pop(RunFile.STATUS, None)  # try again: it may be temporary
+                self._stamps.pop(self.run.folder / RunFile.STATUS, None)  # try again: it may be temporary
         self.state = "damaged" if self._unreadable_reason else state_by(self.status)
         journal_damage = self._tail.damage(torn=self.state not in AT_WORK)
         self.damage = self._unreadable_reason or (journal_damage[0] if journal_damage else "")
         return changed or (self.state, self.damage) != before
 
-    def _have_changed(self, *names: str) -> bool:
+    def _have_changed(self, *paths: Path) -> bool:
         """Return whether one of these files has changed since the last call."""
-        stamps: dict[str, object] = {name: files.stamp(self.run.folder / name) for name in names}
-        any_changed = any(self._stamps.get(name) != stamp for name, stamp in stamps.items())
+        stamps: dict[Path, object] = {path: files.stamp(path) for path in paths}
+        any_changed = any(self._stamps.get(path) != stamp for path, stamp in stamps.items())
         self._stamps |= stamps
         return any_changed
 
@@ -234,7 +243,7 @@ class RunModel(RunState):
             self.curves, self.batch_curves = DownsampledCurves(width), DownsampledCurves(width, 1024)
         elif event.done < self.curves.rows:  # the rows from here on will be repeated
             self.curves.add(event.done, np.empty((0, width), np.float32))
-        config = load_config(self.run.folder)
+        config = load_config(self.repeat_run.folder)
         self.betas = event.betas if config is None or config.uses_beta else []
         if self.beta is None and self.betas:
             self.beta = self.betas[0]

@@ -9,8 +9,7 @@ from typing import Any
 
 from cfm_tui.display.progress import format_duration, format_rate
 from engine.config.filters import FILTERS
-from engine.events import STAGES
-from engine.runs.results import format_mean_std
+from engine.runs.results import describe_spread, describe_verdict, format_mean_std, sum_timings
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:
@@ -30,27 +29,51 @@ def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def results_table(results: dict[str, Any]) -> str:
-    """Format the accuracies of a run and the time of each stage."""
+    """Format the accuracies of a run, what ± covers, the verdict, and the time of each stage."""
     kinds = (
-        ("distilled", "accuracy", "last epoch, % (seeds)"),
-        ("random", "control", "the control: real images, same labels and budget"),
+        ("distilled", "accuracy", "last epoch, %"),
+        ("random", "control", "the control: random real images, same labels and budget"),
+        ("start", "start", "the real images that recovery starts from, same labels and budget"),
         ("best epoch", "accuracy_best", "distilled; peeks at the test set"),
     )
+    summary = results["summary"]
     rows = [
-        [title, format_mean_std(accuracies[key]), f"{name}, {explanation}"]
-        for name, accuracies in results["summary"]["by_architecture"].items()
+        [title, _format_repeats(accuracies[key]), f"{name}, {explanation}"]
+        for name, accuracies in summary["by_architecture"].items()
         for title, key, explanation in kinds
+        if key != "start" or accuracies[key] is not None
     ]
-    teacher = results["teacher"]
-    rows.append(["teacher", f"{teacher['accuracy']:.2f}", teacher["architecture"]])
+    rows.append(
+        ["teacher", _format_repeats(summary["teacher"]), results["repeats"][0]["teacher"]["architecture"]]
+    )
+    verdicts = {
+        name: describe_verdict(each["versus_control"]) for name, each in summary["by_architecture"].items()
+    }
+    notes = [describe_spread(results), _describe_students(summary["accuracy"])]
+    notes += [f"{name}: {verdict}" for name, verdict in verdicts.items() if verdict]
     timings = []
-    for stage in STAGES:
-        timing = results["timings"][stage]
+    for stage, timing in sum_timings(results).items():
         duration, rate = "—", "nothing computed"
         if not timing["reused"]:
             duration, rate = format_duration(timing["seconds"]), format_rate(timing["rate"], timing["unit"])
         timings.append([stage, duration, rate])
-    return align_columns(rows) + "\n\n" + align_columns(timings)
+    return "\n\n".join([align_columns(rows), "\n".join(filter(None, notes)), align_columns(timings)])
+
+
+def _format_repeats(summary: Mapping[str, Any] | None) -> str:
+    """Format a mean and its deviation over repeats; the number of repeats stands below the table."""
+    if summary is None:
+        return "—"
+    deviation = "" if summary["std"] is None else f" ± {summary['std']:.2f}"
+    return f"{summary['mean']:.2f}{deviation}"
+
+
+def _describe_students(summary: Mapping[str, Any] | None) -> str:
+    """Return the spread of the students of one repeat in words; empty if no repeat has two."""
+    if summary is None or summary["students"]["std"] is None:
+        return ""
+    per_repeat = summary["students"]["n"] // summary["n"]
+    return f"each is the mean of {per_repeat} students, which differ by ± {summary['students']['std']:.2f}"
 
 
 def runs_table(runs: Sequence[dict[str, Any]]) -> str:
@@ -97,7 +120,8 @@ _LATEX = str.maketrans(
     | {"±": r"$\pm$", "β": r"$\beta$", "—": "---", "→": r"$\rightarrow$", "<": "$<$", ">": "$>$", "−": "$-$"}
 )
 _VALUES = ("mean", "std", "n")
-_VERSUS = ("row", "difference", "standard_error", "errors", "p", "n", "exceeds_noise")
+_COMPARISON = ("difference", "standard errors", "p", "p (Holm)", "pairs")  # as `_format_difference`
+_VERSUS = ("row", "difference", "standard_error", "errors", "p", "p_adjusted", "n", "verdict")
 
 
 def format_comparison(document: Mapping[str, Any], form: str) -> str:
@@ -138,41 +162,61 @@ def _build_grid(document: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _build_differences(document: Mapping[str, Any]) -> list[list[str]]:
-    """Return the table of differences to the reference row: points, standard errors, p, pairs."""
-    table = [["setting", "method", "against", "difference", "standard errors", "p", "pairs"]]
+    """Return the table of differences to the reference row: points, standard errors, p, pairs, verdict."""
+    table = [["setting", "method", "against", *_COMPARISON, "verdict"]]
     for cell in document["cells"]:
         if (versus := cell["versus"]) is not None:
-            table.append([cell["column"], cell["row"], versus["row"], *_format_difference(versus)])
+            numbers = _format_difference(versus)
+            table.append([cell["column"], cell["row"], versus["row"], *numbers, versus["verdict"]])
     return table
 
 
 def _build_order(document: Mapping[str, Any]) -> list[list[str]]:
     """Return the table of claims about the order of rows, and whether each is true."""
-    table = [["setting", "claim", "difference", "standard errors", "p", "pairs", "so?"]]
+    table = [["setting", "claim", *_COMPARISON, "so?"]]
+    answers = {"better": "yes", "worse": "no, the other way round"}
     for step in document["order"]:
-        verdict = "yes" if step["difference"] > 0 else "no, the other way round"
-        verdict = verdict if step["exceeds_noise"] else "within the noise"
-        claim = f"{step['less']} < {step['more']}"
-        table.append([step["column"], claim, *_format_difference(step), verdict])
+        claim, verdict = f"{step['less']} < {step['more']}", str(step["verdict"])
+        answer = answers.get(verdict, verdict)
+        table.append([step["column"], claim, *_format_difference(step), answer])
     return table
 
 
 def _build_notes(document: Mapping[str, Any]) -> list[str]:
     """Return the notes below a table: meaning of the numbers, budget, unfinished runs."""
-    notes = ["mean ± standard deviation (students) of the accuracy after the last epoch, %"]
+    notes = [
+        "mean ± standard deviation over repeats (their number) of the accuracy after the last epoch, %;"
+        " the students of a repeat are averaged first"
+    ]
     against = document["against"]
     reference = "the best row of the setting" if against == "best" else against
-    notes.append(
-        f"* differs from {reference}: p < {document['level']:g}, two-sided paired t test, "
-        "each row by itself, not corrected for many"
-    )
-    seeds = len(document["seeds"])
-    if seeds == 1:
-        notes.append("every row was distilled once: pairs are students, the noise is theirs alone")
+    if len(document["seeds"]) == 1:
+        notes.append("nothing was repeated, so no difference was tested: repeat with more seeds or repeats")
     else:
-        notes.append(f"distilled with {seeds} seeds: pairs are distilled sets, students averaged")
+        notes.append(
+            f"* better or worse than {reference}: two-sided paired t test over repeats with equal seeds,"
+            f" p < {document['level']:g} after Holm's correction for the rows of a setting"
+        )
+    if against == "best" and len(document["rows"]) > 1:
+        notes.append("the best row was chosen by its test accuracy, so p against it is too small")
     if any(cell["row"] == "control" for cell in document["cells"]):
-        notes.append("control: as many real images, under the labels and budget of the row compared with")
+        notes.append(
+            "control: as many random real images, under the labels and budget of the row compared with"
+        )
+    if any(cell["row"] == "start" for cell in document["cells"]):
+        notes.append("start: the real images that recovery of the row compared with starts from")
+    for verdict in ("worse", "not shown"):
+        rows = [
+            cell for cell in document["cells"] if (cell["versus_control"] or {}).get("verdict") == verdict
+        ]
+        if rows:
+            words = (
+                "worse than the random control"
+                if verdict == "worse"
+                else "not shown to beat the random control"
+            )
+            names = ", ".join(dict.fromkeys(str(cell["row"]) for cell in rows))
+            notes.append(f"{words}: {names}")
     if sources := sorted({cell["paper"]["source"] for cell in document["cells"] if cell["paper"]}):
         notes.append(f"paper: {', '.join(sources)}, at its own settings and budget")
     if views := [row for row in ("dm", "dc", "mtt", "frepo") if row in document["rows"]]:
@@ -216,20 +260,20 @@ def _format_csv(document: Mapping[str, Any]) -> str:
     places = ("dataset", "ipc", "backbone", "student")
     head = ["setting", *places, "method", *_VALUES, *(f"control_{name}" for name in _VALUES)]
     head += ["paper_mean", "paper_std", "paper_source"]
-    head += [*(f"versus_{name}" for name in _VERSUS), "budget"]
+    head += [*(f"versus_{name}" for name in _VERSUS), "control_verdict", "budget"]
     lines = []
     for cell in document["cells"]:
         line = [cell["column"], *(columns[cell["column"]][name] for name in places), cell["row"]]
         line += _pick(cell["accuracy"], _VALUES) + _pick(cell["control"], _VALUES)
         line += _pick(cell["paper"], ("mean", "std", "source")) + _pick(cell["versus"], _VERSUS)
-        lines.append([*line, document["budget"]])
+        lines.append([*line, (cell["versus_control"] or {}).get("verdict"), document["budget"]])
     return as_csv(head, lines).removesuffix("\n")
 
 
 def _format_accuracy(cell: dict[str, Any] | None) -> str:
     if cell is None or cell["accuracy"] is None:
         return "—"
-    differs = cell["versus"] is not None and cell["versus"]["exceeds_noise"]
+    differs = cell["versus"] is not None and cell["versus"]["verdict"] in ("better", "worse")
     return format_mean_std(cell["accuracy"]) + (" *" if differs else "")
 
 
@@ -237,7 +281,8 @@ def _format_difference(versus: dict[str, Any]) -> list[str]:
     def number(name: str, form: str) -> str:
         return "—" if versus[name] is None else format(versus[name], form).replace("-", "−")
 
-    return [number("difference", "+.2f"), number("errors", "+.1f"), number("p", ".3g"), str(versus["n"])]
+    p_values = [number("p", ".3g"), number("p_adjusted", ".3g")]
+    return [number("difference", "+.2f"), number("errors", "+.1f"), *p_values, str(versus["n"])]
 
 
 def _find_numeric_columns(rows: list[list[str]]) -> list[bool]:

@@ -162,9 +162,9 @@ def build_command(point: Point, folder: Path, device: str | None) -> list[str]:
 
 
 def is_finished(run: StoredRun) -> bool:
-    """Return whether a run has results; False if it cannot be read, which `cfm run` will report."""
+    """Return whether a run has all its results; False if it cannot be read, which `cfm run` will report."""
     try:
-        return run.results() is not None
+        return run.is_finished()
     except UserError:
         return False
 

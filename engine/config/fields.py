@@ -33,6 +33,7 @@ SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
 Precision = Literal["float32", "tf32", "bfloat16"]  #: tf32: float32, with TF32 convolutions on CUDA
 TapName = Literal["conv-input", "conv-output", "batchnorm", "bn-conv"]
+ControlName = Literal["random", "start"]  #: real images: drawn at random; those that recovery starts from
 BackboneName = Literal[
     "convnet",
     "resnet18",

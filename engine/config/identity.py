@@ -3,6 +3,7 @@
 | settings | matter to |
 | --- | --- |
 | `LOCAL_SETTINGS` | nothing: they control where and how a run computes; results change by rounding at most |
+| `repeats` | the number of samples; it is one of the local settings, so a finished run can get more repeats |
 | `seed` | the sample: runs that differ in it alone are samples of one experiment |
 | `validate.students` | the number of students: tables compare students of each architecture on their own |
 | all others | the experiment |
@@ -21,7 +22,9 @@ from engine.config import Config
 
 LOCAL_SETTINGS = (
     "device",
+    "threads",
     "checkpoint_seconds",
+    "repeats",
     "recover.micro_batch",
     "data.root",
     "backbone.teacher",

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from engine.config.fields import (
     BackboneName,
+    ControlName,
     Decay,
     Fraction,
     Node,
@@ -195,7 +196,7 @@ class Validate(Node):
 
     students: tuple[BackboneName, ...] = ()  #: architectures; empty: that of the backbone
     seeds: Positive = 3  #: students per architecture
-    control: bool = True  #: also train every student on random real images
+    controls: tuple[ControlName, ...] = ("random", "start")  #: sets of real images to train students on, too
     epochs: Positive = 300  #: training epochs
     batch: Positive = 50  #: batch size
     optimiser: Optimiser = Optimiser(name="adamw", lr=1e-3, weight_decay=1e-2)
@@ -226,9 +227,12 @@ class Config(Node):
     """All settings of one experiment."""
 
     protocol: Literal["cfm", "paper", "reference"] = "cfm"  #: set of defaults below the preset
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  #: random seed
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  #: random seed of the first repeat; the next has the next
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 1  #: times that the whole experiment is computed
     ipc: Positive = 10  #: images per class
     device: str = "auto"  #: auto, cpu, cuda, cuda:N or mps
+    #: threads on a CPU; auto: the fastest number when the run begins; adaptive: measured again and again
+    threads: Annotated[int, Field(ge=1, le=4096)] | Literal["auto", "adaptive"] = "auto"
     #: seconds between checkpoints; 0: as often as possible
     checkpoint_seconds: Annotated[float, Field(ge=0, le=1e6)] = 60.0
     data: Data = Data()
@@ -246,6 +250,23 @@ class Config(Node):
         """Whether images are optimised, rather than imported or taken from real images."""
         return self.recover.algorithm == "optimise" and self.given.images is None
 
+    def for_repeat(self, number: int) -> Config:
+        """Return the settings of one repeat, counted from 1: those of a single run with its own seed."""
+        return self.model_copy(update={"seed": self.seed + number - 1, "repeats": 1})
+
+    @property
+    def controls(self) -> tuple[ControlName, ...]:
+        """The controls that students are trained on: those of `validate.controls` that this experiment has.
+
+        Images that are optimised from real ones have the control `start`. The images of the method `random`
+        are the control `random` themselves.
+        """
+        starts_from_real = self.optimises and self.recover.init in ("first", "random")
+        is_control_itself = self.recover.algorithm == "none" and self.given.images is None
+        absent = set() if starts_from_real else {"start"}
+        absent |= {"random"} if is_control_itself else set()
+        return tuple(name for name in self.validate_.controls if name not in absent)
+
     @property
     def uses_beta(self) -> bool:
         """Whether β affects the experiment: its images are optimised, and a filter depends on β."""
@@ -253,7 +274,15 @@ class Config(Node):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
-        """Return the configuration of `to_dict`. Raises pydantic's ValidationError."""
+        """Return the configuration of `to_dict`. Raises pydantic's ValidationError.
+
+        `validate.control: true` or `false`, which earlier versions wrote, is read as `controls`.
+        """
+        validate = values.get("validate")
+        if isinstance(validate, Mapping) and isinstance(validate.get("control"), bool):
+            controls = ["random"] if validate["control"] else []
+            rest = {key: value for key, value in validate.items() if key != "control"}
+            values = {**values, "validate": {**rest, "controls": controls}}
         return cls.model_validate_json(json.dumps(values), strict=True)
 
     def to_dict(self) -> dict[str, Any]:
@@ -280,6 +309,8 @@ class Config(Node):
 
     @model_validator(mode="after")
     def _require_compatible_sections(self) -> Config:
+        if self.seed + self.repeats > 2**32:
+            raise ValueError(f"seed = {self.seed} leaves no seeds for {self.repeats} repeats; lower seed")
         recover, more_networks = self.recover, set(self.backbone.also) - {self.backbone.name}
         teachers, networks = len(self.backbone.also_teachers), len(self.backbone.also)
         if teachers not in (0, networks):

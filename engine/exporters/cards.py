@@ -8,7 +8,7 @@ from typing import Any
 from engine.config import Config, settings
 from engine.config.teacher_source import TeacherSource
 from engine.config.yaml_io import inline
-from engine.runs.results import format_mean_std
+from engine.runs.results import describe_spread, describe_verdict, format_mean_std, read_results
 from engine.store import StoredRun
 from engine.version import product_version
 
@@ -26,7 +26,7 @@ def build_card(
             "",
             _describe_origin(run, config, count, len(classes)),
             "",
-            *_format_results(run.results()),
+            *_format_results(read_results(run)),
             *_format_licence(licence),
             "## Settings",
             "",
@@ -96,16 +96,18 @@ def _format_results(results: dict[str, Any] | None) -> list[str]:
         return [*lines, "The run is not finished; no accuracy was measured.", ""]
     lines += [
         "Test accuracy in percent of students trained from scratch on the images with the teacher's soft",
-        "labels: after the last epoch, mean ± standard deviation (number of seeds). The control is the",
-        "same number of unchanged real images with the same kind of labels and the same budget.",
+        "labels, after the last epoch: mean ± standard deviation (number of repeats). The control is as many",
+        "random real images, unchanged, with the same kind of labels and the same budget.",
+        f"Spread: {describe_spread(results)}.",
         "",
-        "| student | distilled | control |",
-        "| --- | --- | --- |",
+        "| student | distilled | control | verdict |",
+        "| --- | --- | --- | --- |",
     ]
     for name, summary in results["summary"]["by_architecture"].items():
         cells = [format_mean_std(summary[key], absent="not measured") for key in ("accuracy", "control")]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [*lines, "", f"Teacher: {results['teacher']['accuracy']:.2f}.", ""]
+        verdict = describe_verdict(summary["versus_control"]) or "—"
+        lines.append(f"| {name} | {' | '.join(cells)} | {verdict} |")
+    return [*lines, "", f"Teacher: {format_mean_std(results['summary']['teacher'])}.", ""]
 
 
 def _format_licence(licence: str | None) -> list[str]:

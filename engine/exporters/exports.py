@@ -29,6 +29,7 @@ from engine.importers import pt_files
 from engine.importers.distilled import fingerprint, ranks_in_class
 from engine.methods.gvbsm import Ensemble
 from engine.runs import artefacts
+from engine.runs.results import read_results
 from engine.stages.relabel import RELABEL_BATCH
 from engine.store import Cache, StoredRun, files, images, json_file
 from engine.version import product_version
@@ -72,7 +73,7 @@ class Export:
     def write_provenance(self, form: str) -> None:
         """Write `provenance.json`, which describes the run that the images come from."""
         pixels_NCHW, labels_N = images.read_pixels(self.run.folder / "images")
-        results = self.run.results()
+        results = read_results(self.run)
         provenance = {
             "made_by": f"cfm-tui {product_version()}",
             "format": form,

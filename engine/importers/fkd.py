@@ -139,7 +139,7 @@ class FkdLabels:
         """Yield notices about the labels' source and agreement, and about the control's labels."""
         agreement = f"{100 * self.agreement:.0f} % of the first epoch match their image's or patch's class"
         yield Notice("info", f"using {self.epochs} epochs of soft labels from {self.path}; {agreement}")
-        if config.validate_.control:
+        if config.controls:
             control = "the control is labelled by this run's teacher, under the same views"
             yield Notice("info", f"the label files do not record their teacher; {control}")
 

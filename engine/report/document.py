@@ -23,6 +23,7 @@ from engine.report.lens import Finder
 from engine.report.page import Note, PageTable, Plate, Section
 from engine.report.subject import Subject
 from engine.runs import results
+from engine.runs.results import describe_verdict
 from engine.store import StoredRun, find_run, is_run, list_runs, runs_folder
 from engine.store.files import make_folders, write
 from engine.store.folders import free_name
@@ -73,6 +74,7 @@ class Report:
         """Return the numbers of every figure as plain data; non-finite numbers are None."""
         groups = group_runs(self.subjects)
         document = {
+            "schema_version": results.SCHEMA_VERSION,
             "command": self.command,
             "runs": [_collect_run_numbers(each) for each in self.subjects],
             "groups": [{"label": group.label, "runs": group.runs} for group in groups],
@@ -110,14 +112,17 @@ def create_report(
 
 
 def find_runs(names: Sequence[str]) -> list[StoredRun]:
-    """Return the runs given by name, by folder, or by a folder of runs (such as a sweep), each once.
+    """Return the runs given by name, by folder, or by a folder of runs (such as a sweep), and their repeats.
+
+    Each is returned once, and each repeat is a run of its own.
 
     Raises UserError("usage") for a name that is none of these.
     """
     runs_by_folder: dict[Path, StoredRun] = {}
     for name in names:
         for run in _find_runs(name):
-            runs_by_folder.setdefault(run.folder.resolve(), run)
+            for repeat in run.repeats():
+                runs_by_folder.setdefault(repeat.folder.resolve(), repeat)
     return list(runs_by_folder.values())
 
 
@@ -213,7 +218,7 @@ def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group])
     header: tuple[str, ...]
     header = ("run", "method", "state", "student", "distilled", "control", "best epoch", "teacher")
     caption = (
-        "Top-1 accuracy in percent on the real test images: mean ± sample standard deviation (students). "
+        "Top-1 accuracy in percent on the real test images: mean over the students of one repeat. "
         "Distilled and control: after the last epoch. The best epoch is selected on the test set."
     )
     parts: _Parts = [PageTable(caption, header, rows)]
@@ -227,15 +232,15 @@ def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group])
                     row.label,
                     row.architecture,
                     *map(_format_mean_std, (row.distilled, row.control)),
-                    str(row.sets),
+                    describe_verdict(row.versus_control) or _ABSENT,
                 )
                 for row in rows_by_group
             )
             caption = (
-                "The same over all runs that differ only in their seed: mean ± sample standard deviation"
-                " (students)."
+                "The same over all repeats, which differ only in their seed: mean ± sample standard deviation"
+                " over repeats (their number). The students of each repeat are averaged first."
             )
-            header = ("method", "student", "distilled", "control", "distilled sets")
+            header = ("method", "student", "distilled", "control", "verdict")
             parts.append(PageTable(caption, header, cells))
     return Section("Results", parts)
 
@@ -244,18 +249,20 @@ def _build_result_rows(subject: Subject) -> list[tuple[str, ...]]:
     first = (subject.name, subject.method, subject.state)
     if subject.results is None:
         return [(*first, *[_ABSENT] * 5)]
-    teacher = (subject.results.get("teacher") or {}).get("accuracy")
-    teacher_accuracy = _ABSENT if teacher is None else f"{teacher:.2f}"
-    by_architecture = subject.results["summary"].get("by_architecture", {})
+    summary = subject.results["summary"]
     return [
         (
             *first,
             name,
-            *(_format_mean_std(accuracies_of.get(k)) for k in ("accuracy", "control", "accuracy_best")),
-            teacher_accuracy,
+            *(_format_mean(accuracies_of[key]) for key in ("accuracy", "control", "accuracy_best")),
+            _format_mean(summary["teacher"]),
         )
-        for name, accuracies_of in by_architecture.items()
+        for name, accuracies_of in summary["by_architecture"].items()
     ]
+
+
+def _format_mean(mean_std: dict[str, Any] | None) -> str:
+    return _ABSENT if mean_std is None else f"{mean_std['mean']:.2f}"
 
 
 def _format_mean_std(mean_std: dict[str, Any] | None, digits: int = 2) -> str:
@@ -322,7 +329,7 @@ def _build_tables(subject: Subject, level: int) -> list[Section]:
 
 def _build_provenance_section(subject: Subject, level: int) -> Section:
     """Return the provenance of a run as a table, without unknown entries."""
-    measured = subject.results or {}
+    measured = {} if subject.results is None else subject.results["repeats"][0]
     recorded = {**subject.manifest, **(measured.get("provenance") or {})}
     identity = subject.manifest.get("identity") or {}
     entries: dict[str, Any] = {

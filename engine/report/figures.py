@@ -252,15 +252,12 @@ def similarity(rows: Sequence[GroupSimilarity]) -> Plate:
 
 def accuracy(rows: Sequence[Accuracy]) -> Plate:
     """Return UniDD Figure 6: distilled and control accuracy of every group, one panel per architecture."""
-    sets = [row.sets for row in rows]
-    low, high = min(sets), max(sets)
-    trained_on = _format_quantity(low, "distilled set") if low == high else f"{low} to {high} sets"
     caption = (
         "Top-1 accuracy on the real test images after the last epoch, in percent. Filled circles: students"
-        " trained on the distilled images; hollow squares: on the same number of real images with the same"
-        " labels and budget. Bars: sample standard deviation over students (none for a single one); in"
-        f" brackets: the number of students, trained on {trained_on} in each row. The axis does not start"
-        " at zero."
+        " trained on the distilled images; hollow squares: on as many random real images with the same"
+        " labels and budget. Bars: sample standard deviation over repeats (none for a single one); in"
+        " brackets: the number of repeats, whose students are averaged first. The axis does not start at"
+        " zero."
     )
     alt = "; ".join(
         f"{row.label}: {format_mean_std(row.distilled, 1)}, control {format_mean_std(row.control, 1, 'none')}"

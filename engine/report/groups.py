@@ -45,15 +45,15 @@ class Group:
 class Accuracy:
     """A group's accuracies in percent of students of one architecture, after the last epoch.
 
-    distilled, control: mean, sample standard deviation and count over all students of all runs (see
-    `results.mean_std`). sets: the number of distilled sets that the students were trained on.
+    distilled, control: mean, sample standard deviation and count over repeats, whose students are averaged
+    first (see `results.summarise_repeats`). versus_control: their paired comparison.
     """
 
     label: str
     architecture: str
     distilled: dict[str, Any] | None
     control: dict[str, Any] | None
-    sets: int
+    versus_control: dict[str, Any] | None
 
 
 def duplicate_runs(subjects: Sequence[Subject]) -> dict[int, Subject]:
@@ -145,18 +145,11 @@ def accuracies(groups: Sequence[Group]) -> list[Accuracy]:
     """Return the accuracy of every group and architecture with students, ordered by architecture."""
     rows: dict[str, list[Accuracy]] = {}  # by architecture
     for group in groups:
-        students: dict[str, list[tuple[str, float, str]]] = {}
-        for subject in group.subjects:
-            for each in (subject.results or {}).get("students", []):
-                student = each["source"], each["last"], subject.name
-                students.setdefault(each["architecture"], []).append(student)
-        for name, of_architecture in students.items():
-            distilled, control = (
-                results.mean_std([last for source, last, _ in of_architecture if source == wanted])
-                for wanted in ("distilled", "random")
-            )
-            sets = len({run for source, _, run in of_architecture if source == "distilled"})
-            rows.setdefault(name, []).append(Accuracy(group.label, name, distilled, control, sets))
+        repeats = [each.results["repeats"][0] for each in group.subjects if each.results is not None]
+        if repeats:
+            for name, summary in results.summarise(repeats)["by_architecture"].items():
+                numbers = (summary[key] for key in ("accuracy", "control", "versus_control"))
+                rows.setdefault(name, []).append(Accuracy(group.label, name, *numbers))
     return list(itertools.chain.from_iterable(rows.values()))
 
 

@@ -22,6 +22,7 @@ from engine.events import Event
 from engine.report.lens import Finder, LensLayer, load_recorded_spectra
 from engine.report.losses import LossRecord
 from engine.report.similarity import Similarity
+from engine.runs.results import keep_first_repeat, read_results
 from engine.spectral.recovery_batches import control_set, initial_indices
 from engine.store import RunFile, StoredRun
 from engine.store.images import Reader
@@ -40,11 +41,11 @@ class Missing:
 
 @dataclass(eq=False)
 class Subject:
-    """A run. A field is None or empty if its data are missing; `missing` says why.
+    """One repeat of a run. A field is None or empty if its data are missing; `missing` says why.
 
     layers: spectra. source: what they were measured on: the distilled images, or recovery's statistics.
-    real_KCHW: the first real image of the control, by label. similarity, similarity_real: of the distilled
-    images, and of the same number of real images. teacher: its fingerprint.
+    real_KCHW: the first real image of each class that recovery starts from, by label. similarity,
+    similarity_real: of the distilled images, and of the same number of real images. teacher: its fingerprint.
     """
 
     run: StoredRun
@@ -130,13 +131,14 @@ class Subject:
             subject.resolved = Resolved(resolved.config, origins)
         to_resume = f"cfm resume {run.folder}"
         with subject.catch_missing("results"):
-            results = run.results()
-            if results is None:
-                raise UserError("usage", f"the run is not finished: {subject.state}", to_resume)
-            if not isinstance(results.get("summary"), dict):
+            try:
+                results = read_results(run)
+                if results is None:
+                    raise UserError("usage", f"the run is not finished: {subject.state}", to_resume)
+                subject.results = keep_first_repeat(results)
+            except (LookupError, TypeError, AttributeError):
                 problem = f"{run.folder / RunFile.RESULTS} contains no results"
-                raise UserError("disk", problem, "restore the file, or start the run again")
-            subject.results = results
+                raise UserError("disk", problem, "restore the file, or start the run again") from None
         with subject.catch_missing("losses"):
             subject.record = LossRecord.read(run)
             if subject.record.course is None and subject.optimised:

@@ -1,21 +1,19 @@
-"""Tables of method × setting from finished runs: accuracies, the paper's numbers, the control, differences.
+"""Tables of method × setting from finished runs: accuracies, the paper's numbers, controls, differences.
 
-Rows are compared by Student's paired t test over seeds. Two accuracies form a pair if the run's seed and the
-student's seed are the same: both then use the same teacher and the same initial student. Students of one
-distilled set share that set and are therefore not independent samples of the method. With several run seeds,
-the differences of each run are averaged, and the test is over runs.
-Not here: output formats (see `cfm_tui.display.table_formats`).
+The samples are repeats, of one run or of several that differ in their seed; the students of a repeat are
+averaged first. Rows of a column are compared over the repeats with equal seeds (see `runs.significance`), and
+p is corrected for the number of rows. Runs on different data, or measured on different test images, are in
+different columns. Not here: output formats (see `cfm_tui.display.tables`).
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from engine.config import Config, settings
@@ -23,11 +21,11 @@ from engine.config.identity import describe_experiment
 from engine.config.messages import unknown_name_error
 from engine.config.presets import load_shipped
 from engine.errors import UserError
-from engine.runs.results import mean_std
+from engine.runs.results import SCHEMA_VERSION, SOURCES, read_results, summarise_repeats
+from engine.runs.significance import LEVEL, adjust_holm, compare_paired
 from engine.store import StoredRun, find_run, sweeps
 
-Seeds = tuple[int, int]  #: of the run, and of the student
-_LEVEL = 0.05  # significance level
+Students = dict[int, list[float]]  #: seed of a repeat → accuracies of its students
 _BEST = "best"  # instead of a row's name: the most accurate row of each column
 
 
@@ -70,86 +68,139 @@ class _Column:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One run with its row and column. results: None for an unfinished run."""
+    """One run with its row and column. plain: as in `_Column`. results: None if no repeat is finished."""
 
     name: str
     row: str
     column: str
     config: Config
     results: dict[str, Any] | None
+    plain: bool = False
+
+    @property
+    def repeats(self) -> dict[int, dict[str, Any]]:
+        """The finished repeats by their seeds."""
+        repeats = [] if self.results is None else self.results["repeats"]
+        return {self.config.seed + index: repeat for index, repeat in enumerate(repeats)}
 
 
 @dataclass
 class _Samples:
-    """Accuracies in percent after the last epoch, by (column, row) and seeds.
+    """Accuracies in percent after the last epoch, by (column, row) and key of a summary.
 
-    controls: the same for the control. unfinished: names of runs without results.
+    training: how the students of each row of each column were trained. unfinished: names of runs without all
+    of their results.
     """
 
     columns: dict[str, _Column] = field(default_factory=dict)
     rows: list[str] = field(default_factory=list)
-    accuracies: dict[tuple[str, str], dict[Seeds, float]] = field(default_factory=dict)
-    controls: dict[tuple[str, str], dict[Seeds, float]] = field(default_factory=dict)
+    students: dict[tuple[str, str], dict[str, Students]] = field(default_factory=dict)
+    training: dict[tuple[str, str], str] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
 
     def add(self, entry: _Entry) -> None:
         """Add the students of a run."""
+        config = entry.config
         if entry.row not in self.rows:
             self.rows.append(entry.row)
-        if entry.results is None:
+        if len(entry.repeats) < config.repeats:
             self.unfinished.append(entry.name)
-            return
-        config = entry.config
         setting = (config.data.name, config.ipc, config.backbone.name)
-        plain = entry.column == _name_column(config)
-        for student in entry.results["students"]:
-            name = student["architecture"]
-            is_named = len(config.validate_.students) > 1 or name != config.backbone.name
-            heading = entry.column + (f" → {name}" if is_named else "")
-            self.columns.setdefault(heading, _Column(heading, *setting, name, plain))
-            into = self.accuracies if student["source"] == "distilled" else self.controls
-            into.setdefault((heading, entry.row), {})[config.seed, student["seed"]] = student["last"]
+        training = config.validate_.model_dump_json(exclude={"controls", "seeds", "students"})
+        keys = {source: key for key, source in SOURCES.items()}
+        for seed, repeat in entry.repeats.items():
+            for student in repeat["students"]:
+                name = student["architecture"]
+                is_named = len(config.validate_.students) > 1 or name != config.backbone.name
+                heading = entry.column + (f" → {name}" if is_named else "")
+                self.columns.setdefault(heading, _Column(heading, *setting, name, entry.plain))
+                self.training[heading, entry.row] = training
+                of_cell = self.students.setdefault((heading, entry.row), {})
+                of_key = of_cell.setdefault(keys[student["source"]], {})
+                of_key.setdefault(seed, []).append(student["last"])
+
+    def mean_by_seed(self, column: _Column, row: str, key: str = "accuracy") -> dict[int, float]:
+        """Return the mean accuracy of the students of each repeat, by its seed."""
+        students = self.students.get((column.name, row), {}).get(key, {})
+        return {seed: statistics.fmean(values) for seed, values in students.items()}
+
+    def controls_by_seed(self, column: _Column, row: str) -> dict[int, float]:
+        """Return the accuracy of a row's random control by seed: its own, else that of the row `random`.
+
+        The method `random` has the same images; its students count if they were trained like the row's.
+        """
+        own = self.mean_by_seed(column, row, "control")
+        same_training = self.training.get((column.name, row)) == self.training.get((column.name, "random"))
+        if own or row == "random" or not same_training:
+            return own
+        return self.mean_by_seed(column, "random")
 
     def find_reference(self, column: _Column, row: str) -> str | None:
         """Return the row that the others of a column are compared with; None if it has no numbers there."""
-        rows = [each for each in self.rows if (column.name, each) in self.accuracies]
+        means = {each: self.mean_by_seed(column, each) for each in self.rows}
+        rows = [each for each in self.rows if means[each]]
         if row != _BEST:
             return row if row in rows else None
-        means = {each: statistics.fmean(self.accuracies[column.name, each].values()) for each in rows}
-        return max(rows, key=means.__getitem__, default=None)
+        return max(rows, key=lambda each: statistics.fmean(means[each].values()), default=None)
 
     def build_cells(
         self, column: _Column, reference: str | None, paper_tables: Sequence[PaperTable]
     ) -> list[dict[str, Any]]:
-        """Return a cell for every row of a column, and one for the control of the reference, if there is any.
+        """Return a cell for every row of a column, and one for each control that the reference has.
 
-        The control is the same number of real images, with the reference's labels and budget.
+        A control is the same number of real images, with the reference's labels and budget: random ones
+        (``control``), or those that recovery starts from (``start``).
         """
-        against = self.accuracies[column.name, reference] if reference is not None else {}
-        cells = []
+        against = {} if reference is None else self.mean_by_seed(column, reference)
+        cells: list[dict[str, Any]] = []
         for row in self.rows:
-            values = self.accuracies.get((column.name, row), {})
-            control = self.controls.get((column.name, row), {})
-            cell = _build_cell(column, row, values, None if row == reference else against, reference)
-            paper = _find_paper_number(column, row, paper_tables)
-            cells.append({**cell, "control": mean_std(list(control.values())), "paper": paper})
-        control_rows = (row for row in self.rows if (column.name, row) in self.controls)
-        control_row = reference or next(control_rows, None)
-        control = {} if control_row is None else self.controls.get((column.name, control_row), {})
-        if control:
-            cell = _build_cell(column, "control", control, against, reference)
-            cells.append({**cell, "control": None, "paper": None})
+            of_cell = self.students.get((column.name, row), {})
+            values, control = self.mean_by_seed(column, row), self.controls_by_seed(column, row)
+            versus = compare_paired(values, against) if against and values and row != reference else None
+            cells.append(
+                {
+                    "row": row,
+                    "column": column.name,
+                    "accuracy": _summarise(of_cell.get("accuracy", {})),
+                    "versus": None if versus is None else {"row": reference, **versus},
+                    "control": _summarise(of_cell.get("control", {})),
+                    "versus_control": compare_paired(values, control) if values and control else None,
+                    "paper": _find_paper_number(column, row, paper_tables),
+                }
+            )
+        for key in ("versus", "versus_control"):
+            adjust_holm([cell[key] for cell in cells if cell[key] is not None])
+        for key in ("control", "start"):
+            row = reference or next((each for each in self.rows if self.mean_by_seed(column, each, key)), "")
+            if values := self.mean_by_seed(column, row, key):
+                versus = compare_paired(values, against) if against else None
+                cells.append(
+                    {
+                        "row": key,
+                        "column": column.name,
+                        "accuracy": _summarise(self.students[column.name, row][key]),
+                        "versus": None if versus is None else {"row": reference, **versus},
+                        "control": None,
+                        "versus_control": None,
+                        "paper": None,
+                    }
+                )
         return cells
 
     def compare_order(self, column: _Column, order: Sequence[str]) -> list[dict[str, Any]]:
         """Compare each row with the one before it in the claimed order."""
         steps = []
         for less, more in itertools.pairwise(order):
-            accuracies = [self.accuracies.get((column.name, row)) for row in (more, less)]
-            if accuracies[0] and accuracies[1]:
-                comparison = compare_paired(accuracies[0], accuracies[1])
+            below, above = (self.mean_by_seed(column, row) for row in (less, more))
+            if below and above:
+                comparison = compare_paired(above, below)
                 steps.append({"column": column.name, "less": less, "more": more, **comparison})
+        adjust_holm(steps)
         return steps
+
+
+def _summarise(students: Students) -> dict[str, Any] | None:
+    return summarise_repeats([students[seed] for seed in sorted(students)])
 
 
 def table(targets: Sequence[str], against: str | None = None) -> dict[str, Any]:
@@ -163,14 +214,15 @@ def table(targets: Sequence[str], against: str | None = None) -> dict[str, Any]:
     entries, sweep = _load_entries(targets)
     samples = _Samples()
     names: dict[tuple[str, str, int], str] = {}
-    for entry in entries:
-        first = names.setdefault((entry.column, entry.row, entry.config.seed), entry.name)
-        if first != entry.name:
-            raise UserError(
-                "usage",
-                f"{first} and {entry.name} are the same experiment with the same seed",
-                "give only one of them",
-            )
+    for entry in _separate_data(entries):
+        for seed in entry.repeats:
+            first = names.setdefault((entry.column, entry.row, seed), entry.name)
+            if first != entry.name:
+                raise UserError(
+                    "usage",
+                    f"{first} and {entry.name} are the same experiment with the same seed",
+                    "give only one of them",
+                )
         samples.add(entry)
     if not samples.columns:
         raise UserError(
@@ -186,12 +238,13 @@ def table(targets: Sequence[str], against: str | None = None) -> dict[str, Any]:
     paper_tables = [PaperTable.load(name) for name in papers]
     columns = list(samples.columns.values())
     return {
+        "schema_version": SCHEMA_VERSION,
         "name": sweep.get("sweep"),
         "against": row,
-        "level": _LEVEL,
+        "level": LEVEL,
         "budget": sweep.get("budget"),
         "scaled": _collect_scaled_settings(sweep),
-        "seeds": sorted({seed for values in samples.accuracies.values() for seed, _ in values}),
+        "seeds": sorted({seed for entry in entries for seed in entry.repeats}),
         "rows": samples.rows,
         "columns": [
             {key: value for key, value in asdict(each).items() if key != "plain"} for each in columns
@@ -206,19 +259,6 @@ def table(targets: Sequence[str], against: str | None = None) -> dict[str, Any]:
         ],
         "unfinished": samples.unfinished,
     }
-
-
-def _build_cell(
-    column: _Column,
-    row: str,
-    values: Mapping[Seeds, float],
-    against: Mapping[Seeds, float] | None,
-    reference: str | None,
-) -> dict[str, Any]:
-    versus = None
-    if reference is not None and against is not None and values:
-        versus = {"row": reference, **compare_paired(values, against)}
-    return {"row": row, "column": column.name, "accuracy": mean_std(list(values.values())), "versus": versus}
 
 
 def _find_paper_number(
@@ -256,8 +296,9 @@ def _load_entries(targets: Sequence[str]) -> tuple[list[_Entry], dict[str, Any]]
     manifest = stored[0].manifest()
     entries = []
     for record in manifest["points"]:
-        config, results = Config.from_dict(record["config"]), stored[0].run(record["name"]).results()
-        entries.append(_Entry(record["name"], record["row"], record["column"], config, results))
+        config, results = Config.from_dict(record["config"]), read_results(stored[0].run(record["name"]))
+        plain = record["column"] == _name_column(config)
+        entries.append(_Entry(record["name"], record["row"], record["column"], config, results, plain))
     return entries, manifest
 
 
@@ -277,7 +318,7 @@ def _build_run_entries(runs: Sequence[StoredRun]) -> list[_Entry]:
     """
     entries = []
     groups: dict[tuple[str, str], dict[str, str]] = {}
-    runs_with_results = [(run, run.results()) for run in runs]
+    runs_with_results = [(run, read_results(run)) for run in runs]
     # Finished runs come first, so that they get the plain name of the method.
     runs_with_results.sort(key=lambda each: each[1] is None)
     for run, results in runs_with_results:
@@ -287,48 +328,36 @@ def _build_run_entries(runs: Sequence[StoredRun]) -> list[_Entry]:
         experiment = describe_experiment(config, identity, ("seed", "validate.students"))
         labels = groups.setdefault((column, method), {})
         row = labels.setdefault(json.dumps(experiment), f"{method} ({run.name})" if labels else method)
-        entries.append(_Entry(run.name, row, column, config, results))
+        entries.append(_Entry(run.name, row, column, config, results, plain=True))
     return entries
+
+
+def _separate_data(entries: Sequence[_Entry]) -> list[_Entry]:
+    """Return the entries with a column for each data set and test set that their numbers come from.
+
+    The heading names both where a column would otherwise hold numbers of several.
+    """
+    inputs = [_describe_inputs(entry) for entry in entries]
+    by_column: dict[str, set[str]] = {}
+    for entry, text in zip(entries, inputs, strict=True):
+        if text:
+            by_column.setdefault(entry.column, set()).add(text)
+    return [
+        replace(entry, column=f"{entry.column}, {text}")
+        if len(by_column.get(entry.column, ())) > 1
+        else entry
+        for entry, text in zip(entries, inputs, strict=True)
+    ]
+
+
+def _describe_inputs(entry: _Entry) -> str:
+    """Return the data and the test images of a run's numbers; empty if they are not recorded."""
+    provenance: dict[str, Any] = next((repeat["provenance"] for repeat in entry.repeats.values()), {})
+    data, measured = provenance.get("data"), provenance.get("measured_on")
+    if not data or not measured:
+        return ""
+    return f"data {data['fingerprint'][:8]}, {measured['images']} {measured['split']} images"
 
 
 def _name_column(config: Config) -> str:
     return f"{config.data.name} ipc {config.ipc} {config.backbone.name}"
-
-
-# --- comparison ----------------------------------------------------------------------------------
-
-
-def compare_paired(values: Mapping[Seeds, float], others: Mapping[Seeds, float]) -> dict[str, Any]:
-    """Compare `values` with `others` over their common seeds.
-
-    difference: mean difference in percentage points. standard_error: standard error of that mean. errors:
-    difference / standard_error. p: two-sided p-value. n: number of pairs of runs, or of students if there is
-    only one run. A number is None if it is undefined: with fewer than two pairs, or if all pairs are equal.
-    """
-    differences = _collect_differences(values, others)
-    comparison: dict[str, Any] = dict.fromkeys(("difference", "standard_error", "errors", "p"))
-    comparison |= {"n": len(differences), "exceeds_noise": False}
-    if not differences:
-        return comparison
-    comparison["difference"] = mean = statistics.fmean(differences)
-    if len(differences) < 2:
-        return comparison
-    comparison["standard_error"] = error = statistics.stdev(differences) / math.sqrt(len(differences))
-    if error > 0:
-        from scipy import stats
-
-        comparison["errors"] = mean / error
-        comparison["p"] = p = float(2 * stats.t.sf(abs(mean / error), len(differences) - 1))
-        comparison["exceeds_noise"] = p < _LEVEL
-    return comparison
-
-
-def _collect_differences(values: Mapping[Seeds, float], others: Mapping[Seeds, float]) -> list[float]:
-    """Return one difference per run, or one per student if there is only one run."""
-    by_run: dict[int, list[float]] = {}
-    for run, student in sorted(values):
-        if (run, student) in others:
-            by_run.setdefault(run, []).append(values[run, student] - others[run, student])
-    if len(by_run) == 1:
-        return next(iter(by_run.values()))
-    return [statistics.fmean(differences) for differences in by_run.values()]

@@ -73,14 +73,19 @@ class Cost:
 def estimate(plan: Plan, cache: Cache, stop: Stop | None = None) -> Estimate:
     """Estimate the cost of a plan by trying every stage that is not cached; this takes some seconds.
 
+    The last repeat is tried, whose teacher is the least likely to be cached, and multiplied by their number.
     Raises Cancelled soon after `stop` returns True. Raises UserError like the stages if a first step fails.
     """
-    trial = Trial(plan, cache, stop)
+    repeats = plan.config.repeats
+    trial = Trial(plan.for_repeat(repeats), cache, stop)
     works = (trial.squeeze, trial.statistics, trial.recover, trial.relabel, trial.validate)
-    seconds = {stage: work() for stage, work in zip(STAGES, works, strict=True)}
+    seconds = {stage: repeats * work() for stage, work in zip(STAGES, works, strict=True)}
+    if None not in (plan.teacher, *plan.others):  # all repeats share their statistics
+        seconds["statistics"] /= repeats
     how = f"measured here: a few steps of each stage on {plan.device}"
     how += "" if trial.whole else ", large batches with fewer images"
-    return Estimate(seconds, trial.memory(), plan.bytes_needed(), how)
+    how += f"; for {repeats} repeats" if repeats > 1 else ""
+    return Estimate(seconds, trial.memory(), repeats * plan.bytes_needed(), how)
 
 
 class Trial:
@@ -241,7 +246,7 @@ class Trial:
         return self.plan.image_shape()[0]
 
     def _sources(self) -> int:
-        return 2 if self.config.validate_.control else 1
+        return 1 + len(self.config.controls)
 
     def _matching_inputs(self) -> tuple[Objective, list[tuple[nn.Module, list[Moments]]]]:
         """Return the objective at a constant β, and each teacher with its real or placeholder moments."""

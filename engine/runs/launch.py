@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from engine import store
-from engine.config import Config, settings
+from engine.config import Config
 from engine.config.settings import Resolved
 from engine.config.teacher_source import TeacherSource
 from engine.events import Event
-from engine.runs import pipeline, resume
 from engine.runs import plan as plans
+from engine.runs import repeats
 from engine.runs.control import Control
 from engine.runs.plan import Plan
 from engine.runs.results import Results
-from engine.store import Cache, Run
+from engine.runs.resume import open_planned_run
+from engine.runs.threads import choose_threads
+from engine.store import Cache, Run, StoredRun
 
 
 def prepare_run(
@@ -37,8 +39,11 @@ def prepare_run(
     config = with_absolute_paths(resolved.config)
     plan = plans.prepare(config, progress, folder)
     folder = folder or store.fresh_folder(name, plan.identity["config"])
-    if not store.is_run(folder):
+    if store.is_run(folder):
+        choose_threads(plan, StoredRun(folder).manifest().get("sessions", ()))
+    else:
         plan.check_room(folder)
+        choose_threads(plan)
     return plan, open_planned_run(plan, folder, resolved.origins, command)
 
 
@@ -51,31 +56,18 @@ def run_experiment(
     progress: Callable[[int, int], None] | None = None,
     on_open: Callable[[Path], None] | None = None,
 ) -> Generator[Event, None, Results]:
-    """Run a whole experiment: `prepare_run`, then `pipeline.run`; nothing happens before the first `next`.
+    """Run a whole experiment: `prepare_run`, then `repeats.run`; nothing happens before the first `next`.
 
     on_open(folder): called once the run's folder exists and this process owns it. The folder is released in
-    any case. Raises the errors of `prepare_run` and `pipeline.run`.
+    any case. Raises the errors of `prepare_run` and `repeats.run`.
     """
     plan, run = prepare_run(resolved, folder, name, command, progress)
     try:
         if on_open is not None:
             on_open(run.folder)
-        return (yield from pipeline.run(plan, run, Cache(), command, control))
+        return (yield from repeats.run(plan, run, Cache(), command, control))
     finally:
-        run.release()  # `pipeline.run` does not release a run that it never started
-
-
-def open_planned_run(plan: Plan, folder: Path, origins: dict[str, str], command: Sequence[str] = ()) -> Run:
-    """Open the run of a plan in `folder` and take ownership: a new run, or the existing one.
-
-    origins: the settings layer that set each dotted key. Raises UserError like `prepare_run`.
-    """
-    return store.open_run(
-        folder,
-        plan.manifest(folder.name, origins, command),
-        settings.to_yaml(plan.config, origins),
-        lambda stored: resume.refuse_changes(plan, stored),
-    )
+        run.release()  # `repeats.run` does not release a run that it never started
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -1,15 +1,16 @@
 """The five stages in order: squeeze → statistics → recover → relabel → validate.
 
-`run` yields the events of all stages, writes each to the run's journal before it is yielded, and returns the
-results. A stage whose artefact exists is skipped; an interrupted stage resumes from its last checkpoint.
+`run_stages` yields the events of all stages, writes each to the run's journal before it is yielded, and
+returns what they measured. A stage whose artefact exists is skipped; an interrupted stage resumes from its
+last checkpoint.
 Legend: M images in a batch, C channels, H, W, E epochs, N images, K classes.
-Not here: what is checked before a run begins (see `plan`), what happens at checkpoints (see `control`).
+Not here: what is checked before a run begins (see `plan`), what happens at checkpoints (see `control`), the
+repeats of an experiment (see `repeats`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -20,8 +21,8 @@ from engine import backbones
 from engine.checkpoint import StageState
 from engine.config.identity import config_hash
 from engine.data import ImageSet
-from engine.errors import Stopped, UserError
-from engine.events import STAGES, BatchRecovered, Event, Notice, map_events, offset_progress
+from engine.errors import UserError
+from engine.events import BatchRecovered, Event, Notice, map_events, offset_progress
 from engine.fingerprint import fingerprint_tensors
 from engine.importers import distilled
 from engine.importers.fkd import ReplayedViews
@@ -30,9 +31,9 @@ from engine.runs import artefacts, provenance, results
 from engine.runs.artefacts import ComputeContext
 from engine.runs.control import Control, Steering
 from engine.runs.plan import Plan
-from engine.runs.results import Results
 from engine.runs.resume import nonreproducible_reason
 from engine.runs.stage_runner import StageRunner
+from engine.runs.threads import ThreadAdapter
 from engine.spectral import moments
 from engine.spectral.moments import Moments
 from engine.spectral.recovery_batches import completed_work, control_set, plan_batches, total_work
@@ -48,43 +49,29 @@ T = TypeVar("T")
 NONREPRODUCIBLE = "results are no longer bit-for-bit reproducible"
 
 
-def run(
-    plan: Plan, run: Run, cache: Cache, command: Sequence[str] = (), control: Control | None = None
-) -> Generator[Event, None, Results]:
-    """Run all five stages; every event is in the journal before it is yielded.
+def run_stages(
+    plan: Plan, run: Run, cache: Cache, command: Sequence[str], control: Control
+) -> Generator[Event, None, dict[str, Any]]:
+    """Run the five stages of one repeat, and return its entry in the results (see `results`).
 
-    control: lets this process request a checkpoint, a pause or a stop.
-    The run is always closed: as finished, failed (with the message in its status) or stopped.
-    Raises UserError, or Stopped after a stop request; checkpoints and finished artefacts stay on disk.
+    Every event is in the journal before it is yielded. control: lets this process request a checkpoint, a
+    pause or a stop. Raises UserError, or Stopped after a stop request; checkpoints and finished artefacts
+    stay on disk. The checkpoint of validate stays until the caller has saved the results.
     """
-    steering = Steering(run, control or Control(), plan.config.checkpoint_seconds)
-    try:
-        document = yield from _record_events(run, Pipeline(plan, run, cache, command, steering).stages())
-        run.close("finished")
-    except Exception as error:
-        state = "stopped" if isinstance(error, Stopped) else "failed"
-        with suppress(UserError, OSError):  # with a full disk, the original error matters more
-            run.close(state, str(error))
-        raise
-    except BaseException:
-        run.close("stopped")
-        raise
-    return document
-
-
-def _record_events(run: Run, work: Generator[Event, None, T]) -> Generator[Event, None, T]:
-    """Write each event to the journal, preceded by warnings from the run's files."""
+    steering = Steering(run, control, plan.config.checkpoint_seconds)
 
     def record_event(event: Event) -> Iterator[Event]:
+        """Write an event to the journal, preceded by warnings from the run's files."""
         for recorded in (*(Notice("warning", message) for message in run.notices()), event):
             run.record(recorded)
             yield recorded
 
-    return map_events(work, record_event)
+    work = Pipeline(plan, run, cache, command, steering).stages()
+    return (yield from map_events(work, record_event))
 
 
 class Pipeline:
-    """The stages of one run, and what they share."""
+    """The stages of one repeat, and what they share."""
 
     def __init__(
         self, plan: Plan, run: Run, cache: Cache, command: Sequence[str], steering: Steering
@@ -96,12 +83,12 @@ class Pipeline:
         self.context = ComputeContext(plan.device, cache)
         self.run = run
         self.command = command
-        self.runner = StageRunner(run, plan.device, steering)
+        is_adaptive = plan.config.threads == "adaptive" and plan.device.type == "cpu"
+        adapter = ThreadAdapter(plan.config, plan.data.train) if is_adaptive else None
+        self.runner = StageRunner(run, plan.device, steering, adapter)
 
-    def stages(self) -> Generator[Event, None, Results]:
-        """Run squeeze, statistics, recover, relabel and validate; return the document of results."""
-        if self.run.results is not None:
-            return (yield from self._return_finished(self.run.results))
+    def stages(self) -> Generator[Event, None, dict[str, Any]]:
+        """Run squeeze, statistics, recover, relabel and validate; return the entry in the results."""
         yield from self._report_skipped_images()
         if reason := nonreproducible_reason(self.run.manifest["sessions"]):
             yield Notice("warning", f"{NONREPRODUCIBLE}: {reason}")
@@ -127,16 +114,7 @@ class Pipeline:
         sources = self._read_sources()
         labels = yield from self._store_labels(labeller, sources)
         students = yield from self._train_students(labeller, sources, labels)
-        document = self._build_results(teacher, students)
-        self.run.save_results(document)
-        self.run.delete_checkpoints("validate")
-        return document
-
-    def _return_finished(self, document: Results) -> Generator[Event, None, Results]:
-        yield Notice("info", f"{self.run.folder} is finished; these are its results")
-        for stage in STAGES:
-            yield from self.runner.skip(stage)
-        return document
+        return self._describe_repeat(students)
 
     def _report_skipped_images(self) -> Generator[Event, None, None]:
         for split, images in (("training", self.train), ("test", self.plan.data.test)):
@@ -261,13 +239,12 @@ class Pipeline:
         return None, False
 
     def _read_sources(self) -> dict[Source, ImageSet]:
-        """Return the distilled images and, unless disabled, the control's real images."""
+        """Return the distilled images and the real images of each control."""
         train = self.train
         pixels_NCHW, labels_N = stored_images.read_pixels(self.run.images)
         distilled = ImageSet.from_arrays(pixels_NCHW, labels_N, train.classes, train.mean, train.std)
-        if not self.config.validate_.control:
-            return {"distilled": distilled}
-        return {"distilled": distilled, "random": control_set(self.config, train)}
+        sources: dict[Source, ImageSet] = {"distilled": distilled}
+        return sources | {name: control_set(self.config, train, name) for name in self.config.controls}
 
     def _store_labels(
         self, teacher: nn.Module, sources: dict[Source, ImageSet]
@@ -341,15 +318,16 @@ class Pipeline:
 
         return (yield from self.runner.run("validate", total, "epochs", train, count))
 
-    def _build_results(self, teacher: nn.Module, students: list[StudentResult]) -> Results:
+    def _describe_repeat(self, students: list[StudentResult]) -> dict[str, Any]:
+        """Return the repeat's entry in the results."""
         sessions = self.run.manifest["sessions"]
-        return results.build_document(
-            run=self.run.folder.resolve().name,
+        return results.describe_repeat(
+            seed=self.config.seed,
             students=students,
             teacher=self.teacher | {"architecture": self.config.backbone.name, "source": self.teacher_source},
             timings=self.runner.timings,
             provenance={
-                **provenance.describe_session(self.device, self.command),
+                **provenance.describe_session(self.config, self.device, self.command),
                 "config_hash": config_hash(self.config),
                 "data": {"name": self.plan.data.name, "fingerprint": self.plan.data.fingerprint},
                 "measured_on": {"split": self.config.data.test, "images": len(self.plan.data.test)},

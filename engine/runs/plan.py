@@ -6,7 +6,7 @@ Legend: N images, C channels, H, W.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,21 @@ class Plan:
             **({} if self.labels is None else {"labels": self.labels.fingerprint}),
         }
 
+    def for_repeat(self, number: int) -> Plan:
+        """Return the plan of one repeat, counted from 1, with the same data, teacher and given artefacts."""
+        return replace(self, config=self.config.for_repeat(number))
+
+    def recomputed_parts(self) -> list[str]:
+        """Return what each repeat computes anew, in the words of the results."""
+        images = "recovery" if self.config.optimises else "choice of images"
+        return [
+            *(["teacher"] if self.teacher is None else []),
+            *([images] if self.given is None else []),
+            "labels",
+            "students",
+            *(["control"] if "random" in self.config.controls else []),
+        ]
+
     def given_provenance(self) -> dict[str, Any]:
         """Return the provenance of given images, labels and statistics for the results."""
         given = self.config.given
@@ -90,13 +105,13 @@ class Plan:
         return (count, train.channels, train.size, train.size)
 
     def bytes_needed(self) -> int:
-        """Return the most bytes that the run writes: images, PNG files, labels, checkpoints, records."""
+        """Return the most bytes that one repeat writes: images, PNG files, labels, checkpoints, records."""
         images, channels, height, width = self.image_shape()
         pixels, classes = channels * height * width, len(self.data.train.classes)
         digests, labels = 128, 0  # digests: bytes of metadata per image or epoch of labels
         if self.config.relabel.mode == "stored":
             epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
-            sources = 2 if self.config.validate_.control else 1
+            sources = 1 + len(self.config.controls)
             labels = (2 * images * classes + digests) * epochs * sources
         recovery = 3 * 4 * pixels * len(plan_batches(self.config, classes)[0][1])  # and two of Adam's
         networks = _build_networks(self.config, self.data.train)
@@ -108,7 +123,7 @@ class Plan:
 
     def check_room(self, folder: Path) -> None:
         """Raise UserError("disk") if the disk of `folder` has too little free space for the run."""
-        needed, free = self.bytes_needed(), files.free_bytes(folder)
+        needed, free = self.config.repeats * self.bytes_needed(), files.free_bytes(folder)
         if needed > free:
             raise UserError(
                 "disk",
@@ -125,7 +140,7 @@ class Plan:
             "identity": self.identity,
             **({} if self.given is None else {"images": self.given.facts}),
             "seeds": provenance.seeds(self.config),
-            **provenance.describe_session(self.device, command),
+            **provenance.describe_session(self.config, self.device, command),
             "micro_batch": self.config.recover.micro_batch,
             "host": provenance.host(),
             "origins": origins,
@@ -162,7 +177,7 @@ def prepare(
     given = distilled.read(config, data, folder)
     if given is not None:
         config = config.model_copy(update={"ipc": _images_per_class(config, data, given)})
-    if given is None or config.validate_.control:
+    if given is None or config.controls:
         require_enough(config, data.train)
     single = artefacts.single_backbone_configs(config)
     networks = _build_networks(config, data.train)[: len(single)]
@@ -184,12 +199,12 @@ def _images_per_class(config: Config, data: DataSet, given: Distilled) -> int:
     """
     counts_K = given.per_class(len(data.train.classes))
     low, high = int(counts_K.min()), int(counts_K.max())
-    if config.validate_.control and low != high:
+    if config.controls and low != high:
         few, many = (data.train.classes[int(np.flatnonzero(counts_K == count)[0])] for count in (low, high))
         raise UserError(
             "data",
             f"the given set has {low} images of class {few!r} and {high} of class {many!r};"
             " the control needs the same number of every class",
-            "balance the classes, or train without a control: --set validate.control=false",
+            "balance the classes, or train without a control: --set validate.controls=[]",
         )
     return high

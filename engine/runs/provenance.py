@@ -34,11 +34,11 @@ def seeds(config: Config) -> dict[str, Any]:
     return {"run": config.seed, "students": config.validate_.seeds}
 
 
-def describe_session(device: torch.device, command: Sequence[str]) -> dict[str, Any]:
-    """Return how this session computes: command line, software versions, device and thread count."""
+def describe_session(config: Config, device: torch.device, command: Sequence[str]) -> dict[str, Any]:
+    """Return how this session computes: command line, software versions, device and threads."""
     return {
         "command": list(command),
         "versions": versions(),
         "device": devices.describe(device),
-        "threads": torch.get_num_threads(),
+        "threads": "adaptive" if config.threads == "adaptive" else torch.get_num_threads(),
     }

@@ -1,8 +1,9 @@
-"""Resume an existing run: decide which settings may still change, and refuse other changes."""
+"""Open the run of a plan; of an existing run, decide which settings may still change, and refuse the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from engine.config import settings
@@ -10,7 +11,7 @@ from engine.config.identity import changed_settings
 from engine.errors import UserError, format_names
 from engine.events import STAGES, Stage
 from engine.runs.plan import Plan
-from engine.store import StoredRun
+from engine.store import Run, StoredRun, open_run
 
 #: The first stage that reads a setting; longer keys win. Settings that are not listed are read by all stages.
 _FIRST_READ: dict[str, Stage] = {
@@ -34,6 +35,28 @@ _INPUTS = (
     ("statistics", "with other given statistics", "use the original ones, or "),
     ("teacher", "with another teacher", "use the teacher that it started with, or "),
 )
+
+
+def open_planned_run(
+    plan: Plan,
+    folder: Path,
+    origins: dict[str, str],
+    command: Sequence[str] = (),
+    parent: Run | None = None,
+) -> Run:
+    """Open the run of a plan in `folder` and take ownership: a new run, or the existing one.
+
+    origins: the settings layer that set each dotted key. parent: the run of which this is a repeat. Raises
+    UserError("usage") if `folder` contains something else or a run that cannot have the plan's settings,
+    UserError("disk") if another process owns it or it cannot be written.
+    """
+    return open_run(
+        folder,
+        plan.manifest(folder.name, origins, command),
+        settings.to_yaml(plan.config, origins),
+        lambda stored: refuse_changes(plan, stored),
+        parent,
+    )
 
 
 def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
@@ -94,7 +117,9 @@ def _other_run_error(stored: StoredRun, reason: str, remedy: str) -> UserError:
 
 
 def nonreproducible_reason(sessions: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return why a resumed run is not bit-for-bit equal to an uninterrupted one; None if it is."""
+    """Return why a run is not bit-for-bit equal to an uninterrupted one; None if it is."""
+    if any(session.get("threads") == "adaptive" for session in sessions):
+        return "the number of threads follows the machine (threads = adaptive)"
     for name in ("torch", "device", "threads", "micro_batch"):
         sources = [session["versions"] if name == "torch" else session for session in sessions]
         values = [source.get(name) for source in sources]

@@ -11,8 +11,9 @@ import torch
 
 from engine.checkpoint import Checkpoint, StageState
 from engine.device import explain_out_of_memory
-from engine.events import Event, Notice, Stage, StageFinished, StageStarted
+from engine.events import BatchRecovered, EpochFinished, Event, Notice, Stage, StageFinished, StageStarted
 from engine.runs.control import Steering
+from engine.runs.threads import SlowdownWatch, ThreadAdapter
 from engine.store import Run
 
 T = TypeVar("T")
@@ -22,11 +23,16 @@ class StageRunner:
     """Runs the stages of one run and measures their time.
 
     timings: by stage, over all sessions of the run: seconds, rate in units per second, unit, and whether the
-    artefact was reused, which means that no session computed it.
+    artefact was reused, which means that no session computed it. adapter: adapts the number of threads to the
+    machine between recovery batches and between epochs; None: it stays as it is.
     """
 
-    def __init__(self, run: Run, device: torch.device, steering: Steering) -> None:
+    def __init__(
+        self, run: Run, device: torch.device, steering: Steering, adapter: ThreadAdapter | None = None
+    ) -> None:
         self.timings: dict[str, Any] = {}
+        self._adapter = adapter
+        self._slowdowns = SlowdownWatch()
         self._device = device
         self._run = run
         self._steering = steering
@@ -50,7 +56,9 @@ class StageRunner:
         artefact: T
         saved = self._load_state(stage)
         done, seconds = (0, 0.0) if saved is None else (count(saved.metadata), saved.metadata["seconds"])
-        yield StageStarted(stage, total, unit, done)
+        started = StageStarted(stage, total, unit, done)
+        yield started
+        yield from self._slowdowns.watch(started, time.monotonic())
         if saved is not None:
             yield Notice("info", f"{stage} resumes from its checkpoint: {done} of {total} {unit} are done")
         hint = "use a device with more memory"
@@ -68,6 +76,9 @@ class StageRunner:
                     yield from self._steering.handle(event, seconds)
                 else:
                     yield event
+                    yield from self._slowdowns.watch(event, time.monotonic())
+                    if self._adapter is not None and isinstance(event, BatchRecovered | EpochFinished):
+                        self._adapter.adapt()
         if stage != "validate":  # its checkpoint is needed until the results are saved
             self._run.delete_checkpoints(stage)
         yield from self._finish(stage, seconds, 0 if reused else total, unit, reused)

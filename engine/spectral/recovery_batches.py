@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from engine.config import Config, Views
+from engine.config.fields import ControlName
 from engine.data import ImageSet
 from engine.errors import UserError
 from engine.rng import generator
@@ -48,9 +49,24 @@ def completed_work(config: Config, metadata: Mapping[str, Any]) -> int:
 def initial_indices(config: Config, train: ImageSet) -> np.ndarray:
     """Return the indices of the real images that recovery starts from, shape (ipc, K).
 
-    Row b holds the b-th image of each class in file order, or of a seeded permutation. The `random` control
-    consists of the same images. Raises UserError("data") naming a class that has too few images.
+    Row b holds the b-th image of each class in file order, or of a permutation seeded by the run's seed.
+    Raises UserError("data") naming a class that has too few images.
     """
+    return _choose_indices(config, train, "initial" if config.recover.init != "first" else None)
+
+
+def control_indices(config: Config, train: ImageSet, name: ControlName) -> np.ndarray:
+    """Return the indices of the real images of a control, shape (ipc, K); for `random`, drawn by the seed.
+
+    Raises UserError("data") naming a class that has too few images.
+    """
+    if name == "start":
+        return initial_indices(config, train)
+    return _choose_indices(config, train, "control")
+
+
+def _choose_indices(config: Config, train: ImageSet, stream: str | None) -> np.ndarray:
+    """Return `ipc` images of each class, shape (ipc, K): of the permutation of a stream, or in file order."""
     labels_N = train.labels_N.numpy()
     columns = []
     for label, name in enumerate(train.classes):
@@ -61,15 +77,15 @@ def initial_indices(config: Config, train: ImageSet) -> np.ndarray:
                 f"class {name!r} has {len(members)} training images, fewer than ipc = {config.ipc}",
                 f"set ipc to {len(members)} or less, or add images to the class",
             )
-        if config.recover.init != "first":
-            members = generator(config.seed, "initial", label).permutation(members)
+        if stream is not None:
+            members = generator(config.seed, stream, label).permutation(members)
         columns.append(members[: config.ipc])
     return np.stack(columns, axis=1)
 
 
-def control_set(config: Config, train: ImageSet) -> ImageSet:
-    """Return the `random` control: the real images of `initial_indices`, unchanged."""
-    indices = initial_indices(config, train).reshape(-1)
+def control_set(config: Config, train: ImageSet, name: ControlName = "random") -> ImageSet:
+    """Return the unchanged real images of a control."""
+    indices = control_indices(config, train, name).reshape(-1)
     return ImageSet.from_arrays(
         train.pixels(indices), train.labels_N[torch.from_numpy(indices)], train.classes, train.mean, train.std
     )

@@ -26,7 +26,7 @@ from engine.rng import torch_seeded
 from engine.stages.relabel import FkdViews, StoredLabels
 from engine.stages.training import EpochLog, Trainer, evaluate_accuracy
 
-Source = Literal["distilled", "random"]
+Source = Literal["distilled", "random", "start"]  #: the distilled images, or a control
 
 
 @dataclass(frozen=True)

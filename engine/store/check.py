@@ -15,9 +15,10 @@ from engine.store.json_file import read_json
 from engine.store.preview import Preview
 from engine.store.reader import StoredRun
 
-_FOLDERS = (RunFile.IMAGES, RunFile.LABELS, RunFile.CHECKPOINTS, RunFile.CONTROL)
+_FOLDERS = (RunFile.IMAGES, RunFile.LABELS, RunFile.CHECKPOINTS, RunFile.CONTROL, RunFile.REPEATS)
 _RUN_FILE = re.compile(
-    "|".join(
+    rf"({RunFile.REPEATS}/[0-9]+/)?("
+    + "|".join(
         (
             *(re.escape(name) for name in RunFile if name not in _FOLDERS),
             rf"{RunFile.IMAGES}/({re.escape(images.TENSORS)}(\.partial)?|[^/]+/[0-9]{{4,}}\.png)",
@@ -26,19 +27,25 @@ _RUN_FILE = re.compile(
             rf"{RunFile.CONTROL}/[0-9]+\.[a-z]+",
         )
     )
+    + ")"
 )
 _IGNORED_SUFFIXES = (".damaged", ".tmp")  # renamed as damaged, or left by a dead writer
 
 
 def verify_run(folder: Path) -> list[str]:
-    """Verify a run's folder and return a message for each problem, with the file and what is wrong.
+    """Verify a run and its repeats; return a message for each problem, with the file and what is wrong.
 
     The messages include a torn end of the journal, and rows of metrics without a matching checksum in the
     journal. ``log.txt`` has no checksum and is not verified. While a process writes to the run, files that it
     is just writing may be reported.
     """
+    messages = (message for run in StoredRun(folder).repeats() for message in _verify_repeat(run))
+    return list(dict.fromkeys(messages))
+
+
+def _verify_repeat(run: StoredRun) -> list[str]:
     messages: list[str] = []
-    run = StoredRun(folder)
+    folder = run.folder
     checks: tuple[Callable[[], list[str] | None], ...] = (
         run.require_whole,
         lambda: _check_json(folder),
@@ -56,7 +63,7 @@ def verify_run(folder: Path) -> list[str]:
             messages.append(error.message)
         except OSError as error:
             messages.append(f"cannot read {error.filename or folder}: {error.strerror}")
-    return list(dict.fromkeys(messages))
+    return messages
 
 
 def list_foreign_files(folder: Path) -> list[Path]:

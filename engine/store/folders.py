@@ -32,6 +32,7 @@ class RunFile(StrEnum):
     LABELS = "labels"
     CHECKPOINTS = "checkpoints"
     CONTROL = "control"
+    REPEATS = "repeats"
 
 
 def runs_folder(environ: Mapping[str, str] = os.environ) -> Path:

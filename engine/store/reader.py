@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import UserError, suggest_name
-from engine.events import STAGES, Event, RecoverLayout, Stage
+from engine.events import STAGES, Event, RecoverLayout, RepeatStarted, Stage
 from engine.store import folders, images, journal, tensors
 from engine.store.checkpoints import Checkpoints
 from engine.store.files import unreadable_error
@@ -39,8 +39,11 @@ class StoredRun:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.resolve().name
+        """The folder's name; of a further repeat, its path from the folder of the first."""
+        folder = self.folder.resolve()
+        if folder.parent.name == RunFile.REPEATS:
+            return "/".join(folder.parts[-3:])
+        return folder.name
 
     def manifest(self) -> dict[str, Any]:
         """Return the run's identity and environment. Raises UserError("disk")."""
@@ -96,9 +99,24 @@ class StoredRun:
         return owner_of(self.folder)
 
     def results(self) -> dict[str, Any] | None:
-        """Return the results of a finished run, or None before its end. Raises UserError("disk")."""
+        """Return the results of all repeats that are finished, or None before the first is.
+
+        Raises UserError("disk"). `is_finished` tells whether all repeats are.
+        """
         path = self.folder / RunFile.RESULTS
         return read_json(path) if path.exists() else None
+
+    def is_finished(self) -> bool:
+        """Return whether the results of all repeats exist. Raises UserError("disk")."""
+        results = self.results()
+        return results is not None and len(results.get("repeats", [0])) >= results.get("repeats_planned", 1)
+
+    def repeats(self) -> list[StoredRun]:
+        """Return the runs of all repeats that have begun: this one, then those in its folder ``repeats``."""
+        folder = self.folder / RunFile.REPEATS
+        numbers = sorted(int(entry.name) for entry in folder.glob("[0-9]*") if entry.name.isdecimal())
+        further = (StoredRun(folder / str(number)) for number in numbers)
+        return [self, *(run for run in further if folders.is_run(run.folder))]
 
     def tail(self) -> Tail:
         """Return an incremental reader of the recorded events."""
@@ -128,13 +146,16 @@ class StoredRun:
             time.sleep(poll)
 
     def progress(self) -> RunState:
-        """Return where the run is, according to its journal; its metrics are not read."""
+        """Return where the run is, according to its journal; its metrics are not read.
+
+        Further repeats have journals of their own; only the first is in this one.
+        """
         state = RunState()
         for record in journal.read(self.folder / RunFile.JOURNAL):
             if chunk := Chunk.parse(record):
                 if values := record.recovery_fields():
                     state.add_iterations(chunk.end, record.time, **values)
-            elif (event := record.event()) is not None:
+            elif (event := record.event()) is not None and not isinstance(event, RepeatStarted):
                 state.add(event, record.time)
         return state
 

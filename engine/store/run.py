@@ -3,6 +3,7 @@
     runs/NAME/
       config.yaml  manifest.json  journal.jsonl  metrics/  status.json  checkpoints/  images/  labels/
       moving.safetensors  glimpse.safetensors  results.json  control/
+      repeats/2/  repeats/3/  …    one run for each repeat but the first
 
 Source: DESIGN "A run on disk". Read access for all others is in `reader`.
 """
@@ -53,13 +54,18 @@ _SESSION_KEYS = ("versions", "device", "threads", "micro_batch")
 class Run:
     """A run folder that this process owns; all writes to the folder go through it.
 
-    folder: the run's folder. manifest: its identity and the environment in which it was computed.
+    folder: the run's folder. manifest: its identity and the environment in which it was computed. parent: the
+    run of which this one is a further repeat: it receives the requests of others, and its status shows what
+    this one does.
     """
 
     POLL_SECONDS = 0.5  #: the shortest time between two searches for requests
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], owner: Owner) -> None:
+    def __init__(
+        self, folder: Path, manifest: dict[str, Any], owner: Owner, parent: Run | None = None
+    ) -> None:
         self.folder = folder
+        self.parent = parent
         self.manifest = manifest
         self._owner = owner
         self._writer: ImageWriter | LabelWriter | None = None
@@ -91,7 +97,7 @@ class Run:
 
     @property
     def results(self) -> dict[str, Any] | None:
-        """The results of a run that was already finished; otherwise None."""
+        """The results of the repeats that are finished; None before the first is."""
         return StoredRun(self.folder).results()
 
     # --- events -----------------------------------------------------------------------------------
@@ -105,15 +111,22 @@ class Run:
         if isinstance(event, (StageFinished, BatchRecovered)):
             self._metrics.sync()
             self._journal.sync()
+        self._update_status(event)
+
+    def _update_status(self, event: Event) -> None:
         self._state.add(event)
         if isinstance(event, StageStarted):
             self._heartbeat.write({"state": self._heartbeat.status()["state"], **self._state.position})
         else:
             self._heartbeat.update(**self._state.position)
+        if self.parent is not None:
+            self.parent._update_status(event)
 
     def set_state(self, name: str) -> None:
         """Set the state in the status, ``running`` or ``paused``, and write it at once."""
         self._heartbeat.write({**self._heartbeat.status(), "state": name})
+        if self.parent is not None:
+            self.parent.set_state(name)
 
     def notices(self) -> list[str]:
         """Return messages for the user about damage or repairs since the last call."""
@@ -125,6 +138,8 @@ class Run:
 
     def requests(self) -> list[Request]:
         """Return new requests of others, oldest first; the folder is searched at most every POLL_SECONDS."""
+        if self.parent is not None:
+            return self.parent.requests()
         now = time.monotonic()
         if now - self._last_poll < self.POLL_SECONDS:
             return []
@@ -256,13 +271,14 @@ def open_run(
     manifest: dict[str, Any],
     config_yaml: str,
     changed: Callable[[StoredRun], bool] | None = None,
+    parent: Run | None = None,
 ) -> Run:
     """Create the folder of a run, or open the existing run in it.
 
     manifest: its ``identity`` is what two runs must share to be the same run; its ``versions``, ``device``,
     ``threads`` and ``micro_batch`` are stored for each session. changed: receives the existing run, and
     either raises UserError to refuse it or returns whether it adopts the settings given here; by default a
-    run with a different identity is refused.
+    run with a different identity is refused. parent: as in `Run`.
     Raises UserError("usage") if the folder holds something else, UserError("disk") if another process owns
     it or it cannot be written.
     """
@@ -289,7 +305,7 @@ def open_run(
         session |= {"time": timestamp(), **this_process()}
         current["sessions"] = [*current.get("sessions", ()), session]
         write_json(folder / RunFile.MANIFEST, current)
-        run = Run(folder, current, owner)
+        run = Run(folder, current, owner, parent)
         cleanup.callback(run.release)
         if adopting:
             run.adopt(config_yaml, **{name: manifest[name] for name in _SETTINGS_KEYS if name in manifest})

@@ -12,6 +12,7 @@ from engine.events import (
     Event,
     RecoverLayout,
     RecoverProgress,
+    RepeatStarted,
     Stage,
     StageFinished,
     StageProgress,
@@ -42,11 +43,17 @@ class RunState:
     position: what ``status.json`` says of the latest stage, as far as it is known: stage, total, unit, done,
     rate; batch, batches, beta, iteration; architecture, source, seed, epoch, epochs, the last measured
     accuracy. batch (from 1), batches, iteration (done in this batch), iterations: of recovery; 0 before its
-    first iteration. started: stages that have started. computed: the end of each stage in the session that
-    computed it. images: finished images of every batch.
+    first iteration. repeat (from 1), repeats: the repeat that all of this is about, of how many. started:
+    stages that have started. computed: the end of each stage in the session that computed it. images:
+    finished images of every batch.
     """
 
     def __init__(self) -> None:
+        self.repeat = self.repeats = 1
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Clear all that is known of the previous repeat."""
         self.stages: dict[Stage, StageView] = {stage: StageView() for stage in STAGES}
         self.stage: Stage | None = None
         self.rate = self.smoothed_rate = 0.0
@@ -60,7 +67,12 @@ class RunState:
 
     def add(self, event: Event, moment: float = 0.0) -> None:
         """Add the next event. moment: when it was recorded, seconds since 1970 (UTC)."""
-        if isinstance(event, StageStarted):
+        if isinstance(event, RepeatStarted):
+            is_resumed = event.repeat == self.repeat
+            self.repeat, self.repeats = event.repeat, event.repeats
+            if not is_resumed:
+                self._start_over()
+        elif isinstance(event, StageStarted):
             self._start_stage(event, moment)
         elif isinstance(event, StageProgress):
             self._advance(event.stage, moment, event.done, event.rate)
@@ -101,6 +113,8 @@ class RunState:
         self.stage, self.rate, self.smoothed_rate = event.stage, 0.0, 0.0
         self.started.add(event.stage)
         self.position = {name: getattr(event, name) for name in ("stage", "total", "unit", "done")}
+        if self.repeats > 1:
+            self.position |= {"repeat": self.repeat, "repeats": self.repeats}
 
     def _advance(self, stage: Stage, moment: float, done: int, rate: float) -> None:
         view = self.stages[stage]

@@ -1,4 +1,4 @@
-"""Reader of a run's events while the run grows, with the metrics of recovery as arrays.
+"""Reader of the events of a run and its repeats while it grows, with the metrics of recovery as arrays.
 
 Everything that displays a run, live or finished, of this process or another, reads it through `Tail`.
 Legend: R rows of the table of metrics, P its columns (see `recovery_metrics`).
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.events import Event, RecoverLayout, RecoverProgress
+from engine.errors import UserError
+from engine.events import Event, RecoverLayout, RecoverProgress, RepeatStarted
 from engine.store import journal, metrics
 from engine.store.files import unreadable_error
 from engine.store.folders import RunFile
@@ -65,7 +66,9 @@ class TailRows:
 
 
 class Tail:
-    """Incremental reader of a run's events from the first one on.
+    """Incremental reader of the events of a run, from the first one on, and then of each further repeat.
+
+    The journal of a run says when a repeat begins; the events of the repeat are in its own folder.
 
     merge_rows: whether the metrics of consecutive records are merged into one `Rows`. layout: the latest
     `RecoverLayout`. behind: whether the last call of `read_new` left recorded events unread.
@@ -74,14 +77,20 @@ class Tail:
     def __init__(self, folder: Path, *, merge_rows: bool = True) -> None:
         self.layout = RecoverLayout([], [], [])
         self.behind = True
+        self._folder = folder
         self._journal = journal.JournalReader(folder / RunFile.JOURNAL)
-        self._read_error: OSError | None = None
+        self._error: UserError | None = None
         self._metrics_path = folder / RunFile.METRICS
+        self._merge_rows = merge_rows
         self._max_rows = 2**14 if merge_rows else 0
+        self._repeat = 1
+        self._repeat_tail: Tail | None = None  # of the latest repeat but the first
+        self._next_repeat: RecordedEvent | None = None  # begins once all of the one before is read
 
     def damage(self, *, torn: bool = True) -> list[str]:
         """Return messages for the damage of the journal so far. torn: include an unfinished last line."""
-        return self._journal.all_damage() if torn else list(self._journal.damage)
+        own = self._journal.all_damage() if torn else list(self._journal.damage)
+        return own + ([] if self._repeat_tail is None else self._repeat_tail.damage(torn=torn))
 
     def read_new(self, seconds: float = math.inf) -> list[RecordedEvent | TailRows]:
         """Return what was recorded since the last call, oldest first; stop after about `seconds`.
@@ -89,18 +98,35 @@ class Tail:
         Raises UserError("disk") if the system refuses to read; what was read before that is returned first.
         """
         entries = list(self._read_until(time.monotonic() + seconds))
-        if self._read_error is not None:
-            error, self._read_error = self._read_error, None
+        if self._error is not None:
+            error, self._error = self._error, None
             if not entries:
-                raise unreadable_error(self._journal.path, error) from error
+                raise error
             self.behind = True
         return entries
 
     def _read_until(self, deadline: float) -> Iterator[RecordedEvent | TailRows]:
+        while True:
+            self.behind = False
+            if self._next_repeat is None:
+                yield from self._read_own(deadline)
+            if self._repeat_tail is not None:
+                yield from self._repeat_tail._read_until(deadline)
+                self._error = self._error or self._repeat_tail._error
+                self.behind |= self._repeat_tail.behind
+                self.layout = self._repeat_tail.layout
+            if self._next_repeat is None or self.behind or self._error:
+                return
+            begun, self._next_repeat = self._next_repeat, None
+            folder = self._folder / RunFile.REPEATS / str(self._repeat)
+            self._repeat_tail = Tail(folder, merge_rows=self._merge_rows)
+            yield begun
+
+    def _read_own(self, deadline: float) -> Iterator[RecordedEvent | TailRows]:
+        """Yield new entries of the run's own journal, up to the beginning of the next repeat."""
         table = metrics.TableReader(self._metrics_path)
         last: Record | None = None  # the record of the last pending chunk
         pending: list[Chunk] = []
-        self.behind = False
         try:
             for record in self._read_records():
                 chunk = Chunk.parse(record)
@@ -111,6 +137,10 @@ class Tail:
                     last = record
                     pending.append(chunk)
                 elif (event := record.event()) is not None:
+                    if isinstance(event, RepeatStarted) and event.repeat != self._repeat:
+                        self._repeat = event.repeat
+                        self._next_repeat = RecordedEvent(record.time, event)
+                        break
                     if isinstance(event, RecoverLayout):
                         self.layout = event
                         table.close()  # the owner may replace it now
@@ -127,7 +157,8 @@ class Tail:
         try:
             yield from self._journal.read_new()
         except OSError as error:
-            self._read_error = error
+            self._error = unreadable_error(self._journal.path, error)
+            self._error.__cause__ = error
 
     def _continues(self, last: Record, pending: list[Chunk], record: Record, chunk: Chunk) -> bool:
         """Return whether a record's rows follow the pending ones directly, in the same batch."""

@@ -60,9 +60,11 @@ def test_a_table_is_what_a_hand_computes(capsys, sweep):
     document = call_json(capsys, "table", "table", "two")
     assert document["against"] == "cfm"
     for row, values in ACCURACIES.items():
-        flat = np.ravel(values)
-        told = cell(document, row)["accuracy"]
-        assert told == {"mean": pytest.approx(flat.mean()), "std": pytest.approx(flat.std(ddof=1)), "n": 4}
+        sets = np.mean(values, axis=1)
+        told = dict(cell(document, row)["accuracy"])
+        students = told.pop("students")
+        assert told == {"mean": pytest.approx(sets.mean()), "std": pytest.approx(sets.std(ddof=1)), "n": 2}
+        assert students == {"std": pytest.approx(np.var(values, axis=1, ddof=1).mean() ** 0.5), "n": 4}
     for row, values in {"dm": ACCURACIES["dm"], "frepo": ACCURACIES["frepo"], "control": CONTROL}.items():
         mine, reference = np.mean(values, axis=1), np.mean(ACCURACIES["cfm"], axis=1)  # of each distilled set
         test = stats.ttest_rel(mine, reference)
@@ -70,22 +72,27 @@ def test_a_table_is_what_a_hand_computes(capsys, sweep):
         assert versus["p"] == pytest.approx(test.pvalue)
         assert versus["errors"] == pytest.approx(test.statistic)
         assert versus["difference"] == pytest.approx((mine - reference).mean())
-        assert versus["exceeds_noise"] == (test.pvalue < 0.05)
+        factor = 1 if row == "control" or test.pvalue > 0.1 else 2  # Holm, of two rows
+        assert versus["p_adjusted"] == pytest.approx(factor * test.pvalue)
+        verdict = "better" if test.statistic > 0 else "worse"
+        assert versus["verdict"] == (verdict if versus["p_adjusted"] < 0.05 else "not shown")
         assert versus["n"] == 2
     assert cell(document, "cfm")["versus"] is None
     assert cell(document, "dm")["control"]["mean"] == pytest.approx(np.mean(CONTROL))
-    assert cell(document, "control")["accuracy"]["n"] == 4
+    assert cell(document, "dm")["versus_control"]["difference"] == pytest.approx(-5.625)
+    assert cell(document, "control")["accuracy"]["n"] == 2
     assert cell(document, "cfm")["paper"] == {
         **{"mean": 52.1, "std": 0.5},
         **{"printed": "52.1±0.5", "source": "UniDD Table 2"},
     }
     assert cell(document, "dm", "cifar10 ipc 50 convnet")["accuracy"] is None
-    assert cell(document, "cfm", "cifar10 ipc 50 convnet")["accuracy"] == {"mean": 60.0, "std": 0.0, "n": 1}
+    one = cell(document, "cfm", "cifar10 ipc 50 convnet")["accuracy"]
+    assert one == {"mean": 60.0, "std": None, "n": 1, "students": {"std": None, "n": 1}}
     assert len(document["unfinished"]) == 5
     assert document["seeds"] == [0, 1]
     assert document["scaled"]["recover.iterations"] == [[1000, 100]]
     first, second = document["order"]
-    assert (first["less"], first["more"], first["exceeds_noise"]) == ("dm", "frepo", True)
+    assert (first["less"], first["more"], first["verdict"]) == ("dm", "frepo", "not shown")
     step = stats.ttest_rel(np.mean(ACCURACIES["cfm"], axis=1), np.mean(ACCURACIES["frepo"], axis=1))
     assert (second["p"], second["errors"]) == pytest.approx((step.pvalue, step.statistic))
 
@@ -133,19 +140,18 @@ def test_json_and_csv_say_the_same(capsys, sweep, tmp_path):
         assert line["mean"] == ("" if told["accuracy"] is None else str(told["accuracy"]["mean"]))
 
 
-def run_of(place, name, accuracies, **changes):
+def run_of(place, name, accuracies, provenance=None, **changes):
     """A finished run by itself."""
     from engine.config import settings
 
-    config = settings.resolve(
-        preset="smoke", sets=[f"{key}={value}" for key, value in changes.items()]
-    ).config
+    sets = [f"{key}={value}" for key, value in {"repeats": 1, **changes}.items()]
+    config = settings.resolve(preset="smoke", sets=sets).config
     run = open_run(
         place / name, {"identity": {}, "created": "2024-01-01T00:00:00Z"}, settings.to_yaml(config)
     )
     run.close("finished" if accuracies else "stopped")
     if accuracies:
-        write_json(place / name / "results.json", results(accuracies))
+        write_json(place / name / "results.json", results(accuracies, provenance))
 
 
 def test_runs_by_themselves_have_a_row_for_each_method(capsys, runs):
@@ -155,8 +161,8 @@ def test_runs_by_themselves_have_a_row_for_each_method(capsys, runs):
     run_of(runs, "d", [49.0, 50.0], objective="cfm", **{"objective.beta": 0.5})
     document = call_json(capsys, "table", "table", "a", "b", "c", "d")
     assert document["rows"] == ["cfm", "lfm", "cfm (d)"]
-    assert cell(document, "cfm", "digits ipc 1 convnet")["accuracy"]["n"] == 4
-    assert cell(document, "lfm", "digits ipc 1 convnet")["versus"]["n"] == 2
+    assert cell(document, "cfm", "digits ipc 1 convnet")["accuracy"]["n"] == 2
+    assert cell(document, "lfm", "digits ipc 1 convnet")["versus"]["n"] == 1
     run_of(runs, "e", [50.0, 52.0], objective="cfm")
     error = call_json(capsys, "error", "table", "a", "e", code=2)["error"]
     assert "same seed" in error["message"]
@@ -169,7 +175,48 @@ def test_a_run_that_is_not_finished_takes_no_row_from_one_that_is(capsys, runs):
     run_of(runs, "whole", [50.0, 52.0], objective="cfm", **{"objective.beta": 0.5})
     document = call_json(capsys, "table", "table", "half", "whole")
     assert document["unfinished"] == ["half"]
-    assert cell(document, "cfm", "digits ipc 1 convnet")["accuracy"]["n"] == 2
+    assert cell(document, "cfm", "digits ipc 1 convnet")["accuracy"]["students"]["n"] == 2
+
+
+def test_a_run_whose_repeats_are_not_all_finished_counts_with_those_that_are(capsys, runs):
+    run_of(runs, "part", [50.0, 52.0], objective="cfm", repeats=3)
+    document = call_json(capsys, "table", "table", "part")
+    assert document["unfinished"] == ["part"]
+    assert cell(document, "cfm", "digits ipc 1 convnet")["accuracy"]["mean"] == 51.0
+
+
+def test_runs_on_other_images_or_another_test_set_are_in_columns_of_their_own(capsys, runs):
+    def measured(data, images):
+        return {
+            "data": {"name": "folder", "fingerprint": data * 64},
+            "measured_on": {"split": "test", "images": images},
+        }
+
+    told = {"a": ("a", 400), "b": ("b", 400), "c": ("a", 100)}
+    for name, (data, images) in told.items():
+        run_of(runs, name, [50.0, 52.0], measured(data, images), objective="cfm")
+        run_of(runs, f"{name}2", [40.0, 41.0], measured(data, images), objective="lfm", seed=1)
+    document = call_json(capsys, "table", "table", *told, *(f"{name}2" for name in told))
+    assert [column["name"] for column in document["columns"]] == [
+        "digits ipc 1 convnet, data aaaaaaaa, 400 test images",
+        "digits ipc 1 convnet, data bbbbbbbb, 400 test images",
+        "digits ipc 1 convnet, data aaaaaaaa, 100 test images",
+    ]
+    assert document["rows"] == ["cfm", "lfm"]
+
+
+def test_a_row_is_held_against_random_images_that_were_trained_on_alike(capsys, runs):
+    """Of its own run, else of the method `random`, if its students had the same training."""
+    for seed in (0, 1, 2):
+        run_of(runs, f"r{seed}", [60.0 + seed], objective="random", seed=seed)
+        run_of(runs, f"c{seed}", [40.0 + 1.1 * seed], objective="cfm", seed=seed)
+        run_of(runs, f"l{seed}", [40.0], objective="lfm", seed=seed, **{"validate.epochs": 7})
+    document = call_json(capsys, "table", "table", *(f"{row}{seed}" for row in "rcl" for seed in range(3)))
+    versus = {row: cell(document, row, "digits ipc 1 convnet")["versus_control"] for row in document["rows"]}
+    assert versus["cfm"]["verdict"] == "worse"
+    assert (versus["random"], versus["lfm"]) == (None, None)
+    text, _ = call(capsys, "table", *(f"{row}{seed}" for row in "rcl" for seed in range(3)))
+    assert "worse than the random control: cfm" in text
 
 
 def test_a_file_for_a_table_says_its_form(capsys, sweep, tmp_path):

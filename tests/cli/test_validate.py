@@ -13,7 +13,7 @@ from stages import drive
 from engine import store
 from engine.config import settings
 from engine.importers.distilled import fingerprint
-from engine.runs import estimates, launch, pipeline
+from engine.runs import estimates, launch, repeats
 from engine.store import images, journal
 
 
@@ -23,7 +23,9 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CFM_CACHE", str(root / "cache"))
-        work = launch.run_experiment(settings.resolve(preset="smoke"), root / "run", "run", ["test"])
+        work = launch.run_experiment(
+            settings.resolve(preset="smoke", sets=["repeats=1"]), root / "run", "run", ["test"]
+        )
         _, results = drive(work)
     return root, results
 
@@ -35,7 +37,10 @@ def own_folders(monkeypatch, tmp_path, made):
 
 
 def same_students(found, results):
-    return all(found[part] == results[part] for part in ("students", "summary", "teacher"))
+    """Whether two results have the same students, but for the control of recovery's first images."""
+    (one,), (other,) = found["repeats"], results["repeats"]
+    students = [each for each in other["students"] if each["source"] != "start"]
+    return one["students"] == students and one["teacher"] == other["teacher"]
 
 
 @pytest.mark.parametrize("what", ["run", "run/images", "run/images/distilled.safetensors"])
@@ -44,12 +49,12 @@ def test_the_images_of_a_run_give_the_same_students_again(capsys, made, what):
     words = [] if what == "run" else ["--preset", "smoke"]
     found = call_json(capsys, "results", "validate", root / what, *words)
     assert same_students(found, results)
-    told = found["provenance"]["images"]
+    told = found["repeats"][0]["provenance"]["images"]
     assert told["source"] == str(root / what)
     assert told["count"] == 10
     pixels, labels_N = images.read_pixels(root / "run" / "images")
     assert told["fingerprint"] == fingerprint(pixels, labels_N)
-    assert [stage for stage, spent in found["timings"].items() if not spent["reused"]] == [
+    assert [stage for stage, spent in found["repeats"][0]["timings"].items() if not spent["reused"]] == [
         "relabel",
         "validate",
     ]
@@ -64,7 +69,7 @@ def test_it_is_a_run_with_all_that_belongs_to_one(capsys, made, tmp_path):
     assert run.name.startswith("validate-set")
     assert run.state() == "finished"
     manifest = run.manifest()
-    assert manifest["images"] == found["provenance"]["images"]
+    assert manifest["images"] == found["repeats"][0]["provenance"]["images"]
     assert manifest["identity"]["images"] == manifest["images"]["fingerprint"]
     kept = run.images()
     assert np.array_equal(images.to_bytes(kept.images_NCHW), levels(2))
@@ -72,7 +77,7 @@ def test_it_is_a_run_with_all_that_belongs_to_one(capsys, made, tmp_path):
     assert kept.batch_N.tolist() == [1] * 10 + [2] * 10
     notices = [r.payload["message"] for r in journal.read(run.folder / "journal.jsonl") if r.kind == "Notice"]
     assert any("using 20 images from" in message for message in notices)
-    control = [student for student in found["students"] if student["source"] == "random"]
+    control = [student for student in found["repeats"][0]["students"] if student["source"] == "random"]
     assert len(control) == 2
     assert settings.resolve(file=run.folder / "config.yaml", base=None).config.ipc == 2
     assert json.loads(call(capsys, "check", run.folder, "--json")[0])["ok"]
@@ -82,7 +87,7 @@ def test_it_is_a_run_with_all_that_belongs_to_one(capsys, made, tmp_path):
 
 def test_a_run_that_was_cut_goes_on_though_its_source_is_gone(made, tmp_path):
     folder = pictures(tmp_path / "set", levels(1), labels(1))
-    resolved = settings.resolve(preset="smoke", overrides={"given.images": str(folder)})
+    resolved = settings.resolve(preset="smoke", overrides={"repeats": 1, "given.images": str(folder)})
     _, whole = drive(launch.run_experiment(resolved, tmp_path / "whole", "run"))
     work = launch.run_experiment(resolved, tmp_path / "cut", "run")
     while not ((event := next(work)).kind == "StageStarted" and event.stage == "validate"):
@@ -91,12 +96,12 @@ def test_a_run_that_was_cut_goes_on_though_its_source_is_gone(made, tmp_path):
     shutil.rmtree(folder)
     _, found = drive(launch.run_experiment(resolved, tmp_path / "cut", "run"))
     assert same_students(found, whole)
-    assert found["provenance"]["images"] == whole["provenance"]["images"]
+    assert found["repeats"][0]["provenance"]["images"] == whole["repeats"][0]["provenance"]["images"]
 
 
 def test_a_cut_before_the_images_are_in_begins_with_them_again(made, tmp_path):
     folder = pictures(tmp_path / "set", levels(1), labels(1))
-    resolved = settings.resolve(preset="smoke", overrides={"given.images": str(folder)})
+    resolved = settings.resolve(preset="smoke", overrides={"repeats": 1, "given.images": str(folder)})
     work = launch.run_experiment(resolved, tmp_path / "cut", "run")
     next(work)
     work.close()
@@ -107,7 +112,7 @@ def test_a_cut_before_the_images_are_in_begins_with_them_again(made, tmp_path):
     _, found = drive(launch.run_experiment(resolved, tmp_path / "cut", "run"))
     pixels, _ = images.read_pixels(tmp_path / "cut" / "images")
     assert np.array_equal(pixels, levels(1))
-    assert found["provenance"]["images"]["count"] == 10
+    assert found["repeats"][0]["provenance"]["images"]["count"] == 10
 
 
 def test_another_set_is_another_run(capsys, made, tmp_path):
@@ -126,11 +131,11 @@ def test_uneven_sets_have_no_control(capsys, made, tmp_path):
     folder = pictures(tmp_path / "set", levels(2)[:13], labels(2)[:13])
     error = call_json(capsys, "error", "validate", folder, "--preset", "smoke", code=2)["error"]
     assert "1 images of class '3' and 2 of class '0'" in error["message"]
-    assert "validate.control=false" in error["hint"]
-    words = ["--set", "validate.control=false", "--set", "validate.seeds=1", "--set", "validate.epochs=1"]
+    assert "validate.controls=[]" in error["hint"]
+    words = ["--set", "validate.controls=[]", "--set", "validate.seeds=1", "--set", "validate.epochs=1"]
     found = call_json(capsys, "results", "validate", folder, "--preset", "smoke", *words)
     assert found["summary"]["control"] is None
-    assert found["provenance"]["images"]["count"] == 13
+    assert found["repeats"][0]["provenance"]["images"]["count"] == 13
 
 
 def test_a_dc_file_from_the_command_line(capsys, made, tmp_path, digits):
@@ -156,10 +161,10 @@ def test_what_is_no_set_is_told_and_leaves_nothing(capsys, made, tmp_path):
 
 def test_the_stages_that_are_not_needed_are_not_begun(made, tmp_path):
     folder = pictures(tmp_path / "set", levels(1), labels(1))
-    resolved = settings.resolve(preset="smoke", overrides={"given.images": str(folder)})
+    resolved = settings.resolve(preset="smoke", overrides={"repeats": 1, "given.images": str(folder)})
     plan, run = launch.prepare_run(resolved, tmp_path / "run", "run")
     cost = estimates.estimate(plan, store.Cache()).seconds
-    events, _ = drive(pipeline.run(plan, run, store.Cache()))
+    events, _ = drive(repeats.run(plan, run, store.Cache()))
     begun = {event.stage for event in events if event.kind == "StageStarted"}
     assert begun == {"squeeze", "relabel", "validate"}
     assert {stage for stage, seconds in cost.items() if seconds} == {"relabel", "validate"}

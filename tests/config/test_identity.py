@@ -11,7 +11,7 @@ def config_with(*sets):
 
 
 def test_local_settings_never_matter():
-    sets = ["device=cpu", "checkpoint_seconds=5", "recover.micro_batch=2", "data.root=/sets"]
+    sets = ["device=cpu", "checkpoint_seconds=5", "recover.micro_batch=2", "repeats=5", "data.root=/sets"]
     sets += ["backbone.teacher=/a.pth", "given.images=/b.pt", "given.labels=/c", "given.statistics=/d"]
     plain, local = config_with(), config_with(*sets)
     assert {text.partition("=")[0] for text in sets} | {"backbone.also_teachers"} == set(LOCAL_SETTINGS)

@@ -122,9 +122,9 @@ def test_results_are_sorted_and_a_run_is_opened_from_them(place):
         assert rows[1][:6] == [
             "A plain",
             "finished",
-            "50.00 ± 0.50 (3)",
-            "40.00 ± 0.50 (3)",
-            "51.00 ± 0.50 (3)",
+            "50.00 (1)",
+            "40.00 (1)",
+            "51.00 (1)",
             "92.50",
         ]
         assert rows[1][6:] == ["—", *["1 min 01 s"] * 4, "4 min 04 s"]

@@ -109,7 +109,7 @@ def test_a_sparkline_is_of_the_batch_at_work_alone_however_long_the_run(tmp_path
 def test_all_stages_took_what_those_took_that_were_computed(tmp_path):
     run = opened(tmp_path / "x")
     found = results("x", 50.0)
-    found["timings"]["squeeze"]["seconds"] = 30.0  # spent on looking for it
+    found["repeats"][0]["timings"]["squeeze"]["seconds"] = 30.0  # spent on looking for it
     run.save_results(found)
     run.close("finished")
     model = read(RunModel(store.StoredRun(tmp_path / "x")))

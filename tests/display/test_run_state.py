@@ -97,7 +97,7 @@ def assert_knows(model, told):
         assert training.last == (measured[-1][1] if measured else None)
         assert training.best == (max(value for _, value in measured) if measured else None)
         assert training.epoch == training.epochs == own[-1].epochs
-    assert len(model.trainings) == len({(e.stage, e.architecture, e.source, e.seed) for e in epochs}) == 3
+    assert len(model.trainings) == len({(e.stage, e.architecture, e.source, e.seed) for e in epochs}) == 4
     assert model.preview.batch == model.batches == model.batch
 
 

@@ -14,5 +14,5 @@ def test_csv_quotes_what_needs_it():
 
 def test_a_spread_in_words():
     assert format_mean_std({"mean": 52.123, "std": 0.5, "n": 3}) == "52.12 ± 0.50 (3)"
-    assert format_mean_std({"mean": 52.123, "std": 0.0, "n": 1}, 1) == "52.1 (1)"
+    assert format_mean_std({"mean": 52.123, "std": None, "n": 1}, 1) == "52.1 (1)"
     assert format_mean_std(None) == "—"

@@ -14,6 +14,6 @@ def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CFM_CACHE", str(root / "cache"))
-        resolved = settings.resolve(preset="smoke", sets=["ipc=2", "recover.iterations=40"])
+        resolved = settings.resolve(preset="smoke", sets=["repeats=1", "ipc=2", "recover.iterations=40"])
         drive(launch.run_experiment(resolved, root / "run", "run", ["test"]))
         yield store.StoredRun(root / "run")

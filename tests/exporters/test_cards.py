@@ -25,8 +25,9 @@ def test_the_card_says_what_the_images_are_and_what_they_are_worth(run, tmp_path
     assert all((tmp_path / "out" / "train" / row["file_name"]).is_file() for row in rows)
     assert [row["label"] for row in rows] == [int(row["file_name"].split("/")[0]) for row in rows]
     summary = run.results()["summary"]
-    assert f"{summary['accuracy']['mean']:.2f} ±" in text
-    assert f"{summary['control']['mean']:.2f} ±" in text
+    assert f"{summary['accuracy']['mean']:.2f} (1)" in text
+    assert f"{summary['control']['mean']:.2f} (1)" in text
+    assert "one repeat: how much the result varies" in text
     assert run.manifest()["teacher"]["fingerprint"] in text
     settings_told = text.split("```yaml\n")[1].split("```")[0]
     (tmp_path / "again.yaml").write_text(settings_told)

@@ -202,7 +202,7 @@ def test_another_thread_count_is_told(case, counted):
         assert process.wait() == 0, process.said()
         assert "no longer bit-for-bit reproducible" in process.err()
         assert "threads was 1 in the first session and 2 later" in process.err()
-        assert case.stored.results()["provenance"]["bit_exact"] is False
+        assert case.stored.results()["repeats"][0]["provenance"]["bit_exact"] is False
 
 
 def test_a_teacher_that_is_gone_is_squeezed_again_bit_for_bit(case, counted):

@@ -12,7 +12,7 @@ import torch
 from engine import store
 from engine.config import Config
 from engine.data import DataSet, ImageSet
-from engine.runs import launch, pipeline
+from engine.runs import repeats, resume
 from engine.runs.plan import Plan
 
 CLASSES = ("ape", "bee", "cat")
@@ -48,8 +48,8 @@ def plan(**changes) -> Plan:
 def begun(folder: Path, prepared: Plan | None = None, control=None):
     """A run in ``folder/run`` with a cache of its own, not yet pulled: new, or taken up again."""
     prepared = prepared or plan()
-    run = launch.open_planned_run(prepared, folder / "run", {}, ["test"])
-    return pipeline.run(prepared, run, store.Cache(folder / "cache"), ["test"], control)
+    run = resume.open_planned_run(prepared, folder / "run", {}, ["test"])
+    return repeats.run(prepared, run, store.Cache(folder / "cache"), ["test"], control)
 
 
 def finish(work):
@@ -61,12 +61,14 @@ def outcome(folder: Path) -> dict[str, str]:
     """Digests of all that an interrupted run must share with an uninterrupted one, by name."""
     run, found = folder / "run", {}
     for pattern in ("images/**/*", "labels/*", "moving.safetensors", "metrics/*"):
-        found |= {str(path.relative_to(run)): _digest(path) for path in run.glob(pattern) if path.is_file()}
+        paths = (*run.glob(pattern), *run.glob(f"repeats/*/{pattern}"))
+        found |= {str(path.relative_to(run)): _digest(path) for path in paths if path.is_file()}
     cache = folder / "cache"
     for path in (*cache.glob("teachers/*"), *cache.glob("statistics/*")):
         found[f"cache/{path.relative_to(cache)}"] = _digest(path)
     results = json.loads((run / "results.json").read_text())
-    return {**found, **{name: json.dumps(results[name]) for name in ("summary", "students", "teacher")}}
+    measured = [[repeat["students"], repeat["teacher"]] for repeat in results["repeats"]]
+    return {**found, "summary": json.dumps(results["summary"]), "repeats": json.dumps(measured)}
 
 
 def _digest(path: Path) -> str:

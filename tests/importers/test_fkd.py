@@ -118,11 +118,11 @@ def test_students_train_on_them_and_the_control_under_the_same_views(capsys, own
     root, _ = made
     words = ["validate", root / "set", "--preset", "smoke", "--labels", root / "labels"]
     found = call_json(capsys, "results", *words, "--out", tmp_path / "run")
-    told = found["provenance"]["labels"]
+    told = found["repeats"][0]["provenance"]["labels"]
     assert (told["epochs"], told["source"]) == (3, str(root / "labels"))
-    assert {student["source"] for student in found["students"]} == {"distilled", "random"}
+    assert {student["source"] for student in found["repeats"][0]["students"]} == {"distilled", "random"}
     plain = call_json(capsys, "results", *words[:-2])
-    weights = [[student["weights"] for student in each["students"]] for each in (found, plain)]
+    weights = [[student["weights"] for student in each["repeats"][0]["students"]] for each in (found, plain)]
     assert not set(weights[0]) & set(weights[1])
     from engine.store import StoredRun
     from engine.store.labels import Labels
@@ -136,14 +136,14 @@ def test_students_train_on_them_and_the_control_under_the_same_views(capsys, own
 def test_a_run_that_was_cut_goes_on_with_them(own_folders, made, tmp_path):
     root, _ = made
     given = {"given.images": str(root / "set"), "given.labels": str(root / "labels")}
-    resolved = settings.resolve(preset="smoke", overrides=given)
+    resolved = settings.resolve(preset="smoke", sets=["repeats=1"], overrides=given)
     _, whole = drive(launch.run_experiment(resolved, tmp_path / "whole", "run"))
     work = launch.run_experiment(resolved, tmp_path / "cut", "run")
     while not ((event := next(work)).kind == "StageStarted" and event.stage == "validate"):
         pass
     work.close()
     _, found = drive(launch.run_experiment(resolved, tmp_path / "cut", "run"))
-    assert found["students"] == whole["students"]
+    assert found["repeats"][0]["students"] == whole["repeats"][0]["students"]
     other = settings.resolve(preset="smoke", overrides={"given.images": str(root / "set")})
     with pytest.raises(UserError, match="with other given labels"):
         drive(launch.run_experiment(other, tmp_path / "cut", "run"))

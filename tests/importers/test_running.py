@@ -152,14 +152,18 @@ def test_a_run_takes_them_instead_of_measuring(tmp_path, monkeypatch):
         np.savez(folder / "running.npz", **{f"running_{key}": v.float().numpy() for key, v in arrays.items()})
     sets = ["statistics.estimator=batched", f"given.statistics={tmp_path / 'stats'}"]
     with pytest.raises(UserError, match="it is unknown"):
-        drive(launch.run_experiment(settings.resolve(preset="smoke", sets=sets), tmp_path / "run", "run"))
+        drive(
+            launch.run_experiment(
+                settings.resolve(preset="smoke", sets=["repeats=1", *sets]), tmp_path / "run", "run"
+            )
+        )
     for name, extra in (("measured", sets[:1]), ("given", [*sets, "given.trust=true"])):
-        resolved = settings.resolve(preset="smoke", sets=extra)
+        resolved = settings.resolve(preset="smoke", sets=["repeats=1", *extra])
         _, results = drive(launch.run_experiment(resolved, tmp_path / name, "run"))
-    told = results["provenance"]["statistics"]
+    told = results["repeats"][0]["provenance"]["statistics"]
     assert told["trusted"]
     assert told["fingerprint"] == json.loads((tmp_path / "given" / "manifest.json").read_text())["statistics"]
-    assert results["timings"]["statistics"]["reused"]
+    assert results["repeats"][0]["timings"]["statistics"]["reused"]
     both = [images.read(tmp_path / name / "images").images_NCHW for name in ("measured", "given")]
     assert np.allclose(*both, atol=0.02)
     assert torch.is_tensor(real[0].cov_DD)

@@ -74,7 +74,7 @@ def test_a_run_becomes_one_page_that_needs_nothing_else(capsys, world, here):
             raw.startswith(b"\x89PNG") if kind == "png" else ElementTree.fromstring(raw).tag.endswith("svg")
         )
     assert all("cfm report" in caption for caption in found.captions)
-    assert "sample standard deviation over students" in found.captions[0]
+    assert "sample standard deviation over repeats" in found.captions[0]
     assert "objective.beta" in found.text
     assert "preset smoke" in found.text  # where a setting comes from
     fingerprint = json.loads((world / "sweep" / "cfm" / "manifest.json").read_text())["identity"]["data"]
@@ -158,15 +158,16 @@ def test_a_folder_of_runs_is_compared(capsys, world, here):
     ]
     seeds, lfm, sre2l = document["accuracy"]
     lasts = [
-        student["last"]
+        [student["last"] for student in repeat["students"] if student["source"] == "distilled"]
         for name in ("cfm", "cfm1")
-        for student in json.loads((world / "sweep" / name / "results.json").read_text())["students"]
-        if student["source"] == "distilled"
+        for repeat in json.loads((world / "sweep" / name / "results.json").read_text())["repeats"]
     ]
-    assert (seeds["sets"], seeds["distilled"]["n"]) == (2, 4)
+    assert (seeds["distilled"]["n"], seeds["distilled"]["students"]["n"]) == (2, 4)
     assert seeds["distilled"]["mean"] == pytest.approx(np.mean(lasts))
-    assert seeds["distilled"]["std"] == pytest.approx(np.std(lasts, ddof=1))
-    assert (lfm["sets"], sre2l["sets"]) == (1, 1)
+    assert seeds["distilled"]["std"] == pytest.approx(np.std(np.mean(lasts, axis=1), ddof=1))
+    assert seeds["versus_control"]["n"] == 2
+    assert (lfm["distilled"]["n"], sre2l["distilled"]["n"]) == (1, 1)
+    assert (lfm["distilled"]["std"], lfm["versus_control"]["verdict"]) == (None, "not tested")
     rows = {row["label"]: row for row in document["similarity"]}
     assert list(rows) == ["30 real images", "cfm", "lfm", "sre2l"]
     assert rows["cfm"]["spread"]["n"] == 20
@@ -189,7 +190,7 @@ def test_the_same_run_twice_counts_once(capsys, world, here):
     places = (world / "sweep" / "cfm", world / "sweep" / "lfm", copy)
     document = call_json(capsys, "report", "report", *places, "--out", "a.html", "--png", "png", "-q")
     assert [group["runs"] for group in document["groups"]] == [["cfm"], ["lfm"]]
-    assert [row["distilled"]["n"] for row in document["accuracy"]] == [2, 2]
+    assert [row["distilled"]["n"] for row in document["accuracy"]] == [1, 1]
     assert "it has the settings and the seed of cfm" in parsed(here / "a.html").text
     names = [figure["name"] for figure in document["figures"]]
     assert len(set(names)) == len(names) == len(list((here / "png").iterdir()))

@@ -15,10 +15,11 @@ from engine.report.subject import Subject
 def subject(name, *sets):
     found = Subject(store.StoredRun(Path(name)), "finished", settings.resolve(preset="smoke", sets=sets))
     students = [
-        {"architecture": "convnet", "source": source, "last": last}
+        swept.student(0, last, source)
         for source, last in (("distilled", float(len(name))), ("distilled", 2.0), ("random", 1.0))
     ]
-    found.results = {"students": students}
+    teacher = {"accuracy": 90.0}
+    found.results = {"repeats": [{"seed": found.config.seed, "students": students, "teacher": teacher}]}
     return found
 
 
@@ -45,9 +46,10 @@ def test_runs_are_one_group_where_only_the_seed_differs_and_labels_say_the_rest(
     assert [group.runs for group in groups.group_runs(runs)][2:5] == [["c"], ["dddd"], ["e"]]
     assert groups.group_runs(runs)[3].label == "cfm (CE 1, teacher 12345678)"
     both = groups.accuracies(found)[2]
-    assert (both.sets, both.distilled["n"], both.control["n"]) == (2, 4, 2)
-    assert both.distilled["mean"] == pytest.approx(np.mean([1, 2, 4, 2]))
-    assert both.distilled["std"] == pytest.approx(np.std([1, 2, 4, 2], ddof=1))
+    assert (both.distilled["n"], both.distilled["students"]["n"], both.control["n"]) == (2, 4, 2)
+    assert both.distilled["mean"] == pytest.approx(np.mean([1.5, 3]))
+    assert both.distilled["std"] == pytest.approx(np.std([1.5, 3], ddof=1))
+    assert both.versus_control["n"] == 2
 
 
 @pytest.mark.parametrize("part", ["images", "labels", "statistics"])

@@ -23,7 +23,7 @@ def own_folders(monkeypatch, tmp_path):
 
 
 def smoke(*sets):
-    return settings.resolve(preset="smoke", sets=["validate.seeds=1", *sets])
+    return settings.resolve(preset="smoke", sets=["repeats=1", "validate.seeds=1", *sets])
 
 
 def test_everything_happens_on_the_engines_thread(tmp_path):

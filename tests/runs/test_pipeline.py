@@ -10,7 +10,7 @@ from stages import drive, small
 from engine import backbones, store
 from engine.config import settings
 from engine.errors import UserError
-from engine.runs import artefacts, pipeline, plan
+from engine.runs import artefacts, plan, repeats
 from engine.store import images, journal
 
 STAGES = ["squeeze", "statistics", "recover", "relabel", "validate"]
@@ -26,13 +26,14 @@ def begun(config, folder):
     """A run in `folder`, not yet pulled, and its plan."""
     prepared = plan.prepare(config)
     run = store.open_run(folder, prepared.manifest(folder.name, {}, ["test"]), "")
-    return pipeline.run(prepared, run, store.Cache(), ["test"])
+    return repeats.run(prepared, run, store.Cache(), ["test"])
 
 
 def without_circumstances(results):
     """What must be equal in two runs of the same experiment."""
-    kept = {key: results[key] for key in ("summary", "students", "teacher")}
-    return {**kept, "config": results["provenance"]["config_hash"]}
+    (repeat,) = results["repeats"]
+    kept = {"summary": results["summary"], "students": repeat["students"], "teacher": repeat["teacher"]}
+    return {**kept, "config": results["repeats"][0]["provenance"]["config_hash"]}
 
 
 def test_a_run_from_the_command_line(capsys, tmp_path):
@@ -44,30 +45,32 @@ def test_a_run_from_the_command_line(capsys, tmp_path):
     del written["sha256"]
     assert written == {key: value for key, value in first.items() if key != "folder"}
 
-    students = [student for student in first["students"] if student["source"] == "distilled"]
+    students = [student for student in first["repeats"][0]["students"] if student["source"] == "distilled"]
     mean = np.mean([student["last"] for student in students])
     assert first["summary"]["accuracy"]["mean"] == pytest.approx(mean)
-    assert first["summary"]["accuracy"]["n"] == len(students) == 2
+    assert first["summary"]["accuracy"]["students"]["n"] == len(students) == 2
+    assert (first["summary"]["accuracy"]["n"], first["summary"]["accuracy"]["std"]) == (1, None)
     assert all(student["best"] == max(value for _, value in student["curve"]) for student in students)
-    assert not any(timing["reused"] for timing in first["timings"].values())
+    assert not any(timing["reused"] for timing in first["repeats"][0]["timings"].values())
 
-    resolved = settings.resolve(preset="smoke")
+    resolved = settings.resolve(preset="smoke", sets=["repeats=1"])
     again = settings.resolve(file=folder / "config.yaml")
     assert again.config == resolved.config
     assert "# preset smoke" in (folder / "config.yaml").read_text()
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["identity"]["config"] == first["provenance"]["config_hash"]
-    assert manifest["teacher"]["fingerprint"] == first["provenance"]["teacher_fingerprint"]
+    assert manifest["identity"]["config"] == first["repeats"][0]["provenance"]["config_hash"]
+    assert manifest["teacher"]["fingerprint"] == first["repeats"][0]["provenance"]["teacher_fingerprint"]
     assert manifest["origins"]["squeeze.epochs"] == "preset smoke"
     kinds = [record.kind for record in journal.read(folder / "journal.jsonl")]
     assert kinds.count("StageFinished") == 5
 
     text, err = call(capsys, "run", "--preset", "smoke")
-    assert f"{mean:.2f} ±" in text
+    assert f"distilled   {mean:.2f}  convnet" in text
+    assert "one repeat: how much the result varies from run to run is not known" in text
     assert "recover: 3 iterations" in err
     assert [run["state"] for run in call_json(capsys, "runs", "runs")["runs"]] == ["finished"] * 2
     shown, _ = call(capsys, "show", folder.name, "--thumbnails", "2", "--width", "8")
-    assert f"{mean:.2f} ±" in shown
+    assert f"{mean:.2f}  convnet" in shown
     assert "0 β" in shown
     assert "1 β" in shown
     assert "2 β" not in shown
@@ -76,7 +79,10 @@ def test_a_run_from_the_command_line(capsys, tmp_path):
 def test_the_second_run_takes_the_teacher_and_statistics_from_the_cache(tmp_path):
     _, first = drive(begun(small(), tmp_path / "a"))
     events, second = drive(begun(small(), tmp_path / "b"))
-    assert [stage for stage in STAGES if second["timings"][stage]["reused"]] == [*STAGES[:2], "relabel"]
+    assert [stage for stage in STAGES if second["repeats"][0]["timings"][stage]["reused"]] == [
+        *STAGES[:2],
+        "relabel",
+    ]
     assert without_circumstances(first) == without_circumstances(second)
     found = [images.read(tmp_path / name / "images").images_NCHW for name in "ab"]
     assert np.array_equal(*found)
@@ -109,7 +115,9 @@ def test_a_run_cut_in_any_stage_goes_on_in_its_folder(tmp_path, stage):
     assert without_circumstances(results) == without_circumstances(whole)
     reused = {event.stage for event in events if event.kind == "StageFinished" and event.reused}
     assert ("recover" in reused) == (stage in ("relabel", "validate"))
-    assert not results["timings"]["recover"]["reused"]  # the run computed it, in one session or another
+    assert not results["repeats"][0]["timings"]["recover"][
+        "reused"
+    ]  # the run computed it, in one session or another
     kept = [images.read(tmp_path / name / "images").images_NCHW for name in ("whole", "cut")]
     assert np.array_equal(*kept)
     _, again = drive(begun(config, tmp_path / "cut"))
@@ -143,8 +151,8 @@ def test_a_given_teacher_is_told_by_its_weights_and_not_by_its_name(capsys, tmp_
     torch.save({"state_dict": model.state_dict()}, tmp_path / "b.pth")
     words = ["run", "--preset", "smoke", "--out", tmp_path / "run"]
     first = call_json(capsys, "results", *words, "--teacher", tmp_path / "a.pth")
-    assert first["teacher"]["fingerprint"] == backbones.fingerprint(model)
-    assert first["timings"]["squeeze"]["reused"]
+    assert first["repeats"][0]["teacher"]["fingerprint"] == backbones.fingerprint(model)
+    assert first["repeats"][0]["timings"]["squeeze"]["reused"]
     again = call_json(capsys, "results", *words, "--teacher", tmp_path / "b.pth")
     assert again["summary"] == first["summary"]
     other = {name: value + 1 for name, value in model.state_dict().items()}
@@ -154,11 +162,11 @@ def test_a_given_teacher_is_told_by_its_weights_and_not_by_its_name(capsys, tmp_
 
 
 def test_every_architecture_has_its_numbers_and_the_control_may_be_left_out(capsys):
-    words = ["--set", "validate.students=[convnet,resnet18]", "--set", "validate.control=false"]
+    words = ["--set", "validate.students=[convnet,resnet18]", "--set", "validate.controls=[]"]
     words += ["--set", "validate.epochs=1", "--set", "validate.seeds=1"]
     summary = call_json(capsys, "results", "run", "--preset", "smoke", *words)["summary"]
     assert list(summary["by_architecture"]) == ["convnet", "resnet18"]
     assert summary["architecture"] == "convnet"
     assert summary["control"] is None
     assert summary["accuracy"] == summary["by_architecture"]["convnet"]["accuracy"]
-    assert summary["accuracy"]["std"] == 0
+    assert summary["accuracy"]["std"] is None

@@ -122,11 +122,14 @@ def test_a_teachers_accuracy_is_known_from_any_run_that_measured_it(tmp_path):
     assert preview.teacher_accuracy(prepared, cache) is None
     work = launch.run_experiment(Resolved(config, resolve().origins), None, "first")
     _, results = drive(work)
-    assert preview.teacher_accuracy(prepared, cache) == results["teacher"]["accuracy"]
+    assert preview.teacher_accuracy(prepared, cache) == results["repeats"][0]["teacher"]["accuracy"]
     path = tmp_path / "teacher.pth"
     torch.save(preview.known_teachers(prepared, cache)[0].state_dict(), path)
     given = plan.prepare(small(ipc=1, backbone={"teacher": str(path)}))
-    assert backbones.fingerprint(given.teacher) == results["teacher"]["fingerprint"]
-    assert preview.teacher_accuracy(given, Cache(tmp_path / "empty")) == results["teacher"]["accuracy"]
+    assert backbones.fingerprint(given.teacher) == results["repeats"][0]["teacher"]["fingerprint"]
+    assert (
+        preview.teacher_accuracy(given, Cache(tmp_path / "empty"))
+        == results["repeats"][0]["teacher"]["accuracy"]
+    )
     held_out = plan.prepare(small(ipc=1, backbone={"teacher": str(path)}, data={"test": "holdout"}))
     assert preview.teacher_accuracy(held_out, cache) is None

@@ -73,7 +73,7 @@ def test_a_resume_under_other_circumstances_says_that_it_is_no_longer_exact(tmp_
     notices = [event.message for event in events if event.kind == "Notice" and event.level == "warning"]
     assert len(notices) == 1
     assert "threads" in notices[0]
-    found = StoredRun(tmp_path / "run").results()["provenance"]
+    found = StoredRun(tmp_path / "run").results()["repeats"][0]["provenance"]
     assert (found["sessions"], found["bit_exact"]) == (2, False)
 
 
@@ -104,7 +104,7 @@ def test_statistics_that_came_back_otherwise_are_told(tmp_path, monkeypatch):
     warned = [event.message for event in events if event.kind == "Notice" and event.level == "warning"]
     assert len(warned) == 1
     assert "real statistics" in warned[0]
-    assert StoredRun(tmp_path / "run").results()["provenance"]["bit_exact"] is False
+    assert StoredRun(tmp_path / "run").results()["repeats"][0]["provenance"]["bit_exact"] is False
 
 
 def test_a_run_of_a_version_without_some_setting_goes_on(tmp_path, whole, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from engine.errors import UserError
-from engine.runs.results import mean_std
+from engine.runs.results import build_document
 from engine.store import journal
 from engine.store.json_file import write_json
 from engine.store.sweeps import StoredSweep
@@ -63,14 +63,19 @@ def made(place, values, accuracies, **options):
     return StoredSweep(place)
 
 
-def results(told):
+def results(told, provenance=None):
     distilled, control = told if isinstance(told, tuple) else (told, [])
     students = [student(seed, last) for seed, last in enumerate(distilled)]
     students += [student(seed, last, "random") for seed, last in enumerate(control)]
-    return {
+    teacher = {"accuracy": 90.0, "architecture": "convnet"}
+    entry = {
+        "seed": 0,
         "students": students,
-        "summary": {"accuracy": mean_std(distilled), "control": mean_std(control) or None},
+        "teacher": teacher,
+        "timings": {},
+        "provenance": provenance or {},
     }
+    return build_document("point", [entry], 1, [])
 
 
 # --- real ones --------------------------------------------------------------------------------------
@@ -93,7 +98,9 @@ def outcome(place):
         }
     for path in place.glob("*/results.json"):
         told = json.loads(path.read_text())
-        found[path.parent.name] = json.dumps([told[name] for name in ("summary", "students", "teacher")])
+        found[path.parent.name] = json.dumps(
+            [told["summary"], told["repeats"][0]["students"], told["repeats"][0]["teacher"]]
+        )
     return found
 
 

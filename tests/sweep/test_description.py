@@ -77,7 +77,7 @@ def test_shipped_sweeps_are_those_of_the_paper():
     terms_and_ce = {row: (len(each.terms), each.ce) for row, each in parts.items()}
     assert terms_and_ce == {"filter": (1, 0), "filter+signal": (2, 0), "filter+signal+ce": (2, 1)}
     assert len(of["table4"].common["validate.students"]) == 6
-    assert all(sweep.common["validate.seeds"] >= 3 for sweep in of.values())
+    assert all(sweep.common["repeats"] >= 3 for sweep in of.values())
 
 
 @pytest.mark.parametrize(

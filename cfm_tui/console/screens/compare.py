@@ -311,7 +311,8 @@ def compare_results(models: Sequence[RunModel]) -> list[tuple[Cell, ...]]:
     for index, model in enumerate(models):
         accuracies = [Cell()] * 4
         if model.results is not None:
-            summary, teacher = model.results["summary"], float(model.results["teacher"]["accuracy"])
+            summary = model.results["summary"]
+            teacher = float(summary["teacher"]["mean"])
             measured = [summary[name] for name in ("accuracy", "control", "accuracy_best")]
             accuracies = [
                 Cell(format_mean_std(each), float(each["mean"]) if each else None) for each in measured

@@ -224,7 +224,7 @@ class MonitorPage(Page):
         # where recovery wrote no preview, as if nothing is optimised: images of the finished set
         if not self._sampling and (shown is None or shown.count < shown.total):
             self._sampling = True
-            folder, count = model.run.folder / RunFile.IMAGES, Preview.MOST_IMAGES
+            folder, count = model.repeat_run.folder / RunFile.IMAGES, Preview.MOST_IMAGES
             self.run_in_thread(lambda: self.call_in_ui(self._store_sample, Sample.read(folder, count)))
         if shown is None:
             return "none yet" if model.state in (*AT_WORK, "new") else "none"
