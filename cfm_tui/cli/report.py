@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cfm_tui.cli.common import Device, Json, Quiet, print_json
+from cfm_tui.cli.common import Device, Json, Quiet, echo, print_json
 
 if TYPE_CHECKING:
     from cfm_tui.display.progress import Display
@@ -47,8 +47,8 @@ def report(
     for subject in built.subjects:
         for missing in subject.missing:
             hint = f" → {missing.hint}" if missing.hint else ""
-            typer.echo(f"{subject.name}: no {missing.what}: {missing.why}{hint}", err=True)
-    typer.echo(str(path))
+            echo(f"{subject.name}: no {missing.what}: {missing.why}{hint}", err=True)
+    echo(str(path))
 
 
 def _build_report(names: list[str], device: str | None, display: Display) -> Report:

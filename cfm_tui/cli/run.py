@@ -8,8 +8,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from cfm_tui.cli.common import (
     ConfigFile,
     DataRoot,
@@ -22,6 +20,7 @@ from cfm_tui.cli.common import (
     RunName,
     Sets,
     Teacher,
+    echo,
     print_json,
 )  # fmt: skip
 
@@ -109,13 +108,13 @@ def begin(
             print_json({"folder": str(run_folder), "pid": pid})
         else:
             hint = f"`cfm watch {run_folder}` follows it; `cfm stop {run_folder}` stops it"
-            typer.echo(f"{run_folder}\n→ {hint}")
+            echo(f"{run_folder}\n→ {hint}")
     elif as_json:
         print_json({**results, "folder": str(run_folder)})
     else:
         from cfm_tui.display.tables import results_table
 
-        typer.echo(results_table(results) + f"\n\n{run_folder}")
+        echo(results_table(results) + f"\n\n{run_folder}")
 
 
 def _compute(

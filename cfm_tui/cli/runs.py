@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfm_tui.cli.common import Json, RunName, RunsFolder, draw_images, print_json
+from cfm_tui.cli.common import Json, RunName, RunsFolder, draw_images, echo, print_json
 
 if TYPE_CHECKING:
     from engine.store import StoredRun
@@ -23,9 +23,9 @@ def runs(folder: RunsFolder = None, as_json: Json = False) -> None:
     else:
         from cfm_tui.display.tables import runs_table
 
-        typer.echo(runs_table(summaries) if summaries else f"no runs in {runs_folder}")
+        echo(runs_table(summaries) if summaries else f"no runs in {runs_folder}")
         for lost in (entry for entry in summaries if entry["state"] == "lost"):
-            typer.echo(f"→ the process of {lost['name']} is gone: `cfm resume {lost['folder']}` resumes it")
+            echo(f"→ the process of {lost['name']} is gone: `cfm resume {lost['folder']}` resumes it")
 
 
 def _summarise(run: StoredRun) -> dict[str, Any]:
@@ -77,8 +77,8 @@ def show(
     from cfm_tui.display.progress import format_status
     from cfm_tui.display.tables import results_table
 
-    typer.echo(f"{stored.name}: {format_status(stored.status(), stored.state())}\n")
-    typer.echo(results_table(results) if results is not None else "no results yet")
+    echo(f"{stored.name}: {format_status(stored.status(), stored.state())}\n")
+    echo(results_table(results) if results is not None else "no results yet")
     if thumbnails and not betas and stored.has_images():
         _show_images(stored, thumbnails, width)
     if betas or losses or spectra:
@@ -88,7 +88,7 @@ def show(
         plots += [text_plots.draw_losses(stored)] if losses else []
         plots += [text_plots.draw_spectra(stored)] if spectra else []
         for plot in plots:
-            typer.echo(f"\n{plot}")
+            echo(f"\n{plot}", coloured=True)
 
 
 def _show_images(run: StoredRun, count: int, columns: int) -> None:
@@ -100,4 +100,4 @@ def _show_images(run: StoredRun, count: int, columns: int) -> None:
         f"{images.classes[label]} {format_beta(beta)}".rstrip()
         for label, beta in zip(images.labels_N, images.beta_N, strict=True)
     ]
-    typer.echo(f"\n{draw_images(to_bytes(images.images_NCHW), labels, columns)}")
+    echo(f"\n{draw_images(to_bytes(images.images_NCHW), labels, columns)}", coloured=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cfm_tui.cli.common import Json, format_json
+from cfm_tui.cli.common import Json, echo, format_json
 
 
 def table(
@@ -41,14 +41,14 @@ def table(
 
         text = format_comparison(document, form)
     if out is None:
-        typer.echo(text)
+        echo(text)
         return
     from engine.store.files import make_folders, write
 
     make_folders(out.absolute().parent)
     write(out, (text + "\n").encode())
     if as_json:
-        typer.echo(text)
+        echo(text)
 
 
 def _choose_format(form: str | None, out: Path | None) -> str:
