@@ -138,7 +138,7 @@ def _find_data_folder(problems: list[Problem]) -> Path | None:
 
 
 def _check_folder(name: str, path: Path, variable: str, problems: list[Problem]) -> dict[str, Any]:
-    path = path.expanduser().absolute()
+    path = path.absolute()
     ancestor = next(place for place in (path, *path.parents) if os.path.exists(place))
     reason = _find_write_error(ancestor)
     free = shutil.disk_usage(ancestor).free

@@ -110,6 +110,8 @@ def main(args: Sequence[str] | None = None, program: typer.Typer = app, name: st
     install_handlers(ending, _terminate, keep_ignored=ending)  # until a run starts (see `handle_signals`)
     install_handlers(CHECKPOINT_SIGNALS, _ignore_signal, keep_ignored=CHECKPOINT_SIGNALS)
     try:
+        if words[:1] != ["doctor"] and not {"--help", "--version"} & set(words):  # the doctor reports it
+            _require_known_variables()
         code = program(words, standalone_mode=False, prog_name=name) or 0
         if code == 130:  # Typer's exit code for Ctrl-C
             raise KeyboardInterrupt
@@ -119,6 +121,16 @@ def main(args: Sequence[str] | None = None, program: typer.Typer = app, name: st
             traceback.print_exc()
         code = _report(error, as_json="--json" in words)
     sys.exit(code)
+
+
+def _require_known_variables() -> None:
+    """Raise UserError("config") if a CFM_* variable is unknown; settings are loaded only if one may be."""
+    from engine import environment
+
+    if any(name.startswith("CFM_") and name not in environment.VARIABLES for name in os.environ):
+        from engine.config import settings
+
+        settings.require_known_variables(os.environ)
 
 
 def _report(error: BaseException, *, as_json: bool) -> int:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from engine import config
+from engine import config, environment
 from engine.data import cifar
 from engine.data.catalogue import KNOWN
 from engine.data.image_folders import read_folder, read_imagenet
@@ -26,9 +26,7 @@ def expand_path(path: str | Path) -> Path:
 
 def data_root() -> Path:
     """Return the user's data folder: CFM_DATA_ROOT, else cfm-tui in XDG_DATA_HOME or ~/.local/share."""
-    from platformdirs.unix import Unix
-
-    return expand_path(os.environ.get("CFM_DATA_ROOT") or Unix("cfm-tui").user_data_path)
+    return expand_path(os.environ.get("CFM_DATA_ROOT") or environment.user_folder("data"))
 
 
 def choose_root(settings: config.Data, root: Path | None = None) -> Path:

@@ -10,6 +10,7 @@ from engine import store
 from engine.config import Config, settings
 from engine.config.settings import Resolved
 from engine.config.teacher_source import TeacherSource
+from engine.environment import expand_home
 from engine.events import Event
 from engine.runs import pipeline, resume
 from engine.runs import plan as plans
@@ -96,4 +97,4 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def _make_absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().absolute())
+    return None if path is None else str(expand_home(path).absolute())

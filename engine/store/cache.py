@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine import environment
 from engine.errors import UserError
 from engine.store import tensors
 from engine.store.files import make_folders, set_aside
@@ -28,9 +28,7 @@ ELSEWHERE = "set CFM_CACHE to a writable folder with enough space"  #: the hint 
 
 def default_folder() -> Path:
     """Return the default folder of the cache."""
-    from platformdirs.unix import Unix
-
-    return Path(os.environ.get("CFM_CACHE") or Unix("cfm-tui").user_cache_path).expanduser()
+    return environment.user_folder("cache", "CFM_CACHE")
 
 
 def key(**parts: Any) -> str:

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
+from engine.environment import expand_home
 from engine.errors import UserError
 from engine.store import files
 
@@ -36,7 +37,7 @@ class RunFile(StrEnum):
 
 def runs_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of runs: ``$CFM_RUNS``, else ``runs`` in the current folder."""
-    return Path(environ.get("CFM_RUNS") or "runs")
+    return expand_home(environ.get("CFM_RUNS") or "runs")
 
 
 def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
