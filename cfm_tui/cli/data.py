@@ -47,11 +47,13 @@ def list_sets(root: Root = None, as_json: Json = False) -> None:
     if as_json:
         print_json({"root": str(folder), "sets": sets})
         return
+    from engine.errors import quote_command
+
     echo(f"data root: {folder}")
     for entry in sets:
         place = f"at {entry['path']}" if entry["path"] else entry["note"]
         if entry["downloadable"] and not entry["path"]:
-            place = f"not found; `cfm data get {entry['name']}` downloads it"
+            place = f"not found; {quote_command('data get', entry['name'])} downloads it"
         echo(f"{entry['name']:<14} {entry['title']}\n{'':<14} {place}")
 
 

@@ -102,12 +102,14 @@ def begin(
             results, run_folder = _compute(resolved, folder, name, command, display)
     if results is None:
         from cfm_tui.process.detach import start_detached
+        from engine.errors import quote_command
 
         pid = start_detached(run_folder)
         if as_json:
             print_json({"folder": str(run_folder), "pid": pid})
         else:
-            hint = f"`cfm watch {run_folder}` follows it; `cfm stop {run_folder}` stops it"
+            follow, stop = (quote_command(word, run_folder) for word in ("watch", "stop"))
+            hint = f"{follow} follows it; {stop} stops it"
             echo(f"{run_folder}\n→ {hint}")
     elif as_json:
         print_json({**results, "folder": str(run_folder)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,10 +23,12 @@ def runs(folder: RunsFolder = None, as_json: Json = False) -> None:
         print_json({"folder": str(runs_folder), "runs": summaries})
     else:
         from cfm_tui.display.tables import runs_table
+        from engine.errors import quote_command
 
         echo(runs_table(summaries) if summaries else f"no runs in {runs_folder}")
         for lost in (entry for entry in summaries if entry["state"] == "lost"):
-            echo(f"→ the process of {lost['name']} is gone: `cfm resume {lost['folder']}` resumes it")
+            command = quote_command("resume", Path(lost["folder"]))
+            echo(f"→ the process of {lost['name']} is gone: {command} resumes it")
 
 
 def _summarise(run: StoredRun) -> dict[str, Any]:

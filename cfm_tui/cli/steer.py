@@ -88,9 +88,11 @@ def _format_status(run: StoredRun) -> str:
 
 
 def _suggest_command(run: StoredRun, state: str) -> str:
+    from engine.errors import quote_command
+
     if state == "finished":
-        return f"`cfm show {run.folder}` shows its results"
-    return f"`cfm resume {run.folder}` resumes it"
+        return f"{quote_command('show', run.folder)} shows its results"
+    return f"{quote_command('resume', run.folder)} resumes it"
 
 
 def watch(run: RunName, quiet: Quiet = False) -> None:

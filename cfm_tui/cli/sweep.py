@@ -215,7 +215,7 @@ def _run_points(
 def _step_until_done(sweeper: Sweeper, display: Lines) -> None:
     """Run all points, forwarding signals to them. Raises Stopped where a signal stopped the sweep."""
     from cfm_tui.process import signals
-    from engine.errors import Stopped
+    from engine.errors import Stopped, quote_command
     from engine.runs.control import Control
 
     control = Control()
@@ -231,12 +231,14 @@ def _step_until_done(sweeper: Sweeper, display: Lines) -> None:
     if sweeper.stopping is not None:
         folder = sweeper.stored.folder
         stopped = Stopped(sweeper.stopping, folder)
-        stopped.hint = f"`cfm sweep {folder}` resumes it"
+        stopped.hint = f"{quote_command('sweep', folder)} resumes it"
         raise stopped
 
 
 def _report_outcome(sweeper: Sweeper, as_json: bool) -> None:
     """Print the state of every point. Raises typer.Exit(1) where one failed."""
+    from engine.errors import quote_command
+
     stored, states = sweeper.stored, sweeper.schedule.states
     failed = sweeper.schedule.named("failed", "stopped")
     if as_json:
@@ -247,7 +249,7 @@ def _report_outcome(sweeper: Sweeper, as_json: bool) -> None:
         for name in failed:
             echo(f"{name}: {states[name]}, {sweeper.messages[name] or 'by another process'}")
         command, effect = ("sweep", "retries") if failed else ("table", "compares")
-        echo(f"→ `cfm {command} {stored.folder}` {effect} them")
+        echo(f"→ {quote_command(command, stored.folder)} {effect} them")
     if failed:
         raise typer.Exit(1)
 
