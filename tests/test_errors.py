@@ -53,7 +53,7 @@ def test_the_suggestion_of_a_command_is_understood_by_it(capsys, monkeypatch, tm
 
 
 def test_every_name_in_a_suggested_command_is_quoted() -> None:
-    by_hand = re.compile(r"`cfm [^`\n]*\{")
+    by_hand = re.compile(r"""[`"]cfm [^`"\n]*\{""")
     for package in ("engine", "cfm_tui"):
         for path in (REPOSITORY / package).rglob("*.py"):
             if path != Path(errors.__file__):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,8 @@ def runs(folder: RunsFolder = None, as_json: Json = False) -> None:
     from engine import store
 
     runs_folder = folder or store.runs_folder()
-    summaries = [_summarise(run) for run in store.list_runs(runs_folder)]
+    runs = store.list_runs(runs_folder)
+    summaries = [summary for run in runs if (summary := _summarise(run)) and os.path.isdir(run.folder)]
     if as_json:
         print_json({"folder": str(runs_folder), "runs": summaries})
     else:
@@ -32,7 +34,7 @@ def runs(folder: RunsFolder = None, as_json: Json = False) -> None:
 
 
 def _summarise(run: StoredRun) -> dict[str, Any]:
-    """Return a run's entry in the list; its state is "damaged" where a file cannot be read."""
+    """Return a run's entry in the list; its state is "damaged" where a file cannot be read, or "newer"."""
     from engine.errors import UserError
 
     entry: dict[str, Any] = {"name": run.name, "folder": str(run.folder)}
@@ -45,7 +47,7 @@ def _summarise(run: StoredRun) -> dict[str, Any]:
         if results is not None:
             entry |= {name: results["summary"][name] for name in ("accuracy", "control")}
     except (UserError, KeyError, TypeError):
-        entry["state"] = "damaged"
+        entry["state"] = "newer" if run.state() == "newer" else "damaged"
     return entry
 
 

@@ -33,7 +33,7 @@ def table(
     form = _choose_format("json" if as_json else form, out)
     from engine.report.tables import table as build_table
 
-    document = build_table(targets, against)
+    document = build_table(targets, against, lambda reason: echo(f"left out: {reason}", err=True))
     if form == "json":
         text = format_json(document)
     else:

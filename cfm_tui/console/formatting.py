@@ -30,7 +30,7 @@ _MARKS = {"waiting": "[ ]", "running": "[>]", "done": "[x]", "reused": "[=]"}
 
 def describe_stages(model: RunModel) -> list[str]:
     """Return each stage's mark, name and progress."""
-    left = dict.fromkeys(("paused", "stopped", "lost", "damaged"), "[-]") | {"failed": "[!]"}
+    left = dict.fromkeys(("paused", "stopped", "lost", "damaged", "newer"), "[-]") | {"failed": "[!]"}
     labels = []
     for stage in STAGES:
         view = model.stages.get(stage)
@@ -84,6 +84,8 @@ def describe_run(model: RunModel, activity: str, width: int) -> list[str]:
     name = folder.name if is_in_runs_folder else folder
     if model.state == "damaged":
         return [*lines, f"-> {quote_command('check', name)} lists the damage"]
+    if model.state == "newer":
+        return [*lines, "-> install that version of cfm-tui, or a newer one"]
     return [*lines, f"-> {quote_command('resume', name)} resumes it"]
 
 

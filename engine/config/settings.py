@@ -36,6 +36,7 @@ from engine.config.presets import (
     user_presets,
 )
 from engine.errors import UserError, nearest_name
+from engine.version import product_version
 
 if TYPE_CHECKING:
     from engine.store import StoredRun
@@ -148,7 +149,20 @@ def load_stored(
     Raises UserError: "disk" if the file is damaged, "config" if a change is invalid.
     """
     run.config_yaml()  # verifies the file
-    return resolve(file=run.folder / "config.yaml", base=None, sets=sets, overrides=overrides)
+    file = run.folder / "config.yaml"
+    try:
+        stored = resolve(file=file, base=None)
+    except UserError as error:
+        from engine.store.reader import written_by
+
+        message = (
+            f"{run.folder} was written by cfm-tui {written_by(run.manifest())}, this is {product_version()}"
+        )
+        hint = "use the version that wrote it"
+        raise UserError(
+            "config", f"{message}, which cannot read its settings: {error.message}", hint
+        ) from error
+    return resolve(file=file, base=None, sets=sets, overrides=overrides) if sets or overrides else stored
 
 
 def _load_documents(preset: str | None, file: Path | None) -> list[Document]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import IO
 from engine.environment import expand_home
 from engine.errors import UserError
 from engine.store import files
+
+SCHEMA_VERSION = 1  #: of what a run's folder holds
+_DELETED = re.compile(r"\..+\.deleted(-\d+)?")  #: the name of a folder that is being deleted
 
 
 class RunFile(StrEnum):
@@ -56,6 +60,25 @@ def fresh_folder(preset: str, identity: str, environ: Mapping[str, str] = os.env
 def is_run(folder: Path) -> bool:
     """Return whether a folder is a run's."""
     return (folder / RunFile.MANIFEST).is_file()
+
+
+def list_run_folders(folder: Path, known: Container[Path] = ()) -> list[Path]:
+    """Return the folders of the runs in `folder`, without those that are being deleted.
+
+    known: folders that are runs even if they cannot be looked at now.
+    """
+    try:
+        entries = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+    def is_listed(entry: Path) -> bool:
+        try:
+            return not _DELETED.fullmatch(entry.name) and is_run(entry)
+        except OSError:  # an unreadable folder does not hide the others
+            return entry in known
+
+    return list(filter(is_listed, entries))
 
 
 def require_run_or_empty(folder: Path) -> None:

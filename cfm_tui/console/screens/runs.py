@@ -143,7 +143,9 @@ class RunsPage(Page):
     def _cells(self, row: Row, here: bool) -> list[str | Text]:
         mark = "* " if row.folder in self._marked else ""
         state = f"{row.state} here" if here else row.state
-        emphasis = {"finished": "dim"} | dict.fromkeys(("failed", "lost", "damaged", "running"), "bold")
+        emphasis = {"finished": "dim"} | dict.fromkeys(
+            ("failed", "lost", "damaged", "newer", "running"), "bold"
+        )
         accuracies = ("" if value is None else f"{value:.1f}" for value in (row.last, row.best, row.control))
         progress = "" if row.done is None or row.state == "finished" else f"{row.stage} {row.done:.0%}"
         return [
@@ -230,7 +232,7 @@ class RunsPage(Page):
         row = self.find_chosen()
         if row is None or self.host.refuse_if_read_only("resume"):
             return
-        if row.at_work or row.state in ("finished", "damaged"):
+        if row.at_work or row.state in ("finished", "damaged", "newer"):
             self.notify(f"{row.name} is {row.state}; there is nothing to resume", severity="warning")
             return
         answers = [("here", "here, in this console"), ("detached", "detached, in a separate process")]
