@@ -32,6 +32,7 @@ class RunFile(StrEnum):
     GLIMPSE = "glimpse.safetensors"
     LOG = "log.txt"
     LOCK = "lock"
+    LOCK_CREATED = "lock.created"
     OWNER = "owner.json"
     IMAGES = "images"
     LABELS = "labels"
@@ -92,7 +93,7 @@ def require_leftovers(folder: Path, names: set[RunFile], kind: str) -> None:
 
     names: files that it leaves besides those of its owner. kind: ``run`` or ``sweep``.
     """
-    expected = {RunFile.LOCK, RunFile.OWNER, *names}
+    expected = {RunFile.LOCK, RunFile.LOCK_CREATED, RunFile.OWNER, *names}
     if not folder.is_dir() or any(
         entry.name not in expected and not entry.name.endswith(".tmp") for entry in folder.iterdir()
     ):

@@ -77,6 +77,11 @@ def test_a_folder_that_cannot_be_written_names_its_variable(machine: Path, monke
     assert [problem["level"] for problem in document["problems"]] == ["error" if code else "warning"]
 
 
+def test_a_disk_without_locks_is_a_warning(monkeypatch) -> None:
+    monkeypatch.setattr("engine.store.lock.supports_locks", lambda _: False)
+    assert examined("the file system of the runs folder", "has no locks")[0] == 0
+
+
 @pytest.mark.parametrize(("free", "code"), [(10 * 2**20, 1), (2**30, 0)])
 def test_little_disk_is_a_warning_and_none_an_error(monkeypatch, free: int, code: int) -> None:
     room(monkeypatch, free)
