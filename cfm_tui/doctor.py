@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import warnings
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -142,7 +141,7 @@ def _check_folder(name: str, path: Path, variable: str, problems: list[Problem])
 
     path = path.absolute()
     ancestor = next(place for place in (path, *path.parents) if os.path.exists(place))
-    reason = _find_write_error(ancestor)
+    reason = _find_write_error(path)
     free = shutil.disk_usage(ancestor).free
     level_if_unusable: Literal["error", "warning"] = "warning" if name == "data" else "error"
     if reason:
@@ -162,12 +161,17 @@ def _check_folder(name: str, path: Path, variable: str, problems: list[Problem])
 
 
 def _find_write_error(folder: Path) -> str:
-    """Return why no file can be created in a folder; empty if one can."""
+    """Return why no file can be created in a folder, which need not exist; empty if one can."""
+    from engine.errors import UserError
+    from engine.store import files
+
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
+        files.require_writable(folder)
+    except UserError as error:
+        return error.message
     except OSError as error:
         return f"{folder}: {error.strerror}"
+    return ""
 
 
 def _check_terminal(problems: list[Problem]) -> dict[str, Any]:

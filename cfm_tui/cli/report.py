@@ -31,7 +31,13 @@ def report(
     With --json, print the numbers of every figure, and write the file only if --out is given.
     """
     from cfm_tui.display.progress import open_display
+    from engine.store.files import require_writable
 
+    if out is not None or not as_json:
+        place = (out or Path("report.html")).absolute().parent
+        require_writable(place, "choose another file with --out")
+    if png is not None:
+        require_writable(png, "choose another folder with --png")
     with open_display(quiet) as display:
         built = _build_report(runs, device, display)
         path = out

@@ -32,6 +32,10 @@ def table(
     """Compare methods by setting: mean ± std, the paper's numbers, the control, significant differences."""
     form = _choose_format("json" if as_json else form, out)
     from engine.report.tables import table as build_table
+    from engine.store.files import make_folders, require_writable, write
+
+    if out is not None:
+        require_writable(out.absolute().parent, "choose another file with --out")
 
     document = build_table(targets, against, lambda reason: echo(f"left out: {reason}", err=True))
     if form == "json":
@@ -43,8 +47,6 @@ def table(
     if out is None:
         echo(text)
         return
-    from engine.store.files import make_folders, write
-
     make_folders(out.absolute().parent)
     write(out, (text + "\n").encode())
     if as_json:

@@ -12,12 +12,12 @@ from engine.config.settings import Resolved
 from engine.config.teacher_source import TeacherSource
 from engine.environment import expand_home
 from engine.events import Event
-from engine.runs import pipeline, resume
+from engine.runs import artefacts, pipeline, resume
 from engine.runs import plan as plans
 from engine.runs.control import Control
 from engine.runs.plan import Plan
 from engine.runs.results import Results
-from engine.store import Cache, Run
+from engine.store import Cache, Run, RunFile, files, images
 
 
 def prepare_run(
@@ -35,11 +35,16 @@ def prepare_run(
     """
     if folder is not None:
         store.require_run_or_empty(folder)
+    files.require_writable(folder or store.runs_folder())
     config = with_absolute_paths(resolved.config)
     plan = plans.prepare(config, progress, folder)
     folder = folder or store.fresh_folder(name, plan.identity["config"])
     if not store.is_run(folder):
         plan.check_room(folder)
+    measures = plan.given is None and plan.statistics is None and config.recover.algorithm == "optimise"
+    if not images.is_complete(folder / RunFile.IMAGES):
+        teachers = (plan.teacher, *plan.others)
+        artefacts.require_writable_cache(plan.config, plan.data, teachers, Cache(), measures=measures)
     return plan, open_planned_run(plan, folder, resolved.origins, command)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from engine import environment
 from engine.errors import UserError
 from engine.store import tensors
-from engine.store.files import make_folders, set_aside
+from engine.store.files import make_folders, require_writable, set_aside
 from engine.store.json_file import from_json, to_json
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ class Cache:
     def path(self, kind: str, key: str) -> Path:
         """Return the path of an entry, whether it exists or not."""
         return self.folder / kind / f"{key}.safetensors"
+
+    def require_writable(self, kind: str, needed: int = 4096) -> None:
+        """Raise UserError("disk") if entries of a kind, of `needed` bytes in all, cannot be written."""
+        require_writable(self.folder / kind, ELSEWHERE, needed)
 
     def load(self, kind: str, key: str) -> CacheEntry | None:
         """Return an entry, or None if there is none.

@@ -10,14 +10,14 @@ import pytest
 from bar import FULL, cases
 from processes import until
 
+from engine.store.lock import locked
+
 PROCESSES = 20
 #: Each waits before it opens the run until all are there.
 TOGETHER = """
 import os, sys, time
-from engine.store.lock import locked
 from engine import store
 from engine.runs.control import Steering
-from engine.store.lock import locked
 def wait_for(name):
     while not os.path.exists(os.path.join({place!r}, name)):
         time.sleep(0.005)
