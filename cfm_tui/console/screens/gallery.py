@@ -311,4 +311,4 @@ def _explain_no_images(run: StoredRun) -> str:
         return f"No images yet: the run is {state}{where}.{batch}\nEvery finished batch adds images."
     if state == "finished":
         return "No images: they were removed from the run's folder."
-    return f"No images: the run is {state}{where}.\n→ {quote_command('resume', run.folder)} resumes it"
+    return f"No images: the run is {state}{where}.\n→ {quote_command('resume', run.name)} resumes it"
