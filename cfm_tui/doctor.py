@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import warnings
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from cfm_tui.display.progress import format_bytes
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "pydantic", "pyyaml", "typer", "rich", "textual", "plotext", "pillow",
-    "safetensors", "scikit-learn", "filelock",
+    "safetensors", "scikit-learn",
 )  # fmt: skip
 NVIDIA = Path("/proc/driver/nvidia")  #: exists if an NVIDIA driver is loaded (Linux)
 
@@ -138,15 +137,21 @@ def _find_data_folder(problems: list[Problem]) -> Path | None:
 
 
 def _check_folder(name: str, path: Path, variable: str, problems: list[Problem]) -> dict[str, Any]:
-    path = path.expanduser().absolute()
+    from engine.store.lock import supports_locks
+
+    path = path.absolute()
     ancestor = next(place for place in (path, *path.parents) if os.path.exists(place))
-    reason = _find_write_error(ancestor)
+    reason = _find_write_error(path)
     free = shutil.disk_usage(ancestor).free
     level_if_unusable: Literal["error", "warning"] = "warning" if name == "data" else "error"
     if reason:
         message = f"the {name} folder {path} cannot be written: {reason}"
         hint = f"Set {variable} to another folder, or fix this one."
         problems.append(Problem(level_if_unusable, message, hint))
+    elif not supports_locks(ancestor):
+        message = f"the file system of the {name} folder {path} has no locks"
+        hint = "Files are created instead. If a host crashes, delete the one that a message names."
+        problems.append(Problem("warning", message, hint))
     elif free < 2 * 1024**3:  # larger data sets may not fit
         message = f"only {format_bytes(free)} are free for the {name} folder {path}"
         level = level_if_unusable if free < 100 * 1024**2 else "warning"  # below, no run fits
@@ -156,12 +161,17 @@ def _check_folder(name: str, path: Path, variable: str, problems: list[Problem])
 
 
 def _find_write_error(folder: Path) -> str:
-    """Return why no file can be created in a folder; empty if one can."""
+    """Return why no file can be created in a folder, which need not exist; empty if one can."""
+    from engine.errors import UserError
+    from engine.store import files
+
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
+        files.require_writable(folder)
+    except UserError as error:
+        return error.message
     except OSError as error:
         return f"{folder}: {error.strerror}"
+    return ""
 
 
 def _check_terminal(problems: list[Problem]) -> dict[str, Any]:

@@ -7,7 +7,10 @@ A programming error is an ``assert`` instead.
 from __future__ import annotations
 
 import difflib
+import os
+import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Literal, NoReturn
 
 Kind = Literal["usage", "config", "data", "teacher", "disk", "network", "numeric", "memory"]
@@ -52,13 +55,29 @@ def format_names(names: Sequence[str], most: int = 5, separator: str = ", ") -> 
     return shown if len(names) <= most else shown + separator.strip(", ") + more
 
 
+def quote_command(words: str, *arguments: str | Path, **options: str | Path) -> str:
+    """Return a command of the program between backticks, which can be pasted into a shell.
+
+    words: ``resume`` or ``data get``. arguments: paths or names. options: long options and their values.
+    """
+
+    def protect(value: str | Path) -> str:
+        text = os.fspath(value)
+        return f"./{text}" if isinstance(value, Path) and text.startswith("-") else text
+
+    given = [part for name, value in options.items() for part in (f"--{name}", protect(value))]
+    operands = [protect(value) for value in arguments]
+    separator = ["--"] if any(operand.startswith("-") for operand in operands) else []
+    return f"`cfm {words} {shlex.join([*given, *separator, *operands])}`"
+
+
 class Stopped(Exception):
     """A run was stopped on request; its state is on disk.
 
     by: who requested it, a signal's name or a user with host. folder: the run's folder.
     """
 
-    def __init__(self, by: str, folder: object) -> None:
+    def __init__(self, by: str, folder: Path) -> None:
         super().__init__(f"{folder} was stopped by {by}")
         self.by = by
-        self.hint = f"`cfm resume {folder}` resumes it"
+        self.hint = f"{quote_command('resume', folder)} resumes it"

@@ -7,6 +7,7 @@ Exit codes: 0 success, 1 failure, 2 usage or configuration, 130 interrupted, 143
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -31,8 +32,15 @@ from cfm_tui.cli import (
     table,
     validate,
 )
-from cfm_tui.cli.common import print_json
+from cfm_tui.cli.common import echo, print_json
+from cfm_tui.display.streams import (
+    discard_output,
+    escape_control_characters,
+    prepare_standard_streams,
+)
 from cfm_tui.process.signals import CHECKPOINT_SIGNALS, install_handlers
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a stdout that is full or broken
 
 app = typer.Typer(
     name="cfm",
@@ -48,7 +56,7 @@ def _print_version(is_requested: bool) -> None:
     if is_requested:
         from engine.version import product_version
 
-        typer.echo(f"cfm-tui {product_version()}")
+        echo(f"cfm-tui {product_version()}")
         raise typer.Exit
 
 
@@ -97,10 +105,13 @@ def main(args: Sequence[str] | None = None, program: typer.Typer = app, name: st
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    prepare_standard_streams()
     ending = ("SIGTERM", "SIGHUP")
     install_handlers(ending, _terminate, keep_ignored=ending)  # until a run starts (see `handle_signals`)
     install_handlers(CHECKPOINT_SIGNALS, _ignore_signal, keep_ignored=CHECKPOINT_SIGNALS)
     try:
+        if words[:1] != ["doctor"] and not {"--help", "--version"} & set(words):  # the doctor reports it
+            _require_known_variables()
         code = program(words, standalone_mode=False, prog_name=name) or 0
         if code == 130:  # Typer's exit code for Ctrl-C
             raise KeyboardInterrupt
@@ -112,10 +123,20 @@ def main(args: Sequence[str] | None = None, program: typer.Typer = app, name: st
     sys.exit(code)
 
 
+def _require_known_variables() -> None:
+    """Raise UserError("config") if a CFM_* variable is unknown; settings are loaded only if one may be."""
+    from engine import environment
+
+    if any(name.startswith("CFM_") and name not in environment.VARIABLES for name in os.environ):
+        from engine.config import settings
+
+        settings.require_known_variables(os.environ)
+
+
 def _report(error: BaseException, *, as_json: bool) -> int:
     """Print an error, and return the exit code."""
     if isinstance(error, BrokenPipeError):
-        _discard_output()
+        discard_output(1, 2)
         return 1
     if isinstance(error, SystemExit) and not isinstance(error, Terminated):
         return error.code if isinstance(error.code, int) else 1
@@ -123,27 +144,18 @@ def _report(error: BaseException, *, as_json: bool) -> int:
         print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]  # noqa: T201
         return 2
     code, kind, *texts = _describe_error(error)
-    message, hint = (_escape_control_characters(text) for text in texts)
+    if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
+        discard_output(1)
+        as_json = False
+    message, hint = map(escape_control_characters, texts)
     try:
         if as_json:
             print_json({"error": {"kind": kind, "message": message, "hint": hint}})
         else:
             print(f"cfm: {message}" + (f"\n→ {hint}" if hint else ""), file=sys.stderr)  # noqa: T201
     except OSError:  # the terminal was closed
-        _discard_output()
+        discard_output(1, 2)
     return code
-
-
-def _discard_output() -> None:
-    """Redirect stdout and stderr to the null device: nobody reads them any more."""
-    null_device = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(null_device, stream.fileno())
-
-
-def _escape_control_characters(text: str) -> str:
-    """Escape characters by which a file name could control the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 def _describe_error(error: BaseException) -> tuple[int, str, str, str]:
@@ -167,6 +179,9 @@ def _describe_error(error: BaseException) -> tuple[int, str, str, str]:
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{os.fspath(error.filename)!r:.200}: {error.strerror}"
         return 2, "disk", message, "run again with --debug for the traceback"
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        message = f"cannot write the output: {error.strerror}"
+        return 2, "disk", message, "redirect it to a disk with free space"
     lines = str(error).splitlines()
     message = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return 1, "failed", f"failed: {message}", "run again with --debug for the traceback"

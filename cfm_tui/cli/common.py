@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from cfm_tui.display.streams import escape_control_characters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,30 +50,55 @@ Detach = Annotated[
 ]
 
 
-def format_json(document: Mapping[str, Any]) -> str:
-    """Format a document as JSON, with its `schema_version` first."""
-    return json.dumps({"schema_version": 1, **document}, ensure_ascii=False, indent=2)
+def echo(text: str = "", *, err: bool = False, coloured: bool = False) -> None:
+    """Print a text on stdout or stderr; names in it cannot control the terminal.
+
+    coloured: the text has escape sequences of colours, which are kept.
+    """
+    printable = escape_control_characters(text, coloured=coloured)
+    # The stream is given, because Typer replaces one that is ASCII by one that is UTF-8.
+    if err:
+        with suppress(OSError):  # a stderr that is full does not stop the work
+            typer.echo(printable, file=sys.stderr)
+    else:
+        typer.echo(printable, file=sys.stdout)
+
+
+def format_json(document: Mapping[str, Any], encoding: str = "utf-8") -> str:
+    """Format a document as JSON, with its `schema_version` first.
+
+    All characters but ASCII are escaped if one of them cannot be encoded or is not printable.
+    """
+    versioned = {"schema_version": 1, **document}
+    text = json.dumps(versioned, ensure_ascii=False, indent=2)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(versioned, indent=2)
+    return text if text == escape_control_characters(text) else json.dumps(versioned, indent=2)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print a document as JSON, with its `schema_version` first."""
-    typer.echo(format_json(document))
+    echo(format_json(document, sys.stdout.encoding or "utf-8"))
 
 
 def draw_images(
     images: Sequence[NDArray[Any]] | NDArray[Any], labels: Sequence[str], columns: int, margin: int = 0
 ) -> str:
-    """Draw images (C, H, W) side by side, each `columns` cells wide, in colour where stdout is a terminal.
+    """Draw images (C, H, W) side by side, each `columns` cells wide, as stdout can show them.
 
     margin: cells of the terminal's width to leave free.
     """
+    from cfm_tui.display import terminal
     from cfm_tui.display.ascii_image import grid
 
+    capabilities = terminal.of_stdout()
     return grid(
         images,
         labels,
         width=shutil.get_terminal_size().columns - margin,
         columns=columns,
-        mode="half" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else "ascii",
-        colours="true" if os.environ.get("COLORTERM") in ("truecolor", "24bit") else 256,
+        mode="half" if terminal.images("auto", capabilities) == "half" else "ascii",
+        colours="true" if capabilities.colours == "true" else 256,
     )

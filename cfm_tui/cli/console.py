@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfm_tui.cli.common import RunsFolder
+from cfm_tui.cli.common import RunsFolder, echo
 
 if TYPE_CHECKING:
     from cfm_tui.console.engine_link import Configure, OpenRun
@@ -96,9 +96,9 @@ def _open(opening: Configure | OpenRun | None, folder: Path | None, read_only: b
         session.hand_over("the console")
         farewell = session.format_farewell()
     if farewell:
-        typer.echo(farewell)
+        echo(farewell)
     if library_output:
-        typer.echo(f"output captured while the console was open:\n{library_output}", err=True)
+        echo(f"output captured while the console was open:\n{library_output}", err=True)
     if app.failed is not None:
         raise app.failed
     if app.return_code:

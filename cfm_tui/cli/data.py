@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfm_tui.cli.common import Json, print_json
+from cfm_tui.cli.common import Json, echo, print_json
 
 if TYPE_CHECKING:
     from engine import config
@@ -47,12 +47,14 @@ def list_sets(root: Root = None, as_json: Json = False) -> None:
     if as_json:
         print_json({"root": str(folder), "sets": sets})
         return
-    typer.echo(f"data root: {folder}")
+    from engine.errors import quote_command
+
+    echo(f"data root: {folder}")
     for entry in sets:
         place = f"at {entry['path']}" if entry["path"] else entry["note"]
         if entry["downloadable"] and not entry["path"]:
-            place = f"not found; `cfm data get {entry['name']}` downloads it"
-        typer.echo(f"{entry['name']:<14} {entry['title']}\n{'':<14} {place}")
+            place = f"not found; {quote_command('data get', entry['name'])} downloads it"
+        echo(f"{entry['name']:<14} {entry['title']}\n{'':<14} {place}")
 
 
 @app.command()
@@ -75,7 +77,7 @@ def get(
     if as_json:
         print_json({"name": name, "path": str(path) if path else None})
     else:
-        typer.echo(f"{name} is at {path}" if path else f"{name} comes with the program; nothing to download")
+        echo(f"{name} is at {path}" if path else f"{name} comes with the program; nothing to download")
 
 
 @app.command()
@@ -99,7 +101,7 @@ def check(
     if as_json:
         print_json(summary)
         return
-    typer.echo("\n".join(_format_summary(summary)))
+    echo("\n".join(_format_summary(summary)))
 
 
 def _require_known(name: str) -> None:
@@ -167,7 +169,7 @@ def _show_progress(units: dict[str, str]) -> Iterator[Callable[[str, int, int], 
         if last_step.get(phase) != step:
             last_step[phase] = step
             of = f" of {total:,}" if total else ""
-            typer.echo(f"{phase}: {done:,}{of} {units[phase]}", err=True)
+            echo(f"{phase}: {done:,}{of} {units[phase]}", err=True)
 
     def update_bar(phase: str, done: int, total: int) -> None:
         bars.update(tasks[phase], completed=done, total=total or None, visible=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from cfm_tui.cli.common import Json, print_json
+from cfm_tui.cli.common import Json, echo, print_json
 
 
 def doctor(as_json: Json = False) -> None:
@@ -18,7 +18,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print_json(findings)
     else:
-        typer.echo("\n".join(_format_findings(findings)))
+        echo("\n".join(_format_findings(findings)))
     if not findings["ok"]:
         raise typer.Exit(1)
 

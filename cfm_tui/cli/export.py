@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cfm_tui.cli.common import Json, RunName, print_json
+from cfm_tui.cli.common import Json, RunName, echo, print_json
 
 
 def export(
@@ -32,4 +32,4 @@ def export(
     if as_json:
         print_json({"run": stored.name, "format": form, "folder": str(out), "notes": exported.notes})
     else:
-        typer.echo("\n".join([*exported.notes, str(out)]))
+        echo("\n".join([*exported.notes, str(out)]))

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfm_tui.cli.common import Json, Sets, print_json
+from cfm_tui.cli.common import Json, Sets, echo, print_json
 
 if TYPE_CHECKING:
     from engine.config import Config, Term
@@ -145,25 +144,20 @@ def _draw_chart(method: dict[str, Any]) -> str:
     """Draw |f(λ)| of every curve over six decades of λ on logarithmic axes."""
     import numpy as np
 
-    from cfm_tui.display import charts
+    from cfm_tui.display import charts, terminal
 
     x, curves = np.log10(method["eigenvalues"]), method["curves"]
     lines = [charts.Line(each["name"], x, np.abs(np.array(each["values"], np.float64))) for each in curves]
     width, title = min(shutil.get_terminal_size().columns, 100), "|f(λ)|"
-    shown_on = _detect_terminal()
-    chart = charts.draw(lines, width, 16, terminal=shown_on, log=True, title=title, x_label="log10 λ")
+    chart = charts.draw(
+        lines, width, 16, terminal=terminal.of_stdout(), log=True, title=title, x_label="log10 λ"
+    )
     return "\n".join(row.rstrip() for row in chart.plain.split("\n"))
-
-
-def _detect_terminal() -> Any:
-    from cfm_tui.display import terminal
-
-    return terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
 
 
 def _print_text(text: str) -> None:
     """Print a text, converted to ASCII where the terminal supports nothing else."""
-    from cfm_tui.display.terminal import to_ascii
+    from cfm_tui.display import terminal
 
     lines = text.split("\n")
-    typer.echo("\n".join(lines if _detect_terminal().unicode else map(to_ascii, lines)))
+    echo("\n".join(lines if terminal.of_stdout().unicode else map(terminal.to_ascii, lines)))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cfm_tui.cli.common import ConfigFile, Json, Sets, print_json
+from cfm_tui.cli.common import ConfigFile, Json, Sets, echo, print_json
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check presets and configuration files.")
 
@@ -37,13 +37,13 @@ def list_presets(as_json: Json = False) -> None:
         return
     for kind, entries in kinds.items():
         if kind == "protocols" and user_presets:
-            typer.echo(f"your presets, in {user_folder()}:")
+            echo(f"your presets, in {user_folder()}:")
             for preset in user_presets:
                 unusable = f"cannot be used: {preset.problem}" if preset.problem else ""
-                typer.echo(f"  {preset.name:<20} {unusable or preset.description}")
-        typer.echo(f"{kind}:")
+                echo(f"  {preset.name:<20} {unusable or preset.description}")
+        echo(f"{kind}:")
         for name, description in entries:
-            typer.echo(f"  {name:<20} {description}")
+            echo(f"  {name:<20} {description}")
 
 
 @app.command()
@@ -58,7 +58,7 @@ def show(
     from engine.config import presets, settings
 
     if not (resolved or as_json or config or sets):
-        typer.echo(presets.source_text(name or settings.DEFAULT_PRESET), nl=False)
+        echo(presets.source_text(name or settings.DEFAULT_PRESET).removesuffix("\n"))
         return
     outcome = settings.resolve(preset=name, file=config, sets=sets or (), environ=os.environ)
     if as_json:
@@ -66,7 +66,7 @@ def show(
         preset = name if config or name else settings.DEFAULT_PRESET
         print_json({"preset": preset, "config": tree, "origins": outcome.origins})
     else:
-        typer.echo(settings.to_yaml(outcome.config, outcome.origins), nl=False)
+        echo(settings.to_yaml(outcome.config, outcome.origins).removesuffix("\n"))
 
 
 @app.command()
@@ -89,7 +89,7 @@ def validate(
         print_json({"results": entries})
     else:
         for target, problem in results:
-            typer.echo(f"{target}: " + (f"{problem['message']}\n  {problem['hint']}" if problem else "valid"))
+            echo(f"{target}: " + (f"{problem['message']}\n  {problem['hint']}" if problem else "valid"))
     if any(problem for _, problem in results):
         raise typer.Exit(2)
 

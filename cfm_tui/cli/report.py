@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cfm_tui.cli.common import Device, Json, Quiet, print_json
+from cfm_tui.cli.common import Device, Json, Quiet, echo, print_json
 
 if TYPE_CHECKING:
     from cfm_tui.display.progress import Display
@@ -31,7 +31,13 @@ def report(
     With --json, print the numbers of every figure, and write the file only if --out is given.
     """
     from cfm_tui.display.progress import open_display
+    from engine.store.files import require_writable
 
+    if out is not None or not as_json:
+        place = (out or Path("report.html")).absolute().parent
+        require_writable(place, "choose another file with --out")
+    if png is not None:
+        require_writable(png, "choose another folder with --png")
     with open_display(quiet) as display:
         built = _build_report(runs, device, display)
         path = out
@@ -47,8 +53,8 @@ def report(
     for subject in built.subjects:
         for missing in subject.missing:
             hint = f" → {missing.hint}" if missing.hint else ""
-            typer.echo(f"{subject.name}: no {missing.what}: {missing.why}{hint}", err=True)
-    typer.echo(str(path))
+            echo(f"{subject.name}: no {missing.what}: {missing.why}{hint}", err=True)
+    echo(str(path))
 
 
 def _build_report(names: list[str], device: str | None, display: Display) -> Report:

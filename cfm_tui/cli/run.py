@@ -8,8 +8,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from cfm_tui.cli.common import (
     ConfigFile,
     DataRoot,
@@ -23,6 +21,7 @@ from cfm_tui.cli.common import (
     RunName,
     Sets,
     Teacher,
+    echo,
     print_json,
 )  # fmt: skip
 
@@ -106,19 +105,21 @@ def begin(
             results, run_folder = _compute(resolved, folder, name, command, display)
     if results is None:
         from cfm_tui.process.detach import start_detached
+        from engine.errors import quote_command
 
         pid = start_detached(run_folder)
         if as_json:
             print_json({"folder": str(run_folder), "pid": pid})
         else:
-            hint = f"`cfm watch {run_folder}` follows it; `cfm stop {run_folder}` stops it"
-            typer.echo(f"{run_folder}\n→ {hint}")
+            follow, stop = (quote_command(word, run_folder) for word in ("watch", "stop"))
+            hint = f"{follow} follows it; {stop} stops it"
+            echo(f"{run_folder}\n→ {hint}")
     elif as_json:
         print_json({**results, "folder": str(run_folder)})
     else:
         from cfm_tui.display.tables import results_table
 
-        typer.echo(results_table(results) + f"\n\n{run_folder}")
+        echo(results_table(results) + f"\n\n{run_folder}")
 
 
 def _compute(

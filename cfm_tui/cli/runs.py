@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfm_tui.cli.common import Json, RunName, RunsFolder, draw_images, print_json
+from cfm_tui.cli.common import Json, RunName, RunsFolder, draw_images, echo, print_json
 
 if TYPE_CHECKING:
     from engine.store import StoredRun
@@ -18,19 +20,22 @@ def runs(folder: RunsFolder = None, as_json: Json = False) -> None:
     from engine.runs.results import SCHEMA_VERSION
 
     runs_folder = folder or store.runs_folder()
-    summaries = [_summarise(run) for run in store.list_runs(runs_folder)]
+    runs = store.list_runs(runs_folder)
+    summaries = [summary for run in runs if (summary := _summarise(run)) and os.path.isdir(run.folder)]
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "folder": str(runs_folder), "runs": summaries})
     else:
         from cfm_tui.display.tables import runs_table
+        from engine.errors import quote_command
 
-        typer.echo(runs_table(summaries) if summaries else f"no runs in {runs_folder}")
+        echo(runs_table(summaries) if summaries else f"no runs in {runs_folder}")
         for lost in (entry for entry in summaries if entry["state"] == "lost"):
-            typer.echo(f"→ the process of {lost['name']} is gone: `cfm resume {lost['folder']}` resumes it")
+            command = quote_command("resume", Path(lost["folder"]))
+            echo(f"→ the process of {lost['name']} is gone: {command} resumes it")
 
 
 def _summarise(run: StoredRun) -> dict[str, Any]:
-    """Return a run's entry in the list; its state is "damaged" where a file cannot be read."""
+    """Return a run's entry in the list; its state is "damaged" where a file cannot be read, or "newer"."""
     from engine.errors import UserError
     from engine.runs.results import read_results
 
@@ -44,7 +49,7 @@ def _summarise(run: StoredRun) -> dict[str, Any]:
         if results is not None:
             entry |= {name: results["summary"][name] for name in ("accuracy", "control")}
     except (UserError, KeyError, TypeError):
-        entry["state"] = "damaged"
+        entry["state"] = "newer" if run.state() == "newer" else "damaged"
     return entry
 
 
@@ -81,8 +86,8 @@ def show(
     from cfm_tui.display.progress import format_status
     from cfm_tui.display.tables import results_table
 
-    typer.echo(f"{stored.name}: {format_status(stored.status(), stored.state())}\n")
-    typer.echo(results_table(results) if results is not None else "no results yet")
+    echo(f"{stored.name}: {format_status(stored.status(), stored.state())}\n")
+    echo(results_table(results) if results is not None else "no results yet")
     if thumbnails and not betas and stored.has_images():
         _show_images(stored, thumbnails, width)
     if betas or losses or spectra:
@@ -92,7 +97,7 @@ def show(
         plots += [text_plots.draw_losses(stored)] if losses else []
         plots += [text_plots.draw_spectra(stored)] if spectra else []
         for plot in plots:
-            typer.echo(f"\n{plot}")
+            echo(f"\n{plot}", coloured=True)
 
 
 def _show_images(run: StoredRun, count: int, columns: int) -> None:
@@ -104,4 +109,4 @@ def _show_images(run: StoredRun, count: int, columns: int) -> None:
         f"{images.classes[label]} {format_beta(beta)}".rstrip()
         for label, beta in zip(images.labels_N, images.beta_N, strict=True)
     ]
-    typer.echo(f"\n{draw_images(to_bytes(images.images_NCHW), labels, columns)}")
+    echo(f"\n{draw_images(to_bytes(images.images_NCHW), labels, columns)}", coloured=True)

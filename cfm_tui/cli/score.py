@@ -18,6 +18,7 @@ from cfm_tui.cli.common import (
     Quiet,
     Sets,
     Teacher,
+    echo,
     print_json,
 )  # fmt: skip
 
@@ -61,7 +62,7 @@ def score(
     else:
         from cfm_tui.display.tables import score_table
 
-        typer.echo(score_table(document))
+        echo(score_table(document))
 
 
 def _score(config: Config, path: Path, class_name: str | None, display: Display) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cfm_tui.cli.common import Json, Quiet, print_json
+from cfm_tui.cli.common import Json, Quiet, echo, print_json
 
 if TYPE_CHECKING:
     from engine.store import StoredRun
@@ -62,14 +62,14 @@ def _ask(name: str, command: Command, wait: float, *states: str) -> None:
         is_saved = not states and (state == "paused" or stored.checkpoints() > checkpoints_before)
         if (state in states or is_saved) and not request.exists():
             if command == "stop":
-                typer.echo(_describe_end(stored, state))
+                echo(_describe_end(stored, state))
             else:
-                typer.echo(f"{stored.folder}: {command} done; {_format_status(stored)}")
+                echo(f"{stored.folder}: {command} done; {_format_status(stored)}")
             return
         if state not in store.AT_WORK:
             raise UserError("usage", f"{stored.folder} is now {state}", _suggest_command(stored, state))
         time.sleep(0.2)
-    typer.echo(f"{stored.folder}: requested {command}, but the run reached no checkpoint within {wait:g} s")
+    echo(f"{stored.folder}: requested {command}, but the run reached no checkpoint within {wait:g} s")
     raise typer.Exit(1)
 
 
@@ -88,9 +88,11 @@ def _format_status(run: StoredRun) -> str:
 
 
 def _suggest_command(run: StoredRun, state: str) -> str:
+    from engine.errors import quote_command
+
     if state == "finished":
-        return f"`cfm show {run.folder}` shows its results"
-    return f"`cfm resume {run.folder}` resumes it"
+        return f"{quote_command('show', run.folder)} shows its results"
+    return f"{quote_command('resume', run.folder)} resumes it"
 
 
 def watch(run: RunName, quiet: Quiet = False) -> None:
@@ -108,11 +110,11 @@ def watch(run: RunName, quiet: Quiet = False) -> None:
         for event in stored.follow(lambda: stored.state() not in store.AT_WORK):
             display.show_event(event)
     state, results = stored.state(), read_results(stored)
-    typer.echo(f"{stored.folder}: {_format_status(stored)}")
+    echo(f"{stored.folder}: {_format_status(stored)}")
     if results is not None:
-        typer.echo("\n" + results_table(results))
+        echo("\n" + results_table(results))
     elif state != "finished":
-        typer.echo(f"→ {_suggest_command(stored, state)}")
+        echo(f"→ {_suggest_command(stored, state)}")
     if state in ("failed", "lost", "damaged"):
         raise typer.Exit(1)
 
@@ -126,6 +128,6 @@ def check(run: RunName, as_json: Json = False) -> None:
     if as_json:
         print_json({"folder": str(folder), "ok": not damage, "damage": damage})
     else:
-        typer.echo("\n".join(damage) if damage else f"{folder}: all checksums match")
+        echo("\n".join(damage) if damage else f"{folder}: all checksums match")
     if damage:
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfm_tui.cli.common import DataRoot, Json, Quiet, Sets, Teacher, print_json
+from cfm_tui.cli.common import DataRoot, Json, Quiet, Sets, Teacher, echo, print_json
 
 if TYPE_CHECKING:
     from cfm_tui.display.sweep_progress import Lines
@@ -167,9 +167,9 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
     for point in points:
         differing = {key: value for key, value in point.says.items() if key not in common}
         rows.append([point.name, point.preset, " ".join(settings.format_sets(differing)) or "—"])
-    typer.echo(align_columns(rows) + f"\n\n{format_count(len(points), 'points')} in {folder}")
+    echo(align_columns(rows) + f"\n\n{format_count(len(points), 'points')} in {folder}")
     for key, pair in sorted({(key, tuple(pair)) for point in points for key, pair in point.scaled.items()}):
-        typer.echo(f"budget: {key} {pair[0]} → {pair[1]}")
+        echo(f"budget: {key} {pair[0]} → {pair[1]}")
 
 
 def _run_points(
@@ -215,7 +215,7 @@ def _run_points(
 def _step_until_done(sweeper: Sweeper, display: Lines) -> None:
     """Run all points, forwarding signals to them. Raises Stopped where a signal stopped the sweep."""
     from cfm_tui.process import signals
-    from engine.errors import Stopped
+    from engine.errors import Stopped, quote_command
     from engine.runs.control import Control
 
     control = Control()
@@ -231,12 +231,13 @@ def _step_until_done(sweeper: Sweeper, display: Lines) -> None:
     if sweeper.stopping is not None:
         folder = sweeper.stored.folder
         stopped = Stopped(sweeper.stopping, folder)
-        stopped.hint = f"`cfm sweep {folder}` resumes it"
+        stopped.hint = f"{quote_command('sweep', folder)} resumes it"
         raise stopped
 
 
 def _report_outcome(sweeper: Sweeper, as_json: bool) -> None:
     """Print the state of every point. Raises typer.Exit(1) where one failed."""
+    from engine.errors import quote_command
     from engine.runs.results import SCHEMA_VERSION
 
     stored, states = sweeper.stored, sweeper.schedule.states
@@ -245,11 +246,11 @@ def _report_outcome(sweeper: Sweeper, as_json: bool) -> None:
         entries = [_summarise_point(sweeper, name) for name in states]
         print_json({"schema_version": SCHEMA_VERSION, "folder": str(stored.folder), "points": entries})
     else:
-        typer.echo(f"{len(states) - len(failed)} of {len(states)} points are done; {stored.folder}")
+        echo(f"{len(states) - len(failed)} of {len(states)} points are done; {stored.folder}")
         for name in failed:
-            typer.echo(f"{name}: {states[name]}, {sweeper.messages[name] or 'by another process'}")
+            echo(f"{name}: {states[name]}, {sweeper.messages[name] or 'by another process'}")
         command, effect = ("sweep", "retries") if failed else ("table", "compares")
-        typer.echo(f"→ `cfm {command} {stored.folder}` {effect} them")
+        echo(f"→ {quote_command(command, stored.folder)} {effect} them")
     if failed:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cfm_tui.cli.common import Json, format_json
+from cfm_tui.cli.common import Json, echo, format_json
 
 
 def table(
@@ -32,8 +32,12 @@ def table(
     """Compare methods by setting: mean ± std, the paper's numbers, the control, significant differences."""
     form = _choose_format("json" if as_json else form, out)
     from engine.report.tables import table as build_table
+    from engine.store.files import make_folders, require_writable, write
 
-    document = build_table(targets, against)
+    if out is not None:
+        require_writable(out.absolute().parent, "choose another file with --out")
+
+    document = build_table(targets, against, lambda reason: echo(f"left out: {reason}", err=True))
     if form == "json":
         text = format_json(document)
     else:
@@ -41,14 +45,12 @@ def table(
 
         text = format_comparison(document, form)
     if out is None:
-        typer.echo(text)
+        echo(text)
         return
-    from engine.store.files import make_folders, write
-
     make_folders(out.absolute().parent)
     write(out, (text + "\n").encode())
     if as_json:
-        typer.echo(text)
+        echo(text)
 
 
 def _choose_format(form: str | None, out: Path | None) -> str:

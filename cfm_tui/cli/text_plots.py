@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Sequence
 from functools import partial
 from itertools import zip_longest
@@ -95,8 +93,8 @@ def draw_beta_grid(run: StoredRun, columns: int) -> str:
 
 
 def _draw_chart(lines: Sequence[Line], title: str, x_label: str, mark: float | None = None) -> str:
-    capabilities = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
-    system = _SYSTEMS.get(capabilities.colours) if sys.stdout.isatty() else None
+    capabilities = terminal.of_stdout()
+    system = _SYSTEMS.get(capabilities.colours)
     width, colours = min(shutil.get_terminal_size().columns, 120), _COLOURS if system is not None else None
     draw = partial(charts.draw, terminal=capabilities, colours=colours, log=True)
     chart = draw(lines, width, 14, title=title, x_label=x_label, mark=mark)

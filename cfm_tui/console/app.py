@@ -30,6 +30,7 @@ from cfm_tui.console.screens.base import Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, describe_keys
 from cfm_tui.console.screens.runs import RunsPage
 from cfm_tui.console.shutdown import Shutdown
+from cfm_tui.display.streams import escape_control_characters
 from cfm_tui.display.terminal import Terminal
 from engine.errors import UserError
 
@@ -104,6 +105,10 @@ class ConsoleApp(App[str]):
         """The exception that ended the application; None after a normal end."""
         return self._exception
 
+    def notify(self, message: str, **options: Any) -> None:
+        """Show a message for a while, as it is: without markup."""
+        super().notify(escape_control_characters(message), **{**options, "markup": False})
+
     async def on_event(self, event: Event) -> None:
         """Record the time of key presses."""
         if isinstance(event, Key):
@@ -150,7 +155,7 @@ class ConsoleApp(App[str]):
         if failure is not None:
             self._last_error = failure
             text = f"{failure[0]}\n→ {failure[1]}  (t: traceback)"
-            self.notify(text, severity="error", timeout=30, markup=False)
+            self.notify(text, severity="error", timeout=30)
 
     # --- leaving ----------------------------------------------------------------------------------
 
@@ -265,7 +270,7 @@ class ConsoleApp(App[str]):
 
         message, hint = (error.message, error.hint) if isinstance(error, UserError) else (repr(error), "")
         self._last_error = message, hint, "".join(traceback.format_exception(error))
-        self.notify(f"{message}\n→ {hint}" if hint else message, severity="error", timeout=15, markup=False)
+        self.notify(f"{message}\n→ {hint}" if hint else message, severity="error", timeout=15)
 
     def action_export(self) -> None:
         """Ask for a format, and save the screen or a chart's data."""
@@ -289,7 +294,7 @@ class ConsoleApp(App[str]):
         path = Path(f"{free_name(stem, lambda each: Path(f'{each}.{form}').exists())}.{form}").absolute()
         try:
             files.write(path, text.encode(), hint="start the console in a writable folder")
-            self.notify(f"saved {path}", timeout=10, markup=False)
+            self.notify(f"saved {path}", timeout=10)
         except UserError as error:
             self.report_error(error)
 

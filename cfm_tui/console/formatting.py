@@ -5,7 +5,6 @@ Legend: T terms, L taps. Marks are ASCII, and every state is shown without colou
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from cfm_tui.display.ascii_image import RAMP
 from cfm_tui.display.progress import format_bytes, format_duration, format_rate
+from engine.errors import quote_command
 from engine.events import STAGES, Stage
 from engine.runs.results import describe_spread, describe_verdict, format_mean_std, sum_timings
 from engine.store import AT_WORK, folders
@@ -30,7 +30,7 @@ _MARKS = {"waiting": "[ ]", "running": "[>]", "done": "[x]", "reused": "[=]"}
 
 def describe_stages(model: RunModel) -> list[str]:
     """Return each stage's mark, name and progress."""
-    left = dict.fromkeys(("paused", "stopped", "lost", "damaged"), "[-]") | {"failed": "[!]"}
+    left = dict.fromkeys(("paused", "stopped", "lost", "damaged", "newer"), "[-]") | {"failed": "[!]"}
     labels = []
     for stage in STAGES:
         view = model.stages.get(stage)
@@ -85,10 +85,12 @@ def describe_run(model: RunModel, activity: str, width: int) -> list[str]:
         lines += textwrap.wrap(message, width)
     folder = model.run.folder
     is_in_runs_folder = folder.parent.absolute() == folders.runs_folder().absolute()
-    name = shlex.quote(folder.name if is_in_runs_folder else str(folder))
+    name = folder.name if is_in_runs_folder else folder
     if model.state == "damaged":
-        return [*lines, f"-> `cfm check {name}` lists the damage"]
-    return [*lines, f"-> `cfm resume {name}` resumes it"]
+        return [*lines, f"-> {quote_command('check', name)} lists the damage"]
+    if model.state == "newer":
+        return [*lines, "-> install that version of cfm-tui, or a newer one"]
+    return [*lines, f"-> {quote_command('resume', name)} resumes it"]
 
 
 def find_stage_seconds(model: RunModel, stage: Stage) -> float | None:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import store
 from engine.errors import UserError
-from engine.store import AT_WORK, StoredRun, files
+from engine.store import AT_WORK, StoredRun, files, folders
 
 
 @dataclass(frozen=True)
@@ -72,20 +71,15 @@ class Listing:
     def read_rows(self) -> list[Row]:
         """Return the rows, oldest run first. Raises UserError("disk") where the folder cannot be read."""
         try:
-            entries = list(self.folder.iterdir()) if self.folder.is_dir() else []
-            run_folders = [entry for entry in entries if self._is_run(entry)]
+            run_folders = folders.list_run_folders(self.folder, self._known)
         except OSError as error:
             raise UserError(
                 "disk", f"{self.folder}: {error.strerror}", "choose another folder with CFM_RUNS"
             ) from error
-        self._known = {folder: self._load_row(folder) for folder in run_folders}
+        rows = {folder: self._load_row(folder) for folder in run_folders}
+        listed = folders.list_run_folders(self.folder, rows)  # a run may have been deleted meanwhile
+        self._known = {folder: rows[folder] for folder in listed if folder in rows}
         return sorted((row for _, row in self._known.values()), key=lambda row: (row.begun, row.name))
-
-    def _is_run(self, entry: Path) -> bool:
-        try:
-            return store.is_run(entry)
-        except OSError:  # an unreadable folder does not hide the others
-            return entry in self._known
 
     def _load_row(self, folder: Path) -> tuple[Any, Row]:
         """Return a stamp of the run's files and its row, read again only if necessary."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from platformdirs.unix import Unix
 from textual.theme import Theme
 
+from engine.environment import user_folder
 from engine.errors import UserError, suggest_name
 
 ImageMode = Literal["auto", "ascii", "half", "off"]
@@ -65,7 +65,7 @@ class Preferences:
     @staticmethod
     def path() -> Path:
         """Return the path of the preferences file, in the user's configuration folder."""
-        return Unix("cfm-tui").user_config_path / "console.yaml"
+        return user_folder("config") / "console.yaml"
 
     @staticmethod
     def read(file: Path, actions: Callable[[], Sequence[str]]) -> Preferences:

@@ -16,7 +16,7 @@ from cfm_tui.display.progress import format_bytes, format_count, format_duration
 from engine.config import Config, Objective
 from engine.config.expressions import PROBES
 from engine.config.responses import list_responses
-from engine.errors import UserError
+from engine.errors import UserError, quote_command
 from engine.spectral.schedules import batch_count, beta_at, betas_of_batches
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Findings:
             lines += ["", f"! {self.problem.message}", f"→ {self.problem.hint}"]
             if chosen.download_bytes:
                 size = format_bytes(chosen.download_bytes)
-                lines.append(f"d: download {size}, as `cfm data get {chosen.name}` does")
+                lines.append(f"d: download {size}, as {quote_command('data get', chosen.name)} does")
             return "\n".join(lines)
         if self.place is not None:
             lines.append(f"at {self.place}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
 import sys
 import threading
 import traceback
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.config.settings import Resolved
-from engine.errors import Stopped, UserError
+from engine.errors import Stopped, UserError, quote_command
 from engine.events import Event
 from engine.runs.thread import Engine
 from engine.store import StoredRun, control
@@ -114,12 +113,14 @@ class Session:
             return f"{failure[0]}\n→ {failure[1]}"
         if self.folder is None:
             return ""
-        name = shlex.quote(str(self.folder))
-        advice = f"`cfm show {name}` shows its results"
+        show, attach, stop, resume = (
+            quote_command(word, self.folder) for word in ("show", "attach", "stop", "resume")
+        )
+        advice = f"{show} shows its results"
         if self.heir is not None:
-            advice = f"`cfm attach {name}` follows it; `cfm stop {name}` stops it"
+            advice = f"{attach} follows it; {stop} stops it"
         elif self.live or isinstance(self.error, Stopped):
-            advice = f"`cfm resume {name}` resumes it"
+            advice = f"{resume} resumes it"
         return f"{self.folder}\n→ {advice}"
 
     def _events(self) -> Generator[Event, None, None]:

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cfm_tui.display.streams import escape_control_characters
 from engine.events import (
     BatchRecovered,
     Checkpointed,
@@ -222,7 +223,7 @@ class Display:
         """Show a line. A closed stderr does not stop the work."""
         self._shown = time.monotonic()
         with suppress(OSError):
-            print(text, file=self._stream, flush=True)
+            print(escape_control_characters(text), file=self._stream, flush=True)
 
 
 class Quiet(Display):
@@ -265,7 +266,7 @@ class Live(Display):
     def say(self, text: str) -> None:
         """Show a line above the bar."""
         with suppress(OSError):
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(escape_control_characters(text), markup=False, highlight=False)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from engine.runs.results import read_results
 from engine.store import AT_WORK, RunFile, StoredRun, files
 from engine.store.lock import alive
 from engine.store.preview import Preview
-from engine.store.reader import State, state_by
+from engine.store.reader import NewerRunError, State, state_by
 from engine.store.run_state import RunState
 from engine.store.tail import Tail, TailRows
 
@@ -104,6 +104,7 @@ class RunModel(RunState):
         self.results: dict[str, Any] | None = None
         self.memory_bytes = 0
         self.damage = ""
+        self._unreadable_state: State = "damaged"
         self._tail: Tail = run.tail()
         self._last_refresh = -self.LOOK_SECONDS
         self._stamps: dict[Path, object] = {}
@@ -190,10 +191,11 @@ class RunModel(RunState):
                 self.status, self._unreadable_reason = self.run.status(), ""
             except UserError as error:
                 self._unreadable_reason = error.message
+                self._unreadable_state = "newer" if isinstance(error, NewerRunError) else "damaged"
             except OSError as error:
                 self._unreadable_reason = f"the run's files cannot be read: {os.strerror(error.errno or 0)}"
                 self._stamps.pop(self.run.folder / RunFile.STATUS, None)  # try again: it may be temporary
-        self.state = "damaged" if self._unreadable_reason else state_by(self.status)
+        self.state = self._unreadable_state if self._unreadable_reason else state_by(self.status)
         journal_damage = self._tail.damage(torn=self.state not in AT_WORK)
         self.damage = self._unreadable_reason or (journal_damage[0] if journal_damage else "")
         return changed or (self.state, self.damage) != before

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from cfm_tui.display.progress import format_duration, format_heartbeat
+from cfm_tui.display.streams import escape_control_characters
 from engine.sweep.schedule import State
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Lines:
         """Show a line. A closed stderr does not stop the work."""
         self._shown = time.monotonic()
         with suppress(OSError):
-            print(text, file=self._stream, flush=True)
+            print(escape_control_characters(text), file=self._stream, flush=True)
 
 
 class Silent(Lines):
@@ -144,12 +145,14 @@ class Board(Lines):
         hidden = [f"… and {len(rows) - room} more"] if len(rows) > room else []
         text = "\n".join([*rows[:room], *hidden, self.summary(states, sweeper.schedule.named("running"))])
         with suppress(OSError):
-            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+            self._live.update(
+                Text(escape_control_characters(text), no_wrap=True, overflow="ellipsis"), refresh=True
+            )
 
     def say(self, text: str) -> None:
         """Show a line above the board."""
         with suppress(OSError):
-            self._live.console.print(text, markup=False, highlight=False)
+            self._live.console.print(escape_control_characters(text), markup=False, highlight=False)
 
 
 @contextmanager

@@ -5,9 +5,11 @@ The terminal itself is not queried: its answer may never come, or may arrive as 
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -43,6 +45,12 @@ def detect(environ: Mapping[str, str], encoding: str | None) -> Terminal:
         blocks=unicode and not term.startswith("dumb"),
         colours=_detect_colours(term, environ),
     )
+
+
+def of_stdout() -> Terminal:
+    """Detect what stdout can show; a file or a pipe shows no colours."""
+    capabilities = detect(environment(os.environ), sys.stdout.encoding)
+    return capabilities if sys.stdout.isatty() else replace(capabilities, colours=0)
 
 
 def environment(environ: Mapping[str, str], record: Path = Path("/proc/self/environ")) -> dict[str, str]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from engine.errors import UserError
+from engine.errors import UserError, quote_command
 from engine.store import StoredRun, open_log
 
 _started: list[subprocess.Popen[bytes]] = []  # keeps the handles alive; nothing waits for these processes
@@ -44,4 +44,4 @@ def start_detached(folder: Path) -> int:
         return process.pid
     log_end = " / ".join(stored.log().splitlines()[-5:])
     problem = f"the detached run ended immediately: {log_end}"
-    raise UserError("usage", problem, f"run `cfm resume {folder}` to see why")
+    raise UserError("usage", problem, f"run {quote_command('resume', folder)} to see why")

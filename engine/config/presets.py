@@ -21,6 +21,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, get_args
 
+from engine import environment
 from engine.config import Config, yaml_io
 from engine.config.messages import format_value, unknown_name_error
 from engine.errors import UserError
@@ -96,10 +97,9 @@ def method_names() -> list[str]:
 
 def user_folder(kind: str = "") -> Path:
     """Return the folder of the user presets, or of the user's `methods`; it may not exist."""
-    from platformdirs.unix import Unix
-
-    folder = os.environ.get("CFM_PRESETS")
-    return (Path(folder).expanduser() if folder else Unix("cfm-tui").user_config_path / "presets") / kind
+    if os.environ.get("CFM_PRESETS"):
+        return environment.user_folder("config", "CFM_PRESETS") / kind
+    return environment.user_folder("config") / "presets" / kind
 
 
 def user_presets(kind: str = "") -> list[UserPreset]:

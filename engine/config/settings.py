@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from engine import environment
 from engine.config import Config, Data, yaml_io
 from engine.config.messages import format_validation_error, unknown_name_error
 from engine.config.presets import (
@@ -35,6 +36,7 @@ from engine.config.presets import (
     user_presets,
 )
 from engine.errors import UserError, nearest_name
+from engine.version import product_version
 
 if TYPE_CHECKING:
     from engine.store import StoredRun
@@ -147,7 +149,20 @@ def load_stored(
     Raises UserError: "disk" if the file is damaged, "config" if a change is invalid.
     """
     run.config_yaml()  # verifies the file
-    return resolve(file=run.folder / "config.yaml", base=None, sets=sets, overrides=overrides)
+    file = run.folder / "config.yaml"
+    try:
+        stored = resolve(file=file, base=None)
+    except UserError as error:
+        from engine.store.reader import written_by
+
+        message = (
+            f"{run.folder} was written by cfm-tui {written_by(run.manifest())}, this is {product_version()}"
+        )
+        hint = "use the version that wrote it"
+        raise UserError(
+            "config", f"{message}, which cannot read its settings: {error.message}", hint
+        ) from error
+    return resolve(file=file, base=None, sets=sets, overrides=overrides) if sets or overrides else stored
 
 
 def _load_documents(preset: str | None, file: Path | None) -> list[Document]:
@@ -187,6 +202,7 @@ def _load_protocols(layers: Sequence[_Layer]) -> dict[str, _Layer]:
 
 def _read_environment(environ: Mapping[str, str]) -> list[_Layer]:
     """Return one layer per CFM_* variable that is a setting: CFM_OBJECTIVE__BETA is objective.beta."""
+    require_known_variables(environ)
     layers = []
     for variable in sorted(name for name in environ if name.startswith("CFM_")):
         text, label = environ[variable], f"environment {variable}"
@@ -196,20 +212,26 @@ def _read_environment(environ: Mapping[str, str]) -> list[_Layer]:
         path = variable[4:].lower().replace("__", ".")
         if "." in path or path in Config.fields_by_key():
             layers.append(_Layer(label, _nest(path, yaml_io.parse(text, label))))
-        else:  # other variables of the program, such as CFM_CACHE, are not settings
-            _refuse_misspelled(variable)
     return layers
 
 
-def _refuse_misspelled(variable: str) -> None:
-    """Raise UserError("config") if a variable is not a setting, but similar to the name of one."""
-    names = ["CFM_" + path.upper().replace(".", "__") for path in Config.leaf_keys()]
-    for name in names:
-        if variable == name.replace("__", "_"):
-            raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {name}?")
-    top_level = [name for name in names if "__" not in name] + list(_ENVIRONMENT_NAMES)
-    if similar := nearest_name(variable, top_level, cutoff=0.85):
-        raise UserError("config", f"unknown variable {variable} (environment)", f"Did you mean {similar}?")
+def require_known_variables(environ: Mapping[str, str]) -> None:
+    """Raise UserError("config") if a CFM_* variable is neither a setting nor one of the program.
+
+    Of variables with two underscores, `resolve` checks the names.
+    """
+    settings = {"CFM_" + path.upper().replace(".", "__") for path in Config.leaf_keys()}
+    sections = {"CFM_" + path.upper() for path in Config.fields_by_key() if "." not in path}
+    known = {*environment.VARIABLES, *settings, *sections}
+    for variable in sorted(name for name in environ if name.startswith("CFM_")):
+        if variable in known or "__" in variable:
+            continue
+        similar = next((name for name in settings if variable == name.replace("__", "_")), None)
+        if similar is None and (nearest := nearest_name(variable[4:], [name[4:] for name in known])):
+            similar = f"CFM_{nearest}"
+        known_names = ", ".join([*environment.VARIABLES, "CFM_SECTION__KEY for settings"])
+        hint = f"Did you mean {similar}?" if similar else f"Known: {known_names}."
+        raise UserError("config", f"unknown variable {variable} (environment)", hint)
 
 
 def _build_flag_layer(sets: Sequence[str], overrides: Mapping[str, object], label: str) -> _Layer:

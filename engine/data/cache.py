@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from engine.data.decode import decode_chunks, read_headers
@@ -29,6 +28,7 @@ from engine.errors import UserError
 from engine.store.cache import ELSEWHERE, default_folder
 from engine.store.files import guarded, make_folders, rename, write
 from engine.store.json_file import read_json, write_json
+from engine.store.lock import locked
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def load_or_decode(
         return entry
     with guarded(default_folder(), hint=ELSEWHERE):
         make_folders(folder.parent, hint=ELSEWHERE)
-        with FileLock(folder.with_suffix(".lock")):
+        with locked(folder.with_suffix(".lock")):
             if (entry := _read_entry(folder)) is None:
                 _write_entry(folder, pictures, shape, progress, keep_pixels)
                 entry = _read_entry(folder)

@@ -17,13 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from filelock import FileLock, Timeout
-
 from engine.data.catalogue import KNOWN, Archive
 from engine.data.pictures import Progress
 from engine.data.sources import data_root, expand_path, locate
 from engine.errors import UserError, raise_data_error
 from engine.store.files import free_bytes, guarded, sync_folder
+from engine.store.lock import LockedError, locked
 
 _BLOCK_BYTES = 256 * 1024
 _ELSEWHERE = "choose another folder with --root"
@@ -57,9 +56,9 @@ def download_data_set(
     with guarded(root, hint=_ELSEWHERE):
         root.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(root / f".{archive.file}.lock", timeout=0):
+            with locked(root / f".{archive.file}.lock", wait=False):
                 return _download_and_unpack(archive, root, progress)
-        except Timeout:
+        except LockedError:
             raise UserError(
                 "usage", f"another process is downloading {archive.file} to {root}", "wait until it is done"
             ) from None

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from engine import config
+from engine import config, environment
 from engine.data import cifar
 from engine.data.catalogue import KNOWN
 from engine.data.image_folders import read_folder, read_imagenet
 from engine.data.pictures import DataSetSource
-from engine.errors import raise_data_error
+from engine.errors import quote_command, raise_data_error
 
 
 def expand_path(path: str | Path) -> Path:
@@ -26,9 +26,7 @@ def expand_path(path: str | Path) -> Path:
 
 def data_root() -> Path:
     """Return the user's data folder: CFM_DATA_ROOT, else cfm-tui in XDG_DATA_HOME or ~/.local/share."""
-    from platformdirs.unix import Unix
-
-    return expand_path(os.environ.get("CFM_DATA_ROOT") or Unix("cfm-tui").user_data_path)
+    return expand_path(os.environ.get("CFM_DATA_ROOT") or environment.user_folder("data"))
 
 
 def choose_root(settings: config.Data, root: Path | None = None) -> Path:
@@ -69,7 +67,8 @@ def find_source(settings: config.Data, root: Path | None = None) -> DataSetSourc
     if location is None:
         hint = known.note.format(root=root)
         if known.archive is not None:
-            hint = f"`cfm data get {name} --root {root}` fetches it, or give its folder as the data root"
+            command = quote_command("data get", name, root=root)
+            hint = f"{command} fetches it, or give its folder as the data root"
         raise_data_error(_describe_absence(name, root), hint)
     path, read = location
     try:

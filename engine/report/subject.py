@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engine.config import Config, Objective, settings
 from engine.config.responses import Response, list_responses
 from engine.config.settings import Resolved
-from engine.errors import UserError
+from engine.errors import UserError, quote_command
 from engine.events import Event
 from engine.report.lens import Finder, LensLayer, load_recorded_spectra
 from engine.report.losses import LossRecord
@@ -129,7 +129,7 @@ class Subject:
             resolved = settings.load_stored(run)
             origins = {**resolved.origins, **subject.manifest.get("origins", {})}
             subject.resolved = Resolved(resolved.config, origins)
-        to_resume = f"cfm resume {run.folder}"
+        to_resume = f"{quote_command('resume', run.folder)} resumes it"
         with subject.catch_missing("results"):
             try:
                 results = read_results(run)

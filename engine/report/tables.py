@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -203,15 +203,18 @@ def _summarise(students: Students) -> dict[str, Any] | None:
     return summarise_repeats([students[seed] for seed in sorted(students)])
 
 
-def table(targets: Sequence[str], against: str | None = None) -> dict[str, Any]:
+def table(
+    targets: Sequence[str], against: str | None = None, on_skip: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Return the table of a sweep or of runs as a document.
 
     against: the row that all others are compared with, or `best`: the most accurate row of each column. The
     default is the sweep's setting, else `cfm` if there is such a row, else `best`.
+    on_skip: called with the reason for each run that cannot be read; it is left out, if there are others.
     Raises UserError("usage") for unknown runs, a sweep together with other targets, an unknown row, two runs
     of the same experiment and seed, or if no run is finished.
     """
-    entries, sweep = _load_entries(targets)
+    entries, sweep = _load_entries(targets, on_skip)
     samples = _Samples()
     names: dict[tuple[str, str, int], str] = {}
     for entry in _separate_data(entries):
@@ -284,7 +287,9 @@ def _collect_scaled_settings(sweep: Mapping[str, Any]) -> dict[str, list[list[in
 # --- runs ----------------------------------------------------------------------------------------
 
 
-def _load_entries(targets: Sequence[str]) -> tuple[list[_Entry], dict[str, Any]]:
+def _load_entries(
+    targets: Sequence[str], on_skip: Callable[[str], None]
+) -> tuple[list[_Entry], dict[str, Any]]:
     """Load one sweep, or runs. Return their entries and the sweep's manifest, which is empty for runs."""
     stored = [sweeps.find_sweep(target) for target in targets]
     if len(targets) > 1 and any(stored):
@@ -292,7 +297,7 @@ def _load_entries(targets: Sequence[str]) -> tuple[list[_Entry], dict[str, Any]]
             "usage", "a sweep cannot be combined with other targets", "give one sweep, or only runs"
         )
     if not stored or stored[0] is None:
-        return _build_run_entries([_find_run(target) for target in targets]), {}
+        return _build_run_entries([_find_run(target) for target in targets], on_skip), {}
     manifest = stored[0].manifest()
     entries = []
     for record in manifest["points"]:
@@ -311,18 +316,19 @@ def _find_run(target: str) -> StoredRun:
         raise UserError("usage", f"there is no sweep or run {target}", f"did you mean {near}?") from error
 
 
-def _build_run_entries(runs: Sequence[StoredRun]) -> list[_Entry]:
+def _build_run_entries(runs: Sequence[StoredRun], on_skip: Callable[[str], None]) -> list[_Entry]:
     """Return the entries of runs outside a sweep.
 
     There is one row per method, or one per combination of settings if a method has several.
     """
     entries = []
     groups: dict[tuple[str, str], dict[str, str]] = {}
-    runs_with_results = [(run, read_results(run)) for run in runs]
+    configs = {run: config for run in runs if (config := _load_config(run, len(runs) == 1, on_skip))}
+    runs_with_results = [(run, read_results(run)) for run in configs]
     # Finished runs come first, so that they get the plain name of the method.
     runs_with_results.sort(key=lambda each: each[1] is None)
     for run, results in runs_with_results:
-        config = settings.load_stored(run).config
+        config = configs[run]
         column, method = _name_column(config), config.objective.method
         identity = run.manifest().get("identity") or {}
         experiment = describe_experiment(config, identity, ("seed", "validate.students"))
@@ -357,6 +363,17 @@ def _describe_inputs(entry: _Entry) -> str:
     if not data or not measured:
         return ""
     return f"data {data['fingerprint'][:8]}, {measured['images']} {measured['split']} images"
+
+
+def _load_config(run: StoredRun, is_only: bool, on_skip: Callable[[str], None]) -> Config | None:
+    """Return the settings of a run, or None if it cannot be read, unless it is the only one."""
+    try:
+        return settings.load_stored(run).config
+    except UserError as error:
+        if is_only:
+            raise
+        on_skip(error.message)
+        return None
 
 
 def _name_column(config: Config) -> str:

@@ -98,7 +98,9 @@ def load_or_train_teacher(
     entry = yield from _load_entry(context.cache, "teachers", cache_key)
     if entry is not None:
         return _restore_teacher(config, data, entry), True
-    model = yield from squeeze(config, build_network(config, data), data.train, context.device, saved)
+    network = build_network(config, data)
+    context.cache.require_writable("teachers", sum(x.nbytes for x in network.state_dict().values()))
+    model = yield from squeeze(config, network, data.train, context.device, saved)
     model = model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     info = {"backbone": config.backbone.name, "data": data.name, "seed": config.seed}
@@ -147,6 +149,7 @@ def load_or_measure_statistics(
     entry = yield from _load_entry(context.cache, "statistics", cache_key)
     if entry is not None:
         return _restore_moments(entry), True
+    context.cache.require_writable("statistics")
     real = yield from statistics.measure(config, teacher, data.train, context.device, saved)
     packed = {name: tensor.cpu().numpy() for name, tensor in moments.pack(real).items()}
     info = {"taps": [tap.name for tap in real], "data": data.name}
@@ -198,6 +201,22 @@ def load_cached_statistics(
     """Return the real moments of every tap, or None if they are not cached."""
     entry = _find_entry(cache, "statistics", statistics_key(config, data, teacher))
     return None if entry is None else _restore_moments(entry)
+
+
+def require_writable_cache(
+    config: Config, data: DataSet, teachers: Sequence[nn.Module | None], cache: Cache, *, measures: bool
+) -> None:
+    """Raise UserError("disk") if a run has to write to the cache and cannot.
+
+    teachers: the given one of each backbone, or None. measures: whether the run needs real statistics.
+    """
+    for each, teacher in zip(single_backbone_configs(config), teachers, strict=True):
+        if teacher is None and not cache.path("teachers", teacher_key(each, data)).is_file():
+            cache.require_writable("teachers")
+        if teacher is not None and measures:
+            name = statistics_key(config, data, teacher)
+            if not cache.path("statistics", name).is_file():
+                cache.require_writable("statistics")
 
 
 def _restore_moments(entry: CacheEntry) -> list[moments.Moments]:

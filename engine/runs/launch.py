@@ -10,15 +10,16 @@ from engine import store
 from engine.config import Config
 from engine.config.settings import Resolved
 from engine.config.teacher_source import TeacherSource
+from engine.environment import expand_home
 from engine.events import Event
+from engine.runs import artefacts, repeats
 from engine.runs import plan as plans
-from engine.runs import repeats
 from engine.runs.control import Control
 from engine.runs.plan import Plan
 from engine.runs.results import Results
 from engine.runs.resume import open_planned_run
 from engine.runs.threads import choose_threads
-from engine.store import Cache, Run, StoredRun
+from engine.store import Cache, Run, RunFile, StoredRun, files, images
 
 
 def prepare_run(
@@ -36,6 +37,7 @@ def prepare_run(
     """
     if folder is not None:
         store.require_run_or_empty(folder)
+    files.require_writable(folder or store.runs_folder())
     config = with_absolute_paths(resolved.config)
     plan = plans.prepare(config, progress, folder)
     folder = folder or store.fresh_folder(name, plan.identity["config"])
@@ -44,6 +46,10 @@ def prepare_run(
     else:
         plan.check_room(folder)
         choose_threads(plan)
+    measures = plan.given is None and plan.statistics is None and config.recover.algorithm == "optimise"
+    if not images.is_complete(folder / RunFile.IMAGES) or config.repeats > 1:
+        last, teachers = plan.config.for_repeat(plan.config.repeats), (plan.teacher, *plan.others)
+        artefacts.require_writable_cache(last, plan.data, teachers, Cache(), measures=measures)
     return plan, open_planned_run(plan, folder, resolved.origins, command)
 
 
@@ -88,4 +94,4 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def _make_absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().absolute())
+    return None if path is None else str(expand_home(path).absolute())

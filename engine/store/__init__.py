@@ -5,9 +5,17 @@
 
 from engine.store.cache import Cache, CacheEntry, DamagedEntry
 from engine.store.check import list_foreign_files, verify_run
-from engine.store.folders import RunFile, fresh_folder, is_run, open_log, require_run_or_empty, runs_folder
+from engine.store.folders import (
+    SCHEMA_VERSION,
+    RunFile,
+    fresh_folder,
+    is_run,
+    open_log,
+    require_run_or_empty,
+    runs_folder,
+)
 from engine.store.reader import AT_WORK, StoredRun, find_run, list_runs
-from engine.store.run import SCHEMA_VERSION, Run, delete_run, open_run
+from engine.store.run import Run, delete_run, open_run
 
 __all__ = [
     "AT_WORK",

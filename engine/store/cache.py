@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine import environment
 from engine.errors import UserError
 from engine.store import tensors
-from engine.store.files import make_folders, set_aside
+from engine.store.files import make_folders, require_writable, set_aside
 from engine.store.json_file import from_json, to_json
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ ELSEWHERE = "set CFM_CACHE to a writable folder with enough space"  #: the hint 
 
 def default_folder() -> Path:
     """Return the default folder of the cache."""
-    from platformdirs.unix import Unix
-
-    return Path(os.environ.get("CFM_CACHE") or Unix("cfm-tui").user_cache_path).expanduser()
+    return environment.user_folder("cache", "CFM_CACHE")
 
 
 def key(**parts: Any) -> str:
@@ -60,6 +58,10 @@ class Cache:
     def path(self, kind: str, key: str) -> Path:
         """Return the path of an entry, whether it exists or not."""
         return self.folder / kind / f"{key}.safetensors"
+
+    def require_writable(self, kind: str, needed: int = 4096) -> None:
+        """Raise UserError("disk") if entries of a kind, of `needed` bytes in all, cannot be written."""
+        require_writable(self.folder / kind, ELSEWHERE, needed)
 
     def load(self, kind: str, key: str) -> CacheEntry | None:
         """Return an entry, or None if there is none.

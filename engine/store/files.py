@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -113,6 +114,24 @@ def free_bytes(path: Path) -> int:
         place = place.parent
     usage = shutil.disk_usage(place)
     return usage.free if usage.total else sys.maxsize  # some network file systems report nothing
+
+
+def require_writable(folder: Path, hint: str = OUT, needed: int = 4096) -> None:
+    """Raise UserError("disk") if files cannot be written to a folder, which need not exist yet.
+
+    needed: how many bytes must be free. Nothing is left behind.
+    """
+    place = folder.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise UserError("disk", f"cannot write {folder}: {place} is not a folder", hint)
+    with guarded(folder, needed, hint), tempfile.TemporaryFile(dir=place) as file:
+        file.write(bytes(4096))
+        file.flush()
+    if (free := free_bytes(place)) < needed:
+        message = f"no room left for {folder}: {needed:,} bytes are needed, {free:,} are free"
+        raise UserError("disk", message, f"free some space there, or {hint}")
 
 
 def make_folders(*paths: Path, hint: str = OUT) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from typing import IO
 
+from engine.environment import expand_home
 from engine.errors import UserError
 from engine.store import files
+
+SCHEMA_VERSION = 1  #: of what a run's folder holds
+_DELETED = re.compile(r"\..+\.deleted(-\d+)?")  #: the name of a folder that is being deleted
 
 
 class RunFile(StrEnum):
@@ -27,6 +32,7 @@ class RunFile(StrEnum):
     GLIMPSE = "glimpse.safetensors"
     LOG = "log.txt"
     LOCK = "lock"
+    LOCK_CREATED = "lock.created"
     OWNER = "owner.json"
     IMAGES = "images"
     LABELS = "labels"
@@ -37,7 +43,7 @@ class RunFile(StrEnum):
 
 def runs_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of runs: ``$CFM_RUNS``, else ``runs`` in the current folder."""
-    return Path(environ.get("CFM_RUNS") or "runs")
+    return expand_home(environ.get("CFM_RUNS") or "runs")
 
 
 def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
@@ -58,6 +64,25 @@ def is_run(folder: Path) -> bool:
     return (folder / RunFile.MANIFEST).is_file()
 
 
+def list_run_folders(folder: Path, known: Container[Path] = ()) -> list[Path]:
+    """Return the folders of the runs in `folder`, without those that are being deleted.
+
+    known: folders that are runs even if they cannot be looked at now.
+    """
+    try:
+        entries = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+    def is_listed(entry: Path) -> bool:
+        try:
+            return not _DELETED.fullmatch(entry.name) and is_run(entry)
+        except OSError:  # an unreadable folder does not hide the others
+            return entry in known
+
+    return list(filter(is_listed, entries))
+
+
 def require_run_or_empty(folder: Path) -> None:
     """Raise UserError("usage") if `folder` is neither a run's folder nor empty nor absent."""
     if not is_run(folder) and folder.exists():
@@ -69,7 +94,7 @@ def require_leftovers(folder: Path, names: set[RunFile], kind: str) -> None:
 
     names: files that it leaves besides those of its owner. kind: ``run`` or ``sweep``.
     """
-    expected = {RunFile.LOCK, RunFile.OWNER, *names}
+    expected = {RunFile.LOCK, RunFile.LOCK_CREATED, RunFile.OWNER, *names}
     if not folder.is_dir() or any(
         entry.name not in expected and not entry.name.endswith(".tmp") for entry in folder.iterdir()
     ):

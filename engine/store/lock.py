@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import os
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from engine.errors import UserError
 from engine.store.files import guarded, remove
 from engine.store.folders import RunFile
 from engine.store.json_file import read_json, write_json
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # of a file system without locks
 
 
 def timestamp(seconds: float | None = None) -> str:
@@ -64,6 +68,140 @@ def alive(process: Mapping[str, Any]) -> bool | None:
     return is_same and not is_dead
 
 
+class Lock:
+    """An exclusive lock on `path` among processes, which ends with its process.
+
+    It is the operating system's (flock). Where the file system has none, it is a file ``NAME.created``, which
+    one process can create; that of a dead process of this host is ignored. Both kinds exclude each other:
+    each holder says who it is before it looks for a holder of the other kind.
+    """
+
+    SETTLE_SECONDS = 0.05  #: how long a created file must remain; others may be removing an old one
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.created_path = path.with_name(f"{path.name}.created")
+        self._handle = -1
+        self._mine: bytes = b""
+
+    def acquire(self) -> bool:
+        """Return whether the lock is now held; False if another process holds it. Raises OSError."""
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            if error.errno in _NO_LOCKS:
+                return self._acquire_by_creation()
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        self._handle = handle
+        with suppress(OSError):  # a full disk; only a holder of the other kind would read it
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, _describe_holder(), 0)
+        if _is_held(_read_bytes(self.created_path)):
+            self.release()
+            return False
+        return True
+
+    def _acquire_by_creation(self) -> bool:
+        holder = _read_bytes(self.created_path)
+        if holder is not None and (_is_held(holder) or not self._remove_old(holder)):
+            return False
+        mine = _describe_holder()
+        try:
+            handle = os.open(self.created_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            os.write(handle, mine)
+        finally:
+            os.close(handle)
+        self._mine = mine
+        time.sleep(self.SETTLE_SECONDS)
+        if _read_bytes(self.created_path) != mine or _is_held(_read_bytes(self.path)):
+            self.release()
+            return False
+        return True
+
+    def _remove_old(self, content: bytes) -> bool:
+        """Remove the file of a dead process; put back another's that took its place meanwhile."""
+        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.{threading.get_native_id()}.tmp")
+        try:
+            os.rename(self.created_path, aside)
+            if _read_bytes(aside) != content:
+                os.rename(aside, self.created_path)
+                return False
+            os.unlink(aside)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Release the lock, if it is held."""
+        if self._handle >= 0:
+            with suppress(OSError):
+                os.ftruncate(self._handle, 0)
+            os.close(self._handle)
+            self._handle = -1
+        elif self._mine:
+            if _read_bytes(self.created_path) == self._mine:
+                with suppress(OSError):
+                    os.unlink(self.created_path)
+            self._mine = b""
+
+
+class LockedError(Exception):
+    """Another process holds a lock."""
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock on `path` in the block. wait: for another holder; otherwise LockedError is raised."""
+    lock = Lock(path)
+    while not lock.acquire():
+        if not wait:
+            raise LockedError(f"{path} is locked")
+        time.sleep(0.1)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def supports_locks(folder: Path) -> bool:
+    """Return whether the file system of a writable folder has the operating system's locks."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in _NO_LOCKS
+    return True
+
+
+def _describe_holder() -> bytes:
+    return json.dumps({**this_process(), "since": timestamp(), "ns": time.time_ns()}).encode()
+
+
+def _read_bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _is_held(content: bytes | None) -> bool:
+    """Return whether the holder that is described is not known to be dead."""
+    if content is None:
+        return False
+    try:
+        holder = json.loads(content)
+    except ValueError:  # it has ended, or is about to describe itself
+        return False
+    return isinstance(holder, dict) and alive(holder) is not False
+
+
 class Owner:
     """Ownership of a run folder by this process, until `release` or the end of the process.
 
@@ -75,7 +213,8 @@ class Owner:
 
     def __init__(self, folder: Path, *, described: bool = True) -> None:
         self._description_path = folder / RunFile.OWNER
-        self._lock = FileLock(folder / RunFile.LOCK, timeout=0, thread_local=False)
+        self._lock = Lock(folder / RunFile.LOCK)
+        self._is_locked = False
         self._acquire(folder)
         if not described:
             return
@@ -89,24 +228,27 @@ class Owner:
         """Acquire the lock; its owner gets a moment to describe itself or to release it."""
         deadline = time.monotonic() + self.PATIENCE
         while True:
-            try:
-                with guarded(folder / RunFile.LOCK):
-                    self._lock.acquire()
+            with guarded(folder / RunFile.LOCK):
+                self._is_locked = self._lock.acquire()
+            if self._is_locked:
                 return
-            except Timeout:
-                owner = owner_of(folder)
-                if owner is None and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                    continue
+            owner = owner_of(folder)
+            if owner is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+                continue
             who = "another process"
             if owner is not None:
                 who = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
             message = f"{folder} is being written by {who}"
-            raise UserError("disk", message, "wait for it or stop it, or choose another folder with --out")
+            hint = "wait for it or stop it, or choose another folder with --out"
+            if self._lock.created_path.exists():
+                hint += f"; if that process is gone, delete {self._lock.created_path}"
+            raise UserError("disk", message, hint)
 
     def release(self) -> None:
         """Release the run; releasing twice is allowed."""
-        if self._lock.is_locked:
+        if self._is_locked:
+            self._is_locked = False
             with suppress(OSError, UserError):  # a description that remains is harmless: the lock is free
                 remove(self._description_path)
             self._lock.release()

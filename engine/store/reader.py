@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,13 +22,18 @@ from engine.store.metrics import Chunk
 from engine.store.preview import Preview
 from engine.store.run_state import RunState
 from engine.store.tail import Tail, TailRows
+from engine.version import product_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-State = Literal["new", "running", "paused", "stopped", "failed", "finished", "lost", "damaged"]
+State = Literal["new", "running", "paused", "stopped", "failed", "finished", "lost", "damaged", "newer"]
 AT_WORK: tuple[State, ...] = ("running", "paused")  #: states of a run that a process owns
 _PIECE_SECONDS = 0.1  # how long the record is read before its events are yielded
+
+
+class NewerRunError(UserError):
+    """A run was written by a newer version of the program, whose files this one may misread."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,14 @@ class StoredRun:
         return folder.name
 
     def manifest(self) -> dict[str, Any]:
-        """Return the run's identity and environment. Raises UserError("disk")."""
+        """Return the run's identity and environment. Raises UserError("disk"), or NewerRunError."""
         manifest = read_json(self.folder / RunFile.MANIFEST)
+        if (schema := manifest.get("schema_version", 0)) > folders.SCHEMA_VERSION:
+            message = (
+                f"{self.folder} was written by cfm-tui {written_by(manifest)} in format {schema};"
+                f" this is cfm-tui {product_version()}, which reads formats up to {folders.SCHEMA_VERSION}"
+            )
+            raise NewerRunError("usage", message, "install that version of cfm-tui, or a newer one")
         following = manifest.pop("next", None)  # `Run.adopt` writes it before it replaces the configuration
         if following is not None and following["config_sha256"] == _file_sha256(self.folder / RunFile.CONFIG):
             manifest |= following
@@ -69,13 +80,19 @@ class StoredRun:
         return content.decode()
 
     def created(self) -> str:
-        """Return when the run was created, UTC in ISO 8601; the manifest's mtime if it is damaged."""
+        """Return when the run was created, UTC in ISO 8601; the manifest's mtime if it is damaged.
+
+        Empty if the run was deleted meanwhile.
+        """
         path = self.folder / RunFile.MANIFEST
         try:
             created = read_json(path).get("created")
         except UserError:
             created = None
-        return created if isinstance(created, str) else timestamp(path.stat().st_mtime)
+        try:
+            return created if isinstance(created, str) else timestamp(path.stat().st_mtime)
+        except OSError:
+            return ""
 
     def require_whole(self) -> None:
         """Raise UserError("disk") if the manifest or the configuration is absent or damaged."""
@@ -87,10 +104,15 @@ class StoredRun:
         return read_json(path) if path.exists() else {}
 
     def state(self) -> State:
-        """Return the state of the run; ``lost`` if its status says that it runs, but its process is gone."""
+        """Return the state of the run; ``lost`` if its status says that it runs, but its process is gone.
+
+        ``newer`` if a newer version of the program wrote it.
+        """
         try:
             self.require_whole()
             return state_by(self.status())
+        except NewerRunError:
+            return "newer"
         except UserError:
             return "damaged"
 
@@ -198,6 +220,12 @@ class StoredRun:
         return images.read(self.folder / RunFile.IMAGES, first)
 
 
+def written_by(manifest: Mapping[str, Any]) -> str:
+    """Return the version of the program that wrote a run, by its manifest."""
+    versions = manifest.get("versions")
+    return str(versions.get("cfm-tui", "unknown")) if isinstance(versions, dict) else "unknown"
+
+
 def state_by(status: dict[str, Any]) -> State:
     """Return the state of a run from its status, and from whether its process is alive."""
     state: State = status.get("state", "new")
@@ -237,8 +265,5 @@ def find_run(name: str) -> StoredRun:
 
 def list_runs(folder: Path | None = None) -> list[StoredRun]:
     """Return all runs in a folder (default: the runs folder), oldest first."""
-    folder = folder or folders.runs_folder()
-    if not folder.is_dir():
-        return []
-    runs = [StoredRun(entry) for entry in folder.iterdir() if folders.is_run(entry)]
+    runs = map(StoredRun, folders.list_run_folders(folder or folders.runs_folder()))
     return sorted(runs, key=lambda run: (run.created(), run.name))

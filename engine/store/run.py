@@ -46,7 +46,6 @@ from engine.store.run_state import RunState
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
 _SETTINGS_KEYS = ("identity", "origins")
 _SESSION_KEYS = ("versions", "device", "threads", "micro_batch")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config.identity import changed_settings
-from engine.errors import UserError, format_names
+from engine.errors import UserError, format_names, quote_command
 from engine.store import SCHEMA_VERSION, sweeps
 from engine.store.lock import timestamp
 from engine.store.sweeps import StoredSweep
@@ -85,5 +85,5 @@ def _other_sweep_error(folder: Path, reason: str) -> UserError:
     return UserError(
         "usage",
         f"{folder} contains another sweep: {reason}",
-        f"choose another folder with --out, or resume that sweep with `cfm sweep {folder}`",
+        f"choose another folder with --out, or resume that sweep with {quote_command('sweep', folder)}",
     )

@@ -37,7 +37,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def room(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=free, total=2**40))
 
 
 def examined(*expect: str) -> tuple[int, dict]:
@@ -75,6 +75,11 @@ def test_a_folder_that_cannot_be_written_names_its_variable(machine: Path, monke
     found, document = examined("cannot be written", f"CFM_{name}")
     assert found == code
     assert [problem["level"] for problem in document["problems"]] == ["error" if code else "warning"]
+
+
+def test_a_disk_without_locks_is_a_warning(monkeypatch) -> None:
+    monkeypatch.setattr("engine.store.lock.supports_locks", lambda _: False)
+    assert examined("the file system of the runs folder", "has no locks")[0] == 0
 
 
 @pytest.mark.parametrize(("free", "code"), [(10 * 2**20, 1), (2**30, 0)])

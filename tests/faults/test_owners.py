@@ -8,8 +8,9 @@ import socket
 
 import pytest
 from bar import FULL, cases
-from filelock import FileLock
 from processes import until
+
+from engine.store.lock import locked
 
 PROCESSES = 20
 #: Each waits before it opens the run until all are there.
@@ -104,7 +105,7 @@ def test_twenty_commands_race_for_one_run(case, counted, number, tmp_path_factor
 
     One race at a time, whatever else is tried beside it: twenty whole commands need about 10 GB.
     """
-    alone = FileLock(tmp_path_factory.getbasetemp().parent / "race.lock")
+    alone = locked(tmp_path_factory.getbasetemp().parent / "race.lock")
     with alone, counted(f"two owners: {PROCESSES} commands for one run"):
         fresh = number % 3 == 0
         if not fresh:

@@ -320,7 +320,7 @@ def test_of_no_image_yet_none_is_said_to_be_shown(capsys, here):
     writer.close()
     run.close("stopped")
     _, err = call(capsys, "report", here / "cut", "-q")
-    assert "no distilled images: none of 12 is finished yet → cfm resume" in err
+    assert "no distilled images: none of 12 is finished yet → `cfm resume" in err
     assert "these are shown" not in err
 
 

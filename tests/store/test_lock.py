@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import socket
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import tiny
 
 from engine import store
 from engine.errors import UserError
@@ -97,6 +100,98 @@ def test_a_run_that_cannot_say_who_owns_it_is_let_go(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="no room"):
             lock.Owner(tmp_path)
     lock.Owner(tmp_path).release()
+
+
+def without_locks(monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_locks_of_the_system_a_file_is_created(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(lock.Owner, "PATIENCE", 0.1)
+    with monkeypatch.context() as patch:
+        without_locks(patch, code)
+        assert not lock.supports_locks(tmp_path)
+        owner = lock.Owner(tmp_path)
+        assert json.loads((tmp_path / "lock.created").read_text())["pid"] == os.getpid()
+        with pytest.raises(UserError, match=f"being written by process {os.getpid()}") as caught:
+            lock.Owner(tmp_path)
+        assert f"if that process is gone, delete {tmp_path / 'lock.created'}" in caught.value.hint
+    with pytest.raises(UserError, match="being written by"):  # nor by a process that has locks
+        lock.Owner(tmp_path)
+    owner.release()
+    assert not (tmp_path / "lock.created").exists()
+    lock.Owner(tmp_path).release()
+    assert lock.supports_locks(tmp_path)
+
+
+def test_a_process_without_locks_sees_the_owner_that_has_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock.Owner, "PATIENCE", 0.1)
+    owner = lock.Owner(tmp_path)
+    (tmp_path / "owner.json").unlink()
+    with monkeypatch.context() as patch:
+        without_locks(patch, errno.ENOLCK)
+        with pytest.raises(UserError, match="being written by"):
+            lock.Owner(tmp_path)
+        owner.release()
+        lock.Owner(tmp_path).release()
+    assert not (tmp_path / "lock.created").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", None])
+def test_the_created_file_of_a_dead_process_is_replaced(tmp_path, monkeypatch, content):
+    without_locks(monkeypatch, errno.ENOLCK)
+    (tmp_path / "lock.created").write_bytes(json.dumps(ended()).encode() if content is None else content)
+    owner = lock.Owner(tmp_path)
+    assert lock.owner_of(tmp_path)["pid"] == os.getpid()
+    owner.release()
+    assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_the_created_file_of_another_host_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock.Owner, "PATIENCE", 0.1)
+    without_locks(monkeypatch, errno.ENOLCK)
+    (tmp_path / "lock.created").write_text(json.dumps({**ended(), "host": "elsewhere"}))
+    with pytest.raises(UserError, match="being written by another process") as caught:
+        lock.Owner(tmp_path)
+    assert "lock.created" in caught.value.hint
+
+
+def test_of_many_without_locks_at_most_one_wins(tmp_path):
+    (tmp_path / "lock.created").write_text(json.dumps(ended()))
+    program = OWNER.replace("import sys, time\n", "import sys, time, fcntl, errno\n").replace(
+        "folder, begin =",
+        "def refuse(*_):\n    raise OSError(errno.ENOLCK, 'No locks')\n"
+        "if int(sys.argv[3]):\n    fcntl.flock = refuse\nfolder, begin =",
+    )
+    with ExitStack() as stack:
+        racers = []
+        for number in range(6):  # one of them has locks
+            words = [sys.executable, "-c", program, str(tmp_path), str(tmp_path / "begin"), str(number)]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
+            racers.append(stack.enter_context(subprocess.Popen(words, **pipes)))
+            stack.callback(racers[-1].kill)
+        assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 6
+        (tmp_path / "begin").touch()
+        answers = [racer.stdout.readline() for racer in racers]
+        assert answers.count("mine\n") == 1, answers
+
+
+def test_a_whole_run_on_a_disk_without_locks(tmp_path, monkeypatch):
+    monkeypatch.setenv("CFM_CACHE", str(tmp_path / "cache"))
+    without_locks(monkeypatch, errno.ENOLCK)
+    tiny.finish(tiny.begun(tmp_path))
+    assert store.StoredRun(tmp_path / "run").state() == "finished"
+    assert not (tmp_path / "run" / "lock.created").exists()
+    with (
+        lock.locked(tmp_path / "x"),
+        pytest.raises(lock.LockedError),
+        lock.locked(tmp_path / "x", wait=False),
+    ):
+        pass
 
 
 def ended():

@@ -17,12 +17,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.coordinate import Coordinate
 from textual.geometry import Region
 from textual.screen import ModalScreen, Screen
+from textual.visual import VisualType
 from textual.widget import Widget
 from textual.widgets import DataTable, Input, Static
+from textual.widgets.data_table import RowKey
 
 from cfm_tui.console.engine_link import Host, hidden
+from cfm_tui.display.streams import escape_control_characters
 
 
 class Panel(Vertical):
@@ -52,7 +56,7 @@ class Panel(Vertical):
         Textual's own setter repaints the whole panel.
         """
         lines = f"{self.number} {title}".splitlines()
-        content = Content(lines[0]).expand_tabs(4)
+        content = Content(escape_control_characters(lines[0])).expand_tabs(4)
         if content == self._border_title:
             return
         self._border_title = content
@@ -60,8 +64,24 @@ class Panel(Vertical):
             self.refresh(Region(0, 0, self.outer_size.width, 1).translate(-self.content_offset))
 
 
+class PlainText(Static):
+    """A text that is shown as it is: without markup, and with control characters escaped."""
+
+    def __init__(self, text: Text | str = "", **options: Any) -> None:
+        super().__init__(show_plainly(text), markup=False, **options)
+
+    def update(self, content: VisualType = "", *, layout: bool = True) -> None:
+        """Change the text."""
+        super().update(show_plainly(content), layout=layout)
+
+
+def show_plainly(content: Any) -> Any:
+    """Return a string as a text without markup and control characters; anything else unchanged."""
+    return Text(escape_control_characters(content)) if isinstance(content, str) else content
+
+
 class Table(DataTable[Any]):
-    """A table of rows whose cursor also moves by j, k, g and G."""
+    """A table of rows whose cursor also moves by j, k, g and G; its cells are shown as they are."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         hidden("j", "cursor_down", "down", id="table.down"),
@@ -72,6 +92,14 @@ class Table(DataTable[Any]):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(cursor_type="row", zebra_stripes=False, cell_padding=1, **options)
+
+    def add_row(self, *cells: Any, **options: Any) -> RowKey:
+        """Add a row at the bottom, and return its key."""
+        return super().add_row(*map(show_plainly, cells), **options)
+
+    def update_cell_at(self, coordinate: Coordinate, value: Any, *, update_width: bool = False) -> None:
+        """Change a cell."""
+        super().update_cell_at(coordinate, show_plainly(value), update_width=update_width)
 
 
 class FilterLine(Input):
@@ -182,7 +210,7 @@ class Page(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Yield the title, the body and the footer."""
-        yield Static(id="title", markup=False)
+        yield PlainText(id="title")
         yield from self.body()
         yield KeyLine(self.offers)
 
@@ -214,7 +242,7 @@ class Page(Screen[None]):
         title = " " + " · ".join(part for part in (self.HEADING, subject, state) if part)
         if title != self._title:
             self._title = title
-            self.query_one("#title", Static).update(title)
+            self.query_one("#title", PlainText).update(title)
 
     # --- threads ----------------------------------------------------------------------------------
 

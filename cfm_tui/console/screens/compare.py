@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
-from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import DataTable, Input
@@ -185,7 +184,7 @@ class ComparePage(Page):
         for column, cells in zip(table.ordered_columns, columns, strict=True):
             column.auto_width, column.width = False, max(map(cell_len, cells))
         for row in shown:
-            table.add_row(*map(Text, row))
+            table.add_row(*row)
         table.move_cursor(row=min(cursor.row, len(rows) - 1), animate=False)
         self._shown[number] = shown
 

@@ -11,16 +11,16 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
 from textual.widget import Widget
-from textual.widgets import Button, Static
+from textual.widgets import Button
 
 from cfm_tui.console.engine_link import Launch, hidden
 from cfm_tui.console.form import BACKBONE, BUDGET, DATA, FIELDS, LAUNCH, OBJECTIVE, PANELS, Form
 from cfm_tui.console.preflight import Fetch, Findings, Study, describe_location
-from cfm_tui.console.screens.base import Page, Panel
+from cfm_tui.console.screens.base import Page, Panel, PlainText
 from cfm_tui.console.screens.dialogs import Choice, Offer, Pick, Question
 from cfm_tui.console.widgets.field import Entry
 from engine.config import Config
-from engine.errors import UserError
+from engine.errors import UserError, quote_command
 
 
 class ConfigurePage(Page):
@@ -65,7 +65,7 @@ class ConfigurePage(Page):
         self.touched = time.monotonic()  #: time of the last change
         self.unchecked = False
         self.chosen_layer = 0
-        self._problem_lines: dict[str, Static] = {}
+        self._problem_lines: dict[str, PlainText] = {}
         self._study: Study | None = None
         self._fetch: Fetch | None = None
         self._launching = False
@@ -101,8 +101,8 @@ class ConfigurePage(Page):
         right = Vertical(panels[OBJECTIVE], panels[BUDGET], id="right", classes="holder")
         yield Container(left, right, id="panels", classes="columns")
         yield panels[LAUNCH]
-        yield Static(id="wrong", markup=False, classes="error")
-        yield Static(id="told", markup=False)
+        yield PlainText(id="wrong", classes="error")
+        yield PlainText(id="told")
 
     def _make_panel(self, number: int, side: list[Widget]) -> Panel:
         panel_fields = [each for each in FIELDS.values() if each.panel == number]
@@ -222,7 +222,7 @@ class ConfigurePage(Page):
         for entry in self.query(Entry):
             self._show_entry(entry)
         form = self.form
-        _show_problem(self.query_one("#wrong", Static), form.checked.problems.get(Form.ELSEWHERE, ""))
+        _show_problem(self.query_one("#wrong", PlainText), form.checked.problems.get(Form.ELSEWHERE, ""))
         count = len(form.checked.changes)
         if form.checked.resolved is None:
             count = len(form.checked.problems)
@@ -234,8 +234,8 @@ class ConfigurePage(Page):
         if form.checked.resolved is not None:
             command = form.format_command()
             differences = "\n".join(form.list_differences()) or "Nothing differs from the preset."
-        self.query_one("#command", Static).update(command)
-        self.query_one("#differences", Static).update(differences)
+        self.query_one("#command", PlainText).update(command)
+        self.query_one("#differences", PlainText).update(differences)
         self.show_findings()
         self._show_help()
 
@@ -263,7 +263,7 @@ class ConfigurePage(Page):
         entry.show(entry.value if entry.editing else value, note, mark)
         problem_line = self._problem_lines.get(name)
         if problem and problem_line is None:
-            problem_line = self._problem_lines[name] = Static(markup=False, classes="error")
+            problem_line = self._problem_lines[name] = PlainText(classes="error")
             self.query_one(f"#{entry.parent.id}").mount(problem_line, after=entry)  # type: ignore[union-attr]
         if problem_line is not None:
             _show_problem(problem_line, problem)
@@ -279,7 +279,7 @@ class ConfigurePage(Page):
             text = "any setting by its key, as --set takes it, such as recover.clamp=false"
         else:
             text = f"{field.key}: {field.help} ({self.form.origins.get(field.key, 'default')})"
-        self.query_one("#told", Static).update(text, layout=False)
+        self.query_one("#told", PlainText).update(text, layout=False)
 
     def show_findings(self) -> None:
         """Show what is known of the configuration, at the side of every panel."""
@@ -287,11 +287,11 @@ class ConfigurePage(Page):
 
         findings = self.findings
         download = self._fetch.progress_text if self._fetch is not None else ""
-        self.query_one("#data", Static).update(findings.describe_data(download))
-        self.query_one("#backbone", Static).update(findings.describe_backbone())
-        self.query_one("#estimate", Static).update(findings.describe_estimate())
+        self.query_one("#data", PlainText).update(findings.describe_data(download))
+        self.query_one("#backbone", PlainText).update(findings.describe_backbone())
+        self.query_one("#estimate", PlainText).update(findings.describe_estimate())
         sets = "\n".join(f"{each.name:<14}{describe_location(each)}" for each in findings.sets)
-        self.query_one("#sets", Static).update(f"\n{sets}" if sets else "")
+        self.query_one("#sets", PlainText).update(f"\n{sets}" if sets else "")
         samples = self.query_one("#samples", Thumbnails)
         preview = findings.look
         samples.display = preview is not None
@@ -371,7 +371,7 @@ class ConfigurePage(Page):
         self._study.start()
 
     def _follow_download(self, fetch: Fetch) -> None:
-        self.query_one("#data", Static).update(self.findings.describe_data(fetch.progress_text))
+        self.query_one("#data", PlainText).update(self.findings.describe_data(fetch.progress_text))
         if fetch.is_alive():
             return
         self._fetch = None
@@ -398,7 +398,7 @@ class ConfigurePage(Page):
         if self._fetch is not None or chosen is None or self.host.refuse_if_read_only("download"):
             return
         if self.findings.possible or not chosen.download_bytes:
-            self.notify(f"{chosen.name}: {describe_location(chosen)}", markup=False)
+            self.notify(f"{chosen.name}: {describe_location(chosen)}")
             return
         self._fetch = Fetch(chosen.name, self.form.config.data.root)
         self._fetch.start()
@@ -456,7 +456,7 @@ class ConfigurePage(Page):
         except UserError as error:
             self.host.report_error(error)
             return
-        self.notify(f"saved; `cfm run --preset {name}` runs it", markup=False)
+        self.notify(f"saved; {quote_command('run', preset=name)} runs it")
         self.show()
 
     def action_copy(self) -> None:
@@ -465,7 +465,7 @@ class ConfigurePage(Page):
             return
         command = self.form.format_command()
         self.app.copy_to_clipboard(command)
-        self.notify(command, title="copied", timeout=10, markup=False)
+        self.notify(command, title="copied", timeout=10)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Run the action of the button's key."""
@@ -490,7 +490,7 @@ class ConfigurePage(Page):
         return False
 
     def _show_refusal(self, problem: str) -> None:
-        self.notify(problem, title="not yet", severity="error", timeout=10, markup=False)
+        self.notify(problem, title="not yet", severity="error", timeout=10)
 
     def _try_launch(self) -> None:
         """Launch once it is known that data and teacher exist; ask first if the machine looks too small."""
@@ -516,10 +516,10 @@ class ConfigurePage(Page):
         self.post_message(Launch(self.form.checked.resolved, self.form.preset))
 
 
-def _make_text(name: str) -> Static:
-    return Static(id=name, markup=False)
+def _make_text(name: str) -> PlainText:
+    return PlainText(id=name)
 
 
-def _show_problem(line: Static, problem: str) -> None:
+def _show_problem(line: PlainText, problem: str) -> None:
     line.update(f"! {problem}" if problem else "")
     line.display = bool(problem)

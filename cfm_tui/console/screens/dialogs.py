@@ -12,11 +12,12 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import Screen
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from cfm_tui.console.engine_link import hidden
-from cfm_tui.console.screens.base import Dialog
+from cfm_tui.console.screens.base import Dialog, PlainText, show_plainly
+from cfm_tui.display.streams import escape_control_characters
 
 
 class _ListDialog(Dialog):
@@ -29,7 +30,7 @@ class _ListDialog(Dialog):
     def compose(self) -> ComposeResult:
         """Yield the question and the options."""
         with Vertical():
-            yield Static(self._question, markup=False)
+            yield PlainText(self._question)
             yield OptionList(*self._options)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
@@ -60,7 +61,7 @@ class Choice(_ListDialog):
     ]
 
     def __init__(self, question: str, answers: Sequence[tuple[str, str]]) -> None:
-        options = [Option(Text(f"{text[0]}  {text}"), id=name) for name, text in answers]
+        options = [Option(show_plainly(f"{text[0]}  {text}"), id=name) for name, text in answers]
         super().__init__(question, [name for name, _ in answers], options)
         self._keys = [text[0].lower() for _, text in answers]
 
@@ -98,8 +99,10 @@ class Pick(_ListDialog):
         options = []
         for offer in offers:
             mark = "*" if offer.name == current else " "
-            text = Text(f"{mark} {offer.name:<{width}}  ", no_wrap=True, overflow="ellipsis")
-            options.append(Option(text.append(offer.note, style="dim"), disabled=offer.barred))
+            name = escape_control_characters(offer.name)
+            text = Text(f"{mark} {name:<{width}}  ", no_wrap=True, overflow="ellipsis")
+            text.append(escape_control_characters(offer.note), style="dim")
+            options.append(Option(text, disabled=offer.barred))
         super().__init__(question, names, options)
         self._first = names.index(current) if current in names else 0
 
@@ -118,7 +121,7 @@ class Question(Dialog):
     def compose(self) -> ComposeResult:
         """Yield the question and a text field."""
         with Vertical():
-            yield Static(self._question, markup=False)
+            yield PlainText(self._question)
             yield Input(self._text, compact=True)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -144,9 +147,9 @@ class Reading(Dialog):
     def compose(self) -> ComposeResult:
         """Yield the title and the text."""
         with Vertical():
-            yield Static(Text(f"{self._title}   (Esc: back)", style="bold"))
+            yield PlainText(Text(escape_control_characters(f"{self._title}   (Esc: back)"), style="bold"))
             with VerticalScroll():
-                yield Static(self._text, markup=False)
+                yield PlainText(self._text)
 
     def action_scroll(self, step: int) -> None:
         """Scroll up or down by a line."""

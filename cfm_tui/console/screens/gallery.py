@@ -8,14 +8,14 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from cfm_tui.console.engine_link import hidden
 from cfm_tui.console.pictures import PictureLoader
-from cfm_tui.console.screens.base import FilterLine, Page, Panel
+from cfm_tui.console.screens.base import FilterLine, Page, Panel, PlainText
 from cfm_tui.console.widgets.images import Tile, Wall
 from cfm_tui.display.image_grid import Album
-from engine.errors import UserError
+from engine.errors import UserError, quote_command
 from engine.store import AT_WORK, RunFile, StoredRun, files, images
 
 
@@ -53,7 +53,7 @@ class GalleryPage(Page):
 
     def body(self) -> Iterator[Widget]:
         """Yield the images, with a description of the image under the cursor, and the filter."""
-        none, facts = Static(id="none", markup=False), Static(id="facts", markup=False)
+        none, facts = PlainText(id="none"), PlainText(id="facts")
         yield Panel(1, "Images", Wall(id="wall"), none, facts)
         yield FilterLine("class: part of a name", lambda: self.query_one(Wall))
 
@@ -143,10 +143,10 @@ class GalleryPage(Page):
 
     def _show_message(self, message: str) -> None:
         """Show a message in place of the images."""
-        message_area = self.query_one("#none", Static)
+        message_area = self.query_one("#none", PlainText)
         message_area.update(message)
         message_area.display = True
-        self.query_one(Wall).display = self.query_one("#facts", Static).display = False
+        self.query_one(Wall).display = self.query_one("#facts", PlainText).display = False
 
     def draw(self) -> None:
         """Show the images around the cursor, and request those that are not loaded yet."""
@@ -160,9 +160,9 @@ class GalleryPage(Page):
         if not reader.count:
             self._show_message(_explain_no_images(self._run))
             return
-        self.query_one("#none", Static).display = False
+        self.query_one("#none", PlainText).display = False
         wall = self.query_one(Wall)
-        wall.display = self.query_one("#facts", Static).display = True
+        wall.display = self.query_one("#facts", PlainText).display = True
         self._draw_wall(album, pictures, wall)
         self._describe(album)
 
@@ -203,7 +203,7 @@ class GalleryPage(Page):
             place = f"{album.row + 1},{album.column + 1} of {album.rows}×{album.columns}"
             facts = describe_image(album, self.pictures)
         self.query_one(Panel).set_title(f"Images: {count} · {place} · {rows}")
-        self.query_one("#facts", Static).update(facts)
+        self.query_one("#facts", PlainText).update(facts)
 
     # --- what keys do -----------------------------------------------------------------------------
 
@@ -311,4 +311,4 @@ def _explain_no_images(run: StoredRun) -> str:
         return f"No images yet: the run is {state}{where}.{batch}\nEvery finished batch adds images."
     if state == "finished":
         return "No images: they were removed from the run's folder."
-    return f"No images: the run is {state}{where}.\n→ `cfm resume {run.name}` resumes it"
+    return f"No images: the run is {state}{where}.\n→ {quote_command('resume', run.name)} resumes it"

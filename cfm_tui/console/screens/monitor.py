@@ -19,12 +19,12 @@ from textual.coordinate import Coordinate
 from textual.errors import NoWidget
 from textual.events import Resize
 from textual.widget import Widget
-from textual.widgets import DataTable, RichLog, Static
+from textual.widgets import DataTable, RichLog
 
 from cfm_tui.console import formatting
 from cfm_tui.console.engine_link import OpenGallery, hidden
 from cfm_tui.console.pictures import Sample
-from cfm_tui.console.screens.base import Page, Panel, Table
+from cfm_tui.console.screens.base import Page, Panel, PlainText, Table, show_plainly
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.screens.layer import LayerPage
 from cfm_tui.console.session import Session
@@ -242,7 +242,7 @@ class MonitorPage(Page):
         for line in self._lines.follow(model.log):
             if self._pending_command == "checkpoint" and line.text.startswith("checkpoint "):
                 self._pending_command = ""
-                self.notify(line.text, markup=False)
+                self.notify(line.text)
 
     # --- control ----------------------------------------------------------------------------------
 
@@ -351,11 +351,11 @@ class MonitorPage(Page):
 # --- panels ------------------------------------------------------------------------------------------
 
 
-class Words(Static):
+class Words(PlainText):
     """A text that is repainted only when it changes."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, **options)
+        super().__init__(**options)
         self._shown_text: str | None = None
 
     def set_lines(self, lines: Sequence[str] | str) -> None:
@@ -363,7 +363,7 @@ class Words(Static):
         text = lines if isinstance(lines, str) else "\n".join(lines)
         if text != self._shown_text:
             self._shown_text = text
-            self.update(Text(text), layout=False)
+            self.update(text, layout=False)
 
 
 class Now(Horizontal):
@@ -489,7 +489,7 @@ class Numbers(Table):
             for head, width in zip(heads, widths, strict=True):
                 self.add_column(Text(head), width=width)
             for name, row in zip(names, rows, strict=True):
-                self.add_row(*map(Text, row), key=name)
+                self.add_row(*row, key=name)
             if chosen in names:
                 self.move_cursor(row=names.index(chosen), animate=False)
             self._heads, self._names, self._widths = heads, names, widths
@@ -497,7 +497,7 @@ class Numbers(Table):
             for at, (old, new) in enumerate(zip(self._cells, rows, strict=True)):
                 for column, (old_text, text) in enumerate(zip(old, new, strict=True)):
                     if old_text != text:
-                        self.update_cell_at(Coordinate(at, column), Text(text))
+                        self.update_cell_at(Coordinate(at, column), text)
         self._cells = rows
 
     def find_chosen(self) -> str | None:
@@ -592,7 +592,7 @@ class Log(RichLog):
         new = list(takewhile(lambda line: line is not self._last, reversed(lines)))[::-1]
         self._source_lines, self._last = lines, lines[-1] if lines else None
         for line in new:
-            self.write(Text(self.format_line(line)))
+            self.write(show_plainly(self.format_line(line)))
         return new
 
     def on_resize(self, event: Resize) -> None:

@@ -13,10 +13,10 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.coordinate import Coordinate
 from textual.widget import Widget
-from textual.widgets import DataTable, Input, Static
+from textual.widgets import DataTable, Input
 
 from cfm_tui.console.engine_link import CompareRuns, Launch, OpenGallery, OpenRun, hidden
-from cfm_tui.console.screens.base import FilterLine, Page, Panel, Table
+from cfm_tui.console.screens.base import FilterLine, Page, Panel, PlainText, Table
 from cfm_tui.console.screens.dialogs import Choice
 from engine.errors import UserError
 
@@ -55,7 +55,7 @@ class RunsPage(Page):
 
     def body(self) -> Iterator[Widget]:
         """Yield the table and the filter."""
-        yield Panel(1, "Runs", Table(id="table"), Static(id="empty", markup=False))
+        yield Panel(1, "Runs", Table(id="table"), PlainText(id="empty"))
         yield FilterLine("filter: part of a name or a state", lambda: self.query_one("#table", Table))
 
     def begin(self) -> None:
@@ -107,7 +107,7 @@ class RunsPage(Page):
         table = self.query_one("#table", Table)
         if cells != self._shown:
             self._put(table, [str(row.folder) for row in rows], cells)
-        empty = self.query_one("#empty", Static)
+        empty = self.query_one("#empty", PlainText)
         empty.display, table.display = not self._rows, bool(self._rows)
         if not self._rows:
             keys = "n  configure a run      ?  show the keys      q  quit"
@@ -143,7 +143,9 @@ class RunsPage(Page):
     def _cells(self, row: Row, here: bool) -> list[str | Text]:
         mark = "* " if row.folder in self._marked else ""
         state = f"{row.state} here" if here else row.state
-        emphasis = {"finished": "dim"} | dict.fromkeys(("failed", "lost", "damaged", "running"), "bold")
+        emphasis = {"finished": "dim"} | dict.fromkeys(
+            ("failed", "lost", "damaged", "newer", "running"), "bold"
+        )
         accuracies = ("" if value is None else f"{value:.1f}" for value in (row.last, row.best, row.control))
         progress = "" if row.done is None or row.state == "finished" else f"{row.stage} {row.done:.0%}"
         return [
@@ -219,7 +221,7 @@ class RunsPage(Page):
         """Copy the folder of the run under the cursor to the clipboard, and show it."""
         if (row := self.find_chosen()) is not None:
             self.app.copy_to_clipboard(str(row.folder.absolute()))
-            self.notify(f"{row.folder.absolute()}", markup=False)
+            self.notify(f"{row.folder.absolute()}")
 
     def action_refresh(self) -> None:
         """Read the runs' folder now."""
@@ -230,7 +232,7 @@ class RunsPage(Page):
         row = self.find_chosen()
         if row is None or self.host.refuse_if_read_only("resume"):
             return
-        if row.at_work or row.state in ("finished", "damaged"):
+        if row.at_work or row.state in ("finished", "damaged", "newer"):
             self.notify(f"{row.name} is {row.state}; there is nothing to resume", severity="warning")
             return
         answers = [("here", "here, in this console"), ("detached", "detached, in a separate process")]
@@ -242,7 +244,7 @@ class RunsPage(Page):
         if answer == "here":
             self.post_message(Launch(None, row.name, row.folder))
         elif answer == "detached":
-            self.notify(f"{row.name}: starting a process that resumes it", markup=False)
+            self.notify(f"{row.name}: starting a process that resumes it")
             self.run_in_thread(start_detached, row.folder)  # it takes a while to start
 
     def action_delete(self) -> None:
@@ -266,7 +268,7 @@ class RunsPage(Page):
         active = row.at_work or self._is_here(row)
         if active:
             state = row.state if row.at_work else "running here"
-            self.notify(f"{row.name} is {state}; stop it first", severity="warning", markup=False)
+            self.notify(f"{row.name} is {state}; stop it first", severity="warning")
         return active
 
     def _remove(self, folder: Path) -> None:

@@ -11,10 +11,9 @@ import numpy as np
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widget import Widget
-from textual.widgets import Static
 
 from cfm_tui.console.pictures import shrink
-from cfm_tui.console.screens.base import Page, Panel
+from cfm_tui.console.screens.base import Page, Panel, PlainText
 from cfm_tui.console.widgets.images import LargeImage, Thumbnails
 from engine.errors import UserError
 from engine.store import RunFile, files, images
@@ -53,7 +52,7 @@ class ZoomPage(Page):
 
     def body(self) -> Iterator[Widget]:
         """Yield a panel with the image and its description, and a panel with real images."""
-        about, said = Static(id="about", markup=False), Static(self.LOADING, id="said", markup=False)
+        about, said = PlainText(id="about"), PlainText(self.LOADING, id="said")
         yield Container(
             Panel(1, "Distilled", about, LargeImage(id="large"), id="image"),
             Panel(2, "Real", said, Thumbnails(id="thumbnails"), id="real"),
@@ -99,7 +98,7 @@ class ZoomPage(Page):
         name, label = album.name(number), int(reader.labels_N[number])
         self.set_title(self._run.name, f"image {number + 1:,} of {reader.total:,}")
         self.query_one("#image", Panel).set_title(f"Distilled: {name}")
-        self.query_one("#about", Static).update(self._about(number))
+        self.query_one("#about", PlainText).update(self._about(number))
         self._pictures.want([number])
         small_CHW = self._pictures.get(number)
         self.query_one(LargeImage).show_image(small_CHW)
@@ -178,7 +177,7 @@ class ZoomPage(Page):
         message = loaded if isinstance(loaded, str) else ""
         real = [] if isinstance(loaded, str) else list(loaded)
         self.query_one("#real", Panel).set_title(f"Real: {self._album.reader.classes[label]}")
-        message_line = self.query_one("#said", Static)
+        message_line = self.query_one("#said", PlainText)
         message_line.update(message)
         message_line.display = bool(message)
         thumbnails = self.query_one(Thumbnails)

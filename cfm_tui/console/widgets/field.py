@@ -16,6 +16,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from cfm_tui.console.engine_link import hidden
+from cfm_tui.display.streams import escape_control_characters
 
 
 class Entry(Widget, can_focus=True):
@@ -95,7 +96,7 @@ class Entry(Widget, can_focus=True):
         text = Text(f"{self._mark}{self.label:<{self.LABEL_WIDTH}} ", no_wrap=True, overflow="ellipsis")
         if self.editing:
             return text
-        text.append(self.value or self._note, style="" if self.value else "dim")
+        text.append(escape_control_characters(self.value or self._note), style="" if self.value else "dim")
         if self.choices and self.has_focus:
             text.append("  < >")
         return text
