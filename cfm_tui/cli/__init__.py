@@ -33,6 +33,7 @@ from cfm_tui.cli import (
 )
 from cfm_tui.cli.common import print_json
 from cfm_tui.process.signals import CHECKPOINT_SIGNALS, install_handlers
+from engine.errors import escape_name
 
 app = typer.Typer(
     name="cfm",
@@ -123,7 +124,7 @@ def _report(error: BaseException, *, as_json: bool) -> int:
         print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]  # noqa: T201
         return 2
     code, kind, *texts = _describe_error(error)
-    message, hint = (_escape_control_characters(text) for text in texts)
+    message, hint = ("\n".join(map(escape_name, text.split("\n"))) for text in texts)
     try:
         if as_json:
             print_json({"error": {"kind": kind, "message": message, "hint": hint}})
@@ -139,11 +140,6 @@ def _discard_output() -> None:
     null_device = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(null_device, stream.fileno())
-
-
-def _escape_control_characters(text: str) -> str:
-    """Escape characters by which a file name could control the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 def _describe_error(error: BaseException) -> tuple[int, str, str, str]:

@@ -129,12 +129,14 @@ def _resolve_data_settings(name: str | None, root: Path | None, sets: list[str])
 
 def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
     """Yield the lines that `check` prints."""
-    from engine.errors import format_names
+    from engine.errors import escape_name, format_names
 
-    yield f"{summary['name']}: {summary['path'] or summary['layout']}"
+    yield f"{summary['name']}: {escape_name(summary['path'] or summary['layout'])}"
     if summary["path"]:
         yield f"layout       {summary['layout']}"
-    names = ", ".join(summary["class_names"][:10]) + (", …" if summary["classes"] > 10 else "")
+    names = ", ".join(map(escape_name, summary["class_names"][:10])) + (
+        ", …" if summary["classes"] > 10 else ""
+    )
     yield f"classes      {summary['classes']} ({names})"
     for name, split in summary["splits"].items():
         low, high = split["per_class"]["min"], split["per_class"]["max"]
@@ -150,7 +152,7 @@ def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
         yield f"{title:<12} mean {mean}, std {std}"
     yield f"unreadable   {len(summary['unreadable']):,}"
     for entry in summary["unreadable"]:
-        yield f"  {entry['file']}: {entry['reason']}"
+        yield f"  {escape_name(entry['file'])}: {entry['reason']}"
 
 
 @contextmanager

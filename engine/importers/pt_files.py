@@ -21,6 +21,7 @@ from engine.backbones import safe_loading
 from engine.config import Given
 from engine.data import DataSet, denormalise
 from engine.data.loading import MeanStd
+from engine.data.pictures import name_key
 from engine.errors import UserError, format_names, raise_data_error
 
 WORDING = safe_loading.Wording(
@@ -155,7 +156,7 @@ def _check_labels(path: Path, labels: object, count: int, data: DataSet) -> tupl
 
 def require_fit(path: Path, shape: tuple[int, ...], classes: tuple[str, ...], data: DataSet) -> None:
     """Raise UserError("data") if images (N, C, H, W) do not fit the data set: classes, channels, size."""
-    if classes != data.train.classes:
+    if [name_key(name) for name in classes] != [name_key(name) for name in data.train.classes]:
         raise_data_error(
             f"the images of {path} have other classes: {format_names(classes)}"
             f" instead of {format_names(data.train.classes)}",
