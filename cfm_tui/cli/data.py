@@ -150,9 +150,16 @@ def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
     for title, values in (("normalised", summary), ("measured", summary["measured"])):
         mean, std = (" ".join(f"{value:.4f}" for value in values[key]) for key in ("mean", "std"))
         yield f"{title:<12} mean {mean}, std {std}"
+    for text, count in summary["conversions"].items():
+        yield f"converted    {count:,}: {text}"
+    if summary["not_read"]:
+        endings = [f"{ending} ({count:,})" for ending, count in summary["not_read"].items()]
+        yield f"not read     {sum(summary['not_read'].values()):,}: {format_names(endings)}"
     yield f"unreadable   {len(summary['unreadable']):,}"
     for entry in summary["unreadable"]:
         yield f"  {escape_name(entry['file'])}: {entry['reason']}"
+    for problem in summary["problems"]:
+        yield f"problem      {problem}"
 
 
 @contextmanager
