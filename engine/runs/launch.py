@@ -11,6 +11,7 @@ from engine.config import Config, settings
 from engine.config.settings import Resolved
 from engine.config.teacher_source import TeacherSource
 from engine.events import Event
+from engine.importers.pt_files import CLASS_MAJOR
 from engine.runs import pipeline, resume
 from engine.runs import plan as plans
 from engine.runs.control import Control
@@ -85,6 +86,8 @@ def with_absolute_paths(config: Config) -> Config:
         for text in (config.backbone.teacher, *config.backbone.also_teachers)
     )
     given = {name: _make_absolute(getattr(config.given, name)) for name in ("images", "labels", "statistics")}
+    if config.given.image_labels != CLASS_MAJOR:
+        given["image_labels"] = _make_absolute(config.given.image_labels)
     changes: dict[str, dict[str, Any]] = {
         "data": {"root": _make_absolute(config.data.root)},
         "given": given,

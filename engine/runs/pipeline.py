@@ -105,9 +105,13 @@ class Pipeline:
         yield from self._report_skipped_images()
         if reason := nonreproducible_reason(self.run.manifest["sessions"]):
             yield Notice("warning", f"{NONREPRODUCIBLE}: {reason}")
+        given = self.plan.given
+        if given is not None and not stored_images.is_complete(self.run.images):
+            yield from given.notices()
         teacher, *others = yield from self._load_teachers()
         labeller = Ensemble([teacher, *others]) if others else teacher
-        yield from self._write_given_images()
+        if given is not None and not stored_images.is_complete(self.run.images):
+            distilled.write(self.run, given, self.train.classes)
         if not stored_images.is_complete(self.run.images):
             real: list[list[Moments]] = [[] for _ in (teacher, *others)]
             if self.config.recover.algorithm == "optimise":
@@ -224,13 +228,6 @@ class Pipeline:
             self.run.manifest["inexact"] = reason
         self.run.add_to_manifest(statistics=fingerprint)
         return real
-
-    def _write_given_images(self) -> Generator[Event, None, None]:
-        """Write given images to the run's folder in place of recovered ones."""
-        given = self.plan.given
-        if given is not None and not stored_images.is_complete(self.run.images):
-            yield from given.notices()
-            distilled.write(self.run, given, self.train.classes)
 
     def _recover_images(
         self, teachers: list[tuple[nn.Module, list[Moments]]], saved: StageState | None

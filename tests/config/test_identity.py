@@ -12,7 +12,14 @@ def config_with(*sets):
 
 def test_local_settings_never_matter():
     sets = ["device=cpu", "checkpoint_seconds=5", "recover.micro_batch=2", "data.root=/sets"]
-    sets += ["backbone.teacher=/a.pth", "given.images=/b.pt", "given.labels=/c", "given.statistics=/d"]
+    sets += [
+        "backbone.teacher=/a.pth",
+        "given.images=/b.pt",
+        "given.image_labels=/e.pt",
+        "given.labels=/c",
+        "given.statistics=/d",
+    ]
+    sets += ["given.max_clipped=0.5"]
     plain, local = config_with(), config_with(*sets)
     assert {text.partition("=")[0] for text in sets} | {"backbone.also_teachers"} == set(LOCAL_SETTINGS)
     assert config_hash(plain) == config_hash(local)
