@@ -12,7 +12,7 @@ import re
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -228,6 +228,22 @@ def read_headers(pictures: Pictures, progress: Progress | None = None) -> dict[s
         "grey": all(mode in grey_modes for _, mode in headers),
         "sizes": [[*size, count] for size, count in sorted(sizes.items())],
     }
+
+
+def list_bad_headers(pictures: Pictures, indices: Sequence[int]) -> list[tuple[int, str, str]]:
+    """Return index, name and reason of each picture at `indices` whose header shows that it is refused."""
+
+    def find_reason(number: int) -> str:
+        try:
+            with open_picture(pictures, indices[number]) as image:
+                list_conversions(image)
+        except BadImage as error:
+            return str(error)
+        return ""
+
+    reasons = [reason for _, chunk in _map_chunks(find_reason, len(indices), None) for reason in chunk]
+    pairs = zip(indices, reasons, strict=True)
+    return [(index, pictures.name(index), reason) for index, reason in pairs if reason]
 
 
 def _map_chunks(

@@ -183,8 +183,9 @@ def _require_range(
     message = f"the values of {path} lie in [0, 1], so they are not {space}"
     if not are_pixels:
         message = f"{100 * share:.2g} % of the values of {path}, read as {space}, would be clipped"
-    hint = "give mean and std of the code that wrote the file as given.mean and given.std; or, if its images"
-    hint += " were optimised without bounds, clip them with --set given.max_clipped="
+    hint = "give mean and std of the code that wrote the file as given.mean and given.std, or MTT's"
+    hint += " images_zca_*.pt if they are ZCA-whitened; or, if the images were optimised without bounds, clip"
+    hint += " them with --set given.max_clipped="
     hint = f"{fitting[0]}: the values fit" if fitting else f"{hint}{np.ceil(100 * share) / 100:g}"
     raise_data_error(message, hint)
 

@@ -20,7 +20,7 @@ from engine import backbones
 from engine.checkpoint import StageState
 from engine.config.identity import config_hash
 from engine.data import ImageSet
-from engine.errors import Stopped, UserError
+from engine.errors import Stopped, UserError, format_names
 from engine.events import STAGES, BatchRecovered, Event, Notice, map_events, offset_progress
 from engine.fingerprint import fingerprint_tensors
 from engine.importers import distilled
@@ -145,7 +145,7 @@ class Pipeline:
     def _report_skipped_images(self) -> Generator[Event, None, None]:
         for split, images in (("training", self.train), ("test", self.plan.data.test)):
             if images.skipped:
-                names = ", ".join(images.skipped[:3]) + (", …" if len(images.skipped) > 3 else "")
+                names = format_names(images.skipped, 3)
                 yield Notice("warning", f"skipped {len(images.skipped)} unreadable {split} images: {names}")
 
     # --- one stage each ---------------------------------------------------------------------------

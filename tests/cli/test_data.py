@@ -118,10 +118,14 @@ def test_classes_of_any_name_pass_through_a_run_and_all_that_shows_it(
     monkeypatch.setenv("CFM_CACHE", str(tmp_path / "cache"))
     make_tree(tmp_path / "set", {f"train/{name}": 4 for name in (BYTE, CONTROL, COMPOSED)})
     make_tree(tmp_path / "set", {f"test/{name}": 1 for name in (BYTE, CONTROL, "cafe\u0301")})
+    (tmp_path / "set" / "train" / CONTROL / "\x1b\xe9.png").touch()
     settings = ["--preset", "smoke", "--set", "data.name=folder", "--data-root", "set"]
-    call_json(capsys, "results", "run", *settings, "--out", "run")
+    settings += ["--set", "data.on_bad_image=skip"]
+    shown = call(capsys, "run", *settings, "--out", "run")
+    assert "/\\x1bé.png" in shown[1]
     for command in ("show", "table", "report", "check"):
-        call(capsys, command, "run")
+        shown += call(capsys, command, "run")
+    assert "\x1b" not in "".join(shown)
     for layout in ("sre2l", "rded", "dd-ranking", "huggingface"):
         call(capsys, "export", "run", "--format", layout, "--out", layout)
     given = call_json(capsys, "results", "validate", "huggingface", *settings, "--out", "given")

@@ -269,6 +269,13 @@ def test_pixels_that_would_become_black_are_refused_by_name_and_type(tmp_path: P
     assert said in problem["reason"]
 
 
+def test_an_unfit_type_is_found_before_a_streamed_set_is_used(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
+    UNFIT["float"][0](tmp_path / "val" / "b" / "0.png")
+    with pytest.raises(UserError, match=r"1 of 2 .*val/b/0\.png \(floating"):
+        engine.data.load(Data(name="imagenet", root=str(tmp_path), image_size=16))
+
+
 def test_colours_of_16_bits_are_scaled_to_8(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(deep_png(RAMP))
     assert np.abs(decoded(tmp_path / "picture.png")[0].astype(int) - RAMP // 257).max() <= 1
