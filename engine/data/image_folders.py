@@ -38,9 +38,8 @@ def read_folder(path: Path, want_test: bool) -> DataSetSource:
     test_name = _find_test_split(path) if want_test else None
     if test_name is None:
         return DataSetSource(path, "folder: train/CLASS/*", classes, train, None)
-    test = _list_split(
-        path, test_name, _match_folders(path, test_name, list_subfolders(path / test_name), classes)
-    )
+    test_folders = _match_folders(path, test_name, list_subfolders(path / test_name), classes)
+    test = _list_split(path, test_name, test_folders)
     return DataSetSource(path, f"folder: train/CLASS/*, {test_name}/CLASS/*", classes, train, test)
 
 
@@ -120,9 +119,7 @@ def describe_wrong_level(root: Path) -> tuple[str, str] | None:
     if root.resolve().name in SPLITS and (outer / "train").is_dir() and folders:
         return f"{root} is one split of a data set", f"give {outer} as the data root"
     if not folders and pictures:
-        hint = (
-            "give the folder that contains train/CLASS/*, or put the pictures of each class in train/CLASS/"
-        )
+        hint = "give the folder that contains train, or put the pictures of each class in train/CLASS/"
         return f"{root} contains pictures, but no folder `train`", hint
     if folders and all(any(map(is_image, os.listdir(root / name))) for name in folders):
         message = f"{root} has no folder `train`, but folders of pictures: {format_names(folders)}"

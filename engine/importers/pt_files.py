@@ -78,7 +78,8 @@ def read(
 def _select_experiment(path: Path, content: Any, number: int) -> tuple[object, object, dict[str, Any]]:
     """Return images, labels and facts of a file with one [images, labels], or with a list of them."""
     if isinstance(content, dict):
-        sets = safe_loading.plain_dict(content).get("data")
+        content = safe_loading.plain_dict(content)
+        sets = content.get("data")
     else:
         is_single = len(content) == 2 and isinstance(content[0], Tensor)
         sets = [content] if is_single else list(content)
