@@ -148,6 +148,8 @@ def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
     streamed = ", read from the files on demand" if summary["streamed"] else ""
     yield f"used as      {summary['channels']}×{summary['image_size']}×{summary['image_size']}{streamed}"
     for title, values in (("normalised", summary), ("measured", summary["measured"])):
+        if not summary["mean"]:  # no picture can be read
+            break
         mean, std = (" ".join(f"{value:.4f}" for value in values[key]) for key in ("mean", "std"))
         yield f"{title:<12} mean {mean}, std {std}"
     for text, count in summary["conversions"].items():

@@ -71,7 +71,7 @@ def mean_std(sums_N2C: NDArray[Any], size: int) -> tuple[tuple[float, ...], tupl
 
 def channel_sums(pixels_MCSS: NDArray[Any]) -> NDArray[Any]:
     """Return the sum of the values and of their squares per image and channel: int64 (M, 2, C)."""
-    values_MCP = pixels_MCSS.reshape(*pixels_MCSS.shape[:2], -1).astype(np.int64)
+    values_MCP = pixels_MCSS.reshape(*pixels_MCSS.shape[:2], pixels_MCSS.shape[2] ** 2).astype(np.int64)
     return np.stack([values_MCP.sum(axis=2), (values_MCP**2).sum(axis=2)], axis=1)
 
 

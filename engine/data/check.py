@@ -52,7 +52,10 @@ def check(
             unreadable += [{"split": name, "file": file, "reason": reason} for _, file, reason in entry.bad]
             if name == "train":
                 measured = mean_std(entry.sums_N2C, shape.size)
-    mean, std = choose_normalisation(settings, shape.channels, lambda: measured)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    if len(labels["train"]):
+        mean, std = choose_normalisation(settings, shape.channels, lambda: measured)
     splits, problems = _describe_splits(settings, labels, classes)
     sizes = sorted(resolutions.items(), key=lambda item: (-item[1], item[0]))  # the most frequent first
     return {

@@ -56,6 +56,15 @@ def test_check_tells_what_a_folder_holds_and_names_unreadable_files(tmp_path: Pa
     assert "train/b/5.png: " in run("check", "--root", tmp_path)
 
 
+def test_check_lists_pictures_though_none_can_be_read(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"train/a": 1, "train/b": 1})
+    for name in "ab":
+        (tmp_path / "train" / name / "0.png").write_bytes(b"")
+    shown = run("check", "cifar10", "--root", tmp_path)
+    assert "train/b/0.png: not an image" in shown
+    assert "normalised" not in shown
+
+
 def test_check_takes_settings_and_tells_what_would_be_held_out(tmp_path: Path) -> None:
     make_tree(tmp_path, {"train/a": 10, "train/b": 10}, size=(32, 32))
     found = document(

@@ -269,6 +269,19 @@ def test_pixels_that_would_become_black_are_refused_by_name_and_type(tmp_path: P
     assert said in problem["reason"]
 
 
+def test_a_set_of_nothing_but_unfit_pictures_is_refused(tmp_path: Path) -> None:
+    for folder in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        for index in range(2):
+            UNFIT["float"][0](tmp_path / folder / f"{index}.tif")
+    settings = Data(name="folder", root=str(tmp_path))
+    with pytest.raises(UserError, match=r"4 of 4 .*train/a/0\.tif \(floating"):
+        engine.data.load(settings)
+    report = check(settings)
+    assert len(report["unreadable"]) == 8
+    assert "the train split has no readable images of a, b" in report["problems"]
+
+
 def test_an_unfit_type_is_found_before_a_streamed_set_is_used(tmp_path: Path) -> None:
     make_tree(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
     UNFIT["float"][0](tmp_path / "val" / "b" / "0.png")
