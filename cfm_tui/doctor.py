@@ -246,4 +246,25 @@ def _find_data_sets(problems: list[Problem], folder: dict[str, Any] | None) -> l
             problems.append(Problem("warning", message, "Change the folder's permissions."))
         path = str(location[0]) if location else None
         sets.append({"name": name, "found": path is not None, "path": path})
+    _check_levels(problems, Path(folder["path"]), [Path(each["path"]) for each in sets if each["path"]])
     return sets
+
+
+def _check_levels(problems: list[Problem], root: Path, found: list[Path]) -> None:
+    """Report trees of pictures whose class folders are not where they would be searched.
+
+    found: the folders of the known data sets below `root`.
+    """
+    from engine.data.image_folders import describe_wrong_level, list_class_folders
+    from engine.errors import UserError, raise_data_error
+
+    for path in found or [root]:
+        with suppress(OSError):  # the search has reported it, or there is nothing yet
+            try:
+                if (path / "train").is_dir():
+                    list_class_folders(path)
+                elif not found and (wrong := describe_wrong_level(path)) is not None:
+                    raise_data_error(*wrong)
+            except UserError as error:
+                hint = f"{error.hint[0].upper()}{error.hint[1:]}."
+                problems.append(Problem("warning", error.message, hint))

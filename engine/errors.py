@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
+_ACTIVE_CHARACTERS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 Kind = Literal["usage", "config", "data", "teacher", "disk", "network", "numeric", "memory"]
 
 
@@ -49,9 +53,26 @@ def suggest_name(name: str, known: Iterable[str], otherwise: str) -> str:
     return otherwise if similar is None else f"did you mean {similar}?"
 
 
+def escape_name(name: str) -> str:
+    """Return a name on one line as it is, except that characters that would act on a terminal are escaped.
+
+    These are control characters, line ends, changes of the writing direction, and the surrogates by which
+    Python represents bytes that are not UTF-8; such a byte becomes ``\\xNN``.
+    """
+
+    def escape(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        if 0xDC80 <= code <= 0xDCFF:
+            return f"\\x{code - 0xDC00:02x}"
+        return match[0].encode("unicode_escape").decode()
+
+    return _ACTIVE_CHARACTERS.sub(escape, name)
+
+
 def format_names(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
-    """Format the first `most` names and the number of the others."""
-    shown, more = separator.join(names[:most]), f" and {len(names) - most:,} more"
+    """Format the first `most` names, escaped, and the number of the others."""
+    shown = separator.join(map(escape_name, names[:most]))
+    more = f" and {len(names) - most:,} more"
     return shown if len(names) <= most else shown + separator.strip(", ") + more
 
 

@@ -11,7 +11,7 @@ from commandline import REPOSITORY, call
 from recorded import opened
 
 from engine import errors
-from engine.errors import format_names, nearest_name, quote_command, suggest_name
+from engine.errors import escape_name, format_names, nearest_name, quote_command, suggest_name
 
 
 def test_the_nearest_name_is_found_whatever_its_case() -> None:
@@ -58,3 +58,10 @@ def test_every_name_in_a_suggested_command_is_quoted() -> None:
         for path in (REPOSITORY / package).rglob("*.py"):
             if path != Path(errors.__file__):
                 assert not by_hand.search(path.read_text()), f"{path} has a command without quote_command"
+
+
+def test_names_are_shown_as_they_are_but_cannot_act_on_a_terminal() -> None:
+    assert escape_name("cfm[ipc=10] café\u3000猫") == "cfm[ipc=10] café\u3000猫"
+    assert escape_name("a\x1b[2J\nb\u202ec") == "a\\x1b[2J\\nb\\u202ec"
+    assert escape_name("caf\udce9") == "caf\\xe9"
+    assert format_names(["a\nb", "c"]) == "a\\nb, c"

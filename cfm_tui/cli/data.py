@@ -131,12 +131,14 @@ def _resolve_data_settings(name: str | None, root: Path | None, sets: list[str])
 
 def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
     """Yield the lines that `check` prints."""
-    from engine.errors import format_names
+    from engine.errors import escape_name, format_names
 
-    yield f"{summary['name']}: {summary['path'] or summary['layout']}"
+    yield f"{summary['name']}: {escape_name(summary['path'] or summary['layout'])}"
     if summary["path"]:
         yield f"layout       {summary['layout']}"
-    names = ", ".join(summary["class_names"][:10]) + (", …" if summary["classes"] > 10 else "")
+    names = ", ".join(map(escape_name, summary["class_names"][:10])) + (
+        ", …" if summary["classes"] > 10 else ""
+    )
     yield f"classes      {summary['classes']} ({names})"
     for name, split in summary["splits"].items():
         low, high = split["per_class"]["min"], split["per_class"]["max"]
@@ -148,11 +150,20 @@ def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
     streamed = ", read from the files on demand" if summary["streamed"] else ""
     yield f"used as      {summary['channels']}×{summary['image_size']}×{summary['image_size']}{streamed}"
     for title, values in (("normalised", summary), ("measured", summary["measured"])):
+        if not summary["mean"]:  # no picture can be read
+            break
         mean, std = (" ".join(f"{value:.4f}" for value in values[key]) for key in ("mean", "std"))
         yield f"{title:<12} mean {mean}, std {std}"
+    for text, count in summary["conversions"].items():
+        yield f"converted    {count:,}: {text}"
+    if summary["not_read"]:
+        endings = [f"{ending} ({count:,})" for ending, count in summary["not_read"].items()]
+        yield f"not read     {sum(summary['not_read'].values()):,}: {format_names(endings)}"
     yield f"unreadable   {len(summary['unreadable']):,}"
     for entry in summary["unreadable"]:
-        yield f"  {entry['file']}: {entry['reason']}"
+        yield f"  {escape_name(entry['file'])}: {entry['reason']}"
+    for problem in summary["problems"]:
+        yield f"problem      {problem}"
 
 
 @contextmanager

@@ -39,12 +39,21 @@ def validate(
     space: Annotated[
         str | None,
         typer.Option(
-            help="Value range of a .pt file: normalised, pixels, zca.", show_default="by the kind of file"
+            help="Value range of a .pt file: normalised, pixels (0…1), bytes (0…255), zca.",
+            show_default="by the kind of file",
         ),
     ] = None,
     experiment: Annotated[
         int | None,
         typer.Option(help="Index of the set in a file with several sets, from 0.", show_default="0"),
+    ] = None,
+    image_labels: Annotated[
+        str | None,
+        typer.Option(
+            help="The .pt file with the labels of a .pt file's images; class-major: as many of each class, in"
+            " label order.",
+            show_default="those in the file, or beside it",
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
@@ -66,8 +75,9 @@ def validate(
 
     path = _find_set(images)
     given = {"given.images": path, "given.space": space, "given.experiment": experiment}
-    given |= {"given.labels": labels, "data.name": dataset, "data.root": data_root}
-    given |= {"backbone.teacher": teacher, "repeats": repeats, "device": device}
+    given |= {"given.image_labels": image_labels, "given.labels": labels}
+    given |= {"data.name": dataset, "data.root": data_root, "backbone.teacher": teacher}
+    given |= {"repeats": repeats, "device": device}
     base: str | None = settings.DEFAULT_PRESET
     if config is None and preset is None and store.is_run(path):
         config, base = path / "config.yaml", None

@@ -9,6 +9,8 @@ import re
 import sys
 from contextlib import suppress
 
+from engine.errors import escape_name
+
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
@@ -50,12 +52,8 @@ def escape_control_characters(text: str, *, coloured: bool = False) -> str:
     coloured: keep the escape sequences of colours.
     """
     pieces = _COLOUR.split(text) if coloured else [text]  # each second piece is a colour
-    pieces[::2] = ("".join(map(_escape_character, piece)) for piece in pieces[::2])
+    pieces[::2] = (re.sub(r"[^\n\t]+", lambda part: escape_name(part[0]), piece) for piece in pieces[::2])
     return "".join(pieces)
-
-
-def _escape_character(character: str) -> str:
-    return character if character.isprintable() or character in "\n\t" else repr(character)[1:-1]
 
 
 def discard_output(*descriptors: int) -> None:

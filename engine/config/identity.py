@@ -30,6 +30,8 @@ LOCAL_SETTINGS = (
     "backbone.teacher",
     "backbone.also_teachers",
     "given.images",
+    "given.image_labels",
+    "given.max_clipped",
     "given.labels",
     "given.statistics",
 )

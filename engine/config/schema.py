@@ -213,10 +213,16 @@ class Given(Node):
     """Images, labels and statistics that are imported instead of computed."""
 
     images: PathText | None = None  #: a run, class folders, a .pt or safetensors file; None: recover them
-    space: Literal["auto", "pixels", "normalised", "zca"] = "auto"  #: value range of a .pt file
+    #: value range of a .pt file; auto: that of its format, or what integers and values in [0, 1] show
+    space: Literal["auto", "pixels", "bytes", "normalised", "zca"] = "auto"
+    max_clipped: Fraction = (
+        0.01  #: largest share of values of a .pt file that may lie outside [0, 1] as pixels
+    )
     mean: tuple[float, ...] | None = None  #: mean of normalised values; None: that of the file's format
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None  #: std, likewise
     experiment: Annotated[int, Field(ge=0, le=10**6)] = 0  #: index of the set in a file with several, from 0
+    #: .pt file with the label of each image of a .pt file; class-major: as many of each class, in label order
+    image_labels: PathText | None = None
     labels: PathText | None = None  #: folder of SRe²L label files; None: use the teacher's labels
     label_seed: Annotated[int, Field(ge=0, lt=2**63)] = 42  #: seed of the order in which the labels were made
     statistics: PathText | None = None  #: folder of the released code's running.npz; None: compute them

@@ -46,7 +46,8 @@ class DecodedSplit:
     pixels: uint8 (N, C, S, S), read-only; None if the entry was written without pixels.
     sums_N2C: see `channel_sums`. indices_N: index of each image among the split's pictures.
     bad: (index, name, reason) of each unreadable picture. resolutions: number of files of each
-    (width, height). digest: SHA-256 of the pixels.
+    (width, height). conversions: number of files by what `decode.list_conversions` says of them. digest:
+    SHA-256 of the pixels.
     """
 
     pixels: NDArray[Any] | None
@@ -54,6 +55,7 @@ class DecodedSplit:
     indices_N: NDArray[Any]
     bad: tuple[tuple[int, str, str], ...]
     resolutions: dict[tuple[int, int], int]
+    conversions: dict[str, int]
     digest: str
 
 
@@ -69,7 +71,7 @@ def mean_std(sums_N2C: NDArray[Any], size: int) -> tuple[tuple[float, ...], tupl
 
 def channel_sums(pixels_MCSS: NDArray[Any]) -> NDArray[Any]:
     """Return the sum of the values and of their squares per image and channel: int64 (M, 2, C)."""
-    values_MCP = pixels_MCSS.reshape(*pixels_MCSS.shape[:2], -1).astype(np.int64)
+    values_MCP = pixels_MCSS.reshape(*pixels_MCSS.shape[:2], pixels_MCSS.shape[2] ** 2).astype(np.int64)
     return np.stack([values_MCP.sum(axis=2), (values_MCP**2).sum(axis=2)], axis=1)
 
 
@@ -111,7 +113,7 @@ def load_or_decode(
 
 def _entry_path(*parts: object) -> Path:
     """Return the path of the entry that `parts` (JSON-serialisable) determine."""
-    version = 1  # of the format of entries; old ones are ignored
+    version = 2  # of the format of entries and of how pictures are decoded; old ones are ignored
     name = hashlib.sha256(json.dumps([version, *parts]).encode()).hexdigest()[:32]
     return default_folder() / "images" / name
 
@@ -146,6 +148,7 @@ def _write_pixels(
     sums = [np.zeros((0, 2, shape.channels), np.int64)]
     bad: list[tuple[int, str, str]] = []
     resolutions: Counter[tuple[int, int]] = Counter()
+    conversions: Counter[str] = Counter()
     for chunk in decode_chunks(pictures, shape.size, shape.channels, progress):
         data = chunk.pixels_MCSS.tobytes()
         digest.update(data)
@@ -154,6 +157,7 @@ def _write_pixels(
         sums.append(channel_sums(chunk.pixels_MCSS))
         bad += [(index, pictures.name(index), reason) for index, reason in chunk.bad]
         resolutions.update(chunk.resolutions)
+        conversions.update(chunk.conversions)
     metadata = {
         "images": sum(map(len, sums)),
         "channels": shape.channels,
@@ -161,6 +165,7 @@ def _write_pixels(
         "pixels": file is not None,
         "bad": bad,
         "resolutions": [[*size, count] for size, count in sorted(resolutions.items())],
+        "conversions": dict(sorted(conversions.items())),
         "digest": digest.hexdigest(),
     }
     return np.concatenate(sums), metadata
@@ -187,5 +192,12 @@ def _read_entry(folder: Path) -> DecodedSplit | None:
     bad = tuple((int(index), str(name), str(reason)) for index, name, reason in metadata["bad"])
     indices_N = np.setdiff1d(np.arange(count + len(bad)), [index for index, _, _ in bad])
     sizes = {(width, height): number for width, height, number in metadata["resolutions"]}
-    digest = metadata["digest"]
-    return DecodedSplit(pixels if metadata["pixels"] else None, sums_N2C, indices_N, bad, sizes, digest)
+    return DecodedSplit(
+        pixels if metadata["pixels"] else None,
+        sums_N2C,
+        indices_N,
+        bad,
+        sizes,
+        metadata["conversions"],
+        metadata["digest"],
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 
 from engine import config
 from engine.data.cache import load_or_decode, mean_std
+from engine.data.image_folders import TABLES
 from engine.data.loading import choose_normalisation, decide_shape, is_streamed, load_digits, split_stratified
-from engine.data.pictures import Progress
+from engine.data.pictures import Files, Pictures, Progress, decode_name, list_files
 from engine.data.sources import find_source
+from engine.errors import UserError, format_names
 
 
 def check(
@@ -24,6 +27,8 @@ def check(
     Unreadable pictures are listed instead of raising. Raises UserError("data") if the set is missing.
     """
     path, streamed, unreadable = None, False, []
+    conversions: Counter[str] = Counter()
+    not_read: Counter[str] = Counter()
     if settings.name == "digits":
         classes, train, test = load_digits(settings)
         layout, shape, measured = "comes with scikit-learn", train.shape, train.mean_std()
@@ -42,10 +47,16 @@ def check(
             entry = load_or_decode(pictures, shape, progress, keep_pixels)
             labels[name] = pictures.labels_N[entry.indices_N]
             resolutions.update(entry.resolutions)
+            conversions.update(entry.conversions)
+            not_read.update(_count_other_files(pictures))
             unreadable += [{"split": name, "file": file, "reason": reason} for _, file, reason in entry.bad]
             if name == "train":
                 measured = mean_std(entry.sums_N2C, shape.size)
-    mean, std = choose_normalisation(settings, shape.channels, lambda: measured)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    if len(labels["train"]):
+        mean, std = choose_normalisation(settings, shape.channels, lambda: measured)
+    splits, problems = _describe_splits(settings, labels, classes)
     sizes = sorted(resolutions.items(), key=lambda item: (-item[1], item[0]))  # the most frequent first
     return {
         "name": settings.name,
@@ -59,23 +70,47 @@ def check(
         "std": list(std),
         "measured": {"mean": list(measured[0]), "std": list(measured[1])},
         "streamed": streamed,
-        "splits": _describe_splits(settings, labels, classes),
+        "splits": splits,
         "resolutions": [
             {"width": width, "height": height, "images": count} for (width, height), count in sizes
         ],
+        "conversions": dict(conversions),
+        "not_read": dict(not_read.most_common()),
         "unreadable": unreadable,
-        "ok": not unreadable,
+        "problems": problems,
+        "ok": not unreadable and not problems,
     }
+
+
+def _count_other_files(pictures: Pictures) -> Counter[str]:
+    """Count the files in a split's folder that are neither its pictures nor tables, by their endings."""
+    if not isinstance(pictures, Files):
+        return Counter()
+    names = {entry.name for entry in pictures.entries}
+    split = pictures.entries[0].name.partition("/")[0]
+    others = (name for name in list_files(pictures.root, split) if name not in names)
+    files = (decode_name(name.rpartition("/")[2]) for name in others)
+    return Counter(
+        "hidden" if file.startswith(".") else os.path.splitext(file)[1].lower() or "no ending"
+        for file in files
+        if file not in TABLES
+    )
 
 
 def _describe_splits(
     settings: config.Data, labels: dict[str, NDArray[Any]], classes: tuple[str, ...]
-) -> dict[str, Any]:
-    """Count the images of each split; without a test split, of those that would be held out."""
-    held_out = "test" not in labels and bool(np.bincount(labels["train"], minlength=len(classes)).min() > 1)
-    if held_out:
-        keep, held = split_stratified(labels["train"], settings.holdout, classes)
-        labels = {"train": labels["train"][keep], "test": labels["train"][held]}
+) -> tuple[dict[str, Any], list[str]]:
+    """Count the images of each split; without a test split, of those that would be held out.
+
+    Returns the counts, and messages about what would prevent a run.
+    """
+    problems, held_out = [], False
+    if "test" not in labels:
+        try:
+            keep, held = split_stratified(labels["train"], settings.holdout, classes)
+            labels, held_out = {"train": labels["train"][keep], "test": labels["train"][held]}, True
+        except UserError as error:
+            problems.append(f"{error.message}: {error.hint}")
     report = {}
     for name, labels_N in labels.items():
         counts = np.bincount(labels_N, minlength=len(classes))
@@ -85,4 +120,7 @@ def _describe_splits(
             "per_class": per_class,
             "held_out": held_out and name == "test",
         }
-    return report
+        if not counts.all():
+            missing = [classes[index] for index in np.flatnonzero(counts == 0)]
+            problems.append(f"the {name} split has no readable images of {format_names(missing)}")
+    return report, problems

@@ -2,15 +2,17 @@
 
 Legend: M images in a chunk, C channels, S side in pixels.
 The frame of an image is its largest centred square, resampled to S×S; this equals resizing the short side
-to S and cropping the centre.
+to S and cropping the centre. Pictures are turned upright as their EXIF data says. 12 and 16 bits are scaled
+to 8, transparency is ignored, and CMYK is converted to RGB. Numbers without a known range are refused.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from engine import device as devices
 from engine.data.pictures import Pictures, Progress
@@ -28,6 +30,17 @@ _LARGE_PIXELS = 8_000_000  # larger pictures are decoded one at a time, to limit
 _large_picture_lock = threading.Lock()
 # The limit of `open_picture` is stricter than Pillow's.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Damaged metadata does not matter.
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadImage(Exception):
@@ -36,11 +49,16 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class DecodeChunk:
-    """Decoded images in order. bad: (index, reason) of the other pictures; resolutions: counts of sizes."""
+    """Decoded images in order.
+
+    bad: (index, reason) of the other pictures. resolutions: counts of sizes. conversions: how many images
+    each conversion of `list_conversions` was applied to.
+    """
 
     pixels_MCSS: NDArray[Any]
     bad: list[tuple[int, str]]
     resolutions: Counter[tuple[int, int]]
+    conversions: Counter[str]
 
 
 def open_picture(pictures: Pictures, index: int) -> Image.Image:
@@ -65,12 +83,75 @@ def _describe_error(error: Exception) -> str:
     return "not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error)
 
 
-def _convert_mode(image: Image.Image, channels: int) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits per pixel: Pillow would clip instead of scaling
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+def _find_turn(image: Image.Image) -> Image.Transpose | None:
+    """Return the turn that makes a picture upright, from the EXIF data of its header; None without one."""
+    try:  # not PNG's own method, which would read the pixels
+        return _TURNS.get(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # decoders raise all kinds of errors on damaged metadata, which does not matter
+        return None
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of a picture after it is turned upright; Pillow does so itself with TIFF."""
+    turn, (width, height) = _find_turn(image), image.size
+    is_turned = turn is not None and turn not in (_TURNS[2], _TURNS[3], _TURNS[4]) and image.format != "TIFF"
+    return (height, width) if is_turned else (width, height)
+
+
+def _count_bits(image: Image.Image) -> int:
+    """Return the bits per channel of a picture whose pixels were not read yet: 8, 12 or 16.
+
+    Raises BadImage for numbers without a known range.
+    """
+    if image.mode == "F":
+        raise BadImage("floating-point pixels, whose range is unknown; convert it to 8 bits per channel")
+    if image.mode == "I" and image.format == "TIFF":
+        raise BadImage("signed or 32-bit pixels, whose range is unknown; convert it to 8 bits per channel")
+    codes = repr(getattr(image, "tile", ""))  # names the bits where the mode, such as RGB, does not
+    if ";12" in codes:
+        return 12
+    return 16 if image.mode.startswith("I") or re.search(r"(?<!BGR);16", codes) else 8  # BGR;16: 5, 6, 5
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    return image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+
+
+def list_conversions(image: Image.Image) -> list[str]:
+    """Describe how `decode_square` will change a picture whose pixels were not read yet. Raises BadImage."""
+    bits = _count_bits(image)
+    conversions = {
+        "turned upright (EXIF)": _find_turn(image) is not None,
+        f"{bits} bits per channel scaled to 8": bits > 8,
+        "transparency ignored": _has_transparency(image),
+        "CMYK converted to RGB": image.mode == "CMYK",
+    }
+    return [text for text, applies in conversions.items() if applies]
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    """Return the upright picture with 8 bits per channel. Raises BadImage if it would show nothing."""
+    bits = _count_bits(image)
+    image.load()
+    if (turn := _find_turn(image)) is not None:  # None for TIFF, which Pillow has turned
+        image = image.transpose(turn)
+    if image.mode.startswith("I"):  # Pillow would clip instead of scaling
+        levels = np.asarray(image).clip(0, 2**bits - 1).astype(np.uint32)
+        image = Image.fromarray((levels * 255 // (2**bits - 1)).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("L" if channels == 1 else "RGB")
+    converted = image.convert("L" if channels == 1 else "RGB")
+    if bits == 16 and max(np.ravel(converted.getextrema())) < 16:
+        raise BadImage(
+            "16-bit pixels that use less than 1/16 of their range, and would be black; convert it to 8 bits"
+        )
+    if "A" in image.getbands() and _is_constant(converted) and not _is_constant(image.getchannel("A")):
+        raise BadImage("all its content is in its transparency, which is ignored; draw it on a background")
+    return converted
+
+
+def _is_constant(image: Image.Image) -> bool:
+    return all(low == high for low, high in np.reshape(image.getextrema(), (-1, 2)))
 
 
 def frame_box(width: int, height: int) -> tuple[float, float, float, float]:
@@ -85,16 +166,18 @@ def decode_square(
 ) -> NDArray[Any]:
     """Return the part `box` of an image, resampled bilinearly: uint8 (C, S, S).
 
-    box: left, top, right, bottom in pixels; None for the frame. Raises BadImage.
+    box: left, top, right, bottom in pixels of the upright picture; None for the frame. Raises BadImage.
     """
     is_large = image.size[0] * image.size[1] > _LARGE_PIXELS
     try:
         with _large_picture_lock if is_large else nullcontext():
-            converted = _convert_mode(image, channels)
+            converted = _convert(image, channels)
             box = frame_box(*converted.size) if box is None else box
             if converted.size != (size, size) or box != (0, 0, size, size):
                 converted = converted.resize((size, size), Image.Resampling.BILINEAR, box=box)
         array = np.asarray(converted)
+    except BadImage:
+        raise
     except Exception as error:
         raise BadImage(_describe_error(error)) from error
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
@@ -105,10 +188,11 @@ def decode_chunks(
 ) -> Iterator[DecodeChunk]:
     """Decode all pictures, a few hundred at a time; call `progress(done, total)` after each chunk."""
 
-    def decode_one(index: int) -> tuple[NDArray[Any], tuple[int, int]] | str:
+    def decode_one(index: int) -> tuple[NDArray[Any], tuple[int, int], list[str]] | str:
         try:
             with open_picture(pictures, index) as image:
-                return decode_square(image, size, channels), image.size
+                conversions = list_conversions(image)
+                return decode_square(image, size, channels), upright_size(image), conversions
         except BadImage as error:
             return str(error)
 
@@ -116,9 +200,11 @@ def decode_chunks(
         decoded = [outcome for outcome in outcomes if not isinstance(outcome, str)]
         bad = [(index, reason) for index, reason in enumerate(outcomes, start) if isinstance(reason, str)]
         pixels_MCSS = np.empty((len(decoded), channels, size, size), dtype=np.uint8)
-        for row, (pixels_CSS, _) in enumerate(decoded):
+        for row, (pixels_CSS, *_) in enumerate(decoded):
             pixels_MCSS[row] = pixels_CSS
-        yield DecodeChunk(pixels_MCSS, bad, Counter(resolution for _, resolution in decoded))
+        resolutions = Counter(resolution for _, resolution, _ in decoded)
+        conversions = Counter(text for *_, texts in decoded for text in texts)
+        yield DecodeChunk(pixels_MCSS, bad, resolutions, conversions)
 
 
 def read_headers(pictures: Pictures, progress: Progress | None = None) -> dict[str, Any]:
@@ -130,7 +216,7 @@ def read_headers(pictures: Pictures, progress: Progress | None = None) -> dict[s
     def read_header(index: int) -> tuple[tuple[int, int], str] | None:
         try:
             with open_picture(pictures, index) as image:
-                return image.size, image.mode
+                return upright_size(image), image.mode
         except BadImage:
             return None
 
@@ -142,6 +228,22 @@ def read_headers(pictures: Pictures, progress: Progress | None = None) -> dict[s
         "grey": all(mode in grey_modes for _, mode in headers),
         "sizes": [[*size, count] for size, count in sorted(sizes.items())],
     }
+
+
+def list_bad_headers(pictures: Pictures, indices: Sequence[int]) -> list[tuple[int, str, str]]:
+    """Return index, name and reason of each picture at `indices` whose header shows that it is refused."""
+
+    def find_reason(number: int) -> str:
+        try:
+            with open_picture(pictures, indices[number]) as image:
+                list_conversions(image)
+        except BadImage as error:
+            return str(error)
+        return ""
+
+    reasons = [reason for _, chunk in _map_chunks(find_reason, len(indices), None) for reason in chunk]
+    pairs = zip(indices, reasons, strict=True)
+    return [(index, pictures.name(index), reason) for index, reason in pairs if reason]
 
 
 def _map_chunks(

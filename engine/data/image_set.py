@@ -24,7 +24,7 @@ from torch import Tensor
 from engine.data import augmentation
 from engine.data.augmentation import Draw
 from engine.data.cache import Shape
-from engine.data.decode import BadImage, decode_square, frame_box, open_picture
+from engine.data.decode import BadImage, decode_square, frame_box, open_picture, upright_size
 from engine.data.pictures import Pictures
 from engine.device import cpus, upload
 from engine.errors import UserError
@@ -181,7 +181,7 @@ class StreamedImages(ImageSet):
     def _decode_one(self, index: int, box_4: NDArray[Any] | None) -> NDArray[Any]:
         try:
             with open_picture(self._pictures, index) as image:
-                box = None if box_4 is None else _scale_box(box_4, self.size, *image.size)
+                box = None if box_4 is None else _scale_box(box_4, self.size, *upright_size(image))
                 return decode_square(image, self.size, self.channels, box)
         except BadImage as error:
             hint = "repair or remove the file, or skip such files with --set data.on_bad_image=skip"

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from engine.data.cache import (
     mean_std,
 )
 from engine.data.catalogue import KNOWN
+from engine.data.decode import list_bad_headers
 from engine.data.image_set import DataSet, ImageSet, StreamedImages
 from engine.data.pictures import DataSetSource, Pictures, Progress
 from engine.data.sources import find_source
@@ -204,14 +205,18 @@ def _load_split(
 ) -> Split:
     """Load one split: decoded in memory if it is small, otherwise streamed from its files.
 
-    The files of a streamed split are read beforehand only to skip bad ones or to measure mean and std.
-    Unreadable pictures raise UserError("data") or are skipped, according to the settings.
+    The files of a streamed split are read beforehand only to skip bad ones or to measure mean and std;
+    otherwise the header of the first picture of each class is, because pixels of an unfit type seldom come
+    alone. Unreadable pictures raise UserError("data") or are skipped, according to the settings.
     """
     streamed = is_streamed(settings.name, len(pictures), shape)
     has_normalisation = KNOWN[settings.name].mean is not None or (
         settings.mean is not None and settings.std is not None
     )
     if streamed and has_normalisation and settings.on_bad_image == "refuse":
+        firsts = np.unique(pictures.labels_N, return_index=True)[1].tolist()
+        if bad := list_bad_headers(pictures, firsts):
+            _raise_bad_images(source.path, len(firsts), bad)
         rows = np.arange(len(pictures))
         return Split(pictures, pictures.contents(), shape, pictures.labels_N, rows)
     entry = load_or_decode(pictures, shape, progress, keep_pixels=not streamed)
@@ -236,17 +241,25 @@ def _collect_skipped(
     Raises UserError("data") if the settings do not allow that, or if a class would become empty.
     """
     if entry.bad and settings.on_bad_image == "refuse":
-        raise_data_error(
-            f"{len(entry.bad):,} of {len(pictures):,} pictures in {source.path} cannot be read: "
-            + format_names([f"{name} ({reason})" for _, name, reason in entry.bad]),
-            "repair or remove them, or skip them with --set data.on_bad_image=skip",
-        )
+        _raise_bad_images(source.path, len(pictures), entry.bad)
     counts = np.bincount(pictures.labels_N[entry.indices_N], minlength=len(source.classes))
     if not counts.all():
         names = [source.classes[index] for index in np.flatnonzero(counts == 0)]
         message = f"no picture in {source.path} can be read for {format_names(names)}"
         raise_data_error(message, "repair or add pictures there")
     return tuple(name for _, name, _ in entry.bad)
+
+
+def _raise_bad_images(path: Path, total: int, bad: Sequence[tuple[int, str, str]]) -> NoReturn:
+    """Raise UserError("data") for unreadable ones of the `total` pictures that were opened.
+
+    bad: (index, name, reason).
+    """
+    raise_data_error(
+        f"{len(bad):,} of {total:,} pictures in {path} cannot be read: "
+        + format_names([f"{name} ({reason})" for _, name, reason in bad]),
+        "repair or remove them, or skip them with --set data.on_bad_image=skip",
+    )
 
 
 def choose_normalisation(settings: config.Data, channels: int, measure: Callable[[], MeanStd]) -> MeanStd:

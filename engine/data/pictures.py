@@ -9,7 +9,8 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+_EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff",
+)  # fmt: skip
 Progress = Callable[[int, int], None]  #: is called with the numbers of images that are done and of all
 
 
@@ -90,8 +95,8 @@ class Files(Pictures):
         return cls(root, tuple(entry for group in groups for entry in group), labels.astype(np.int64))
 
     def name(self, index: int) -> str:
-        """Return the path relative to the data set."""
-        return self.entries[index].name
+        """Return the path relative to the data set, as text."""
+        return decode_name(self.entries[index].name)
 
     def open(self, index: int) -> Image.Image:
         """Open image `index`; most formats read only the header here. Raises OSError, or errors of Pillow."""
@@ -143,6 +148,16 @@ class DataSetSource:
     test: Pictures | None
 
 
+def decode_name(name: str) -> str:
+    """Return a file name as text that can be stored: each byte that is not UTF-8 becomes ``\\xNN``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def name_key(name: str) -> str:
+    """Return what the names of one class have in common, however their characters are composed (NFC, NFD)."""
+    return unicodedata.normalize("NFC", decode_name(name))
+
+
 def natural_sort_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Return a sort key under which ``img2`` comes before ``img10``."""
     parts = re.split(r"([0-9]+)", name)
@@ -150,9 +165,8 @@ def natural_sort_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def is_image(name: str) -> bool:
-    """Return whether the name has a picture's extension and is not hidden."""
-    extensions = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-    return not name.startswith(".") and name.lower().endswith(extensions)
+    """Return whether the name has a picture's extension, in any case, and is not hidden."""
+    return not name.startswith(".") and name.lower().endswith(_EXTENSIONS)
 
 
 def list_subfolders(folder: Path) -> list[str]:
@@ -162,17 +176,29 @@ def list_subfolders(folder: Path) -> list[str]:
         return sorted(name for name in names if not name.startswith((".", "__")))
 
 
-def list_images(root: Path, folder: str) -> list[PictureEntry]:
-    """Return all pictures below `root`/`folder` in natural order, named relative to `root`."""
-    names: list[str] = []
-    pending = [folder]
+def list_files(root: Path, folder: str) -> Iterator[str]:
+    """Yield every file below `root`/`folder`, named relative to `root`, in any order.
+
+    Links to folders are followed, except to a folder that contains them. A hidden folder is not opened, but
+    yielded like a file.
+    """
+    parents = (os.stat(parent) for parent in (root / folder).resolve().parents)
+    pending = [(folder, frozenset((status.st_dev, status.st_ino) for status in parents))]
     while pending:
-        current = pending.pop()
+        current, outer = pending.pop()
+        status = os.stat(root / current)
+        if (status.st_dev, status.st_ino) in outer:
+            continue
         with os.scandir(root / current) as dir_entries:
             for dir_entry in dir_entries:
                 name = f"{current}/{dir_entry.name}"
-                if dir_entry.is_dir(follow_symlinks=False) and not dir_entry.name.startswith("."):
-                    pending.append(name)
-                elif is_image(dir_entry.name):
-                    names.append(name)
+                if dir_entry.is_dir() and not dir_entry.name.startswith("."):
+                    pending.append((name, outer | {(status.st_dev, status.st_ino)}))
+                else:
+                    yield name
+
+
+def list_images(root: Path, folder: str) -> list[PictureEntry]:
+    """Return all pictures below `root`/`folder` in natural order, named relative to `root`."""
+    names = [name for name in list_files(root, folder) if is_image(name.rpartition("/")[2])]
     return [PictureEntry.read(root, name) for name in sorted(names, key=natural_sort_key)]

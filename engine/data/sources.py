@@ -5,18 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from engine import config, environment
 from engine.data import cifar
 from engine.data.catalogue import KNOWN
-from engine.data.image_folders import read_folder, read_imagenet
-from engine.data.pictures import DataSetSource
+from engine.data.image_folders import (
+    SPLITS,
+    describe_wrong_level,
+    read_folder,
+    read_imagenet,
+)
+from engine.data.pictures import DataSetSource, decode_name
 from engine.errors import quote_command, raise_data_error
 
 
 def expand_path(path: str | Path) -> Path:
-    """Return the path with ``~`` expanded. Raises UserError("data") for unknown users or too long names."""
+    """Return the path with ``~`` expanded.
+
+    Raises UserError("data") for unknown users, too long names, and names that are not UTF-8, which no
+    document could contain.
+    """
     text = os.path.expanduser(path)
+    if decode_name(text) != text:
+        raise_data_error(f"the path {decode_name(text)} is not UTF-8", "rename its folders")
     if text.startswith("~"):
         raise_data_error(f"{path} names the home folder of an unknown user", "give the full path")
     if any(len(os.fsencode(part)) > config.MAX_NAME_BYTES for part in text.split(os.sep)):
@@ -63,15 +75,8 @@ def find_source(settings: config.Data, root: Path | None = None) -> DataSetSourc
     if name == "folder" and root is None and not settings.root and "CFM_DATA_ROOT" not in os.environ:
         raise_data_error("the data set `folder` needs a data root", known.note)
     root = choose_root(settings, root)
-    location = locate(name, root)
-    if location is None:
-        hint = known.note.format(root=root)
-        if known.archive is not None:
-            command = quote_command("data get", name, root=root)
-            hint = f"{command} fetches it, or give its folder as the data root"
-        raise_data_error(_describe_absence(name, root), hint)
-    path, read = location
     try:
+        path, read = locate(name, root) or _raise_absence(name, root)
         source = read(path, settings.test == "test")
     except OSError as error:
         raise_data_error(f"cannot read {error.filename or path}: {error.strerror}", "check its permissions")
@@ -81,11 +86,22 @@ def find_source(settings: config.Data, root: Path | None = None) -> DataSetSourc
     return source
 
 
-def _describe_absence(name: str, root: Path) -> str:
+def _raise_absence(name: str, root: Path) -> NoReturn:
+    """Raise UserError("data") that says why the set is not in `root`, and what to do."""
+    known = KNOWN[name]
+    hint = known.note.format(root=root)
+    if known.archive is not None:
+        command = quote_command("data get", name, root=root)
+        hint = f"{command} fetches it, or give its folder as the data root"
     if not root.is_dir():
-        return f"the data root {root} {'is not a folder' if root.exists() else 'does not exist'}"
-    if not any(root.iterdir()):
-        return f"the data root {root} is empty"
-    if name == "folder":
-        return f"{root} has no folder `train`"
-    return f"no {name} in {root}, and none in {', '.join(KNOWN[name].folders)} below it, in a known layout"
+        message = f"the data root {root} {'is not a folder' if root.exists() else 'does not exist'}"
+    elif not any(root.iterdir()):
+        message = f"the data root {root} is empty"
+    else:
+        message = f"{root} has no folder `train`"
+        if name != "folder":
+            folders = ", ".join(known.folders)
+            message = f"no {name} in {root}, and none in {folders} below it, in a known layout"
+        if name == "folder" or root.resolve().name in SPLITS:
+            message, hint = describe_wrong_level(root) or (message, hint)
+    raise_data_error(message, hint)

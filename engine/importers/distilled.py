@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine import store
 from engine.config import Config
 from engine.data import DataSet
-from engine.errors import UserError
+from engine.errors import UserError, format_names
 from engine.events import Notice
 from engine.importers import pt_files
 from engine.importers.folders import read_images
@@ -30,8 +30,8 @@ from engine.store import Run, images
 class Distilled:
     """A distilled set in the order of recovery.
 
-    pixels_NCHW: uint8, or float32 in [0, 1]. labels_N: int64. facts: source, layout, count, fingerprint and
-    conversion, as the manifest stores them.
+    pixels_NCHW: uint8, or float32 in [0, 1]. labels_N: int64. facts: source, layout, count, fingerprint,
+    classes without images, and conversion, as the manifest stores them.
     """
 
     pixels_NCHW: NDArray[Any]
@@ -55,6 +55,9 @@ class Distilled:
             share = 100 * facts["clipped"] / facts["values"]
             values = f"{facts['clipped']:,} of {facts['values']:,} values ({share:.2g} %)"
             yield Notice("warning", f"{values} lay outside the range of pixels and were clipped")
+        if facts["missing_classes"]:
+            names = format_names(facts["missing_classes"], 10)
+            yield Notice("warning", f"the set has no images of {names}: students cannot learn these classes")
         if facts.get("soft_labels_unused"):
             yield Notice("info", "its soft labels are ignored: students learn from this run's teacher")
 
@@ -71,23 +74,31 @@ def read(config: Config, data: DataSet, folder: Path | None = None) -> Distilled
     path = Path(config.given.images)
     if not path.exists() and folder is not None and images.is_complete(folder / "images"):
         return _read_run_copy(store.StoredRun(folder))
-    if path.suffix == ".safetensors" or (store.is_run(path) and path.suffix not in (".pt", ".pth")):
-        return _read_run(path, data)
-    if (file := pt_files.find_file(path)) is not None:
+    is_run = store.is_run(path) and path.suffix not in (".pt", ".pth")
+    file = None if is_run or path.suffix == ".safetensors" else pt_files.find_file(path)
+    if file is None and config.given.image_labels is not None:
+        raise UserError("config", "given.image_labels needs a .pt file of images", "leave it out")
+    if is_run or path.suffix == ".safetensors":
+        pixels_NCHW, labels_N, facts = _read_run(path, data)
+    elif file is not None:
         pixels_NCHW, labels_N, facts = pt_files.read(file, config.given, data)
-        return _sort(pixels_NCHW, labels_N, {"source": str(file), **facts})
-    pictures = read_images(path, data.train)
-    pixels_NCHW = pictures.pixels(range(len(pictures))).numpy()
-    return _sort(pixels_NCHW, pictures.labels_N.numpy(), {"source": str(path), "layout": "pictures"})
+        facts = {"source": str(file), **facts}
+    else:
+        pictures = read_images(path, data.train)
+        pixels_NCHW, labels_N = pictures.pixels(range(len(pictures))).numpy(), pictures.labels_N.numpy()
+        facts = {"source": str(path), "layout": "pictures"}
+    missing = np.flatnonzero(np.bincount(labels_N, minlength=len(data.train.classes)) == 0)
+    facts["missing_classes"] = [data.train.classes[label] for label in missing]
+    return _sort(pixels_NCHW, labels_N, facts)
 
 
-def _read_run(path: Path, data: DataSet) -> Distilled:
-    """Read the float images of a run, given its folder or its safetensors file."""
+def _read_run(path: Path, data: DataSet) -> tuple[NDArray[Any], NDArray[np.int64], dict[str, Any]]:
+    """Read the float images of a run, given its folder or its safetensors file: pixels, labels, facts."""
     is_file = path.suffix == ".safetensors"
     stored = images.read(path if is_file else path / "images")
     pt_files.require_fit(path, stored.images_NCHW.shape, stored.classes, data)
     layout = "safetensors" if is_file else "run"
-    return _sort(stored.images_NCHW, stored.labels_N, {"source": str(path), "layout": layout})
+    return stored.images_NCHW, stored.labels_N, {"source": str(path), "layout": layout}
 
 
 def _read_run_copy(run: store.StoredRun) -> Distilled:

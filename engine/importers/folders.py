@@ -14,7 +14,15 @@ import numpy as np
 
 from engine.data import ImageSet
 from engine.data.decode import BadImage, decode_square, open_picture
-from engine.data.pictures import Files, PictureEntry, is_image, list_images, list_subfolders, natural_sort_key
+from engine.data.pictures import (
+    Files,
+    PictureEntry,
+    is_image,
+    list_images,
+    list_subfolders,
+    name_key,
+    natural_sort_key,
+)
 from engine.errors import UserError, format_names, raise_data_error
 
 
@@ -88,9 +96,10 @@ def _add_folders(groups: list[list[PictureEntry]], path: Path, classes: tuple[st
 
 def fit_label(name: str, classes: tuple[str, ...]) -> int | None:
     """Return the label of a folder named by class or label, such as ``003`` or ``new003``; else None."""
-    if name in classes:
-        return classes.index(name)
-    digits = re.fullmatch(r"(?:new|class_?)?(\d+)(?:_.*)?", name)
+    keys = [name_key(each) for each in classes]
+    if name_key(name) in keys:
+        return keys.index(name_key(name))
+    digits = re.fullmatch(r"(?:new|class_?)?(\d+)(?:_.*)?", name, re.DOTALL)
     return int(digits[1]) if digits is not None and int(digits[1]) < len(classes) else None
 
 

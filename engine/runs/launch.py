@@ -12,6 +12,7 @@ from engine.config.settings import Resolved
 from engine.config.teacher_source import TeacherSource
 from engine.environment import expand_home
 from engine.events import Event
+from engine.importers.pt_files import CLASS_MAJOR
 from engine.runs import artefacts, repeats
 from engine.runs import plan as plans
 from engine.runs.control import Control
@@ -83,6 +84,8 @@ def with_absolute_paths(config: Config) -> Config:
         for text in (config.backbone.teacher, *config.backbone.also_teachers)
     )
     given = {name: _make_absolute(getattr(config.given, name)) for name in ("images", "labels", "statistics")}
+    if config.given.image_labels != CLASS_MAJOR:
+        given["image_labels"] = _make_absolute(config.given.image_labels)
     changes: dict[str, dict[str, Any]] = {
         "data": {"root": _make_absolute(config.data.root)},
         "given": given,

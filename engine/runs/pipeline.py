@@ -21,7 +21,7 @@ from engine import backbones
 from engine.checkpoint import StageState
 from engine.config.identity import config_hash
 from engine.data import ImageSet
-from engine.errors import UserError
+from engine.errors import UserError, format_names
 from engine.events import BatchRecovered, Event, Notice, map_events, offset_progress
 from engine.fingerprint import fingerprint_tensors
 from engine.importers import distilled
@@ -92,9 +92,13 @@ class Pipeline:
         yield from self._report_skipped_images()
         if reason := nonreproducible_reason(self.run.manifest["sessions"]):
             yield Notice("warning", f"{NONREPRODUCIBLE}: {reason}")
+        given = self.plan.given
+        if given is not None and not stored_images.is_complete(self.run.images):
+            yield from given.notices()
         teacher, *others = yield from self._load_teachers()
         labeller = Ensemble([teacher, *others]) if others else teacher
-        yield from self._write_given_images()
+        if given is not None and not stored_images.is_complete(self.run.images):
+            distilled.write(self.run, given, self.train.classes)
         if not stored_images.is_complete(self.run.images):
             real: list[list[Moments]] = [[] for _ in (teacher, *others)]
             if self.config.recover.algorithm == "optimise":
@@ -119,7 +123,7 @@ class Pipeline:
     def _report_skipped_images(self) -> Generator[Event, None, None]:
         for split, images in (("training", self.train), ("test", self.plan.data.test)):
             if images.skipped:
-                names = ", ".join(images.skipped[:3]) + (", …" if len(images.skipped) > 3 else "")
+                names = format_names(images.skipped, 3)
                 yield Notice("warning", f"skipped {len(images.skipped)} unreadable {split} images: {names}")
 
     # --- one stage each ---------------------------------------------------------------------------
@@ -202,13 +206,6 @@ class Pipeline:
             self.run.manifest["inexact"] = reason
         self.run.add_to_manifest(statistics=fingerprint)
         return real
-
-    def _write_given_images(self) -> Generator[Event, None, None]:
-        """Write given images to the run's folder in place of recovered ones."""
-        given = self.plan.given
-        if given is not None and not stored_images.is_complete(self.run.images):
-            yield from given.notices()
-            distilled.write(self.run, given, self.train.classes)
 
     def _recover_images(
         self, teachers: list[tuple[nn.Module, list[Moments]]], saved: StageState | None

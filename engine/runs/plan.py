@@ -21,7 +21,7 @@ from engine.config import Config
 from engine.config.identity import config_hash
 from engine.config.teacher_source import require_teacher_files
 from engine.data import DataSet, ImageSet, load
-from engine.errors import UserError
+from engine.errors import UserError, format_names
 from engine.importers import distilled, fkd, running
 from engine.importers.distilled import Distilled
 from engine.runs import artefacts, provenance
@@ -199,6 +199,13 @@ def _images_per_class(config: Config, data: DataSet, given: Distilled) -> int:
     """
     counts_K = given.per_class(len(data.train.classes))
     low, high = int(counts_K.min()), int(counts_K.max())
+    if config.controls and (missing := given.facts["missing_classes"]):
+        raise UserError(
+            "data",
+            f"the given set has no images of {format_names(missing)}; the control needs the same number of"
+            " every class",
+            "add images of these classes, or train without a control: --set validate.controls=[]",
+        )
     if config.controls and low != high:
         few, many = (data.train.classes[int(np.flatnonzero(counts_K == count)[0])] for count in (low, high))
         raise UserError(

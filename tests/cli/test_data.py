@@ -1,16 +1,19 @@
 """`cfm data`: list, check, get."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import call, call_json
 from picture_trees import make_tree
 from typer.testing import CliRunner
 
 from cfm_tui.cli.data import app
+from engine import store
 from engine.errors import UserError
 
 
@@ -51,6 +54,15 @@ def test_check_tells_what_a_folder_holds_and_names_unreadable_files(tmp_path: Pa
     assert found["ok"] is False
     assert found["mean"] == pytest.approx([0.5] * 3, abs=0.05)
     assert "train/b/5.png: " in run("check", "--root", tmp_path)
+
+
+def test_check_lists_pictures_though_none_can_be_read(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"train/a": 1, "train/b": 1})
+    for name in "ab":
+        (tmp_path / "train" / name / "0.png").write_bytes(b"")
+    shown = run("check", "cifar10", "--root", tmp_path)
+    assert "train/b/0.png: not an image" in shown
+    assert "normalised" not in shown
 
 
 def test_check_takes_settings_and_tells_what_would_be_held_out(tmp_path: Path) -> None:
@@ -94,3 +106,36 @@ def test_a_root_that_cannot_be_is_refused(command: str, root: str) -> None:
     with pytest.raises(UserError) as caught:
         run(command, *([] if command == "list" else ["cifar10"]), "--root", root)
     assert caught.value.hint
+
+
+BYTE, CONTROL, COMPOSED = os.fsdecode(b"caf\xe9"), "a\x1b[31mred\nline [ipc=10]", "caf\u00e9"
+
+
+def test_names_are_shown_as_they_are_and_control_nothing(tmp_path: Path) -> None:
+    make_tree(tmp_path, {f"train/{name}": 3 for name in (BYTE, CONTROL, COMPOSED)})
+    (tmp_path / "train" / CONTROL / "\x1b.png").touch()
+    shown = run("check", "--root", tmp_path, "--set", "data.image_size=16")
+    assert "(a\\x1b[31mred\\nline [ipc=10], café, caf\\xe9)" in shown
+    assert "/\\x1b.png: " in shown
+    assert "\x1b" not in shown
+
+
+def test_classes_of_any_name_pass_through_a_run_and_all_that_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CFM_CACHE", str(tmp_path / "cache"))
+    make_tree(tmp_path / "set", {f"train/{name}": 4 for name in (BYTE, CONTROL, COMPOSED)})
+    make_tree(tmp_path / "set", {f"test/{name}": 1 for name in (BYTE, CONTROL, "cafe\u0301")})
+    (tmp_path / "set" / "train" / CONTROL / "\x1b\xe9.png").touch()
+    settings = ["--preset", "smoke", "--set", "data.name=folder", "--data-root", "set"]
+    settings += ["--set", "data.on_bad_image=skip"]
+    shown = call(capsys, "run", *settings, "--out", "run")
+    assert "/\\x1bé.png" in shown[1]
+    for command in ("show", "table", "report", "check"):
+        shown += call(capsys, command, "run")
+    assert "\x1b" not in "".join(shown)
+    for layout in ("sre2l", "rded", "dd-ranking", "huggingface"):
+        call(capsys, "export", "run", "--format", layout, "--out", layout)
+    given = call_json(capsys, "results", "validate", "huggingface", *settings, "--out", "given")
+    assert given["students"] == store.StoredRun(tmp_path / "run").results()["students"]

@@ -184,3 +184,20 @@ def test_the_command_loads_nothing_heavy_before_it_runs() -> None:
     heavy = "not {'torch', 'numpy'}.isdisjoint(sys.modules)"
     code = f"import sys, cfm_tui.cli.doctor, cfm_tui.doctor; sys.exit({heavy})"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        ("imagenet/train/train/n01/0.png", "contains splits instead of classes"),
+        ("train/train/cat/0.png", "contains splits instead of classes"),
+        ("set/train/cat/0.png", "no folder `train`, but"),
+    ],
+)
+def test_class_folders_on_another_level_are_a_problem(machine: Path, picture: str, said: str) -> None:
+    path = machine / "data_root" / picture
+    path.parent.mkdir(parents=True)
+    path.touch()
+    code, document = examined(said)
+    assert code == 0
+    assert [problem["level"] for problem in document["problems"]] == ["warning"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commandline import call, call_json
 from interchanged import class_sorted, dc_file, labels, levels, normalised, pictures
 from stages import drive
@@ -143,9 +144,46 @@ def test_a_dc_file_from_the_command_line(capsys, made, tmp_path, digits):
     pixels, labels_N = class_sorted(levels(1), labels(1))
     dc_file(tmp_path / "res_DC.pt", normalised(pixels, mean, std) * 3, labels_N)
     words = ["--preset", "smoke", "--experiment", "1", "--set", "validate.seeds=1"]
+    error = call_json(capsys, "error", "validate", tmp_path / "res_DC.pt", *words, code=2)["error"]
+    assert "would be clipped" in error["message"]
+    words += ["--set", "given.max_clipped=0.7"]
+    assert "given.max_clipped=0.68" in error["hint"]
     out, err = call(capsys, "validate", tmp_path / "res_DC.pt", *words)
     assert "lay outside the range of pixels and were clipped" in err
     assert "distilled" in out
+
+
+def test_images_and_labels_from_the_command_line(capsys, made, tmp_path):
+    pixels, labels_N = class_sorted(levels(1), labels(1))
+    torch.save(torch.from_numpy(pixels), tmp_path / "data.pt")
+    torch.save(torch.from_numpy(labels_N), tmp_path / "y.pt")
+    words = ["--preset", "smoke", "--set", "validate.epochs=1", "--set", "validate.seeds=1"]
+    error = call_json(capsys, "error", "validate", tmp_path / "data.pt", *words, code=2)["error"]
+    assert "images without labels" in error["message"]
+    prints = {
+        call_json(capsys, "results", "validate", tmp_path / "data.pt", *words, "--image-labels", each)[
+            "provenance"
+        ]["images"]["fingerprint"]
+        for each in (tmp_path / "y.pt", "class-major")
+    }
+    assert prints == {fingerprint(levels(1), labels(1))}
+
+
+def test_classes_without_images_are_named_before_any_training(capsys, made, tmp_path):
+    folder = pictures(tmp_path / "set", levels(1)[:7], labels(1)[:7])
+    words = ["--preset", "smoke", "--set", "validate.seeds=1", "--set", "validate.epochs=1"]
+    error = call_json(capsys, "error", "validate", folder, *words, code=2)["error"]
+    assert "no images of 7, 8, 9" in error["message"]
+    resolved = settings.resolve(
+        preset="smoke", sets=["validate.control=false"], overrides={"given.images": str(folder)}
+    )
+    for event in launch.run_experiment(resolved, tmp_path / "run", "run"):
+        assert event.kind != "StageStarted"
+        if event.kind == "Notice" and event.level == "warning":
+            assert "no images of 7, 8, 9" in event.message
+            break
+    found = call_json(capsys, "results", "validate", folder, *words, "--set", "validate.control=false")
+    assert found["provenance"]["images"]["missing_classes"] == ["7", "8", "9"]
 
 
 def test_what_is_no_set_is_told_and_leaves_nothing(capsys, made, tmp_path):

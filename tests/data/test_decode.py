@@ -3,17 +3,20 @@
 import io
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from picture_trees import make_tree
+from PIL import ExifTags, Image, ImageOps
 
 import engine.data
 from engine.config import Data
 from engine.data import decode
+from engine.data.check import check
 from engine.data.pictures import Files, PictureEntry
 from engine.errors import UserError
 from engine.importers import folders
@@ -167,27 +170,179 @@ def test_of_many_frames_the_first_is_taken(tmp_path: Path, kind: str) -> None:
 
 
 MODES = [("1", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("RGBA", "PNG"), ("I;16", "PNG"), ("CMYK", "JPEG")]
-MODES += [
-    ("CMYK", "TIFF"),
-    ("I", "TIFF"),
-    ("F", "TIFF"),
-    ("YCbCr", "TIFF"),
-    ("I;16", "TIFF"),
-]
+MODES += [("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("I;16", "TIFF"), ("1", "TIFF"), ("1", "BMP"), ("L", "WEBP")]
+
+
+def decoded(path: Path, channels: int = 3, size: int = 16) -> np.ndarray:
+    with decode.open_picture(files(path), 0) as image:
+        return decode.decode_square(image, size, channels)
 
 
 @pytest.mark.parametrize(("mode", "kind"), MODES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode_becomes_grey_or_colour(tmp_path: Path, mode: str, kind: str, channels: int) -> None:
-    (tmp_path / "picture.png").write_bytes(saved(kind, mode))
-    with decode.open_picture(files(tmp_path / "picture.png"), 0) as image:
-        pixels = decode.decode_square(image, 20, channels)
-    assert (pixels.shape, pixels.dtype) == ((channels, 20, 20), np.uint8)
+    """The left half is black and the right one white, whatever the mode is."""
+    if mode == "I;16":
+        picture = Image.fromarray(
+            np.repeat(np.array([0, 65535], np.uint16), 8) + np.zeros((16, 1), np.uint16)
+        )
+    else:
+        colour = Image.new("RGB", (16, 16), "black")
+        colour.paste("white", (8, 0, 16, 16))
+        picture = colour.convert(mode)
+    picture.save(tmp_path / "picture.png", kind)
+    pixels = decoded(tmp_path / "picture.png", channels)
+    assert (pixels.shape, pixels.dtype) == ((channels, 16, 16), np.uint8)
+    assert pixels[:, :, :7].max() < 10
+    assert pixels[:, :, 9:].min() > 245
+    assert decoded(tmp_path / "picture.png", channels, 20).shape == (channels, 20, 20)
+
+
+RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+
+
+def packed12(levels: np.ndarray) -> bytes:
+    """An uncompressed TIFF of 16 × 16 pixels with 12 bits each."""
+    bits = np.unpackbits(levels.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)[:, 4:]
+    fields = [
+        (256, 16),
+        (257, 16),
+        (258, 12),
+        (259, 1),
+        (262, 1),
+        (273, 122),
+        (277, 1),
+        (278, 16),
+        (279, 384),
+    ]
+    body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + body + bytes(4) + np.packbits(bits).tobytes()
+
+
+def test_12_and_16_bits_are_scaled_to_8(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    for kind in ("PNG", "TIFF"):
+        Image.fromarray(RAMP).save(path, kind)
+        assert np.array_equal(decoded(path, 1)[0], RAMP // 257)
+    path.write_bytes(packed12(RAMP // 16))
+    assert np.abs(decoded(path, 1)[0].astype(int) - RAMP // 257).max() <= 1
+    path.write_bytes(b"P5 16 16 4095\n" + (RAMP // 16).astype(">u2").tobytes())
+    assert np.abs(decoded(path, 1)[0].astype(int) - RAMP // 257).max() <= 1
+
+
+def deep_png(levels: np.ndarray) -> bytes:
+    """Levels as grey colours with 16 bits per channel."""
+    rows = np.repeat(levels.astype(">u2"), 3, axis=1).view(np.uint8).reshape(16, -1)
+    data = png(idat=zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)))
+    head = struct.pack(">IIBBBBB", 16, 16, 8, 2, 0, 0, 0)
+    return data.replace(chunk(b"IHDR", head), chunk(b"IHDR", head[:8] + b"\x10" + head[9:]))
+
+
+UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "float": (lambda path: Image.fromarray(RAMP.astype(np.float32) / 65535).save(path, "TIFF"), "floating"),
+    "32 bits": (lambda path: Image.fromarray(RAMP.astype(np.int32)).save(path, "TIFF"), "32-bit"),
+    "float map": (lambda path: path.write_bytes(b"Pf 16 16 -1.0\n" + bytes(1024)), "floating"),
+    "12 of 16 bits": (lambda path: Image.fromarray(RAMP // 16).save(path, "PNG"), "1/16 of their range"),
+    "8 of 16 bits": (lambda path: Image.fromarray(RAMP // 256).save(path, "TIFF"), "1/16 of their range"),
+    "12 of 16 bits in colour": (
+        lambda path: path.write_bytes(deep_png(RAMP // 16)),
+        "16-bit pixels that use",
+    ),
+    "shape in the transparency": (
+        lambda path: Image.merge("LA", [Image.new("L", (16, 16)), Image.fromarray(RAMP).convert("L")]).save(
+            path, "PNG"
+        ),
+        "transparency",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_pixels_that_would_become_black_are_refused_by_name_and_type(tmp_path: Path, name: str) -> None:
+    make_tree(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1})
+    write, said = UNFIT[name]
+    write(tmp_path / "train" / "b" / "1.png")
+    settings = Data(name="folder", root=str(tmp_path))
+    with pytest.raises(UserError, match=rf"train/b/1\.png \(.*{said}"):
+        engine.data.load(settings)
+    ((problem),) = check(settings)["unreadable"]
+    assert said in problem["reason"]
+
+
+def test_a_set_of_nothing_but_unfit_pictures_is_refused(tmp_path: Path) -> None:
+    for folder in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        for index in range(2):
+            UNFIT["float"][0](tmp_path / folder / f"{index}.tif")
+    settings = Data(name="folder", root=str(tmp_path))
+    with pytest.raises(UserError, match=r"4 of 4 .*train/a/0\.tif \(floating"):
+        engine.data.load(settings)
+    report = check(settings)
+    assert len(report["unreadable"]) == 8
+    assert "the train split has no readable images of a, b" in report["problems"]
+
+
+def test_an_unfit_type_is_found_before_a_streamed_set_is_used(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
+    UNFIT["float"][0](tmp_path / "val" / "b" / "0.png")
+    with pytest.raises(UserError, match=r"1 of 2 .*val/b/0\.png \(floating"):
+        engine.data.load(Data(name="imagenet", root=str(tmp_path), image_size=16))
+
+
+def test_colours_of_16_bits_are_scaled_to_8(tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_bytes(deep_png(RAMP))
+    assert np.abs(decoded(tmp_path / "picture.png")[0].astype(int) - RAMP // 257).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("number", range(1, 9))
+def test_pictures_are_turned_upright(tmp_path: Path, kind: str, number: int) -> None:
+    path = tmp_path / "picture.png"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = number
+    ramp = np.add.outer(4 * np.arange(40), 2 * np.arange(24)).astype(np.uint8)
+    options = {} if kind in ("PNG", "TIFF") else {"quality": 100}
+    Image.fromarray(ramp).convert("RGB").save(path, kind, exif=exif, **options)
+    with Image.open(path) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    width, height = expected.size
+    square = expected.resize((16, 16), Image.Resampling.BILINEAR, box=decode.frame_box(width, height))
+    assert np.array_equal(decoded(path), np.asarray(square).transpose(2, 0, 1))
+    with decode.open_picture(files(path), 0) as image:
+        assert decode.upright_size(image) == expected.size
+        assert decode.list_conversions(image) == (["turned upright (EXIF)"] if number > 1 else [])
+
+
+def test_crops_of_a_streamed_set_are_taken_from_the_upright_picture(tmp_path: Path) -> None:
+    ramp = np.add.outer(2 * np.arange(64), np.arange(96)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for split in ("train", "val"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(ramp).convert("RGB").save(tmp_path / split / name / "0.png", exif=exif)
+    images = engine.data.load(Data(name="imagenet", root=str(tmp_path), image_size=32)).train
+    upright = Image.fromarray(np.rot90(ramp, -1).copy()).convert("RGB")
+    box = np.array([[4, 8, 16, 16]])  # top, left, height, width in a frame of 32 px
+    found = images._decode(np.array([0]), box)[0].numpy()
+    left, top, right, bottom = 16, 16 + 8, 16 + 32, 16 + 8 + 32  # the frame is the central 64 of 64 × 96
+    expected = upright.resize((32, 32), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+    assert np.array_equal(found, np.asarray(expected).transpose(2, 0, 1))
+
+
+def test_damaged_exif_data_does_not_matter(tmp_path: Path) -> None:
+    for index, data in enumerate(
+        [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + bytes(range(60))]
+    ):
+        path = tmp_path / f"{index}.jpg"
+        Image.new("RGB", (16, 16), "white").save(path, "JPEG", exif=data)
+        with warnings.catch_warnings(action="ignore"):  # Pillow's, while it opens the file
+            assert decoded(path).min() > 250
 
 
 def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     working: list[int] = []
-    original = decode._convert_mode
+    original = decode._convert
 
     def watched(image: Image.Image, channels: int) -> Image.Image:
         working.append(1)
@@ -199,7 +354,7 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: p
     for index in range(8):
         (tmp_path / f"{index}.png").write_bytes(png(size=(200, 200)))
     entries = tuple(PictureEntry.read(tmp_path, f"{index}.png") for index in range(8))
-    monkeypatch.setattr(decode, "_convert_mode", watched)
+    monkeypatch.setattr(decode, "_convert", watched)
     monkeypatch.setattr(decode, "_LARGE_PIXELS", 30_000)
     monkeypatch.setattr("engine.device.cpus", lambda: 4)
     (found,) = decode.decode_chunks(Files(tmp_path, entries, np.zeros(8, np.int64)), 16, 3)

@@ -1,5 +1,6 @@
 """Trees of pictures: any folder, and the ImageNets in the layouts that people have."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -89,3 +90,29 @@ def test_a_table_of_pictures_that_is_no_text_is_refused(tmp_path: Path, data: by
     with pytest.raises(UserError, match="LOC_val_solution") as caught:
         load("imagenet", tmp_path)
     assert caught.value.kind == "data"
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+def test_names_that_differ_by_composition_are_one_class(tmp_path: Path) -> None:
+    make_tree(tmp_path / "set", {f"train/{NFC}": 2, "train/tea": 2, f"val/{NFD}": 1, "val/tea": 1})
+    data = load("folder", tmp_path / "set")
+    assert data.train.classes == data.test.classes == (NFC, "tea")
+    make_tree(tmp_path / "set", {f"train/{NFD}": 2})
+    with pytest.raises(UserError, match="differ only in how their characters are composed"):
+        load("folder", tmp_path / "set")
+
+
+def test_names_that_are_not_utf8_are_text(tmp_path: Path) -> None:
+    byte = os.fsdecode(b"caf\xe9")
+    make_tree(tmp_path, {f"train/{byte}": 2, "train/tea": 2, f"test/{byte}": 1, "test/tea": 1})
+    picture = tmp_path / "train" / "tea" / "0.png"
+    picture.rename(picture.with_name(os.fsdecode(b"\xe9.png")))
+    assert load("folder", tmp_path).train.classes == ("caf\\xe9", "tea")
+    picture.write_bytes(b"")
+    (tmp_path / "test" / byte / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    with pytest.raises(UserError, match=r"train/tea/0\.png"):
+        load("folder", tmp_path)
+    skipping = load("folder", tmp_path, on_bad_image="skip")
+    assert skipping.test.skipped == ("test/caf\\xe9/\\xff.png",)

@@ -171,3 +171,11 @@ def test_progress_counts_up_to_all_pictures(tmp_path: Path) -> None:
     settings = Data(name="folder", root=str(tmp_path))
     engine.data.load(settings, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(17, 17), (17, 17), (5, 5)]
+
+
+def test_fingerprints_stay_the_same(tmp_path: Path) -> None:
+    """Runs, teachers and statistics are found by them."""
+    make_tree(tmp_path, {"train/cat": 5, "train/ant": 4, "test/cat": 2, "test/ant": 1})
+    assert load(tmp_path).fingerprint == "024d56e3c1b13b3813982fd9e5b30156ca60966b90af575b614d4da5a423fb10"
+    digits = engine.data.load(Data()).fingerprint
+    assert digits == "4bdca4de6d7ec1405759d2196bfec296edf1f2452c3812d128358f413cae13a3"

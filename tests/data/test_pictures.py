@@ -49,3 +49,17 @@ def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
         files = Files(tmp_path, (PictureEntry.read(tmp_path, path.name),), np.zeros(1, np.int64))
         with pytest.raises(BadImage, match=said.get(path.name, "not a plain file")):
             open_picture(files, 0)
+
+
+def test_pictures_have_endings_in_any_case_and_lie_behind_links(tmp_path: Path) -> None:
+    make_tree(tmp_path / "set", {"train/cat": 1, "train/dog": 1})
+    make_tree(tmp_path / "elsewhere", {"cats": 2})
+    folder = tmp_path / "set" / "train" / "cat"
+    for name in ("1.JPEG", "2.jfif", "3.Jpe", "4.TIF", "5.pnm", "6.heic"):
+        (folder / name).touch()
+    (folder / "more").symlink_to(tmp_path / "elsewhere" / "cats")
+    for name, target in (("self", "."), ("up", ".."), ("top", "/")):
+        (folder / name).symlink_to(target)
+    (tmp_path / "elsewhere" / "cats" / "back").symlink_to(tmp_path / "elsewhere" / "cats")
+    names = [entry.name.removeprefix("train/cat/") for entry in list_images(tmp_path / "set", "train/cat")]
+    assert names == ["0.png", "1.JPEG", "2.jfif", "3.Jpe", "4.TIF", "5.pnm", "more/0.png", "more/1.png"]

@@ -69,6 +69,81 @@ def test_mtt_files_must_say_what_their_values_are(tmp_path, digits):
     assert other.fingerprint != found.fingerprint
 
 
+def saved(path, content):
+    torch.save(content, path)
+    return path
+
+
+def test_images_and_labels_in_one_file(tmp_path, digits):
+    """As IDC and DREAM save them, with pixels in [0, 1]; also several such pairs, or labels as numbers."""
+    pixels, labels_N = torch.from_numpy(PIXELS).float() / 255, torch.from_numpy(LABELS)
+    contents = {
+        "list": [pixels, labels_N],
+        "tuple": (pixels, LABELS.tolist()),
+        "several": [[pixels.flip(0), labels_N], [pixels, labels_N]],
+    }
+    for name, content in contents.items():
+        path = saved(tmp_path / f"{name}.pt", content)
+        found = read(digits, path, experiment=1 if name == "several" else 0)
+        assert found.fingerprint == fingerprint(PIXELS, LABELS), name
+        assert (found.facts["layout"], found.facts["space"]) == ("pair", "pixels")
+    normal = normalised(PIXELS, digits.train.mean, digits.train.std)
+    path = saved(tmp_path / "normal.pt", [normal, labels_N])
+    assert "may be ZCA-whitened" in refused(digits, path)
+    assert read(digits, path, space="normalised").fingerprint == fingerprint(PIXELS, LABELS)
+    assert "a list of 3" in refused(digits, saved(tmp_path / "three.pt", [normal, labels_N, 1]))
+
+
+def test_images_alone_need_labels_and_the_option_is_named(tmp_path, digits):
+    pixels, labels_N = class_sorted(PIXELS, LABELS)
+    path = saved(tmp_path / "data.pt", torch.from_numpy(pixels))
+    with pytest.raises(UserError, match="holds 20 images without labels") as caught:
+        read(digits, path)
+    assert "--image-labels FILE" in caught.value.hint
+    assert "--image-labels class-major" in caught.value.hint
+    assert "beside" not in caught.value.hint
+    with pytest.raises(UserError) as caught:
+        read(digits, saved(tmp_path / "images_7.pt", torch.from_numpy(pixels)))
+    assert "beside the images as labels_7.pt" in caught.value.hint
+    labels_path = saved(tmp_path / "y.pt", torch.from_numpy(labels_N))
+    for given in ("class-major", str(labels_path)):
+        assert read(digits, path, image_labels=given).fingerprint == fingerprint(PIXELS, LABELS)
+    assert "does not exist" in refused(digits, path, image_labels="nowhere.pt")
+    odd = saved(tmp_path / "odd.pt", torch.from_numpy(pixels[:19]))
+    assert "not equally many" in refused(digits, odd, image_labels="class-major")
+    assert "needs a .pt file" in refused(digits, tmp_path, image_labels="class-major")
+
+
+def test_values_that_do_not_fit_their_space_are_refused_with_the_one_that_fits(tmp_path, digits):
+    mean, std = digits.train.mean, digits.train.std
+    normal, labels_N = normalised(PIXELS, mean, std), torch.from_numpy(LABELS)
+    values = {
+        "bytes": torch.from_numpy(PIXELS),
+        "pixels": torch.from_numpy(PIXELS).float() / 255,
+        "normalised": normal,
+    }
+    for space, tensor in values.items():
+        path = saved(tmp_path / f"{space}.pt", {"data": [[tensor, labels_N]]})
+        assert read(digits, path, space=space).fingerprint == fingerprint(PIXELS, LABELS)
+        for other in values.keys() - {space}:
+            with pytest.raises(UserError, match=r"would be clipped|lie in \[0, 1\]") as caught:
+                read(digits, path, space=other)
+            assert f"--space {space}" in caught.value.hint, (space, other)
+    path = saved(tmp_path / "own.pt", {"data": [[normal, labels_N]]})
+    with pytest.raises(UserError, match="would be clipped") as caught:
+        read(digits, path, mean=[0.5], std=[1.0])
+    assert "leave given.mean and given.std out" in caught.value.hint
+    assert read(digits, path, mean=[0.5], std=[1.0], max_clipped=1.0).facts["clipped"]
+    assert (
+        read(
+            digits,
+            saved(tmp_path / "b.pt", values["bytes"]),
+            image_labels=str(saved(tmp_path / "y.pt", labels_N)),
+        ).facts["space"]
+        == "bytes"
+    )
+
+
 def test_images_that_mtt_brought_back_are_pixels_and_soft_labels_give_a_class(tmp_path, digits):
     soft = torch.nn.functional.one_hot(torch.from_numpy(LABELS)).float() * 3 - 1
     mtt_files(tmp_path, torch.from_numpy(PIXELS).float() / 255, soft, "5000")

@@ -42,7 +42,7 @@ def class_sorted(pixels_NCHW, labels_N):
 
 def dc_file(path, images, labels_N, experiments=2):
     """`res_*.pt` of so many experiments; the last holds the set. Its accuracies are NumPy's, as DC's are."""
-    sets = [[torch.zeros_like(images), torch.from_numpy(labels_N)] for _ in range(experiments - 1)]
+    sets = [[images.flip(0), torch.from_numpy(labels_N)] for _ in range(experiments - 1)]
     accuracies = {"ConvNet": [np.float64(0.5), np.float32(0.25)]}
     torch.save({"data": [*sets, [images, torch.from_numpy(labels_N)]], "accs_all_exps": accuracies}, path)
     return path
