@@ -103,6 +103,7 @@ class Pipeline:
         if self.run.results is not None:
             return (yield from self._return_finished(self.run.results))
         yield from self._report_skipped_images()
+        yield from (Notice("warning", text) for text in self.plan.warnings)
         if reason := nonreproducible_reason(self.run.manifest["sessions"]):
             yield Notice("warning", f"{NONREPRODUCIBLE}: {reason}")
         teacher, *others = yield from self._load_teachers()
