@@ -90,14 +90,27 @@ def check(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="As in cfm run, e.g. data.image_size=64."),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="A checkpoint file; reports whether it has the classes in the order of the set."),
+    ] = None,
+    save_class_order: Annotated[
+        Path | None,
+        typer.Option(help="A file to write the teacher's order of the classes to, for data.class_order."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read every image of a set and summarise it; unreadable files are listed by name."""
+    """Read every image of a set and summarise it; unreadable files are listed by name.
+
+    The network of a teacher is set as in cfm run: --set backbone.name=resnet18.
+    """
     from engine.data import check as checking
 
     settings = _resolve_data_settings(name, root, sets or [])
     with _show_progress({"read": "files"}) as report:
         summary = checking.check(settings, progress=lambda done, total: report("read", done, total))
+    if teacher is not None:
+        summary["teacher"] = _examine_teacher(settings, sets or [], teacher, save_class_order)
     if as_json:
         print_json(summary)
         return
@@ -127,6 +140,51 @@ def _resolve_data_settings(name: str | None, root: Path | None, sets: list[str])
     name = name or data.get("name") or ("folder" if root else "digits")
     _require_known(name)
     return Data.model_validate({**data, "name": name})
+
+
+def _examine_teacher(
+    data_settings: config.Data, sets: list[str], teacher: str, save_class_order: Path | None
+) -> dict[str, Any]:
+    """Return how a teacher's answers agree with the labels, and the order of the classes of its outputs."""
+    from dataclasses import asdict
+
+    from engine import device as devices
+    from engine.config import settings
+    from engine.config.teacher_source import require_teacher_files
+    from engine.data import load
+    from engine.runs import artefacts
+    from engine.store import files
+
+    resolved = settings.resolve(sets=sets, overrides={"backbone.teacher": teacher}, environ=os.environ).config
+    chosen = resolved.model_copy(update={"data": data_settings})
+    require_teacher_files(chosen.backbone)
+    data = load(data_settings)
+    found = artefacts.examine_given_teacher(chosen, data, devices.choose(chosen.device))
+    if save_class_order is not None:
+        text = "".join(f"{each}\n" for each in found.class_order or data.train.classes)
+        files.write(save_class_order, text.encode())
+    normalisation = None
+    if found.normalisation is not None:
+        name, (mean, std), accuracy = found.normalisation
+        normalisation = {"name": name, "mean": list(mean), "std": list(std), "accuracy": accuracy}
+    return {"source": teacher, **asdict(found), "normalisation": normalisation}
+
+
+def _format_teacher(teacher: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines about the teacher."""
+    from engine.config import settings
+
+    yield (
+        f"teacher      {teacher['accuracy']:.1f} % of {teacher['images']:,} training images right,"
+        f" mean confidence {teacher['confidence']:.1f} %"
+    )
+    if teacher["class_order"] is not None:
+        (assignment,) = settings.format_sets({"data.class_order": list(teacher["class_order"])})
+        yield f"             {teacher['reordered_accuracy']:.1f} % right in its own order of the classes:"
+        yield assignment
+    if (better := teacher["normalisation"]) is not None:
+        assignments = settings.format_sets({"data.mean": better["mean"], "data.std": better["std"]})
+        yield f"             {better['accuracy']:.1f} % right with {better['name']}: {' '.join(assignments)}"
 
 
 def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
@@ -164,6 +222,8 @@ def _format_summary(summary: dict[str, Any]) -> Iterator[str]:
         yield f"  {escape_name(entry['file'])}: {entry['reason']}"
     for problem in summary["problems"]:
         yield f"problem      {problem}"
+    if "teacher" in summary:
+        yield from _format_teacher(summary["teacher"])
 
 
 @contextmanager

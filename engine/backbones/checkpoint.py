@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import http.client
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -24,22 +26,44 @@ from engine.errors import UserError, format_names
 from engine.fingerprint import fingerprint_tensors
 
 
-def load_teacher(model: nn.Module, source: str) -> None:
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """What a teacher's file holds beside the weights that were loaded.
+
+    others: further sets of weights that fit the network, by name. classes: the class of each output, if the
+    file records them.
+    """
+
+    others: dict[str, dict[str, Tensor]]
+    classes: tuple[str, ...] | None
+
+
+def load_teacher(model: nn.Module, source: str) -> LoadedTeacher:
     """Load the weights of `source` into `model`, which stays unchanged if they do not fit.
 
-    source: a checkpoint file (a state dict, or one under ``model``, ``state_dict`` or ``net``, with or
-    without ``module.`` prefixes; or ``.safetensors``), or ``torchvision:NAME`` (``IMAGENET1K_V1``…).
-    Raises UserError: "teacher" (missing, unreadable, unsafe, or does not fit), "network".
+    source: a checkpoint file (a state dict, or a dictionary with one, under any prefix; or ``.safetensors``),
+    ``FILE#NAME`` for one of several sets of weights in it, or ``torchvision:NAME`` (``IMAGENET1K_V1``…).
+    Raises UserError: "teacher" (missing, unreadable, unsafe, does not fit, or several sets of weights and
+    none named), "network".
     """
     parsed = TeacherSource.parse(source)
     parsed.require_file()
     path = _get_published_file(model, parsed.tag) if parsed.kind == "torchvision" else parsed.path
     hint = "If you trust the file, save only its weights: torch.save(model.state_dict(), 'weights.pth')."
     content = safe_loading.read(path, safe_loading.Wording("teacher", "teacher", hint))
-    weights = _fit_names(_extract_state_dict(content, path), model.state_dict(), source)
-    _check_fit(model, weights, source)
+    state_dicts = _find_state_dicts(content, path)
+    sets = _find_fitting_sets(state_dicts, model.state_dict(), source)
+    name = _choose_set(sets, state_dicts, parsed)
+    if name is None:
+        raise _mismatch_error(model, _most_alike(state_dicts, parsed.weights, model), source)
+    weights = sets.pop(name)
+    not_finite = [n for n, value in weights.items() if not bool(torch.isfinite(value).all())]
+    if not_finite:
+        message = f"teacher '{source}' has NaN or infinite values in {format_names(not_finite)}"
+        raise UserError("teacher", message, "Its training diverged or the file is damaged; use another.")
     # Old checkpoints lack the counters of BatchNorm; evaluation does not use them.
     model.load_state_dict({**model.state_dict(), **weights})
+    return LoadedTeacher(sets, _read_class_names(content))
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -47,41 +71,128 @@ def fingerprint(model: nn.Module) -> str:
     return fingerprint_tensors(model.state_dict())
 
 
-def _extract_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the mapping of names to tensors in the content of a file. Raises UserError("teacher")."""
+def _find_state_dicts(content: Any, path: Path) -> dict[str, dict[str, Tensor]]:
+    """Return the mappings of names to tensors in the content of a file by their keys, "" if it is one itself.
+
+    Raises UserError("teacher") if there is none.
+    """
     reason = f"it is a {type(content).__name__}"
-    wrappers = ("model", "state_dict", "net")  # keys under which training scripts store a state dict
     if isinstance(content, dict):
         outer = plain_dict(content)
-        inner = next((plain_dict(outer[key]) for key in wrappers if isinstance(outer.get(key), dict)), outer)
-        names = [name[:60] if isinstance(name, str) else type(name).__name__ for name in inner]
-        invalid = [name for name, value in zip(names, inner.values(), strict=True) if not is_plain(value)]
-        if inner and not invalid and all(isinstance(name, str) for name in inner):
-            return inner
+        inner = {str(key): plain_dict(value) for key, value in outer.items() if isinstance(value, dict)}
+        candidates = {"": outer} if _is_state_dict(outer) else inner
+        if found := {key: value for key, value in candidates.items() if _is_state_dict(value)}:
+            return found
+        shown = next((inner[key] for key in ("model", "state_dict", "net") if key in inner), outer)
+        names = [name[:60] if isinstance(name, str) else type(name).__name__ for name in shown]
         reason = f"its keys are {format_names(names)}"
+        invalid = [name for name, value in zip(names, shown.values(), strict=True) if not is_plain(value)]
         if invalid:
             reason += f"; not plain tensors: {format_names(invalid)}"
-    hint = f"Expected a dictionary of names and tensors, directly or under one of: {', '.join(wrappers)}."
+    hint = "Expected a dictionary of names and tensors, directly or under a key such as model or state_dict."
     raise UserError("teacher", f"teacher '{path}' holds no state dict: {reason}", hint)
 
 
-def _fit_names(
+def _is_state_dict(mapping: dict[Any, Any]) -> bool:
+    return bool(mapping) and all(isinstance(name, str) and is_plain(x) for name, x in mapping.items())
+
+
+def _read_class_names(content: Any) -> tuple[str, ...] | None:
+    """Return the class of each output as scripts record it, as a list or as ImageFolder's `class_to_idx`."""
+    outer = plain_dict(content) if isinstance(content, dict) else {}
+    numbers = outer.get("class_to_idx")
+    if isinstance(numbers, dict) and set(numbers.values()) == set(range(len(numbers))):
+        return tuple(str(name) for name in sorted(numbers, key=lambda name: int(numbers[name])))
+    names = next((outer[key] for key in ("classes", "class_names") if key in outer), None)
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return None
+
+
+def _find_fitting_sets(
+    state_dicts: Mapping[str, dict[str, Tensor]], expected: Mapping[str, Tensor], source: str
+) -> dict[str, dict[str, Tensor]]:
+    """Return every set of weights that fits, with the names of `expected`.
+
+    A set is named by the key of its state dict and the prefix of its names there, joined by a dot.
+    Names without the prefix may belong to it (the classifier beside ``backbone.``) or to something else (a
+    loss, another set). source: for messages.
+    """
+    wrappers = ("module", "_orig_mod")  # of DataParallel and torch.compile
+    required = [name for name in expected if not name.endswith("num_batches_tracked")]
+    sets = {}
+    for key, tensors in state_dicts.items():
+        for prefix in ("", *_list_prefixes(tensors, len(required) // 2)):
+            stripped = {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
+            others = {n: x for n, x in tensors.items() if not n.startswith(prefix) and n not in stripped}
+            for candidate in (stripped, {**stripped, **others}) if others else (stripped,):
+                weights = _convert_names(candidate, expected, source)
+                if not any(_compare(expected, weights)):
+                    parts = (part for part in prefix.split(".") if part not in wrappers)
+                    sets[".".join(filter(None, (key, *parts)))] = weights
+                    break
+    return sets
+
+
+def _list_prefixes(names: Iterable[str], least: int) -> list[str]:
+    """Return every dotted prefix that at least `least` names share, the shortest first."""
+    counts = Counter(name[: dot.end()] for name in names for dot in re.finditer(r"\.", name))
+    return [prefix for prefix, count in counts.items() if count >= max(least, 1)]
+
+
+def _choose_set(
+    sets: Mapping[str, object], state_dicts: Mapping[str, object], source: TeacherSource
+) -> str | None:
+    """Return the name of the set to load; None if none fits.
+
+    Raises UserError("teacher") if several fit and the source names none of them, or if it names one that is
+    not in the file.
+    """
+    wanted, path = source.weights, source.path
+    matching = [name for name in sets if not wanted or f".{wanted}." in f".{name}."]
+    if len(matching) == 1:
+        return matching[0]
+    if wanted in sets:
+        return wanted
+    if len(matching) > 1:
+        raise UserError(
+            "teacher",
+            f"teacher '{path}' holds several sets of weights: {format_names(matching, 20)}",
+            f"name one of them, as in {path}#{matching[-1]}",
+        )
+    if wanted and wanted not in state_dicts:
+        present = format_names([name for name in sets or state_dicts if name], 20) or "one without a name"
+        hint = f"give {path}, or one of its sets as {path}#NAME"
+        raise UserError(
+            "teacher", f"teacher '{path}' has no weights named '{wanted}'; it holds: {present}", hint
+        )
+    return None
+
+
+def _most_alike(
+    state_dicts: Mapping[str, dict[str, Tensor]], wanted: str, model: nn.Module
+) -> dict[str, Tensor]:
+    """Return the state dict called `wanted`, else the one that shares the most names with `model`."""
+    if wanted in state_dicts:
+        return state_dicts[wanted]
+    expected = model.state_dict()
+    return max(state_dicts.values(), key=lambda tensors: len(expected.keys() & tensors.keys()))
+
+
+def _convert_names(
     weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
 ) -> dict[str, Tensor]:
     """Rename weights of a known published architecture to the names of `expected`.
 
-    The prefixes of DataParallel and torch.compile are removed, and old names of DenseNet converted. The
-    ConvNet of DC, DSA, DM, MTT and DD-Ranking is one sequence ``features`` of conv, norm, activation and
-    pooling. That of RDED and UniDD has the names used here. The ResNet of DC, DD-Ranking and SRe²L's CIFAR
-    code is torchvision's with ``shortcut`` for ``downsample``, and ``classifier`` or ``linear`` for ``fc``.
+    Old names of DenseNet are converted. The ConvNet of DC, DSA, DM, MTT and DD-Ranking is one sequence
+    ``features`` of conv, norm, activation and pooling. That of RDED and UniDD has the names used here. The
+    ResNet of DC, DD-Ranking and SRe²L's CIFAR code is torchvision's with ``shortcut`` for ``downsample``, and
+    ``classifier`` or ``linear`` for ``fc``.
     source: for messages. Raises UserError("teacher") for a network whose weights would fit, but which
     computes a different function.
     """
     old_densenet = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
-    weights = {
-        old_densenet.sub(r"\1\2", re.sub(r"^(module\.|_orig_mod\.)+", "", name)): value
-        for name, value in weights.items()
-    }
+    weights = {old_densenet.sub(r"\1\2", name): value for name, value in weights.items()}
     if "layers.conv.0.weight" in expected and "features.0.weight" in weights:
         return _rename_convnet(weights, source)
     if (
@@ -119,9 +230,10 @@ def _rename_convnet(weights: Mapping[str, Tensor], source: str) -> dict[str, Ten
     return renamed
 
 
-def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Raise UserError("teacher") if names or shapes differ, or if values are not finite."""
-    expected = model.state_dict()
+def _compare(
+    expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the names that are missing, those that are unexpected, and differences of shape as text."""
     missing = [n for n in expected if n not in weights and not n.endswith("num_batches_tracked")]
     unexpected = [n for n in weights if n not in expected]
     shapes = [
@@ -129,21 +241,33 @@ def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> 
         for n in expected
         if n in weights and weights[n].shape != expected[n].shape
     ]
-    if missing or unexpected or shapes:
-        parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        differences = "; ".join(
-            f"{len(names)} {kind}: {format_names(names)}" for kind, names in parts if names
-        )
-        reason, hint = _explain_mismatch(expected, weights)
-        raise UserError("teacher", f"teacher '{source}' does not fit: {reason}{differences}", hint)
-    not_finite = [n for n, value in weights.items() if not bool(torch.isfinite(value).all())]
-    if not_finite:
-        message = f"teacher '{source}' has NaN or infinite values in {format_names(not_finite)}"
-        raise UserError("teacher", message, "Its training diverged or the file is damaged; use another.")
+    return missing, unexpected, shapes
+
+
+def _mismatch_error(model: nn.Module, tensors: dict[str, Tensor], source: str) -> UserError:
+    """Return the error for a state dict that does not fit under any prefix."""
+    expected = model.state_dict()
+    candidates = [
+        {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+        for prefix in ("", *_list_prefixes(tensors, 1))
+    ]
+    nearest = max(candidates, key=lambda each: len(expected.keys() & _convert_names(each, expected, source)))
+    weights = _convert_names(nearest, expected, source)
+    kinds = ("missing", "unexpected", "of another shape")
+    differences = "; ".join(
+        f"{len(names)} {kind}: {format_names(names)}"
+        for kind, names in zip(kinds, _compare(expected, weights), strict=True)
+        if names
+    )
+    reason, hint = _explain_mismatch(expected, weights)
+    if not hint:
+        theirs, ours = (", ".join(list(names)[:4]) for names in (tensors, expected))
+        hint = f"The names of the file begin with {theirs}; those of the network with {ours}."
+    return UserError("teacher", f"teacher '{source}' does not fit: {reason}{differences}", hint)
 
 
 def _explain_mismatch(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[str, str]:
-    """Return reasons for a mismatch (another number of classes or channels; may be empty), and a hint."""
+    """Return reasons for a mismatch (other classes or channels) and a hint; both may be empty."""
     reasons = ""
     matrices = [n for n, value in expected.items() if value.ndim == 2]
     kernels = [n for n, value in expected.items() if value.ndim == 4]
@@ -160,8 +284,7 @@ def _explain_mismatch(expected: Mapping[str, Tensor], weights: Mapping[str, Tens
         return reasons, f"{hint} to squeeze one."
     depth = sum(bool(re.fullmatch(r"layers\.conv\.\d+\.weight", name)) for name in weights)
     if not depth or "layers.conv.0.weight" not in weights:
-        hint = "Set backbone.name (ConvNet: also depth, width, norm) to the architecture of the teacher."
-        return "", hint
+        return "", ""
     width = weights["layers.conv.0.weight"].shape[0]
     norm = "batch" if "layers.norm.0.running_mean" in weights else "instance"
     settings = f"backbone.name=convnet, backbone.depth={depth}, backbone.width={width}, backbone.norm={norm}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,24 @@ class Data(Node):
     test: Literal["test", "holdout"] = "test"  #: evaluate on the test split or on held-out training images
     holdout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: fraction held out if there is no test split
     on_bad_image: Literal["refuse", "skip"] = "refuse"  #: on an unreadable image, fail or skip it
+    #: class names in the order of the teacher's outputs, or a text file with one a line; None: sorted
+    class_order: tuple[str, ...] | PathText | None = None
+
+    @field_validator("class_order", mode="before")
+    @classmethod
+    def _require_names_or_path(cls, value: object) -> object:
+        if value is None or isinstance(value, str):
+            return value
+        names = (
+            [str(each) if type(each) is int else each for each in value]
+            if isinstance(value, list | tuple)
+            else []
+        )
+        if not names or not all(isinstance(each, str) for each in names):
+            raise ValueError("give a list of class names, or the path of a text file with one name a line")
+        if twice := [each for each, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"it lists {twice[0]!r} twice")
+        return tuple(names)
 
     @model_validator(mode="after")
     def _require_one_value_per_channel(self) -> Data:

@@ -16,26 +16,35 @@ class TeacherSource:
     """The source of one teacher.
 
     kind: "file"; "torchvision", for published weights; or "none", for a teacher from the cache or trained
-    here. path: of the file, as given but for ``~``. tag: the name of published weights.
+    here. path: of the file, as given but for ``~``. weights: the set of weights in the file, "" if none is
+    named. tag: the name of published weights.
     """
 
     kind: Literal["file", "torchvision", "none"]
     path: Path = Path()
+    weights: str = ""
     tag: str = ""
 
     @classmethod
     def parse(cls, text: str | None) -> TeacherSource:
-        """Parse a path, ``torchvision:TAG``, or None."""
+        """Parse a path, ``PATH#WEIGHTS``, ``torchvision:TAG``, or None.
+
+        A path that is a file is taken as it is, with any ``#`` in it.
+        """
         if text is None:
             return cls("none")
         if text.startswith("torchvision:"):
             return cls("torchvision", tag=text.removeprefix("torchvision:"))
-        return cls("file", Path(os.path.expanduser(text)))
+        text = os.path.expanduser(text)
+        path, mark, weights = text.rpartition("#")
+        if not mark or os.path.isfile(text):
+            return cls("file", Path(text))
+        return cls("file", Path(path), weights)
 
     def absolute(self) -> str | None:
         """Return the text of this source, with an absolute path."""
         if self.kind == "file":
-            return str(self.path.absolute())
+            return str(self.path.absolute()) + (f"#{self.weights}" if self.weights else "")
         return f"torchvision:{self.tag}" if self.kind == "torchvision" else None
 
     def require_file(self) -> None:

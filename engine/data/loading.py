@@ -29,10 +29,11 @@ from engine.data.cache import (
 )
 from engine.data.catalogue import KNOWN
 from engine.data.decode import list_bad_headers
+from engine.data.image_folders import read_text
 from engine.data.image_set import DataSet, ImageSet, StreamedImages
 from engine.data.pictures import DataSetSource, Pictures, Progress
 from engine.data.sources import find_source
-from engine.errors import UserError, format_names, raise_data_error
+from engine.errors import UserError, format_names, raise_data_error, suggest_name
 from engine.rng import generator
 
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
@@ -75,13 +76,19 @@ class Split:
         arrays = (np.ascontiguousarray(array, dtype=np.int64) for array in (self.labels, self.rows))
         return [self.digest, *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)]
 
+    def relabel(self, label_of: NDArray[Any]) -> Split:
+        """Return the split with other labels, sorted by them. label_of: the new label of each old one."""
+        renumbered = replace(self, labels=label_of[self.labels])
+        return renumbered.take(np.argsort(renumbered.labels_N, kind="stable"))
+
     def to_image_set(self, classes: Sequence[str], normalisation: MeanStd) -> ImageSet:
         """Return the split as the `ImageSet` that stages read."""
         if isinstance(self.content, Pictures):
             return StreamedImages(
                 self.content, self.rows, self.shape, classes, *normalisation, skipped=self.skipped
             )
-        rows = None if len(self.rows) == len(self.content) else self.rows
+        is_whole = np.array_equal(self.rows, np.arange(len(self.content)))
+        rows = None if is_whole else self.rows
         return ImageSet(self.content, self.labels_N, classes, *normalisation, rows=rows, skipped=self.skipped)
 
 
@@ -97,6 +104,10 @@ def load(settings: config.Data, root: Path | None = None, progress: Progress | N
         classes, train, test = load_digits(settings)
     else:
         classes, train, test = _load_from_disk(settings, root, progress)
+    order = read_class_order(settings, classes)
+    if order != classes:
+        label_of = np.array([order.index(name) for name in classes])
+        classes, train, test = order, train.relabel(label_of), test and test.relabel(label_of)
     if test is None:
         keep, held = split_stratified(train.labels_N, settings.holdout, classes)
         train, test = train.take(keep), train.take(held)
@@ -105,6 +116,36 @@ def load(settings: config.Data, root: Path | None = None, progress: Progress | N
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     train_set = train.to_image_set(classes, normalisation)
     return DataSet(settings.name, train_set, test.to_image_set(classes, normalisation), fingerprint)
+
+
+def read_class_order(settings: config.Data, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the class names in the order of `data.class_order`; as given where that is not set.
+
+    classes: of the data set, sorted. Raises UserError("config") if the names of the order are not those.
+    """
+    order = settings.class_order
+    if order is None:
+        return classes
+    source = "data.class_order"
+    if isinstance(order, str):
+        path = Path(order).expanduser()
+        source = f"data.class_order ({path})"
+        try:
+            order = tuple(filter(None, (line.strip() for line in read_text(path).splitlines())))
+        except OSError as error:
+            hint = "give a text file with one class name a line, or a list of names"
+            raise UserError("config", f"{source} cannot be read: {error.strerror}", hint) from error
+    missing = sorted(set(classes) - set(order))
+    unknown = [name for name in order if name not in classes]
+    repeated = [name for name, count in Counter(order).items() if count > 1]
+    kinds = (("missing", missing), ("unknown", unknown), ("listed twice", repeated))
+    if problems := [f"{kind}: {format_names(names)}" for kind, names in kinds if names]:
+        hint = suggest_name(unknown[0], missing, "") if unknown and missing else ""
+        hint = hint or f"give each class of the data set once: {format_names(sorted(classes), 20)}"
+        raise UserError(
+            "config", f"{source} does not list the classes of the data set; {'; '.join(problems)}", hint
+        )
+    return order
 
 
 def split_stratified(

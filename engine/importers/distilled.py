@@ -96,9 +96,14 @@ def _read_run(path: Path, data: DataSet) -> tuple[NDArray[Any], NDArray[np.int64
     """Read the float images of a run, given its folder or its safetensors file: pixels, labels, facts."""
     is_file = path.suffix == ".safetensors"
     stored = images.read(path if is_file else path / "images")
-    pt_files.require_fit(path, stored.images_NCHW.shape, stored.classes, data)
+    classes, labels_N = data.train.classes, stored.labels_N
+    if sorted(stored.classes) == sorted(classes):  # perhaps in another order (data.class_order)
+        labels_N = np.array([classes.index(name) for name in stored.classes])[labels_N]
+    else:
+        classes = stored.classes
+    pt_files.require_fit(path, stored.images_NCHW.shape, classes, data)
     layout = "safetensors" if is_file else "run"
-    return stored.images_NCHW, stored.labels_N, {"source": str(path), "layout": layout}
+    return stored.images_NCHW, labels_N, {"source": str(path), "layout": layout}
 
 
 def _read_run_copy(run: store.StoredRun) -> Distilled:

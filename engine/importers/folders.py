@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _add_folders(groups: list[list[PictureEntry]], path: Path, classes: tuple[st
     names = list_subfolders(folder)
     if names == ["train"] and "train" not in classes:  # the layout of Hugging Face's image folders
         folder, names = folder / "train", list_subfolders(folder / "train")
-    labels = {name: fit_label(name, classes) for name in names}
+    labels = _fit_zero_padded(names, classes) or {name: fit_label(name, classes) for name in names}
     if unknown := [name for name, label in labels.items() if label is None]:
         raise_data_error(
             f"{folder} has folders that are not classes of the data set: {format_names(unknown)}",
@@ -94,12 +95,29 @@ def _add_folders(groups: list[list[PictureEntry]], path: Path, classes: tuple[st
     return folder
 
 
+def _fit_zero_padded(names: Sequence[str], classes: tuple[str, ...]) -> dict[str, int | None]:
+    """Return the label of each folder if they are the classes but for zeros: ``class_01`` for ``class_1``.
+
+    Empty if they are not, or not all of them: then a number in a name is a label.
+    """
+
+    def strip_zeros(name: str) -> str:
+        return re.sub(r"\d+", lambda digits: str(int(digits[0])), name)
+
+    labels = {strip_zeros(name): label for label, name in enumerate(classes)}
+    if len(labels) < len(classes) or sorted(map(strip_zeros, names)) != sorted(labels):
+        return {}
+    return {name: labels[strip_zeros(name)] for name in names}
+
+
 def fit_label(name: str, classes: tuple[str, ...]) -> int | None:
     """Return the label of a folder named by class or label, such as ``003`` or ``new003``; else None."""
     keys = [name_key(each) for each in classes]
     if name_key(name) in keys:
         return keys.index(name_key(name))
-    digits = re.fullmatch(r"(?:new|class_?)?(\d+)(?:_.*)?", name, re.DOTALL)
+    digits = re.fullmatch(r"(?:new|class_?)?(\d+)(?:_(.*))?", name, re.DOTALL)
+    if digits is not None and digits[2] is not None and name_key(digits[2]) in keys:
+        return keys.index(name_key(digits[2]))  # a run numbers the folders of unsorted classes
     return int(digits[1]) if digits is not None and int(digits[1]) < len(classes) else None
 
 

@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from engine import backbones, rng
+from engine.backbones import teacher_check
 from engine.checkpoint import Checkpoint, StageState
 from engine.config import Config
 from engine.data import DataSet
 from engine.events import Event, Notice, Stage, StageProgress, map_events, offset_progress
 from engine.spectral import moments
 from engine.stages import statistics
-from engine.stages.squeeze import squeeze
+from engine.stages.squeeze import describe_failure, squeeze
 from engine.store import Cache, CacheEntry, DamagedEntry
 from engine.store.cache import key
 
@@ -74,6 +75,37 @@ def load_given_teacher(config: Config, data: DataSet) -> nn.Module | None:
     return model.eval()
 
 
+def load_checked_teacher(
+    config: Config, data: DataSet, device: torch.device
+) -> tuple[nn.Module | None, tuple[str, ...]]:
+    """Load the teacher that the configuration names, try it on training images, and return it with warnings.
+
+    Raises UserError("teacher") like `load_given_teacher`, and if its outputs are in another order than the
+    classes of the data.
+    """
+    source = config.backbone.teacher
+    if source is None:
+        return None, ()
+    model = build_network(config, data).eval()
+    loaded = backbones.load_teacher(model, source)
+    examination = teacher_check.examine(model, data.train, device, loaded.classes)
+    examination.require_same_order(source, data.train.classes)
+    warnings = [*examination.warnings(source)]
+    if loaded.others:
+        warnings += teacher_check.compare_weights(source, model, loaded.others, data.train, device)
+    return model, tuple(warnings)
+
+
+def examine_given_teacher(config: Config, data: DataSet, device: torch.device) -> teacher_check.Examination:
+    """Try the teacher that the configuration names on training images.
+
+    Raises UserError("teacher") like `load_given_teacher`.
+    """
+    model = build_network(config, data).eval()
+    loaded = backbones.load_teacher(model, str(config.backbone.teacher))
+    return teacher_check.examine(model, data.train, device, loaded.classes)
+
+
 def teacher_key(config: Config, data: DataSet) -> str:
     """Return the cache key of a squeezed teacher. It contains the precision unless that is float32."""
     excluded = {"precision"} if config.squeeze.precision == "float32" else set()
@@ -92,18 +124,23 @@ def load_or_train_teacher(
     """Load the squeezed teacher from the cache, or train and cache it.
 
     saved: state of an interrupted squeeze, resumed if the teacher is not cached. Returns the teacher, on the
-    CPU, and whether it came from the cache.
+    CPU, and whether it came from the cache. Raises UserError("teacher") if it learned nothing.
     """
     cache_key = teacher_key(config, data)
     entry = yield from _load_entry(context.cache, "teachers", cache_key)
     if entry is not None:
+        if entry.info.get("warning"):
+            yield Notice("warning", entry.info["warning"])
         return _restore_teacher(config, data, entry), True
     network = build_network(config, data)
     context.cache.require_writable("teachers", sum(x.nbytes for x in network.state_dict().values()))
     model = yield from squeeze(config, network, data.train, context.device, saved)
+    if warning := describe_failure(model, data, context.device):
+        yield Notice("warning", warning)
     model = model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     info = {"backbone": config.backbone.name, "data": data.name, "seed": config.seed}
+    info |= {"classes": list(data.train.classes), "warning": warning}
     context.cache.save("teachers", cache_key, arrays, info)
     return model, False
 

@@ -38,7 +38,7 @@ class Plan:
 
     teacher: the given teacher; None if one is squeezed. others: the same for each further backbone. given: a
     distilled set, used instead of recovery. statistics: given statistics of the real images, used instead of
-    measuring them. labels: given soft labels of the given images.
+    measuring them. labels: given soft labels of the given images. warnings: about the given teachers.
     """
 
     config: Config
@@ -49,6 +49,7 @@ class Plan:
     given: Distilled | None = None
     statistics: list[Moments] | None = None
     labels: fkd.FkdLabels | None = None
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -169,11 +170,15 @@ def prepare(
     progress(done, total): called while image files are read. folder: the run's folder, if known. data: used
     instead of loading it. With given images, `ipc` becomes their number per class.
     Raises UserError: a missing device, unusable data, a class with fewer than `ipc` images, a network that
-    does not fit the images, a teacher that does not fit its network, a given artefact that does not fit.
+    does not fit the images, a teacher that does not fit its network or has the classes in another order, a
+    given artefact that does not fit.
     """
     device = devices.choose(config.device)
     require_teacher_files(config.backbone)
     data = load(config.data, progress=progress) if data is None else data
+    if isinstance(config.data.class_order, str):  # its file may change; the run keeps the names
+        named = config.data.model_copy(update={"class_order": data.train.classes})
+        config = config.model_copy(update={"data": named})
     given = distilled.read(config, data, folder)
     if given is not None:
         config = config.model_copy(update={"ipc": _images_per_class(config, data, given)})
@@ -183,13 +188,15 @@ def prepare(
     networks = _build_networks(config, data.train)[: len(single)]
     for network in networks if given is None else ():
         taps.tap_names(network, config.objective.taps)
-    teacher, *others = (artefacts.load_given_teacher(each, data) for each in single)
+    checked = [artefacts.load_checked_teacher(each, data, device) for each in single]
+    teacher, *others = (each for each, _ in checked)
+    warnings = tuple(warning for _, about_one in checked for warning in about_one)
     moments = None if given else running.read(config, networks[0], teacher, len(data.train.classes))
     labels = fkd.read(config, None if given is None else given.labels_N, data.train)
     if labels is not None:  # given labels replace the labels that relabelling would store
         stored = {"mode": "stored", "stored_epochs": min(labels.epochs, config.validate_.epochs)}
         config = config.model_copy(update={"relabel": config.relabel.model_copy(update=stored)})
-    return Plan(config, data, device, teacher, tuple(others), given, moments, labels)
+    return Plan(config, data, device, teacher, tuple(others), given, moments, labels, warnings)
 
 
 def _images_per_class(config: Config, data: DataSet, given: Distilled) -> int:

@@ -16,7 +16,7 @@ from engine.data import DataSet, ImageSet
 from engine.events import Event, Notice, StageStarted
 from engine.runs.artefacts import (
     ComputeContext,
-    load_given_teacher,
+    load_checked_teacher,
     load_or_measure_statistics,
     load_or_train_teacher,
 )
@@ -47,9 +47,11 @@ def load_teacher_on_device(
 ) -> Generator[Event, None, nn.Module]:
     """Return the given teacher, or load or squeeze one, on the device.
 
-    Raises UserError("teacher"): the given teacher is missing, unreadable, or does not fit the backbone.
+    Raises UserError("teacher"): the given teacher is missing, unreadable, does not fit the backbone, or
+    has the classes in another order.
     """
-    teacher = load_given_teacher(config, data)
+    teacher, warnings = load_checked_teacher(config, data, context.device)
+    yield from (Notice("warning", text) for text in warnings)
     if teacher is None:
         yield Notice("info", "no teacher was given; squeezing one")
         yield StageStarted("squeeze", config.squeeze.epochs, "epochs")

@@ -69,9 +69,9 @@ class MatchingLoss:
             real_filters, synthetic_filters = _build_filters(objective, self.terms, moments, beta)
             self._real.append(filtered_signals(self.terms, real_filters, moments))
             self._filters.append(synthetic_filters)
-            for term, filtered in zip(self.terms, self._real[-1], strict=True):
+            for term, real_filter, filtered in zip(self.terms, real_filters, self._real[-1], strict=True):
                 if not bool(filtered.isfinite().all()):
-                    raise non_finite_error(term, f"real tap {moments.name}", beta)
+                    raise _real_side_error(term, real_filter, moments, beta)
         device = real[0].mean_D.device
         weights_T1 = torch.tensor([term.weight for term in self.terms], device=device).reshape(-1, 1)
         weights_TL = weights_T1.repeat(1, len(real))
@@ -110,6 +110,29 @@ def non_finite_error(term: config.Term, where: str, beta: float) -> UserError:
         f"f = {' or '.join(term.sides)} has no finite value or derivative at an eigenvalue of {where},"
         f" at β = {beta:.3g}",
         "avoid poles, and roots and logarithms of 0, in f: write lambda + beta, with beta > 0",
+    )
+
+
+def _real_side_error(term: config.Term, real_filter: Filter, moments: Moments, beta: float) -> UserError:
+    """Return the error for a filter that gives no finite value at a real tap.
+
+    If f is finite at the eigenvalues of Ψ, Ψ + βI is too ill-conditioned for float32. An inverse of the real
+    Ψ in float64 would not help: synthetic statistics, which approach the real ones, are filtered in float32.
+    """
+    if moments.cov_DD is None:
+        return non_finite_error(term, f"real tap {moments.name}", beta)
+    values_D = np.linalg.eigvalsh(moments.cov_DD.cpu().double().numpy()).clip(min=0.0)
+    with np.errstate(all="ignore"):
+        is_defined = bool(np.isfinite(real_filter.response(values_D)).all())
+    if not is_defined:
+        return non_finite_error(term, f"real tap {moments.name}", beta)
+    smallest, largest = values_D[[0, -1]].tolist()
+    return UserError(
+        "numeric",
+        f"Ψ + βI of real tap {moments.name} is too ill-conditioned for float32 at β = {beta:.3g}: its"
+        f" condition number is {(largest + beta) / (smallest + beta):.1e}, and λ_max of Ψ is {largest:.3g}",
+        f"raise objective.beta or objective.schedule.beta_min, to about {1e-6 * largest:.1g}, or use another"
+        " teacher: the features of this one are very large",
     )
 
 

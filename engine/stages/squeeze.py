@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import backbones
+from engine.backbones.teacher_check import Sample
 from engine.checkpoint import IntervalTimer, StageState, capture_state
 from engine.config import Config
-from engine.data import ImageSet, augmentation
+from engine.data import DataSet, ImageSet, augmentation
 from engine.device import autocast, explain_out_of_memory, upload
+from engine.errors import UserError
 from engine.events import Event
 from engine.rng import generator
 from engine.stages.training import EpochLog, Trainer, split_batches
@@ -60,3 +63,31 @@ def squeeze(
             yield from log.checkpoint(capture)
     log.require_finite(model)
     return model.eval()
+
+
+def describe_failure(model: nn.Module, data: DataSet, device: torch.device) -> str:
+    """Return a warning about a teacher that learned little; empty if it learned enough.
+
+    The teacher is compared with chance, 1/K and ln K, on 2000 images or 50 of each of K classes. It learned
+    little if its accuracy on training images is certainly (three standard errors) within the lowest tenth of
+    what is above chance.
+    Raises UserError("teacher") if that accuracy cannot even be told from chance.
+    """
+    classes = len(data.train.classes)
+    count, chance = max(2000, 50 * classes), 1 / classes
+    train, test = (Sample(model, images, device).answer(count) for images in (data.train, data.test))
+    images, share = len(train.labels_N), max(train.accuracy / 100, chance)
+    if share + 3 * math.sqrt(share * (1 - share) / images) > chance + 0.1 * (1 - chance):
+        return ""
+    message = (
+        f"after squeeze, the teacher gets {train.accuracy:.2f} % of {images:,} training images and"
+        f" {test.accuracy:.2f} % of {len(test.labels_N):,} test images right, at a loss of {train.loss:.2f};"
+        f" chance is {100 * chance:.3g} % and {math.log(classes):.2f}"
+    )
+    hint = (
+        "train it longer (squeeze.epochs), with another learning rate (squeeze.optimiser.lr), a smaller"
+        " squeeze.batch, or larger crops (squeeze.views.crop_scale)"
+    )
+    if share - chance < 3 * math.sqrt(chance * (1 - chance) / images):
+        raise UserError("teacher", f"{message}: it learned nothing", hint)
+    return f"{message}: it learned little; {hint}"

@@ -54,6 +54,111 @@ def test_wrapped_and_prefixed_checkpoints_load(tmp_path: Path, wrapping: str) ->
     assert backbones.fingerprint(model) == backbones.fingerprint(teacher)
 
 
+PREFIXES = ("model.", "module.", "backbone.", "net.", "encoder.", "student.model.", "model._orig_mod.")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_any_common_prefix_is_found(tmp_path: Path, prefix: str) -> None:
+    teacher, model = trained_looking(build("resnet18")), build("resnet18")
+    weights = {prefix + name: value for name, value in teacher.state_dict().items()}
+    extra = {"criterion.weight": torch.ones(5), "train_acc.correct": torch.zeros(())}
+    torch.save({"state_dict": weights | extra, "epoch": 3}, tmp_path / "lightning.ckpt")
+    backbones.load_teacher(model, str(tmp_path / "lightning.ckpt"))
+    assert backbones.fingerprint(model) == backbones.fingerprint(teacher)
+
+
+def test_a_classifier_beside_the_prefix_belongs_to_the_network(tmp_path: Path) -> None:
+    teacher, model = trained_looking(build("resnet18")), build("resnet18")
+    weights = {
+        name if name.startswith("fc.") else f"backbone.{name}": value
+        for name, value in teacher.state_dict().items()
+    }
+    torch.save(weights, tmp_path / "probe.pth")
+    backbones.load_teacher(model, str(tmp_path / "probe.pth"))
+    assert backbones.fingerprint(model) == backbones.fingerprint(teacher)
+
+
+def test_a_prefix_before_the_names_of_another_code(tmp_path: Path) -> None:
+    theirs = shaken(sequence(3, "batch"))
+    weights = {f"model.{name}": value for name, value in theirs.state_dict().items()}
+    assert same(theirs, loaded({"state_dict": weights}, tmp_path / "t.ckpt", depth=3))
+
+
+SEVERAL = {
+    "timm": lambda raw, ema: {"state_dict": raw, "state_dict_ema": ema, "optimizer": {"state": {}}},
+    "model": lambda raw, ema: {"model": raw, "model_ema": ema, "epoch": 3},
+    "lightning": lambda raw, ema: {
+        "state_dict": {f"model.{name}": x for name, x in raw.items()}
+        | {f"model_ema.module.{name}": x for name, x in ema.items()}
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second", "names"),
+    [
+        ("timm", "state_dict", "state_dict_ema", "state_dict, state_dict_ema"),
+        ("model", "model", "model_ema", "model, model_ema"),
+        ("lightning", "model", "model_ema", "state_dict.model, state_dict.model_ema"),
+    ],
+)
+def test_of_several_sets_of_weights_the_named_one_is_taken(
+    tmp_path: Path, kind: str, first: str, second: str, names: str
+) -> None:
+    raw, ema, model = build(), trained_looking(build()), build()
+    path = tmp_path / "several.pth"
+    torch.save(SEVERAL[kind](raw.state_dict(), ema.state_dict()), path)
+    error = refused(model, path)
+    assert f"several sets of weights: {names}" in error.message
+    assert f"{path}#{names.split(', ')[1]}" in error.hint
+    for name, expected in ((second, ema), (first, raw), (names.split(", ")[1], ema)):
+        others = backbones.load_teacher(model, f"{path}#{name}").others
+        assert backbones.fingerprint(model) == backbones.fingerprint(expected)
+        assert len(others) == 1
+    with pytest.raises(UserError, match=f"no weights named 'swa'; it holds: {names}"):
+        backbones.load_teacher(model, f"{path}#swa")
+
+
+def test_one_set_that_fits_beside_others_needs_no_name(tmp_path: Path) -> None:
+    teacher, model = trained_looking(build()), build()
+    content = {"model": teacher.state_dict(), "head": {"weight": torch.ones(3, 3)}}
+    torch.save(content, tmp_path / "t.pth")
+    assert backbones.load_teacher(model, str(tmp_path / "t.pth")).others == {}
+    assert backbones.fingerprint(model) == backbones.fingerprint(teacher)
+    with pytest.raises(UserError, match="does not fit"):
+        backbones.load_teacher(model, f"{tmp_path / 't.pth'}#head")
+
+
+def test_a_file_with_the_mark_in_its_name_is_a_file(tmp_path: Path) -> None:
+    teacher, model = trained_looking(build()), build()
+    torch.save(teacher.state_dict(), tmp_path / "run#3.pth")
+    backbones.load_teacher(model, str(tmp_path / "run#3.pth"))
+    assert backbones.fingerprint(model) == backbones.fingerprint(teacher)
+
+
+@pytest.mark.parametrize(
+    ("record", "read"),
+    [
+        ({"classes": ["b", "a", "c"]}, ("b", "a", "c")),
+        ({"class_to_idx": {"a": 1, "b": 0, "c": 2}}, ("b", "a", "c")),
+        ({"class_to_idx": {"a": 1, "b": 1}}, None),
+        ({"classes": 5}, None),
+        ({}, None),
+    ],
+)
+def test_recorded_class_names_are_read(tmp_path: Path, record: dict, read: tuple | None) -> None:
+    torch.save({"model": build().state_dict(), **record}, tmp_path / "t.pth")
+    assert backbones.load_teacher(build(), str(tmp_path / "t.pth")).classes == read
+
+
+def test_names_that_fit_nowhere_are_shown_beside_those_of_the_network(tmp_path: Path) -> None:
+    torch.save({f"blocks.{n}.weight": torch.ones(2) for n in range(9)}, tmp_path / "vit.pth")
+    hint = refused(build("resnet18"), tmp_path / "vit.pth").hint
+    assert "begin with blocks.0.weight, blocks.1.weight" in hint
+    assert "those of the network with conv1.weight, bn1.weight" in hint
+    assert "backbone.name" not in hint
+
+
 def test_safetensors_load(tmp_path: Path) -> None:
     teacher, model = trained_looking(build()), build()
     save_file(teacher.state_dict(), tmp_path / "teacher.safetensors")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from commandline import call, call_json
 from picture_trees import make_tree
+from renamed_digits import save, teacher
 from typer.testing import CliRunner
 
 from cfm_tui.cli.data import app
@@ -78,6 +79,24 @@ def test_check_of_the_digits_needs_no_folder() -> None:
     found = document("check")
     assert (found["name"], found["classes"], found["image_size"]) == ("digits", 10, 16)
     assert sum(split["images"] for split in found["splits"].values()) == 1797
+
+
+def test_check_of_a_teacher_tells_its_order_and_writes_it(tmp_path: Path) -> None:
+    path = save(teacher(), tmp_path / "teacher.pth")
+    words = ["check", "digits", "--set", "backbone.width=16", "--teacher", path]
+    found = document(*words)["teacher"]
+    assert (found["source"], found["images"], found["class_order"]) == (path, 300, None)
+    assert found["accuracy"] > 90
+    order = ["--set", "data.class_order=[9,8,7,6,5,4,3,2,1,0]"]
+    found = document(*words, *order, "--save-class-order", tmp_path / "order.txt")["teacher"]
+    assert found["accuracy"] < 20
+    assert found["class_order"] == list("0123456789")
+    assert (tmp_path / "order.txt").read_text().split() == found["class_order"]
+    text = run(*words, *order)
+    assert "data.class_order=['0', '1'" in text
+    assert "% of 300 training images right, mean confidence" in text
+    applied = document(*words, "--set", f"data.class_order={tmp_path / 'order.txt'}")["teacher"]
+    assert applied["class_order"] is None
 
 
 def test_an_unknown_set_offers_the_nearest() -> None:

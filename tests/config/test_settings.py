@@ -192,6 +192,15 @@ def test_messages_say_what_and_where_and_how(text: str, words: list[str], hint: 
     assert hint in error.hint, error.hint
 
 
+@pytest.mark.parametrize("value", ["5", "[]", "[a, [b]]", "{a: 1}", "[a, b, a]"])
+def test_a_class_order_is_a_list_of_names_or_a_path(value: str) -> None:
+    error = refusal(sets=[f"data.class_order={value}"])
+    assert "data.class_order: " in error.message
+    assert "lists 'a' twice" in error.message or "one name a line" in error.message
+    given = settings.resolve(sets=["data.class_order=[b, 10, '07']"]).config.data.class_order
+    assert given == ("b", "10", "07")
+
+
 def test_all_problems_are_listed_with_their_layers(tmp_path: Path) -> None:
     file = write(tmp_path, "a.yaml", "ipc: 0\nsquezze: {}\n")
     message = refusal(file=file, sets=["recover.lr=-1"]).message

@@ -20,6 +20,15 @@ def test_the_three_kinds_are_told_apart(monkeypatch, tmp_path):
     assert [TeacherSource.parse(text).absolute() for text in texts] == absolute
 
 
+def test_a_set_of_weights_may_be_named_after_the_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    source = TeacherSource.parse("t.pth#model_ema")
+    assert source == TeacherSource("file", Path("t.pth"), "model_ema")
+    assert source.absolute() == str(tmp_path / "t.pth") + "#model_ema"
+    Path("t.pth#model_ema").touch()
+    assert TeacherSource.parse("t.pth#model_ema") == TeacherSource("file", Path("t.pth#model_ema"))
+
+
 @pytest.mark.parametrize(
     ("text", "said"), [("t.pth", "does not exist"), (".", "is a folder"), ("a\0b", "does not exist")]
 )

@@ -38,6 +38,56 @@ def test_own_mean_and_std_win_and_must_fit_the_channels(tmp_path: Path) -> None:
         load(tmp_path, mean=(0.5,))
 
 
+def test_a_class_order_gives_the_same_set_as_folders_that_sort_that_way(tmp_path: Path) -> None:
+    pictures = make_tree(tmp_path / "a", {f"train/{name}": 12 for name in ("one", "two", "ten")})
+    assert pictures
+    for name, sorted_name in (("one", "1"), ("two", "2"), ("ten", "3")):
+        shutil.copytree(tmp_path / "a" / "train" / name, tmp_path / "b" / "train" / sorted_name)
+    (tmp_path / "order.txt").write_text("one\ntwo\n\nten\n")
+    expected = load(tmp_path / "b")
+    for order in (("one", "two", "ten"), str(tmp_path / "order.txt")):
+        found = load(tmp_path / "a", class_order=order)
+        assert found.train.classes == ("one", "two", "ten")
+        for split in ("train", "test"):
+            mine, theirs = getattr(found, split), getattr(expected, split)
+            everything = range(len(theirs))
+            assert torch.equal(mine.labels_N, theirs.labels_N)
+            assert torch.equal(mine.pixels(everything), theirs.pixels(everything))
+        assert found.train.mean == pytest.approx(expected.train.mean)
+    assert found.fingerprint != load(tmp_path / "a").fingerprint
+    sorted_order = load(tmp_path / "a", class_order=("one", "ten", "two"))
+    assert sorted_order.fingerprint == load(tmp_path / "a").fingerprint
+
+
+def test_a_class_order_keeps_the_pixels_of_a_set_with_a_test_split(tmp_path: Path) -> None:
+    pictures = make_tree(tmp_path, COUNTS)
+    data = load(tmp_path, class_order=("cat", "ant"))
+    assert torch.bincount(data.train.labels_N).tolist() == [12, 5]
+    assert torch.bincount(data.test.labels_N).tolist() == [2, 3]
+    assert np.array_equal(data.train.pixels([0])[0], pictures["train/cat/0"].transpose(2, 0, 1))
+    assert np.array_equal(data.test.pixels([2])[0], pictures["test/ant/0"].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("order", "said", "hint"),
+    [
+        (("cat", "aunt"), "missing: ant; unknown: aunt", "did you mean ant?"),
+        (("cat",), "missing: ant", "give each class of the data set once: ant, cat"),
+        ("absent.txt", "absent.txt) cannot be read: No such file", "a text file with one class name a line"),
+        ("order.txt", "listed twice: cat", "once: ant, cat"),
+    ],
+)
+def test_a_class_order_that_is_not_of_these_classes_is_refused(tmp_path, monkeypatch, order, said, hint):
+    monkeypatch.chdir(tmp_path)
+    make_tree(tmp_path, COUNTS)
+    (tmp_path / "order.txt").write_text("cat\nant\ncat\n")
+    with pytest.raises(UserError) as refused:
+        load(tmp_path, class_order=order)
+    assert refused.value.kind == "config"
+    assert said in refused.value.message
+    assert hint in refused.value.hint
+
+
 def test_without_a_test_split_one_is_held_out_of_each_class_and_the_same_each_time(tmp_path: Path) -> None:
     make_tree(tmp_path, {"train/a": 20, "train/b": 10})
     first, second = load(tmp_path, holdout=0.2), load(tmp_path, holdout=0.2)

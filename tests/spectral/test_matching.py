@@ -1,5 +1,7 @@
 """Filters and the objective against independent float64 NumPy evaluations and finite differences."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,21 @@ def test_identical_statistics_give_zero_terms_and_zero_gradients():
     values.sum().backward()
     assert values.abs().max() < 1e-12
     assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("f", [{"filter": "ridge"}, {"f": "1/(lambda+beta)"}])
+def test_a_real_tap_that_float32_cannot_invert_is_reported_with_its_condition_number(f):
+    vectors = torch.linalg.eigh(random_moments(3, dimension=64).cov_DD)[1]
+    cov = vectors @ torch.diag(torch.logspace(-9, 7, 64).double()) @ vectors.T
+    tap = Moments("layer3.1.conv1", torch.ones(64).double(), cov.diagonal(), cov)
+    objective = config.Objective.model_validate({"terms": [{**f, "signal": "mean", "weight": 1}]})
+    with pytest.raises(UserError, match=r"layer3\.1\.conv1 is too ill-conditioned for float32") as caught:
+        MatchingLoss(objective, [tap.to(torch.device("cpu"))], 1e-3)
+    assert re.search(
+        r"at β = 0\.001.*condition number is 1\.0e\+10, .*λ_max of Ψ is 1e\+07", caught.value.message
+    )
+    assert "to about 1e+01" in caught.value.hint
+    MatchingLoss(objective, [tap], 1e-3)  # in float64, as `cfm score` computes
 
 
 def test_singular_correlation_is_reported_with_layer_and_beta():
