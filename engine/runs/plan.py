@@ -20,7 +20,7 @@ from engine import device as devices
 from engine.config import Config
 from engine.config.identity import config_hash
 from engine.config.teacher_source import require_teacher_files
-from engine.data import DataSet, ImageSet, load
+from engine.data import DataSet, load
 from engine.errors import UserError
 from engine.importers import distilled, fkd, running
 from engine.importers.distilled import Distilled
@@ -99,7 +99,8 @@ class Plan:
             sources = 2 if self.config.validate_.control else 1
             labels = (2 * images * classes + digests) * epochs * sources
         recovery = 3 * 4 * pixels * len(plan_batches(self.config, classes)[0][1])  # and two of Adam's
-        networks = _build_networks(self.config, self.data.train)
+        train = self.data.train
+        networks = check_networks(self.config, len(train.classes), train.channels, train.size)
         weights = [sum(int(x.nbytes) for x in net.state_dict().values()) for net in networks]
         checkpoints = 3 * max(recovery, 4 * max(weights))  # two are kept while a third is written
         png_files = images * max(pixels, 4096)  # the smallest file takes a block of the disk
@@ -132,15 +133,21 @@ class Plan:
         }
 
 
-def _build_networks(config: Config, train: ImageSet) -> list[nn.Module]:
-    """Build all backbones and students on the meta device, without allocating weights.
+def check_networks(config: Config, classes: int, channels: int, image_size: int) -> list[nn.Module]:
+    """Build all backbones and students on the meta device, without allocating weights; the backbones first.
 
-    Raises UserError if one does not fit the images.
+    Raises UserError if one does not fit the images, or lacks the layers that the objective matches.
     """
-    images = {"classes": len(train.classes), "channels": train.channels, "image_size": train.size}
-    names = (config.backbone.name, *config.backbone.also, *config.validate_.students)
+    teachers = [each.backbone for each in artefacts.single_backbone_configs(config)]
+    students = [config.backbone.model_copy(update={"name": name}) for name in config.validate_.students]
     with torch.device("meta"):
-        return [backbones.build(config.backbone, **images, name=name) for name in names]
+        networks = [
+            backbones.build(each, classes=classes, channels=channels, image_size=image_size)
+            for each in teachers + students
+        ]
+    for network in networks[: len(teachers)] if config.given.images is None else ():
+        taps.tap_names(network, config.objective.taps)
+    return networks
 
 
 def prepare(
@@ -164,10 +171,8 @@ def prepare(
         config = config.model_copy(update={"ipc": _images_per_class(config, data, given)})
     if given is None or config.validate_.control:
         require_enough(config, data.train)
+    networks = check_networks(config, len(data.train.classes), data.train.channels, data.train.size)
     single = artefacts.single_backbone_configs(config)
-    networks = _build_networks(config, data.train)[: len(single)]
-    for network in networks if given is None else ():
-        taps.tap_names(network, config.objective.taps)
     teacher, *others = (artefacts.load_given_teacher(each, data) for each in single)
     moments = None if given else running.read(config, networks[0], teacher, len(data.train.classes))
     labels = fkd.read(config, None if given is None else given.labels_N, data.train)

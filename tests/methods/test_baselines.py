@@ -135,6 +135,12 @@ def test_the_loop_is_the_one_that_all_share(method):
         assert config.objective.taps == ("bn-conv" if method == "gvbsm" else "batchnorm")
 
 
+@pytest.mark.parametrize("method", ["sre2l", "cda", "dwa", "gvbsm"])
+def test_methods_that_match_batchnorm_have_it_under_every_protocol(method):
+    for protocol in settings.PROTOCOLS:
+        assert resolved(method, "cifar10-10-convnet", protocol).config.backbone.norm == "batch"
+
+
 def test_variances_weigh_as_means_do_but_for_dwa():
     for method in ("sre2l", "cda", "gvbsm"):
         for preset in PRESETS.values():
