@@ -74,6 +74,7 @@ class Optimiser(Node):
     lr: Annotated[float, Field(gt=0)] = 0.1  #: initial learning rate
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  #: momentum of SGD
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4  #: weight decay
+    decay_norm_and_bias: bool = True  #: weight decay also on normalisation layers and biases
     schedule: Literal["cosine", "half-cosine", "step"] = "cosine"  #: learning rate schedule
     step_epochs: Positive = 30  #: epochs after which `step` divides lr by ten, each time
 
@@ -193,19 +194,32 @@ class Relabel(Node):
 class Validate(Node):
     """Training of students on the distilled images (UniDD Table 10)."""
 
+    #: own: the method's authors' settings of students, if its file has any; shared: the same for all methods
+    settings: Literal["shared", "own"] = "shared"
     students: tuple[BackboneName, ...] = ()  #: architectures; empty: that of the backbone
     seeds: Positive = 3  #: students per architecture
     control: bool = True  #: also train every student on random real images
     epochs: Positive = 300  #: training epochs
     batch: Positive = 50  #: batch size
     optimiser: Optimiser = Optimiser(name="adamw", lr=1e-3, weight_decay=1e-2)
-    temperature: Annotated[float, Field(gt=0)] = 20.0  #: temperature of the soft labels
+    loss: Literal["kl", "mse"] = "kl"  #: distance from the teacher: KL at a temperature, or of the logits
+    ce_weight: Annotated[float, Field(ge=0)] = 0.0  #: weight of the cross-entropy of the image's own class
+    temperature: Annotated[float, Field(gt=0)] = 20.0  #: temperature of the soft labels, for `kl`
+    #: BatchNorm of the labelling teacher: running statistics, or those of the batch that it labels
+    teacher_batchnorm: Literal["running", "batch"] = "running"
     views: Views = Views(crop_scale=(0.08, 1.0), flip=True)
     cutmix: Literal["none", "batch", "image"] = "batch"  #: CutMix; one λ and patch per batch, or per image
+    mixup: Annotated[float, Field(ge=0)] = 0.0  #: α of MixUp, with one λ ~ Beta(α, α) per batch; 0: none
     evaluate_every: Positive = 10  #: epochs between evaluations
     evaluate_from: Fraction = 0.8  #: fraction of the epochs after which evaluation starts
     average: Fraction = 0.0  #: fraction of final epochs whose weights are averaged
     precision: Precision = "float32"  #: precision of the forward passes (autocast)
+
+    @model_validator(mode="after")
+    def _require_one_way_to_mix(self) -> Validate:
+        if self.mixup and self.cutmix != "none":
+            raise ValueError(f"mixup = {self.mixup:g} and cutmix = {self.cutmix} exclude each other")
+        return self
 
 
 class Given(Node):

@@ -3,8 +3,8 @@
 Precedence, low to high: defaults < protocol < preset < file < environment < flags. A preset or file may have
 `extends:`, and `protocols:` with settings that apply under one protocol only.
 A layer that names a method (`objective: sre2l`) inserts the method's file, with its settings for the current
-data set, below itself. The objective of lower presets, files and variables is dropped; that of the protocol
-is kept.
+data set, below itself; and its authors' settings of students, where `validate.settings` is `own`. The
+objective of lower presets, files and variables is dropped; that of the protocol is kept.
 Not here: reading YAML (see `yaml_io`), which values are valid (see `schema`).
 """
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from engine.config import Config, Data, yaml_io
+from engine.config import Config, yaml_io
 from engine.config.messages import format_validation_error, unknown_name_error
 from engine.config.presets import (
     PROTOCOLS,
@@ -250,8 +250,9 @@ def _nest(key: str, value: Any) -> dict[str, Any]:
 def _insert_method(layers: list[_Layer]) -> list[_Layer]:
     """Insert the method's file right below the highest layer that names a method.
 
-    The file's `datasets:` section for the current data set is inserted directly above the file. The
-    objective is removed from all lower layers, except from those of a protocol.
+    The file's `datasets:` section for the current data set is inserted directly above the file, and its
+    `students:` sections above that if `validate.settings` is `own`. The objective is removed from all lower
+    layers, except from those of a protocol.
     """
     names = [layer.get("objective.method") for layer in layers]
     naming = [index for index, name in enumerate(names) if isinstance(name, str)]
@@ -269,12 +270,21 @@ def _insert_method(layers: list[_Layer]) -> list[_Layer]:
         for index, layer in enumerate(layers[:top])
     ]
     method_layers = [_Layer(method.label, method.values)]
-    data_names = [layer.get("data.name") for layer in reversed(layers)]
-    default = Data.model_fields["name"].default
-    data_name = next((name for name in data_names if isinstance(name, str)), default)
+    data_name = _find_value(layers, "data.name", str)
     if data_name in method.datasets:
         method_layers.append(_Layer(f"{method.label}, {data_name}", method.datasets[data_name]))
+    if _find_value([*lower, *method_layers, *layers[top:]], "validate.settings", str) == "own":
+        label = f"{method.label}, students"
+        for section in method.student_sections(data_name, _find_value(layers, "ipc", int)):
+            method_layers.append(_Layer(label, {"validate": section}))
     return [*lower, *method_layers, *layers[top:]]
+
+
+def _find_value(layers: Sequence[_Layer], key: str, kind: type) -> Any:
+    """Return the value of a dotted key in the highest layer that has one of this type, or the default."""
+    values = (layer.get(key) for layer in reversed(layers))
+    default = Config().flatten()[key]
+    return next((value for value in values if isinstance(value, kind)), default)
 
 
 def _merge(
@@ -339,7 +349,8 @@ def changes(
     """
     wanted = config.flatten()
     base = resolve(preset=preset, base=None, environ=environ).config.flatten()
-    leading_keys = ("protocol", "objective.method", "data.name")  # these change other settings too
+    # These change other settings, too.
+    leading_keys = ("protocol", "objective.method", "data.name", "validate.settings", "ipc")
     leading = {key: wanted[key] for key in leading_keys if wanted[key] != base[key]}
     if leading:
         try:

@@ -1,12 +1,16 @@
 """Relabelling and validation: labels do not depend on batches, students on nothing but their keys."""
 
+import copy
+
 import numpy as np
 import pytest
 import stages
 import torch
+import torch.nn.functional as F
 from stages import drive, small
 
 from engine.backbones.labeller import Labeller
+from engine.config import Optimiser
 from engine.events import EpochFinished
 from engine.runs import artefacts
 from engine.spectral import recovery_batches
@@ -99,20 +103,49 @@ def test_labels_are_the_teachers_logits_on_the_plain_view(teacher, control, cpu)
     torch.testing.assert_close(logits_ENK[0].float(), expected, rtol=2e-3, atol=2e-3)
 
 
-def test_kd_loss_is_kl_without_the_temperature_factor():
-    rng = np.random.default_rng(0)
-    student, teacher = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+def test_labels_of_a_teacher_in_training_mode_are_those_of_the_students_batches(teacher, control, cpu):
+    config = small(validate={"batch": 8, "teacher_batchnorm": "batch"})
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    views = relabel.FkdViews(config, control, cpu)
+    _, logits_ENK = stages.label(config, teacher, control, cpu)
+    training_copy = copy.deepcopy(teacher).train()
+    for batch in views.batches(1):
+        with torch.no_grad():
+            expected = training_copy(views.batch(1, batch))
+        torch.testing.assert_close(logits_ENK[1][batch].float(), expected, rtol=2e-3, atol=2e-3)
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
-    def softmax(x):
-        e = np.exp(x / 20.0)
-        return e / e.sum(axis=1, keepdims=True)
 
-    p, q = softmax(teacher), softmax(student)
-    expected = (p * np.log(p / q)).sum(axis=1).mean()
-    found = validate.kd_loss(torch.tensor(student), torch.tensor(teacher), 20.0)
-    assert float(found) == pytest.approx(expected, rel=1e-4)
-    logits = torch.tensor(student)
-    assert float(validate.kd_loss(logits, logits, 20.0)) == pytest.approx(0.0, abs=1e-7)
+def test_students_learn_from_mixed_images_and_their_own_class(teacher, control, digits, cpu):
+    settings = {"loss": "mse", "ce_weight": 0.5, "mixup": 0.8, "cutmix": "none", "batch": 20, "epochs": 1}
+    config = small(validate={**settings, "seeds": 1})
+    student = validate.Student(config, "convnet", 0, "random", control, cpu)
+    before = copy.deepcopy(student.model).train()
+    views, label = relabel.FkdViews(config, control, cpu, 1), Labeller(teacher, cpu, "float32")
+    (batch,), (drawn, mix) = views.batches(0), views.draw(0)
+    plain, partner = (control.batch(at, cpu, drawn.take(at)) for at in (batch, mix.partner_M[batch]))
+    share = float(mix.share_M[0])
+    x = share * plain + (1 - share) * partner
+    torch.testing.assert_close(views.batch(0, batch), x)
+    with torch.no_grad():
+        logits, labels = before(x), control.labels_N[batch]
+        wanted = F.mse_loss(logits, label(x)) + 0.5 * F.cross_entropy(logits, labels)
+    events, _ = drive(student.train(label, None, digits.test))
+    assert events[0].loss == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_norms_and_biases_decay_unless_they_are_left_out():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+    weights = dict(model.named_parameters())
+    for both in (True, False):
+        optimiser = training.Trainer(model, Optimiser(decay_norm_and_bias=both), 1).optimiser
+        decays = {
+            id(weight): group["weight_decay"]
+            for group in optimiser.param_groups
+            for weight in group["params"]
+        }
+        found = {name: decays[id(weight)] for name, weight in weights.items()}
+        assert found == {name: 5e-4 if both or name == "0.weight" else 0.0 for name in weights}
 
 
 def test_averaged_weights_are_the_mean_of_the_last_epochs(teacher, control, digits, cpu):
