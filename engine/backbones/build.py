@@ -1,4 +1,4 @@
-"""Build backbones by name: ConvNet, and torchvision's classifiers with stems adapted to small images.
+"""Build backbones by name: ConvNet, WRN-16-2, and torchvision's classifiers, adapted to small images.
 
 torchvision's networks halve an image five times, which reduces 32 pixels to one. For images of up to 64 px,
 the first two halvings are removed, so the total stride is 8 instead of 32; nothing else changes. The first
@@ -19,6 +19,7 @@ from torch import nn
 
 from engine import config as settings
 from engine.backbones.convnet import ConvNet
+from engine.backbones.wide_resnet import WideResNet
 from engine.config.messages import unknown_name_error
 from engine.errors import UserError
 
@@ -44,9 +45,11 @@ _STEMS = {
     "mobilenet_v2": _Stem("features.0.0", strided=("features.2.conv.1.0",)),
     "efficientnet_b0": _Stem("features.0.0", strided=("features.2.0.block.1.0",)),
     "shufflenet_v2_x1_0": _Stem("conv1.0", pool="maxpool"),
+    "shufflenet_v2_x0_5": _Stem("conv1.0", pool="maxpool"),
 }
 
-NAMES: tuple[str, ...] = ("convnet", *_STEMS)
+_OWN = ("convnet", "wrn_16_2")  # networks of this package, which are made for small images
+NAMES: tuple[str, ...] = (*_OWN, *_STEMS)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Spec:
     @property
     def adapted(self) -> bool:
         """Whether the stem of torchvision was adapted to small images."""
-        return self.name != "convnet" and self.image_size <= self.SMALL
+        return self.name in _STEMS and self.image_size <= self.SMALL
 
 
 def build(
@@ -78,7 +81,12 @@ def build(
     spec = Spec(name or config.name, classes, channels, image_size)
     if spec.name not in NAMES:
         raise unknown_name_error("backbone", spec.name, NAMES)
-    model = _build_convnet(config, spec) if spec.name == "convnet" else _build_torchvision(spec)
+    if spec.name == "convnet":
+        model: nn.Module = _build_convnet(config, spec)
+    elif spec.name == "wrn_16_2":
+        model = WideResNet(classes=spec.classes, channels=spec.channels, depth=16, widen=2)
+    else:
+        model = _build_torchvision(spec)
     setattr(model, Spec.ATTRIBUTE, spec)
     return model
 

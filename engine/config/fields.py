@@ -35,6 +35,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]  #: tf32: float32, with TF32 
 TapName = Literal["conv-input", "conv-output", "batchnorm", "bn-conv"]
 BackboneName = Literal[
     "convnet",
+    "wrn_16_2",
     "resnet18",
     "resnet50",
     "resnet101",
@@ -44,6 +45,7 @@ BackboneName = Literal[
     "mobilenet_v2",
     "efficientnet_b0",
     "shufflenet_v2_x1_0",
+    "shufflenet_v2_x0_5",
 ]
 
 

@@ -56,6 +56,7 @@ class Backbone(Node):
     depth: Annotated[int, Field(ge=1, le=8)] | None = None  #: ConvNet blocks; None: 3 below 64 px, else 4
     width: Annotated[int, Field(ge=1, le=65536)] = 128  #: channels per ConvNet block
     norm: Literal["batch", "instance"] = "batch"  #: ConvNet normalisation
+    also_norm: Literal["batch", "instance"] | None = None  #: that of a ConvNet in `also`; None: the same
     teacher: PathText | None = None  #: checkpoint file or torchvision:WEIGHTS; None: train one
     also: tuple[BackboneName, ...] = ()  #: more networks, used in turn; `name` may be listed and counts once
     also_teachers: tuple[PathText, ...] = ()  #: teachers of `also`, in order; empty: train them
@@ -75,7 +76,7 @@ class Optimiser(Node):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  #: momentum of SGD
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4  #: weight decay
     decay_norm_and_bias: bool = True  #: weight decay also on normalisation layers and biases
-    schedule: Literal["cosine", "half-cosine", "step"] = "cosine"  #: learning rate schedule
+    schedule: Literal["cosine", "half-cosine", "step", "constant"] = "cosine"  #: learning rate schedule
     step_epochs: Positive = 30  #: epochs after which `step` divides lr by ten, each time
 
 
@@ -87,6 +88,7 @@ class Views(Node):
     padding: Pixels = 0  #: pixels of black border for RandomCrop
     flip: bool = False  #: flip horizontally with probability 1/2
     roll: Pixels = 0  #: shift cyclically by 0 to `roll` pixels along both axes
+    roll_both_ways: bool = False  #: shift by −roll to roll pixels instead
 
     @model_validator(mode="after")
     def _require_ordered_crop_scale(self) -> Views:
@@ -111,6 +113,11 @@ class Statistics(Node):
     estimator: Literal["pooled", "batched"] = "pooled"  #: over the whole set, or mean over batches
     batch: Positive = 128  #: batch size; changes only the results of `batched`
     order: Literal["file", "mixed"] = "file"  #: mixed: seeded shuffle; used only by `batched`
+    views: Views = Views()  #: random views of the images that are measured (G-VBSM)
+
+    def used_seed(self, seed: int) -> int | None:
+        """Return the seed if the order or the views of the images depend on it, else None."""
+        return seed if self.views != Views() else self.order_seed(seed)
 
     def order_seed(self, seed: int) -> int | None:
         """Return the seed for shuffling the images; None: file order, or `pooled`, which needs no order."""
@@ -122,6 +129,9 @@ class Perturbation(Node):
 
     steps: Annotated[int, Field(ge=0, le=10**6)] = 0  #: K, ascent steps before each batch; 0: none
     rho: Annotated[float, Field(ge=0)] = 0.015  #: ρ; each step has norm ρ/K over all weights
+    restore: Literal["batch", "round"] = (
+        "batch"  #: restore the teacher before each batch, or each round of ipc
+    )
 
 
 class Density(Node):
@@ -151,6 +161,7 @@ class Recover(Node):
     betas: tuple[Decay, Decay] = (0.5, 0.9)  #: betas of Adam
     classes_per_batch: Positive = 200  #: classes per batch, with one image of each
     group: Literal["round", "class"] = "round"  #: class: batches of the same size, filled class by class
+    class_parts: Positive = 1  #: group = class: take the images of all classes in this many parts, in turn
     init: Literal["first", "random", "noise"] = "first"  #: first or random real images, or N(0,1)
     emu: bool = True  #: cumulative mean of the statistics over batches (UniDD Eq. 18)
     straight_through: Decay | None = None  #: α of the running statistics over steps (G-VBSM); None: off

@@ -28,7 +28,8 @@ class Draw:
     """Random parameters of views of M images of size×size pixels; enough to reproduce the views.
 
     boxes_M4: top, left, height, width of each crop in pixels; pixels outside the image are black.
-    flip_M: whether to mirror left-right. roll_M2: cyclic shift down and right, in pixels, after the crop.
+    flip_M: whether to mirror left-right. roll_M2: cyclic shift down and right, in pixels, after the
+    crop.
     source_M2S: the source row and the source column at each position after patches are shuffled, which
     precedes the crop; None without shuffling. With M = 1, a whole batch shares one draw.
     """
@@ -60,7 +61,7 @@ def draw(views: Views, size: int, count: int, rng: np.random.Generator, *, share
         corner_M2 = rng.integers(-views.padding, views.padding + 1, (count, 2))
         boxes_M4 = np.concatenate([corner_M2, np.full((count, 2), size)], axis=1)
     flip_M = rng.random(count) < 0.5 if views.flip else np.zeros(count, dtype=bool)
-    roll_M2 = rng.integers(0, views.roll + 1, (count, 2))
+    roll_M2 = rng.integers(-views.roll if views.roll_both_ways else 0, views.roll + 1, (count, 2))
     source_M2S = _shuffle_patches(views.patches, size, count, rng) if views.patches > 1 else None
     return Draw(boxes_M4, flip_M, roll_M2, size, source_M2S)
 

@@ -43,10 +43,12 @@ def single_backbone_configs(config: Config) -> list[Config]:
     backbone = config.backbone
     teachers = backbone.also_teachers or (None,) * len(backbone.also)
     pairs = [(backbone.name, backbone.teacher), *zip(backbone.also, teachers, strict=True)]
+    alone = {"also": (), "also_teachers": (), "also_norm": None}
     configs = []
     for number, (name, teacher) in enumerate(pairs):
         if number == 0 or name != backbone.name:
-            changes = {"name": name, "teacher": teacher, "also": (), "also_teachers": ()}
+            norm = backbone.norm if number == 0 else backbone.also_norm or backbone.norm
+            changes = {**alone, "name": name, "teacher": teacher, "norm": norm}
             configs.append(config.model_copy(update={"backbone": backbone.model_copy(update=changes)}))
     return configs
 
@@ -81,7 +83,9 @@ def teacher_key(config: Config, data: DataSet) -> str:
         format=FORMAT,
         seed=config.seed,
         data=data.fingerprint,
-        backbone=config.backbone.model_dump(mode="json", exclude={"teacher", "also", "also_teachers"}),
+        backbone=config.backbone.model_dump(
+            mode="json", exclude={"teacher", "also", "also_teachers", "also_norm"}
+        ),
         squeeze=config.squeeze.model_dump(mode="json", exclude=excluded),
     )
 
@@ -119,10 +123,10 @@ def _restore_teacher(config: Config, data: DataSet, entry: CacheEntry) -> nn.Mod
 
 
 def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
-    """Return the cache key of the real statistics. It contains the seed only if that shuffles the images."""
+    """Return the cache key of the real statistics. It contains the seed only if something is drawn."""
     return key(
         format=FORMAT,
-        seed=config.statistics.order_seed(config.seed),
+        seed=config.statistics.used_seed(config.seed),
         data=data.fingerprint,
         teacher=backbones.fingerprint(teacher),
         taps=config.objective.taps,

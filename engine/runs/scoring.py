@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from engine.config import Config
+from engine.config import Config, Views
 from engine.data import DataSet, ImageSet
 from engine.events import Event, Notice, StageStarted
 from engine.runs.artefacts import (
@@ -32,7 +32,7 @@ def score(
 
     Returns what `matching.score` returns. Raises UserError("numeric") if Ψ + βI is singular.
     """
-    pooled = config.statistics.model_copy(update={"estimator": "pooled", "order": "file"})
+    pooled = config.statistics.model_copy(update={"estimator": "pooled", "order": "file", "views": Views()})
     pooled_config = config.model_copy(update={"statistics": pooled})
     yield StageStarted("statistics", len(data.train), "images")
     real, _ = yield from load_or_measure_statistics(pooled_config, data, teacher, context)

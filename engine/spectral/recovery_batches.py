@@ -23,9 +23,12 @@ def plan_batches(config: Config, classes: int) -> list[tuple[np.ndarray, np.ndar
     if config.recover.algorithm == "select":
         return [(np.arange(config.ipc), np.full(config.ipc, label)) for label in range(classes)]
     if config.recover.group == "class":
-        size, images = config.recover.classes_per_batch, np.arange(classes * config.ipc)
-        batches = np.split(images, range(size, len(images), size))
-        return [(batch % config.ipc, batch // config.ipc) for batch in batches]
+        size = config.recover.classes_per_batch
+        parts = np.array_split(np.arange(config.ipc), config.recover.class_parts)
+        rounds_N = np.concatenate([np.tile(part, classes) for part in parts])
+        labels_N = np.concatenate([np.repeat(np.arange(classes), len(part)) for part in parts])
+        cuts = range(size, len(labels_N), size)
+        return list(zip(np.split(rounds_N, cuts), np.split(labels_N, cuts), strict=True))
     count = schedules.batches_per_round(classes, config.recover.classes_per_batch)
     chunks = np.array_split(np.arange(classes), count)
     return [(np.full(len(chunk), b), chunk) for b in range(config.ipc) for chunk in chunks]

@@ -58,6 +58,8 @@ def learning_rate(optimiser: Optimiser, epoch: int, epochs: int) -> float:
     cosine ends at 0; half-cosine, ½(1 + cos(π·t/2E)), ends at lr/2; step divides lr by ten every
     `step_epochs` epochs.
     """
+    if optimiser.schedule == "constant":
+        return optimiser.lr
     if optimiser.schedule == "cosine":
         return cosine_to_zero(optimiser.lr, epoch, epochs)
     if optimiser.schedule == "half-cosine":

@@ -118,6 +118,8 @@ def _optimise_batches(
             )
             yield from batch.optimise(len(plan), timer, spectra)
             recovered = batch.finish()
+        for extension in extensions:
+            extension.finish()
         if config.recover.emu:
             earlier = batch.statistics
         yield BatchRecovered(number, len(plan), beta, images, recovered)
@@ -205,8 +207,10 @@ class RecoveryBatch:
         images = first_images(config, train, number, indices_M, device)
         if extensions:
             view_MCHW = augmentation.apply(self._draw_views(0), images.to(device))
+        round_size = schedules.batches_per_round(len(train.classes), settings.classes_per_batch)
+        starts_round = settings.group == "class" or (number - 1) % round_size == 0
         for extension in extensions:
-            model = extension.prepare(view_MCHW, self.labels_M)
+            model = extension.prepare(view_MCHW, self.labels_M, starts_round=starts_round)
             if model is not None:
                 self.turns[0] = (_build_tapped_network(config, model, device), self.objective)
         if saved is not None and saved.metadata["iteration"]:

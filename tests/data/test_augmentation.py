@@ -123,6 +123,17 @@ def test_cutmix_area_is_uniform_before_clipping():
     assert 0.25 < share < 0.45  # E[1 − λ] = ½, less what the border cuts off
 
 
+def test_a_roll_goes_one_way_or_both():
+    for both, low in ((False, 0), (True, -4)):
+        views = Views(roll=4, roll_both_ways=both)
+        rolled = augmentation.draw(views, SIZE, 500, generator(3))
+        assert set(rolled.roll_M2.ravel().tolist()) == set(range(low, 5))
+        x = images(500)
+        for m in range(3):
+            expected = torch.roll(x[m], tuple(rolled.roll_M2[m].tolist()), (1, 2))
+            torch.testing.assert_close(augmentation.apply(rolled, x)[m], expected)
+
+
 def test_mixup_averages_with_partners_of_the_batch_and_one_share():
     x, batches = images(6), [np.array([4, 0, 2]), np.array([1, 5, 3])]
     drawn = augmentation.draw_mixup(batches, generator(6), 0.8)

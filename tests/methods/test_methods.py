@@ -19,6 +19,7 @@ from engine.spectral import recovery_batches
 from engine.stages import statistics
 
 BATCHNORM = {"taps": "batchnorm", "terms": [{"filter": "diagonal"}, {"filter": "identity", "signal": "mean"}]}
+ROUND = {"perturb": {"steps": 2, "rho": 0.3, "restore": "round"}, "classes_per_batch": 4, "emu": False}
 SELECT = {"algorithm": "select", "select": {"pool": 9, "crops": 3, "factor": 2}}
 
 
@@ -36,8 +37,9 @@ def everywhere(monkeypatch):
         {"recover": SELECT},
         {"recover": {"crop_curriculum": True, "iterations": 4}, "objective": BATCHNORM},
         {"recover": {"perturb": {"steps": 3, "rho": 0.3}, "iterations": 3}, "objective": BATCHNORM},
+        {"recover": {**ROUND, "iterations": 2}, "objective": BATCHNORM},
     ],
-    ids=["random", "rded", "cda", "dwa"],
+    ids=["random", "rded", "cda", "dwa", "dwa by round"],
 )
 def test_recovery_that_was_cut_anywhere_ends_with_the_same_images(everywhere, teacher, digits, cpu, changes):
     config = everywhere(**changes)
@@ -130,6 +132,24 @@ def test_each_batch_has_a_teacher_of_its_own_and_the_statistics_stay(teacher, di
         x = normalise(distilled.images_NCHW, digits.train.mean, digits.train.std)
         sure = teacher(x).softmax(dim=1)[torch.arange(20), distilled.labels_N]
     torch.testing.assert_close(distilled.confidence_N, sure, rtol=1e-3, atol=1e-4)
+
+
+def test_the_perturbation_accumulates_until_a_round_ends(teacher, digits, cpu):
+    config = small(recover={**ROUND, "iterations": 1}, objective=BATCHNORM)
+    _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
+    events, _ = stages.distil(config, teacher, real, digits.train, cpu)
+    starts, climber = recovery_batches.initial_indices(config, digits.train), teacher
+    for number, (rounds, labels) in enumerate(recovery_batches.plan_batches(config, 10), start=1):
+        if number in (1, 4):  # the first of three batches of a round
+            climber = teacher
+        rng = generator(config.seed, "recover", number, 0)
+        draw = augmentation.draw(config.recover.views, 16, len(labels), rng, shared=True)
+        view = augmentation.apply(draw, digits.train.batch(starts[rounds, labels], cpu))
+        climber = dwa.perturb_teacher(climber, view, torch.from_numpy(labels), config.recover.perturb)
+        with torch.no_grad():
+            expected = torch.nn.functional.cross_entropy(climber(view), torch.from_numpy(labels))
+        first = next(e for e in events if isinstance(e, RecoverProgress) and e.batch == number)
+        assert first.ce[0] == pytest.approx(float(expected), rel=1e-4)
 
 
 # --- RDED ----------------------------------------------------------------------------------------

@@ -46,5 +46,6 @@ def test_learning_rates():
     half = Optimiser(lr=1.0, schedule="half-cosine")
     assert learning_rate(half, 100, 100) == pytest.approx(0.5)
     assert learning_rate(half, 50, 100) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+    assert learning_rate(Optimiser(lr=1.0, schedule="constant"), 99, 100) == 1.0
     step = Optimiser(lr=1.0, schedule="step", step_epochs=30)
     assert [learning_rate(step, e, 90) for e in (0, 29, 30, 89)] == pytest.approx([1, 1, 0.1, 0.01])
