@@ -146,6 +146,8 @@ class Objective(Node):
     )
     ce: Annotated[float, Field(ge=0)] = 1.0  #: weight of the cross-entropy
     first_tap: Annotated[float, Field(ge=0)] = 1.0  #: factor on the terms of the first tap (SRe²L: 10)
+    #: gradient: scale the terms of each batch so that their first gradient is as long as that of the CE
+    balance: Literal["none", "gradient"] = "none"
 
     @field_validator("parameters")
     @classmethod
@@ -213,6 +215,8 @@ class Objective(Node):
     def _require_computable_terms(self) -> Objective:
         if not self.terms and self.ce == 0:
             raise ValueError("terms is empty and ce is 0, so there is nothing to optimise")
+        if self.balance == "gradient" and self.ce == 0:
+            raise ValueError("balance = gradient scales the terms by the cross-entropy, but ce = 0")
         for term in self.terms:
             signal = self.signal_of(term)
             if term.filter == "identity" and signal == "none":

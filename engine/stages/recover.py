@@ -33,7 +33,7 @@ from engine.config import Config
 from engine.data import ImageSet, augmentation, denormalise, normalise
 from engine.device import conv_precision, explain_out_of_memory
 from engine.errors import UserError
-from engine.events import BatchRecovered, Event, RecoveredImages, RecoverLayout, RecoverProgress
+from engine.events import BatchRecovered, Event, Notice, RecoveredImages, RecoverLayout, RecoverProgress
 from engine.methods import build_extensions, random_images, rded
 from engine.methods.extension import Extension, Step
 from engine.rng import generator
@@ -171,6 +171,7 @@ class RecoveryBatch:
     """One batch of images during its optimisation.
 
     networks: the teacher, and other networks between which steps alternate, with their real moments.
+    scale: with `objective.balance`, the factor on the terms, from the first iteration on.
     indices_M, labels_M: the real images to start from, and the class of each. earlier: moving statistics of
     the batches before. saved: restore the images and their optimiser from this state. statistics: of the last
     step that was asked to keep them.
@@ -197,6 +198,7 @@ class RecoveryBatch:
         self.extensions = extensions
         self.statistics: list[Moments] = []
         self.iteration = 0
+        self.scale: Tensor | None = None
         self.labels_M = torch.from_numpy(labels_M).to(device)
         self.onehot_MK = F.one_hot(self.labels_M, len(train.classes)).float()
         self.network = networks[0][0]
@@ -216,6 +218,8 @@ class RecoveryBatch:
         if saved is not None and saved.metadata["iteration"]:
             self.iteration = int(saved.metadata["iteration"])
             images = saved.tensors["images"]
+            if "scale" in saved.tensors:
+                self.scale = clone_to(saved.tensors["scale"], device)
         self.images_MCHW = clone_to(images, device).requires_grad_()
         self.adam = torch.optim.Adam([self.images_MCHW], lr=settings.lr, betas=settings.betas, fused=True)
         if saved is not None:
@@ -237,7 +241,10 @@ class RecoveryBatch:
         started, rate = time.monotonic(), Rate()
         while self.iteration < settings.iterations:
             due, last = timer.due(), self.iteration == settings.iterations - 1
-            chunk.append(self.step(keep=due or last))
+            check = self.objective.uses_alpha and (self.iteration == 0 or last)
+            chunk.append(self.step(keep=due or last or check))
+            if check and (divergence := self.objective.find_divergence(self.statistics)) is not None:
+                yield self._divergence_notice(*divergence)
             if due or last or len(chunk) == CHUNK_ITERATIONS:
                 values = torch.stack(chunk).cpu()
                 recent_rate = rate.add(len(chunk), time.monotonic() - started)
@@ -246,11 +253,22 @@ class RecoveryBatch:
             if due and not last:
                 yield Checkpoint("recover", self.capture, preview=partial(self.preview, spectra))
 
+    def _divergence_notice(self, tap: str, product: float) -> Notice:
+        """Return the warning that α suits the real side of a tap, but not the synthetic one."""
+        return Notice(
+            "warning",
+            f"batch {self.number}, iteration {self.iteration - 1}: α·λ_max(Ψ_s) of {tap} is {product:.3g},"
+            " so the series in the terms diverges there, which it does from 2 on; a lower"
+            " objective.parameters.alpha prevents it",
+        )
+
     def capture(self) -> StageState:
         """Return the state between two iterations. Raises UserError("numeric") where it is not finite."""
         self._require_finite_images()
         where = f"batch {self.number}, iteration {self.iteration}"
         tensors = {"images": self.images_MCHW, **add_prefix("optimiser", optimiser_tensors(self.adam))}
+        if self.scale is not None:
+            tensors["scale"] = self.scale
         tensors |= _shared_tensors(self.earlier, self.extensions)
         return capture_state(tensors, where, HINT, batch=self.number, iteration=self.iteration)
 
@@ -318,7 +336,10 @@ class RecoveryBatch:
         masked_TL = values_TL
         for extension in self.extensions:
             masked_TL = extension.mask(masked_TL)
-        loss = terms.loss(masked_TL, ce)
+        if self.scale is None and terms.terms and self.config.objective.balance == "gradient":
+            terms_norm, ce_norm = terms.gradient_norms(masked_TL, ce, self.images_MCHW)
+            self.scale = torch.where(terms_norm > 0, ce_norm / terms_norm, 1.0)
+        loss = terms.loss(masked_TL, ce, self.scale)
         for extension in self.extensions:
             extra = extension.extra_loss(view_MCHW)
             loss = loss if extra is None else loss + extra

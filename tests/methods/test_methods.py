@@ -38,8 +38,9 @@ def everywhere(monkeypatch):
         {"recover": {"crop_curriculum": True, "iterations": 4}, "objective": BATCHNORM},
         {"recover": {"perturb": {"steps": 3, "rho": 0.3}, "iterations": 3}, "objective": BATCHNORM},
         {"recover": {**ROUND, "iterations": 2}, "objective": BATCHNORM},
+        {"recover": {"iterations": 3}, "objective": {"balance": "gradient"}},
     ],
-    ids=["random", "rded", "cda", "dwa", "dwa by round"],
+    ids=["random", "rded", "cda", "dwa", "dwa by round", "balanced"],
 )
 def test_recovery_that_was_cut_anywhere_ends_with_the_same_images(everywhere, teacher, digits, cpu, changes):
     config = everywhere(**changes)

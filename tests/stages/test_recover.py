@@ -1,5 +1,7 @@
 """Recovery: what moves, what stays, what is reported."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import stages
@@ -7,9 +9,10 @@ import torch
 from stages import drive, small
 
 from engine import backbones
+from engine.config import settings
 from engine.data import augmentation, normalise
 from engine.errors import UserError
-from engine.events import BatchRecovered, RecoverLayout, RecoverProgress
+from engine.events import BatchRecovered, Notice, RecoverLayout, RecoverProgress
 from engine.rng import generator
 from engine.spectral import matching, microbatch, recovery_batches
 from engine.spectral.moments import batch_moments
@@ -280,3 +283,43 @@ def test_a_schedule_that_ends_where_there_is_no_inverse_is_refused_before_the_fi
     assert next(stage).kind == "RecoverLayout"
     with pytest.raises(UserError, match=r"real tap layers.conv.0 is singular at β = 0"):
         next(stage)
+
+
+def test_balanced_terms_pull_as_hard_as_the_cross_entropy_at_first_and_keep_their_scale(teacher, digits, cpu):
+    config = small(objective={"balance": "gradient"}, recover={"emu": False})
+    _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
+    networks = [(recover._build_tapped_network(config, teacher, cpu), real_as_float(real))]
+
+    def begun():
+        indices = recovery_batches.initial_indices(config, digits.train)[0]
+        return recover.RecoveryBatch(config, networks, digits.train, 1, 0.1, indices, np.arange(10))
+
+    batch = begun()
+    batch.step()
+    scale = float(batch.scale)
+    plain = begun()
+    plain.scale = torch.zeros(())
+    ce_gradient = torch.autograd.grad(plain.compute_loss()[0], plain.images_MCHW)[0]
+    plain.scale = torch.tensor(scale)
+    both = torch.autograd.grad(plain.compute_loss()[0], plain.images_MCHW)[0]
+    assert float((both - ce_gradient).norm()) == pytest.approx(float(ce_gradient.norm()), rel=1e-3)
+    batch.step()
+    assert float(batch.scale) == scale
+    assert scale != pytest.approx(1.0, rel=0.1)
+
+
+def real_as_float(real):
+    return [tap.to(torch.device("cpu")) for tap in real]
+
+
+def test_a_series_that_diverges_on_the_synthetic_side_is_told(teacher, digits, cpu):
+    objective = settings.resolve(sets=["objective=mtt"]).config.objective.model_dump(mode="json")
+    config = small(objective=objective, ipc=1)
+    _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
+    narrow = [replace(tap, cov_DD=tap.cov_DD / 100, var_D=tap.var_D / 100) for tap in real]
+    for taps, notices in ((real, 0), (narrow, 2)):
+        events, _ = drive(recover.recover(config, teacher, taps, digits.train, cpu))
+        told = [event.message for event in events if isinstance(event, Notice)]
+        assert len(told) == notices
+    assert "batch 1, iteration 0: α·λ_max(Ψ_s) of layers.conv." in told[0]
+    assert "batch 1, iteration 5" in told[1]
