@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -98,6 +98,24 @@ def decode_square(
     except Exception as error:
         raise BadImage(_describe_error(error)) from error
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def decode_crops(
+    image: Image.Image, size: int, channels: int, boxes_R4: Iterable[tuple[int, int, int, int]]
+) -> NDArray[Any]:
+    """Return crops of an image, each resampled bilinearly by itself: uint8 (R, C, S, S).
+
+    boxes_R4: left, top, right, bottom in pixels. Raises BadImage.
+    """
+    try:
+        converted = _convert_mode(image, channels)
+        crops = [
+            np.asarray(converted.crop(box_4).resize((size, size), Image.Resampling.BILINEAR))
+            for box_4 in boxes_R4
+        ]
+    except Exception as error:
+        raise BadImage(_describe_error(error)) from error
+    return np.stack([crop[None] if channels == 1 else crop.transpose(2, 0, 1) for crop in crops])
 
 
 def decode_chunks(

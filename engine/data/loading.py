@@ -43,6 +43,8 @@ class Split:
 
     content: decoded pixels (·, C, S, S), or pictures that are decoded on demand. digest, labels: of all of
     `content`. sums_N2C: `channel_sums` of the images at `rows`; None if they were not measured.
+    files: the files that `content` was decoded from, and the index of each of its images among them; None if
+    it is those files, or if all of them have its size.
     """
 
     content: NDArray[Any] | Pictures
@@ -52,6 +54,7 @@ class Split:
     rows: NDArray[Any]
     sums_N2C: NDArray[Any] | None = None
     skipped: tuple[str, ...] = ()
+    files: tuple[Pictures, NDArray[Any]] | None = None
 
     @property
     def labels_N(self) -> NDArray[Any]:
@@ -81,7 +84,16 @@ class Split:
                 self.content, self.rows, self.shape, classes, *normalisation, skipped=self.skipped
             )
         rows = None if len(self.rows) == len(self.content) else self.rows
-        return ImageSet(self.content, self.labels_N, classes, *normalisation, rows=rows, skipped=self.skipped)
+        files = None if self.files is None else (self.files[0], self.files[1][self.rows])
+        return ImageSet(
+            self.content,
+            self.labels_N,
+            classes,
+            *normalisation,
+            rows=rows,
+            skipped=self.skipped,
+            pictures=files,
+        )
 
 
 def load(settings: config.Data, root: Path | None = None, progress: Progress | None = None) -> DataSet:
@@ -220,7 +232,10 @@ def _load_split(
         digest, labels = pictures.contents(), pictures.labels_N
         return Split(pictures, digest, shape, labels, entry.indices_N, entry.sums_N2C, skipped)
     labels = pictures.labels_N[entry.indices_N]
-    return Split(entry.pixels, entry.digest, shape, labels, np.arange(len(labels)), entry.sums_N2C, skipped)
+    differs = set(entry.resolutions) != {(shape.size, shape.size)}
+    files = (pictures, entry.indices_N) if differs else None
+    rows = np.arange(len(labels))
+    return Split(entry.pixels, entry.digest, shape, labels, rows, entry.sums_N2C, skipped, files)
 
 
 def is_streamed(name: str, images: int, shape: Shape) -> bool:
