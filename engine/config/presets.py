@@ -7,7 +7,7 @@ differ from those of the shipped files.
 A document contains keys of `Config`, and optionally `description:`, `formula:`, `source:`, `extends:` (a
 preset; in a file also another file) and `protocols:` (settings that apply under one protocol only). A method
 may have `datasets:`, and there and at its top `students:`, its authors' settings of `validate`, with settings
-for some numbers of images per class under `ipc:`.
+for some numbers of images per class under `by_ipc:`.
 Not here: the precedence of documents (see `settings`).
 """
 
@@ -43,7 +43,7 @@ class Document:
     extends: str | None = None
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     datasets: dict[str, dict[str, Any]] = field(default_factory=dict)  #: of a method: data set → settings
-    #: of a method: data set, or empty for all → settings of students; those of an ipc are under `ipc`
+    #: of a method: data set, or empty for all → settings of students; those of an ipc are under `by_ipc`
     students: dict[str, dict[str, Any]] = field(default_factory=dict)
     path: Path | None = None  #: None: shipped with the package
     preset: bool = False  #: a shipped or user preset, not another file
@@ -53,7 +53,7 @@ class Document:
         sections = []
         for name in ("", data_name):
             settings = dict(self.students.get(name, {}))
-            by_ipc = settings.pop("ipc", {})
+            by_ipc = settings.pop("by_ipc", {})
             sections += [settings, by_ipc.get(str(ipc), {})]
         return [section for section in sections if section]
 
@@ -265,11 +265,13 @@ def _take_students(
     """Remove and return the `students:` of a method and of its data sets, by data set; empty: of all."""
     students = {name: section.pop("students", {}) for name, section in {**datasets, "": rest}.items()}
     for name, section in students.items():
-        by_ipc = section.get("ipc", {}) if isinstance(section, dict) else None
+        by_ipc = section.get("by_ipc", {}) if isinstance(section, dict) else None
         if not isinstance(by_ipc, dict) or not all(isinstance(each, dict) for each in by_ipc.values()):
             key = f"datasets.{name}.students" if name else "students"
             problem = f"{key} = {format_value(section)} must be a section ({label})"
-            raise UserError("config", problem, 'Write `students: {batch: 100, ipc: {"50": {batch: 200}}}`.')
+            raise UserError(
+                "config", problem, 'Write `students: {batch: 100, by_ipc: {"50": {batch: 200}}}`.'
+            )
     return students
 
 

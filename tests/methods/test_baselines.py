@@ -279,7 +279,7 @@ def test_changes_lead_to_own_students_again(sets):
 def test_students_of_a_method_must_be_sections(tmp_path, monkeypatch):
     monkeypatch.setenv("CFM_PRESETS", str(tmp_path))
     (tmp_path / "methods").mkdir()
-    for text in ("students: 3", "students: {ipc: 3}", "datasets: {digits: {students: [1]}}"):
+    for text in ("students: 3", "students: {by_ipc: 3}", "datasets: {digits: {students: [1]}}"):
         (tmp_path / "methods" / "mine.yaml").write_text(f"objective: {{terms: []}}\n{text}\n")
         with pytest.raises(UserError, match=r"students = .* must be a section"):
             settings.resolve(sets=["objective=mine"])
