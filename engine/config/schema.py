@@ -35,6 +35,10 @@ class Data(Node):
     image_size: Annotated[int, Field(ge=16, le=4096)] | None = None  #: side in pixels; None: that of the set
     mean: tuple[float, ...] | None = None  #: mean per channel, in [0, 1]; None: that of the set
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None  #: std per channel; None: that of the set
+    #: side to which the shorter side of training images is resized before the central image_size pixels are
+    #: cropped; None: the largest centred square is resized to image_size
+    resize: Annotated[int, Field(ge=16, le=4096)] | None = None
+    test_resize: Annotated[int, Field(ge=16, le=4096)] | None = None  #: the same for test images
     test: Literal["test", "holdout"] = "test"  #: evaluate on the test split or on held-out training images
     holdout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: fraction held out if there is no test split
     on_bad_image: Literal["refuse", "skip"] = "refuse"  #: on an unreadable image, fail or skip it
@@ -46,6 +50,18 @@ class Data(Node):
                 raise ValueError(f"{name} has {len(values)} values; give one per channel, 1 or 3")
         if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
             raise ValueError(f"mean has {len(self.mean)} values and std has {len(self.std)}")
+        return self
+
+    @model_validator(mode="after")
+    def _require_sides_that_contain_the_crop(self) -> Data:
+        for name, side in (("resize", self.resize), ("test_resize", self.test_resize)):
+            if side is not None and self.name == "digits":
+                raise ValueError(f"{name} = {side} has no effect on the digits; set it to null")
+            if side is not None and self.image_size is not None and side < self.image_size:
+                raise ValueError(
+                    f"{name} = {side} is smaller than image_size = {self.image_size}; set {name} to"
+                    f" {self.image_size} or more, or to null"
+                )
         return self
 
 
