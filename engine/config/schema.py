@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from engine.config.fields import (
     BackboneName,
+    Centre,
     Decay,
     Fraction,
     Node,
@@ -92,6 +93,7 @@ class Optimiser(Node):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4  #: weight decay
     schedule: Literal["cosine", "half-cosine", "step"] = "cosine"  #: learning rate schedule
     step_epochs: Positive = 30  #: epochs after which `step` divides lr by ten, each time
+    warmup_epochs: Annotated[int, Field(ge=0, le=10**9)] = 0  #: lr first rises from 0 over so many epochs
 
 
 class Views(Node):
@@ -126,6 +128,7 @@ class Statistics(Node):
     estimator: Literal["pooled", "batched"] = "pooled"  #: over the whole set, or mean over batches
     batch: Positive = 128  #: batch size; changes only the results of `batched`
     order: Literal["file", "mixed"] = "file"  #: mixed: seeded shuffle; used only by `batched`
+    centre: Centre = "set"  #: what is subtracted for Ψ: the mean of all images, or each image's own
 
     def order_seed(self, seed: int) -> int | None:
         """Return the seed for shuffling the images; None: file order, or `pooled`, which needs no order."""
@@ -293,6 +296,27 @@ class Config(Node):
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", name):
             raise ValueError(f"'{name}' is not a device; use auto, cpu, cuda, cuda:N or mps")
         return name
+
+    @model_validator(mode="after")
+    def _require_possible_centre_and_warmup(self) -> Config:
+        if self.statistics.centre == "image" and not self.objective.has_covariance:
+            raise ValueError(
+                f"statistics.centre = image needs Ψ, which objective.taps = {self.objective.taps} does not"
+                f" have; set statistics.centre = set"
+            )
+        if self.statistics.centre == "image" and self.given.statistics is not None:
+            raise ValueError(
+                "given.statistics are centred on the mean of all images; set statistics.centre = set"
+            )
+        trainings = (("squeeze", self.squeeze), ("validate", self.validate_))
+        for name, training in trainings:
+            warmup = training.optimiser.warmup_epochs
+            if warmup and warmup >= training.epochs:
+                raise ValueError(
+                    f"{name}.optimiser.warmup_epochs = {warmup} leaves none of the {name}.epochs ="
+                    f" {training.epochs}; lower it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _require_compatible_sections(self) -> Config:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -27,7 +27,9 @@ from engine.store import Cache, CacheEntry, DamagedEntry
 from engine.store.cache import key
 
 T = TypeVar("T")
-FORMAT = 3  #: increase when the computation, layout or key of an artefact changes
+#: Increase when the computation, layout or key of an artefact changes.
+TEACHER_FORMAT = 3
+STATISTICS_FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,15 @@ def load_given_teacher(config: Config, data: DataSet) -> nn.Module | None:
 
 
 def teacher_key(config: Config, data: DataSet) -> str:
-    """Return the cache key of a squeezed teacher. It contains the precision unless that is float32."""
-    excluded = {"precision"} if config.squeeze.precision == "float32" else set()
+    """Return the cache key of a squeezed teacher.
+
+    It contains the precision unless that is float32, and the warm-up if there is one.
+    """
+    excluded: dict[str, Any] = {"precision": True} if config.squeeze.precision == "float32" else {}
+    if not config.squeeze.optimiser.warmup_epochs:
+        excluded["optimiser"] = {"warmup_epochs"}
     return key(
-        format=FORMAT,
+        format=TEACHER_FORMAT,
         seed=config.seed,
         data=data.fingerprint,
         backbone=config.backbone.model_dump(mode="json", exclude={"teacher", "also", "also_teachers"}),
@@ -121,7 +128,7 @@ def _restore_teacher(config: Config, data: DataSet, entry: CacheEntry) -> nn.Mod
 def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
     """Return the cache key of the real statistics. It contains the seed only if that shuffles the images."""
     return key(
-        format=FORMAT,
+        format=STATISTICS_FORMAT,
         seed=config.statistics.order_seed(config.seed),
         data=data.fingerprint,
         teacher=backbones.fingerprint(teacher),

@@ -301,6 +301,7 @@ class RecoveryBatch:
             terms.needs_covariance,
             terms.needs_labels,
             settings.micro_batch,
+            self.config.statistics.centre,
         )
         view_MCHW = augmentation.apply(self._draw_views(self.iteration), self.images_MCHW)
         synthetic, ce = observe(view_MCHW)

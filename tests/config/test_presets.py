@@ -106,7 +106,11 @@ def test_protocols_are_the_table_of_the_paper_and_the_released_code() -> None:
         holds(preset, "cfm", validate__batch=batch)
     for preset in settings.preset_names():
         holds(
-            preset, "paper", objective__taps="conv-output", objective__signal="class", recover__init="random"
+            preset,
+            "paper",
+            objective__taps="all-conv-output",
+            objective__signal="class",
+            recover__init="random",
         )
         holds(
             preset, "reference", objective__taps="conv-input", objective__signal="mean", recover__init="first"

@@ -60,7 +60,7 @@ def test_what_a_file_says_beats_the_sections_of_what_it_extends(tmp_path: Path) 
 
 def test_the_highest_layer_that_names_a_protocol_wins(tmp_path: Path) -> None:
     file = write(tmp_path, "a.yaml", "protocol: paper\n")
-    assert resolve(file=file).config.objective.taps == "conv-output"
+    assert resolve(file=file).config.objective.taps == "all-conv-output"
     assert resolve(file=file, environ={"CFM_PROTOCOL": "reference"}).config.recover.init == "first"
     both = resolve(file=file, environ={"CFM_PROTOCOL": "reference"}, sets=["protocol=cfm"])
     assert (both.config.protocol, both.config.statistics.estimator) == ("cfm", "pooled")
@@ -72,7 +72,7 @@ def test_a_method_replaces_the_objective_and_keeps_what_the_protocol_says(tmp_pa
     objective = got.config.objective
     assert (objective.method, objective.schedule.kind, objective.ce) == ("hfm", "constant", 2)
     assert (objective.beta, objective.first_tap) == (0.1, 1.0)  # what the file said is gone
-    assert (objective.taps, objective.signal) == ("conv-output", "class")  # the protocol's stays
+    assert (objective.taps, objective.signal) == ("all-conv-output", "class")  # the protocol's stays
     assert got.origins["objective.terms"] == "method hfm"
     assert (
         resolve(sets=["objective.ce=2", "objective=hfm", "protocol=paper"]).config
