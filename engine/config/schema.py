@@ -182,6 +182,7 @@ class Recover(Node):
     shared_view: bool = True  #: one random view for the whole batch, instead of one per image
     precision: Precision = "float32"  #: precision of the network; statistics are always float32
     micro_batch: Positive | None = None  #: images per forward pass; None: the whole batch
+    save: Literal["png", "jpeg75"] = "png"  #: files that students train on; jpeg75: lossy, quality 75
 
     @model_validator(mode="after")
     def _require_compatible_options(self) -> Recover:
