@@ -219,11 +219,14 @@ class Validate(Node):
     epochs: Positive = 300  #: training epochs
     batch: Positive = 50  #: batch size
     optimiser: Optimiser = Optimiser(name="adamw", lr=1e-3, weight_decay=1e-2)
-    temperature: Annotated[float, Field(gt=0)] = 20.0  #: temperature of the soft labels
+    temperature: Annotated[float, Field(gt=0)] = 20.0  #: temperature T of the soft labels
+    loss_scale: Literal["none", "t2"] = "none"  #: t2: multiply the loss by T²
+    #: weights of a first convolution that was adapted to small images or few channels
+    stem_init: Literal["kaiming", "pytorch"] = "kaiming"
     views: Views = Views(crop_scale=(0.08, 1.0), flip=True)
     cutmix: Literal["none", "batch", "image"] = "batch"  #: CutMix; one λ and patch per batch, or per image
     evaluate_every: Positive = 10  #: epochs between evaluations
-    evaluate_from: Fraction = 0.8  #: fraction of the epochs after which evaluation starts
+    evaluate_from: Fraction = 0.8  #: only epochs after this fraction are evaluated, and always the last
     average: Fraction = 0.0  #: fraction of final epochs whose weights are averaged
     precision: Precision = "float32"  #: precision of the forward passes (autocast)
 

@@ -7,6 +7,7 @@ import torch
 from stages import drive, small
 
 from engine.backbones.labeller import Labeller
+from engine.config import Validate
 from engine.events import EpochFinished
 from engine.runs import artefacts
 from engine.spectral import recovery_batches
@@ -25,7 +26,7 @@ def train(config, teacher, control, digits, cpu, labels=None):
 
 
 def test_results_carry_every_seed_with_last_and_best(teacher, control, digits, cpu):
-    config = small(validate={"epochs": 4, "evaluate_every": 2, "evaluate_from": 0.5})
+    config = small(validate={"epochs": 4, "evaluate_every": 2, "evaluate_from": 0.25})
     events, results = drive(
         validate.validate(config, teacher, {"distilled": control, "random": control}, digits.test, cpu)
     )
@@ -181,3 +182,48 @@ def test_a_teacher_trained_in_bfloat16_is_another_with_weights_in_float32(digits
     assert {value.dtype for value in floats.values()} == {torch.float32}
     gaps = [float((one[name] - value).norm() / one[name].norm()) for name, value in floats.items()]
     assert 0 < max(gaps) < 0.2
+
+
+def test_the_first_measurement_is_after_epoch_810_of_1000():
+    settings = Validate(epochs=1000, evaluate_every=10, evaluate_from=0.8)
+    measured = [epoch + 1 for epoch in range(1000) if validate.is_measured_epoch(settings, epoch)]
+    assert measured == list(range(810, 1001, 10))
+    last = Validate(epochs=7, evaluate_every=10, evaluate_from=1.0)
+    assert [epoch for epoch in range(7) if validate.is_measured_epoch(last, epoch)] == [6]
+
+
+@pytest.mark.parametrize(("scale", "factor"), [("none", 1.0), ("t2", 400.0)])
+def test_the_loss_is_numpys_divergence_and_its_gradient_scales_alike(scale, factor):
+    rng = np.random.default_rng(0)
+    student, teacher = rng.normal(size=(2, 5, 10)) * 4
+
+    def log_softmax(x):
+        x = x / 20.0
+        return (
+            x
+            - np.log(np.exp(x - x.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True))
+            - x.max(axis=1, keepdims=True)
+        )
+
+    p, q = log_softmax(teacher), log_softmax(student)
+    expected = factor * (np.exp(p) * (p - q)).sum() / 5
+    logits = torch.tensor(student, dtype=torch.float32, requires_grad=True)
+    loss = validate.kd_loss(logits, torch.tensor(teacher, dtype=torch.float32), 20.0, scale)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    wanted = factor * (np.exp(q) - np.exp(p)) / 5 / 20.0
+    np.testing.assert_allclose(gradient.numpy(), wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("setting", [{"loss_scale": "t2"}, {"stem_init": "pytorch"}])
+def test_students_train_with_the_scale_and_start_from_the_weights_of_the_settings(
+    teacher, control, digits, cpu, setting
+):
+    students = {"students": ["resnet18"], "seeds": 1, "epochs": 1}
+    optimiser = {"name": "sgd", "lr": 0.1}
+    weights = []
+    for changes in ({}, setting):
+        config = small(validate={**students, "optimiser": optimiser, **changes})
+        _, (result,) = train(config, teacher, control, digits, cpu)
+        weights.append(result.weights)
+    assert weights[0] != weights[1]
