@@ -169,7 +169,8 @@ class Recover(Node):
     betas: tuple[Decay, Decay] = (0.5, 0.9)  #: betas of Adam
     classes_per_batch: Positive = 200  #: classes per batch, with one image of each
     group: Literal["round", "class"] = "round"  #: class: batches of the same size, filled class by class
-    init: Literal["first", "random", "noise"] = "first"  #: first or random real images, or N(0,1)
+    #: first or random real images, N(0,1), or tiles of real crops as `select` describes them (RDED)
+    init: Literal["first", "random", "noise", "tiles"] = "first"
     emu: bool = True  #: cumulative mean of the statistics over batches (UniDD Eq. 18)
     straight_through: Decay | None = None  #: α of the running statistics over steps (G-VBSM); None: off
     drop: Decay = 0.0  #: fraction of convolutions randomly left out of a step (G-VBSM)
