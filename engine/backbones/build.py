@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torchvision
@@ -32,6 +32,8 @@ class _Stem:
     pool: str | None = None  #: the pool that does the second halving
     strided: tuple[str, ...] = ()  #: or the convs (of all parallel branches) that do it
 
+
+StemInit = Literal["kaiming", "pytorch"]
 
 _STEMS = {
     "resnet18": _Stem("conv1", pool="maxpool"),
@@ -71,11 +73,18 @@ class Spec:
 
 
 def build(
-    config: settings.Backbone, *, classes: int, channels: int, image_size: int, name: str | None = None
+    config: settings.Backbone,
+    *,
+    classes: int,
+    channels: int,
+    image_size: int,
+    name: str | None = None,
+    stem_init: StemInit = "kaiming",
 ) -> nn.Module:
     """Build a network that maps (M, channels, image_size, image_size) to logits (M, classes).
 
-    name: overrides ``config.name`` (for students). Weights are drawn from torch's global generator.
+    name: overrides ``config.name`` (for students). stem_init: weights of an adapted first conv, torchvision's
+    (`kaiming`) or those that PyTorch gives a new conv. Weights are drawn from torch's global generator.
     Raises UserError("config") for an unknown name, or an image too small for the network.
     """
     spec = Spec(name or config.name, classes, channels, image_size)
@@ -86,7 +95,7 @@ def build(
     elif spec.name == "wrn_16_2":
         model = WideResNet(classes=spec.classes, channels=spec.channels, depth=16, widen=2)
     else:
-        model = _build_torchvision(spec)
+        model = _build_torchvision(spec, stem_init)
     setattr(model, Spec.ATTRIBUTE, spec)
     return model
 
@@ -109,7 +118,7 @@ def _build_convnet(config: settings.Backbone, spec: Spec) -> nn.Module:
     )
 
 
-def _build_torchvision(spec: Spec) -> nn.Module:
+def _build_torchvision(spec: Spec, stem_init: StemInit) -> nn.Module:
     smallest = 16
     if spec.image_size < smallest:
         raise UserError(
@@ -122,7 +131,7 @@ def _build_torchvision(spec: Spec) -> nn.Module:
     first = model.get_submodule(stem.conv)
     assert isinstance(first, nn.Conv2d)
     if spec.adapted or spec.channels != first.in_channels:
-        model.set_submodule(stem.conv, _adapt_first_conv(first, spec))
+        model.set_submodule(stem.conv, _adapt_first_conv(first, spec, stem_init))
     if spec.adapted:
         if stem.pool:
             model.set_submodule(stem.pool, nn.Identity())
@@ -133,13 +142,16 @@ def _build_torchvision(spec: Spec) -> nn.Module:
     return model
 
 
-def _adapt_first_conv(old: nn.Conv2d, spec: Spec) -> nn.Conv2d:
+def _adapt_first_conv(old: nn.Conv2d, spec: Spec, stem_init: StemInit) -> nn.Conv2d:
     """Return a new first conv for the spec's channels; 3×3 with stride 1 if the stem is adapted."""
     new = copy.deepcopy(old)
     new.in_channels = spec.channels
     if spec.adapted:
         new.kernel_size, new.stride, new.padding = (3, 3), (1, 1), (1, 1)
     new.weight = nn.Parameter(torch.empty(new.out_channels, new.in_channels, *new.kernel_size))
+    if stem_init == "pytorch":
+        new.reset_parameters()
+        return new
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     if new.bias is not None:
         nn.init.zeros_(new.bias)

@@ -32,7 +32,8 @@ Parameter = Annotated[float, Field(ge=-1e9, le=1e9)]
 SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
 Precision = Literal["float32", "tf32", "bfloat16"]  #: tf32: float32, with TF32 convolutions on CUDA
-TapName = Literal["conv-input", "conv-output", "batchnorm", "bn-conv"]
+TapName = Literal["conv-input", "conv-output", "all-conv-output", "batchnorm", "bn-conv"]
+Centre = Literal["set", "image"]
 BackboneName = Literal[
     "convnet",
     "wrn_16_2",

@@ -133,7 +133,7 @@ class Objective(Node):
     """The objective of recovery: terms over taps, plus cross-entropy (UniDD Eq. 20, 21)."""
 
     method: str = "cfm"  #: name of the method whose file provides the defaults of this section
-    taps: TapName = "conv-input"  #: layers to match; bn-conv: inputs of all BatchNorms and convolutions
+    taps: TapName = "conv-input"  #: layers to match (docs/method.md)
     patch: Pixels = 0  #: side in pixels of the patches of conv inputs that are also matched (G-VBSM); 0: none
     signal: SignalName = "mean"  #: signal of the terms with `signal: chosen`
     beta: Annotated[float, Field(ge=0)] = 0.1  #: β of the filters at the start of the schedule

@@ -1,7 +1,8 @@
 """Resolution of settings: layers merged into one `Config`, with the origin of each value.
 
 Precedence, low to high: defaults < protocol < preset < file < environment < flags. A preset or file may have
-`extends:`, and `protocols:` with settings that apply under one protocol only.
+`extends:`, and `protocols:` with settings that apply under one protocol only, some of them (`by_ipc:`) only
+with one number of images per class.
 A layer that names a method (`objective: sre2l`) inserts the method's file, with its settings for the current
 data set, below itself; and its authors' settings of students, where `validate.settings` is `own`. The
 objective of lower presets, files and variables is dropped; that of the protocol is kept.
@@ -103,6 +104,7 @@ def resolve(
     overrides: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
     label: str = "flag",
+    stored: bool = False,
 ) -> Resolved:
     """Merge all layers into one validated configuration.
 
@@ -110,19 +112,27 @@ def resolve(
     starts from the defaults of `Config`.
     sets: `key=value` with YAML values. overrides: dotted key → value of a dedicated flag, or None if it is
     not given; they take precedence over `sets`. environ: the process environment; only CFM_* is read.
-    label: the label of `sets` and `overrides` in origins and messages.
+    label: the label of `sets` and `overrides` in origins and messages. stored: the file is that of a run,
+    which names every setting of its version; those that are newer have the defaults of `Config`.
     Raises UserError("config") with the key, the problem, its origin and how to fix it.
     """
     upper_layers = [*_read_environment(environ or {}), _build_flag_layer(sets, overrides or {}, label)]
     documents = _load_documents(preset if file or preset else base, file)
-    protocols = _load_protocols([*(_Layer(each.label, each.values) for each in documents), *upper_layers])
+    if stored:
+        documents = [_complete(document) for document in documents]
+    plain_layers = [*(_Layer(each.label, each.values) for each in documents), *upper_layers]
+    protocols = _load_protocols(plain_layers)
     layers = list(protocols.values())
+    values = (layer.values["ipc"] for layer in reversed(plain_layers) if "ipc" in layer.values)
+    ipc = next(values, Config.model_fields["ipc"].default)
     for document in documents:
         layers.append(_Layer(document.label, document.values))
         for name in protocols:
             if name in document.sections:
                 section = f"{document.label}, protocol {name}"
                 layers.append(_Layer(section, document.sections[name], protocol=True))
+                if (settings := document.by_ipc[name].get(str(ipc))) is not None:
+                    layers.append(_Layer(f"{section}, ipc {ipc}", settings, protocol=True))
     layers = _insert_method([*layers, *upper_layers])
     tree = Config().to_dict()
     origins: dict[str, str] = {}
@@ -144,10 +154,18 @@ def load_stored(
 ) -> Resolved:
     """Return the settings of a run with changes applied; `sets` and `overrides` are those of `resolve`.
 
+    Settings that are newer than the run have the defaults of `Config`, which are how it was computed.
     Raises UserError: "disk" if the file is damaged, "config" if a change is invalid.
     """
     run.config_yaml()  # verifies the file
-    return resolve(file=run.folder / "config.yaml", base=None, sets=sets, overrides=overrides)
+    return resolve(file=run.folder / "config.yaml", base=None, sets=sets, overrides=overrides, stored=True)
+
+
+def _complete(document: Document) -> Document:
+    """Return a document with the defaults of `Config` for the settings that it lacks."""
+    values = Config().to_dict()
+    _merge(values, document.values, document.label, {})
+    return replace(document, values=values)
 
 
 def _load_documents(preset: str | None, file: Path | None) -> list[Document]:

@@ -1,8 +1,8 @@
 """Decode pictures to square uint8 arrays in a thread pool, and collect the unreadable ones.
 
 Legend: M images in a chunk, C channels, S side in pixels.
-The frame of an image is its largest centred square, resampled to S×S; this equals resizing the short side
-to S and cropping the centre.
+The frame of an image is its largest centred square, resampled to S×S, or, with `resize`, the central S×S
+pixels of the image whose shorter side was resampled to `resize` (torchvision's Resize and CenterCrop).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from engine import device as devices
 from engine.data.pictures import Pictures, Progress
 
 _T = TypeVar("_T")
+_MAX_PIXELS = 64_000_000  # more is treated as a decompression bomb
 _LARGE_PIXELS = 8_000_000  # larger pictures are decoded one at a time, to limit memory
 _large_picture_lock = threading.Lock()
 # The limit of `open_picture` is stricter than Pillow's.
@@ -50,10 +51,9 @@ def open_picture(pictures: Pictures, index: int) -> Image.Image:
     except Exception as error:  # decoders raise all kinds of errors on hostile bytes
         raise BadImage(_describe_error(error)) from error
     width, height = image.size
-    limit = 64_000_000  # more is treated as a decompression bomb
-    if width * height > limit:
+    if width * height > _MAX_PIXELS:
         image.close()
-        raise BadImage(f"declares {width}×{height} pixels, more than {limit:,}")
+        raise BadImage(f"declares {width}×{height} pixels, more than {_MAX_PIXELS:,}")
     return image
 
 
@@ -80,21 +80,44 @@ def frame_box(width: int, height: int) -> tuple[float, float, float, float]:
     return left, top, left + side, top + side
 
 
+def _resize_and_crop(image: Image.Image, resize: int, size: int) -> Image.Image:
+    """Return the central size×size pixels of the image whose shorter side was resized; rounds as torchvision.
+
+    resize: at least `size`.
+    """
+    short, long = sorted(image.size)
+    other = int(resize * long / short)
+    width, height = (resize, other) if image.size[0] <= image.size[1] else (other, resize)
+    if width * height > _MAX_PIXELS:
+        raise BadImage(f"would have {width}×{height} pixels with its shorter side at {resize}")
+    left, top = (round((length - size) / 2.0) for length in (width, height))
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return resized.crop((left, top, left + size, top + size))
+
+
 def decode_square(
-    image: Image.Image, size: int, channels: int, box: tuple[float, float, float, float] | None = None
+    image: Image.Image,
+    size: int,
+    channels: int,
+    box: tuple[float, float, float, float] | None = None,
+    resize: int | None = None,
 ) -> NDArray[Any]:
     """Return the part `box` of an image, resampled bilinearly: uint8 (C, S, S).
 
-    box: left, top, right, bottom in pixels; None for the frame. Raises BadImage.
+    box: left, top, right, bottom in pixels; None for the frame. resize: of the frame. Raises BadImage.
     """
     is_large = image.size[0] * image.size[1] > _LARGE_PIXELS
     try:
         with _large_picture_lock if is_large else nullcontext():
             converted = _convert_mode(image, channels)
+            if box is None and resize is not None:
+                converted = _resize_and_crop(converted, resize, size)
             box = frame_box(*converted.size) if box is None else box
             if converted.size != (size, size) or box != (0, 0, size, size):
                 converted = converted.resize((size, size), Image.Resampling.BILINEAR, box=box)
         array = np.asarray(converted)
+    except BadImage:
+        raise
     except Exception as error:
         raise BadImage(_describe_error(error)) from error
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
@@ -119,14 +142,18 @@ def decode_crops(
 
 
 def decode_chunks(
-    pictures: Pictures, size: int, channels: int, progress: Progress | None = None
+    pictures: Pictures,
+    size: int,
+    channels: int,
+    progress: Progress | None = None,
+    resize: int | None = None,
 ) -> Iterator[DecodeChunk]:
-    """Decode all pictures, a few hundred at a time; call `progress(done, total)` after each chunk."""
+    """Decode the frames of all pictures, a few hundred at a time; call `progress(done, total)` after each."""
 
     def decode_one(index: int) -> tuple[NDArray[Any], tuple[int, int]] | str:
         try:
             with open_picture(pictures, index) as image:
-                return decode_square(image, size, channels), image.size
+                return decode_square(image, size, channels, resize=resize), image.size
         except BadImage as error:
             return str(error)
 

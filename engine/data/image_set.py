@@ -3,9 +3,9 @@
 Legend: M images in a batch, C channels, H height, W width, N images in a split, S side in pixels.
 See `loading` for where the pixels come from, and `augmentation` for how views are drawn.
 A split too large for memory is decoded in a thread pool. Crops are then taken from the full-resolution
-picture, so that small crops keep their detail: the boxes of a `Draw`, which are in pixels of the S×S frame
-(see `decode`), are scaled to the picture. If boxes extend beyond the frame, they are applied to the decoded
-frame instead. Flip and roll are computed on the device.
+picture, so that small crops keep their detail: the boxes of a `Draw`, which are in pixels of an S×S square,
+are scaled to the picture's largest centred square. If boxes extend beyond the square, they are applied to the
+decoded frame (see `decode`) instead. Flip and roll are computed on the device.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ class StreamedImages(ImageSet):
         labels = pictures.labels_N[rows]
         files = (pictures, rows)
         super().__init__(nothing, labels, classes, mean, std, rows=rows, skipped=skipped, pictures=files)
-        self._pictures, self._picture_indices = pictures, rows
+        self._pictures, self._picture_indices, self._resize = pictures, rows, shape.resize
         self._pool: ThreadPoolExecutor | None = None
 
     def pixels(self, indices: Indices) -> Tensor:
@@ -240,7 +240,7 @@ class StreamedImages(ImageSet):
         try:
             with open_picture(self._pictures, index) as image:
                 box = None if box_4 is None else _scale_box(box_4, self.size, *image.size)
-                return decode_square(image, self.size, self.channels, box)
+                return decode_square(image, self.size, self.channels, box, self._resize)
         except BadImage as error:
             raise _unreadable_error(self._pictures, index, error) from error
 
@@ -251,7 +251,7 @@ def _unreadable_error(pictures: Pictures, index: int, error: BadImage) -> UserEr
 
 
 def _scale_box(box_4: NDArray[Any], size: int, width: int, height: int) -> tuple[float, float, float, float]:
-    """Convert a box (top, left, height, width) of the frame to left, top, right, bottom of the picture."""
+    """Convert a box (top, left, height, width) of the square to left, top, right, bottom of the picture."""
     left, top, right, _ = frame_box(width, height)
     scale = (right - left) / size
     y, x, h, w = (float(value) * scale for value in box_4)

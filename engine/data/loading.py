@@ -106,13 +106,14 @@ def load(settings: config.Data, root: Path | None = None, progress: Progress | N
     """
     if settings.name == "digits":
         classes, train, test = load_digits(settings)
+        if test is None:
+            train, test = _hold_out(settings, classes, train, train)
     else:
         classes, train, test = _load_from_disk(settings, root, progress)
-    if test is None:
-        keep, held = split_stratified(train.labels_N, settings.holdout, classes)
-        train, test = train.take(keep), train.take(held)
     normalisation = choose_normalisation(settings, train.shape.channels, train.mean_std)
-    identity = [classes, train.digests(), test.digests(), train.shape.size, normalisation]
+    identity: list[Any] = [classes, train.digests(), test.digests(), train.shape.size, normalisation]
+    framing = [train.shape.resize, test.shape.resize]
+    identity += [framing] if any(framing) else []
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     train_set = train.to_image_set(classes, normalisation)
     return DataSet(settings.name, train_set, test.to_image_set(classes, normalisation), fingerprint)
@@ -165,19 +166,51 @@ def load_digits(settings: config.Data) -> tuple[tuple[str, ...], Split, Split | 
 
 def _load_from_disk(
     settings: config.Data, root: Path | None, progress: Progress | None
-) -> tuple[tuple[str, ...], Split, Split | None]:
+) -> tuple[tuple[str, ...], Split, Split]:
     source = find_source(settings, root)
     if source.test is None and settings.test == "test" and settings.name != "folder":
         raise_data_error(
             f"{source.path} has no test split", "add it, or hold out training images: data.test=holdout"
         )
-    shape = decide_shape(settings, source, progress)
-    train = _load_split(settings, source, source.train, shape, progress)
-    test = None if source.test is None else _load_split(settings, source, source.test, shape, progress)
-    return source.classes, train, test
+    shapes = decide_shapes(settings, source, progress)
+    train = _load_split(settings, source, source.train, shapes["train"], progress)
+    if source.test is not None:
+        return source.classes, train, _load_split(settings, source, source.test, shapes["test"], progress)
+    same = shapes["train"] == shapes["test"]
+    framed = train if same else _load_split(settings, source, source.train, shapes["test"], progress)
+    return source.classes, *_hold_out(settings, source.classes, train, framed)
 
 
-def decide_shape(settings: config.Data, source: DataSetSource, progress: Progress | None) -> Shape:
+def _hold_out(
+    settings: config.Data, classes: tuple[str, ...], train: Split, framed: Split
+) -> tuple[Split, Split]:
+    """Return the images that remain of `train`, and those held out. framed: all of them, as test images."""
+    keep, held = split_stratified(train.labels_N, settings.holdout, classes)
+    return train.take(keep), framed.take(held)
+
+
+def decide_shapes(
+    settings: config.Data, source: DataSetSource, progress: Progress | None
+) -> dict[str, Shape]:
+    """Return the shape to which the images of each split, `train` and `test`, are converted.
+
+    Raises UserError: "config" if images would be resized to less than that, "data" as `_decide_shape` does.
+    """
+    shape = _decide_shape(settings, source, progress)
+    for name, side in (("resize", settings.resize), ("test_resize", settings.test_resize)):
+        if side is not None and side < shape.size:
+            raise UserError(
+                "config",
+                f"data.{name} = {side} is smaller than the images, which have {shape.size} px",
+                f"set data.{name} to {shape.size} or more, or to null",
+            )
+    return {
+        "train": replace(shape, resize=settings.resize),
+        "test": replace(shape, resize=settings.test_resize),
+    }
+
+
+def _decide_shape(settings: config.Data, source: DataSetSource, progress: Progress | None) -> Shape:
     """Return the channels and side to which the images are converted.
 
     Named sets have three channels and a fixed default side. For a folder, the training pictures decide:

@@ -82,12 +82,13 @@ def read(config: Config, data: DataSet, folder: Path | None = None) -> Distilled
 
 
 def _read_run(path: Path, data: DataSet) -> Distilled:
-    """Read the float images of a run, given its folder or its safetensors file."""
+    """Read the images of a run, given its folder or its safetensors file: float, or those of lossy files."""
     is_file = path.suffix == ".safetensors"
     stored = images.read(path if is_file else path / "images")
     pt_files.require_fit(path, stored.images_NCHW.shape, stored.classes, data)
     layout = "safetensors" if is_file else "run"
-    return _sort(stored.images_NCHW, stored.labels_N, {"source": str(path), "layout": layout})
+    pixels_NCHW = stored.pixels_NCHW if stored.lossy else stored.images_NCHW
+    return _sort(pixels_NCHW, stored.labels_N, {"source": str(path), "layout": layout})
 
 
 def _read_run_copy(run: store.StoredRun) -> Distilled:

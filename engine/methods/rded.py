@@ -43,22 +43,14 @@ def select(
     Batches are yielded as `recover` yields optimised images; β is NaN. saved: resume from this state; an
     interrupted class is selected again, from the same crops.
     """
-    settings, classes = config.recover.select, len(train.classes)
+    classes = len(train.classes)
     first = 1 if saved is None else int(saved.metadata["batch"])
     yield RecoverLayout([], [], [], first - 1)
     labeller = Labeller(teacher, device, config.recover.precision)
     timer, started = IntervalTimer(config.checkpoint_seconds), time.monotonic()
     for number in range(first, classes + 1):
-        pool_M, boxes_MR3 = draw_crops(config, train, number - 1)
-        best: list[tuple[Tensor, Tensor]] = []
-        for start in range(0, len(pool_M), CHUNK):
-            part = slice(start, start + CHUNK)
-            best.append(best_crops(labeller, train, pool_M[part], boxes_MR3[part], settings.factor))
-            if start + CHUNK < len(pool_M) and timer.due():
-                yield Checkpoint("recover", partial(state_before_batch, number))
-        crops_MCTT, scores_M = (torch.cat(parts) for parts in zip(*best, strict=True))
-        best_N = np.argsort(scores_M.numpy(), kind="stable")[: config.ipc * settings.factor**2]
-        tiles_MCSS = tile(crops_MCTT[best_N], settings.factor, train.size)
+        checkpoint = Checkpoint("recover", partial(state_before_batch, number))
+        tiles_MCSS = yield from select_images(config, labeller, train, number - 1, timer, checkpoint)
         x_MCSS = denormalise(tiles_MCSS, train.mean, train.std).clamp(0, 1)
         labels_M = torch.full((len(x_MCSS),), number - 1)
         confidence_M = compute_confidence(labeller, x_MCSS, labels_M, train)
@@ -66,6 +58,31 @@ def select(
         yield BatchRecovered(number, classes, math.nan, len(x_MCSS), recovered)
         yield StageProgress("recover", number, (number - first + 1) / max(time.monotonic() - started, 1e-9))
         yield Checkpoint("recover", partial(state_before_batch, number + 1), always=True)
+
+
+def select_images(
+    config: Config,
+    labeller: Labeller,
+    train: ImageSet,
+    label: int,
+    timer: IntervalTimer,
+    checkpoint: Checkpoint,
+) -> Generator[Event, None, Tensor]:
+    """Return the `config.ipc` images of one class, best crops first, normalised, on the CPU: (M, C, S, S).
+
+    Yields `checkpoint` while crops are scored, whenever `timer` is due.
+    """
+    settings = config.recover.select
+    pool_M, boxes_MR3 = draw_crops(config, train, label)
+    best: list[tuple[Tensor, Tensor]] = []
+    for start in range(0, len(pool_M), CHUNK):
+        part = slice(start, start + CHUNK)
+        best.append(best_crops(labeller, train, pool_M[part], boxes_MR3[part], settings.factor))
+        if start + CHUNK < len(pool_M) and timer.due():
+            yield checkpoint
+    crops_MCTT, scores_M = (torch.cat(parts) for parts in zip(*best, strict=True))
+    best_N = np.argsort(scores_M.numpy(), kind="stable")[: config.ipc * settings.factor**2]
+    return tile(crops_MCTT[best_N], settings.factor, train.size)
 
 
 def draw_crops(config: Config, train: ImageSet, label: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from engine import backbones, rng
 from engine.checkpoint import Checkpoint, StageState
-from engine.config import Config
+from engine.config import Config, Optimiser
 from engine.data import DataSet
 from engine.events import Event, Notice, Stage, StageProgress, map_events, offset_progress
 from engine.spectral import moments
@@ -27,7 +27,9 @@ from engine.store import Cache, CacheEntry, DamagedEntry
 from engine.store.cache import key
 
 T = TypeVar("T")
-FORMAT = 3  #: increase when the computation, layout or key of an artefact changes
+#: Increase when the computation, layout or key of an artefact changes.
+TEACHER_FORMAT = 3
+STATISTICS_FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,16 @@ def load_given_teacher(config: Config, data: DataSet) -> nn.Module | None:
 
 
 def teacher_key(config: Config, data: DataSet) -> str:
-    """Return the cache key of a squeezed teacher. It contains the precision unless that is float32."""
-    excluded = {"precision"} if config.squeeze.precision == "float32" else set()
+    """Return the cache key of a squeezed teacher.
+
+    It contains the precision, the warm-up and the exemption from decay where they are not the defaults.
+    """
+    excluded: dict[str, Any] = {"precision": True} if config.squeeze.precision == "float32" else {}
+    optimiser, plain = config.squeeze.optimiser, Optimiser()
+    newer = ("warmup_epochs", "decay_norm_and_bias")
+    excluded["optimiser"] = {name for name in newer if getattr(optimiser, name) == getattr(plain, name)}
     return key(
-        format=FORMAT,
+        format=TEACHER_FORMAT,
         seed=config.seed,
         data=data.fingerprint,
         backbone=config.backbone.model_dump(
@@ -125,7 +133,7 @@ def _restore_teacher(config: Config, data: DataSet, entry: CacheEntry) -> nn.Mod
 def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
     """Return the cache key of the real statistics. It contains the seed only if something is drawn."""
     return key(
-        format=FORMAT,
+        format=STATISTICS_FORMAT,
         seed=config.statistics.used_seed(config.seed),
         data=data.fingerprint,
         teacher=backbones.fingerprint(teacher),

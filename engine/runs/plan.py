@@ -90,7 +90,7 @@ class Plan:
         return (count, train.channels, train.size, train.size)
 
     def bytes_needed(self) -> int:
-        """Return the most bytes that the run writes: images, PNG files, labels, checkpoints, records."""
+        """Return the most bytes that the run writes: images, their files, labels, checkpoints, records."""
         images, channels, height, width = self.image_shape()
         pixels, classes = channels * height * width, len(self.data.train.classes)
         digests, labels = 128, 0  # digests: bytes of metadata per image or epoch of labels
@@ -103,9 +103,11 @@ class Plan:
         networks = check_networks(self.config, len(train.classes), train.channels, train.size)
         weights = [sum(int(x.nbytes) for x in net.state_dict().values()) for net in networks]
         checkpoints = 3 * max(recovery, 4 * max(weights))  # two are kept while a third is written
-        png_files = images * max(pixels, 4096)  # the smallest file takes a block of the disk
+        lossy = self.given is None and self.config.recover.save != "png"
+        float_images = images * ((5 if lossy else 4) * pixels + digests)  # with the pixels of lossy files
+        image_files = images * max(pixels, 4096)  # the smallest file takes a block of the disk
         records = 2**20  # everything else
-        return images * (4 * pixels + digests) + png_files + labels + checkpoints + records
+        return float_images + image_files + labels + checkpoints + records
 
     def check_room(self, folder: Path) -> None:
         """Raise UserError("disk") if the disk of `folder` has too little free space for the run."""

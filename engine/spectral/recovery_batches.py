@@ -113,11 +113,12 @@ def pool_size(config: Config) -> int:
 def require_enough(config: Config, train: ImageSet) -> None:
     """Raise UserError("data") naming a class with too few real images for the set or its control."""
     initial_indices(config, train)
+    tiled = config.recover.algorithm == "select" or (config.optimises and config.recover.init == "tiles")
     settings = config.recover.select
     needed = config.ipc * settings.factor**2
     counts = np.bincount(train.labels_N.numpy(), minlength=len(train.classes)).tolist()
     for name, count in zip(train.classes, counts, strict=True):
-        if config.recover.algorithm == "select" and count < needed:
+        if tiled and count < needed:
             raise UserError(
                 "data",
                 f"ipc = {config.ipc} images of {settings.factor}×{settings.factor} crops need {needed} images"

@@ -22,6 +22,8 @@ def student_loss(settings: Validate, student_MK: Tensor, teacher_MK: Tensor, lab
     student_MK, teacher_MK = widen(student_MK), widen(teacher_MK)
     if settings.loss == "kl":
         loss = kl_loss(student_MK, teacher_MK, settings.temperature)
+        if settings.loss_scale == "t2":
+            loss = loss * settings.temperature**2
     else:
         loss = F.mse_loss(student_MK, teacher_MK)
     if settings.ce_weight:

@@ -75,7 +75,10 @@ def measure_set(
         views = augmentation.draw(config.statistics.views, images.size, len(images), rng)
     classes, covariance = len(images.classes), config.objective.has_covariance
     names = [name for name in network.names if name not in known]
-    accumulators = {name: Accumulator(name, classes, estimator, covariance=covariance) for name in names}
+    centre = config.statistics.centre
+    accumulators = {
+        name: Accumulator(name, classes, estimator, covariance=covariance, centre=centre) for name in names
+    }
     ordered = list(accumulators.values())
     ce, first = torch.zeros((), device=device), 0
     if saved is not None:
@@ -118,13 +121,12 @@ def _capture(accumulators: list[Accumulator], ce: Tensor, done: int) -> StageSta
     tensors = {"ce": ce}
     for tap, accumulator in enumerate(accumulators):
         tensors |= add_prefix(str(tap), accumulator.state_dict())
-    weights = [accumulator.weight for accumulator in accumulators]
-    return StageState(to_cpu(tensors), {"done": done, "weights": weights})
+    return StageState(to_cpu(tensors), {"done": done})
 
 
 def _restore_accumulators(accumulators: list[Accumulator], saved: StageState, device: torch.device) -> None:
-    for tap, (accumulator, weight) in enumerate(zip(accumulators, saved.metadata["weights"], strict=True)):
+    for tap, accumulator in enumerate(accumulators):
         tensors = {
             name: clone_to(value, device) for name, value in strip_prefix(str(tap), saved.tensors).items()
         }
-        accumulator.load_state_dict(tensors, float(weight), int(saved.metadata["done"]))
+        accumulator.load_state_dict(tensors, int(saved.metadata["done"]))

@@ -16,7 +16,14 @@ from engine.store.folders import free_name
 from engine.sweep.description import Column, Options, Sweep
 
 # Settings that `budget` multiplies. Other costs, such as seeds, are not changed.
-_SCALED = ("squeeze.epochs", "recover.iterations", "validate.epochs", "relabel.stored_epochs")
+_SCALED = (
+    "squeeze.epochs",
+    "squeeze.optimiser.warmup_epochs",
+    "recover.iterations",
+    "validate.epochs",
+    "validate.optimiser.warmup_epochs",
+    "relabel.stored_epochs",
+)
 
 
 @dataclass(frozen=True)

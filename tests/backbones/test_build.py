@@ -85,3 +85,17 @@ def test_a_network_that_pools_to_nothing_is_refused() -> None:
     build(size=16, depth=4)
     with pytest.raises(UserError, match="at least 16 px"):
         build("resnet18", size=15)
+
+
+@pytest.mark.parametrize(("name", "image_size", "channels"), [("resnet18", 32, 3), ("resnet18", 96, 1)])
+def test_the_first_conv_starts_as_any_new_conv_of_pytorch_where_that_is_asked(name, image_size, channels):
+    def stem(stem_init):
+        torch.manual_seed(0)
+        shape = {"classes": 3, "channels": channels, "image_size": image_size}
+        return backbones.build(Backbone(name=name), **shape, stem_init=stem_init).conv1.weight.detach()
+
+    plain, kaiming = stem("pytorch"), stem("kaiming")
+    bound = (plain[0].numel()) ** -0.5  # uniform in ±1/√fan_in
+    assert float(plain.abs().max()) <= bound
+    assert float(kaiming.std()) == pytest.approx((2 / kaiming[:, 0].numel()) ** 0.5, rel=0.1)  # fan out
+    assert float(plain.std()) == pytest.approx(bound / 3**0.5, rel=0.1)

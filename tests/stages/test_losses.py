@@ -32,6 +32,16 @@ def test_kl_is_that_of_the_softened_softmax_without_the_temperature_factor(batch
     assert loss((student, student, batch[2])) == pytest.approx(0.0, abs=1e-15)
 
 
+def test_t2_scales_the_divergence_and_its_gradient(batch):
+    assert loss(batch, loss_scale="t2") == pytest.approx(400 * loss(batch), rel=1e-12)
+    student, teacher, labels = map(torch.tensor, batch)
+    student.requires_grad_()
+    settings = Validate(temperature=20.0, loss_scale="t2")
+    (gradient,) = torch.autograd.grad(student_loss(settings, student, teacher, labels), student)
+    wanted = 400 * (softmax(batch[0], 20.0) - softmax(batch[1], 20.0)) / 4 / 20.0
+    np.testing.assert_allclose(gradient.numpy(), wanted, rtol=1e-9)
+
+
 def test_squared_error_is_the_mean_over_images_and_classes(batch):
     student, teacher, _ = batch
     assert loss(batch, loss="mse") == pytest.approx(((student - teacher) ** 2).mean(), rel=1e-12)

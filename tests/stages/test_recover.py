@@ -323,3 +323,75 @@ def test_a_series_that_diverges_on_the_synthetic_side_is_told(teacher, digits, c
         assert len(told) == notices
     assert "batch 1, iteration 0: α·λ_max(Ψ_s) of layers.conv." in told[0]
     assert "batch 1, iteration 5" in told[1]
+
+
+def test_tiles_of_real_crops_are_what_rded_selects(teacher, digits, cpu):
+    select = {"pool": 12, "crops": 3, "factor": 2}
+    options = {"iterations": 1, "lr": 1e-9, "views": {}, "classes_per_batch": 5, "select": select}
+    config = small(recover={"init": "tiles", **options})
+    _, found = distil(config, teacher, digits, cpu)
+    rded = small(recover={"algorithm": "select", "select": select})
+    _, expected = stages.distil(rded, teacher, [], digits.train, cpu)
+    assert len(found.labels_N) == len(expected.labels_N) == 20
+    for label in range(10):
+        tiles = expected.images_NCHW[expected.labels_N == label]
+        torch.testing.assert_close(found.images_NCHW[found.labels_N == label], tiles, atol=1e-5, rtol=0)
+
+
+def test_tiles_need_enough_real_images(digits):
+    config = small(ipc=40, recover={"init": "tiles", "select": {"factor": 2}})
+    with pytest.raises(UserError, match="crops need 160 images"):
+        recovery_batches.require_enough(config, digits.train)
+    without = small(ipc=40, recover={"init": "tiles", "algorithm": "none", "select": {"factor": 2}})
+    recovery_batches.require_enough(without, digits.train)
+
+
+def test_the_share_of_clipped_values_is_told_at_the_end(teacher, digits, cpu):
+    events, _ = distil(small(), teacher, digits, cpu)
+    assert not [event for event in events if isinstance(event, Notice)]
+    states = []
+    config = small(recover={"clamp": False, "lr": 0.5}, checkpoint_seconds=0)
+    _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
+    work = recover.recover(config, teacher, real, digits.train, cpu)
+    events, _ = drive(work, lambda event, _: states.append(event.capture()))
+    clipped = states[-1].metadata["clipped"]
+    assert isinstance(events[-1], Notice)
+    assert events[-1].level == "info"
+    told = recover.Clipped(*clipped)
+    assert told.values == 20 * 256
+    assert 0 < told.outside < told.values
+    assert events[-1].message == str(told)
+    between = next(state for state in states if state.metadata["batch"] == 2)
+    again, _ = drive(recover.recover(config, teacher, real, digits.train, cpu, between))
+    assert again[-1] == events[-1]
+
+
+def test_clipped_values_are_counted_as_numpy_counts_them():
+    pixels = np.random.default_rng(0).normal(0.5, 0.4, (4, 3, 5, 5))
+    gap = pixels - np.clip(pixels, 0, 1)
+    halves = [torch.tensor(part) for part in np.split(pixels, 2)]
+    told = str(recover.Clipped().add(halves[0]).add(halves[1]))
+    share, rmse = 100 * (gap != 0).mean(), 255 * np.sqrt((gap**2).mean())
+    assert told.startswith(f"{share:.2g} % of")
+    assert f"({rmse:.2g} of 255 levels RMSE" in told
+
+
+def test_both_sides_are_centred_on_each_image(teacher, digits, cpu):
+    config = small(statistics={"centre": "image"}, recover={"views": {}, "iterations": 1})
+    events, _ = distil(config, teacher, digits, cpu)
+    first = next(event for event in events if isinstance(event, RecoverProgress))
+    start = digits.train.batch(recovery_batches.initial_indices(config, digits.train)[0], cpu)
+
+    def literal(x_MDHW):
+        centred = (x_MDHW - x_MDHW.mean(axis=(2, 3), keepdims=True)).transpose(0, 2, 3, 1)
+        rows = centred.reshape(-1, x_MDHW.shape[1])
+        return rows.T @ rows / len(rows)
+
+    network = Tapped(teacher, config.objective.taps, cpu)
+    with torch.no_grad():
+        synthetic, _ = network(start)
+        real, _ = network(digits.train.batch(range(len(digits.train)), cpu))
+    for index, sides in enumerate(zip(synthetic, real, strict=True)):
+        shift = config.objective.beta * np.eye(sides[0].shape[1])
+        ours, theirs = (np.linalg.inv(literal(x.double().numpy()) + shift) for x in sides)
+        assert first.terms[0][0][index] == pytest.approx(np.linalg.norm(ours - theirs), rel=1e-3)

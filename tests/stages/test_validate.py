@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from stages import drive, small
 
 from engine.backbones.labeller import Labeller
-from engine.config import Optimiser
+from engine.config import Optimiser, Validate
 from engine.events import EpochFinished
 from engine.runs import artefacts
 from engine.spectral import recovery_batches
@@ -29,7 +29,7 @@ def train(config, teacher, control, digits, cpu, labels=None):
 
 
 def test_results_carry_every_seed_with_last_and_best(teacher, control, digits, cpu):
-    config = small(validate={"epochs": 4, "evaluate_every": 2, "evaluate_from": 0.5})
+    config = small(validate={"epochs": 4, "evaluate_every": 2, "evaluate_from": 0.25})
     events, results = drive(
         validate.validate(config, teacher, {"distilled": control, "random": control}, digits.test, cpu)
     )
@@ -198,11 +198,13 @@ def test_a_student_that_learns_approaches_its_teacher(digits, cpu):
 def test_a_teacher_trained_in_bfloat16_is_another_with_weights_in_float32(digits, cpu):
     plain, rounded = (small(squeeze={"epochs": 1, "precision": name}) for name in ("float32", "bfloat16"))
     assert artefacts.teacher_key(plain, digits) != artefacts.teacher_key(rounded, digits)
-    settings = plain.squeeze.model_dump(mode="json", exclude={"precision"})  # as teachers are filed already
+    settings = plain.squeeze.model_dump(
+        mode="json", exclude={"precision": True, "optimiser": {"warmup_epochs", "decay_norm_and_bias"}}
+    )  # as teachers are filed already
     backbone = plain.backbone.model_dump(
         mode="json", exclude={"teacher", "also", "also_teachers", "also_norm"}
     )
-    parts = {"format": artefacts.FORMAT, "seed": plain.seed, "data": digits.fingerprint}
+    parts = {"format": artefacts.TEACHER_FORMAT, "seed": plain.seed, "data": digits.fingerprint}
     assert artefacts.teacher_key(plain, digits) == key(**parts, backbone=backbone, squeeze=settings)
 
     def trained(config):
@@ -214,3 +216,25 @@ def test_a_teacher_trained_in_bfloat16_is_another_with_weights_in_float32(digits
     assert {value.dtype for value in floats.values()} == {torch.float32}
     gaps = [float((one[name] - value).norm() / one[name].norm()) for name, value in floats.items()]
     assert 0 < max(gaps) < 0.2
+
+
+def test_the_first_measurement_is_after_epoch_810_of_1000():
+    settings = Validate(epochs=1000, evaluate_every=10, evaluate_from=0.8)
+    measured = [epoch + 1 for epoch in range(1000) if validate.is_measured_epoch(settings, epoch)]
+    assert measured == list(range(810, 1001, 10))
+    last = Validate(epochs=7, evaluate_every=10, evaluate_from=1.0)
+    assert [epoch for epoch in range(7) if validate.is_measured_epoch(last, epoch)] == [6]
+
+
+@pytest.mark.parametrize("setting", [{"loss_scale": "t2"}, {"stem_init": "pytorch"}])
+def test_students_train_with_the_scale_and_start_from_the_weights_of_the_settings(
+    teacher, control, digits, cpu, setting
+):
+    students = {"students": ["resnet18"], "seeds": 1, "epochs": 1}
+    optimiser = {"name": "sgd", "lr": 0.1}
+    weights = []
+    for changes in ({}, setting):
+        config = small(validate={**students, "optimiser": optimiser, **changes})
+        _, (result,) = train(config, teacher, control, digits, cpu)
+        weights.append(result.weights)
+    assert weights[0] != weights[1]
