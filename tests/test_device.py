@@ -109,7 +109,7 @@ def test_a_stage_of_precision_tf32_allows_it_in_forward_and_backward(
     _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
     backward = flags(monkeypatch, torch.Tensor, "backward")
     losses = flags(monkeypatch, microbatch.matching, "cross_entropy")
-    distances = flags(monkeypatch, validate, "kd_loss")
+    distances = flags(monkeypatch, validate, "student_loss")
     measured = flags(monkeypatch, training.backbones, "fold_batchnorm")
     drive(recover.recover(config, teacher, real, digits.train, cpu))
     control = control_set(config, digits.train)

@@ -102,11 +102,10 @@ def show(
 
 def _show_images(run: StoredRun, count: int, columns: int) -> None:
     from cfm_tui.display.progress import format_beta
-    from engine.store.images import to_bytes
 
     images = run.images(first=count)
     labels = [
         f"{images.classes[label]} {format_beta(beta)}".rstrip()
         for label, beta in zip(images.labels_N, images.beta_N, strict=True)
     ]
-    echo(f"\n{draw_images(to_bytes(images.images_NCHW), labels, columns)}", coloured=True)
+    echo(f"\n{draw_images(images.pixels_NCHW, labels, columns)}", coloured=True)

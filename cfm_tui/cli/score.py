@@ -40,6 +40,9 @@ def score(
     class_name: Annotated[
         str | None, typer.Option("--class", help="The class of an image file.", show_default="its folder")
     ] = None,
+    gradients: Annotated[
+        bool, typer.Option("--gradients", help="Also compare the gradients of the terms and of the CE.")
+    ] = False,
     device: Device = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -56,7 +59,7 @@ def score(
         preset=preset, file=config, base=None, sets=sets or (), overrides=given, environ=os.environ
     )
     with open_display(quiet) as display:
-        document = _score(resolved.config, images, class_name, display)
+        document = _score(resolved.config, images, class_name, gradients, display)
     if as_json:
         print_json(document)
     else:
@@ -65,7 +68,9 @@ def score(
         echo(score_table(document))
 
 
-def _score(config: Config, path: Path, class_name: str | None, display: Display) -> dict[str, Any]:
+def _score(
+    config: Config, path: Path, class_name: str | None, gradients: bool, display: Display
+) -> dict[str, Any]:
     display.say("loading")
     from engine import backbones, store
     from engine import device as devices
@@ -82,7 +87,7 @@ def _score(config: Config, path: Path, class_name: str | None, display: Display)
     data = load(config.data, progress=display.reading)
     images = folders.read_images(path, data.train, class_name)
     teacher = display.follow(scoring.load_teacher_on_device(config, data, context))
-    scores = display.follow(scoring.score(config, data, teacher, images, context))
+    scores = display.follow(scoring.score(config, data, teacher, images, context, gradients=gradients))
     return {
         "images": {"path": str(path), "count": len(images)},
         "dataset": {"name": data.name, "fingerprint": data.fingerprint},

@@ -62,7 +62,7 @@ def sweep(
         Path | None, typer.Option(help="The sweep's folder.", show_default="runs/NAME, named after the sweep")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the points and their differing settings.")
+        bool, typer.Option("--dry-run", help="Check and print the points and their differing settings.")
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -79,6 +79,9 @@ def sweep(
     slots = _assign_devices(jobs, devices)
     folder, points, describe = _plan_sweep(target, options, out)
     if dry_run:
+        from engine.sweep.points import check_without_data
+
+        check_without_data(points)
         _print_points(folder, points, as_json)
         return
     sweeper = _run_points(folder, points, describe, slots, quiet)

@@ -97,6 +97,8 @@ def score_table(document: dict[str, Any]) -> str:
         spectra = [f"{each[0]:.3g} … {each[-1]:.3g}" if each else "—" for each in ends]
         rows.append([layer["name"], *values, *spectra])
     head = f"CE {document['ce']:.6g}, β {document['beta']:g}, {document['images']['count']} images"
+    if gradients := document.get("gradients"):
+        head += "\n|∇ terms| {terms:.6g}, |∇ CE| {ce:.6g}, ratio {ratio:.3g}, weighted".format(**gradients)
     return f"{head}\n\n{align_columns(rows)}"
 
 

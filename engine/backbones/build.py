@@ -1,4 +1,4 @@
-"""Build backbones by name: ConvNet, and torchvision's classifiers with stems adapted to small images.
+"""Build backbones by name: ConvNet, WRN-16-2, and torchvision's classifiers, adapted to small images.
 
 torchvision's networks halve an image five times, which reduces 32 pixels to one. For images of up to 64 px,
 the first two halvings are removed, so the total stride is 8 instead of 32; nothing else changes. The first
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torchvision
@@ -19,6 +19,7 @@ from torch import nn
 
 from engine import config as settings
 from engine.backbones.convnet import ConvNet
+from engine.backbones.wide_resnet import WideResNet
 from engine.config.messages import unknown_name_error
 from engine.errors import UserError
 
@@ -32,6 +33,8 @@ class _Stem:
     strided: tuple[str, ...] = ()  #: or the convs (of all parallel branches) that do it
 
 
+StemInit = Literal["kaiming", "pytorch"]
+
 _STEMS = {
     "resnet18": _Stem("conv1", pool="maxpool"),
     "resnet50": _Stem("conv1", pool="maxpool"),
@@ -44,9 +47,11 @@ _STEMS = {
     "mobilenet_v2": _Stem("features.0.0", strided=("features.2.conv.1.0",)),
     "efficientnet_b0": _Stem("features.0.0", strided=("features.2.0.block.1.0",)),
     "shufflenet_v2_x1_0": _Stem("conv1.0", pool="maxpool"),
+    "shufflenet_v2_x0_5": _Stem("conv1.0", pool="maxpool"),
 }
 
-NAMES: tuple[str, ...] = ("convnet", *_STEMS)
+_OWN = ("convnet", "wrn_16_2")  # networks of this package, which are made for small images
+NAMES: tuple[str, ...] = (*_OWN, *_STEMS)
 
 
 @dataclass(frozen=True)
@@ -64,21 +69,33 @@ class Spec:
     @property
     def adapted(self) -> bool:
         """Whether the stem of torchvision was adapted to small images."""
-        return self.name != "convnet" and self.image_size <= self.SMALL
+        return self.name in _STEMS and self.image_size <= self.SMALL
 
 
 def build(
-    config: settings.Backbone, *, classes: int, channels: int, image_size: int, name: str | None = None
+    config: settings.Backbone,
+    *,
+    classes: int,
+    channels: int,
+    image_size: int,
+    name: str | None = None,
+    stem_init: StemInit = "kaiming",
 ) -> nn.Module:
     """Build a network that maps (M, channels, image_size, image_size) to logits (M, classes).
 
-    name: overrides ``config.name`` (for students). Weights are drawn from torch's global generator.
+    name: overrides ``config.name`` (for students). stem_init: weights of an adapted first conv, torchvision's
+    (`kaiming`) or those that PyTorch gives a new conv. Weights are drawn from torch's global generator.
     Raises UserError("config") for an unknown name, or an image too small for the network.
     """
     spec = Spec(name or config.name, classes, channels, image_size)
     if spec.name not in NAMES:
         raise unknown_name_error("backbone", spec.name, NAMES)
-    model = _build_convnet(config, spec) if spec.name == "convnet" else _build_torchvision(spec)
+    if spec.name == "convnet":
+        model: nn.Module = _build_convnet(config, spec)
+    elif spec.name == "wrn_16_2":
+        model = WideResNet(classes=spec.classes, channels=spec.channels, depth=16, widen=2)
+    else:
+        model = _build_torchvision(spec, stem_init)
     setattr(model, Spec.ATTRIBUTE, spec)
     return model
 
@@ -101,7 +118,7 @@ def _build_convnet(config: settings.Backbone, spec: Spec) -> nn.Module:
     )
 
 
-def _build_torchvision(spec: Spec) -> nn.Module:
+def _build_torchvision(spec: Spec, stem_init: StemInit) -> nn.Module:
     smallest = 16
     if spec.image_size < smallest:
         raise UserError(
@@ -114,7 +131,7 @@ def _build_torchvision(spec: Spec) -> nn.Module:
     first = model.get_submodule(stem.conv)
     assert isinstance(first, nn.Conv2d)
     if spec.adapted or spec.channels != first.in_channels:
-        model.set_submodule(stem.conv, _adapt_first_conv(first, spec))
+        model.set_submodule(stem.conv, _adapt_first_conv(first, spec, stem_init))
     if spec.adapted:
         if stem.pool:
             model.set_submodule(stem.pool, nn.Identity())
@@ -125,13 +142,16 @@ def _build_torchvision(spec: Spec) -> nn.Module:
     return model
 
 
-def _adapt_first_conv(old: nn.Conv2d, spec: Spec) -> nn.Conv2d:
+def _adapt_first_conv(old: nn.Conv2d, spec: Spec, stem_init: StemInit) -> nn.Conv2d:
     """Return a new first conv for the spec's channels; 3×3 with stride 1 if the stem is adapted."""
     new = copy.deepcopy(old)
     new.in_channels = spec.channels
     if spec.adapted:
         new.kernel_size, new.stride, new.padding = (3, 3), (1, 1), (1, 1)
     new.weight = nn.Parameter(torch.empty(new.out_channels, new.in_channels, *new.kernel_size))
+    if stem_init == "pytorch":
+        new.reset_parameters()
+        return new
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     if new.bias is not None:
         nn.init.zeros_(new.bias)

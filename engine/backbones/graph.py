@@ -14,18 +14,19 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import SqueezeExcitation
 
 
-def conv_names(model: nn.Module) -> list[str]:
+def conv_names(model: nn.Module, *, shortcuts: bool = False) -> list[str]:
     """Return the names of the convs at which features can be tapped, in forward order.
 
-    Excluded are projections of shortcuts (as in the released code), whose input is also that of another conv,
-    and the two 1×1 convs of a squeeze-and-excitation gate, whose input is not a feature map.
+    Excluded are the two 1×1 convs of a squeeze-and-excitation gate, whose input is not a feature map, and,
+    unless `shortcuts`, the projections of shortcuts (as in the released code), whose input is also that of
+    another conv.
     """
-    shortcuts = {"downsample", "proj"}  # parents of projection shortcuts (ResNet, RegNet)
+    projections = set() if shortcuts else {"downsample", "proj"}  # names of their parents (ResNet, RegNet)
     gate_prefixes = [name + "." for name, m in model.named_modules() if isinstance(m, SqueezeExcitation)]
     return [
         name
         for name in _list_called(model, nn.Conv2d)
-        if shortcuts.isdisjoint(name.split(".")) and not name.startswith(tuple(gate_prefixes))
+        if projections.isdisjoint(name.split(".")) and not name.startswith(tuple(gate_prefixes))
     ]
 
 

@@ -1,9 +1,12 @@
-"""A frozen teacher that computes labels, with folded BatchNorm and a fixed precision.
+"""A frozen teacher that computes labels, in a fixed precision.
 
 Legend: M images, C channels, H, W, K classes.
 """
 
 from __future__ import annotations
+
+import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +17,27 @@ from engine.device import autocast, conv_precision
 
 
 class Labeller:
-    """A frozen copy of a teacher for labelling views: BatchNorm folded, channels-last."""
+    """A frozen copy of a teacher for labelling views, channels-last.
 
-    def __init__(self, teacher: nn.Module, device: torch.device, precision: Precision) -> None:
-        self.network = place_on(fold_batchnorm(teacher), device)
+    batchnorm: running: BatchNorm is folded; batch: BatchNorm uses the statistics of each batch that is
+    labelled, and keeps none, as a teacher that is left in training mode does.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        device: torch.device,
+        precision: Precision,
+        batchnorm: Literal["running", "batch"] = "running",
+    ) -> None:
+        if batchnorm == "running":
+            network = fold_batchnorm(teacher)
+        else:
+            network = copy.deepcopy(teacher).eval().requires_grad_(False)
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm2d):  # without running statistics, it uses the batch's
+                    module.running_mean = module.running_var = module.num_batches_tracked = None
+        self.network = place_on(network, device)
         self.device = device
         self.precision: Precision = precision
 

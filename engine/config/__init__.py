@@ -4,7 +4,16 @@ Expressions f(λ) belong here because the tree validates them. No module of this
 Not here: the code that uses settings.
 """
 
-from engine.config.fields import MAX_NAME_BYTES, BackboneName, FilterName, Node, Positive, Precision, TapName
+from engine.config.fields import (
+    MAX_NAME_BYTES,
+    BackboneName,
+    Centre,
+    FilterName,
+    Node,
+    Positive,
+    Precision,
+    TapName,
+)
 from engine.config.objective import BetaSchedule, Objective, Term
 from engine.config.schema import (
     Backbone,
@@ -23,6 +32,7 @@ __all__ = [
     "Backbone",
     "BackboneName",
     "BetaSchedule",
+    "Centre",
     "Config",
     "Data",
     "FilterName",

@@ -32,10 +32,12 @@ Parameter = Annotated[float, Field(ge=-1e9, le=1e9)]
 SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
 Precision = Literal["float32", "tf32", "bfloat16"]  #: tf32: float32, with TF32 convolutions on CUDA
-TapName = Literal["conv-input", "conv-output", "batchnorm", "bn-conv"]
+TapName = Literal["conv-input", "conv-output", "all-conv-output", "batchnorm", "bn-conv"]
+Centre = Literal["set", "image"]
 ControlName = Literal["random", "start"]  #: real images: drawn at random; those that recovery starts from
 BackboneName = Literal[
     "convnet",
+    "wrn_16_2",
     "resnet18",
     "resnet50",
     "resnet101",
@@ -45,6 +47,7 @@ BackboneName = Literal[
     "mobilenet_v2",
     "efficientnet_b0",
     "shufflenet_v2_x1_0",
+    "shufflenet_v2_x0_5",
 ]
 
 

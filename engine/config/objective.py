@@ -133,7 +133,7 @@ class Objective(Node):
     """The objective of recovery: terms over taps, plus cross-entropy (UniDD Eq. 20, 21)."""
 
     method: str = "cfm"  #: name of the method whose file provides the defaults of this section
-    taps: TapName = "conv-input"  #: layers to match; bn-conv: inputs of all BatchNorms and convolutions
+    taps: TapName = "conv-input"  #: layers to match (docs/method.md)
     patch: Pixels = 0  #: side in pixels of the patches of conv inputs that are also matched (G-VBSM); 0: none
     signal: SignalName = "mean"  #: signal of the terms with `signal: chosen`
     beta: Annotated[float, Field(ge=0)] = 0.1  #: β of the filters at the start of the schedule
@@ -146,6 +146,8 @@ class Objective(Node):
     )
     ce: Annotated[float, Field(ge=0)] = 1.0  #: weight of the cross-entropy
     first_tap: Annotated[float, Field(ge=0)] = 1.0  #: factor on the terms of the first tap (SRe²L: 10)
+    #: gradient: scale the terms of each batch so that their first gradient is as long as that of the CE
+    balance: Literal["none", "gradient"] = "none"
 
     @field_validator("parameters")
     @classmethod
@@ -213,6 +215,8 @@ class Objective(Node):
     def _require_computable_terms(self) -> Objective:
         if not self.terms and self.ce == 0:
             raise ValueError("terms is empty and ce is 0, so there is nothing to optimise")
+        if self.balance == "gradient" and self.ce == 0:
+            raise ValueError("balance = gradient scales the terms by the cross-entropy, but ce = 0")
         for term in self.terms:
             signal = self.signal_of(term)
             if term.filter == "identity" and signal == "none":

@@ -5,7 +5,9 @@ in ``~/.config/cfm-tui/presets``. User methods are the files in the subfolder ``
 differ from those of the shipped files.
 
 A document contains keys of `Config`, and optionally `description:`, `formula:`, `source:`, `extends:` (a
-preset; in a file also another file) and `protocols:` (settings that apply under one protocol only).
+preset; in a file also another file) and `protocols:` (settings that apply under one protocol only; in each, a
+section `by_ipc:` has settings that apply with that number of images per class only). A method may have
+`datasets:`, and there and at its top `students:`, its authors' settings of `validate`, also with `by_ipc:`.
 Not here: the precedence of documents (see `settings`).
 """
 
@@ -41,9 +43,21 @@ class Document:
     source: str = ""
     extends: str | None = None
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    by_ipc: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  #: protocol → ipc → settings
     datasets: dict[str, dict[str, Any]] = field(default_factory=dict)  #: of a method: data set → settings
+    #: of a method: data set, or empty for all → settings of students; those of an ipc are under `by_ipc`
+    students: dict[str, dict[str, Any]] = field(default_factory=dict)
     path: Path | None = None  #: None: shipped with the package
     preset: bool = False  #: a shipped or user preset, not another file
+
+    def student_sections(self, data_name: str, ipc: int) -> list[dict[str, Any]]:
+        """Return the sections of the method's `students:` that apply to a data set and ipc, lowest first."""
+        sections = []
+        for name in ("", data_name):
+            settings = dict(self.students.get(name, {}))
+            by_ipc = settings.pop("by_ipc", {})
+            sections += [settings, by_ipc.get(str(ipc), {})]
+        return [section for section in sections if section]
 
     def with_bases(self) -> list[Document]:
         """Return this document and all that it extends, base first.
@@ -211,6 +225,7 @@ def _build_document(
             f"datasets = {format_value(datasets)} must be a section of sections ({label})",
             "Write `datasets: {cifar10: {recover: {lr: 0.25}}}`.",
         )
+    students = _take_students(rest, datasets, label) if kind == "methods" else {}
     description, formula, source = (str(rest.pop(key, "")) for key in ("description", "formula", "source"))
     extends = rest.pop("extends", None)
     sections = rest.pop("protocols", {})
@@ -226,13 +241,44 @@ def _build_document(
             raise _section_error(f"protocols.{name}", section, label)
         if "protocol" in section:
             raise UserError("config", f"protocols.{name}.protocol cannot be set ({label})", "Remove it.")
-    for section in (rest, *sections.values()):
+    by_ipc = {name: _pop_by_ipc(section, f"protocols.{name}", label) for name, section in sections.items()}
+    for section in (rest, *sections.values(), *(each for one in by_ipc.values() for each in one.values())):
         if isinstance(section.get("objective"), str):
             section["objective"] = {"method": section["objective"]}
-    is_preset = kind == ""
-    return Document(
-        label, rest, description, formula, source, extends, sections, datasets, path, preset=is_preset
+    texts = (description, formula, source, extends)
+    return Document(label, rest, *texts, sections, by_ipc, datasets, students, path, preset=kind == "")
+
+
+def _pop_by_ipc(section: dict[str, Any], key: str, label: str) -> dict[str, dict[str, Any]]:
+    """Remove the key `by_ipc` from a protocol's section, and return its settings by images per class."""
+    by_ipc = section.pop("by_ipc", {})
+    valid = isinstance(by_ipc, dict) and all(
+        ipc.isdecimal() and isinstance(each, dict) and not {"ipc", "protocol"} & each.keys()
+        for ipc, each in by_ipc.items()
     )
+    if not valid:
+        raise UserError(
+            "config",
+            f"{key}.by_ipc must be a section of sections ({label})",
+            'Write `by_ipc: {"1": {validate: {batch: 20}}}`; ipc and protocol cannot be set there.',
+        )
+    return dict(by_ipc)
+
+
+def _take_students(
+    rest: dict[str, Any], datasets: dict[str, dict[str, Any]], label: str
+) -> dict[str, dict[str, Any]]:
+    """Remove and return the `students:` of a method and of its data sets, by data set; empty: of all."""
+    students = {name: section.pop("students", {}) for name, section in {**datasets, "": rest}.items()}
+    for name, section in students.items():
+        by_ipc = section.get("by_ipc", {}) if isinstance(section, dict) else None
+        if not isinstance(by_ipc, dict) or not all(isinstance(each, dict) for each in by_ipc.values()):
+            key = f"datasets.{name}.students" if name else "students"
+            problem = f"{key} = {format_value(section)} must be a section ({label})"
+            raise UserError(
+                "config", problem, 'Write `students: {batch: 100, by_ipc: {"50": {batch: 200}}}`.'
+            )
+    return students
 
 
 def _section_error(key: str, value: object, label: str) -> UserError:

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from engine.config.fields import (
     BackboneName,
+    Centre,
     ControlName,
     Decay,
     Fraction,
@@ -37,6 +38,10 @@ class Data(Node):
     image_size: Annotated[int, Field(ge=16, le=4096)] | None = None  #: side in pixels; None: that of the set
     mean: tuple[float, ...] | None = None  #: mean per channel, in [0, 1]; None: that of the set
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None  #: std per channel; None: that of the set
+    #: side to which the shorter side of training images is resized before the central image_size pixels are
+    #: cropped; None: the largest centred square is resized to image_size
+    resize: Annotated[int, Field(ge=16, le=4096)] | None = None
+    test_resize: Annotated[int, Field(ge=16, le=4096)] | None = None  #: the same for test images
     test: Literal["test", "holdout"] = "test"  #: evaluate on the test split or on held-out training images
     holdout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  #: fraction held out if there is no test split
     on_bad_image: Literal["refuse", "skip"] = "refuse"  #: on an unreadable image, fail or skip it
@@ -68,6 +73,18 @@ class Data(Node):
             raise ValueError(f"mean has {len(self.mean)} values and std has {len(self.std)}")
         return self
 
+    @model_validator(mode="after")
+    def _require_sides_that_contain_the_crop(self) -> Data:
+        for name, side in (("resize", self.resize), ("test_resize", self.test_resize)):
+            if side is not None and self.name == "digits":
+                raise ValueError(f"{name} = {side} has no effect on the digits; set it to null")
+            if side is not None and self.image_size is not None and side < self.image_size:
+                raise ValueError(
+                    f"{name} = {side} is smaller than image_size = {self.image_size}; set {name} to"
+                    f" {self.image_size} or more, or to null"
+                )
+        return self
+
 
 class Backbone(Node):
     """The network that images are distilled through, and the source of its weights."""
@@ -76,6 +93,7 @@ class Backbone(Node):
     depth: Annotated[int, Field(ge=1, le=8)] | None = None  #: ConvNet blocks; None: 3 below 64 px, else 4
     width: Annotated[int, Field(ge=1, le=65536)] = 128  #: channels per ConvNet block
     norm: Literal["batch", "instance"] = "batch"  #: ConvNet normalisation
+    also_norm: Literal["batch", "instance"] | None = None  #: that of a ConvNet in `also`; None: the same
     teacher: PathText | None = None  #: checkpoint file or torchvision:WEIGHTS; None: train one
     also: tuple[BackboneName, ...] = ()  #: more networks, used in turn; `name` may be listed and counts once
     also_teachers: tuple[PathText, ...] = ()  #: teachers of `also`, in order; empty: train them
@@ -94,8 +112,10 @@ class Optimiser(Node):
     lr: Annotated[float, Field(gt=0)] = 0.1  #: initial learning rate
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  #: momentum of SGD
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4  #: weight decay
-    schedule: Literal["cosine", "half-cosine", "step"] = "cosine"  #: learning rate schedule
+    decay_norm_and_bias: bool = True  #: weight decay also on normalisation layers and biases
+    schedule: Literal["cosine", "half-cosine", "step", "constant"] = "cosine"  #: learning rate schedule
     step_epochs: Positive = 30  #: epochs after which `step` divides lr by ten, each time
+    warmup_epochs: Annotated[int, Field(ge=0, le=10**9)] = 0  #: lr first rises from 0 over so many epochs
 
 
 class Views(Node):
@@ -106,6 +126,7 @@ class Views(Node):
     padding: Pixels = 0  #: pixels of black border for RandomCrop
     flip: bool = False  #: flip horizontally with probability 1/2
     roll: Pixels = 0  #: shift cyclically by 0 to `roll` pixels along both axes
+    roll_both_ways: bool = False  #: shift by −roll to roll pixels instead
 
     @model_validator(mode="after")
     def _require_ordered_crop_scale(self) -> Views:
@@ -130,6 +151,12 @@ class Statistics(Node):
     estimator: Literal["pooled", "batched"] = "pooled"  #: over the whole set, or mean over batches
     batch: Positive = 128  #: batch size; changes only the results of `batched`
     order: Literal["file", "mixed"] = "file"  #: mixed: seeded shuffle; used only by `batched`
+    centre: Centre = "set"  #: what is subtracted for Ψ: the mean of all images, or each image's own
+    views: Views = Views()  #: random views of the images that are measured (G-VBSM)
+
+    def used_seed(self, seed: int) -> int | None:
+        """Return the seed if the order or the views of the images depend on it, else None."""
+        return seed if self.views != Views() else self.order_seed(seed)
 
     def order_seed(self, seed: int) -> int | None:
         """Return the seed for shuffling the images; None: file order, or `pooled`, which needs no order."""
@@ -141,6 +168,9 @@ class Perturbation(Node):
 
     steps: Annotated[int, Field(ge=0, le=10**6)] = 0  #: K, ascent steps before each batch; 0: none
     rho: Annotated[float, Field(ge=0)] = 0.015  #: ρ; each step has norm ρ/K over all weights
+    restore: Literal["batch", "round"] = (
+        "batch"  #: restore the teacher before each batch, or each round of ipc
+    )
 
 
 class Density(Node):
@@ -170,7 +200,9 @@ class Recover(Node):
     betas: tuple[Decay, Decay] = (0.5, 0.9)  #: betas of Adam
     classes_per_batch: Positive = 200  #: classes per batch, with one image of each
     group: Literal["round", "class"] = "round"  #: class: batches of the same size, filled class by class
-    init: Literal["first", "random", "noise"] = "first"  #: first or random real images, or N(0,1)
+    class_parts: Positive = 1  #: group = class: take the images of all classes in this many parts, in turn
+    #: first or random real images, N(0,1), or tiles of real crops as `select` describes them (RDED)
+    init: Literal["first", "random", "noise", "tiles"] = "first"
     emu: bool = True  #: cumulative mean of the statistics over batches (UniDD Eq. 18)
     straight_through: Decay | None = None  #: α of the running statistics over steps (G-VBSM); None: off
     drop: Decay = 0.0  #: fraction of convolutions randomly left out of a step (G-VBSM)
@@ -183,6 +215,7 @@ class Recover(Node):
     shared_view: bool = True  #: one random view for the whole batch, instead of one per image
     precision: Precision = "float32"  #: precision of the network; statistics are always float32
     micro_batch: Positive | None = None  #: images per forward pass; None: the whole batch
+    save: Literal["png", "jpeg75"] = "png"  #: files that students train on; jpeg75: lossy, quality 75
 
     @model_validator(mode="after")
     def _require_compatible_options(self) -> Recover:
@@ -213,19 +246,35 @@ class Relabel(Node):
 class Validate(Node):
     """Training of students on the distilled images (UniDD Table 10)."""
 
+    #: own: the method's authors' settings of students, if its file has any; shared: the same for all methods
+    settings: Literal["shared", "own"] = "shared"
     students: tuple[BackboneName, ...] = ()  #: architectures; empty: that of the backbone
     seeds: Positive = 3  #: students per architecture
     controls: tuple[ControlName, ...] = ("random", "start")  #: sets of real images to train students on, too
     epochs: Positive = 300  #: training epochs
     batch: Positive = 50  #: batch size
     optimiser: Optimiser = Optimiser(name="adamw", lr=1e-3, weight_decay=1e-2)
-    temperature: Annotated[float, Field(gt=0)] = 20.0  #: temperature of the soft labels
+    loss: Literal["kl", "mse"] = "kl"  #: distance from the teacher: KL at a temperature, or of the logits
+    ce_weight: Annotated[float, Field(ge=0)] = 0.0  #: weight of the cross-entropy of the image's own class
+    temperature: Annotated[float, Field(gt=0)] = 20.0  #: temperature T of the soft labels, for `kl`
+    #: BatchNorm of the labelling teacher: running statistics, or those of the batch that it labels
+    teacher_batchnorm: Literal["running", "batch"] = "running"
+    loss_scale: Literal["none", "t2"] = "none"  #: t2: multiply `kl` by T²
+    #: weights of a first convolution that was adapted to small images or few channels
+    stem_init: Literal["kaiming", "pytorch"] = "kaiming"
     views: Views = Views(crop_scale=(0.08, 1.0), flip=True)
     cutmix: Literal["none", "batch", "image"] = "batch"  #: CutMix; one λ and patch per batch, or per image
+    mixup: Annotated[float, Field(ge=0)] = 0.0  #: α of MixUp, with one λ ~ Beta(α, α) per batch; 0: none
     evaluate_every: Positive = 10  #: epochs between evaluations
-    evaluate_from: Fraction = 0.8  #: fraction of the epochs after which evaluation starts
+    evaluate_from: Fraction = 0.8  #: only epochs after this fraction are evaluated, and always the last
     average: Fraction = 0.0  #: fraction of final epochs whose weights are averaged
     precision: Precision = "float32"  #: precision of the forward passes (autocast)
+
+    @model_validator(mode="after")
+    def _require_one_way_to_mix(self) -> Validate:
+        if self.mixup and self.cutmix != "none":
+            raise ValueError(f"mixup = {self.mixup:g} and cutmix = {self.cutmix} exclude each other")
+        return self
 
 
 class Given(Node):
@@ -331,6 +380,27 @@ class Config(Node):
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", name):
             raise ValueError(f"'{name}' is not a device; use auto, cpu, cuda, cuda:N or mps")
         return name
+
+    @model_validator(mode="after")
+    def _require_possible_centre_and_warmup(self) -> Config:
+        if self.statistics.centre == "image" and not self.objective.has_covariance:
+            raise ValueError(
+                f"statistics.centre = image needs Ψ, which objective.taps = {self.objective.taps} does not"
+                f" have; set statistics.centre = set"
+            )
+        if self.statistics.centre == "image" and self.given.statistics is not None:
+            raise ValueError(
+                "given.statistics are centred on the mean of all images; set statistics.centre = set"
+            )
+        trainings = (("squeeze", self.squeeze), ("validate", self.validate_))
+        for name, training in trainings:
+            warmup = training.optimiser.warmup_epochs
+            if warmup and warmup >= training.epochs:
+                raise ValueError(
+                    f"{name}.optimiser.warmup_epochs = {warmup} leaves none of the {name}.epochs ="
+                    f" {training.epochs}; lower it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _require_compatible_sections(self) -> Config:

@@ -1,10 +1,11 @@
 """Resolution of settings: layers merged into one `Config`, with the origin of each value.
 
 Precedence, low to high: defaults < protocol < preset < file < environment < flags. A preset or file may have
-`extends:`, and `protocols:` with settings that apply under one protocol only.
+`extends:`, and `protocols:` with settings that apply under one protocol only, some of them (`by_ipc:`) only
+with one number of images per class.
 A layer that names a method (`objective: sre2l`) inserts the method's file, with its settings for the current
-data set, below itself. The objective of lower presets, files and variables is dropped; that of the protocol
-is kept.
+data set, below itself; and its authors' settings of students, where `validate.settings` is `own`. The
+objective of lower presets, files and variables is dropped; that of the protocol is kept.
 Not here: reading YAML (see `yaml_io`), which values are valid (see `schema`).
 """
 
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from engine import environment
-from engine.config import Config, Data, yaml_io
+from engine.config import Config, yaml_io
 from engine.config.messages import format_validation_error, unknown_name_error
 from engine.config.presets import (
     PROTOCOLS,
@@ -105,6 +106,7 @@ def resolve(
     overrides: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
     label: str = "flag",
+    stored: bool = False,
 ) -> Resolved:
     """Merge all layers into one validated configuration.
 
@@ -112,19 +114,27 @@ def resolve(
     starts from the defaults of `Config`.
     sets: `key=value` with YAML values. overrides: dotted key → value of a dedicated flag, or None if it is
     not given; they take precedence over `sets`. environ: the process environment; only CFM_* is read.
-    label: the label of `sets` and `overrides` in origins and messages.
+    label: the label of `sets` and `overrides` in origins and messages. stored: the file is that of a run,
+    which names every setting of its version; those that are newer have the defaults of `Config`.
     Raises UserError("config") with the key, the problem, its origin and how to fix it.
     """
     upper_layers = [*_read_environment(environ or {}), _build_flag_layer(sets, overrides or {}, label)]
     documents = _load_documents(preset if file or preset else base, file)
-    protocols = _load_protocols([*(_Layer(each.label, each.values) for each in documents), *upper_layers])
+    if stored:
+        documents = [_complete(document) for document in documents]
+    plain_layers = [*(_Layer(each.label, each.values) for each in documents), *upper_layers]
+    protocols = _load_protocols(plain_layers)
     layers = list(protocols.values())
+    values = (layer.values["ipc"] for layer in reversed(plain_layers) if "ipc" in layer.values)
+    ipc = next(values, Config.model_fields["ipc"].default)
     for document in documents:
         layers.append(_Layer(document.label, document.values))
         for name in protocols:
             if name in document.sections:
                 section = f"{document.label}, protocol {name}"
                 layers.append(_Layer(section, document.sections[name], protocol=True))
+                if (settings := document.by_ipc[name].get(str(ipc))) is not None:
+                    layers.append(_Layer(f"{section}, ipc {ipc}", settings, protocol=True))
     layers = _insert_method([*layers, *upper_layers])
     tree = Config().to_dict()
     origins: dict[str, str] = {}
@@ -146,12 +156,13 @@ def load_stored(
 ) -> Resolved:
     """Return the settings of a run with changes applied; `sets` and `overrides` are those of `resolve`.
 
+    Settings that are newer than the run have the defaults of `Config`, which are how it was computed.
     Raises UserError: "disk" if the file is damaged, "config" if a change is invalid.
     """
     run.config_yaml()  # verifies the file
     file = run.folder / "config.yaml"
     try:
-        stored = resolve(file=file, base=None)
+        stored = resolve(file=file, base=None, stored=True)
     except UserError as error:
         from engine.store.reader import written_by
 
@@ -162,7 +173,16 @@ def load_stored(
         raise UserError(
             "config", f"{message}, which cannot read its settings: {error.message}", hint
         ) from error
-    return resolve(file=file, base=None, sets=sets, overrides=overrides) if sets or overrides else stored
+    if not (sets or overrides):
+        return stored
+    return resolve(file=file, base=None, sets=sets, overrides=overrides, stored=True)
+
+
+def _complete(document: Document) -> Document:
+    """Return a document with the defaults of `Config` for the settings that it lacks."""
+    values = Config().to_dict()
+    _merge(values, document.values, document.label, {})
+    return replace(document, values=values)
 
 
 def _load_documents(preset: str | None, file: Path | None) -> list[Document]:
@@ -272,8 +292,9 @@ def _nest(key: str, value: Any) -> dict[str, Any]:
 def _insert_method(layers: list[_Layer]) -> list[_Layer]:
     """Insert the method's file right below the highest layer that names a method.
 
-    The file's `datasets:` section for the current data set is inserted directly above the file. The
-    objective is removed from all lower layers, except from those of a protocol.
+    The file's `datasets:` section for the current data set is inserted directly above the file, and its
+    `students:` sections above that if `validate.settings` is `own`. The objective is removed from all lower
+    layers, except from those of a protocol.
     """
     names = [layer.get("objective.method") for layer in layers]
     naming = [index for index, name in enumerate(names) if isinstance(name, str)]
@@ -291,12 +312,21 @@ def _insert_method(layers: list[_Layer]) -> list[_Layer]:
         for index, layer in enumerate(layers[:top])
     ]
     method_layers = [_Layer(method.label, method.values)]
-    data_names = [layer.get("data.name") for layer in reversed(layers)]
-    default = Data.model_fields["name"].default
-    data_name = next((name for name in data_names if isinstance(name, str)), default)
+    data_name = _find_value(layers, "data.name", str)
     if data_name in method.datasets:
         method_layers.append(_Layer(f"{method.label}, {data_name}", method.datasets[data_name]))
+    if _find_value([*lower, *method_layers, *layers[top:]], "validate.settings", str) == "own":
+        label = f"{method.label}, students"
+        for section in method.student_sections(data_name, _find_value(layers, "ipc", int)):
+            method_layers.append(_Layer(label, {"validate": section}))
     return [*lower, *method_layers, *layers[top:]]
+
+
+def _find_value(layers: Sequence[_Layer], key: str, kind: type) -> Any:
+    """Return the value of a dotted key in the highest layer that has one of this type, or the default."""
+    values = (layer.get(key) for layer in reversed(layers))
+    default = Config().flatten()[key]
+    return next((value for value in values if isinstance(value, kind)), default)
 
 
 def _merge(
@@ -361,7 +391,8 @@ def changes(
     """
     wanted = config.flatten()
     base = resolve(preset=preset, base=None, environ=environ).config.flatten()
-    leading_keys = ("protocol", "objective.method", "data.name")  # these change other settings too
+    # These change other settings, too.
+    leading_keys = ("protocol", "objective.method", "data.name", "validate.settings", "ipc")
     leading = {key: wanted[key] for key in leading_keys if wanted[key] != base[key]}
     if leading:
         try:

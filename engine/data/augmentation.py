@@ -5,7 +5,8 @@ with bilinear resizing, mirroring, padding and cyclic shifts all have this form,
 teachers share one differentiable, deterministic product on every device.
 
 Legend: M images, C channels, H = W = size pixels, N images of a set, P patches.
-Source: RandomResizedCrop, RandomCrop and HorizontalFlip as in torchvision; CutMix (Yun et al. 2019).
+Source: RandomResizedCrop, RandomCrop and HorizontalFlip as in torchvision; CutMix (Yun et al. 2019);
+MixUp (Zhang et al. 2018).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Draw:
     """Random parameters of views of M images of size×size pixels; enough to reproduce the views.
 
     boxes_M4: top, left, height, width of each crop in pixels; pixels outside the image are black.
-    flip_M: whether to mirror left-right. roll_M2: cyclic shift down and right, in pixels, after the crop.
+    flip_M: whether to mirror left-right. roll_M2: cyclic shift down and right, in pixels, after the
+    crop.
     source_M2S: the source row and the source column at each position after patches are shuffled, which
     precedes the crop; None without shuffling. With M = 1, a whole batch shares one draw.
     """
@@ -59,7 +61,7 @@ def draw(views: Views, size: int, count: int, rng: np.random.Generator, *, share
         corner_M2 = rng.integers(-views.padding, views.padding + 1, (count, 2))
         boxes_M4 = np.concatenate([corner_M2, np.full((count, 2), size)], axis=1)
     flip_M = rng.random(count) < 0.5 if views.flip else np.zeros(count, dtype=bool)
-    roll_M2 = rng.integers(0, views.roll + 1, (count, 2))
+    roll_M2 = rng.integers(-views.roll if views.roll_both_ways else 0, views.roll + 1, (count, 2))
     source_M2S = _shuffle_patches(views.patches, size, count, rng) if views.patches > 1 else None
     return Draw(boxes_M4, flip_M, roll_M2, size, source_M2S)
 
@@ -132,17 +134,20 @@ def _build_resampling(output_MH: Tensor, start_M1: Tensor, extent_M1: Tensor, pi
 
 @dataclass(frozen=True)
 class MixDraw:
-    """Random parameters of CutMix for M images.
+    """Random parameters of CutMix or MixUp for M images.
 
-    partner_M: index of the image that the patch comes from. boxes_M4: top, bottom, left, right of the patch.
+    partner_M: index of the image that each is mixed with. boxes_M4: top, bottom, left, right of the patch
+    that comes from it. share_M: instead of a patch, the share λ of the image itself in MixUp; None: CutMix.
     """
 
     partner_M: NDArray[np.int64]
     boxes_M4: NDArray[np.int64]
+    share_M: NDArray[np.float32] | None = None
 
     def take(self, indices: NDArray[np.int64]) -> MixDraw:
         """Return the draws of the images at `indices`; partner indices are not renumbered."""
-        return MixDraw(self.partner_M[indices], self.boxes_M4[indices])
+        share_M = None if self.share_M is None else self.share_M[indices]
+        return MixDraw(self.partner_M[indices], self.boxes_M4[indices], share_M)
 
 
 def draw_cutmix(
@@ -168,8 +173,23 @@ def draw_cutmix(
     return MixDraw(partner_N, boxes_N4)
 
 
-def cutmix(draw: MixDraw, x_MCHW: Tensor, partner_MCHW: Tensor) -> Tensor:
-    """Return `x_MCHW` with the patch of each image replaced by that of `partner_MCHW`."""
+def draw_mixup(batches: Sequence[NDArray[np.int64]], rng: np.random.Generator, alpha: float) -> MixDraw:
+    """Draw MixUp parameters: one λ ~ Beta(α, α) per batch, and partners from the same batch.
+
+    batches: as in `draw_cutmix`.
+    """
+    count = sum(map(len, batches))
+    partner_N, share_N = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.float32)
+    for batch in batches:
+        partner_N[batch], share_N[batch] = rng.permutation(batch), rng.beta(alpha, alpha)
+    return MixDraw(partner_N, np.zeros((count, 4), dtype=np.int64), share_N)
+
+
+def mix(draw: MixDraw, x_MCHW: Tensor, partner_MCHW: Tensor) -> Tensor:
+    """Return `x_MCHW` with a patch of each image replaced by that of `partner_MCHW`, or both averaged."""
+    if draw.share_M is not None:
+        share_M111 = upload(torch.from_numpy(draw.share_M), x_MCHW.device)[:, None, None, None]
+        return share_M111 * x_MCHW + (1 - share_M111) * partner_MCHW
     boxes_M4 = upload(torch.from_numpy(draw.boxes_M4), x_MCHW.device)
     top, bottom, left, right = boxes_M4[:, :, None].unbind(1)
     y_H = torch.arange(x_MCHW.shape[2], device=x_MCHW.device)

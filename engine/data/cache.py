@@ -33,10 +33,14 @@ from engine.store.lock import locked
 
 @dataclass(frozen=True)
 class Shape:
-    """Channels C and side S of decoded images."""
+    """Channels C and side S of decoded images, and the side to which their shorter side is first resized.
+
+    resize: None for the largest centred square.
+    """
 
     channels: int
     size: int
+    resize: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ def load_or_decode(
     keep_pixels: whether the result and the cache include pixels beside the sums and metadata.
     Raises UserError("disk") if the cache cannot be written.
     """
-    folder = _entry_path("pixels", pictures.stamp(), shape.channels, shape.size, keep_pixels)
+    framing = () if shape.resize is None else (shape.resize,)
+    folder = _entry_path("pixels", pictures.stamp(), shape.channels, shape.size, keep_pixels, *framing)
     if (entry := _read_entry(folder)) is not None:
         return entry
     with guarded(default_folder(), hint=ELSEWHERE):
@@ -149,7 +154,7 @@ def _write_pixels(
     bad: list[tuple[int, str, str]] = []
     resolutions: Counter[tuple[int, int]] = Counter()
     conversions: Counter[str] = Counter()
-    for chunk in decode_chunks(pictures, shape.size, shape.channels, progress):
+    for chunk in decode_chunks(pictures, shape.size, shape.channels, progress, shape.resize):
         data = chunk.pixels_MCSS.tobytes()
         digest.update(data)
         if file is not None:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from engine import config
 from engine.data.cache import load_or_decode, mean_std
 from engine.data.image_folders import TABLES
-from engine.data.loading import choose_normalisation, decide_shape, is_streamed, load_digits, split_stratified
+from engine.data.loading import (
+    choose_normalisation,
+    decide_shapes,
+    is_streamed,
+    load_digits,
+    split_stratified,
+)
 from engine.data.pictures import Files, Pictures, Progress, decode_name, list_files
 from engine.data.sources import find_source
 from engine.errors import UserError, format_names
@@ -37,14 +43,15 @@ def check(
     else:
         source = find_source(settings, root)
         path, layout, classes = str(source.path), source.layout, source.classes
-        shape = decide_shape(settings, source, progress)
+        shapes = decide_shapes(settings, source, progress)
+        shape = shapes["train"]
         streamed = is_streamed(settings.name, len(source.train), shape)
         labels, resolutions = {}, Counter()
         for name, pictures in (("train", source.train), ("test", source.test)):
             if pictures is None:
                 continue
             keep_pixels = not is_streamed(settings.name, len(pictures), shape)
-            entry = load_or_decode(pictures, shape, progress, keep_pixels)
+            entry = load_or_decode(pictures, shapes[name], progress, keep_pixels)
             labels[name] = pictures.labels_N[entry.indices_N]
             resolutions.update(entry.resolutions)
             conversions.update(entry.conversions)

@@ -1,9 +1,10 @@
 """Decode pictures to square uint8 arrays in a thread pool, and collect the unreadable ones.
 
 Legend: M images in a chunk, C channels, S side in pixels.
-The frame of an image is its largest centred square, resampled to S×S; this equals resizing the short side
-to S and cropping the centre. Pictures are turned upright as their EXIF data says. 12 and 16 bits are scaled
-to 8, transparency is ignored, and CMYK is converted to RGB. Numbers without a known range are refused.
+The frame of an image is its largest centred square, resampled to S×S, or, with `resize`, the central S×S
+pixels of the image whose shorter side was resampled to `resize` (torchvision's Resize and CenterCrop).
+Pictures are turned upright as their EXIF data says. 12 and 16 bits are scaled to 8, transparency is ignored,
+and CMYK is converted to RGB. Numbers without a known range are refused.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from engine import device as devices
 from engine.data.pictures import Pictures, Progress
 
 _T = TypeVar("_T")
+_MAX_PIXELS = 64_000_000  # more is treated as a decompression bomb
 _LARGE_PIXELS = 8_000_000  # larger pictures are decoded one at a time, to limit memory
 _large_picture_lock = threading.Lock()
 # The limit of `open_picture` is stricter than Pillow's.
@@ -68,10 +70,9 @@ def open_picture(pictures: Pictures, index: int) -> Image.Image:
     except Exception as error:  # decoders raise all kinds of errors on hostile bytes
         raise BadImage(_describe_error(error)) from error
     width, height = image.size
-    limit = 64_000_000  # more is treated as a decompression bomb
-    if width * height > limit:
+    if width * height > _MAX_PIXELS:
         image.close()
-        raise BadImage(f"declares {width}×{height} pixels, more than {limit:,}")
+        raise BadImage(f"declares {width}×{height} pixels, more than {_MAX_PIXELS:,}")
     return image
 
 
@@ -161,17 +162,39 @@ def frame_box(width: int, height: int) -> tuple[float, float, float, float]:
     return left, top, left + side, top + side
 
 
+def _resize_and_crop(image: Image.Image, resize: int, size: int) -> Image.Image:
+    """Return the central size×size pixels of the image whose shorter side was resized; rounds as torchvision.
+
+    resize: at least `size`.
+    """
+    short, long = sorted(image.size)
+    other = int(resize * long / short)
+    width, height = (resize, other) if image.size[0] <= image.size[1] else (other, resize)
+    if width * height > _MAX_PIXELS:
+        raise BadImage(f"would have {width}×{height} pixels with its shorter side at {resize}")
+    left, top = (round((length - size) / 2.0) for length in (width, height))
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return resized.crop((left, top, left + size, top + size))
+
+
 def decode_square(
-    image: Image.Image, size: int, channels: int, box: tuple[float, float, float, float] | None = None
+    image: Image.Image,
+    size: int,
+    channels: int,
+    box: tuple[float, float, float, float] | None = None,
+    resize: int | None = None,
 ) -> NDArray[Any]:
     """Return the part `box` of an image, resampled bilinearly: uint8 (C, S, S).
 
-    box: left, top, right, bottom in pixels of the upright picture; None for the frame. Raises BadImage.
+    box: left, top, right, bottom in pixels of the upright picture; None for the frame. resize: of the frame.
+    Raises BadImage.
     """
     is_large = image.size[0] * image.size[1] > _LARGE_PIXELS
     try:
         with _large_picture_lock if is_large else nullcontext():
             converted = _convert(image, channels)
+            if box is None and resize is not None:
+                converted = _resize_and_crop(converted, resize, size)
             box = frame_box(*converted.size) if box is None else box
             if converted.size != (size, size) or box != (0, 0, size, size):
                 converted = converted.resize((size, size), Image.Resampling.BILINEAR, box=box)
@@ -183,16 +206,39 @@ def decode_square(
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
+def decode_crops(
+    image: Image.Image, size: int, channels: int, boxes_R4: Iterable[tuple[int, int, int, int]]
+) -> NDArray[Any]:
+    """Return crops of an image, each resampled bilinearly by itself: uint8 (R, C, S, S).
+
+    boxes_R4: left, top, right, bottom in pixels. Raises BadImage.
+    """
+    try:
+        converted = _convert(image, channels)
+        crops = [
+            np.asarray(converted.crop(box_4).resize((size, size), Image.Resampling.BILINEAR))
+            for box_4 in boxes_R4
+        ]
+    except Exception as error:
+        raise BadImage(_describe_error(error)) from error
+    return np.stack([crop[None] if channels == 1 else crop.transpose(2, 0, 1) for crop in crops])
+
+
 def decode_chunks(
-    pictures: Pictures, size: int, channels: int, progress: Progress | None = None
+    pictures: Pictures,
+    size: int,
+    channels: int,
+    progress: Progress | None = None,
+    resize: int | None = None,
 ) -> Iterator[DecodeChunk]:
-    """Decode all pictures, a few hundred at a time; call `progress(done, total)` after each chunk."""
+    """Decode the frames of all pictures, a few hundred at a time; call `progress(done, total)` after each."""
 
     def decode_one(index: int) -> tuple[NDArray[Any], tuple[int, int], list[str]] | str:
         try:
             with open_picture(pictures, index) as image:
                 conversions = list_conversions(image)
-                return decode_square(image, size, channels), upright_size(image), conversions
+                pixels_CSS = decode_square(image, size, channels, resize=resize)
+                return pixels_CSS, upright_size(image), conversions
         except BadImage as error:
             return str(error)
 

@@ -3,14 +3,14 @@
 Legend: M images in a batch, C channels, H height, W width, N images in a split, S side in pixels.
 See `loading` for where the pixels come from, and `augmentation` for how views are drawn.
 A split too large for memory is decoded in a thread pool. Crops are then taken from the full-resolution
-picture, so that small crops keep their detail: the boxes of a `Draw`, which are in pixels of the S×S frame
-(see `decode`), are scaled to the picture. If boxes extend beyond the frame, they are applied to the decoded
-frame instead. Flip and roll are computed on the device.
+picture, so that small crops keep their detail: the boxes of a `Draw`, which are in pixels of an S×S square,
+are scaled to the picture's largest centred square. If boxes extend beyond the square, they are applied to the
+decoded frame (see `decode`) instead. Flip and roll are computed on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,12 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from engine.data import augmentation
 from engine.data.augmentation import Draw
 from engine.data.cache import Shape
-from engine.data.decode import BadImage, decode_square, frame_box, open_picture, upright_size
+from engine.data.decode import (
+    BadImage,
+    decode_crops,
+    decode_square,
+    frame_box,
+    open_picture,
+    upright_size,
+)
 from engine.data.pictures import Pictures
 from engine.device import cpus, upload
 from engine.errors import UserError
@@ -77,13 +85,19 @@ class ImageSet:
         *,
         rows: NDArray[Any] | None = None,
         skipped: Sequence[str] = (),
+        pictures: tuple[Pictures, NDArray[Any]] | None = None,
     ) -> None:
-        """store: uint8 (·, C, H, H). rows: indices of the N images of this split in `store`; None for all."""
+        """store: uint8 (·, C, H, H). rows: indices of the N images of this split in `store`; None for all.
+
+        pictures: the files that the images were decoded from, and the index of each image among them; None if
+        the files show nothing more.
+        """
         assert store.dtype == np.uint8
         assert store.ndim == 4
         assert store.shape[2] == store.shape[3]
         self._store = store
         self._rows = rows
+        self._files = pictures
         self._resident: dict[torch.device, Tensor] = {}
         self.labels_N: Tensor = torch.as_tensor(np.array(labels, dtype=np.int64))
         self.classes: tuple[str, ...] = tuple(classes)
@@ -116,6 +130,55 @@ class ImageSet:
         if self._rows is not None:
             rows = self._rows[rows]
         return torch.from_numpy(self._store[rows])
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether files at full resolution are available for `crop_pictures`."""
+        return self._files is not None
+
+    def picture_sizes(self, indices: Indices) -> NDArray[np.int64]:
+        """Return height and width, shape (M, 2), of the files, or of the images where there are none.
+
+        Raises UserError("data") naming an unreadable file.
+        """
+        numbers_M = _to_index_array(indices)
+        if self._files is None:
+            return np.full((len(numbers_M), 2), self.size)
+        sizes = self._map_pictures(lambda image, _: (image.size[1], image.size[0]), numbers_M, numbers_M)
+        return np.array(sizes, dtype=np.int64).reshape(-1, 2)
+
+    def crop_pictures(
+        self, indices: Indices, boxes_MR3: NDArray[np.int64], side: int, device: torch.device
+    ) -> Tensor:
+        """Return square crops of the files, resized and normalised: float32 (M, R, C, side, side).
+
+        boxes_MR3: top, left and side of the crops of each file, in its pixels. Raises as `picture_sizes`.
+        """
+
+        def decode(image: Image.Image, boxes_R3: NDArray[np.int64]) -> NDArray[Any]:
+            boxes = [(left, top, left + extent, top + extent) for top, left, extent in boxes_R3.tolist()]
+            return decode_crops(image, side, self.channels, boxes)
+
+        crops_MRCTT = np.stack(self._map_pictures(decode, _to_index_array(indices), boxes_MR3))
+        pixels = upload(torch.from_numpy(crops_MRCTT), device).float().div_(255.0)
+        return normalise(pixels, self.mean, self.std)
+
+    def _map_pictures(
+        self, function: Callable[[Image.Image, Any], Any], indices: NDArray[Any], arguments: Iterable[Any]
+    ) -> list[Any]:
+        """Return function(opened file, argument) for each image, computed by threads."""
+        assert self._files is not None
+        pictures, numbers_N = self._files
+
+        def apply(number: int, argument: Any) -> Any:
+            try:
+                with open_picture(pictures, number) as image:
+                    return function(image, argument)
+            except BadImage as error:
+                raise _unreadable_error(pictures, number, error) from error
+
+        with ThreadPoolExecutor(cpus()) as pool:
+            return list(pool.map(apply, numbers_N[indices].tolist(), arguments))
 
     def batch(self, indices: Indices, device: torch.device | str, draw: Draw | None = None) -> Tensor:
         """Return normalised images on `device`, transformed by `draw`: float32 (M, C, size, size)."""
@@ -156,8 +219,10 @@ class StreamedImages(ImageSet):
     ) -> None:
         """rows: indices of the images of this split in `pictures`."""
         nothing = np.empty((0, shape.channels, shape.size, shape.size), np.uint8)
-        super().__init__(nothing, pictures.labels_N[rows], classes, mean, std, rows=rows, skipped=skipped)
-        self._pictures, self._picture_indices = pictures, rows
+        labels = pictures.labels_N[rows]
+        files = (pictures, rows)
+        super().__init__(nothing, labels, classes, mean, std, rows=rows, skipped=skipped, pictures=files)
+        self._pictures, self._picture_indices, self._resize = pictures, rows, shape.resize
         self._pool: ThreadPoolExecutor | None = None
 
     def pixels(self, indices: Indices) -> Tensor:
@@ -182,14 +247,18 @@ class StreamedImages(ImageSet):
         try:
             with open_picture(self._pictures, index) as image:
                 box = None if box_4 is None else _scale_box(box_4, self.size, *upright_size(image))
-                return decode_square(image, self.size, self.channels, box)
+                return decode_square(image, self.size, self.channels, box, self._resize)
         except BadImage as error:
-            hint = "repair or remove the file, or skip such files with --set data.on_bad_image=skip"
-            raise UserError("data", f"{self._pictures.name(index)} is unreadable: {error}", hint) from error
+            raise _unreadable_error(self._pictures, index, error) from error
+
+
+def _unreadable_error(pictures: Pictures, index: int, error: BadImage) -> UserError:
+    hint = "repair or remove the file, or skip such files with --set data.on_bad_image=skip"
+    return UserError("data", f"{pictures.name(index)} is unreadable: {error}", hint)
 
 
 def _scale_box(box_4: NDArray[Any], size: int, width: int, height: int) -> tuple[float, float, float, float]:
-    """Convert a box (top, left, height, width) of the frame to left, top, right, bottom of the picture."""
+    """Convert a box (top, left, height, width) of the square to left, top, right, bottom of the picture."""
     left, top, right, _ = frame_box(width, height)
     scale = (right - left) / size
     y, x, h, w = (float(value) * scale for value in box_4)

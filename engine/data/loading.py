@@ -45,6 +45,8 @@ class Split:
 
     content: decoded pixels (·, C, S, S), or pictures that are decoded on demand. digest, labels: of all of
     `content`. sums_N2C: `channel_sums` of the images at `rows`; None if they were not measured.
+    files: the files that `content` was decoded from, and the index of each of its images among them; None if
+    it is those files, or if all of them have its size.
     """
 
     content: NDArray[Any] | Pictures
@@ -54,6 +56,7 @@ class Split:
     rows: NDArray[Any]
     sums_N2C: NDArray[Any] | None = None
     skipped: tuple[str, ...] = ()
+    files: tuple[Pictures, NDArray[Any]] | None = None
 
     @property
     def labels_N(self) -> NDArray[Any]:
@@ -89,7 +92,16 @@ class Split:
             )
         is_whole = np.array_equal(self.rows, np.arange(len(self.content)))
         rows = None if is_whole else self.rows
-        return ImageSet(self.content, self.labels_N, classes, *normalisation, rows=rows, skipped=self.skipped)
+        files = None if self.files is None else (self.files[0], self.files[1][self.rows])
+        return ImageSet(
+            self.content,
+            self.labels_N,
+            classes,
+            *normalisation,
+            rows=rows,
+            skipped=self.skipped,
+            pictures=files,
+        )
 
 
 def load(settings: config.Data, root: Path | None = None, progress: Progress | None = None) -> DataSet:
@@ -102,17 +114,23 @@ def load(settings: config.Data, root: Path | None = None, progress: Progress | N
     """
     if settings.name == "digits":
         classes, train, test = load_digits(settings)
+        framed = train
     else:
-        classes, train, test = _load_from_disk(settings, root, progress)
+        classes, train, test, framed = _load_from_disk(settings, root, progress)
     order = read_class_order(settings, classes)
     if order != classes:
         label_of = np.array([order.index(name) for name in classes])
-        classes, train, test = order, train.relabel(label_of), test and test.relabel(label_of)
+        classes, train, test, framed = (
+            order,
+            *(part and part.relabel(label_of) for part in (train, test, framed)),
+        )
     if test is None:
         keep, held = split_stratified(train.labels_N, settings.holdout, classes)
-        train, test = train.take(keep), train.take(held)
+        train, test = train.take(keep), framed.take(held)
     normalisation = choose_normalisation(settings, train.shape.channels, train.mean_std)
-    identity = [classes, train.digests(), test.digests(), train.shape.size, normalisation]
+    identity: list[Any] = [classes, train.digests(), test.digests(), train.shape.size, normalisation]
+    framing = [train.shape.resize, test.shape.resize]
+    identity += [framing] if any(framing) else []
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     train_set = train.to_image_set(classes, normalisation)
     return DataSet(settings.name, train_set, test.to_image_set(classes, normalisation), fingerprint)
@@ -195,19 +213,48 @@ def load_digits(settings: config.Data) -> tuple[tuple[str, ...], Split, Split | 
 
 def _load_from_disk(
     settings: config.Data, root: Path | None, progress: Progress | None
-) -> tuple[tuple[str, ...], Split, Split | None]:
+) -> tuple[tuple[str, ...], Split, Split | None, Split]:
+    """Return the classes, the training split, the test split if there is one, and what may be held out.
+
+    The last is the training split with the framing of test images, or the training split itself.
+    """
     source = find_source(settings, root)
     if source.test is None and settings.test == "test" and settings.name != "folder":
         raise_data_error(
             f"{source.path} has no test split", "add it, or hold out training images: data.test=holdout"
         )
-    shape = decide_shape(settings, source, progress)
-    train = _load_split(settings, source, source.train, shape, progress)
-    test = None if source.test is None else _load_split(settings, source, source.test, shape, progress)
-    return source.classes, train, test
+    shapes = decide_shapes(settings, source, progress)
+    train = _load_split(settings, source, source.train, shapes["train"], progress)
+    if source.test is not None:
+        test = _load_split(settings, source, source.test, shapes["test"], progress)
+        return source.classes, train, test, train
+    same = shapes["train"] == shapes["test"]
+    framed = train if same else _load_split(settings, source, source.train, shapes["test"], progress)
+    return source.classes, train, None, framed
 
 
-def decide_shape(settings: config.Data, source: DataSetSource, progress: Progress | None) -> Shape:
+def decide_shapes(
+    settings: config.Data, source: DataSetSource, progress: Progress | None
+) -> dict[str, Shape]:
+    """Return the shape to which the images of each split, `train` and `test`, are converted.
+
+    Raises UserError: "config" if images would be resized to less than that, "data" as `_decide_shape` does.
+    """
+    shape = _decide_shape(settings, source, progress)
+    for name, side in (("resize", settings.resize), ("test_resize", settings.test_resize)):
+        if side is not None and side < shape.size:
+            raise UserError(
+                "config",
+                f"data.{name} = {side} is smaller than the images, which have {shape.size} px",
+                f"set data.{name} to {shape.size} or more, or to null",
+            )
+    return {
+        "train": replace(shape, resize=settings.resize),
+        "test": replace(shape, resize=settings.test_resize),
+    }
+
+
+def _decide_shape(settings: config.Data, source: DataSetSource, progress: Progress | None) -> Shape:
     """Return the channels and side to which the images are converted.
 
     Named sets have three channels and a fixed default side. For a folder, the training pictures decide:
@@ -266,7 +313,10 @@ def _load_split(
         digest, labels = pictures.contents(), pictures.labels_N
         return Split(pictures, digest, shape, labels, entry.indices_N, entry.sums_N2C, skipped)
     labels = pictures.labels_N[entry.indices_N]
-    return Split(entry.pixels, entry.digest, shape, labels, np.arange(len(labels)), entry.sums_N2C, skipped)
+    differs = set(entry.resolutions) != {(shape.size, shape.size)}
+    files = (pictures, entry.indices_N) if differs else None
+    rows = np.arange(len(labels))
+    return Split(entry.pixels, entry.digest, shape, labels, rows, entry.sums_N2C, skipped, files)
 
 
 def is_streamed(name: str, images: int, shape: Shape) -> bool:

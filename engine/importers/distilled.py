@@ -93,7 +93,10 @@ def read(config: Config, data: DataSet, folder: Path | None = None) -> Distilled
 
 
 def _read_run(path: Path, data: DataSet) -> tuple[NDArray[Any], NDArray[np.int64], dict[str, Any]]:
-    """Read the float images of a run, given its folder or its safetensors file: pixels, labels, facts."""
+    """Read a run's images, float or those of lossy files, given its folder or its safetensors file.
+
+    Returns pixels, labels and facts.
+    """
     is_file = path.suffix == ".safetensors"
     stored = images.read(path if is_file else path / "images")
     classes, labels_N = data.train.classes, stored.labels_N
@@ -103,7 +106,8 @@ def _read_run(path: Path, data: DataSet) -> tuple[NDArray[Any], NDArray[np.int64
         classes = stored.classes
     pt_files.require_fit(path, stored.images_NCHW.shape, classes, data)
     layout = "safetensors" if is_file else "run"
-    return stored.images_NCHW, labels_N, {"source": str(path), "layout": layout}
+    pixels_NCHW = stored.pixels_NCHW if stored.lossy else stored.images_NCHW
+    return pixels_NCHW, labels_N, {"source": str(path), "layout": layout}
 
 
 def _read_run_copy(run: store.StoredRun) -> Distilled:

@@ -26,7 +26,7 @@ def build_extensions(
     settings = config.recover
     extensions: list[Extension] = []
     if settings.perturb.steps:
-        extensions.append(WeightPerturbation(teacher, settings.perturb, settings.micro_batch))
+        extensions.append(WeightPerturbation(teacher, settings.perturb, settings.micro_batch, saved))
     if settings.straight_through is not None or settings.drop or settings.density.weight:
         extensions.append(LayerSampling(config, networks, device, saved))
     return extensions

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import backbones
+from engine.checkpoint import StageState, add_prefix, strip_prefix
 from engine.config import Perturbation
 from engine.methods.extension import Extension
 
@@ -21,16 +22,43 @@ TINY = 1e-12  #: added to ‖g‖, as in the released code
 
 
 class WeightPerturbation(Extension):
-    """Replaces the teacher, for each batch, by a perturbed copy. micro_batch: see `perturb_teacher`."""
+    """Replaces the teacher, for each batch, by a perturbed copy.
 
-    def __init__(self, teacher: nn.Module, settings: Perturbation, micro_batch: int | None) -> None:
-        self._teacher = teacher
+    With `restore: round`, only the first batch of a round starts from the teacher itself, and each other one
+    from the copy of the batch before it. micro_batch: see `perturb_teacher`. saved: restore that copy.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        settings: Perturbation,
+        micro_batch: int | None,
+        saved: StageState | None = None,
+    ) -> None:
+        self._teacher = self._start = self._perturbed = teacher
         self._settings = settings
         self._micro_batch = micro_batch
+        weights = strip_prefix("perturbed", {} if saved is None else saved.tensors)
+        if weights:
+            self._start = copy.deepcopy(teacher)
+            self._start.load_state_dict(weights, strict=False)  # without buffers, which do not change
 
-    def prepare(self, view_MCHW: Tensor, labels_M: Tensor) -> nn.Module:
+    def prepare(self, view_MCHW: Tensor, labels_M: Tensor, *, starts_round: bool) -> nn.Module:
         """Return the perturbed copy of the teacher."""
-        return perturb_teacher(self._teacher, view_MCHW, labels_M, self._settings, self._micro_batch)
+        if starts_round or self._settings.restore == "batch":
+            self._start = self._teacher
+        self._perturbed = perturb_teacher(self._start, view_MCHW, labels_M, self._settings, self._micro_batch)
+        return self._perturbed
+
+    def finish(self) -> None:
+        """Let the next batch of the round start from the copy of this one."""
+        self._start = self._teacher if self._settings.restore == "batch" else self._perturbed
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights that the batch in progress, or else the next one, starts from."""
+        if self._start is self._teacher:
+            return {}
+        return add_prefix("perturbed", dict(self._start.named_parameters()))
 
 
 def perturb_teacher(

@@ -26,12 +26,16 @@ class Step:
 class Extension:
     """Base class: adds nothing. `recover` calls each method at the point that its docstring names."""
 
-    def prepare(self, view_MCHW: Tensor, labels_M: Tensor) -> nn.Module | None:
+    def prepare(self, view_MCHW: Tensor, labels_M: Tensor, *, starts_round: bool) -> nn.Module | None:
         """Prepare for a batch; return a network to match in place of the teacher, or None.
 
         view_MCHW: the first views of the batch's initial images, also where the batch is resumed.
+        starts_round: whether it is the first batch of a round.
         """
         return None
+
+    def finish(self) -> None:
+        """End the batch that was prepared last."""
 
     def mix(self, step: Step, statistics: list[Moments]) -> list[Moments]:
         """Return the statistics to match in place of those of the batch."""

@@ -117,7 +117,7 @@ class LayerSampling(Extension):
             self._moving = MovingStatistics(config.recover.straight_through)
             self._moving.load_state_dict({} if saved is None else saved.tensors, networks, device)
 
-    def prepare(self, view_MCHW: Tensor, labels_M: Tensor) -> None:
+    def prepare(self, view_MCHW: Tensor, labels_M: Tensor, *, starts_round: bool) -> None:
         """Group the images of the batch by class, for the density term."""
         self._by_class = group_by_class(labels_M.cpu().numpy(), labels_M.device)
 

@@ -5,7 +5,8 @@ each. A crop's score is the teacher's cross-entropy of the crop, padded with the
 size. The best crop of each image is selected, then the best ipc·factor² of those, and factor×factor of them
 make one image.
 Legend: M images, R crops of each, C channels, S side of an image, T side of a crop, P pixels of a line.
-Source: RDED (Sun et al. 2024) and its released code. Crops are taken from the decoded S×S frame.
+Source: RDED (Sun et al. 2024) and its released code. Crops are taken from the files at full resolution where
+they show more than the decoded S×S frames.
 """
 
 from __future__ import annotations
@@ -42,22 +43,14 @@ def select(
     Batches are yielded as `recover` yields optimised images; β is NaN. saved: resume from this state; an
     interrupted class is selected again, from the same crops.
     """
-    settings, classes = config.recover.select, len(train.classes)
+    classes = len(train.classes)
     first = 1 if saved is None else int(saved.metadata["batch"])
     yield RecoverLayout([], [], [], first - 1)
     labeller = Labeller(teacher, device, config.recover.precision)
     timer, started = IntervalTimer(config.checkpoint_seconds), time.monotonic()
     for number in range(first, classes + 1):
-        pool_M, boxes_MR3 = draw_crops(config, train, number - 1)
-        best: list[tuple[Tensor, Tensor]] = []
-        for start in range(0, len(pool_M), CHUNK):
-            part = slice(start, start + CHUNK)
-            best.append(best_crops(labeller, train, pool_M[part], boxes_MR3[part], settings.factor))
-            if start + CHUNK < len(pool_M) and timer.due():
-                yield Checkpoint("recover", partial(state_before_batch, number))
-        crops_MCTT, scores_M = (torch.cat(parts) for parts in zip(*best, strict=True))
-        best_N = np.argsort(scores_M.numpy(), kind="stable")[: config.ipc * settings.factor**2]
-        tiles_MCSS = tile(crops_MCTT[best_N], settings.factor, train.size)
+        checkpoint = Checkpoint("recover", partial(state_before_batch, number))
+        tiles_MCSS = yield from select_images(config, labeller, train, number - 1, timer, checkpoint)
         x_MCSS = denormalise(tiles_MCSS, train.mean, train.std).clamp(0, 1)
         labels_M = torch.full((len(x_MCSS),), number - 1)
         confidence_M = compute_confidence(labeller, x_MCSS, labels_M, train)
@@ -67,15 +60,54 @@ def select(
         yield Checkpoint("recover", partial(state_before_batch, number + 1), always=True)
 
 
+def select_images(
+    config: Config,
+    labeller: Labeller,
+    train: ImageSet,
+    label: int,
+    timer: IntervalTimer,
+    checkpoint: Checkpoint,
+) -> Generator[Event, None, Tensor]:
+    """Return the `config.ipc` images of one class, best crops first, normalised, on the CPU: (M, C, S, S).
+
+    Yields `checkpoint` while crops are scored, whenever `timer` is due.
+    """
+    settings = config.recover.select
+    pool_M, boxes_MR3 = draw_crops(config, train, label)
+    best: list[tuple[Tensor, Tensor]] = []
+    for start in range(0, len(pool_M), CHUNK):
+        part = slice(start, start + CHUNK)
+        best.append(best_crops(labeller, train, pool_M[part], boxes_MR3[part], settings.factor))
+        if start + CHUNK < len(pool_M) and timer.due():
+            yield checkpoint
+    crops_MCTT, scores_M = (torch.cat(parts) for parts in zip(*best, strict=True))
+    best_N = np.argsort(scores_M.numpy(), kind="stable")[: config.ipc * settings.factor**2]
+    return tile(crops_MCTT[best_N], settings.factor, train.size)
+
+
 def draw_crops(config: Config, train: ImageSet, label: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw the pool of a class, shape (M,), and top, left and side of each image's crops, shape (M, R, 3)."""
-    settings, size = config.recover.select, train.size
+    """Draw the pool of a class, shape (M,), and top, left and side of each image's crops, shape (M, R, 3).
+
+    As with RandomResizedCrop, the first of ten areas whose square fits into the picture counts, else the
+    largest central square.
+    """
+    settings = config.recover.select
     rng = generator(config.seed, "select", label)
     members = np.flatnonzero(train.labels_N.numpy() == label)
     pool_M = rng.permutation(members)[: pool_size(config)]
     shape = (len(pool_M), settings.crops)
-    side_MR = np.rint(size * np.sqrt(rng.uniform(*SCALE, shape))).astype(np.int64).clip(1, size)
-    corner_MR2 = np.floor(rng.random((*shape, 2)) * (size - side_MR + 1)[..., None]).astype(np.int64)
+    first_MR1, corner_MR2 = rng.uniform(*SCALE, shape)[..., None], rng.random((*shape, 2))
+    scale_MRT = np.concatenate([first_MR1, rng.uniform(*SCALE, (*shape, 9))], axis=2)
+    size_M12 = train.picture_sizes(pool_M)[:, None, :]
+    shorter_M1 = size_M12.min(axis=2)
+    side_MRT = np.rint(np.sqrt(scale_MRT * size_M12.prod(axis=2)[..., None])).astype(np.int64).clip(min=1)
+    fits_MRT = side_MRT <= shorter_M1[..., None]
+    first_MR = fits_MRT.argmax(axis=2)[..., None]
+    fits_MR = np.take_along_axis(fits_MRT, first_MR, axis=2)[..., 0]
+    side_MR = np.where(fits_MR, np.take_along_axis(side_MRT, first_MR, axis=2)[..., 0], shorter_M1)
+    room_MR2 = size_M12 - side_MR[..., None]
+    drawn_MR2 = np.floor(corner_MR2 * (room_MR2 + 1)).astype(np.int64)
+    corner_MR2 = np.where(fits_MR[..., None], drawn_MR2, room_MR2 // 2)
     return pool_M, np.concatenate([corner_MR2, side_MR[..., None]], axis=2)
 
 
@@ -90,15 +122,18 @@ def best_crops(
 
     Shapes (M, C, T, T) and (M,).
     """
-    x_MCSS = train.batch(indices_M, labeller.device)
-    labels_M = train.labels_N[torch.from_numpy(indices_M)].to(labeller.device)
+    side, device = train.size // factor, labeller.device
+    labels_M = train.labels_N[torch.from_numpy(indices_M)].to(device)
+    if train.has_pictures:
+        crops_RMCTT = train.crop_pictures(indices_M, boxes_MR3, side, device).transpose(0, 1)
+    else:
+        x_MCSS, boxes_RM3 = train.batch(indices_M, device), torch.from_numpy(boxes_MR3).transpose(0, 1)
+        crops_RMCTT = torch.stack([crop(x_MCSS, boxes_M3.to(device), side) for boxes_M3 in boxes_RM3])
     scored = []
-    for boxes_M3 in boxes_MR3.transpose(1, 0, 2):
-        crops_MCTT = crop(x_MCSS, torch.from_numpy(boxes_M3).to(labeller.device), train.size // factor)
+    for crops_MCTT in crops_RMCTT:
         logits_MK = labeller(pad_to_size(crops_MCTT, train.size))
-        scored.append((crops_MCTT, F.cross_entropy(logits_MK, labels_M, reduction="none")))
-    crops_RMCTT, scores_RM = (torch.stack(parts) for parts in zip(*scored, strict=True))
-    scores_M, best_M = scores_RM.min(dim=0)
+        scored.append(F.cross_entropy(logits_MK, labels_M, reduction="none"))
+    scores_M, best_M = torch.stack(scored).min(dim=0)
     return crops_RMCTT[best_M, torch.arange(len(best_M), device=best_M.device)].cpu(), scores_M.cpu()
 
 

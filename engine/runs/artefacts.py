@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from torch import nn
 from engine import backbones, rng
 from engine.backbones import teacher_check
 from engine.checkpoint import Checkpoint, StageState
-from engine.config import Config
+from engine.config import Config, Optimiser
 from engine.data import DataSet
 from engine.events import Event, Notice, Stage, StageProgress, map_events, offset_progress
 from engine.spectral import moments
@@ -28,7 +28,9 @@ from engine.store import Cache, CacheEntry, DamagedEntry
 from engine.store.cache import key
 
 T = TypeVar("T")
-FORMAT = 3  #: increase when the computation, layout or key of an artefact changes
+#: Increase when the computation, layout or key of an artefact changes.
+TEACHER_FORMAT = 3
+STATISTICS_FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,12 @@ def single_backbone_configs(config: Config) -> list[Config]:
     backbone = config.backbone
     teachers = backbone.also_teachers or (None,) * len(backbone.also)
     pairs = [(backbone.name, backbone.teacher), *zip(backbone.also, teachers, strict=True)]
+    alone = {"also": (), "also_teachers": (), "also_norm": None}
     configs = []
     for number, (name, teacher) in enumerate(pairs):
         if number == 0 or name != backbone.name:
-            changes = {"name": name, "teacher": teacher, "also": (), "also_teachers": ()}
+            norm = backbone.norm if number == 0 else backbone.also_norm or backbone.norm
+            changes = {**alone, "name": name, "teacher": teacher, "norm": norm}
             configs.append(config.model_copy(update={"backbone": backbone.model_copy(update=changes)}))
     return configs
 
@@ -107,13 +111,21 @@ def examine_given_teacher(config: Config, data: DataSet, device: torch.device) -
 
 
 def teacher_key(config: Config, data: DataSet) -> str:
-    """Return the cache key of a squeezed teacher. It contains the precision unless that is float32."""
-    excluded = {"precision"} if config.squeeze.precision == "float32" else set()
+    """Return the cache key of a squeezed teacher.
+
+    It contains the precision, the warm-up and the exemption from decay where they are not the defaults.
+    """
+    excluded: dict[str, Any] = {"precision": True} if config.squeeze.precision == "float32" else {}
+    optimiser, plain = config.squeeze.optimiser, Optimiser()
+    newer = ("warmup_epochs", "decay_norm_and_bias")
+    excluded["optimiser"] = {name for name in newer if getattr(optimiser, name) == getattr(plain, name)}
     return key(
-        format=FORMAT,
+        format=TEACHER_FORMAT,
         seed=config.seed,
         data=data.fingerprint,
-        backbone=config.backbone.model_dump(mode="json", exclude={"teacher", "also", "also_teachers"}),
+        backbone=config.backbone.model_dump(
+            mode="json", exclude={"teacher", "also", "also_teachers", "also_norm"}
+        ),
         squeeze=config.squeeze.model_dump(mode="json", exclude=excluded),
     )
 
@@ -158,10 +170,10 @@ def _restore_teacher(config: Config, data: DataSet, entry: CacheEntry) -> nn.Mod
 
 
 def statistics_key(config: Config, data: DataSet, teacher: nn.Module) -> str:
-    """Return the cache key of the real statistics. It contains the seed only if that shuffles the images."""
+    """Return the cache key of the real statistics. It contains the seed only if something is drawn."""
     return key(
-        format=FORMAT,
-        seed=config.statistics.order_seed(config.seed),
+        format=STATISTICS_FORMAT,
+        seed=config.statistics.used_seed(config.seed),
         data=data.fingerprint,
         teacher=backbones.fingerprint(teacher),
         taps=config.objective.taps,

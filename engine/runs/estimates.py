@@ -216,7 +216,7 @@ class Trial:
     def _measure_student(self, name: str) -> tuple[Cost, Cost]:
         """Return the cost of a student's training step and of an evaluation batch."""
         settings, test = self.config.validate_, self.plan.data.test
-        label = Labeller(self.teacher, self.device, settings.precision)
+        label = Labeller(self.teacher, self.device, settings.precision, settings.teacher_batchnorm)
         has_stored_labels = self.config.relabel.mode == "stored"
 
         def build_student(size: int) -> validate.Student:

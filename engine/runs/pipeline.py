@@ -218,7 +218,7 @@ class Pipeline:
         if written and not stored_images.is_begun(self.run.images):
             yield Notice("warning", f"the images in {self.run.images} are missing; recovery starts over")
             saved, written = None, 0
-        writer = self.run.image_writer(shape, classes, written)
+        writer = self.run.image_writer(shape, classes, written, self.config.recover.save)
 
         def save_images(event: Event) -> Iterator[Event]:
             if isinstance(event, BatchRecovered) and event.recovered is not None:

@@ -20,7 +20,7 @@ from engine import device as devices
 from engine.config import Config
 from engine.config.identity import config_hash
 from engine.config.teacher_source import require_teacher_files
-from engine.data import DataSet, ImageSet, load
+from engine.data import DataSet, load
 from engine.errors import UserError, format_names
 from engine.importers import distilled, fkd, running
 from engine.importers.distilled import Distilled
@@ -106,7 +106,7 @@ class Plan:
         return (count, train.channels, train.size, train.size)
 
     def bytes_needed(self) -> int:
-        """Return the most bytes that one repeat writes: images, PNG files, labels, checkpoints, records."""
+        """Return the most bytes that one repeat writes: images, their files, labels, checkpoints, records."""
         images, channels, height, width = self.image_shape()
         pixels, classes = channels * height * width, len(self.data.train.classes)
         digests, labels = 128, 0  # digests: bytes of metadata per image or epoch of labels
@@ -115,12 +115,15 @@ class Plan:
             sources = 1 + len(self.config.controls)
             labels = (2 * images * classes + digests) * epochs * sources
         recovery = 3 * 4 * pixels * len(plan_batches(self.config, classes)[0][1])  # and two of Adam's
-        networks = _build_networks(self.config, self.data.train)
+        train = self.data.train
+        networks = check_networks(self.config, len(train.classes), train.channels, train.size)
         weights = [sum(int(x.nbytes) for x in net.state_dict().values()) for net in networks]
         checkpoints = 3 * max(recovery, 4 * max(weights))  # two are kept while a third is written
-        png_files = images * max(pixels, 4096)  # the smallest file takes a block of the disk
+        lossy = self.given is None and self.config.recover.save != "png"
+        float_images = images * ((5 if lossy else 4) * pixels + digests)  # with the pixels of lossy files
+        image_files = images * max(pixels, 4096)  # the smallest file takes a block of the disk
         records = 2**20  # everything else
-        return images * (4 * pixels + digests) + png_files + labels + checkpoints + records
+        return float_images + image_files + labels + checkpoints + records
 
     def check_room(self, folder: Path) -> None:
         """Raise UserError("disk") if the disk of `folder` has too little free space for the run."""
@@ -148,15 +151,21 @@ class Plan:
         }
 
 
-def _build_networks(config: Config, train: ImageSet) -> list[nn.Module]:
-    """Build all backbones and students on the meta device, without allocating weights.
+def check_networks(config: Config, classes: int, channels: int, image_size: int) -> list[nn.Module]:
+    """Build all backbones and students on the meta device, without allocating weights; the backbones first.
 
-    Raises UserError if one does not fit the images.
+    Raises UserError if one does not fit the images, or lacks the layers that the objective matches.
     """
-    images = {"classes": len(train.classes), "channels": train.channels, "image_size": train.size}
-    names = (config.backbone.name, *config.backbone.also, *config.validate_.students)
+    teachers = [each.backbone for each in artefacts.single_backbone_configs(config)]
+    students = [config.backbone.model_copy(update={"name": name}) for name in config.validate_.students]
     with torch.device("meta"):
-        return [backbones.build(config.backbone, **images, name=name) for name in names]
+        networks = [
+            backbones.build(each, classes=classes, channels=channels, image_size=image_size)
+            for each in teachers + students
+        ]
+    for network in networks[: len(teachers)] if config.given.images is None else ():
+        taps.tap_names(network, config.objective.taps)
+    return networks
 
 
 def prepare(
@@ -184,10 +193,8 @@ def prepare(
         config = config.model_copy(update={"ipc": _images_per_class(config, data, given)})
     if given is None or config.controls:
         require_enough(config, data.train)
+    networks = check_networks(config, len(data.train.classes), data.train.channels, data.train.size)
     single = artefacts.single_backbone_configs(config)
-    networks = _build_networks(config, data.train)[: len(single)]
-    for network in networks if given is None else ():
-        taps.tap_names(network, config.objective.taps)
     checked = [artefacts.load_checked_teacher(each, data, device) for each in single]
     teacher, *others = (each for each, _ in checked)
     warnings = tuple(warning for _, about_one in checked for warning in about_one)

@@ -6,13 +6,16 @@ Not here: how the images are read (see `importers.folders`).
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
-from engine.config import Config
+from engine.config import Config, Views
 from engine.data import DataSet, ImageSet
+from engine.device import explain_out_of_memory
 from engine.events import Event, Notice, StageStarted
 from engine.runs.artefacts import (
     ComputeContext,
@@ -21,25 +24,60 @@ from engine.runs.artefacts import (
     load_or_train_teacher,
 )
 from engine.spectral import matching
+from engine.spectral.microbatch import Observer
+from engine.spectral.moments import Moments
 from engine.spectral.taps import Tapped
 from engine.stages import statistics
 
 
 def score(
-    config: Config, data: DataSet, teacher: nn.Module, images: ImageSet, context: ComputeContext
+    config: Config,
+    data: DataSet,
+    teacher: nn.Module,
+    images: ImageSet,
+    context: ComputeContext,
+    *,
+    gradients: bool = False,
 ) -> Generator[Event, None, dict[str, Any]]:
     """Compare `images` with the training set through `teacher` and `config.objective`.
 
-    Returns what `matching.score` returns. Raises UserError("numeric") if Ψ + βI is singular.
+    Returns what `matching.score` returns, and with `gradients` under that name what `compare_gradients`
+    returns. Raises UserError("numeric") if Ψ + βI is singular.
     """
-    pooled = config.statistics.model_copy(update={"estimator": "pooled", "order": "file"})
+    pooled = config.statistics.model_copy(update={"estimator": "pooled", "order": "file", "views": Views()})
     pooled_config = config.model_copy(update={"statistics": pooled})
     yield StageStarted("statistics", len(data.train), "images")
     real, _ = yield from load_or_measure_statistics(pooled_config, data, teacher, context)
     yield StageStarted("statistics", len(images), "images")
     network = Tapped(teacher, config.objective.taps, context.device, patch=config.objective.patch)
     synthetic, ce = yield from statistics.measure_set(pooled_config, network, images, context.device)
-    return matching.score(config.objective, real, synthetic, ce)
+    scores = matching.score(config.objective, real, synthetic, ce)
+    if gradients:
+        scores["gradients"] = compare_gradients(config, network, real, images, context.device)
+    return scores
+
+
+def compare_gradients(
+    config: Config,
+    network: Tapped,
+    real: Sequence[Moments],
+    images: ImageSet,
+    device: torch.device,
+) -> dict[str, float]:
+    """Return ‖∇‖ of the weighted `terms` and of the cross-entropy `ce` in the pixels, and their `ratio`.
+
+    The images are one recovery batch, without views; β is that of the objective.
+    """
+    terms = matching.MatchingLoss(config.objective, [tap.to(device) for tap in real], config.objective.beta)
+    x_MCHW = images.batch(range(len(images)), device).requires_grad_()
+    labels_M = images.labels_N.to(device)
+    onehot_MK = torch.nn.functional.one_hot(labels_M, len(images.classes)).float()
+    size = config.recover.micro_batch
+    observe = Observer(network, labels_M, onehot_MK, terms.needs_covariance, terms.needs_labels, size)
+    with explain_out_of_memory(device, f"the gradient of {len(images)} images", "set recover.micro_batch"):
+        synthetic, ce = observe(x_MCHW)
+        terms_norm, ce_norm = terms.gradient_norms(terms.values(synthetic), ce, x_MCHW).tolist()
+    return {"terms": terms_norm, "ce": ce_norm, "ratio": terms_norm / ce_norm if ce_norm else math.inf}
 
 
 def load_teacher_on_device(

@@ -52,7 +52,8 @@ def filtered_signals(
 class MatchingLoss:
     """The objective of one recovery batch; the constructor computes the real side of every term once.
 
-    needs_covariance, needs_labels: whether any term reads Ψ beyond its diagonal, and Φ.
+    needs_covariance, needs_labels: whether any term reads Ψ beyond its diagonal, and Φ. uses_alpha: whether a
+    term uses α.
     Raises UserError("numeric") where a real statistic is not finite or a filter is undefined for a real tap
     (for example, where Ψ + βI is singular), and UserError("config") where α is too large for a tap.
     """
@@ -64,9 +65,19 @@ class MatchingLoss:
         self.terms = objective.resolve_terms()
         self.needs_covariance = any(term.filter_class.needs_covariance for term in self.terms)
         self.needs_labels = any(term.signal == "class" for term in self.terms)
-        self._real, self._filters = [], []
+        self.uses_alpha = _uses_alpha(self.terms)
+        self._real, self._filters, self._alphas = [], [], list[float]()
         for moments in real:
-            real_filters, synthetic_filters = _build_filters(objective, self.terms, moments, beta)
+            largest = _compute_lambda_max(objective, moments) if self.uses_alpha else None
+            if largest is not None:
+                self._alphas.append(objective.parameters[expressions.ALPHA] or 1.0 / largest)
+            real_filters, synthetic_filters = (
+                [
+                    term.build_filter(beta, objective.parameters, largest=largest, synthetic=synthetic)
+                    for term in self.terms
+                ]
+                for synthetic in (False, True)
+            )
             self._real.append(filtered_signals(self.terms, real_filters, moments))
             self._filters.append(synthetic_filters)
             for term, real_filter, filtered in zip(self.terms, real_filters, self._real[-1], strict=True):
@@ -90,9 +101,35 @@ class MatchingLoss:
             return self._weights_TL.new_zeros(0, len(self._real))
         return torch.stack(columns).reshape(len(self._real), -1).T
 
-    def loss(self, values_TL: Tensor, ce: Tensor) -> Tensor:
-        """Return the cross-entropy plus the weighted terms (Eq. 21)."""
-        return self.ce_weight * ce + (self._weights_TL * values_TL).sum()
+    def loss(self, values_TL: Tensor, ce: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return the cross-entropy plus the weighted terms (Eq. 21). scale: another factor on all terms."""
+        terms = (self._weights_TL * values_TL).sum()
+        return self.ce_weight * ce + (terms if scale is None else scale * terms)
+
+    def gradient_norms(self, values_TL: Tensor, ce: Tensor, images_MCHW: Tensor) -> Tensor:
+        """Return ‖∇‖ of the weighted terms and of the weighted CE in the images, shape (2,).
+
+        The graph is kept.
+        """
+        parts = ((self._weights_TL * values_TL).sum(), self.ce_weight * ce)
+        gradients = [
+            torch.autograd.grad(part, images_MCHW, retain_graph=True, materialize_grads=True)[0]
+            for part in parts
+        ]
+        return torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
+
+    def find_divergence(self, synthetic: Sequence[Moments]) -> tuple[str, float] | None:
+        """Return the tap with the largest α·λ_max(Ψ_s) and that value; None where it is below 2 everywhere.
+
+        From 2 on, the series of MTT's term diverges on the synthetic side.
+        """
+        products = [
+            (alpha * _largest_eigenvalue(moments), moments.name)
+            for alpha, moments in zip(self._alphas, synthetic, strict=True)
+            if moments.cov_DD is not None and bool(moments.cov_DD.isfinite().all())
+        ]
+        product, name = max(products, default=(0.0, ""))
+        return (name, product) if product >= 2 else None
 
 
 def non_finite_error(term: config.Term, where: str, beta: float) -> UserError:
@@ -136,21 +173,6 @@ def _real_side_error(term: config.Term, real_filter: Filter, moments: Moments, b
     )
 
 
-def _build_filters(
-    objective: config.Objective, terms: Sequence[config.Term], moments: Moments, beta: float
-) -> tuple[list[Filter], list[Filter]]:
-    """Return the filters of all terms for the real side of one tap and for its synthetic side."""
-    largest = _compute_lambda_max(objective, terms, moments)
-
-    def build(*, synthetic: bool) -> list[Filter]:
-        return [
-            term.build_filter(beta, objective.parameters, largest=largest, synthetic=synthetic)
-            for term in terms
-        ]
-
-    return build(synthetic=False), build(synthetic=True)
-
-
 def placeholder_moments(objective: config.Objective, sizes: Mapping[str, int], classes: int) -> list[Moments]:
     """Return moments of the right shapes whose values do not matter.
 
@@ -178,19 +200,23 @@ def placeholder_moments(objective: config.Objective, sizes: Mapping[str, int], c
     ]
 
 
-def _compute_lambda_max(
-    objective: config.Objective, terms: Sequence[config.Term], moments: Moments
-) -> float | None:
-    """Return λ_max of a real tap, or None where no term uses α.
+def _uses_alpha(terms: Sequence[config.Term]) -> bool:
+    texts = (text for term in terms for text in term.sides)
+    return any(expressions.ALPHA in expressions.names(expressions.parse(text)) for text in texts)
+
+
+def _largest_eigenvalue(moments: Moments) -> float:
+    assert moments.cov_DD is not None
+    return float(torch.linalg.eigvalsh(moments.cov_DD.detach().cpu().double())[-1])
+
+
+def _compute_lambda_max(objective: config.Objective, moments: Moments) -> float:
+    """Return λ_max of a real tap.
 
     Raises UserError: "config" where α is not below 2/λ_max, "numeric" where Ψ is zero and α defaults to
     1/λ_max.
     """
-    texts = [text for term in terms for text in term.sides]
-    if not any(expressions.ALPHA in expressions.names(expressions.parse(text)) for text in texts):
-        return None
-    assert moments.cov_DD is not None
-    largest = float(torch.linalg.eigvalsh(moments.cov_DD.cpu().double())[-1])
+    largest = _largest_eigenvalue(moments)
     alpha = objective.parameters[expressions.ALPHA]
     if alpha is None and largest <= 0:
         raise UserError(

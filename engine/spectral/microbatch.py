@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.config import Centre
 from engine.spectral import matching
 from engine.spectral.moments import (
     Moments,
@@ -34,7 +35,7 @@ class Observer:
     """Computes the moments of a batch and its cross-entropy, at once or in micro-batches.
 
     labels_M: the class of each image. onehot_MK: the same as float. covariance, flc: whether Ψ and Φ are
-    computed. size: images in a micro-batch; None: the whole batch at once.
+    computed. size: images in a micro-batch; None: the whole batch at once. centre: of Ψ.
     """
 
     network: Tapped
@@ -43,6 +44,7 @@ class Observer:
     covariance: bool
     flc: bool
     size: int | None = None
+    centre: Centre = "set"
 
     def __call__(self, view_MCHW: Tensor) -> tuple[list[Moments], Tensor]:
         """Return the moments of each tap and the mean cross-entropy; differentiable in the views."""
@@ -56,7 +58,9 @@ class Observer:
         """Return the moments of the features of some images."""
         pairs = zip(self.network.names, features, strict=True)
         return [
-            batch_moments(name, x_MDHW, onehot_MK, covariance=self.covariance, labels=self.flc)
+            batch_moments(
+                name, x_MDHW, onehot_MK, covariance=self.covariance, labels=self.flc, centre=self.centre
+            )
             for name, x_MDHW in pairs
         ]
 
@@ -96,7 +100,7 @@ class _MicroBatches(torch.autograd.Function):
             if taps:  # merged at once: one Ψ per tap and part would take more memory than the features
                 pairs = zip(taps, part_taps, strict=True)
                 shares = (1.0 - share / share_so_far, share / share_so_far)
-                part_taps = [merge(pair, shares) for pair in pairs]
+                part_taps = [merge(pair, shares, observer.centre) for pair in pairs]
             taps = part_taps
         ctx.observer = observer
         ctx.save_for_backward(view_MCHW, *(tap.mean_D for tap in taps))
@@ -116,7 +120,9 @@ class _MicroBatches(torch.autograd.Function):
             for x_MDHW, mean_D, tap in zip(features, means, taps, strict=True):
                 count = round(count_positions(x_MDHW) / share)
                 if observer.covariance:
-                    gradient_MDHW = covariance_gradient(x_MDHW, mean_D, tap.mean_D, tap.cov_DD, count=count)
+                    gradient_MDHW = covariance_gradient(
+                        x_MDHW, mean_D, tap.mean_D, tap.cov_DD, count=count, centre=observer.centre
+                    )
                 else:
                     gradient_MDHW = variance_gradient(x_MDHW, mean_D, tap.mean_D, tap.var_D, count=count)
                 if observer.flc:

@@ -1,6 +1,7 @@
 """Statistics of a tap: mean, FFC Ψ and FLC Φ (Eq. 16–18); real side streamed, synthetic differentiable.
 
-Ψ is the covariance over all positions of all images, biased (1/N). Φ is the mean over images of
+Ψ is the covariance over all positions of all images, biased (1/N): around the mean of them all (`set`), or
+around each image's own mean (`image`), as Eq. 16–17 read literally. Φ is the mean over images of
 (spatial mean ⊗ one-hot label).
 Legend: M images, D features, H, W positions, K classes, N = M·H·W positions.
 """
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.config import Centre
 from engine.errors import UserError
 
 FIELDS = ("mean_D", "var_D", "cov_DD", "flc_DK")
@@ -89,6 +91,13 @@ def flatten_positions(x_MDHW: Tensor) -> Tensor:
     return x_MDHW.permute(0, 2, 3, 1).reshape(-1, x_MDHW.shape[1])
 
 
+def _centre_rows(x_MDHW: Tensor, mean_D: Tensor, centre: Centre) -> Tensor:
+    """Return wide features as rows, shape (N, D), minus `mean_D` or minus the mean of the row's image."""
+    if centre == "set":
+        return flatten_positions(x_MDHW) - mean_D
+    return flatten_positions(x_MDHW - x_MDHW.mean(dim=(2, 3), keepdim=True))
+
+
 class _Covariance(torch.autograd.Function):
     """Biased mean and covariance over all positions; its gradient needs one matrix product, not two.
 
@@ -97,17 +106,19 @@ class _Covariance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x_MDHW: Tensor) -> tuple[Tensor, Tensor]:
-        rows_ND = flatten_positions(widen(x_MDHW))
-        mean_D = rows_ND.mean(dim=0)
+    def forward(ctx: Any, x_MDHW: Tensor, centre: Centre) -> tuple[Tensor, Tensor]:
+        wide_MDHW = widen(x_MDHW)
+        mean_D = flatten_positions(wide_MDHW).mean(dim=0)
+        ctx.centre = centre
         ctx.save_for_backward(x_MDHW, mean_D)
-        centred_ND = rows_ND - mean_D
-        return mean_D, centred_ND.T @ centred_ND / len(rows_ND)
+        centred_ND = _centre_rows(wide_MDHW, mean_D, centre)
+        return mean_D, centred_ND.T @ centred_ND / len(centred_ND)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Tensor:
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
         x_MDHW, mean_D = ctx.saved_tensors
-        return covariance_gradient(x_MDHW, mean_D, *gradients, count=count_positions(x_MDHW))
+        count = count_positions(x_MDHW)
+        return covariance_gradient(x_MDHW, mean_D, *gradients, count=count, centre=ctx.centre), None
 
 
 class _Variance(torch.autograd.Function):
@@ -130,14 +141,20 @@ class _Variance(torch.autograd.Function):
 
 
 def covariance_gradient(
-    x_MDHW: Tensor, mean_D: Tensor, mean_gradient_D: Tensor, cov_gradient_DD: Tensor, *, count: int
+    x_MDHW: Tensor,
+    mean_D: Tensor,
+    mean_gradient_D: Tensor,
+    cov_gradient_DD: Tensor,
+    *,
+    count: int,
+    centre: Centre = "set",
 ) -> Tensor:
     """Return the gradient with respect to the features, given those of their mean and covariance.
 
     x_MDHW: the features of all or some images. mean_D: the mean over all `count` positions. Returns the
     shape and type of x_MDHW.
     """
-    centred_ND = flatten_positions(widen(x_MDHW)) - mean_D
+    centred_ND = _centre_rows(widen(x_MDHW), mean_D, centre)
     symmetric_DD = (cov_gradient_DD + cov_gradient_DD.T) / count
     return _unflatten_positions(torch.addmm(mean_gradient_D / count, centred_ND, symmetric_DD), x_MDHW)
 
@@ -175,15 +192,22 @@ def count_positions(x_MDHW: Tensor) -> int:
 
 
 def batch_moments(
-    name: str, x_MDHW: Tensor, onehot_MK: Tensor, *, covariance: bool = True, labels: bool = True
+    name: str,
+    x_MDHW: Tensor,
+    onehot_MK: Tensor,
+    *,
+    covariance: bool = True,
+    labels: bool = True,
+    centre: Centre = "set",
 ) -> Moments:
     """Return the moments of one batch, differentiable in the features, in float32 or float64.
 
-    covariance, labels: whether to compute Ψ and Φ; the diagonal of Ψ is always computed.
+    covariance, labels: whether to compute Ψ and Φ; the diagonal of Ψ is always computed. centre: of Ψ;
+    variances without Ψ are always around the mean of the batch.
     """
     cov_DD: Tensor | None = None
     if covariance:
-        mean_D, cov_DD = _Covariance.apply(x_MDHW)
+        mean_D, cov_DD = _Covariance.apply(x_MDHW, centre)
         var_D = cov_DD.diagonal()
     else:
         mean_D, var_D = _Variance.apply(x_MDHW)
@@ -194,16 +218,16 @@ def batch_moments(
     return Moments(name, mean_D, var_D, cov_DD, flc_DK)
 
 
-def merge(parts: Sequence[Moments], shares: Sequence[float]) -> Moments:
+def merge(parts: Sequence[Moments], shares: Sequence[float], centre: Centre = "set") -> Moments:
     """Return the moments of a whole from those of its parts.
 
-    shares: each part's share of the images; they add up to 1.
+    shares: each part's share of the images; they add up to 1. centre: of Ψ.
     """
     mean_D = sum(share * part.mean_D for part, share in zip(parts, shares, strict=True))
     assert isinstance(mean_D, Tensor)
     var_D, cov_DD, flc_DK = torch.zeros_like(mean_D), None, None
     for part, share in zip(parts, shares, strict=True):
-        gap_D = part.mean_D - mean_D
+        gap_D = part.mean_D - mean_D if centre == "set" else torch.zeros_like(mean_D)
         if part.cov_DD is None:
             var_D = var_D + share * (part.var_D + gap_D.square())
         else:
@@ -231,7 +255,7 @@ def cumulative_mean(batch: Moments, earlier: Moments | None, count: int) -> Mome
     )
 
 
-def _measure_batch(name: str, x_MDHW: Tensor, onehot_MK: Tensor, covariance: bool) -> Moments:
+def _measure_batch(name: str, x_MDHW: Tensor, onehot_MK: Tensor, covariance: bool, centre: Centre) -> Moments:
     """Return the moments of one batch in float64 (on MPS float32), converting the features part by part.
 
     Φ is computed only together with Ψ. P = H·W.
@@ -256,6 +280,9 @@ def _measure_batch(name: str, x_MDHW: Tensor, onehot_MK: Tensor, covariance: boo
         else:
             second += centred_ND.square_().sum(dim=0)
     second /= images * height * width
+    if covariance and centre == "image":  # remove the covariance of the images' means
+        gap_MD = sums_MD / (height * width) - mean_D
+        second -= gap_MD.T @ gap_MD / images
     if not covariance:
         return Moments(name, mean_D, second)
     flc_DK = sums_MD.T @ onehot_MK.to(wide) / (images * height * width)
@@ -266,35 +293,41 @@ class Accumulator:
     """Computes the moments of a whole set, one batch at a time, in float64, in constant memory.
 
     pooled: exact over the set, whatever the batch size and order (Chan's merge).
-    batched: mean of the within-batch means and covariances; biased: it omits the variance between batches.
+    batched: mean of the within-batch means and covariances, weighted by the batches' images; biased: it omits
+    the variance between batches.
     covariance: whether Ψ and Φ are computed, too; Ψ is most of the work where features are many.
+    centre: of Ψ.
     """
 
     def __init__(
-        self, name: str, classes: int, estimator: Literal["pooled", "batched"], *, covariance: bool = True
+        self,
+        name: str,
+        classes: int,
+        estimator: Literal["pooled", "batched"],
+        *,
+        covariance: bool = True,
+        centre: Centre = "set",
     ) -> None:
         self.name = name
         self.classes = classes
-        self.estimator = estimator
         self.covariance = covariance
-        self.weight = 0.0
+        self.centre: Centre = centre
+        self.between = estimator == "pooled" and centre == "set"
         self.images = 0
         self._moments: Moments | None = None
 
     @torch.no_grad()
     def update(self, x_MDHW: Tensor, labels_M: Tensor) -> None:
         """Add the features and labels of M images."""
-        batch = _measure_batch(self.name, x_MDHW, F.one_hot(labels_M, self.classes), self.covariance)
+        onehot_MK = F.one_hot(labels_M, self.classes)
+        batch = _measure_batch(self.name, x_MDHW, onehot_MK, self.covariance, self.centre)
         images = len(labels_M)
-        weight = images * x_MDHW.shape[2] * x_MDHW.shape[3] if self.estimator == "pooled" else 1.0
-        old = self._moments
-        self._moments = batch if old is None else self._merge(old, batch, weight, images)
-        self.weight += weight
+        self._moments = batch if self._moments is None else self._merge(self._moments, batch, images)
         self.images += images
 
-    def _merge(self, old: Moments, batch: Moments, weight: float, images: int) -> Moments:
-        share = weight / (self.weight + weight)
-        between = share * (1.0 - share) if self.estimator == "pooled" else 0.0
+    def _merge(self, old: Moments, batch: Moments, images: int) -> Moments:
+        share = images / (self.images + images)
+        between = share * (1.0 - share) if self.between else 0.0
         gap_D = batch.mean_D - old.mean_D
         mean_D = old.mean_D + share * gap_D
         if old.cov_DD is None or batch.cov_DD is None or old.flc_DK is None or batch.flc_DK is None:
@@ -303,20 +336,19 @@ class Accumulator:
         cov_DD = old.cov_DD + share * (batch.cov_DD - old.cov_DD)
         if between:
             cov_DD = cov_DD + between * torch.outer(gap_D, gap_D)
-        image_share = images / (self.images + images)
-        flc_DK = old.flc_DK + image_share * (batch.flc_DK - old.flc_DK)
+        flc_DK = old.flc_DK + share * (batch.flc_DK - old.flc_DK)
         return Moments(self.name, mean_D, cov_DD.diagonal(), cov_DD, flc_DK)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the moments so far as tensors; `load_state_dict` also needs `weight` and `images`."""
+        """Return the moments so far as tensors; `load_state_dict` also needs `images`."""
         return self.result().independent_tensors()
 
-    def load_state_dict(self, tensors: Mapping[str, Tensor], weight: float, images: int) -> None:
-        """Restore the accumulator from its `state_dict`, weight and number of images."""
+    def load_state_dict(self, tensors: Mapping[str, Tensor], images: int) -> None:
+        """Restore the accumulator from its `state_dict` and number of images."""
         cov_DD = tensors.get("cov_DD")
         var_D = tensors["var_D"] if cov_DD is None else cov_DD.diagonal()
         self._moments = Moments(self.name, tensors["mean_D"], var_D, cov_DD, tensors.get("flc_DK"))
-        self.weight, self.images = weight, images
+        self.images = images
 
     def result(self) -> Moments:
         """Return the moments so far; `update` must have been called at least once."""

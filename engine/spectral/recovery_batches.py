@@ -24,9 +24,12 @@ def plan_batches(config: Config, classes: int) -> list[tuple[np.ndarray, np.ndar
     if config.recover.algorithm == "select":
         return [(np.arange(config.ipc), np.full(config.ipc, label)) for label in range(classes)]
     if config.recover.group == "class":
-        size, images = config.recover.classes_per_batch, np.arange(classes * config.ipc)
-        batches = np.split(images, range(size, len(images), size))
-        return [(batch % config.ipc, batch // config.ipc) for batch in batches]
+        size = config.recover.classes_per_batch
+        parts = np.array_split(np.arange(config.ipc), config.recover.class_parts)
+        rounds_N = np.concatenate([np.tile(part, classes) for part in parts])
+        labels_N = np.concatenate([np.repeat(np.arange(classes), len(part)) for part in parts])
+        cuts = range(size, len(labels_N), size)
+        return list(zip(np.split(rounds_N, cuts), np.split(labels_N, cuts), strict=True))
     count = schedules.batches_per_round(classes, config.recover.classes_per_batch)
     chunks = np.array_split(np.arange(classes), count)
     return [(np.full(len(chunk), b), chunk) for b in range(config.ipc) for chunk in chunks]
@@ -126,11 +129,12 @@ def pool_size(config: Config) -> int:
 def require_enough(config: Config, train: ImageSet) -> None:
     """Raise UserError("data") naming a class with too few real images for the set or its control."""
     initial_indices(config, train)
+    tiled = config.recover.algorithm == "select" or (config.optimises and config.recover.init == "tiles")
     settings = config.recover.select
     needed = config.ipc * settings.factor**2
     counts = np.bincount(train.labels_N.numpy(), minlength=len(train.classes)).tolist()
     for name, count in zip(train.classes, counts, strict=True):
-        if config.recover.algorithm == "select" and count < needed:
+        if tiled and count < needed:
             raise UserError(
                 "data",
                 f"ipc = {config.ipc} images of {settings.factor}×{settings.factor} crops need {needed} images"

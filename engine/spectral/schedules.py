@@ -56,8 +56,14 @@ def learning_rate(optimiser: Optimiser, epoch: int, epochs: int) -> float:
     """Return the learning rate of a 0-based epoch (Tables 8 and 10).
 
     cosine ends at 0; half-cosine, ½(1 + cos(π·t/2E)), ends at lr/2; step divides lr by ten every
-    `step_epochs` epochs.
+    `step_epochs` epochs. With a warm-up of W epochs, epoch t < W has the rate lr·t/W, and the schedule takes
+    the other epochs.
     """
+    if epoch < optimiser.warmup_epochs:
+        return optimiser.lr * epoch / optimiser.warmup_epochs
+    epoch, epochs = epoch - optimiser.warmup_epochs, epochs - optimiser.warmup_epochs
+    if optimiser.schedule == "constant":
+        return optimiser.lr
     if optimiser.schedule == "cosine":
         return cosine_to_zero(optimiser.lr, epoch, epochs)
     if optimiser.schedule == "half-cosine":

@@ -1,4 +1,4 @@
-"""Where features are read: the input or output of each convolution, or the input of each BatchNorm.
+"""Where features are read: the input or output of convolutions, or the input of each BatchNorm.
 
 Legend: M images, D features, K classes, L taps, P patches of a feature map.
 """
@@ -77,7 +77,7 @@ class Tapped:
         def on_output(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
             self._features[name] = output
 
-        if self.taps == "conv-output":
+        if self.taps in ("conv-output", "all-conv-output"):
             module.register_forward_hook(on_output)
         else:
             module.register_forward_pre_hook(on_input)
@@ -167,13 +167,16 @@ def _speed_up_first_conv(network: nn.Module) -> None:
 
 
 def tap_names(model: nn.Module, taps: TapName) -> list[str]:
-    """Return the names of the tap modules in forward order; shortcut convolutions are not taps.
+    """Return the names of the tap modules in forward order.
 
+    The convolutions of shortcuts are taps only of `all-conv-output` and `bn-conv`.
     Raises UserError("config") where the network has no such module.
     """
     if taps == "bn-conv":
         return backbones.layer_names(model)
-    names = backbones.batchnorm_names(model) if taps == "batchnorm" else backbones.conv_names(model)
+    if taps != "batchnorm":
+        return backbones.conv_names(model, shortcuts=taps == "all-conv-output")
+    names = backbones.batchnorm_names(model)
     if not names:
         raise UserError(
             "config",

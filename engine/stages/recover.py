@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.backbones.labeller import Labeller
 from engine.checkpoint import (
     Checkpoint,
     IntervalTimer,
@@ -33,7 +35,7 @@ from engine.config import Config
 from engine.data import ImageSet, augmentation, denormalise, normalise
 from engine.device import conv_precision, explain_out_of_memory
 from engine.errors import UserError
-from engine.events import BatchRecovered, Event, RecoveredImages, RecoverLayout, RecoverProgress
+from engine.events import BatchRecovered, Event, Notice, RecoveredImages, RecoverLayout, RecoverProgress
 from engine.methods import build_extensions, random_images, rded
 from engine.methods.extension import Extension, Step
 from engine.rng import generator
@@ -109,23 +111,95 @@ def _optimise_batches(
     extensions = build_extensions(config, backbones[0][0], [each for each, _ in networks], device, saved)
     earlier = None if saved is None else _restore_earlier(saved, network.names, device)
     timer, spectra = IntervalTimer(config.checkpoint_seconds), Spectra(real)
+    clipped = Clipped(*saved.metadata.get("clipped", ())) if saved is not None else Clipped()
     for number, (rounds_M, labels_M) in list(enumerate(plan, start=1))[position["batch"] - 1 :]:
         images, indices_M, beta = len(labels_M), starts[rounds_M, labels_M], betas[number - 1]
         what = f"recovery of batch {number} ({images} images of {train.size} px)"
+        begin = partial(_capture_before_batch, number, earlier, extensions, clipped)
         with explain_out_of_memory(device, what, _micro_batch_hint(config, images)):
+            tiles_MCHW = None
+            resumes = saved is not None and saved.metadata["iteration"]
+            if config.recover.init == "tiles" and (extensions or not resumes):
+                labeller = Labeller(backbones[0][0], device, config.recover.precision)
+                checkpoint = Checkpoint("recover", begin)
+                tiles_MCHW = yield from _tile_images(
+                    config, labeller, train, rounds_M, labels_M, timer, checkpoint
+                )
             batch = RecoveryBatch(
-                config, networks, train, number, beta, indices_M, labels_M, earlier, extensions, saved
+                config,
+                networks,
+                train,
+                number,
+                beta,
+                indices_M,
+                labels_M,
+                earlier,
+                extensions,
+                saved,
+                tiles_MCHW,
+                clipped,
             )
             yield from batch.optimise(len(plan), timer, spectra)
-            recovered = batch.finish()
+            recovered, clipped = batch.finish()
+        for extension in extensions:
+            extension.finish()
         if config.recover.emu:
             earlier = batch.statistics
         yield BatchRecovered(number, len(plan), beta, images, recovered)
-        capture = partial(_capture_before_batch, number + 1, earlier, extensions)
+        capture = partial(_capture_before_batch, number + 1, earlier, extensions, clipped)
         preview = partial(batch.preview, spectra) if number == len(plan) else None
         yield Checkpoint("recover", capture, always=True, preview=preview)
         saved = None
+    if clipped.outside:
+        yield Notice("info", str(clipped))
     return None if earlier is None else [moments.to(torch.device("cpu")) for moments in earlier]
+
+
+def _tile_images(
+    config: Config,
+    labeller: Labeller,
+    train: ImageSet,
+    rounds_M: np.ndarray,
+    labels_M: np.ndarray,
+    timer: IntervalTimer,
+    checkpoint: Checkpoint,
+) -> Generator[Event, None, Tensor]:
+    """Return the tiles of real crops from which the images of a batch start, normalised, (M, C, H, W).
+
+    Yields `checkpoint`, the state before the batch, whenever `timer` is due.
+    """
+    by_class: dict[int, Tensor] = {}
+    for label in dict.fromkeys(labels_M.tolist()):
+        by_class[label] = yield from rded.select_images(config, labeller, train, label, timer, checkpoint)
+        if timer.due():
+            yield checkpoint
+    return torch.stack([by_class[label][b] for b, label in zip(rounds_M, labels_M.tolist(), strict=True)])
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """How far pixels lay outside [0, 1] when they were clipped, after batches without `clamp`.
+
+    outside: number of values outside. squares: sum of their squared distances. values: number of all values.
+    """
+
+    outside: int = 0
+    squares: float = 0.0
+    values: int = 0
+
+    def add(self, pixels_MCHW: Tensor) -> Clipped:
+        """Return the sum with the unclipped pixels of a batch."""
+        gap_MCHW = pixels_MCHW - pixels_MCHW.clamp(0, 1)
+        outside = self.outside + int(gap_MCHW.count_nonzero())
+        squares = self.squares + float(gap_MCHW.double().square().sum())
+        return Clipped(outside, squares, self.values + gap_MCHW.numel())
+
+    def __str__(self) -> str:
+        share, rmse = self.outside / self.values, 255 * (self.squares / self.values) ** 0.5
+        return (
+            f"{100 * share:.2g} % of the images' values lay outside the range of pixels and were clipped"
+            f" ({rmse:.2g} of 255 levels RMSE over all values)"
+        )
 
 
 def _micro_batch_hint(config: Config, images: int) -> str:
@@ -137,11 +211,11 @@ def _micro_batch_hint(config: Config, images: int) -> str:
 
 
 def _capture_before_batch(
-    number: int, earlier: list[Moments] | None, extensions: Sequence[Extension]
+    number: int, earlier: list[Moments] | None, extensions: Sequence[Extension], clipped: Clipped
 ) -> StageState:
     """Return the state before the first step of batch `number`."""
-    tensors = _shared_tensors(earlier, extensions)
-    return capture_state(tensors, f"the batches before {number}", HINT, batch=number, iteration=0)
+    tensors, where = _shared_tensors(earlier, extensions), f"the batches before {number}"
+    return capture_state(tensors, where, HINT, batch=number, iteration=0, clipped=astuple(clipped))
 
 
 def _shared_tensors(earlier: list[Moments] | None, extensions: Sequence[Extension]) -> dict[str, Tensor]:
@@ -169,8 +243,10 @@ class RecoveryBatch:
     """One batch of images during its optimisation.
 
     networks: the teacher, and other networks between which steps alternate, with their real moments.
+    scale: with `objective.balance`, the factor on the terms, from the first iteration on.
     indices_M, labels_M: the real images to start from, and the class of each. earlier: moving statistics of
-    the batches before. saved: restore the images and their optimiser from this state. statistics: of the last
+    the batches before. saved: restore the images and their optimiser from this state. tiles_MCHW: images to
+    start from in place of the real ones, normalised. clipped: of the batches before. statistics: of the last
     step that was asked to keep them.
     """
 
@@ -186,15 +262,19 @@ class RecoveryBatch:
         earlier: list[Moments] | None = None,
         extensions: Sequence[Extension] = (),
         saved: StageState | None = None,
+        tiles_MCHW: Tensor | None = None,
+        clipped: Clipped | None = None,
     ) -> None:
         settings, device = config.recover, networks[0][1][0].mean_D.device
         self.config = config
         self.train = train
         self.number = number
         self.earlier = earlier
+        self.clipped = clipped or Clipped()
         self.extensions = extensions
         self.statistics: list[Moments] = []
         self.iteration = 0
+        self.scale: Tensor | None = None
         self.labels_M = torch.from_numpy(labels_M).to(device)
         self.onehot_MK = F.one_hot(self.labels_M, len(train.classes)).float()
         self.network = networks[0][0]
@@ -202,16 +282,22 @@ class RecoveryBatch:
             (network, matching.MatchingLoss(config.objective, real, beta)) for network, real in networks
         ]
         self.objective = self.turns[0][1]
-        images = first_images(config, train, number, indices_M, device)
+        images = tiles_MCHW
+        if images is None:
+            images = first_images(config, train, number, indices_M, device)
         if extensions:
             view_MCHW = augmentation.apply(self._draw_views(0), images.to(device))
+        round_size = schedules.batches_per_round(len(train.classes), settings.classes_per_batch)
+        starts_round = settings.group == "class" or (number - 1) % round_size == 0
         for extension in extensions:
-            model = extension.prepare(view_MCHW, self.labels_M)
+            model = extension.prepare(view_MCHW, self.labels_M, starts_round=starts_round)
             if model is not None:
                 self.turns[0] = (_build_tapped_network(config, model, device), self.objective)
         if saved is not None and saved.metadata["iteration"]:
             self.iteration = int(saved.metadata["iteration"])
             images = saved.tensors["images"]
+            if "scale" in saved.tensors:
+                self.scale = clone_to(saved.tensors["scale"], device)
         self.images_MCHW = clone_to(images, device).requires_grad_()
         self.adam = torch.optim.Adam([self.images_MCHW], lr=settings.lr, betas=settings.betas, fused=True)
         if saved is not None:
@@ -233,7 +319,10 @@ class RecoveryBatch:
         started, rate = time.monotonic(), Rate()
         while self.iteration < settings.iterations:
             due, last = timer.due(), self.iteration == settings.iterations - 1
-            chunk.append(self.step(keep=due or last))
+            check = self.objective.uses_alpha and (self.iteration == 0 or last)
+            chunk.append(self.step(keep=due or last or check))
+            if check and (divergence := self.objective.find_divergence(self.statistics)) is not None:
+                yield self._divergence_notice(*divergence)
             if due or last or len(chunk) == CHUNK_ITERATIONS:
                 values = torch.stack(chunk).cpu()
                 recent_rate = rate.add(len(chunk), time.monotonic() - started)
@@ -242,13 +331,25 @@ class RecoveryBatch:
             if due and not last:
                 yield Checkpoint("recover", self.capture, preview=partial(self.preview, spectra))
 
+    def _divergence_notice(self, tap: str, product: float) -> Notice:
+        """Return the warning that α suits the real side of a tap, but not the synthetic one."""
+        return Notice(
+            "warning",
+            f"batch {self.number}, iteration {self.iteration - 1}: α·λ_max(Ψ_s) of {tap} is {product:.3g},"
+            " so the series in the terms diverges there, which it does from 2 on; a lower"
+            " objective.parameters.alpha prevents it",
+        )
+
     def capture(self) -> StageState:
         """Return the state between two iterations. Raises UserError("numeric") where it is not finite."""
         self._require_finite_images()
         where = f"batch {self.number}, iteration {self.iteration}"
         tensors = {"images": self.images_MCHW, **add_prefix("optimiser", optimiser_tensors(self.adam))}
+        if self.scale is not None:
+            tensors["scale"] = self.scale
         tensors |= _shared_tensors(self.earlier, self.extensions)
-        return capture_state(tensors, where, HINT, batch=self.number, iteration=self.iteration)
+        position = {"batch": self.number, "iteration": self.iteration, "clipped": astuple(self.clipped)}
+        return capture_state(tensors, where, HINT, **position)
 
     def preview(self, spectra: Spectra) -> Preview:
         """Return a preview of the batch; the last iteration must have kept its statistics."""
@@ -301,6 +402,7 @@ class RecoveryBatch:
             terms.needs_covariance,
             terms.needs_labels,
             settings.micro_batch,
+            self.config.statistics.centre,
         )
         view_MCHW = augmentation.apply(self._draw_views(self.iteration), self.images_MCHW)
         synthetic, ce = observe(view_MCHW)
@@ -314,7 +416,10 @@ class RecoveryBatch:
         masked_TL = values_TL
         for extension in self.extensions:
             masked_TL = extension.mask(masked_TL)
-        loss = terms.loss(masked_TL, ce)
+        if self.scale is None and terms.terms and self.config.objective.balance == "gradient":
+            terms_norm, ce_norm = terms.gradient_norms(masked_TL, ce, self.images_MCHW)
+            self.scale = torch.where(terms_norm > 0, ce_norm / terms_norm, 1.0)
+        loss = terms.loss(masked_TL, ce, self.scale)
         for extension in self.extensions:
             extra = extension.extra_loss(view_MCHW)
             loss = loss if extra is None else loss + extra
@@ -399,15 +504,21 @@ class RecoveryBatch:
         return UserError("numeric", f"the images are not finite {when}", HINT)
 
     @torch.no_grad()
-    def finish(self) -> RecoveredImages:
-        """Return the images, and the teacher's probability of each image's class, without views."""
+    def finish(self) -> tuple[RecoveredImages, Clipped]:
+        """Return the images with the teacher's probability of each one's class, without views; and `clipped`.
+
+        The latter includes this batch.
+        """
+        clipped = self.clipped
+        if not self.config.recover.clamp:
+            clipped = clipped.add(denormalise(self.images_MCHW, self.train.mean, self.train.std))
         pixels_MCHW = self._denormalise_images()
         x_MCHW = normalise(pixels_MCHW, self.train.mean, self.train.std)
         parts = torch.split(x_MCHW, self.config.recover.micro_batch or len(x_MCHW))
         logits_MK = torch.cat([self.network(part_MCHW)[1] for part_MCHW in parts])
         confidence_M1 = logits_MK.float().softmax(dim=1).gather(1, self.labels_M.unsqueeze(1))
         tensors = (pixels_MCHW, self.labels_M, confidence_M1.squeeze(1))
-        return RecoveredImages(*(tensor.cpu().numpy() for tensor in tensors))
+        return RecoveredImages(*(tensor.cpu().numpy() for tensor in tensors)), clipped
 
     def _denormalise_images(self) -> Tensor:
         """Return the current images, in [0, 1], on their device."""

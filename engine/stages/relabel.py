@@ -1,7 +1,7 @@
 """FKD relabelling: the teacher's logits for replayable views of the distilled images.
 
 Views are a function of the seed, the epoch and the index of the image, so labels do not depend on the order
-in which they are computed; nor on the students' batch size, unless one CutMix box is drawn per batch.
+in which they are computed; nor on the students' batch size, unless one mix is drawn per batch.
 Legend: E stored epochs, N images, M images in a batch, C channels, H, W, K classes.
 Source: FKD (Shen and Xing 2022) as used by SRe²L; pruned stores as in LPLD.
 """
@@ -32,7 +32,7 @@ RELABEL_BATCH = 256
 
 
 class FkdViews:
-    """The augmented images of every epoch: crop, flip and CutMix, replayable.
+    """The augmented images of every epoch: crop, flip and mixing, replayable.
 
     stream: index of an independent sequence of random draws; stored labels use 0.
     """
@@ -57,14 +57,16 @@ class FkdViews:
         x_MCHW = self._load_views(indices_M)
         if self._mix is not None:
             mix = self._mix.take(indices_M)
-            x_MCHW = augmentation.cutmix(mix, x_MCHW, self._load_views(mix.partner_M))
+            x_MCHW = augmentation.mix(mix, x_MCHW, self._load_views(mix.partner_M))
         return x_MCHW.contiguous(memory_format=torch.channels_last)
 
     def draw(self, epoch: int) -> tuple[augmentation.Draw, augmentation.MixDraw | None]:
-        """Draw the crops and flips of all images in an epoch, and their CutMix boxes if there are any."""
+        """Draw the crops and flips of all images in an epoch, and how they are mixed, if they are."""
         settings, size = self.config.validate_, self.images.size
         rng = generator(self.config.seed, "fkd", self.stream, epoch)
         views = augmentation.draw(settings.views, size, len(self.images), rng)
+        if settings.mixup:
+            return views, augmentation.draw_mixup(self.batches(epoch), rng, settings.mixup)
         if settings.cutmix == "none":
             return views, None
         shared = settings.cutmix == "batch"
@@ -113,17 +115,23 @@ def relabel(
     Raises UserError("numeric") naming an image whose logits are not finite.
     """
     epochs = config.relabel.stored_epochs or config.validate_.epochs
-    labeller = Labeller(teacher, device, config.validate_.precision)
+    settings = config.validate_
+    labeller = Labeller(teacher, device, settings.precision, settings.teacher_batchnorm)
     views = views or FkdViews(config, images, device)
     timer, started = IntervalTimer(config.checkpoint_seconds), time.monotonic()
     for epoch in range(first, epochs):
         logits_NK = torch.empty((len(images), len(images.classes)), dtype=torch.float16)
-        for start in range(0, len(images), RELABEL_BATCH):
-            indices = np.arange(start, min(start + RELABEL_BATCH, len(images)))
-            what = f"relabelling images {start + 1} to {indices[-1] + 1} of the {source} set"
+        if settings.teacher_batchnorm == "batch":  # each label depends on the student's whole batch
+            batches = views.batches(epoch)
+        else:
+            batches = np.split(np.arange(len(images)), range(RELABEL_BATCH, len(images), RELABEL_BATCH))
+        done = 0
+        for indices in batches:
+            done += len(indices)
+            what = f"relabelling images {done - len(indices) + 1} to {done} of the {source} set"
             with explain_out_of_memory(device, what, "set validate.precision=bfloat16"):
-                logits_NK[start : start + len(indices)] = labeller(views.batch(epoch, indices)).half().cpu()
-            if indices[-1] + 1 < len(images) and timer.due():
+                logits_NK[torch.from_numpy(indices)] = labeller(views.batch(epoch, indices)).half().cpu()
+            if done < len(images) and timer.due():
                 yield Checkpoint("relabel", partial(state_after, source, epoch))
         _require_finite(logits_NK, source, epoch)
         keep(epoch, logits_NK)

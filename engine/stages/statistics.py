@@ -1,6 +1,7 @@
 """The real side: moments of every tap over the training set in one pass (Eq. 17, Algorithm 1 lines 1–4).
 
-No gradient, no augmentation, evaluation mode, full float32 precision. Legend: M images, K classes.
+No gradient, evaluation mode, full float32 precision; no augmentation unless `statistics.views` says so.
+Legend: M images, K classes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from engine.checkpoint import (
     strip_prefix,
     to_cpu,
 )
-from engine.config import Config
-from engine.data import ImageSet
+from engine.config import Config, Views
+from engine.data import ImageSet, augmentation
 from engine.device import explain_out_of_memory, upload
 from engine.events import Event, StageProgress
 from engine.rng import generator
@@ -68,9 +69,16 @@ def measure_set(
     of taps to skip. Raises UserError("numeric") naming a layer whose moments are not finite.
     """
     estimator, order_N = config.statistics.estimator, _draw_order(config, len(images))
+    views = None
+    if config.statistics.views != Views():
+        rng = generator(config.seed, "statistics views")
+        views = augmentation.draw(config.statistics.views, images.size, len(images), rng)
     classes, covariance = len(images.classes), config.objective.has_covariance
     names = [name for name in network.names if name not in known]
-    accumulators = {name: Accumulator(name, classes, estimator, covariance=covariance) for name in names}
+    centre = config.statistics.centre
+    accumulators = {
+        name: Accumulator(name, classes, estimator, covariance=covariance, centre=centre) for name in names
+    }
     ordered = list(accumulators.values())
     ce, first = torch.zeros((), device=device), 0
     if saved is not None:
@@ -83,7 +91,8 @@ def measure_set(
         what = f"measuring the statistics of images {start + 1} to {start + len(indices)}"
         with explain_out_of_memory(device, what, "lower statistics.batch"), torch.no_grad():
             labels_M = upload(images.labels_N[indices], device)
-            features, logits_MK = network(images.batch(indices, device))
+            view = None if views is None else views.take(indices.numpy())
+            features, logits_MK = network(images.batch(indices, device, view))
             ce += nn.functional.cross_entropy(logits_MK.float(), labels_M, reduction="sum")
             for name, x_MDHW in zip(network.names, features, strict=True):
                 if name in accumulators:
@@ -112,13 +121,12 @@ def _capture(accumulators: list[Accumulator], ce: Tensor, done: int) -> StageSta
     tensors = {"ce": ce}
     for tap, accumulator in enumerate(accumulators):
         tensors |= add_prefix(str(tap), accumulator.state_dict())
-    weights = [accumulator.weight for accumulator in accumulators]
-    return StageState(to_cpu(tensors), {"done": done, "weights": weights})
+    return StageState(to_cpu(tensors), {"done": done})
 
 
 def _restore_accumulators(accumulators: list[Accumulator], saved: StageState, device: torch.device) -> None:
-    for tap, (accumulator, weight) in enumerate(zip(accumulators, saved.metadata["weights"], strict=True)):
+    for tap, accumulator in enumerate(accumulators):
         tensors = {
             name: clone_to(value, device) for name, value in strip_prefix(str(tap), saved.tensors).items()
         }
-        accumulator.load_state_dict(tensors, float(weight), int(saved.metadata["done"]))
+        accumulator.load_state_dict(tensors, int(saved.metadata["done"]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,13 @@ class Trainer:
     def __init__(
         self, model: nn.Module, settings: Optimiser, epochs: int, precision: Precision = "float32"
     ) -> None:
-        weights = list(model.parameters())
+        weights: list[Any] = list(model.parameters())
+        if not settings.decay_norm_and_bias:
+            matrices, vectors = (
+                [weight for weight in weights if (weight.ndim > 1) == is_matrix]
+                for is_matrix in (True, False)
+            )
+            weights = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
         if settings.name == "sgd":
             self.optimiser: torch.optim.Optimizer = torch.optim.SGD(
                 weights,
@@ -62,7 +69,7 @@ class Trainer:
         self.epochs = epochs
         self.precision: Precision = precision
         self.epoch = self.batch = 0
-        self.total = torch.zeros((), device=weights[0].device)
+        self.total = torch.zeros((), device=next(model.parameters()).device)
 
     def steps(
         self,

@@ -21,7 +21,7 @@ _RUN_FILE = re.compile(
     + "|".join(
         (
             *(re.escape(name) for name in RunFile if name not in _FOLDERS),
-            rf"{RunFile.IMAGES}/({re.escape(images.TENSORS)}(\.partial)?|[^/]+/[0-9]{{4,}}\.png)",
+            rf"{RunFile.IMAGES}/({re.escape(images.TENSORS)}(\.partial)?|[^/]+/[0-9]{{4,}}\.(png|jpg))",
             rf"{RunFile.LABELS}/[^/]+\.safetensors(\.partial)?",
             rf"{RunFile.CHECKPOINTS}/([a-z]+-[0-9]{{6,}}\.safetensors|last\.json)",
             rf"{RunFile.CONTROL}/[0-9]+\.[a-z]+",

@@ -1,10 +1,12 @@
-"""Distilled images on disk: an ImageFolder of PNG files, and one safetensors file of float images.
+"""Distilled images on disk: an ImageFolder of PNG or JPEG files, and one safetensors file of float images.
 
 Legend: N images of the whole set, M images of one recovery batch, C channels, H, W.
 ``images/CLASS/NNNN.png`` loads in any tool; sorting the class folders gives the labels back.
 ``images/distilled.safetensors`` holds images (N, C, H, W) float32 in [0, 1] pixel space, labels (N,),
 batch (N,) counted from 1, beta (N,), confidence (N,), and the digest of each PNG file, png_sha256 (N, 32). It
 is a table of `rows`, one per image; its name ends in ``.partial`` until the last image is written.
+A set may be saved as JPEG of quality 75 instead (``NNNN.jpg``). It has the digests jpeg_sha256 (N, 32), and
+the decoded pixels (N, C, H, W) uint8, which are what students train on.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import hashlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,14 +28,18 @@ if TYPE_CHECKING:
 
 TENSORS = "distilled.safetensors"
 HINT = "restore it, or delete it and resume: the images are recovered again"
+FileFormat = Literal["png", "jpeg75"]
 _DTYPES = {"labels": "<i8", "batch": "<i8", "images": "<f4", "beta": "<f4", "confidence": "<f4"}
-_PNG = "png_sha256"
+_DIGESTS: dict[FileFormat, str] = {"png": "png_sha256", "jpeg75": "jpeg_sha256"}  # columns
+_SUFFIXES: dict[FileFormat, str] = {"png": ".png", "jpeg75": ".jpg"}
+_PIXELS = "pixels"
 
 
 @dataclass(frozen=True)
 class Images:
     """Distilled images with their provenance; arrays as in the safetensors file.
 
+    pixels_NCHW: what the image files hold and students train on. lossy: whether those are more than rounded.
     confidence_N: the teacher's probability of the image's label, for the image without augmentation.
     """
 
@@ -43,6 +49,8 @@ class Images:
     beta_N: NDArray[np.float32]
     confidence_N: NDArray[np.float32]
     classes: tuple[str, ...]
+    pixels_NCHW: NDArray[np.uint8]
+    lossy: bool
 
 
 def class_folders(classes: tuple[str, ...]) -> list[str]:
@@ -71,6 +79,28 @@ def png(pixels_CHW: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def _encode(images_MCHW: NDArray[np.float32], form: FileFormat) -> tuple[list[bytes], NDArray[np.uint8]]:
+    """Return the content of each image's file, and the pixels (M, C, H, W) that it holds.
+
+    `jpeg75` rounds pixels down before it compresses them, as the released code of UniDD does.
+    """
+    if form == "png":
+        levels_MCHW = to_bytes(images_MCHW)
+        return [png(pixels_CHW) for pixels_CHW in levels_MCHW], levels_MCHW
+    from PIL import Image
+
+    contents, decoded = [], np.empty(images_MCHW.shape, np.uint8)
+    for index, image_CHW in enumerate(np.clip(images_MCHW, 0.0, 1.0)):
+        levels_CHW = (image_CHW * 255).astype(np.uint8)
+        levels_HWC = levels_CHW[0] if len(levels_CHW) == 1 else levels_CHW.transpose(1, 2, 0)
+        buffer = BytesIO()
+        Image.fromarray(np.ascontiguousarray(levels_HWC)).save(buffer, "JPEG", quality=75)
+        contents.append(buffer.getvalue())
+        with Image.open(buffer) as file:
+            decoded[index] = np.moveaxis(np.atleast_3d(np.asarray(file)), 2, 0)
+    return contents, decoded
+
+
 def _digest(data: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
 
@@ -79,16 +109,21 @@ class ImageWriter(RowWriter):
     """Writer of a set of known size, batch by batch; added batches survive a later failure.
 
     shape: (N, C, H, W) of the whole set. done: how many images of an unfinished set in the same folder to
-    keep; the rest is discarded. Kept float images are verified; a PNG file that does not match its digest is
-    rewritten and named in `repaired`.
+    keep; the rest is discarded. Kept float images are verified; an image file that does not match its digest
+    is rewritten and named in `repaired`. form: of the image files.
     Raises UserError("disk"); the space for all float images is reserved at once. Raises UserError("data")
     if a kept image is damaged.
     """
 
     def __init__(
-        self, folder: Path, shape: tuple[int, int, int, int], classes: tuple[str, ...], done: int = 0
+        self,
+        folder: Path,
+        shape: tuple[int, int, int, int],
+        classes: tuple[str, ...],
+        done: int = 0,
+        form: FileFormat = "png",
     ) -> None:
-        self.folder, self.shape = folder, shape
+        self.folder, self.shape, self.form = folder, shape, form
         self.repaired: list[str] = []
         self._counts = [0] * len(classes)
         self._class_folders = [folder / name for name in class_folders(classes)]
@@ -97,7 +132,9 @@ class ImageWriter(RowWriter):
         shapes: dict[str, tuple[str, tuple[int, ...]]] = {
             name: (dtype, shape if name == "images" else shape[:1]) for name, dtype in _DTYPES.items()
         }
-        shapes[_PNG] = ("|u1", (shape[0], 32))
+        shapes[_DIGESTS[form]] = ("|u1", (shape[0], 32))
+        if form != "png":
+            shapes[_PIXELS] = ("|u1", shape)
         metadata = {"format": "cfm-distilled", "version": "1", "classes": json_file.to_json(list(classes))}
         path = folder / TENSORS
         super().__init__(path, shapes, metadata, done, noun="image", hint=HINT, on_rows=self._keep)
@@ -106,7 +143,7 @@ class ImageWriter(RowWriter):
                 self.put_rows(row, columns)
             for class_folder, count in zip(self._class_folders, self._counts, strict=True):
                 files.sweep(class_folder)
-                for path in class_folder.glob("*.png"):
+                for path in class_folder.glob(f"*{_SUFFIXES[form]}"):
                     if path.stem.isdecimal() and int(path.stem) >= count:
                         files.remove(path, sync_name=False)
         except BaseException:
@@ -123,21 +160,22 @@ class ImageWriter(RowWriter):
     ) -> None:
         """Add one recovery batch, durably. Raises UserError("disk").
 
-        The names of PNG files are synced when the set is finished; a file that is lost earlier is rewritten
+        The names of image files are synced when the set is finished; a file that is lost earlier is rewritten
         when the set is resumed.
         """
         count = len(images_MCHW)
         assert images_MCHW.shape[1:] == self.shape[1:]
         counts = list(self._counts)
-        paths = _png_paths(self._class_folders, labels_M, counts)
-        contents = [png(pixels_CHW) for pixels_CHW in to_bytes(images_MCHW)]
+        paths = _file_paths(self._class_folders, labels_M, counts, self.form)
+        contents, pixels_MCHW = _encode(images_MCHW, self.form)
         columns: Columns = {
             "images": images_MCHW,
             "labels": labels_M,
             "batch": np.full(count, batch),
             "beta": np.full(count, beta),
             "confidence": confidence_M,
-            _PNG: np.array([_digest(content) for content in contents], np.uint8).reshape(count, 32),
+            _DIGESTS[self.form]: np.array(list(map(_digest, contents)), np.uint8).reshape(count, 32),
+            **({} if self.form == "png" else {_PIXELS: pixels_MCHW}),
         }
         self.put_rows(self.done, columns)
         for path, content in zip(paths, contents, strict=True):
@@ -152,31 +190,36 @@ class ImageWriter(RowWriter):
         super().finish()
 
     def _keep(self, first: int, columns: Columns) -> None:
-        """Count kept images, and rewrite their damaged PNG files."""
-        paths = _png_paths(self._class_folders, columns["labels"], self._counts)
+        """Count kept images, and rewrite their damaged files."""
+        digests = columns[_DIGESTS[self.form]]
+        paths = _file_paths(self._class_folders, columns["labels"], self._counts, self.form)
         for index, path in enumerate(paths):
-            if _matches(path, columns[_PNG][index]):
+            if _matches(path, digests[index]):
                 continue
-            content = png(to_bytes(columns["images"][index]))
+            (content,), pixels_1CHW = _encode(columns["images"][index : index + 1], self.form)
             files.write(path, content, sync_name=False)
             self.repaired.append(str(path.relative_to(self.folder)))
-            if not np.array_equal(_digest(content), columns[_PNG][index]):  # the PNG encoder has changed
+            if not np.array_equal(_digest(content), digests[index]):  # the encoder has changed
                 row = {name: values[index : index + 1].copy() for name, values in columns.items()}
-                row[_PNG][0] = _digest(content)
+                row[_DIGESTS[self.form]][0] = _digest(content)
+                if self.form != "png":
+                    row[_PIXELS] = pixels_1CHW
                 self._changed.append((first + index, row))
 
 
-def _png_paths(class_folders: list[Path], labels_M: NDArray[np.int64], counts: list[int]) -> list[Path]:
-    """Return the PNG path of each new image, and add them to `counts`, the number of images of each class."""
+def _file_paths(
+    class_folders: list[Path], labels_M: NDArray[np.int64], counts: list[int], form: FileFormat
+) -> list[Path]:
+    """Return the path of each new image, and add them to `counts`, the number of images of each class."""
     paths = []
     for label in labels_M:
-        paths.append(class_folders[label] / f"{counts[label]:04d}.png")
+        paths.append(class_folders[label] / f"{counts[label]:04d}{_SUFFIXES[form]}")
         counts[label] += 1
     return paths
 
 
 def _matches(path: Path, digest: NDArray[np.uint8]) -> bool:
-    """Return whether a PNG file exists and matches its digest."""
+    """Return whether an image file exists and matches its digest."""
     try:
         return np.array_equal(_digest(path.read_bytes()), digest)
     except OSError:
@@ -205,11 +248,18 @@ def read(path: Path, first: int | None = None) -> Images:
     columns = rows.read(0, rows.count if first is None else min(first, rows.count))
     pixels_NCHW, labels_N, batch_N, beta_N = (columns[n] for n in ("images", "labels", "batch", "beta"))
     confidence_N = columns.get("confidence", np.full(len(labels_N), np.nan, np.float32))
-    return Images(pixels_NCHW, labels_N, batch_N, beta_N, confidence_N, _classes(rows))
+    levels_NCHW = _saved_pixels(columns)
+    known = (pixels_NCHW, labels_N, batch_N, beta_N, confidence_N, _classes(rows))
+    return Images(*known, levels_NCHW, _PIXELS in columns)
+
+
+def _saved_pixels(columns: Columns) -> NDArray[Any]:
+    """Return the pixels that the image files of some rows hold, (M, C, H, W)."""
+    return columns[_PIXELS] if _PIXELS in columns else to_bytes(columns["images"])
 
 
 def read_pixels(folder: Path, chunk: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the finished set with 8 bits, as its PNG files hold it: pixels (N, C, H, W) and labels (N,).
+    """Return the finished set with 8 bits, as its files hold it: pixels (N, C, H, W) and labels (N,).
 
     Only `chunk` float images are in memory at a time. Raises UserError("data") as `read` does.
     """
@@ -219,7 +269,7 @@ def read_pixels(folder: Path, chunk: int | None = None) -> tuple[NDArray[np.uint
 
     def copy_rows(first: int, columns: Columns) -> None:
         end = first + len(columns["labels"])
-        pixels_NCHW[first:end] = to_bytes(columns["images"])
+        pixels_NCHW[first:end] = _saved_pixels(columns)
         labels_N[first:end] = columns["labels"]
 
     rows.walk(rows.count, copy_rows, chunk)
@@ -257,8 +307,12 @@ class Reader:
         return self.count != previous
 
     def pixels(self, number: int) -> NDArray[np.uint8]:
-        """Return one image, (C, H, W). Raises UserError: "data" if it is damaged, "disk" if it is gone."""
-        return to_bytes(self._rows.read(number, 1)["images"][0])
+        """Return one image as its file holds it, (C, H, W).
+
+        Raises UserError: "data" if it is damaged, "disk" if it is gone.
+        """
+        pixels_CHW: NDArray[np.uint8] = _saved_pixels(self._rows.read(number, 1))[0]
+        return pixels_CHW
 
 
 def check(folder: Path, done: int = 0) -> list[str]:
@@ -279,17 +333,18 @@ def check(folder: Path, done: int = 0) -> list[str]:
     count = min(done, rows.count) if path.suffix == ".partial" else rows.count
     messages = rows.check(count)
     counts = [0] * len(folders)
+    form: FileFormat = "jpeg75" if _DIGESTS["jpeg75"] in rows.header.parts else "png"
 
-    def check_png_files(_: int, columns: Columns) -> None:
-        paths = _png_paths(folders, columns["labels"], counts)
-        for path, digest in zip(paths, columns[_PNG], strict=True):
+    def check_image_files(_: int, columns: Columns) -> None:
+        paths = _file_paths(folders, columns["labels"], counts, form)
+        for path, digest in zip(paths, columns[_DIGESTS[form]], strict=True):
             if not path.is_file():
                 messages.append(f"{path} does not exist")
             elif not _matches(path, digest):
                 messages.append(f"{path} is damaged: its content does not match its checksum")
 
     if not messages:
-        rows.walk(count, check_png_files)
+        rows.walk(count, check_image_files)
     return messages
 
 

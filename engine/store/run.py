@@ -33,7 +33,7 @@ from engine.store import files, folders, tensors
 from engine.store.checkpoints import Checkpoints, Saved
 from engine.store.control import Inbox, Request
 from engine.store.folders import RunFile, free_name
-from engine.store.images import ImageWriter
+from engine.store.images import FileFormat, ImageWriter
 from engine.store.journal import Journal
 from engine.store.json_file import write_json
 from engine.store.labels import Labels, LabelWriter
@@ -179,11 +179,18 @@ class Run:
         self._checkpoints.delete(stage)
 
     def image_writer(
-        self, shape: tuple[int, int, int, int], classes: tuple[str, ...], done: int = 0
+        self,
+        shape: tuple[int, int, int, int],
+        classes: tuple[str, ...],
+        done: int = 0,
+        form: FileFormat = "png",
     ) -> ImageWriter:
-        """Return a writer of the distilled images, shape (N, C, H, W), that keeps the first `done` images."""
+        """Return a writer of the distilled images, shape (N, C, H, W), that keeps the first `done` images.
+
+        form: of the image files.
+        """
         self._close_writer()
-        self._writer = writer = ImageWriter(self.images, shape, classes, done)
+        self._writer = writer = ImageWriter(self.images, shape, classes, done, form)
         self._pending_notices += [f"{name} was damaged; it was rewritten" for name in writer.repaired]
         return writer
 

@@ -16,7 +16,14 @@ from engine.store.folders import free_name
 from engine.sweep.description import Column, Options, Sweep
 
 # Settings that `budget` multiplies. Other costs, such as seeds, are not changed.
-_SCALED = ("squeeze.epochs", "recover.iterations", "validate.epochs", "relabel.stored_epochs")
+_SCALED = (
+    "squeeze.epochs",
+    "squeeze.optimiser.warmup_epochs",
+    "recover.iterations",
+    "validate.epochs",
+    "validate.optimiser.warmup_epochs",
+    "relabel.stored_epochs",
+)
 
 
 @dataclass(frozen=True)
@@ -185,6 +192,39 @@ class _Problems:
             f"{points} of the sweep cannot run, so none was started:\n" + "\n".join(listed) + more,
             " ".join(hints[:3]),
         )
+
+
+def check_without_data(points: Sequence[Point]) -> None:
+    """Check what needs no images: the teacher files of all points, and the networks and taps of named sets.
+
+    Raises UserError with the problems of all points.
+    """
+
+    groups: dict[Any, list[Point]] = {}
+    for point in points:
+        config = point.config
+        key = (config.data, config.backbone, config.validate_.students, config.objective.taps, config.given)
+        groups.setdefault(key, []).append(point)
+    problems = _Problems()
+    for group in groups.values():
+        try:
+            _check_networks(group[0].config)
+        except UserError as error:
+            for point in group:
+                problems.add(point.name, error)
+    problems.raise_all()
+
+
+def _check_networks(config: Config) -> None:
+    from engine.config.teacher_source import require_teacher_files
+    from engine.data.catalogue import KNOWN
+    from engine.runs.plan import check_networks
+
+    require_teacher_files(config.backbone)
+    known = KNOWN[config.data.name]
+    if known.classes is not None and known.size is not None:  # the images of a folder decide its sizes
+        channels = 1 if config.data.name == "digits" else 3
+        check_networks(config, known.classes, channels, config.data.image_size or known.size)
 
 
 def check(

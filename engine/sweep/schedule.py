@@ -26,8 +26,8 @@ def list_shared_artefacts(config: Config) -> dict[str, list[str]]:
     networks = [each.backbone for each in artefacts.single_backbone_configs(config)]
     data = config.data.model_dump(mode="json")
     training = [config.seed, config.squeeze.model_dump(mode="json")]
-    order = config.statistics.order_seed(config.seed)
-    goal = [config.objective.taps, config.objective.patch, config.statistics.model_dump(mode="json"), order]
+    seed = config.statistics.used_seed(config.seed)
+    goal = [config.objective.taps, config.objective.patch, config.statistics.model_dump(mode="json"), seed]
     teachers = [
         [each.model_dump(mode="json"), data, *([] if each.teacher else training)] for each in networks
     ]

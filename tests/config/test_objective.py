@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cfm_tui.display.plot_data import objective_of
-from engine.config import presets, settings
+from engine.config import Objective, presets, settings
 from engine.config.settings import resolve
 from engine.errors import UserError
 
@@ -164,3 +164,8 @@ def test_a_run_does_not_change_when_the_methods_file_changes_or_is_deleted(folde
     with pytest.raises(UserError, match="unknown method 'mine'"):
         resolve(file=file, base=None)
     assert objective_of(tmp_path).terms == ()
+
+
+def test_terms_cannot_be_balanced_against_nothing() -> None:
+    with pytest.raises(ValueError, match="ce = 0"):
+        Objective(balance="gradient", ce=0)

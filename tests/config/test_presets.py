@@ -106,8 +106,26 @@ def test_protocols_are_the_table_of_the_paper_and_the_released_code() -> None:
         holds(preset, "cfm", validate__batch=batch)
     for preset in settings.preset_names():
         holds(
-            preset, "paper", objective__taps="conv-output", objective__signal="class", recover__init="random"
+            preset,
+            "paper",
+            objective__taps="all-conv-output",
+            objective__signal="class",
+            recover__init="random",
         )
         holds(
             preset, "reference", objective__taps="conv-input", objective__signal="mean", recover__init="first"
         )
+
+
+def test_one_image_per_class_starts_and_trains_as_the_released_code_does() -> None:
+    def at(preset: str, protocol: str) -> tuple[str, int]:
+        config = settings.resolve(preset=preset, sets=[f"protocol={protocol}", "ipc=1"]).config
+        return config.recover.init, config.validate_.batch
+
+    assert at("tiny50", "reference") == ("tiles", 100)
+    assert at("imagenet10", "reference") == ("tiles", 20)
+    assert at("cifar10-10", "reference") == at("cifar10-50-convnet", "reference") == ("first", 10)
+    assert at("cifar100-10", "reference") == at("cifar100-50", "reference") == ("first", 20)
+    presets = ("tiny50", "imagenet10", "cifar10-10", "cifar100-10")
+    assert [at(preset, "cfm") for preset in presets] == [("first", b) for b in (100, 100, 50, 100)]
+    assert [at(preset, "paper") for preset in presets] == [("random", b) for b in (64, 100, 64, 64)]

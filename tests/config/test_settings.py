@@ -1,6 +1,7 @@
 import sys
 from pathlib import Path
 from subprocess import run
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_what_a_file_says_beats_the_sections_of_what_it_extends(tmp_path: Path) 
 
 def test_the_highest_layer_that_names_a_protocol_wins(tmp_path: Path) -> None:
     file = write(tmp_path, "a.yaml", "protocol: paper\n")
-    assert resolve(file=file).config.objective.taps == "conv-output"
+    assert resolve(file=file).config.objective.taps == "all-conv-output"
     assert resolve(file=file, environ={"CFM_PROTOCOL": "reference"}).config.recover.init == "first"
     both = resolve(file=file, environ={"CFM_PROTOCOL": "reference"}, sets=["protocol=cfm"])
     assert (both.config.protocol, both.config.statistics.estimator) == ("cfm", "pooled")
@@ -72,7 +73,7 @@ def test_a_method_replaces_the_objective_and_keeps_what_the_protocol_says(tmp_pa
     objective = got.config.objective
     assert (objective.method, objective.schedule.kind, objective.ce) == ("hfm", "constant", 2)
     assert (objective.beta, objective.first_tap) == (0.1, 1.0)  # what the file said is gone
-    assert (objective.taps, objective.signal) == ("conv-output", "class")  # the protocol's stays
+    assert (objective.taps, objective.signal) == ("all-conv-output", "class")  # the protocol's stays
     assert got.origins["objective.terms"] == "method hfm"
     assert (
         resolve(sets=["objective.ce=2", "objective=hfm", "protocol=paper"]).config
@@ -231,3 +232,60 @@ def test_backbone_names_are_those_that_can_be_built() -> None:
     from engine import backbones
 
     assert BackboneName.__args__ == backbones.NAMES
+
+
+def test_a_protocol_may_have_settings_for_one_number_of_images_per_class(tmp_path: Path) -> None:
+    text = (
+        "ipc: 3\nprotocols:\n  reference:\n    validate: {batch: 2}\n"
+        '    by_ipc: {"1": {validate: {batch: 20}}, "3": {validate: {batch: 30}}}\n'
+        '  cfm: {by_ipc: {"1": {validate: {batch: 4}}}}\n'
+    )
+    file = write(tmp_path, "a.yaml", text)
+    batches = {
+        (protocol, ipc): resolve(
+            file=file, sets=[f"protocol={protocol}", f"ipc={ipc}"]
+        ).config.validate_.batch
+        for protocol in ("reference", "cfm")
+        for ipc in (1, 2, 3)
+    }
+    assert [batches["reference", ipc] for ipc in (1, 2, 3)] == [20, 2, 30]
+    assert [batches["cfm", ipc] for ipc in (1, 2, 3)] == [4, 2, 30]
+    assert resolve(file=file).origins["validate.batch"] == "file a.yaml, protocol reference, ipc 3"
+    mine = write(tmp_path, "b.yaml", "extends: a.yaml\nvalidate: {batch: 9}\n")
+    assert resolve(file=mine, environ={"CFM_IPC": "1"}).config.validate_.batch == 9
+
+
+@pytest.mark.parametrize(
+    "section",
+    ["3", "{1: {ipc: 2}}", '{"1": 3}', "{x: {ipc: 2}}", '{"1": {ipc: 2}}', '{"1": {protocol: cfm}}'],
+)
+def test_a_section_by_images_per_class_that_cannot_be_read_is_refused(tmp_path: Path, section: str) -> None:
+    file = write(tmp_path, "a.yaml", f"protocols: {{reference: {{by_ipc: {section}}}}}\n")
+    refusal(file=file)
+
+
+def test_changes_from_a_preset_know_what_the_images_per_class_change() -> None:
+    wanted = resolve(preset="tiny50", sets=["protocol=reference", "ipc=1"]).config
+    assert wanted.recover.init == "tiles"
+    changed = settings.changes("tiny50", wanted)
+    assert changed == {"protocol": "reference", "ipc": 1}
+    assert resolve(preset="tiny50", sets=settings.format_sets(changed)).config == wanted
+
+
+def test_a_stored_run_that_lacks_newer_settings_keeps_what_it_did(tmp_path: Path) -> None:
+    newer = ("save", "loss_scale", "stem_init", "test_resize", "resize", "warmup_epochs", "centre")
+    for protocol in settings.PROTOCOLS:
+        config = resolve(preset="tiny50", sets=[f"protocol={protocol}", "objective.taps=conv-output"]).config
+        lines = settings.to_yaml(config).splitlines()
+        kept = [line for line in lines if line.split(":")[0].strip() not in newer]
+        assert len(kept) == len(lines) - len(newer) - 1  # two optimisers
+        run = SimpleNamespace(folder=tmp_path, config_yaml=lambda: "")
+        write(tmp_path, "config.yaml", "\n".join(kept))
+        stored = settings.load_stored(run).config  # type: ignore[arg-type]
+        assert (stored.recover.save, stored.validate_.loss_scale) == ("png", "none")
+        assert (stored.data.resize, stored.data.test_resize) == (None, None)
+        assert (stored.squeeze.optimiser.warmup_epochs, stored.statistics.centre) == (0, "set")
+        assert stored.validate_.stem_init == "kaiming"
+        assert (stored.protocol, stored.recover.init) == (protocol, config.recover.init)
+        changed = settings.load_stored(run, ["objective=hfm"]).config  # type: ignore[arg-type]
+        assert changed.objective.taps == resolve(sets=[f"protocol={protocol}"]).config.objective.taps

@@ -96,7 +96,7 @@ def test_cutmix_pastes_the_partner_inside_the_box_only(shared):
     x = images(6)
     batches = [np.array([4, 0, 2]), np.array([1, 5, 3])]
     drawn = augmentation.draw_cutmix(SIZE, batches, generator(4), shared=shared)
-    mixed = augmentation.cutmix(drawn, x, x[torch.from_numpy(drawn.partner_M)])
+    mixed = augmentation.mix(drawn, x, x[torch.from_numpy(drawn.partner_M)])
     assert sorted(drawn.partner_M) == list(range(6))
     for m, (top, bottom, left, right) in enumerate(drawn.boxes_M4):
         expected = x[m].clone()
@@ -121,3 +121,30 @@ def test_cutmix_area_is_uniform_before_clipping():
     assert ((bottom - top) == (right - left))[inside].all()
     share = ((bottom - top) * (right - left) / 64**2).mean()
     assert 0.25 < share < 0.45  # E[1 − λ] = ½, less what the border cuts off
+
+
+def test_a_roll_goes_one_way_or_both():
+    for both, low in ((False, 0), (True, -4)):
+        views = Views(roll=4, roll_both_ways=both)
+        rolled = augmentation.draw(views, SIZE, 500, generator(3))
+        assert set(rolled.roll_M2.ravel().tolist()) == set(range(low, 5))
+        x = images(500)
+        for m in range(3):
+            expected = torch.roll(x[m], tuple(rolled.roll_M2[m].tolist()), (1, 2))
+            torch.testing.assert_close(augmentation.apply(rolled, x)[m], expected)
+
+
+def test_mixup_averages_with_partners_of_the_batch_and_one_share():
+    x, batches = images(6), [np.array([4, 0, 2]), np.array([1, 5, 3])]
+    drawn = augmentation.draw_mixup(batches, generator(6), 0.8)
+    mixed = augmentation.mix(drawn, x, x[torch.from_numpy(drawn.partner_M)])
+    for batch in batches:
+        assert set(drawn.partner_M[batch]) == set(batch)
+        (share,) = set(drawn.share_M[batch].tolist())
+        expected = share * x[batch] + (1 - share) * x[drawn.partner_M[batch]]
+        torch.testing.assert_close(mixed[batch], expected)
+    taken = drawn.take(np.array([5, 0]))
+    assert np.array_equal(taken.share_M, drawn.share_M[[5, 0]])
+    shares = augmentation.draw_mixup([np.array([n]) for n in range(4000)], generator(7), 0.8).share_M
+    assert shares.mean() == pytest.approx(0.5, abs=0.02)
+    assert shares.var() == pytest.approx(1 / (4 * 2.6), abs=0.005)  # of Beta(α, α): 1/(4(2α + 1))

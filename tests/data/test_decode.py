@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from picture_trees import make_tree
 from PIL import ExifTags, Image, ImageOps
+from torchvision import transforms
 
 import engine.data
 from engine.config import Data
@@ -359,3 +360,25 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("engine.device.cpus", lambda: 4)
     (found,) = decode.decode_chunks(Files(tmp_path, entries, np.zeros(8, np.int64)), 16, 3)
     assert found.bad == []
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 97), (97, 65), (51, 200), (333, 500), (72, 73), (75, 72)])
+@pytest.mark.parametrize(("resize", "crop"), [(72, 64), (73, 64), (64, 64), (40, 33)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_framing_is_that_of_torchvision(
+    size: tuple[int, int], resize: int, crop: int, channels: int
+) -> None:
+    shape = (size[1], size[0], 3)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    image = image.convert("L") if channels == 1 else image
+    framed = transforms.Compose([transforms.Resize(resize), transforms.CenterCrop(crop)])(image)
+    wanted = np.asarray(framed).reshape(crop, crop, channels).transpose(2, 0, 1)
+    assert np.array_equal(decode.decode_square(image, crop, channels, resize=resize), wanted)
+    if resize == crop and size[0] == size[1]:
+        assert np.array_equal(decode.decode_square(image, crop, channels), wanted)
+
+
+def test_a_strip_that_would_grow_beyond_all_bounds_is_no_image() -> None:
+    image = Image.new("L", (60_000, 2))
+    with pytest.raises(decode.BadImage, match="7680000×256 pixels"):
+        decode.decode_square(image, 224, 1, resize=256)

@@ -10,10 +10,13 @@ import pytest
 import torch
 from picture_trees import make_tree
 from PIL import Image
+from torchvision import transforms
 
 import engine.data
-from engine.config import Data
+from engine.config import Data, Views
+from engine.data import augmentation
 from engine.errors import UserError
+from engine.rng import generator
 
 COUNTS = {"train/cat": 12, "train/ant": 5, "test/ant": 3, "test/cat": 2}
 
@@ -229,3 +232,58 @@ def test_fingerprints_stay_the_same(tmp_path: Path) -> None:
     assert load(tmp_path).fingerprint == "024d56e3c1b13b3813982fd9e5b30156ca60966b90af575b614d4da5a423fb10"
     digits = engine.data.load(Data()).fingerprint
     assert digits == "4bdca4de6d7ec1405759d2196bfec296edf1f2452c3812d128358f413cae13a3"
+
+
+def frame(path: Path, resize: int | None, crop: int) -> np.ndarray:
+    with Image.open(path) as image:
+        if resize is None:
+            return np.asarray(image).transpose(2, 0, 1)
+        resized = transforms.functional.resize(image, [resize])
+        return np.asarray(transforms.functional.center_crop(resized, [crop, crop])).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("split", ["test", "holdout"])
+def test_test_images_are_resized_and_cropped_and_training_images_are_not(tmp_path: Path, split: str) -> None:
+    make_tree(tmp_path, COUNTS if split == "test" else {"train/ant": 4, "train/cat": 4}, size=(32, 32))
+    plain, data = load(tmp_path, test=split), load(tmp_path, test=split, test_resize=36)
+    assert torch.equal(data.train.pixels([0, 1]), plain.train.pixels([0, 1]))
+    assert torch.equal(data.test.labels_N, plain.test.labels_N)
+    assert data.test.mean == plain.test.mean
+    assert data.fingerprint != plain.fingerprint
+    folder = tmp_path / ("test" if split == "test" else "train") / "ant"
+    (path,) = [
+        path
+        for path in sorted(folder.iterdir())
+        if np.array_equal(frame(path, None, 32), plain.test.pixels([0])[0])
+    ]
+    assert np.array_equal(data.test.pixels([0])[0], frame(path, 36, 32))
+    assert load(tmp_path, test=split).fingerprint == plain.fingerprint
+    assert torch.equal(load(tmp_path, test=split).test.pixels([0]), plain.test.pixels([0]))  # another entry
+
+
+def test_streamed_images_are_framed_and_their_views_are_of_the_square(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree(tmp_path, {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2}, size=(90, 60))
+    normalisation = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    monkeypatch.setattr(engine.data.loading, "is_streamed", lambda *_: True)
+    plain = load(tmp_path, image_size=32, **normalisation)
+    data = load(tmp_path, image_size=32, resize=40, test_resize=36, **normalisation)
+    for images, split, resize in ((data.train, "train", 40), (data.test, "test", 36)):
+        assert np.array_equal(images.pixels([0])[0], frame(tmp_path / split / "a" / "0.png", resize, 32))
+    drawn = augmentation.draw(Views(crop_scale=(0.3, 0.5)), 32, 2, generator(0, "views"))
+    assert torch.equal(data.train.batch([0, 1], "cpu", drawn), plain.train.batch([0, 1], "cpu", drawn))
+    assert data.fingerprint != plain.fingerprint
+    assert data.fingerprint != load(tmp_path, image_size=32, test_resize=36, **normalisation).fingerprint
+
+
+def test_a_side_that_does_not_contain_the_crop_is_refused(tmp_path: Path) -> None:
+    make_tree(tmp_path, COUNTS, size=(32, 32))
+    with pytest.raises(
+        UserError, match=r"data.test_resize = 20 is smaller than the images, which have 32 px"
+    ):
+        load(tmp_path, test_resize=20)
+    with pytest.raises(ValueError, match="resize = 20 is smaller than image_size = 24"):
+        Data(name="folder", image_size=24, resize=20)
+    with pytest.raises(ValueError, match="no effect on the digits"):
+        Data(name="digits", test_resize=72)

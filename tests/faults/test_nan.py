@@ -93,7 +93,7 @@ def spoil(patch, fault, place):
             squeeze.F, "cross_entropy", Nth(squeeze.F.cross_entropy, place, lambda loss: loss * NAN)
         )
         return r"the loss of convnet \(teacher, seed 0\) .*in epoch [12].* of squeeze.*"
-    patch.setattr(validate, "kd_loss", Nth(validate.kd_loss, place, lambda loss: loss * NAN))
+    patch.setattr(validate, "student_loss", Nth(validate.student_loss, place, lambda loss: loss * NAN))
     return r"the loss of convnet \((distilled|random), seed 0\) .*in epoch [12].* of validate.*"
 
 

@@ -158,6 +158,19 @@ def test_alpha_follows_each_tap_or_is_refused_with_its_bound():
         MatchingLoss(goal_of(), [of_spectrum([0.0, 0.0], "flat")], BETA)
 
 
+def test_a_synthetic_spectrum_beyond_the_bound_is_found_with_its_tap():
+    real = [of_spectrum([0.5, 0.1], "narrow"), of_spectrum([8.0, 1.0], "wide")]
+    terms = MatchingLoss(goal_of(), real, BETA)
+    assert terms.find_divergence(real) is None
+    name, product = terms.find_divergence(
+        [of_spectrum([1.75, 0.1], "narrow"), of_spectrum([17.0, 0.0], "wide")]
+    )
+    assert (name, product) == ("narrow", pytest.approx(3.5))
+    fixed = MatchingLoss(goal_of("objective.parameters.alpha=0.2"), real, BETA)
+    assert fixed.find_divergence([of_spectrum([1.0, 0.0]), of_spectrum([11.0, 0.0], "wide")])[0] == "wide"
+    assert fixed.find_divergence([of_spectrum([float("nan"), 1.0])] * 2) is None
+
+
 def test_score_names_expressions_and_says_where_they_have_no_value():
     real, ours = of_spectrum([2.0, 1.0]), of_spectrum([1.0, 0.0])
     layer = score(goal_of(), [real], [ours], 0.0)["layers"][0]

@@ -31,6 +31,7 @@ TABLE = {
         "crop": (None, None, (0.08, 1), (0.08, 1)),
         "flip": (False, False, True, True),
         "roll": (4, 4, 4, 32),
+        "both ways": (False, False, True, False),
         "curriculum": (False,) * 4,
         "perturbed": (0,) * 4,
     },
@@ -52,12 +53,13 @@ TABLE = {
         "first_tap": (10,) * 4,
         "init": ("random",) * 4,
         "lr": (0.25, 0.25, 0.1, 0.25),
-        "iterations": (1000, 1000, 4000, 4000),
+        "iterations": (1000, 1000, 2000, 2000),
         "crop": (None, None, (0.08, 1), (0.08, 1)),
         "flip": (False, False, True, True),
         "roll": (4, 4, 4, 32),
         "curriculum": (False,) * 4,
         "perturbed": (12, 12, 12, 15),
+        "restored": ("batch", "batch", "batch", "round"),
         "rho": (0.015,) * 4,
     },
     "gvbsm": {
@@ -74,20 +76,74 @@ TABLE = {
         "patch": (4, 4, 4, 16),
         "group": ("class",) * 4,
         "density": ((1, 4),) * 4,
-        "networks": (4, 4, 4, 4),
+        "parts": (1, 1, 10, 1),
+        "networks": (5, 5, 5, 4),
+        "squeeze": ((5, 64, 0.05, 0), (50, 64, 0.05, 0), (50, 128, 0.1, 0), (90, 256, 0.1, 1e-4)),
+        "statistics": (("batched", 64),) * 3 + (("batched", 256),),
     },
     "rded": {"algorithm": ("select",) * 4, "factor": (1, 1, 1, 2), "patches": (1, 1, 1, 2)},
     "random": {"algorithm": ("none",) * 4},
 }
 
 
-def resolved(method, preset, protocol="cfm"):
-    return settings.resolve(preset=preset, sets=[f"objective={method}", f"protocol={protocol}"])
+#: Authors' settings of students: by method and key, the value on each of DATA; preset imagenet50, not 10.
+OWN = {
+    "sre2l": {
+        "epochs": (400, 400, 100, 300),
+        "batch": (128, 128, 256, 1024),
+        "optimiser": ("adamw", "adamw", "sgd", "adamw"),
+        "lr": (1e-3, 1e-3, 0.2, 1e-3),
+        "decay": (1e-2, 1e-2, 1e-4, 1e-2),
+        "all decay": (True, True, True, False),
+        "schedule": ("cosine",) * 4,
+        "loss": (("kl", 0),) * 4,
+        "temperature": (30, 30, 20, 20),
+        "teacher": ("batch", "batch", "running", "running"),
+        "crop": (None, None, (0.08, 1), (0.08, 1)),
+        "padding": (4, 4, 0, 0),
+        "mixing": (("none", 0.8), ("none", 0.8), ("none", 0), ("batch", 0)),
+    },
+    "dwa": {
+        "epochs": (400, 400, 200, 300),
+        "batch": (128, 128, 64, 128),
+        "optimiser": ("adamw", "adamw", "sgd", "adamw"),
+        "lr": (1e-3, 1e-3, 0.2, 1e-3),
+        "all decay": (True, True, True, False),
+        "temperature": (30, 30, 1, 20),
+        "teacher": ("batch", "batch", "running", "running"),
+        "crop": (None, None, (0.08, 1), (0.08, 1)),
+        "mixing": (("none", 0.8), ("none", 0.8), ("batch", 0), ("batch", 0)),
+    },
+    "gvbsm": {
+        "epochs": (1000, 1000, 100, 300),
+        "batch": (100, 64, 100, 1024),
+        "optimiser": ("adamw", "sgd", "sgd", "adamw"),
+        "lr": (1e-3, 0.1, 0.1, 1e-3),
+        "decay": (0, 5e-4, 5e-4, 1e-2),
+        "loss": (("mse", 0.15), ("mse", 0.15), ("mse", 0.1), ("mse", 0.1)),
+        "crop": ((0.08, 1),) * 4,
+        "mixing": (("batch", 0),) * 4,
+    },
+    "rded": {
+        "epochs": (300,) * 4,
+        "batch": (50, 200, 100, 200),
+        "optimiser": ("adamw",) * 4,
+        "schedule": ("half-cosine",) * 4,
+        "temperature": (20,) * 4,
+        "crop": (None, None, None, (0.5, 1)),
+        "patches": (1, 1, 1, 2),
+    },
+}
+OWN["cda"] = OWN["sre2l"]
+
+
+def resolved(method, preset, protocol="cfm", *sets):
+    return settings.resolve(preset=preset, sets=[f"objective={method}", f"protocol={protocol}", *sets])
 
 
 def in_force(config: Config) -> dict[str, object]:
     """What the table speaks of, out of a configuration."""
-    goal, made = config.objective, config.recover
+    goal, made, squeeze = config.objective, config.recover, config.squeeze
     found = {
         "algorithm": made.algorithm,
         "first_tap": goal.first_tap,
@@ -97,9 +153,14 @@ def in_force(config: Config) -> dict[str, object]:
         "crop": made.views.crop_scale,
         "flip": made.views.flip,
         "roll": made.views.roll,
+        "both ways": made.views.roll_both_ways,
         "curriculum": made.crop_curriculum,
         "perturbed": made.perturb.steps,
         "rho": made.perturb.rho,
+        "restored": made.perturb.restore,
+        "parts": made.class_parts,
+        "squeeze": (squeeze.epochs, squeeze.batch, squeeze.optimiser.lr, squeeze.optimiser.weight_decay),
+        "statistics": (config.statistics.estimator, config.statistics.batch),
         "factor": made.select.factor,
         "patches": config.validate_.views.patches,
         "straight_through": made.straight_through,
@@ -135,6 +196,12 @@ def test_the_loop_is_the_one_that_all_share(method):
         assert config.objective.taps == ("bn-conv" if method == "gvbsm" else "batchnorm")
 
 
+@pytest.mark.parametrize("method", ["sre2l", "cda", "dwa", "gvbsm"])
+def test_methods_that_match_batchnorm_have_it_under_every_protocol(method):
+    for protocol in settings.PROTOCOLS:
+        assert resolved(method, "cifar10-10-convnet", protocol).config.backbone.norm == "batch"
+
+
 def test_variances_weigh_as_means_do_but_for_dwa():
     for method in ("sre2l", "cda", "gvbsm"):
         for preset in PRESETS.values():
@@ -154,8 +221,68 @@ def test_students_learn_as_those_of_every_other_method(method):
     for preset in PRESETS.values():
         theirs = resolved(method, preset).config.flatten()
         ours = settings.resolve(preset=preset).config.flatten()
-        differing = {key for key in ours if key.split(".")[0] in ("validate", "relabel", "squeeze", "ipc")}
+        sections = ("validate", "relabel", "ipc") + (() if method == "gvbsm" else ("squeeze",))
+        differing = {key for key in ours if key.split(".")[0] in sections}
         assert {key for key in differing if theirs[key] != ours[key]} <= {"validate.views.patches"}
+
+
+@pytest.mark.parametrize("protocol", settings.PROTOCOLS)
+@pytest.mark.parametrize("method", OWN)
+def test_own_students_are_the_published_ones_under_every_protocol(method, protocol):
+    for number, data in enumerate(DATA):
+        preset = "imagenet50" if data == "imagenet" else PRESETS[data]
+        config = resolved(method, preset, protocol, "validate.settings=own").config
+        own, optimiser = config.validate_, config.validate_.optimiser
+        found = {
+            "epochs": own.epochs,
+            "batch": own.batch,
+            "optimiser": optimiser.name,
+            "lr": optimiser.lr,
+            "decay": optimiser.weight_decay,
+            "all decay": optimiser.decay_norm_and_bias,
+            "schedule": optimiser.schedule,
+            "loss": (own.loss, own.ce_weight),
+            "temperature": own.temperature,
+            "teacher": own.teacher_batchnorm,
+            "crop": own.views.crop_scale,
+            "padding": own.views.padding,
+            "patches": own.views.patches,
+            "mixing": (own.cutmix, own.mixup),
+        }
+        wanted = {key: values[number] for key, values in OWN[method].items()}
+        assert {key: found[key] for key in wanted} == wanted, data
+        rest = resolved(method, preset, protocol).config
+        assert config.model_copy(update={"validate_": rest.validate_}) == rest
+
+
+def test_own_students_lie_below_what_is_said_beside_the_method_and_in_a_run(tmp_path):
+    own = "validate.settings=own"
+    got = resolved("rded", "imagenet10", "cfm", own, "validate.epochs=7")
+    assert (got.config.validate_.epochs, got.config.validate_.batch) == (7, 100)
+    assert got.origins["validate.batch"] == "method rded, students"
+    file = tmp_path / "config.yaml"
+    file.write_text(settings.to_yaml(got.config))
+    assert settings.resolve(file=file, base=None).config == got.config
+    for method in ("cfm", "dm", "random"):  # without settings of students
+        shared, asked = (resolved(method, "tiny50", "cfm", *each).config.validate_ for each in ([], [own]))
+        assert asked == shared.model_copy(update={"settings": "own"})
+
+
+@pytest.mark.parametrize("sets", [["ipc=50"], ["ipc=50", "data.name=cifar100"], ["protocol=paper"]])
+def test_changes_lead_to_own_students_again(sets):
+    config = resolved("rded", "cifar10-10", "cfm", "validate.settings=own", *sets).config
+    changed = settings.format_sets(settings.changes("cifar10-10", config))
+    assert settings.resolve(preset="cifar10-10", sets=changed).config == config
+    assert not any(text.startswith("validate.batch") for text in changed)
+
+
+def test_students_of_a_method_must_be_sections(tmp_path, monkeypatch):
+    monkeypatch.setenv("CFM_PRESETS", str(tmp_path))
+    (tmp_path / "methods").mkdir()
+    for text in ("students: 3", "students: {by_ipc: 3}", "datasets: {digits: {students: [1]}}"):
+        (tmp_path / "methods" / "mine.yaml").write_text(f"objective: {{terms: []}}\n{text}\n")
+        with pytest.raises(UserError, match=r"students = .* must be a section"):
+            settings.resolve(sets=["objective=mine"])
 
 
 def test_what_is_said_beside_the_method_wins_and_every_value_says_where_it_came_from(tmp_path):
@@ -209,6 +336,7 @@ def test_what_was_changed_leads_to_the_same_settings_again(method, preset):
         (["objective=gvbsm", "backbone.also_teachers=[a.pth]"], ["also_teachers has 1 teachers for the 2"]),
         (["objective=sre2l", "recover.drop=0.4"], ["recover.drop", "bn-conv"]),
         (["objective.taps=bn-conv"], ["bn-conv", "ridge"]),
+        (["validate.mixup=0.8", "validate.cutmix=batch"], ["mixup = 0.8", "cutmix = batch", "exclude"]),
     ],
 )
 def test_what_cannot_mean_anything_is_refused_in_words(sets, words):

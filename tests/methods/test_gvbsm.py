@@ -311,3 +311,68 @@ def test_a_part_at_work_is_closed_with_its_stage():
     next(stage)
     stage.close()
     assert closed == [True]
+
+
+@pytest.mark.parametrize(("parts", "ipc", "classes"), [(1, 3, 4), (2, 6, 3), (5, 10, 4)])
+def test_batches_are_filled_with_the_published_share_of_a_class_at_a_time(parts, ipc, classes):
+    """Expected: the order of images of the released code, by views and permutations of all image numbers."""
+    config = Config.model_validate(
+        {
+            "ipc": ipc,
+            "objective": {"schedule": {"per": "batch"}},
+            "recover": {"group": "class", "class_parts": parts, "classes_per_batch": 5},
+        }
+    )
+    order = np.arange(ipc * classes).reshape(parts, ipc // parts, classes).transpose(0, 2, 1).ravel()
+    plan = recovery_batches.plan_batches(config, classes)
+    assert [len(labels) for _, labels in plan[:-1]] == [5] * (len(plan) - 1)
+    assert np.array_equal(np.concatenate([rounds * classes + labels for rounds, labels in plan]), order)
+
+
+def test_statistics_of_augmented_images_are_the_mean_of_their_batches(teacher, digits, cpu):
+    views = {"padding": 2, "flip": True}
+    config = Config.model_validate(
+        {
+            "checkpoint_seconds": 0,
+            "objective": {**GOAL, "patch": 0},
+            "statistics": {"estimator": "batched", "batch": 700, "order": "mixed", "views": views},
+        }
+    )
+    states = []
+    _, measured_taps = drive(
+        statistics.measure(config, teacher, digits.train, cpu),
+        lambda point, _: states.append(point.capture()),
+    )
+    rng = generator(config.seed, "statistics views")
+    drawn = augmentation.draw(config.statistics.views, 16, len(digits.train), rng)
+    order = generator(config.seed, "statistics").permutation(len(digits.train))
+    parts = []
+    for start in range(0, len(order), 700):
+        batch = order[start : start + 700]
+        x = digits.train.batch(batch, cpu, drawn.take(batch)).double().numpy()
+        parts.append((len(batch), x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))))
+    pixels = next(tap for tap in measured_taps if tap.name == "layers.conv.0")
+    share = np.array([count for count, *_ in parts]) / len(order)
+    np.testing.assert_allclose(pixels.mean_D, share @ [mean for _, mean, _ in parts], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(pixels.var_D, share @ [var for _, _, var in parts], rtol=1e-5)
+    for state in states:
+        _, again = drive(statistics.measure(config, teacher, digits.train, cpu, state))
+        assert all(
+            torch.equal(one.var_D, other.var_D) for one, other in zip(measured_taps, again, strict=True)
+        )
+    assert artefacts.statistics_key(config, digits, teacher) != artefacts.statistics_key(
+        config.model_copy(update={"seed": 1}), digits, teacher
+    )
+
+
+def test_a_convnet_beside_the_backbone_may_have_another_normalisation(digits):
+    backbone = {"name": "resnet18", "also": ["resnet18", "convnet"], "also_norm": "instance"}
+    config = Config.model_validate({"backbone": backbone, "objective": GOAL, "recover": MADE})
+    first, second = artefacts.single_backbone_configs(config)
+    assert (first.backbone.norm, second.backbone.norm, second.backbone.also_norm) == (
+        "batch",
+        "instance",
+        None,
+    )
+    alone = config.model_copy(update={"backbone": second.backbone})
+    assert artefacts.teacher_key(second, digits) == artefacts.teacher_key(alone, digits)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import stages
 import torch
+from picture_trees import make_tree
 from resuming import left_everywhere, recovered_again, recovering, said, same, unhurried
 from stages import drive, small
 
 from engine.backbones.labeller import Labeller
-from engine.config import Perturbation, Views
-from engine.data import augmentation, denormalise, normalise
+from engine.config import Data, Perturbation, Views
+from engine.data import augmentation, denormalise, loading, normalise
 from engine.events import BatchRecovered, RecoverProgress
 from engine.methods import dwa, rded
 from engine.rng import generator
@@ -19,6 +20,7 @@ from engine.spectral import recovery_batches
 from engine.stages import statistics
 
 BATCHNORM = {"taps": "batchnorm", "terms": [{"filter": "diagonal"}, {"filter": "identity", "signal": "mean"}]}
+ROUND = {"perturb": {"steps": 2, "rho": 0.3, "restore": "round"}, "classes_per_batch": 4, "emu": False}
 SELECT = {"algorithm": "select", "select": {"pool": 9, "crops": 3, "factor": 2}}
 
 
@@ -36,8 +38,10 @@ def everywhere(monkeypatch):
         {"recover": SELECT},
         {"recover": {"crop_curriculum": True, "iterations": 4}, "objective": BATCHNORM},
         {"recover": {"perturb": {"steps": 3, "rho": 0.3}, "iterations": 3}, "objective": BATCHNORM},
+        {"recover": {**ROUND, "iterations": 2}, "objective": BATCHNORM},
+        {"recover": {"iterations": 3}, "objective": {"balance": "gradient"}},
     ],
-    ids=["random", "rded", "cda", "dwa"],
+    ids=["random", "rded", "cda", "dwa", "dwa by round", "balanced"],
 )
 def test_recovery_that_was_cut_anywhere_ends_with_the_same_images(everywhere, teacher, digits, cpu, changes):
     config = everywhere(**changes)
@@ -132,6 +136,24 @@ def test_each_batch_has_a_teacher_of_its_own_and_the_statistics_stay(teacher, di
     torch.testing.assert_close(distilled.confidence_N, sure, rtol=1e-3, atol=1e-4)
 
 
+def test_the_perturbation_accumulates_until_a_round_ends(teacher, digits, cpu):
+    config = small(recover={**ROUND, "iterations": 1}, objective=BATCHNORM)
+    _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
+    events, _ = stages.distil(config, teacher, real, digits.train, cpu)
+    starts, climber = recovery_batches.initial_indices(config, digits.train), teacher
+    for number, (rounds, labels) in enumerate(recovery_batches.plan_batches(config, 10), start=1):
+        if number in (1, 4):  # the first of three batches of a round
+            climber = teacher
+        rng = generator(config.seed, "recover", number, 0)
+        draw = augmentation.draw(config.recover.views, 16, len(labels), rng, shared=True)
+        view = augmentation.apply(draw, digits.train.batch(starts[rounds, labels], cpu))
+        climber = dwa.perturb_teacher(climber, view, torch.from_numpy(labels), config.recover.perturb)
+        with torch.no_grad():
+            expected = torch.nn.functional.cross_entropy(climber(view), torch.from_numpy(labels))
+        first = next(e for e in events if isinstance(e, RecoverProgress) and e.batch == number)
+        assert first.ce[0] == pytest.approx(float(expected), rel=1e-4)
+
+
 # --- RDED ----------------------------------------------------------------------------------------
 
 
@@ -157,6 +179,44 @@ def test_crops_are_resized_as_numpy_and_torchvision_do(side):
         crop = x[image : image + 1, :, top : top + extent, left : left + extent].float()
         theirs = torch.nn.functional.interpolate(crop, (side, side), mode="bilinear", antialias=True)
         torch.testing.assert_close(found[image].float(), theirs[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_crops_come_from_the_whole_file_at_full_resolution(tmp_path, monkeypatch, cpu, streamed):
+    """Expected: PyTorch's antialiased resizing of the file's own pixels, but for rounding to 8 bits."""
+    monkeypatch.setenv("CFM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(loading, "is_streamed", lambda *_: streamed)
+    made = make_tree(tmp_path / "set", {"train/a": 9, "train/b": 9, "test/a": 1, "test/b": 1}, size=(44, 28))
+    train = loading.load(Data(name="folder", root=str(tmp_path / "set"), image_size=16)).train
+    pool, boxes = rded.draw_crops(small(ipc=1, recover=SELECT), train, 1)
+    top, left, side = np.moveaxis(boxes, 2, 0)
+    assert min(top.min(), left.min()) >= 0
+    assert ((top + side).max(), (left + side).max()) <= (28, 44)
+    assert left.min() < 8 < 36 < (left + side).max()  # beyond the central square
+    assert side.min() < 14 < 20 < side.max()
+    found = train.crop_pictures(pool, boxes, 8, cpu)
+    assert found.shape == (9, 3, 3, 8, 8)
+    pixels = denormalise(found.flatten(0, 1), train.mean, train.std).reshape(found.shape)
+    for m, index in enumerate(pool):
+        whole = torch.from_numpy(made[f"train/b/{index - 9}"]).permute(2, 0, 1)[None].float() / 255
+        for r, (y, x, extent) in enumerate(boxes[m].tolist()):
+            crop = whole[:, :, y : y + extent, x : x + extent]
+            wanted = torch.nn.functional.interpolate(crop, (8, 8), mode="bilinear", antialias=True)
+            torch.testing.assert_close(pixels[m, r], wanted[0], atol=1.5 / 255, rtol=0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 2))
+    label = Labeller(model, cpu, "float32")
+    best, scores = rded.best_crops(label, train, pool, boxes, 2)
+    for m in range(9):
+        logits = label(rded.pad_to_size(found[m], 16))
+        losses = torch.nn.functional.cross_entropy(logits, torch.ones(3, dtype=torch.int64), reduction="none")
+        assert float(scores[m]) == pytest.approx(float(losses.min()), rel=1e-5)
+        assert torch.equal(best[m], found[m, int(losses.argmin())])
+
+
+def test_areas_that_do_not_fit_leave_the_central_square(digits, monkeypatch):
+    monkeypatch.setattr(digits.train, "picture_sizes", lambda indices: np.full((len(indices), 2), (2, 90)))
+    _, boxes = rded.draw_crops(small(ipc=1, recover=SELECT), digits.train, 1)
+    assert (boxes == [0, 44, 2]).all()
 
 
 def test_the_likeliest_crops_are_found_scored_and_tiled(teacher, digits, cpu):

@@ -10,8 +10,11 @@ from stages import drive, small
 from engine import backbones, store
 from engine.config import settings
 from engine.errors import UserError
-from engine.runs import artefacts, plan, repeats
-from engine.store import images, journal
+from engine.exporters import exports
+from engine.importers import distilled
+from engine.runs import artefacts, pipeline, plan, repeats
+from engine.store import StoredRun, images, journal
+from engine.store.check import list_foreign_files, verify_run
 
 STAGES = ["squeeze", "statistics", "recover", "relabel", "validate"]
 
@@ -170,3 +173,36 @@ def test_every_architecture_has_its_numbers_and_the_control_may_be_left_out(caps
     assert summary["control"] is None
     assert summary["accuracy"] == summary["by_architecture"]["convnet"]["accuracy"]
     assert summary["accuracy"]["std"] is None
+
+
+def test_students_of_lossy_images_train_on_what_the_files_hold(tmp_path, monkeypatch, capsys):
+    seen = []
+    original = pipeline.validate
+
+    def listen(config, teacher, sources, *args):
+        seen.append(sources["distilled"].pixels(range(20)).numpy())
+        return original(config, teacher, sources, *args)
+
+    monkeypatch.setattr(pipeline, "validate", listen)
+    config = small(recover={"save": "jpeg75"})
+    _, results = drive(begun(config, tmp_path / "jpeg"))
+    _, plain = drive(begun(small(), tmp_path / "png"))
+    stored = images.read(tmp_path / "jpeg" / "images")
+    assert np.array_equal(stored.images_NCHW, images.read(tmp_path / "png" / "images").images_NCHW)
+    assert np.array_equal(seen[0], stored.pixels_NCHW)
+    assert not np.array_equal(seen[0], seen[1])
+    assert results["repeats"][0]["students"] != plain["repeats"][0]["students"]
+    assert verify_run(tmp_path / "jpeg") == []
+    assert list_foreign_files(tmp_path / "jpeg") == []
+    for source in (tmp_path / "jpeg", tmp_path / "jpeg" / "images"):  # as a run, and as class folders
+        given = distilled.read(small(given={"images": str(source)}), plan.prepare(config).data)
+        assert given.fingerprint == distilled.fingerprint(stored.pixels_NCHW, stored.labels_N)
+    out = exports.export(StoredRun(tmp_path / "jpeg"), config, "sre2l", tmp_path / "out")
+    given = distilled.read(small(given={"images": str(out.out)}), plan.prepare(config).data)
+    assert given.fingerprint == distilled.fingerprint(stored.pixels_NCHW, stored.labels_N)
+    work = begun(config, tmp_path / "cut")
+    while not ((event := next(work)).kind == "BatchRecovered" and event.batch == 1):
+        pass
+    work.close()
+    _, resumed = drive(begun(config, tmp_path / "cut"))
+    assert without_circumstances(resumed) == without_circumstances(results)

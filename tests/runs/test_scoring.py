@@ -161,6 +161,41 @@ def test_the_table_has_a_line_for_each_layer(capsys, world):
     assert "statistics: 36 images" in err
 
 
+def test_gradients_equal_an_independent_float64_evaluation(capsys, world):
+    """Expected: covariances of unfolded features by torch.cov, and the ridge by a general inverse."""
+    root, model, train, synthetic = world
+    (real, _) = independent(model, train)
+    x = (
+        torch.from_numpy(synthetic.reshape(-1, 16, 16, 3)).double() / 255 - torch.tensor(MEAN)
+    ) / torch.tensor(STD)
+    x = x.permute(0, 3, 1, 2).requires_grad_()
+    seen = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        for module in model.modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
+    ce = torch.nn.functional.cross_entropy(model(x), torch.arange(3).repeat_interleave(2))
+    for hook in hooks:
+        hook.remove()
+    terms = 0
+    for features, (psi, mean, _) in zip(seen, real, strict=True):
+        rows = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+        eye = BETA * torch.eye(rows.shape[1], dtype=torch.float64)
+        real_ridge = torch.linalg.inv(torch.from_numpy(psi) + eye)
+        ours = torch.linalg.inv(torch.cov(rows.T, correction=0).reshape(eye.shape) + eye)
+        terms = terms + 0.1 * (ours - real_ridge).norm()
+        terms = terms + 0.1 * (ours @ rows.mean(0) - real_ridge @ torch.from_numpy(mean)).norm()
+    wanted = [float(torch.autograd.grad(part, x, retain_graph=True)[0].norm()) for part in (terms, ce)]
+    for size in ("null", "4"):
+        flags = ("--gradients", "--set", f"recover.micro_batch={size}")
+        found = call_json(capsys, "score", *words(root, root / "synthetic"), *flags)["gradients"]
+        assert [found["terms"], found["ce"]] == pytest.approx(wanted, rel=1e-3)
+        assert found["ratio"] == pytest.approx(wanted[0] / wanted[1], rel=1e-3)
+    out, _ = call(capsys, *words(root, root / "synthetic"), "--gradients")
+    assert f"ratio {found['ratio']:.3g}" in out
+
+
 def test_batchnorm_taps(capsys, world):
     root = world[0]
     document = call_json(capsys, "score", *words(root, root / "synthetic", "objective=sre2l"))

@@ -25,12 +25,12 @@ def batch(digits, cpu):
     return digits.train.batch(indices, cpu), labels_M, torch.nn.functional.one_hot(labels_M, 10).float()
 
 
-def observed(teacher, batch, cpu, taps, size, *, covariance, flc, patch=0):
+def observed(teacher, batch, cpu, taps, size, *, covariance, flc, patch=0, centre="set"):
     """Moments, cross-entropy, and the gradient of a sum over all of them."""
     x_MCHW, labels_M, onehot_MK = batch
     view_MCHW = x_MCHW.clone().requires_grad_()
     network = Tapped(teacher, taps, cpu, patch=patch)
-    observe = microbatch.Observer(network, labels_M, onehot_MK, covariance, flc, size)
+    observe = microbatch.Observer(network, labels_M, onehot_MK, covariance, flc, size, centre)
     found, ce = observe(view_MCHW)
     weights = np.random.default_rng(0)
     total = ce
@@ -42,17 +42,18 @@ def observed(teacher, batch, cpu, taps, size, *, covariance, flc, patch=0):
 
 
 @pytest.mark.parametrize(
-    ("taps", "covariance", "flc", "patch"),
+    ("taps", "covariance", "flc", "patch", "centre"),
     [
-        ("conv-input", True, False, 0),
-        ("conv-input", True, True, 0),
-        ("conv-output", False, True, 0),
-        ("batchnorm", False, False, 0),
-        ("bn-conv", False, False, 4),
+        ("conv-input", True, False, 0, "set"),
+        ("conv-input", True, True, 0, "set"),
+        ("conv-input", True, True, 0, "image"),
+        ("conv-output", False, True, 0, "set"),
+        ("batchnorm", False, False, 0, "set"),
+        ("bn-conv", False, False, 4, "set"),
     ],
 )
-def test_parts_give_what_the_whole_gives(teacher, batch, cpu, taps, covariance, flc, patch):
-    kinds = {"covariance": covariance, "flc": flc, "patch": patch}
+def test_parts_give_what_the_whole_gives(teacher, batch, cpu, taps, covariance, flc, patch, centre):
+    kinds = {"covariance": covariance, "flc": flc, "patch": patch, "centre": centre}
     whole, whole_ce, whole_gradient = observed(teacher, batch, cpu, taps, None, **kinds)
     parts, ce, gradient = observed(teacher, batch, cpu, taps, 4, **kinds)
     torch.testing.assert_close(ce, whole_ce)

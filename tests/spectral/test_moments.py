@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from engine.config import Config
 from engine.spectral import moments
 from engine.spectral.moments import Accumulator, batch_moments, cumulative_mean
 
@@ -134,3 +135,72 @@ def test_moving_statistics_weigh_every_batch_alike_and_give_the_newest_the_gradi
     torch.testing.assert_close(running.flc_DK.detach(), sum(b.flc_DK.detach() for b in batches) / 3)
     torch.testing.assert_close(running.mean_D.detach(), sum(b.mean_D.detach() for b in batches) / 3)
     assert running.cov_DD.requires_grad
+
+
+@pytest.mark.parametrize("covariance", [True, False])
+def test_batches_count_by_their_images_in_batched_statistics(features, covariance):
+    x, labels = features
+    accumulator = Accumulator("tap", 5, "batched", covariance=covariance)
+    parts = [slice(0, 40), slice(40, 80), slice(80, 90)]
+    for part in parts:
+        accumulator.update(torch.tensor(x[part]), torch.tensor(labels[part]))
+    measured = [numpy_moments(x[part], labels[part], 5) for part in parts]
+    mean, cov, flc = (
+        sum(n * part[k] for n, part in zip((40, 40, 10), measured, strict=True)) / 90 for k in range(3)
+    )
+    found = accumulator.result()
+    assert relative(found.mean_D.numpy(), mean) < 1e-12
+    assert relative(found.var_D.numpy(), np.diag(cov)) < 1e-12
+    if covariance:
+        assert relative(found.cov_DD.numpy(), cov) < 1e-12
+        assert relative(found.flc_DK.numpy(), flc) < 1e-12
+
+
+def numpy_centred_on_images(x_MDHW):
+    """Ψ of Eq. 16–17 read literally, image by image."""
+    total = 0.0
+    for x_DHW in x_MDHW:
+        rows = x_DHW.reshape(len(x_DHW), -1).T
+        centred = rows - rows.mean(axis=0)
+        total = total + centred.T @ centred
+    return total / (len(x_MDHW) * x_MDHW.shape[2] * x_MDHW.shape[3])
+
+
+@pytest.mark.parametrize("batch", [7, 32, 90])
+@pytest.mark.parametrize("estimator", ["pooled", "batched"])
+def test_a_covariance_centred_on_each_image_equals_numpy_for_any_batch_size(features, batch, estimator):
+    x, labels = features
+    accumulator = Accumulator("tap", 5, estimator, centre="image")
+    for start in range(0, 90, batch):
+        part = slice(start, start + batch)
+        accumulator.update(torch.tensor(x[part]), torch.tensor(labels[part]))
+    found, (mean, whole, flc) = accumulator.result(), numpy_moments(x, labels, 5)
+    expected = numpy_centred_on_images(x)
+    assert np.trace(expected) < 0.99 * np.trace(whole)
+    assert relative(found.cov_DD.numpy(), expected) < 1e-9
+    assert relative(found.mean_D.numpy(), mean) < 1e-12
+    assert relative(found.flc_DK.numpy(), flc) < 1e-12
+
+
+def test_the_synthetic_side_centred_on_each_image_equals_numpy_and_finite_differences():
+    rng = np.random.default_rng(6)
+    x = torch.tensor(rng.normal(size=(3, 4, 2, 3)) + rng.normal(size=(3, 4, 1, 1)), requires_grad=True)
+    onehot = torch.eye(3).double()
+
+    def moments(x):
+        found = batch_moments("tap", x, onehot, centre="image")
+        return found.mean_D, found.var_D, found.flc_DK, found.cov_DD
+
+    found = moments(x)
+    expected = numpy_centred_on_images(x.detach().numpy())
+    np.testing.assert_allclose(found[3].detach().numpy(), expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(found[1].detach().numpy(), np.diag(expected), rtol=1e-12, atol=1e-14)
+    assert torch.autograd.gradcheck(moments, (x,))
+
+
+def test_centring_on_each_image_is_refused_where_it_cannot_be_done():
+    objective = {"method": "sre2l", "taps": "batchnorm", "terms": [{"filter": "diagonal"}]}
+    with pytest.raises(ValueError, match=r"centre = image needs Ψ, which objective.taps = batchnorm"):
+        Config.model_validate({"statistics": {"centre": "image"}, "objective": objective})
+    with pytest.raises(ValueError, match=r"given\.statistics are centred on the mean of all images"):
+        Config.model_validate({"statistics": {"centre": "image"}, "given": {"statistics": "x"}})

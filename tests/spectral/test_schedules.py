@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from engine.config import BetaSchedule, Optimiser
+from engine.config import BetaSchedule, Config, Optimiser
 from engine.spectral.schedules import beta_at, betas_of_batches, cosine_to_zero, learning_rate
 
 
@@ -46,5 +46,21 @@ def test_learning_rates():
     half = Optimiser(lr=1.0, schedule="half-cosine")
     assert learning_rate(half, 100, 100) == pytest.approx(0.5)
     assert learning_rate(half, 50, 100) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+    assert learning_rate(Optimiser(lr=1.0, schedule="constant"), 99, 100) == 1.0
     step = Optimiser(lr=1.0, schedule="step", step_epochs=30)
     assert [learning_rate(step, e, 90) for e in (0, 29, 30, 89)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("kind", ["cosine", "half-cosine", "step"])
+def test_a_warm_up_rises_from_zero_and_the_schedule_takes_the_other_epochs(kind):
+    warm, plain = (Optimiser(lr=0.2, schedule=kind, step_epochs=3, warmup_epochs=w) for w in (5, 0))
+    rates = [learning_rate(warm, epoch, 20) for epoch in range(20)]
+    assert rates[:6] == pytest.approx([0, 0.04, 0.08, 0.12, 0.16, 0.2])
+    assert rates[5:] == [learning_rate(plain, epoch, 15) for epoch in range(15)]
+
+
+def test_a_warm_up_must_leave_epochs():
+    with pytest.raises(ValueError, match=r"squeeze.optimiser.warmup_epochs = 5 leaves none of the squeeze"):
+        Config.model_validate({"squeeze": {"epochs": 5, "optimiser": {"warmup_epochs": 5}}})
+    with pytest.raises(ValueError, match=r"validate.optimiser.warmup_epochs = 5"):
+        Config.model_validate({"validate": {"epochs": 5, "optimiser": {"warmup_epochs": 5}}})

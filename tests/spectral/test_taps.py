@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from engine import backbones
+from engine.config import Backbone
 from engine.spectral import taps
 from engine.spectral.taps import Tapped, tap_names
 
@@ -80,3 +82,20 @@ def test_a_rounded_network_has_nearly_the_same_features_and_gradients(teacher, d
         assert (other - one).norm() < 0.02 * one.norm()
     assert not torch.equal(exact[-1], rounded[-1])
     assert (rounded_gradient - exact_gradient).norm() < 0.15 * exact_gradient.norm()
+
+
+def test_all_outputs_of_a_resnet_include_its_shortcuts(digits, cpu):
+    model = backbones.build(Backbone(name="resnet18"), classes=10, channels=1, image_size=16).eval()
+    names = tap_names(model, "all-conv-output")
+    convs = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    assert sorted(names) == sorted(convs)
+    assert len(names) == 20
+    assert len(tap_names(model, "conv-output")) == 17
+    features, logits = Tapped(model, "all-conv-output", cpu)(digits.train.batch(range(3), cpu))
+    outputs = {}
+    for name in names:
+        hook = lambda module, inputs, output, name=name: outputs.__setitem__(name, output.clone())  # noqa: E731
+        model.get_submodule(name).register_forward_hook(hook)
+    torch.testing.assert_close(logits, model(digits.train.batch(range(3), cpu)), rtol=1e-4, atol=1e-4)
+    for name, x_MDHW in zip(names, features, strict=True):
+        torch.testing.assert_close(x_MDHW, outputs[name], rtol=1e-4, atol=1e-4)

@@ -189,7 +189,9 @@ def spoil_loss(monkeypatch, stage, call):
         spoilt = Nth(torch.nn.functional.cross_entropy, call, lambda loss: loss * NAN)
         monkeypatch.setattr(squeeze.F, "cross_entropy", spoilt)
     else:
-        monkeypatch.setattr(validate, "kd_loss", Nth(validate.kd_loss, call, lambda loss: loss * NAN))
+        monkeypatch.setattr(
+            validate, "student_loss", Nth(validate.student_loss, call, lambda loss: loss * NAN)
+        )
 
 
 @pytest.mark.parametrize("stage", ["squeeze", "validate"])

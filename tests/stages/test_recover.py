@@ -1,5 +1,7 @@
 """Recovery: what moves, what stays, what is reported."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import stages
@@ -7,9 +9,10 @@ import torch
 from stages import drive, small
 
 from engine import backbones
+from engine.config import settings
 from engine.data import augmentation, normalise
 from engine.errors import UserError
-from engine.events import BatchRecovered, RecoverLayout, RecoverProgress
+from engine.events import BatchRecovered, Notice, RecoverLayout, RecoverProgress
 from engine.rng import generator
 from engine.spectral import matching, microbatch, recovery_batches
 from engine.spectral.moments import batch_moments
@@ -280,3 +283,115 @@ def test_a_schedule_that_ends_where_there_is_no_inverse_is_refused_before_the_fi
     assert next(stage).kind == "RecoverLayout"
     with pytest.raises(UserError, match=r"real tap layers.conv.0 is singular at β = 0"):
         next(stage)
+
+
+def test_balanced_terms_pull_as_hard_as_the_cross_entropy_at_first_and_keep_their_scale(teacher, digits, cpu):
+    config = small(objective={"balance": "gradient"}, recover={"emu": False})
+    _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
+    networks = [(recover._build_tapped_network(config, teacher, cpu), real_as_float(real))]
+
+    def begun():
+        indices = recovery_batches.initial_indices(config, digits.train)[0]
+        return recover.RecoveryBatch(config, networks, digits.train, 1, 0.1, indices, np.arange(10))
+
+    batch = begun()
+    batch.step()
+    scale = float(batch.scale)
+    plain = begun()
+    plain.scale = torch.zeros(())
+    ce_gradient = torch.autograd.grad(plain.compute_loss()[0], plain.images_MCHW)[0]
+    plain.scale = torch.tensor(scale)
+    both = torch.autograd.grad(plain.compute_loss()[0], plain.images_MCHW)[0]
+    assert float((both - ce_gradient).norm()) == pytest.approx(float(ce_gradient.norm()), rel=1e-3)
+    batch.step()
+    assert float(batch.scale) == scale
+    assert scale != pytest.approx(1.0, rel=0.1)
+
+
+def real_as_float(real):
+    return [tap.to(torch.device("cpu")) for tap in real]
+
+
+def test_a_series_that_diverges_on_the_synthetic_side_is_told(teacher, digits, cpu):
+    objective = settings.resolve(sets=["objective=mtt"]).config.objective.model_dump(mode="json")
+    config = small(objective=objective, ipc=1)
+    _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
+    narrow = [replace(tap, cov_DD=tap.cov_DD / 100, var_D=tap.var_D / 100) for tap in real]
+    for taps, notices in ((real, 0), (narrow, 2)):
+        events, _ = drive(recover.recover(config, teacher, taps, digits.train, cpu))
+        told = [event.message for event in events if isinstance(event, Notice)]
+        assert len(told) == notices
+    assert "batch 1, iteration 0: α·λ_max(Ψ_s) of layers.conv." in told[0]
+    assert "batch 1, iteration 5" in told[1]
+
+
+def test_tiles_of_real_crops_are_what_rded_selects(teacher, digits, cpu):
+    select = {"pool": 12, "crops": 3, "factor": 2}
+    options = {"iterations": 1, "lr": 1e-9, "views": {}, "classes_per_batch": 5, "select": select}
+    config = small(recover={"init": "tiles", **options})
+    _, found = distil(config, teacher, digits, cpu)
+    rded = small(recover={"algorithm": "select", "select": select})
+    _, expected = stages.distil(rded, teacher, [], digits.train, cpu)
+    assert len(found.labels_N) == len(expected.labels_N) == 20
+    for label in range(10):
+        tiles = expected.images_NCHW[expected.labels_N == label]
+        torch.testing.assert_close(found.images_NCHW[found.labels_N == label], tiles, atol=1e-5, rtol=0)
+
+
+def test_tiles_need_enough_real_images(digits):
+    config = small(ipc=40, recover={"init": "tiles", "select": {"factor": 2}})
+    with pytest.raises(UserError, match="crops need 160 images"):
+        recovery_batches.require_enough(config, digits.train)
+    without = small(ipc=40, recover={"init": "tiles", "algorithm": "none", "select": {"factor": 2}})
+    recovery_batches.require_enough(without, digits.train)
+
+
+def test_the_share_of_clipped_values_is_told_at_the_end(teacher, digits, cpu):
+    events, _ = distil(small(), teacher, digits, cpu)
+    assert not [event for event in events if isinstance(event, Notice)]
+    states = []
+    config = small(recover={"clamp": False, "lr": 0.5}, checkpoint_seconds=0)
+    _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
+    work = recover.recover(config, teacher, real, digits.train, cpu)
+    events, _ = drive(work, lambda event, _: states.append(event.capture()))
+    clipped = states[-1].metadata["clipped"]
+    assert isinstance(events[-1], Notice)
+    assert events[-1].level == "info"
+    told = recover.Clipped(*clipped)
+    assert told.values == 20 * 256
+    assert 0 < told.outside < told.values
+    assert events[-1].message == str(told)
+    between = next(state for state in states if state.metadata["batch"] == 2)
+    again, _ = drive(recover.recover(config, teacher, real, digits.train, cpu, between))
+    assert again[-1] == events[-1]
+
+
+def test_clipped_values_are_counted_as_numpy_counts_them():
+    pixels = np.random.default_rng(0).normal(0.5, 0.4, (4, 3, 5, 5))
+    gap = pixels - np.clip(pixels, 0, 1)
+    halves = [torch.tensor(part) for part in np.split(pixels, 2)]
+    told = str(recover.Clipped().add(halves[0]).add(halves[1]))
+    share, rmse = 100 * (gap != 0).mean(), 255 * np.sqrt((gap**2).mean())
+    assert told.startswith(f"{share:.2g} % of")
+    assert f"({rmse:.2g} of 255 levels RMSE" in told
+
+
+def test_both_sides_are_centred_on_each_image(teacher, digits, cpu):
+    config = small(statistics={"centre": "image"}, recover={"views": {}, "iterations": 1})
+    events, _ = distil(config, teacher, digits, cpu)
+    first = next(event for event in events if isinstance(event, RecoverProgress))
+    start = digits.train.batch(recovery_batches.initial_indices(config, digits.train)[0], cpu)
+
+    def literal(x_MDHW):
+        centred = (x_MDHW - x_MDHW.mean(axis=(2, 3), keepdims=True)).transpose(0, 2, 3, 1)
+        rows = centred.reshape(-1, x_MDHW.shape[1])
+        return rows.T @ rows / len(rows)
+
+    network = Tapped(teacher, config.objective.taps, cpu)
+    with torch.no_grad():
+        synthetic, _ = network(start)
+        real, _ = network(digits.train.batch(range(len(digits.train)), cpu))
+    for index, sides in enumerate(zip(synthetic, real, strict=True)):
+        shift = config.objective.beta * np.eye(sides[0].shape[1])
+        ours, theirs = (np.linalg.inv(literal(x.double().numpy()) + shift) for x in sides)
+        assert first.terms[0][0][index] == pytest.approx(np.linalg.norm(ours - theirs), rel=1e-3)

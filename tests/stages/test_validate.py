@@ -1,12 +1,16 @@
 """Relabelling and validation: labels do not depend on batches, students on nothing but their keys."""
 
+import copy
+
 import numpy as np
 import pytest
 import stages
 import torch
+import torch.nn.functional as F
 from stages import drive, small
 
 from engine.backbones.labeller import Labeller
+from engine.config import Optimiser, Validate
 from engine.events import EpochFinished
 from engine.runs import artefacts
 from engine.spectral import recovery_batches
@@ -25,7 +29,7 @@ def train(config, teacher, control, digits, cpu, labels=None):
 
 
 def test_results_carry_every_seed_with_last_and_best(teacher, control, digits, cpu):
-    config = small(validate={"epochs": 4, "evaluate_every": 2, "evaluate_from": 0.5})
+    config = small(validate={"epochs": 4, "evaluate_every": 2, "evaluate_from": 0.25})
     events, results = drive(
         validate.validate(config, teacher, {"distilled": control, "random": control}, digits.test, cpu)
     )
@@ -99,20 +103,49 @@ def test_labels_are_the_teachers_logits_on_the_plain_view(teacher, control, cpu)
     torch.testing.assert_close(logits_ENK[0].float(), expected, rtol=2e-3, atol=2e-3)
 
 
-def test_kd_loss_is_kl_without_the_temperature_factor():
-    rng = np.random.default_rng(0)
-    student, teacher = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+def test_labels_of_a_teacher_in_training_mode_are_those_of_the_students_batches(teacher, control, cpu):
+    config = small(validate={"batch": 8, "teacher_batchnorm": "batch"})
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    views = relabel.FkdViews(config, control, cpu)
+    _, logits_ENK = stages.label(config, teacher, control, cpu)
+    training_copy = copy.deepcopy(teacher).train()
+    for batch in views.batches(1):
+        with torch.no_grad():
+            expected = training_copy(views.batch(1, batch))
+        torch.testing.assert_close(logits_ENK[1][batch].float(), expected, rtol=2e-3, atol=2e-3)
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
-    def softmax(x):
-        e = np.exp(x / 20.0)
-        return e / e.sum(axis=1, keepdims=True)
 
-    p, q = softmax(teacher), softmax(student)
-    expected = (p * np.log(p / q)).sum(axis=1).mean()
-    found = validate.kd_loss(torch.tensor(student), torch.tensor(teacher), 20.0)
-    assert float(found) == pytest.approx(expected, rel=1e-4)
-    logits = torch.tensor(student)
-    assert float(validate.kd_loss(logits, logits, 20.0)) == pytest.approx(0.0, abs=1e-7)
+def test_students_learn_from_mixed_images_and_their_own_class(teacher, control, digits, cpu):
+    settings = {"loss": "mse", "ce_weight": 0.5, "mixup": 0.8, "cutmix": "none", "batch": 20, "epochs": 1}
+    config = small(validate={**settings, "seeds": 1})
+    student = validate.Student(config, "convnet", 0, "random", control, cpu)
+    before = copy.deepcopy(student.model).train()
+    views, label = relabel.FkdViews(config, control, cpu, 1), Labeller(teacher, cpu, "float32")
+    (batch,), (drawn, mix) = views.batches(0), views.draw(0)
+    plain, partner = (control.batch(at, cpu, drawn.take(at)) for at in (batch, mix.partner_M[batch]))
+    share = float(mix.share_M[0])
+    x = share * plain + (1 - share) * partner
+    torch.testing.assert_close(views.batch(0, batch), x)
+    with torch.no_grad():
+        logits, labels = before(x), control.labels_N[batch]
+        wanted = F.mse_loss(logits, label(x)) + 0.5 * F.cross_entropy(logits, labels)
+    events, _ = drive(student.train(label, None, digits.test))
+    assert events[0].loss == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_norms_and_biases_decay_unless_they_are_left_out():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+    weights = dict(model.named_parameters())
+    for both in (True, False):
+        optimiser = training.Trainer(model, Optimiser(decay_norm_and_bias=both), 1).optimiser
+        decays = {
+            id(weight): group["weight_decay"]
+            for group in optimiser.param_groups
+            for weight in group["params"]
+        }
+        found = {name: decays[id(weight)] for name, weight in weights.items()}
+        assert found == {name: 5e-4 if both or name == "0.weight" else 0.0 for name in weights}
 
 
 def test_averaged_weights_are_the_mean_of_the_last_epochs(teacher, control, digits, cpu):
@@ -165,9 +198,13 @@ def test_a_student_that_learns_approaches_its_teacher(digits, cpu):
 def test_a_teacher_trained_in_bfloat16_is_another_with_weights_in_float32(digits, cpu):
     plain, rounded = (small(squeeze={"epochs": 1, "precision": name}) for name in ("float32", "bfloat16"))
     assert artefacts.teacher_key(plain, digits) != artefacts.teacher_key(rounded, digits)
-    settings = plain.squeeze.model_dump(mode="json", exclude={"precision"})  # as teachers are filed already
-    backbone = plain.backbone.model_dump(mode="json", exclude={"teacher", "also", "also_teachers"})
-    parts = {"format": artefacts.FORMAT, "seed": plain.seed, "data": digits.fingerprint}
+    settings = plain.squeeze.model_dump(
+        mode="json", exclude={"precision": True, "optimiser": {"warmup_epochs", "decay_norm_and_bias"}}
+    )  # as teachers are filed already
+    backbone = plain.backbone.model_dump(
+        mode="json", exclude={"teacher", "also", "also_teachers", "also_norm"}
+    )
+    parts = {"format": artefacts.TEACHER_FORMAT, "seed": plain.seed, "data": digits.fingerprint}
     assert artefacts.teacher_key(plain, digits) == key(**parts, backbone=backbone, squeeze=settings)
 
     def trained(config):
@@ -179,3 +216,25 @@ def test_a_teacher_trained_in_bfloat16_is_another_with_weights_in_float32(digits
     assert {value.dtype for value in floats.values()} == {torch.float32}
     gaps = [float((one[name] - value).norm() / one[name].norm()) for name, value in floats.items()]
     assert 0 < max(gaps) < 0.2
+
+
+def test_the_first_measurement_is_after_epoch_810_of_1000():
+    settings = Validate(epochs=1000, evaluate_every=10, evaluate_from=0.8)
+    measured = [epoch + 1 for epoch in range(1000) if validate.is_measured_epoch(settings, epoch)]
+    assert measured == list(range(810, 1001, 10))
+    last = Validate(epochs=7, evaluate_every=10, evaluate_from=1.0)
+    assert [epoch for epoch in range(7) if validate.is_measured_epoch(last, epoch)] == [6]
+
+
+@pytest.mark.parametrize("setting", [{"loss_scale": "t2"}, {"stem_init": "pytorch"}])
+def test_students_train_with_the_scale_and_start_from_the_weights_of_the_settings(
+    teacher, control, digits, cpu, setting
+):
+    students = {"students": ["resnet18"], "seeds": 1, "epochs": 1}
+    optimiser = {"name": "sgd", "lr": 0.1}
+    weights = []
+    for changes in ({}, setting):
+        config = small(validate={**students, "optimiser": optimiser, **changes})
+        _, (result,) = train(config, teacher, control, digits, cpu)
+        weights.append(result.weights)
+    assert weights[0] != weights[1]

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import re
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -81,6 +82,51 @@ def test_a_full_disk_is_met_before_the_first_image(tmp_path, monkeypatch):
     assert caught.value.kind == "disk"
     needed = int(re.search(r"([\d,]+) bytes", caught.value.message)[1].replace(",", ""))
     assert 0 < needed - 1000 * 3 * 32 * 32 * 4 < 100_000
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_files_are_rounded_down_and_what_they_decode_to_is_what_is_read(tmp_path, channels):
+    pixels, labels = distilled(channels=channels, size=16)
+    writer = images.ImageWriter(tmp_path, pixels.shape, CLASSES, form="jpeg75")
+    writer.add(pixels[:6], labels[:6], 1, 0.1, CONFIDENCE[:6])
+    writer.add(pixels[6:], labels[6:], 2, 0.05, CONFIDENCE[6:])
+    writer.finish()
+    found = images.read(tmp_path)
+    assert np.array_equal(found.images_NCHW, pixels)  # the float images stay as they are
+    assert found.lossy
+    reader = images.Reader(tmp_path)
+    read_pixels, _ = images.read_pixels(tmp_path, chunk=5)
+    for index in range(12):
+        levels = (np.clip(pixels[index], 0, 1) * 255).astype(np.uint8)
+        expected = BytesIO()
+        mode = levels[0] if channels == 1 else levels.transpose(1, 2, 0)
+        Image.fromarray(np.ascontiguousarray(mode)).save(expected, "JPEG", quality=75)
+        path = tmp_path / CLASSES[labels[index]] / f"{index // 3:04d}.jpg"
+        assert path.read_bytes() == expected.getvalue()
+        with Image.open(path) as image:
+            decoded = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
+        for read in (found.pixels_NCHW[index], read_pixels[index], reader.pixels(index)):
+            assert np.array_equal(read, decoded)
+    assert not np.array_equal(found.pixels_NCHW, images.to_bytes(pixels))
+    assert images.check(tmp_path) == []
+    path.write_bytes(path.read_bytes() + b"more")
+    assert images.check(tmp_path) == [f"{path} is damaged: its content does not match its checksum"]
+
+
+def test_a_set_of_jpeg_files_is_taken_up_and_its_files_are_mended(tmp_path):
+    whole, folder = tmp_path / "whole", tmp_path / "cut"
+    for target in (whole, folder):
+        writer = images.ImageWriter(target, distilled()[0].shape, CLASSES, form="jpeg75")
+        add(writer, (1, 2, 3))
+        writer.close()
+    (folder / "b" / "0001.jpg").unlink()
+    for target, done in ((whole, 9), (folder, 6)):
+        writer = images.ImageWriter(target, distilled()[0].shape, CLASSES, done, form="jpeg75")
+        add(writer, range(done // 3 + 1, 5))
+        writer.finish()
+    assert writer.repaired == ["b/0001.jpg"]
+    assert content(folder) == content(whole)
+    assert len(list(folder.glob("*/*.jpg"))) == 12
 
 
 def add(writer, batches, strange=()):

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from swept import GRID, TINY, expanded, refused
@@ -59,7 +60,11 @@ def test_rded_has_enough_images_at_every_point_of_shipped_sweeps():
     assert {config.data.name for config in selecting} == set(LEAST)
     for config in selecting:
         least = LEAST[config.data.name]
-        one_class = SimpleNamespace(labels_N=torch.zeros(least, dtype=torch.long), classes=["a"], size=32)
+        one_class = SimpleNamespace(
+            labels_N=torch.zeros(least, dtype=torch.long),
+            classes=["a"],
+            picture_sizes=lambda indices: np.full((len(indices), 2), 32),
+        )
         recovery_batches.require_enough(config, one_class)
         pool, _ = rded.draw_crops(config, one_class, 0)
         assert len(set(pool.tolist())) >= config.ipc * config.recover.select.factor**2

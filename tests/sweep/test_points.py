@@ -2,10 +2,12 @@
 
 import json
 
+import pytest
 from swept import GRID, expanded, refused
 
 from engine.config import settings
-from engine.sweep import points
+from engine.errors import UserError
+from engine.sweep import description, points
 
 
 def test_points_are_all_combinations_each_with_its_own_settings():
@@ -103,3 +105,19 @@ def test_all_problems_are_reported_at_once_with_suggestions():
     many = refused({"preset": "smoke", "grid": {"objective": ["cfn", "cfm"], "seed": [0, 1, 2]}})
     assert "objective=cfn,seed=0 and 2 more: unknown method 'cfn'" in many.message
     assert "'cfm'" in many.hint
+
+
+def test_a_table_of_the_paper_needs_no_images_to_show_that_its_taps_exist():
+    _, table2 = description.load_sweep("table2")
+
+    def shown(*sets):
+        options = description.Options(["cifar10"], ["convnet"], [10], sets=sets)
+        return points.expand(table2, options)
+
+    protocol = "protocol=paper"
+    points.check_without_data(shown(protocol))
+    with pytest.raises(UserError) as caught:
+        points.check_without_data(shown(protocol, "backbone.norm=instance"))
+    assert "sre2l and 1 more: objective.taps = batchnorm" in caught.value.message
+    with pytest.raises(UserError, match=r"gone\.pth"):
+        points.check_without_data(shown("backbone.teacher=gone.pth"))
