@@ -144,7 +144,7 @@ class ImageSet:
         numbers_M = _to_index_array(indices)
         if self._files is None:
             return np.full((len(numbers_M), 2), self.size)
-        sizes = self._map_pictures(lambda image, _: (image.size[1], image.size[0]), numbers_M, numbers_M)
+        sizes = self._map_pictures(lambda image, _: upright_size(image)[::-1], numbers_M, numbers_M)
         return np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
     def crop_pictures(

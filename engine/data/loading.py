@@ -120,10 +120,8 @@ def load(settings: config.Data, root: Path | None = None, progress: Progress | N
     order = read_class_order(settings, classes)
     if order != classes:
         label_of = np.array([order.index(name) for name in classes])
-        classes, train, test, framed = (
-            order,
-            *(part and part.relabel(label_of) for part in (train, test, framed)),
-        )
+        classes, train, framed = order, train.relabel(label_of), framed.relabel(label_of)
+        test = None if test is None else test.relabel(label_of)
     if test is None:
         keep, held = split_stratified(train.labels_N, settings.holdout, classes)
         train, test = train.take(keep), framed.take(held)
