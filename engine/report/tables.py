@@ -249,6 +249,7 @@ def table(
         "scaled": _collect_scaled_settings(sweep),
         "seeds": sorted({seed for entry in entries for seed in entry.repeats}),
         "rows": samples.rows,
+        "own_settings": list(dict.fromkeys(e.row for e in entries if e.config.validate_.settings == "own")),
         "columns": [
             {key: value for key, value in asdict(each).items() if key != "plain"} for each in columns
         ],
