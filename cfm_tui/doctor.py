@@ -250,20 +250,20 @@ def _find_data_sets(problems: list[Problem], folder: dict[str, Any] | None) -> l
     return sets
 
 
-def _check_levels(problems: list[Problem], root: Path, found: list[Path]) -> None:
+def _check_levels(problems: list[Problem], root: Path, located: list[Path]) -> None:
     """Report trees of pictures whose class folders are not where they would be searched.
 
-    found: the folders of the known data sets below `root`.
+    located: the folders of the known data sets below `root`.
     """
     from engine.data.image_folders import describe_wrong_level, list_class_folders
     from engine.errors import UserError, raise_data_error
 
-    for path in found or [root]:
+    for path in located or [root]:
         with suppress(OSError):  # the search has reported it, or there is nothing yet
             try:
                 if (path / "train").is_dir():
                     list_class_folders(path)
-                elif not found and (wrong := describe_wrong_level(path)) is not None:
+                elif not located and (wrong := describe_wrong_level(path)) is not None:
                     raise_data_error(*wrong)
             except UserError as error:
                 hint = f"{error.hint[0].upper()}{error.hint[1:]}."

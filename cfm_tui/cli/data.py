@@ -159,15 +159,15 @@ def _examine_teacher(
     chosen = resolved.model_copy(update={"data": data_settings})
     require_teacher_files(chosen.backbone)
     data = load(data_settings)
-    found = artefacts.examine_given_teacher(chosen, data, devices.choose(chosen.device))
+    findings = artefacts.examine_given_teacher(chosen, data, devices.choose(chosen.device))
     if save_class_order is not None:
-        text = "".join(f"{each}\n" for each in found.class_order or data.train.classes)
+        text = "".join(f"{each}\n" for each in findings.class_order or data.train.classes)
         files.write(save_class_order, text.encode())
     normalisation = None
-    if found.normalisation is not None:
-        name, (mean, std), accuracy = found.normalisation
+    if findings.normalisation is not None:
+        name, (mean, std), accuracy = findings.normalisation
         normalisation = {"name": name, "mean": list(mean), "std": list(std), "accuracy": accuracy}
-    return {"source": teacher, **asdict(found), "normalisation": normalisation}
+    return {"source": teacher, **asdict(findings), "normalisation": normalisation}
 
 
 def _format_teacher(teacher: dict[str, Any]) -> Iterator[str]:

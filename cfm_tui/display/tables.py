@@ -190,15 +190,15 @@ def _build_notes(document: Mapping[str, Any]) -> list[str]:
         "mean ± standard deviation over repeats (their number) of the accuracy after the last epoch, %;"
         " the students of a repeat are averaged first"
     ]
-    own = ", ".join(document["own_settings"])
+    names = ", ".join(document["own_settings"])
     others = (
         "; all other rows share theirs"
-        if own and len(document["own_settings"]) < len(document["rows"])
+        if names and len(document["own_settings"]) < len(document["rows"])
         else ""
     )
     notes.append(
-        f"students of {own}: trained with the settings of the method's authors{others}"
-        if own
+        f"students of {names}: trained with the settings of the method's authors{others}"
+        if names
         else "students of all rows are trained with the same settings, not those of each method's authors"
     )
     against = document["against"]

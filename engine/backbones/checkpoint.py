@@ -81,8 +81,8 @@ def _find_state_dicts(content: Any, path: Path) -> dict[str, dict[str, Tensor]]:
         outer = plain_dict(content)
         inner = {str(key): plain_dict(value) for key, value in outer.items() if isinstance(value, dict)}
         candidates = {"": outer} if _is_state_dict(outer) else inner
-        if found := {key: value for key, value in candidates.items() if _is_state_dict(value)}:
-            return found
+        if state_dicts := {key: value for key, value in candidates.items() if _is_state_dict(value)}:
+            return state_dicts
         shown = next((inner[key] for key in ("model", "state_dict", "net") if key in inner), outer)
         names = [name[:60] if isinstance(name, str) else type(name).__name__ for name in shown]
         reason = f"its keys are {format_names(names)}"

@@ -99,18 +99,18 @@ def examine(
     """
     sample = Sample(model, train, device)
     first = answers = sample.answer(SAMPLE)
-    found = None if recorded is None else _apply_recorded_order(first, recorded, train.classes)
-    if found is None and first.accuracy < 0.9 * first.confidence:
+    reordered = None if recorded is None else _apply_recorded_order(first, recorded, train.classes)
+    if reordered is None and first.accuracy < 0.9 * first.confidence:
         for per_class in PER_CLASS:
             answers = sample.answer(max(SAMPLE, per_class * len(train.classes)))
-            found = _find_order(answers)
-            if found is None:
+            reordered = _find_order(answers)
+            if reordered is None:
                 answers = first
                 break
     accuracies = len(answers.labels_N), answers.accuracy, answers.confidence
-    if found is None:
+    if reordered is None:
         return Examination(*accuracies, normalisation=_find_normalisation(sample, first))
-    order, reordered_accuracy = found
+    order, reordered_accuracy = reordered
     return Examination(*accuracies, tuple(train.classes[label] for label in order), reordered_accuracy)
 
 
@@ -125,15 +125,15 @@ def compare_weights(
 
     source: of the teacher. others: weights of the same network, by name.
     """
-    own, file = Sample(model, train, device).answer(SAMPLE), source.rpartition("#")[0]
+    chosen, file = Sample(model, train, device).answer(SAMPLE), source.rpartition("#")[0]
     for name, weights in others.items():
         other = copy.deepcopy(model)
         other.load_state_dict({**model.state_dict(), **weights})
         answers = Sample(other, train, device).answer(SAMPLE)
-        if _is_clearly_better(answers, own):
+        if _is_clearly_better(answers, chosen):
             yield (
-                f"teacher '{source}' gets {own.accuracy:.1f} % of a sample of training images right, and"
-                f" {file}#{name} {answers.accuracy:.1f} %"
+                f"teacher '{source}' gets {chosen.accuracy:.1f} % of a sample of training images right,"
+                f" and {file}#{name} {answers.accuracy:.1f} %"
             )
 
 
@@ -287,8 +287,10 @@ def _list_normalisations(train: ImageSet, indices_N: NDArray[np.int64]) -> dict[
     """Return well-known normalisations for images with these channels, and that of the images themselves."""
     x_NCHW = train.pixels(indices_N).float() / 255
     mean_C, std_C = x_NCHW.mean(dim=(0, 2, 3)), x_NCHW.std(dim=(0, 2, 3)).clamp(min=1e-4)
-    own_mean, own_std = (tuple(round(value, 4) for value in each.tolist()) for each in (mean_C, std_C))
-    candidates: dict[str, MeanStd] = {"that of these images": (own_mean, own_std)}
+    measured_mean, measured_std = (
+        tuple(round(value, 4) for value in each.tolist()) for each in (mean_C, std_C)
+    )
+    candidates: dict[str, MeanStd] = {"that of these images": (measured_mean, measured_std)}
     named = {f"that of {name}": (known.mean, known.std) for name, known in KNOWN.items()}
     for name, (mean, std) in {**named, **_USUAL}.items():
         if mean is not None and std is not None and len(mean) in (1, train.channels):

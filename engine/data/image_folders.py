@@ -112,8 +112,8 @@ def describe_wrong_level(root: Path) -> tuple[str, str] | None:
     if misnamed:
         return f"{root} has no folder `train`, but {format_names(misnamed)}", f"rename {misnamed[0]} to train"
     if nested:
-        found = format_names([str(folder) for folder in nested])
-        return f"{root} has no folder `train`, but {found} has", f"give {nested[0]} as the data root"
+        nested_names = format_names([str(folder) for folder in nested])
+        return f"{root} has no folder `train`, but {nested_names} has", f"give {nested[0]} as the data root"
     if outer.name in SPLITS and (outer.parent / "train").is_dir() and (pictures or folders):
         return f"{root} is the folder of a single class", f"give {outer.parent} as the data root"
     if root.resolve().name in SPLITS and (outer / "train").is_dir() and folders:

@@ -129,10 +129,10 @@ class _Samples:
 
         The method `random` has the same images; its students count if they were trained like the row's.
         """
-        own = self.mean_by_seed(column, row, "control")
+        control_by_seed = self.mean_by_seed(column, row, "control")
         same_training = self.training.get((column.name, row)) == self.training.get((column.name, "random"))
-        if own or row == "random" or not same_training:
-            return own
+        if control_by_seed or row == "random" or not same_training:
+            return control_by_seed
         return self.mean_by_seed(column, "random")
 
     def find_reference(self, column: _Column, row: str) -> str | None:

@@ -89,8 +89,8 @@ class Tail:
 
     def damage(self, *, torn: bool = True) -> list[str]:
         """Return messages for the damage of the journal so far. torn: include an unfinished last line."""
-        own = self._journal.all_damage() if torn else list(self._journal.damage)
-        return own + ([] if self._repeat_tail is None else self._repeat_tail.damage(torn=torn))
+        messages = self._journal.all_damage() if torn else list(self._journal.damage)
+        return messages + ([] if self._repeat_tail is None else self._repeat_tail.damage(torn=torn))
 
     def read_new(self, seconds: float = math.inf) -> list[RecordedEvent | TailRows]:
         """Return what was recorded since the last call, oldest first; stop after about `seconds`.
@@ -109,7 +109,7 @@ class Tail:
         while True:
             self.behind = False
             if self._next_repeat is None:
-                yield from self._read_own(deadline)
+                yield from self._read_journal(deadline)
             if self._repeat_tail is not None:
                 yield from self._repeat_tail._read_until(deadline)
                 self._error = self._error or self._repeat_tail._error
@@ -122,7 +122,7 @@ class Tail:
             self._repeat_tail = Tail(folder, merge_rows=self._merge_rows)
             yield begun
 
-    def _read_own(self, deadline: float) -> Iterator[RecordedEvent | TailRows]:
+    def _read_journal(self, deadline: float) -> Iterator[RecordedEvent | TailRows]:
         """Yield new entries of the run's own journal, up to the beginning of the next repeat."""
         table = metrics.TableReader(self._metrics_path)
         last: Record | None = None  # the record of the last pending chunk
