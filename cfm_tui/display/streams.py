@@ -9,8 +9,6 @@ import re
 import sys
 from contextlib import suppress
 
-from engine.errors import escape_name
-
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
@@ -51,6 +49,8 @@ def escape_control_characters(text: str, *, coloured: bool = False) -> str:
 
     coloured: keep the escape sequences of colours.
     """
+    from engine.errors import escape_name  # commands start without the engine
+
     pieces = _COLOUR.split(text) if coloured else [text]  # each second piece is a colour
     pieces[::2] = (re.sub(r"[^\n\t]+", lambda part: escape_name(part[0]), piece) for piece in pieces[::2])
     return "".join(pieces)

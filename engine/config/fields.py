@@ -37,7 +37,6 @@ Centre = Literal["set", "image"]
 ControlName = Literal["random", "start"]  #: real images: drawn at random; those that recovery starts from
 BackboneName = Literal[
     "convnet",
-    "wrn_16_2",
     "resnet18",
     "resnet50",
     "resnet101",
@@ -48,6 +47,7 @@ BackboneName = Literal[
     "efficientnet_b0",
     "shufflenet_v2_x1_0",
     "shufflenet_v2_x0_5",
+    "wrn_16_2",
 ]
 
 

@@ -33,6 +33,7 @@ from engine.data.image_folders import read_text
 from engine.data.image_set import DataSet, ImageSet, StreamedImages
 from engine.data.pictures import DataSetSource, Pictures, Progress
 from engine.data.sources import find_source
+from engine.environment import expand_home
 from engine.errors import UserError, format_names, raise_data_error, suggest_name
 from engine.rng import generator
 
@@ -144,7 +145,7 @@ def read_class_order(settings: config.Data, classes: tuple[str, ...]) -> tuple[s
         return classes
     source = "data.class_order"
     if isinstance(order, str):
-        path = Path(order).expanduser()
+        path = expand_home(order)
         source = f"data.class_order ({path})"
         try:
             order = tuple(filter(None, (line.strip() for line in read_text(path).splitlines())))

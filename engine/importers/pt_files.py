@@ -23,6 +23,7 @@ from engine.config import Given
 from engine.data import DataSet, denormalise
 from engine.data.loading import MeanStd
 from engine.data.pictures import name_key
+from engine.environment import expand_home
 from engine.errors import UserError, format_names, raise_data_error
 
 WORDING = safe_loading.Wording(
@@ -110,7 +111,7 @@ def _find_labels(path: Path, given: Given, embedded: object, count: int, classes
             )
         return torch.arange(classes).repeat_interleave(count // classes)
     if given.image_labels is not None:
-        labels_path = Path(given.image_labels).expanduser()
+        labels_path = expand_home(given.image_labels)
         if not labels_path.is_file():
             raise_data_error(f"the label file {labels_path} does not exist", "correct --image-labels")
         return safe_loading.read(labels_path, WORDING)

@@ -59,15 +59,15 @@ def run_stages(
     stay on disk. The checkpoint of validate stays until the caller has saved the results.
     """
     steering = Steering(run, control, plan.config.checkpoint_seconds)
-
-    def record_event(event: Event) -> Iterator[Event]:
-        """Write an event to the journal, preceded by warnings from the run's files."""
-        for recorded in (*(Notice("warning", message) for message in run.notices()), event):
-            run.record(recorded)
-            yield recorded
-
     work = Pipeline(plan, run, cache, command, steering).stages()
-    return (yield from map_events(work, record_event))
+    return (yield from map_events(work, partial(record_event, run)))
+
+
+def record_event(run: Run, event: Event) -> Iterator[Event]:
+    """Write an event to the journal, preceded by warnings from the run's files, and yield them."""
+    for recorded in (*(Notice("warning", message) for message in run.notices()), event):
+        run.record(recorded)
+        yield recorded
 
 
 class Pipeline:

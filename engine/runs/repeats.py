@@ -16,7 +16,7 @@ from engine.errors import Stopped, UserError
 from engine.events import Event, Notice, RepeatStarted
 from engine.runs import results
 from engine.runs.control import Control
-from engine.runs.pipeline import run_stages
+from engine.runs.pipeline import record_event, run_stages
 from engine.runs.plan import Plan
 from engine.runs.results import Results
 from engine.runs.resume import open_planned_run
@@ -39,12 +39,12 @@ def run(
         finished = [] if document is None else list(document["repeats"])
         planned = max(plan.config.repeats, len(finished))
         if len(finished) == planned:
-            yield from _record(run, Notice("info", f"{run.folder} is finished; these are its results"))
+            yield from record_event(run, Notice("info", f"{run.folder} is finished; these are its results"))
         while len(finished) < planned:
             number = len(finished) + 1
             of_repeat = plan.for_repeat(number)
             if planned > 1:
-                yield from _record(run, RepeatStarted(number, planned, of_repeat.config.seed))
+                yield from record_event(run, RepeatStarted(number, planned, of_repeat.config.seed))
             if number == 1:
                 entry = yield from run_stages(of_repeat, run, cache, command, control)
             else:
@@ -59,11 +59,6 @@ def run(
             run.delete_checkpoints("validate")
     assert document is not None
     return document
-
-
-def _record(run: Run, event: Event) -> Iterator[Event]:
-    run.record(event)
-    yield event
 
 
 @contextmanager

@@ -161,10 +161,11 @@ def test_images_and_labels_from_the_command_line(capsys, made, tmp_path):
     error = call_json(capsys, "error", "validate", tmp_path / "data.pt", *words, code=2)["error"]
     assert "images without labels" in error["message"]
     prints = {
-        call_json(capsys, "results", "validate", tmp_path / "data.pt", *words, "--image-labels", each)[
-            "provenance"
-        ]["images"]["fingerprint"]
+        repeat["provenance"]["images"]["fingerprint"]
         for each in (tmp_path / "y.pt", "class-major")
+        for repeat in call_json(
+            capsys, "results", "validate", tmp_path / "data.pt", *words, "--image-labels", each
+        )["repeats"]
     }
     assert prints == {fingerprint(levels(1), labels(1))}
 
@@ -183,7 +184,7 @@ def test_classes_without_images_are_named_before_any_training(capsys, made, tmp_
             assert "no images of 7, 8, 9" in event.message
             break
     found = call_json(capsys, "results", "validate", folder, *words, "--set", "validate.control=false")
-    assert found["provenance"]["images"]["missing_classes"] == ["7", "8", "9"]
+    assert found["repeats"][0]["provenance"]["images"]["missing_classes"] == ["7", "8", "9"]
 
 
 def test_what_is_no_set_is_told_and_leaves_nothing(capsys, made, tmp_path):

@@ -50,7 +50,11 @@ class Case:
         self.folder = folder
         self.undisturbed = undisturbed
         self.run = folder / "run"
-        self._sets = {**SETTINGS, **{key.replace("__", "."): value for key, value in settings.items()}}
+        self._sets = {
+            "repeats": 1,
+            **SETTINGS,
+            **{key.replace("__", "."): value for key, value in settings.items()},
+        }
         self._seen = 0
 
     @property

@@ -198,7 +198,7 @@ def test_settings_of_stages_to_come_may_be_changed(case, counted):
 def test_another_thread_count_is_told(case, counted):
     with counted("other circumstances"):
         killed(case, "squeeze")
-        process = case.resume(code=THREADS.format(count=2))
+        process = case.resume("--set", "threads=2", code=THREADS.format(count=2))
         assert process.wait() == 0, process.said()
         assert "no longer bit-for-bit reproducible" in process.err()
         assert "threads was 1 in the first session and 2 later" in process.err()

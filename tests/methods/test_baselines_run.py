@@ -38,7 +38,7 @@ def own_folders(monkeypatch, tmp_path_factory, tmp_path):
 
 
 def resolved(method, *sets):
-    few = [*FEW, "backbone.also=[shufflenet_v2_x1_0]"] if method == "gvbsm" else FEW
+    few = [*FEW, "backbone.also=[shufflenet_v2_x1_0]", "squeeze.epochs=3"] if method == "gvbsm" else FEW
     return settings.resolve(preset="smoke", sets=["repeats=1", f"objective={method}", *few, *sets])
 
 

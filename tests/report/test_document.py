@@ -324,9 +324,10 @@ def test_of_no_image_yet_none_is_said_to_be_shown(capsys, here):
     assert "these are shown" not in err
 
 
-@pytest.mark.parametrize("method", ["random", "rded"])
-def test_what_is_not_optimised_lacks_no_losses(capsys, here, method):
-    run, writer = with_images(here / method, text=f"objective: {method}\n")
+@pytest.mark.parametrize(("method", "algorithm"), [("random", "none"), ("rded", "select")])
+def test_what_is_not_optimised_lacks_no_losses(capsys, here, method, algorithm):
+    text = f"objective: {method}\nrecover: {{algorithm: {algorithm}}}\n"
+    run, writer = with_images(here / method, text=text)
     writer.close()
     run.close("finished")
     _, err = call(capsys, "report", here / method, "--out", "a.html", "-q")

@@ -159,11 +159,22 @@ def test_start_is_a_real_image_of_the_class(init, digits):
     assert (indices[:, 3].tolist() == members.tolist()) is (init == "first")
 
 
-def test_control_is_the_start_unchanged(digits):
-    control = recovery_batches.control_set(small(), digits.train)
+def test_controls_are_real_images_the_start_unchanged_or_random_ones_of_the_seed(digits):
+    start = recovery_batches.control_set(small(), digits.train, "start")
     indices = recovery_batches.initial_indices(small(), digits.train).reshape(-1)
-    assert torch.equal(control.pixels(range(20)), digits.train.pixels(indices))
-    assert control.labels_N.tolist() == list(range(10)) * 2
+    assert torch.equal(start.pixels(range(20)), digits.train.pixels(indices))
+    drawn = {}
+    for seed in (0, 1):
+        for init in ("first", "random"):
+            config = small(seed=seed, recover={"init": init})
+            control = recovery_batches.control_set(config, digits.train)
+            assert control.labels_N.tolist() == start.labels_N.tolist() == list(range(10)) * 2
+            indices_KN = recovery_batches.control_indices(config, digits.train, "random")
+            assert torch.equal(control.pixels(range(20)), digits.train.pixels(indices_KN.reshape(-1)))
+            drawn.setdefault(seed, indices_KN.tolist())
+            assert indices_KN.tolist() == drawn[seed]  # whatever recovery starts from
+            assert not np.array_equal(indices_KN, recovery_batches.initial_indices(config, digits.train))
+    assert drawn[0] != drawn[1]
 
 
 def test_noise_start_ignores_the_real_images(teacher, digits, cpu):
