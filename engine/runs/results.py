@@ -189,19 +189,15 @@ def describe_verdict(versus: Mapping[str, Any] | None) -> str:
     """
     if versus is None or versus["difference"] is None:
         return ""
-    points = (
-        f"{abs(versus['difference']):.2f} points {'above' if versus['difference'] >= 0 else 'below'} random"
-    )
+    points, side = abs(versus["difference"]), "above" if versus["difference"] >= 0 else "below"
     if versus["verdict"] == "not tested":
         reason = "one repeat" if versus["n"] < 2 else "the differences have no variance"
-        return f"not tested against random ({reason}): {points}"
-    verdict = {
-        "better": "better than random",
-        "worse": "worse than random",
-        "not shown": "not shown to differ from random",
-    }[versus["verdict"]]
+        return f"not tested against random ({reason}): {points:.2f} points {side}"
     pairs = f", {versus['n']} pairs" if versus["n"] < FEW_PAIRS else ""
-    return f"{verdict}: {points}, p = {versus['p_adjusted']:.2g}{pairs}"
+    test = f"(p = {versus['p_adjusted']:.2g}{pairs})"
+    if versus["verdict"] == "not shown":
+        return f"not shown to differ from random: {points:.2f} points {side} {test}"
+    return f"{versus['verdict']} than random by {points:.2f} points {test}"
 
 
 def keep_first_repeat(document: Mapping[str, Any]) -> Results:

@@ -96,13 +96,13 @@ def test_what_a_deviation_covers_and_a_verdict_are_said_in_words():
     say = results.describe_verdict
     assert say(None) == ""
     assert say(compare_paired({0: 11.9}, {0: 53.6})) == (
-        "not tested against random (one repeat): 41.70 points below random"
+        "not tested against random (one repeat): 41.70 points below"
     )
     assert say(compare_paired({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0})).startswith(
         "not tested against random (the differences have no variance)"
     )
     assert say(compare_paired({0: 1.0, 1: 2.1, 2: 3.0}, {0: 11.0, 1: 12.0, 2: 13.1})).startswith(
-        "worse than random: 10.00 points below random, p = "
+        "worse than random by 10.00 points (p = "
     )
 
 
