@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from commandline import REPOSITORY, call, call_json
+from commandline import REPOSITORY, SCHEMAS, call, call_json
 
 from cfm_tui.console.preferences import Preferences
 from engine import environment
@@ -104,7 +104,7 @@ def test_a_variable_like_no_other_is_refused_with_all_names():
 
 
 def test_every_variable_is_documented_and_every_mentioned_one_is_known():
-    documented = (REPOSITORY / "docs" / "formats.md").read_text()
+    documented = (SCHEMAS.parent / "formats.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in documented for name in environment.VARIABLES)
     mentioned = set()
     for package in ("engine", "cfm_tui"):

@@ -50,8 +50,8 @@ _STEMS = {
     "shufflenet_v2_x0_5": _Stem("conv1.0", pool="maxpool"),
 }
 
-_FOR_SMALL_IMAGES = ("convnet", "wrn_16_2")  # networks of this package, which are made for small images
-NAMES: tuple[str, ...] = (*_FOR_SMALL_IMAGES, *_STEMS)
+#: The first and the last are networks of this package, which are made for small images.
+NAMES: tuple[str, ...] = ("convnet", *_STEMS, "wrn_16_2")
 
 
 @dataclass(frozen=True)

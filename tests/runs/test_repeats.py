@@ -71,7 +71,8 @@ def test_the_record_leads_from_repeat_to_repeat(whole):
     assert model.results["summary"]["accuracy"]["n"] == 3
 
 
-def test_a_run_stopped_in_any_repeat_is_resumed_bit_for_bit(whole, tmp_path):
+def test_a_run_stopped_in_any_repeat_is_resumed_bit_for_bit(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(store.Run, "POLL_SECONDS", 0.0)
     asked = Control()
     work = tiny.begun(tmp_path, tiny.plan(repeats=3), asked)
     repeat = 1
