@@ -198,7 +198,7 @@ def _run_points(
         with sweep_progress.open_display(quiet, len(slots)) as display:
             if manifest is not None:
                 folders.require_same_sweep(folder, manifest)
-            unfinished = [point for point in points if not is_finished(stored.run(point.name))]
+            unfinished = [e for e in points if not is_finished(stored.run(e.name), e.config.repeats)]
             for device in filter(None, dict.fromkeys(slots)):
                 choose(device)
             device_setting = {} if slots[0] is None else {"device": slots[0]}

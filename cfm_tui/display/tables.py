@@ -242,7 +242,7 @@ def _build_notes(document: Mapping[str, Any]) -> list[str]:
         notes.append(f"budget {document['budget']:g} of the full one: " + ", ".join(scaled))
     if missing := document["unfinished"]:
         names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        notes.append(f"not finished, so not counted: {len(missing)} ({names})")
+        notes.append(f"not finished, so only their finished repeats count: {len(missing)} ({names})")
     return notes
 
 

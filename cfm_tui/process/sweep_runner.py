@@ -68,7 +68,7 @@ class Sweeper:
         self._children: list[Child] = []
         self.schedule = Schedule(points, [point.name for point in points if stored.begun(point.name)])
         for point in points:
-            if is_finished(stored.run(point.name)):
+            if is_finished(stored.run(point.name), point.config.repeats):
                 self._set_state(point.name, "done", "already finished")
 
     def step(self) -> bool:
@@ -137,9 +137,10 @@ class Sweeper:
                 self.schedule.reached(child.name, status["stage"])
             return
         self._children.remove(child)
+        repeats = self.schedule.points[child.name].config.repeats
         if code is None:
-            self._set_state(child.name, "done" if is_finished(run) else "waiting")
-        elif code == 0 and is_finished(run):
+            self._set_state(child.name, "done" if is_finished(run, repeats) else "waiting")
+        elif code == 0 and is_finished(run, repeats):
             self._set_state(child.name, "done")
         elif is_running(run):  # another process has taken the run
             self._children.append(Child(child.name, child.slot, None))
@@ -161,10 +162,13 @@ def build_command(point: Point, folder: Path, device: str | None) -> list[str]:
     return ["run", "--preset", point.preset, *sets, *on_device, "--out", str(folder)]
 
 
-def is_finished(run: StoredRun) -> bool:
-    """Return whether a run has all its results; False if it cannot be read, which `cfm run` will report."""
+def is_finished(run: StoredRun, repeats: int) -> bool:
+    """Return whether a run has the results of all repeats; False if it cannot be read.
+
+    `cfm run` will report why.
+    """
     try:
-        return run.is_finished()
+        return run.is_finished(repeats)
     except UserError:
         return False
 

@@ -22,7 +22,7 @@ from engine.config.messages import unknown_name_error
 from engine.config.presets import load_shipped
 from engine.errors import UserError
 from engine.runs.results import SCHEMA_VERSION, SOURCES, read_results, summarise_repeats
-from engine.runs.significance import LEVEL, adjust_holm, compare_paired
+from engine.runs.significance import LEVEL, adjust_holm, compare_paired, reverse
 from engine.store import StoredRun, find_run, sweeps
 
 Students = dict[int, list[float]]  #: seed of a repeat → accuracies of its students
@@ -149,7 +149,8 @@ class _Samples:
         """Return a cell for every row of a column, and one for each control that the reference has.
 
         A control is the same number of real images, with the reference's labels and budget: random ones
-        (``control``), or those that recovery starts from (``start``).
+        (``control``), or those that recovery starts from (``start``). The former has the reference's
+        comparison with it, reversed; the latter is not compared.
         """
         against = {} if reference is None else self.mean_by_seed(column, reference)
         cells: list[dict[str, Any]] = []
@@ -172,8 +173,9 @@ class _Samples:
             adjust_holm([cell[key] for cell in cells if cell[key] is not None])
         for key in ("control", "start"):
             row = reference or next((each for each in self.rows if self.mean_by_seed(column, each, key)), "")
-            if values := self.mean_by_seed(column, row, key):
-                versus = compare_paired(values, against) if against else None
+            if self.mean_by_seed(column, row, key):
+                beside_control = {cell["row"]: cell["versus_control"] for cell in cells}.get(reference)
+                versus = None if key != "control" or beside_control is None else reverse(beside_control)
                 cells.append(
                     {
                         "row": key,

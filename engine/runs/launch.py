@@ -48,7 +48,8 @@ def prepare_run(
         plan.check_room(folder)
         choose_threads(plan)
     measures = plan.given is None and plan.statistics is None and config.recover.algorithm == "optimise"
-    if not images.is_complete(folder / RunFile.IMAGES) or config.repeats > 1:
+    has_images = images.is_complete(folder / RunFile.IMAGES) and config.repeats == 1
+    if not has_images and not StoredRun(folder).is_finished(config.repeats):
         last, teachers = plan.config.for_repeat(plan.config.repeats), (plan.teacher, *plan.others)
         artefacts.require_writable_cache(last, plan.data, teachers, Cache(), measures=measures)
     return plan, open_planned_run(plan, folder, resolved.origins, command)

@@ -38,6 +38,11 @@ def run(
         document = results.read_results(StoredRun(run.folder))
         finished = [] if document is None else list(document["repeats"])
         planned = max(plan.config.repeats, len(finished))
+        if document is not None and document["repeats_planned"] != planned:
+            document = {**document, "repeats_planned": planned, "covers": plan.recomputed_parts()}
+            run.save_results(document)
+        if finished:  # the process may have ended before it could do so
+            run.delete_checkpoints("validate")
         if len(finished) == planned:
             yield from record_event(run, Notice("info", f"{run.folder} is finished; these are its results"))
         while len(finished) < planned:
@@ -83,6 +88,7 @@ def _run_further_repeat(
     """Run the stages of a repeat with a folder of its own, or return its entry if it is already finished."""
     assert run.parent is not None
     if (stored := results.read_results(StoredRun(run.folder))) is not None:
+        run.delete_checkpoints("validate")
         return dict(stored["repeats"][0])
     entry = yield from run_stages(plan, run, cache, command, control)
     name = f"{run.parent.folder.resolve().name}/{RunFile.REPEATS}/{run.folder.name}"

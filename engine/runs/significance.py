@@ -54,6 +54,16 @@ def decide_verdict(comparison: Mapping[str, Any]) -> Verdict:
     return "better" if comparison["difference"] > 0 else "worse"
 
 
+def reverse(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the comparison with both sides exchanged."""
+    negated = {
+        name: None if comparison[name] is None else -comparison[name] for name in ("difference", "errors")
+    }
+    verdicts: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+    verdict = comparison["verdict"]
+    return {**comparison, **negated, "verdict": verdicts.get(verdict, verdict)}
+
+
 def adjust_holm(comparisons: Sequence[dict[str, Any]]) -> None:
     """Set `p_adjusted` and `verdict` of comparisons that are made together, in place (Holm 1979).
 

@@ -54,7 +54,9 @@ def choose_threads(plan: Plan, sessions: Sequence[Mapping[str, Any]] = ()) -> No
         torch.set_num_threads(threads)
     elif threads == "auto" and isinstance(recorded, int):
         torch.set_num_threads(recorded)
-    elif plan.device.type == "cpu":
+    elif plan.device.type != "cpu":
+        torch.set_num_threads(DEFAULT)  # an earlier run of this process may have changed it
+    else:
         torch.set_num_threads(measure_threads(plan.config, plan.data.train, min(cpus(), DEFAULT)))
 
 

@@ -128,10 +128,15 @@ class StoredRun:
         path = self.folder / RunFile.RESULTS
         return read_json(path) if path.exists() else None
 
-    def is_finished(self) -> bool:
-        """Return whether the results of all repeats exist. Raises UserError("disk")."""
+    def is_finished(self, repeats: int | None = None) -> bool:
+        """Return whether the results of all repeats exist. Raises UserError("disk").
+
+        repeats: how many there are to be; None: as many as the results say.
+        """
         results = self.results()
-        return results is not None and len(results.get("repeats", [0])) >= results.get("repeats_planned", 1)
+        if results is None:
+            return False
+        return len(results.get("repeats", [0])) >= (repeats or results.get("repeats_planned", 1))
 
     def repeats(self) -> list[StoredRun]:
         """Return the runs of all repeats that have begun: this one, then those in its folder ``repeats``."""
@@ -187,8 +192,9 @@ class StoredRun:
         return {stage for stage in STAGES if stage in started or checkpoints.paths(stage)}
 
     def checkpoints(self) -> int:
-        """Return how many checkpoints were written so far, in all sessions."""
-        return Checkpoints(self.folder / RunFile.CHECKPOINTS).last_number()
+        """Return how many checkpoints were written so far, in all sessions and repeats."""
+        folders_of_repeats = (run.folder / RunFile.CHECKPOINTS for run in self.repeats())
+        return sum(Checkpoints(folder).last_number() for folder in folders_of_repeats)
 
     def damage(self) -> list[str]:
         """Return a message for each problem of the journal. `verify_run` verifies all files."""

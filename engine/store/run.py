@@ -136,14 +136,16 @@ class Run:
         return messages
 
     def requests(self) -> list[Request]:
-        """Return new requests of others, oldest first; the folder is searched at most every POLL_SECONDS."""
-        if self.parent is not None:
-            return self.parent.requests()
+        """Return new requests of others to this run or its parent, oldest first.
+
+        The folder is searched at most every POLL_SECONDS.
+        """
+        requests = [] if self.parent is None else self.parent.requests()
         now = time.monotonic()
         if now - self._last_poll < self.POLL_SECONDS:
-            return []
+            return requests
         self._last_poll = now
-        return self._inbox.take()
+        return [*requests, *self._inbox.take()]
 
     def stage_costs(self) -> dict[str, dict[str, Any]]:
         """Return seconds, rate and unit of each stage that this run computed, according to the journal."""

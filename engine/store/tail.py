@@ -112,7 +112,7 @@ class Tail:
                 yield from self._read_journal(deadline)
             if self._repeat_tail is not None:
                 yield from self._repeat_tail._read_until(deadline)
-                self._error = self._error or self._repeat_tail._error
+                self._error, self._repeat_tail._error = self._error or self._repeat_tail._error, None
                 self.behind |= self._repeat_tail.behind
                 self.layout = self._repeat_tail.layout
             if self._next_repeat is None or self.behind or self._error:

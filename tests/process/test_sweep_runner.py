@@ -31,8 +31,8 @@ def test_why_a_point_failed_is_told_by_its_run_its_log_or_its_process(tmp_path):
 
 
 def test_a_point_is_finished_once_it_has_results_that_can_be_read(tmp_path):
-    assert not sweep_runner.is_finished(StoredRun(tmp_path))
+    assert not sweep_runner.is_finished(StoredRun(tmp_path), 1)
     write_json(tmp_path / "results.json", {"students": [student(0, 1.0)]})
-    assert sweep_runner.is_finished(StoredRun(tmp_path))
+    assert sweep_runner.is_finished(StoredRun(tmp_path), 1)
     (tmp_path / "results.json").write_text("{")
-    assert not sweep_runner.is_finished(StoredRun(tmp_path))
+    assert not sweep_runner.is_finished(StoredRun(tmp_path), 1)

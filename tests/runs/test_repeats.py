@@ -108,9 +108,22 @@ def test_a_finished_run_gets_more_repeats(whole, tmp_path):
     events = tiny.finish(tiny.begun(tmp_path, tiny.plan(repeats=3)))
     assert events[0] == RepeatStarted(2, 3, 1)
     assert tiny.outcome(tmp_path) == tiny.outcome(whole[0])
+    assert stored.results()["repeats_planned"] == 3
     fewer = tiny.finish(tiny.begun(tmp_path, tiny.plan(repeats=2)))
     assert [event.kind for event in fewer] == ["Notice"]
     assert len(read_results(stored)["repeats"]) == 3
+
+
+def test_fewer_repeats_than_planned_finish_a_run_that_was_stopped(tmp_path):
+    work = tiny.begun(tmp_path, tiny.plan(repeats=3))
+    while next(work) != RepeatStarted(2, 3, 1):
+        pass
+    work.close()
+    stored = StoredRun(tmp_path / "run")
+    assert (stored.is_finished(), stored.is_finished(1)) == (False, True)
+    tiny.finish(tiny.begun(tmp_path, tiny.plan(repeats=1)))
+    assert (stored.is_finished(), stored.is_finished(3)) == (True, False)
+    assert read_results(stored)["repeats_planned"] == 1
 
 
 def test_an_error_in_a_repeat_is_in_the_status_of_the_run(tmp_path):
