@@ -9,6 +9,7 @@ os.environ["CFM_PRESETS"] = os.devnull  # whoever runs the tests may have preset
 os.environ["CFM_REPEATS"] = "1"  # presets may repeat an experiment; tests of repeats say so
 
 import pytest
+import tiny
 import torch
 
 from engine import backbones
@@ -40,3 +41,11 @@ def teacher() -> torch.nn.Module:
                 module.running_var.uniform_(0.5, 2.0)
                 module.running_mean.normal_()
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The folder of a run that was computed from its first stage to its last; tests only read or copy it."""
+    folder = tmp_path_factory.mktemp("finished")
+    tiny.finish(tiny.begun(folder))
+    return folder / "run"

@@ -38,14 +38,13 @@ def results_table(results: dict[str, Any]) -> str:
     )
     summary = results["summary"]
     rows = [
-        [title, _format_repeats(accuracies[key]), f"{name}, {explanation}"]
+        [title, format_mean_std(accuracies[key], count=False), f"{name}, {explanation}"]
         for name, accuracies in summary["by_architecture"].items()
         for title, key, explanation in kinds
         if key != "start" or accuracies[key] is not None
     ]
-    rows.append(
-        ["teacher", _format_repeats(summary["teacher"]), results["repeats"][0]["teacher"]["architecture"]]
-    )
+    teacher = results["repeats"][0]["teacher"]["architecture"]
+    rows.append(["teacher", format_mean_std(summary["teacher"], count=False), teacher])
     verdicts = {
         name: describe_verdict(each["versus_control"]) for name, each in summary["by_architecture"].items()
     }
@@ -58,14 +57,6 @@ def results_table(results: dict[str, Any]) -> str:
             duration, rate = format_duration(timing["seconds"]), format_rate(timing["rate"], timing["unit"])
         timings.append([stage, duration, rate])
     return "\n\n".join([align_columns(rows), "\n".join(filter(None, notes)), align_columns(timings)])
-
-
-def _format_repeats(summary: Mapping[str, Any] | None) -> str:
-    """Format a mean and its deviation over repeats; the number of repeats stands below the table."""
-    if summary is None:
-        return "—"
-    deviation = "" if summary["std"] is None else f" ± {summary['std']:.2f}"
-    return f"{summary['mean']:.2f}{deviation}"
 
 
 def _describe_students(summary: Mapping[str, Any] | None) -> str:

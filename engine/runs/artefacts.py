@@ -17,6 +17,7 @@ from torch import nn
 
 from engine import backbones, rng
 from engine.backbones import teacher_check
+from engine.backbones.checkpoint import LoadedTeacher
 from engine.checkpoint import Checkpoint, StageState
 from engine.config import Config, Optimiser
 from engine.data import DataSet
@@ -31,6 +32,8 @@ T = TypeVar("T")
 #: Increase when the computation, layout or key of an artefact changes.
 TEACHER_FORMAT = 3
 STATISTICS_FORMAT = 4
+#: By the teacher's weights, the data, the device, and the classes in the teacher's file.
+_examinations: dict[tuple[str, str, str, tuple[str, ...] | None], teacher_check.Examination] = {}
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,7 @@ def load_checked_teacher(
     source = config.backbone.teacher
     if source is None:
         return None, ()
-    model = build_network(config, data).eval()
-    loaded = backbones.load_teacher(model, source)
-    examination = teacher_check.examine(model, data.train, device, loaded.classes)
+    model, loaded, examination = _load_and_examine(config, data, device)
     examination.require_same_order(source, data.train.classes)
     warnings = [*examination.warnings(source)]
     if loaded.others:
@@ -105,9 +106,22 @@ def examine_given_teacher(config: Config, data: DataSet, device: torch.device) -
 
     Raises UserError("teacher") like `load_given_teacher`.
     """
+    return _load_and_examine(config, data, device)[2]
+
+
+def _load_and_examine(
+    config: Config, data: DataSet, device: torch.device
+) -> tuple[nn.Module, LoadedTeacher, teacher_check.Examination]:
+    """Load the teacher that the configuration names and try it on training images, once in this process.
+
+    The points of a sweep, and the console after each change of a setting, prepare runs with one teacher.
+    """
     model = build_network(config, data).eval()
     loaded = backbones.load_teacher(model, str(config.backbone.teacher))
-    return teacher_check.examine(model, data.train, device, loaded.classes)
+    tried = backbones.fingerprint(model), data.fingerprint, str(device), loaded.classes
+    if tried not in _examinations:
+        _examinations[tried] = teacher_check.examine(model, data.train, device, loaded.classes)
+    return model, loaded, _examinations[tried]
 
 
 def teacher_key(config: Config, data: DataSet) -> str:

@@ -93,12 +93,12 @@ class Pipeline:
         yield from (Notice("warning", text) for text in self.plan.warnings)
         if reason := nonreproducible_reason(self.run.manifest["sessions"]):
             yield Notice("warning", f"{NONREPRODUCIBLE}: {reason}")
-        given = self.plan.given
-        if given is not None and not stored_images.is_complete(self.run.images):
+        given = None if stored_images.is_complete(self.run.images) else self.plan.given
+        if given is not None:
             yield from given.notices()
         teacher, *others = yield from self._load_teachers()
         labeller = Ensemble([teacher, *others]) if others else teacher
-        if given is not None and not stored_images.is_complete(self.run.images):
+        if given is not None:
             distilled.write(self.run, given, self.train.classes)
         if not stored_images.is_complete(self.run.images):
             real: list[list[Moments]] = [[] for _ in (teacher, *others)]

@@ -33,15 +33,18 @@ def mean_std(values: Sequence[float]) -> dict[str, Any] | None:
     return {"mean": statistics.fmean(values), "std": std, "n": len(values)}
 
 
-def format_mean_std(summary: Mapping[str, Any] | None, digits: int = 2, absent: str = "—") -> str:
+def format_mean_std(
+    summary: Mapping[str, Any] | None, digits: int = 2, absent: str = "—", *, count: bool = True
+) -> str:
     """Format what `mean_std` returns as "mean ± std (count)", without the deviation for one value.
 
-    absent: the text for None.
+    absent: the text for None. count: whether to include the count.
     """
     if summary is None:
         return absent
     deviation = "" if summary["std"] is None else f" ± {summary['std']:.{digits}f}"
-    return f"{summary['mean']:.{digits}f}{deviation} ({summary['n']})"
+    number = f" ({summary['n']})" if count else ""
+    return f"{summary['mean']:.{digits}f}{deviation}{number}"
 
 
 def summarise_repeats(samples: Sequence[Sequence[float]]) -> dict[str, Any] | None:

@@ -5,19 +5,10 @@ from __future__ import annotations
 import shutil
 
 import pytest
-import tiny
 from forms import nowhere
 from recorded import opened, record_recovery
 
 from engine.store.json_file import read_json, write_json
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A run that was computed from its first stage to its last."""
-    folder = tmp_path_factory.mktemp("finished")
-    tiny.finish(tiny.begun(folder))
-    return folder / "run"
 
 
 @pytest.fixture

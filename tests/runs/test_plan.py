@@ -12,9 +12,10 @@ from renamed_digits import digits, save, teacher
 from stages import small
 
 from engine import backbones
+from engine.backbones import teacher_check
 from engine.config import Config
 from engine.errors import UserError
-from engine.runs import plan
+from engine.runs import artefacts, plan
 from engine.store import StoredRun, images
 
 
@@ -101,6 +102,17 @@ def test_the_order_that_the_error_suggests_makes_the_run_that_of_the_original_na
     assert identities[0] == identities[1]
     assert identities[0]["data"] != identities[2]["data"]
     assert {path.name for path in (tmp_path / "ordered/images").iterdir()} >= {"0_9", "9_0"}
+
+
+def test_a_teacher_is_examined_once_for_all_runs_with_the_same_data(monkeypatch, tmp_path):
+    examined = []
+    original = teacher_check.examine
+    monkeypatch.setattr(teacher_check, "examine", lambda *args: examined.append(1) or original(*args))
+    monkeypatch.setattr(artefacts, "_examinations", {})
+    path = save(teacher(), tmp_path / "teacher.pth")
+    for sets in ({}, {"seed": 1}, {"data": {"mean": (0.3,), "std": (0.4,)}}):
+        plan.prepare(Config.model_validate({"backbone": {"width": 16, "teacher": str(path)}, **sets}))
+    assert len(examined) == 2  # another normalisation is other data
 
 
 def test_another_set_of_weights_that_does_better_is_said(capsys, tmp_path):

@@ -8,7 +8,6 @@ import threading
 from contextlib import suppress
 
 import pytest
-import tiny
 from commandline import call, call_json
 
 from cfm_tui.console.listing import Listing
@@ -18,13 +17,6 @@ from engine.errors import UserError
 from engine.store import SCHEMA_VERSION, delete_run
 from engine.store.json_file import read_json, write_json
 from engine.store.reader import NewerRunError
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    tiny.finish(tiny.begun(folder))
-    return folder / "run"
 
 
 @pytest.fixture
