@@ -137,13 +137,12 @@ class Sweeper:
                 self.schedule.reached(child.name, status["stage"])
             return
         self._children.remove(child)
-        repeats = self.schedule.points[child.name].config.repeats
-        if code is None:
-            self._set_state(child.name, "done" if is_finished(run, repeats) else "waiting")
-        elif code == 0 and is_finished(run, repeats):
-            self._set_state(child.name, "done")
-        elif is_running(run):  # another process has taken the run
+        if is_running(run):  # another process, which an earlier sweep started, has taken the run
             self._children.append(Child(child.name, child.slot, None))
+        elif is_finished(run, self.schedule.points[child.name].config.repeats):
+            self._set_state(child.name, "done")
+        elif code is None:
+            self._set_state(child.name, "waiting")
         elif self.stopping is not None or code in (130, 143):
             self._set_state(child.name, "stopped")
         else:

@@ -1,12 +1,16 @@
 """The points of a sweep as processes: their commands, and what became of them."""
 
 import itertools
+import subprocess
+import sys
 
-from swept import expanded, student
+import pytest
+from swept import expanded, made, results, student
 
 from cfm_tui.process import sweep_runner
 from engine.config import settings
 from engine.store.json_file import write_json
+from engine.store.lock import Owner
 from engine.store.reader import StoredRun
 
 
@@ -36,3 +40,34 @@ def test_a_point_is_finished_once_it_has_results_that_can_be_read(tmp_path):
     assert sweep_runner.is_finished(StoredRun(tmp_path), 1)
     (tmp_path / "results.json").write_text("{")
     assert not sweep_runner.is_finished(StoredRun(tmp_path), 1)
+
+
+class Quiet:
+    def on_state_change(self, *args):
+        pass
+
+    def refresh(self, sweeper):
+        pass
+
+
+@pytest.mark.parametrize("outcome", ["finished", "working", "gone"])
+def test_a_point_that_a_run_of_an_earlier_sweep_took_is_not_failed(tmp_path, monkeypatch, outcome):
+    values = {"preset": "smoke", "set": {"repeats": 1}, "grid": {"objective": ["cfm"]}}
+    stored = made(tmp_path / "sweep", values, {})
+    refused = [sys.executable, "-c", "raise SystemExit(2)"]
+    monkeypatch.setattr(sweep_runner, "start_program", lambda *_: subprocess.Popen(refused))
+    sweeper = sweep_runner.Sweeper(stored, expanded(values), [None], Quiet())
+    sweeper.step()
+    sweeper._children[0].process.wait()
+    folder = stored.run("objective=cfm").folder
+    owner = Owner(folder) if outcome == "working" else None
+    if outcome == "finished":
+        write_json(folder / "results.json", results([50.0]))
+    sweeper.step()
+    expected = {"finished": "done", "working": "running", "gone": "failed"}
+    assert sweeper.schedule.states == {"objective=cfm": expected[outcome]}
+    if owner is not None:
+        write_json(folder / "results.json", results([50.0]))
+        owner.release()
+        assert not sweeper.step()
+        assert sweeper.schedule.states == {"objective=cfm": "done"}

@@ -11,6 +11,7 @@ import yaml
 from engine.errors import UserError
 from engine.runs.results import build_document
 from engine.store import journal
+from engine.store.folders import RunFile
 from engine.store.json_file import write_json
 from engine.store.sweeps import StoredSweep
 from engine.sweep import description, folder, points
@@ -109,5 +110,6 @@ def digest(path):
 
 
 def times(place):
-    """When each file below a folder was last written, but for what a reader's lock leaves."""
-    return {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+    """When each file below a folder was last written, except the description of an owner, killed or alive."""
+    files = (path for path in place.rglob("*") if path.is_file() and path.name != RunFile.OWNER)
+    return {path: path.stat().st_mtime_ns for path in files}
