@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,41 +62,55 @@ class Distilled:
             yield Notice("info", "its soft labels are ignored: students learn from this run's teacher")
 
 
-def read(config: Config, data: DataSet, folder: Path | None = None) -> Distilled | None:
-    """Read the set that the settings name; return None if images are to be recovered.
+def read(config: Config, data: DataSet, folder: Path | None = None) -> tuple[Distilled, ...]:
+    """Read the set that the settings name; return () if images are to be recovered.
 
-    folder: the run's folder, which has a copy of the set that is used if its source no longer exists.
-    Raises UserError("data"): the set is missing, unreadable or unsafe, or its classes or size differ from the
-    data set's.
+    A run with several repeats has a set for each repeat here; anything else has one set for all.
+    folder: the run's folder, whose copies are used if the source no longer exists.
+    Raises UserError("data"): a set is missing, unreadable or unsafe, its classes or size differ from the data
+    set's, or the source has several sets, but too few.
     """
     if config.given.images is None:
-        return None
+        return ()
     path = Path(config.given.images)
-    if not path.exists() and folder is not None and images.is_complete(folder / "images"):
-        return _read_run_copy(store.StoredRun(folder))
     is_run = store.is_run(path) and path.suffix not in (".pt", ".pth")
+    if not path.exists() and folder is not None and images.is_complete(folder / "images"):
+        copies = _with_images(store.StoredRun(folder))
+        sets = tuple(_read_run_copy(run) for run in copies[: config.repeats])
+        if "sets" not in sets[0].facts:
+            return sets[:1]
+        _require_sets(config, len(sets), f"the copies of {path}, which no longer exists, in {folder}")
+        return sets
+    if is_run and config.repeats > 1 and len(runs := _with_images(store.StoredRun(path))) > 1:
+        _require_sets(config, len(runs), str(path))
+        sets = tuple(_read_run(run.folder, data) for run in runs[: config.repeats])
+        return tuple(replace(each, facts={**each.facts, "sets": len(runs)}) for each in sets)
     file = None if is_run or path.suffix == ".safetensors" else pt_files.find_file(path)
     if file is None and config.given.image_labels is not None:
         raise UserError("config", "given.image_labels needs a .pt file of images", "leave it out")
     if is_run or path.suffix == ".safetensors":
-        pixels_NCHW, labels_N, facts = _read_run(path, data)
-    elif file is not None:
+        return (_read_run(path, data),)
+    if file is not None:
         pixels_NCHW, labels_N, facts = pt_files.read(file, config.given, data)
-        facts = {"source": str(file), **facts}
-    else:
-        pictures = read_images(path, data.train)
-        pixels_NCHW, labels_N = pictures.pixels(range(len(pictures))).numpy(), pictures.labels_N.numpy()
-        facts = {"source": str(path), "layout": "pictures"}
-    missing = np.flatnonzero(np.bincount(labels_N, minlength=len(data.train.classes)) == 0)
-    facts["missing_classes"] = [data.train.classes[label] for label in missing]
-    return _sort(pixels_NCHW, labels_N, facts)
+        return (_sort(pixels_NCHW, labels_N, {"source": str(file), **facts}, data),)
+    pictures = read_images(path, data.train)
+    pixels_NCHW, labels_N = pictures.pixels(range(len(pictures))).numpy(), pictures.labels_N.numpy()
+    return (_sort(pixels_NCHW, labels_N, {"source": str(path), "layout": "pictures"}, data),)
 
 
-def _read_run(path: Path, data: DataSet) -> tuple[NDArray[Any], NDArray[np.int64], dict[str, Any]]:
-    """Read a run's images, float or those of lossy files, given its folder or its safetensors file.
+def _with_images(run: store.StoredRun) -> list[store.StoredRun]:
+    """Return the runs of all repeats whose images are complete."""
+    return [repeat for repeat in run.repeats() if images.is_complete(repeat.folder / "images")]
 
-    Returns pixels, labels and facts.
-    """
+
+def _require_sets(config: Config, found: int, source: str) -> None:
+    if found < config.repeats:
+        message = f"repeats is {config.repeats}, but {source} has distilled sets of {found} repeats"
+        raise UserError("data", message, f"give --repeats {found}, or finish the run that distils them")
+
+
+def _read_run(path: Path, data: DataSet) -> Distilled:
+    """Read a run's images, float or those of lossy files, given its folder or its safetensors file."""
     is_file = path.suffix == ".safetensors"
     stored = images.read(path if is_file else path / "images")
     classes, labels_N = data.train.classes, stored.labels_N
@@ -105,25 +119,34 @@ def _read_run(path: Path, data: DataSet) -> tuple[NDArray[Any], NDArray[np.int64
     else:
         classes = stored.classes
     pt_files.require_fit(path, stored.images_NCHW.shape, classes, data)
-    layout = "safetensors" if is_file else "run"
     pixels_NCHW = stored.pixels_NCHW if stored.lossy else stored.images_NCHW
-    return pixels_NCHW, labels_N, {"source": str(path), "layout": layout}
+    facts = {"source": str(path), "layout": "safetensors" if is_file else "run"}
+    return _sort(pixels_NCHW, labels_N, facts, data)
 
 
 def _read_run_copy(run: store.StoredRun) -> Distilled:
     """Read a run's copy of the given set, for use after the source was removed."""
     pixels_NCHW, labels_N = images.read_pixels(run.folder / "images")
     facts = run.manifest().get("images")
-    copy = _sort(pixels_NCHW, labels_N, dict(facts or {}))
+    copy = _sort(pixels_NCHW, labels_N, facts or {})
     if facts is None or facts["fingerprint"] != copy.fingerprint:
         raise UserError("data", f"{run.folder} does not contain the images that it was given", images.HINT)
     return copy
 
 
-def _sort(pixels_NCHW: NDArray[Any], labels_N: NDArray[np.int64], facts: Mapping[str, Any]) -> Distilled:
+def _sort(
+    pixels_NCHW: NDArray[Any],
+    labels_N: NDArray[np.int64],
+    facts: Mapping[str, Any],
+    data: DataSet | None = None,
+) -> Distilled:
+    """Sort a set into the order of recovery. data: used to name classes without images in the facts."""
     order_N = order_of_recovery(labels_N)
     pixels_NCHW, labels_N = pixels_NCHW[order_N], labels_N[order_N]
     facts = {**facts, "count": len(labels_N), "fingerprint": fingerprint(pixels_NCHW, labels_N)}
+    if data is not None:
+        missing = sorted({*range(len(data.train.classes))} - {*labels_N.tolist()})
+        facts["missing_classes"] = [data.train.classes[label] for label in missing]
     return Distilled(pixels_NCHW, labels_N, facts)
 
 

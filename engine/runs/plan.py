@@ -37,7 +37,8 @@ class Plan:
     """A checked experiment.
 
     teacher: the given teacher; None if one is squeezed. others: the same for each further backbone. given: a
-    distilled set, used instead of recovery. statistics: given statistics of the real images, used instead of
+    distilled set, used instead of recovery. further: the given sets of further repeats, if each has its own.
+    statistics: given statistics of the real images, used instead of
     measuring them. labels: given soft labels of the given images. warnings: about the given teachers.
     """
 
@@ -50,6 +51,7 @@ class Plan:
     statistics: list[Moments] | None = None
     labels: fkd.FkdLabels | None = None
     warnings: tuple[str, ...] = ()
+    further: tuple[Distilled, ...] = ()
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -66,15 +68,16 @@ class Plan:
         }
 
     def for_repeat(self, number: int) -> Plan:
-        """Return the plan of one repeat, counted from 1, with the same data, teacher and given artefacts."""
-        return replace(self, config=self.config.for_repeat(number))
+        """Return the plan of one repeat, counted from 1: its seed and given set, all else unchanged."""
+        given = self.further[number - 2] if self.further and number > 1 else self.given
+        return replace(self, config=self.config.for_repeat(number), given=given, further=())
 
     def recomputed_parts(self) -> list[str]:
         """Return what each repeat computes anew, in the words of the results."""
         images = "recovery" if self.config.optimises else "choice of images"
         return [
             *(["teacher"] if self.teacher is None else []),
-            *([images] if self.given is None else []),
+            *([images] if self.given is None else ["given set"] if self.further else []),
             "labels",
             "students",
             *(["control"] if "random" in self.config.controls else []),
@@ -188,9 +191,12 @@ def prepare(
     if isinstance(config.data.class_order, str):  # its file may change; the run keeps the names
         named = config.data.model_copy(update={"class_order": data.train.classes})
         config = config.model_copy(update={"data": named})
-    given = distilled.read(config, data, folder)
-    if given is not None:
-        config = config.model_copy(update={"ipc": _images_per_class(config, data, given)})
+    given, *further = distilled.read(config, data, folder) or (None,)
+    if further and config.given.labels is not None:
+        message = "given.labels are those of one distilled set, but each repeat has a set of its own"
+        raise UserError("config", message, "give --repeats 1")
+    for each in filter(None, (given, *further)):
+        config = config.model_copy(update={"ipc": _images_per_class(config, data, each)})
     if given is None or config.controls:
         require_enough(config, data.train)
     networks = check_networks(config, len(data.train.classes), data.train.channels, data.train.size)
@@ -203,7 +209,9 @@ def prepare(
     if labels is not None:  # given labels replace the labels that relabelling would store
         stored = {"mode": "stored", "stored_epochs": min(labels.epochs, config.validate_.epochs)}
         config = config.model_copy(update={"relabel": config.relabel.model_copy(update=stored)})
-    return Plan(config, data, device, teacher, tuple(others), given, moments, labels, warnings)
+    return Plan(
+        config, data, device, teacher, tuple(others), given, moments, labels, warnings, tuple(further)
+    )
 
 
 def _images_per_class(config: Config, data: DataSet, given: Distilled) -> int:

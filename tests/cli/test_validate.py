@@ -13,6 +13,7 @@ from stages import drive
 
 from engine import store
 from engine.config import settings
+from engine.errors import UserError
 from engine.importers.distilled import fingerprint
 from engine.runs import estimates, launch, repeats
 from engine.store import images, journal
@@ -59,6 +60,72 @@ def test_the_images_of_a_run_give_the_same_students_again(capsys, made, what):
         "relabel",
         "validate",
     ]
+
+
+@pytest.fixture(scope="module")
+def repeated(made, tmp_path_factory):
+    """A finished smoke run with two repeats."""
+    folder = tmp_path_factory.mktemp("repeated") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CFM_CACHE", str(made[0] / "cache"))
+        sets = ["repeats=2", "validate.controls=[random]", "validate.epochs=1", "validate.seeds=1"]
+        resolved = settings.resolve(preset="smoke", sets=sets)
+        _, results = drive(launch.run_experiment(resolved, folder, "run"))
+    return folder, results
+
+
+def test_each_repeat_evaluates_the_set_of_that_repeat(capsys, monkeypatch, repeated, tmp_path):
+    monkeypatch.delenv("CFM_REPEATS")
+    folder, results = repeated
+    out = tmp_path / "again"
+    found = call_json(capsys, "results", "validate", folder, "--out", out)
+    assert [each["students"] for each in found["repeats"]] == [
+        each["students"] for each in results["repeats"]
+    ]
+    assert found["covers"] == ["teacher", "given set", "labels", "students", "control"]
+    assert "± over 2 repeats (teacher, given set, " in call(capsys, "show", out)[0]
+    told = [each["provenance"]["images"] for each in found["repeats"]]
+    assert [each["source"] for each in told] == [str(folder), str(folder / "repeats" / "2")]
+    assert [each["sets"] for each in told] == [2, 2]
+    assert told[0]["fingerprint"] != told[1]["fingerprint"]
+    first = call_json(capsys, "results", "validate", folder, "--repeats", "1")
+    assert "sets" not in first["repeats"][0]["provenance"]["images"]
+    assert first["summary"]["accuracy"]["n"] == 1
+
+
+def test_more_repeats_than_sets_and_labels_of_one_set_are_refused(capsys, repeated, tmp_path):
+    folder, _ = repeated
+    error = call_json(capsys, "error", "validate", folder, "--repeats", "3", code=2)["error"]
+    assert "repeats is 3" in error["message"]
+    assert "sets of 2 repeats" in error["message"]
+    assert "--repeats 2" in error["hint"]
+    error = call_json(capsys, "error", "validate", folder, "--labels", tmp_path, "--repeats", "2", code=2)[
+        "error"
+    ]
+    assert "each repeat has a set of its own" in error["message"]
+
+
+@pytest.mark.parametrize("reached", [1, 2])
+def test_a_cut_evaluation_of_repeats_has_copies_of_the_sets_it_reached(repeated, tmp_path, reached):
+    source = shutil.copytree(repeated[0], tmp_path / "source")
+    resolved = settings.resolve(
+        file=source / "config.yaml", base=None, overrides={"given.images": str(source)}
+    )
+    work = launch.run_experiment(resolved, tmp_path / "cut", "run")
+    repeat = 0
+    for event in work:
+        repeat += event.kind == "RepeatStarted"
+        if repeat == reached and event.kind == "StageStarted" and event.stage == "validate":
+            break
+    work.close()
+    shutil.rmtree(source)
+    if reached == 2:
+        _, found = drive(launch.run_experiment(resolved, tmp_path / "cut", "run"))
+        expected = [each["students"] for each in repeated[1]["repeats"]]
+        assert [each["students"] for each in found["repeats"]] == expected
+        return
+    with pytest.raises(UserError, match="distilled sets of 1 repeats"):
+        drive(launch.run_experiment(resolved, tmp_path / "cut", "run"))
 
 
 def test_it_is_a_run_with_all_that_belongs_to_one(capsys, made, tmp_path):

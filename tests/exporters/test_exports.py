@@ -36,7 +36,7 @@ def pixels_of(run):
 def test_own_readers_find_the_same_set(run, digits, tmp_path, form):
     exported(run, form, tmp_path / "out")
     given = {"images": str(tmp_path / "out"), "space": "normalised" if form == "dd-ranking" else "auto"}
-    found = distilled.read(small(given=given), digits)
+    (found,) = distilled.read(small(given=given), digits)
     pixels_NCHW, labels_N = pixels_of(run)
     assert found.fingerprint == distilled.fingerprint(pixels_NCHW, labels_N)
     told = json.loads((tmp_path / "out" / exports.RECORD).read_text())

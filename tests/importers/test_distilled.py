@@ -17,7 +17,8 @@ PIXELS, LABELS = levels(2), labels(2)
 
 
 def read(digits, path, **given):
-    return distilled.read(small(given={"images": str(path), **given}), digits)
+    (found,) = distilled.read(small(given={"images": str(path), **given}), digits)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -195,10 +195,10 @@ def test_students_of_lossy_images_train_on_what_the_files_hold(tmp_path, monkeyp
     assert verify_run(tmp_path / "jpeg") == []
     assert list_foreign_files(tmp_path / "jpeg") == []
     for source in (tmp_path / "jpeg", tmp_path / "jpeg" / "images"):  # as a run, and as class folders
-        given = distilled.read(small(given={"images": str(source)}), plan.prepare(config).data)
+        (given,) = distilled.read(small(given={"images": str(source)}), plan.prepare(config).data)
         assert given.fingerprint == distilled.fingerprint(stored.pixels_NCHW, stored.labels_N)
     out = exports.export(StoredRun(tmp_path / "jpeg"), config, "sre2l", tmp_path / "out")
-    given = distilled.read(small(given={"images": str(out.out)}), plan.prepare(config).data)
+    (given,) = distilled.read(small(given={"images": str(out.out)}), plan.prepare(config).data)
     assert given.fingerprint == distilled.fingerprint(stored.pixels_NCHW, stored.labels_N)
     work = begun(config, tmp_path / "cut")
     while not ((event := next(work)).kind == "BatchRecovered" and event.batch == 1):
