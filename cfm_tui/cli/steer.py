@@ -44,7 +44,7 @@ def _ask(name: str, command: Command, wait: float, *states: str) -> None:
     """Request a command, and wait until the run is in one of `states`.
 
     Without states, wait until the run has written a checkpoint. Exits with 1 after `wait` seconds. Raises
-    UserError("usage") where the run is not active.
+    UserError where the run is not active, is damaged or is of a newer version.
     """
     from engine import store
     from engine.errors import UserError
@@ -52,6 +52,7 @@ def _ask(name: str, command: Command, wait: float, *states: str) -> None:
 
     stored = store.find_run(name)
     if (state := stored.state()) not in store.AT_WORK:
+        stored.require_whole()
         problem = f"cannot {command} {stored.folder}: it is {state}"
         raise UserError("usage", problem, _suggest_command(stored, state))
     checkpoints_before = stored.checkpoints()

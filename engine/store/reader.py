@@ -33,7 +33,7 @@ _PIECE_SECONDS = 0.1  # how long the record is read before its events are yielde
 
 
 class NewerRunError(UserError):
-    """A run was written by a newer version of the program, whose files this one may misread."""
+    """A run or a sweep was written by a newer version of the program, whose files this one may misread."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,7 @@ class StoredRun:
     def manifest(self) -> dict[str, Any]:
         """Return the run's identity and environment. Raises UserError("disk"), or NewerRunError."""
         manifest = read_json(self.folder / RunFile.MANIFEST)
-        if (schema := manifest.get("schema_version", 0)) > folders.SCHEMA_VERSION:
-            message = (
-                f"{self.folder} was written by cfm-tui {written_by(manifest)} in format {schema};"
-                f" this is cfm-tui {product_version()}, which reads formats up to {folders.SCHEMA_VERSION}"
-            )
-            raise NewerRunError("usage", message, "install that version of cfm-tui, or a newer one")
+        require_known_format(self.folder, manifest, written_by(manifest))
         following = manifest.pop("next", None)  # `Run.adopt` writes it before it replaces the configuration
         if following is not None and following["config_sha256"] == _file_sha256(self.folder / RunFile.CONFIG):
             manifest |= following
@@ -224,6 +219,16 @@ class StoredRun:
     def images(self, first: int | None = None) -> images.Images:
         """Return the distilled images, or the `first` of them. Raises UserError("data") if incomplete."""
         return images.read(self.folder / RunFile.IMAGES, first)
+
+
+def require_known_format(folder: Path, manifest: Mapping[str, Any], version: str) -> None:
+    """Raise NewerRunError if a manifest's format is newer than this program's. version: of its program."""
+    if (schema := manifest.get("schema_version", 0)) > folders.SCHEMA_VERSION:
+        message = (
+            f"{folder} was written by cfm-tui {version} in format {schema};"
+            f" this is cfm-tui {product_version()}, which reads formats up to {folders.SCHEMA_VERSION}"
+        )
+        raise NewerRunError("usage", message, "install that version of cfm-tui, or a newer one")
 
 
 def written_by(manifest: Mapping[str, Any]) -> str:

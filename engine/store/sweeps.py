@@ -17,7 +17,7 @@ from engine.store import folders
 from engine.store.files import make_folders, sweep
 from engine.store.json_file import read_json, write_json
 from engine.store.lock import Owner
-from engine.store.reader import StoredRun
+from engine.store.reader import StoredRun, require_known_format
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,10 @@ class StoredSweep:
         return self.folder.resolve().name
 
     def manifest(self) -> dict[str, Any]:
-        """Return the sweep's description. Raises UserError("disk")."""
-        return read_json(self.folder / self.MANIFEST)
+        """Return the sweep's description. Raises UserError("disk"), or NewerRunError."""
+        manifest = read_json(self.folder / self.MANIFEST)
+        require_known_format(self.folder, manifest, str(manifest.get("version", "unknown")))
+        return manifest
 
     def run(self, point: str) -> StoredRun:
         """Return the run of a point, which may not have started."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from contextlib import suppress
 
 import pytest
 from commandline import call, call_json
+from swept import made
 
 from cfm_tui.console.listing import Listing
 from engine import store
@@ -95,6 +97,23 @@ def test_a_run_of_a_newer_version_says_so_and_hides_no_other(runs, finished, cap
     assert "left out: " in err
     assert "9.9" in err
     assert json.loads(call(capsys, "show", "old", "--json")[0])["state"] == "finished"
+    assert "written by cfm-tui 9.9" in call(capsys, "stop", "new", code=2)[1]
+    out, err = call(capsys, "report", "old", "new", "--out", runs / "report.html")
+    assert re.search(r"new was written by cfm-tui 9\.9 in format 2; this is cfm-tui", err)
+    assert "33.3" in (runs / "report.html").read_text()
+
+
+def test_a_sweep_of_a_newer_version_is_refused_and_not_overwritten(tmp_path, capsys):
+    values = {"preset": "smoke", "grid": {"seed": [0, 1]}}
+    stored = made(tmp_path / "sweep", values, {"seed=0": [50.0], "seed=1": [60.0]})
+    path = stored.folder / "sweep.json"
+    stored.save({**stored.manifest(), "schema_version": SCHEMA_VERSION + 1, "version": "9.9"})
+    before = path.read_bytes()
+    for words in (["sweep", stored.folder], ["table", stored.folder]):
+        error = call_json(capsys, "error", *words, code=2)["error"]
+        assert "sweep was written by cfm-tui 9.9 in format 2" in error["message"]
+        assert "install" in error["hint"]
+    assert path.read_bytes() == before
 
 
 def test_settings_of_a_newer_version_name_the_run_and_both_versions(runs, finished):
