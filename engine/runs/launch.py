@@ -42,11 +42,9 @@ def prepare_run(
     config = with_absolute_paths(resolved.config)
     plan = plans.prepare(config, progress, folder)
     folder = folder or store.fresh_folder(name, plan.identity["config"])
-    if store.is_run(folder):
-        choose_threads(plan, StoredRun(folder).manifest().get("sessions", ()))
-    else:
-        plan.check_room(folder)
-        choose_threads(plan)
+    stored = StoredRun(folder) if store.is_run(folder) else None
+    plan.check_room(folder, 0 if stored is None else len(stored.repeats()))
+    choose_threads(plan, () if stored is None else stored.manifest().get("sessions", ()))
     measures = plan.given is None and plan.statistics is None and config.recover.algorithm == "optimise"
     has_images = images.is_complete(folder / RunFile.IMAGES) and config.repeats == 1
     if not has_images and not StoredRun(folder).is_finished(config.repeats):

@@ -128,9 +128,12 @@ class Plan:
         records = 2**20  # everything else
         return float_images + image_files + labels + checkpoints + records
 
-    def check_room(self, folder: Path) -> None:
-        """Raise UserError("disk") if the disk of `folder` has too little free space for the run."""
-        needed, free = self.config.repeats * self.bytes_needed(), files.free_bytes(folder)
+    def check_room(self, folder: Path, begun: int = 0) -> None:
+        """Raise UserError("disk") if the disk of `folder` has too little free space for the run.
+
+        begun: the number of repeats that have begun, which are not counted.
+        """
+        needed, free = (self.config.repeats - begun) * self.bytes_needed(), files.free_bytes(folder)
         if needed > free:
             raise UserError(
                 "disk",

@@ -13,9 +13,9 @@ from stages import small
 
 from engine import backbones
 from engine.backbones import teacher_check
-from engine.config import Config
+from engine.config import Config, settings
 from engine.errors import UserError
-from engine.runs import artefacts, plan
+from engine.runs import artefacts, launch, plan
 from engine.store import StoredRun, images
 
 
@@ -43,6 +43,18 @@ def test_a_run_needs_room(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="1,000 are free") as caught:
         prepared.check_room(tmp_path)
     assert caught.value.kind == "disk"
+
+
+def test_a_run_needs_room_for_the_repeats_that_have_not_begun(tmp_path, monkeypatch):
+    once = settings.resolve(preset="smoke", overrides={"repeats": 1})
+    _, run = launch.prepare_run(once, tmp_path / "run", "run")
+    run.release()
+    monkeypatch.setattr("engine.store.files.free_bytes", lambda _: 100_000)
+    _, run = launch.prepare_run(once, tmp_path / "run", "run")
+    run.release()
+    more = settings.resolve(preset="smoke", overrides={"repeats": 3})
+    with pytest.raises(UserError, match="100,000 are free"):
+        launch.prepare_run(more, tmp_path / "run", "run")
 
 
 def as_folder(root, names):
