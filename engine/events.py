@@ -51,7 +51,7 @@ class StageStarted(Event):
 
 @dataclass(frozen=True)
 class StageProgress(Event):
-    """`done` of the stage's units are finished; `rate` is the recent rate in units per second."""
+    """`done` of the stage's units are finished; `rate` is the recent rate in units a second, or 0."""
 
     stage: Stage
     done: int

@@ -40,7 +40,7 @@ def _summarise(run: StoredRun) -> dict[str, Any]:
     from engine.runs.results import read_results
 
     entry: dict[str, Any] = {"name": run.name, "folder": str(run.folder)}
-    entry |= dict.fromkeys(("state", "created", "stage", "accuracy", "control"))
+    entry |= dict.fromkeys(("state", "created", "stage", "accuracy", "control", "verdict"))
     try:
         entry["created"] = run.created()
         run.require_whole()
@@ -48,6 +48,7 @@ def _summarise(run: StoredRun) -> dict[str, Any]:
         entry |= {"state": run.state(), "stage": status.get("stage")}
         if results is not None:
             entry |= {name: results["summary"][name] for name in ("accuracy", "control")}
+            entry["verdict"] = (results["summary"]["versus_control"] or {}).get("verdict")
     except (UserError, KeyError, TypeError):
         entry["state"] = "newer" if run.state() == "newer" else "damaged"
     return entry

@@ -41,15 +41,21 @@ def results_table(results: dict[str, Any]) -> str:
         [title, format_mean_std(accuracies[key], count=False), f"{name}, {explanation}"]
         for name, accuracies in summary["by_architecture"].items()
         for title, key, explanation in kinds
-        if key != "start" or accuracies[key] is not None
+        if key == "accuracy" or accuracies[key] is not None
     ]
-    teacher = results["repeats"][0]["teacher"]["architecture"]
-    rows.append(["teacher", format_mean_std(summary["teacher"], count=False), teacher])
+    teacher, accuracy = results["repeats"][0]["teacher"]["architecture"], summary["teacher"]
+    if "teacher" not in results["covers"]:  # one teacher, whose accuracy has no deviation
+        accuracy = {**accuracy, "std": None}
+    rows.append(["teacher", format_mean_std(accuracy, count=False), teacher])
     verdicts = {
         name: describe_verdict(each["versus_control"]) for name, each in summary["by_architecture"].items()
     }
-    notes = [describe_spread(results), _describe_students(summary["accuracy"])]
+    notes = [describe_spread(results)]
+    for name, accuracies in summary["by_architecture"].items():
+        label = f"{name}: " if len(summary["by_architecture"]) > 1 else ""
+        notes.append(label * bool(text := _describe_students(accuracies["accuracy"])) + text)
     notes += [f"{name}: {verdict}" for name, verdict in verdicts.items() if verdict]
+    notes.append(_describe_threads(results["repeats"][-1]["provenance"]))
     timings = []
     for stage, timing in sum_timings(results).items():
         duration, rate = "—", "nothing computed"
@@ -64,16 +70,27 @@ def _describe_students(summary: Mapping[str, Any] | None) -> str:
     if summary is None or summary["students"]["std"] is None:
         return ""
     per_repeat = summary["students"]["n"] // summary["n"]
-    return f"each is the mean of {per_repeat} students, which differ by ± {summary['students']['std']:.2f}"
+    spread = f"those of the distilled images differ by ± {summary['students']['std']:.2f}"
+    return f"each repeat is the mean of {per_repeat} students; {spread}"
+
+
+def _describe_threads(provenance: Mapping[str, Any]) -> str:
+    """Return with how many threads a run computed on a CPU; empty where that is not recorded."""
+    threads = provenance.get("threads")
+    if threads is None or not str(provenance.get("device")).startswith("cpu"):
+        return ""
+    if threads == "adaptive":
+        return "computed with a varying number of threads, so not bit-for-bit reproducible"
+    return f"computed with {threads} thread{'' if threads == 1 else 's'}"
 
 
 def runs_table(runs: Sequence[dict[str, Any]]) -> str:
     """Format a list of runs, one line per run."""
-    rows = [["run", "state", "distilled", "random", "begun"]]
+    rows = [["run", "state", "distilled", "random", "verdict", "begun"]]
     for run in runs:
         state = " ".join(part for part in (run["state"], run["stage"]) if part)
         accuracies = [format_mean_std(run[key]) for key in ("accuracy", "control")]
-        rows.append([run["name"], state, *accuracies, run["created"] or "—"])
+        rows.append([run["name"], state, *accuracies, run["verdict"] or "—", run["created"] or "—"])
     return align_columns(rows)
 
 
@@ -194,14 +211,17 @@ def _build_notes(document: Mapping[str, Any]) -> list[str]:
     )
     against = document["against"]
     reference = "the best row of the setting" if against == "best" else against
-    if len(document["seeds"]) == 1:
-        notes.append("nothing was repeated, so no difference was tested: repeat with more seeds or repeats")
+    is_tested = any((cell["versus"] or {}).get("p") is not None for cell in document["cells"])
+    if not is_tested:
+        notes.append(
+            "no rows share two repeats, so no difference was tested: repeat with more seeds or repeats"
+        )
     else:
         notes.append(
             f"* better or worse than {reference}: two-sided paired t test over repeats with equal seeds,"
             f" p < {document['level']:g} after Holm's correction for the rows of a setting"
         )
-    if against == "best" and len(document["rows"]) > 1:
+    if against == "best" and is_tested:
         notes.append("the best row was chosen by its test accuracy, so p against it is too small")
     if any(cell["row"] == "control" for cell in document["cells"]):
         notes.append(
@@ -219,7 +239,14 @@ def _build_notes(document: Mapping[str, Any]) -> list[str]:
                 if verdict == "worse"
                 else "not shown to beat the random control"
             )
-            names = ", ".join(dict.fromkeys(str(cell["row"]) for cell in rows))
+            by_column: dict[str, list[str]] = {}
+            for cell in rows:
+                by_column.setdefault(cell["column"], []).append(cell["row"])
+            is_only = len(document["columns"]) == 1
+            names = "; ".join(
+                ", ".join(of_column) + ("" if is_only else f" ({column})")
+                for column, of_column in by_column.items()
+            )
             notes.append(f"{words}: {names}")
     if sources := sorted({cell["paper"]["source"] for cell in document["cells"] if cell["paper"]}):
         notes.append(f"paper: {', '.join(sources)}, at its own settings and budget")

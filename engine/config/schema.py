@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from engine.config.fields import (
     BackboneName,
@@ -153,6 +153,10 @@ class Statistics(Node):
     order: Literal["file", "mixed"] = "file"  #: mixed: seeded shuffle; used only by `batched`
     centre: Centre = "set"  #: what is subtracted for Ψ: the mean of all images, or each image's own
     views: Views = Views()  #: random views of the images that are measured (G-VBSM)
+
+    def pooled(self) -> Statistics:
+        """Return the settings that measure images as they are, over the whole set, in any order."""
+        return self.model_copy(update={"estimator": "pooled", "order": "file", "views": Views()})
 
     def used_seed(self, seed: int) -> int | None:
         """Return the seed if the order or the views of the images depend on it, else None."""
@@ -297,6 +301,13 @@ class Given(Node):
     trust: bool = False  #: accept statistics from an unknown teacher
 
 
+def _check_threads(value: object) -> object:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 4096
+    if not is_number and value not in ("auto", "adaptive"):
+        raise ValueError("must be auto, adaptive, or a number of threads from 1 to 4096")
+    return value
+
+
 class Config(Node):
     """All settings of one experiment."""
 
@@ -306,7 +317,7 @@ class Config(Node):
     ipc: Positive = 10  #: images per class
     device: str = "auto"  #: auto, cpu, cuda, cuda:N or mps
     #: threads on a CPU; auto: the fastest number when the run begins; adaptive: measured again and again
-    threads: Annotated[int, Field(ge=1, le=4096)] | Literal["auto", "adaptive"] = "auto"
+    threads: Annotated[int | Literal["auto", "adaptive"], BeforeValidator(_check_threads)] = "auto"
     #: seconds between checkpoints; 0: as often as possible
     checkpoint_seconds: Annotated[float, Field(ge=0, le=1e6)] = 60.0
     data: Data = Data()
@@ -350,11 +361,14 @@ class Config(Node):
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
         """Return the configuration of `to_dict`. Raises pydantic's ValidationError.
 
-        `validate.control: true` or `false`, which earlier versions wrote, is read as `controls`.
+        `validate.control: true` or `false`, which earlier versions wrote, is read as `controls`; that control
+        had the images that recovery starts from.
         """
         validate = values.get("validate")
         if isinstance(validate, Mapping) and isinstance(validate.get("control"), bool):
-            controls = ["random"] if validate["control"] else []
+            init = (values.get("recover") or {}).get("init", "first")
+            kind = "start" if init == "first" else "random"
+            controls = [kind] if validate["control"] else []
             rest = {key: value for key, value in validate.items() if key != "control"}
             values = {**values, "validate": {**rest, "controls": controls}}
         return cls.model_validate_json(json.dumps(values), strict=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import store
-from engine.config import Config
+from engine.config import Config, yaml_io
 from engine.data import DataSet
 from engine.errors import UserError, format_names
 from engine.events import Notice
@@ -81,7 +82,8 @@ def read(config: Config, data: DataSet, folder: Path | None = None) -> tuple[Dis
             return sets[:1]
         _require_sets(config, len(sets), f"the copies of {path}, which no longer exists, in {folder}")
         return sets
-    if is_run and config.repeats > 1 and len(runs := _with_images(store.StoredRun(path))) > 1:
+    if is_run and config.repeats > 1 and _planned_repeats(path) > 1:
+        runs = _with_images(store.StoredRun(path))
         _require_sets(config, len(runs), str(path))
         sets = tuple(_read_run(run.folder, data) for run in runs[: config.repeats])
         return tuple(replace(each, facts={**each.facts, "sets": len(runs)}) for each in sets)
@@ -103,9 +105,16 @@ def _with_images(run: store.StoredRun) -> list[store.StoredRun]:
     return [repeat for repeat in run.repeats() if images.is_complete(repeat.folder / "images")]
 
 
+def _planned_repeats(folder: Path) -> int:
+    """Return how many repeats a run was to have; 1 for a folder of images without its settings."""
+    with suppress(UserError, KeyError):
+        return int(yaml_io.parse(store.StoredRun(folder).config_yaml(), str(folder))["repeats"])
+    return 1
+
+
 def _require_sets(config: Config, found: int, source: str) -> None:
     if found < config.repeats:
-        message = f"repeats is {config.repeats}, but {source} has distilled sets of {found} repeats"
+        message = f"repeats is {config.repeats}, but {source} has distilled sets of {found}"
         raise UserError("data", message, f"give --repeats {found}, or finish the run that distils them")
 
 

@@ -226,22 +226,21 @@ def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group])
         parts += _list_missing(subjects[0])
     if rows_by_group := accuracies(groups):
         parts.append(figures.accuracy(rows_by_group))
-        if len(groups) < len(subjects):
-            cells = tuple(
-                (
-                    row.label,
-                    row.architecture,
-                    *map(_format_mean_std, (row.distilled, row.control)),
-                    describe_verdict(row.versus_control) or _ABSENT,
-                )
-                for row in rows_by_group
+        cells = tuple(
+            (
+                row.label,
+                row.architecture,
+                *map(_format_mean_std, (row.distilled, row.control)),
+                describe_verdict(row.versus_control) or _ABSENT,
             )
-            caption = (
-                "The same over all repeats, which differ only in their seed: mean ± sample standard deviation"
-                " over repeats (their number). The students of each repeat are averaged first."
-            )
-            header = ("method", "student", "distilled", "control", "verdict")
-            parts.append(PageTable(caption, header, cells))
+            for row in rows_by_group
+        )
+        caption = (
+            "The same over all repeats, which differ only in their seed: mean ± sample standard deviation"
+            " over repeats (their number). The students of each repeat are averaged first. The verdict is"
+            " that of a paired t test; p has Holm's correction for the rows of a data set and student."
+        )
+        parts.append(PageTable(caption, ("method", "student", "distilled", "control", "verdict"), cells))
     return Section("Results", parts)
 
 

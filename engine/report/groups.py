@@ -19,6 +19,7 @@ from engine.config.identity import describe_experiment
 from engine.errors import UserError
 from engine.report.subject import Subject
 from engine.runs import results
+from engine.runs.significance import adjust_holm
 from engine.store import sweeps
 
 _SHORT_NAMES = {"objective.beta": "β", "objective.ce": "CE", "backbone.name": "", "data.name": ""}
@@ -142,14 +143,24 @@ def _format_setting(key: str, value: Any) -> str:
 
 
 def accuracies(groups: Sequence[Group]) -> list[Accuracy]:
-    """Return the accuracy of every group and architecture with students, ordered by architecture."""
+    """Return the accuracy of every group and architecture with students, ordered by architecture.
+
+    p is corrected for the number of groups with the same data set, number of images and architecture.
+    """
     rows: dict[str, list[Accuracy]] = {}  # by architecture
+    compared: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for group in groups:
         repeats = [each.results["repeats"][0] for each in group.subjects if each.results is not None]
         if repeats:
             for name, summary in results.summarise(repeats)["by_architecture"].items():
                 numbers = (summary[key] for key in ("accuracy", "control", "versus_control"))
                 rows.setdefault(name, []).append(Accuracy(group.label, name, *numbers))
+                config, versus = group.subjects[0].config, summary["versus_control"]
+                if config is not None and versus is not None:
+                    setting = name, config.data.name, config.ipc, config.backbone.name
+                    compared.setdefault(setting, []).append(versus)
+    for comparisons in compared.values():
+        adjust_holm(comparisons)
     return list(itertools.chain.from_iterable(rows.values()))
 
 

@@ -138,10 +138,7 @@ def _teacher_error(run: StoredRun, why: str) -> UserError:
 
 def _use_pooled_statistics(config: Config) -> Config:
     """Return the configuration with pooled statistics and with taps that have Ψ."""
-    changes: dict[str, Any] = {}
-    if config.statistics.estimator != "pooled":
-        pooled = {"estimator": "pooled", "order": "file"}
-        changes["statistics"] = config.statistics.model_copy(update=pooled)
+    changes: dict[str, Any] = {"statistics": config.statistics.pooled()}
     if not config.objective.has_covariance:
         inputs = {"taps": "conv-input", "patch": 0}
         changes["objective"] = config.objective.model_copy(update=inputs)

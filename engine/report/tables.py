@@ -70,6 +70,7 @@ class _Column:
 class _Entry:
     """One run with its row and column. plain: as in `_Column`. results: None if no repeat is finished."""
 
+    run: StoredRun
     name: str
     row: str
     column: str
@@ -81,15 +82,15 @@ class _Entry:
     def repeats(self) -> dict[int, dict[str, Any]]:
         """The finished repeats by their seeds."""
         repeats = [] if self.results is None else self.results["repeats"]
-        return {self.config.seed + index: repeat for index, repeat in enumerate(repeats)}
+        return {repeat["seed"]: repeat for repeat in repeats}
 
 
 @dataclass
 class _Samples:
     """Accuracies in percent after the last epoch, by (column, row) and key of a summary.
 
-    training: how the students of each row of each column were trained. unfinished: names of runs without all
-    of their results.
+    training: how the students of each row of each column were trained and labelled. unfinished: names of runs
+    without all of their results.
     """
 
     columns: dict[str, _Column] = field(default_factory=dict)
@@ -106,7 +107,12 @@ class _Samples:
         if len(entry.repeats) < config.repeats:
             self.unfinished.append(entry.name)
         setting = (config.data.name, config.ipc, config.backbone.name)
-        training = config.validate_.model_dump_json(exclude={"controls", "seeds", "students"})
+        training = json.dumps(
+            [
+                config.validate_.model_dump(mode="json", exclude={"controls", "seeds", "students"}),
+                *(part.model_dump(mode="json") for part in (config.relabel, config.backbone, config.squeeze)),
+            ]
+        )
         keys = {source: key for key, source in SOURCES.items()}
         for seed, repeat in entry.repeats.items():
             for student in repeat["students"]:
@@ -127,7 +133,8 @@ class _Samples:
     def controls_by_seed(self, column: _Column, row: str) -> dict[int, float]:
         """Return the accuracy of a row's random control by seed: its own, else that of the row `random`.
 
-        The method `random` has the same images; its students count if they were trained like the row's.
+        The method `random` has the same images; its students count if they were trained and labelled like the
+        row's.
         """
         control_by_seed = self.mean_by_seed(column, row, "control")
         same_training = self.training.get((column.name, row)) == self.training.get((column.name, "random"))
@@ -218,15 +225,16 @@ def table(
     """
     entries, sweep = _load_entries(targets, on_skip)
     samples = _Samples()
-    names: dict[tuple[str, str, int], str] = {}
+    of_seed: dict[tuple[str, str, int], StoredRun] = {}
     for entry in _separate_data(entries):
         for seed in entry.repeats:
-            first = names.setdefault((entry.column, entry.row, seed), entry.name)
-            if first != entry.name:
+            first = of_seed.setdefault((entry.column, entry.row, seed), entry.run)
+            if first != entry.run:
+                folders = f"{first.folder} and {entry.run.folder}"
                 raise UserError(
                     "usage",
-                    f"{first} and {entry.name} are the same experiment with the same seed",
-                    "give only one of them",
+                    f"{folders} are the same experiment with the same seed, {seed}",
+                    "give only one of them, or runs whose repeats have other seeds",
                 )
         samples.add(entry)
     if not samples.columns:
@@ -304,9 +312,9 @@ def _load_entries(
     manifest = stored[0].manifest()
     entries = []
     for record in manifest["points"]:
-        config, results = Config.from_dict(record["config"]), read_results(stored[0].run(record["name"]))
-        plain = record["column"] == _name_column(config)
-        entries.append(_Entry(record["name"], record["row"], record["column"], config, results, plain))
+        config, run = Config.from_dict(record["config"]), stored[0].run(record["name"])
+        plain, place = record["column"] == _name_column(config), (record["row"], record["column"])
+        entries.append(_Entry(run, record["name"], *place, config, read_results(run), plain))
     return entries, manifest
 
 
@@ -337,7 +345,7 @@ def _build_run_entries(runs: Sequence[StoredRun], on_skip: Callable[[str], None]
         experiment = describe_experiment(config, identity, ("seed", "validate.students"))
         labels = groups.setdefault((column, method), {})
         row = labels.setdefault(json.dumps(experiment), f"{method} ({run.name})" if labels else method)
-        entries.append(_Entry(run.name, row, column, config, results, plain=True))
+        entries.append(_Entry(run, run.name, row, column, config, results, plain=True))
     return entries
 
 

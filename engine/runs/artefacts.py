@@ -17,7 +17,6 @@ from torch import nn
 
 from engine import backbones, rng
 from engine.backbones import teacher_check
-from engine.backbones.checkpoint import LoadedTeacher
 from engine.checkpoint import Checkpoint, StageState
 from engine.config import Config, Optimiser
 from engine.data import DataSet
@@ -33,7 +32,8 @@ T = TypeVar("T")
 TEACHER_FORMAT = 3
 STATISTICS_FORMAT = 4
 #: By the teacher's weights, the data, the device, and the classes in the teacher's file.
-_examinations: dict[tuple[str, str, str, tuple[str, ...] | None], teacher_check.Examination] = {}
+_Examined = tuple[teacher_check.Examination, tuple[str, ...]]  # and warnings about other weights in the file
+_examinations: dict[tuple[str, str, str, str, tuple[str, ...] | None], _Examined] = {}
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,9 @@ def load_checked_teacher(
     source = config.backbone.teacher
     if source is None:
         return None, ()
-    model, loaded, examination = _load_and_examine(config, data, device)
+    model, (examination, about_others) = _load_and_examine(config, data, device)
     examination.require_same_order(source, data.train.classes)
-    warnings = [*examination.warnings(source)]
-    if loaded.others:
-        warnings += teacher_check.compare_weights(source, model, loaded.others, data.train, device)
-    return model, tuple(warnings)
+    return model, (*examination.warnings(source), *about_others)
 
 
 def examine_given_teacher(config: Config, data: DataSet, device: torch.device) -> teacher_check.Examination:
@@ -106,22 +103,23 @@ def examine_given_teacher(config: Config, data: DataSet, device: torch.device) -
 
     Raises UserError("teacher") like `load_given_teacher`.
     """
-    return _load_and_examine(config, data, device)[2]
+    return _load_and_examine(config, data, device)[1][0]
 
 
-def _load_and_examine(
-    config: Config, data: DataSet, device: torch.device
-) -> tuple[nn.Module, LoadedTeacher, teacher_check.Examination]:
+def _load_and_examine(config: Config, data: DataSet, device: torch.device) -> tuple[nn.Module, _Examined]:
     """Load the teacher that the configuration names and try it on training images, once in this process.
 
     The points of a sweep, and the console after each change of a setting, prepare runs with one teacher.
     """
-    model = build_network(config, data).eval()
-    loaded = backbones.load_teacher(model, str(config.backbone.teacher))
-    tried = backbones.fingerprint(model), data.fingerprint, str(device), loaded.classes
+    model, source = build_network(config, data).eval(), str(config.backbone.teacher)
+    loaded = backbones.load_teacher(model, source)
+    tried = source, backbones.fingerprint(model), data.fingerprint, str(device), loaded.classes
     if tried not in _examinations:
-        _examinations[tried] = teacher_check.examine(model, data.train, device, loaded.classes)
-    return model, loaded, _examinations[tried]
+        examination = teacher_check.examine(model, data.train, device, loaded.classes)
+        others = loaded.others
+        compared = teacher_check.compare_weights(source, model, others, data.train, device) if others else ()
+        _examinations[tried] = examination, tuple(compared)
+    return model, _examinations[tried]
 
 
 def teacher_key(config: Config, data: DataSet) -> str:
@@ -167,8 +165,7 @@ def load_or_train_teacher(
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     info = {"backbone": config.backbone.name, "data": data.name, "seed": config.seed}
     info |= {"classes": list(data.train.classes), "warning": warning}
-    context.cache.save("teachers", cache_key, arrays, info)
-    return model, False
+    return _restore_teacher(config, data, context.cache.save("teachers", cache_key, arrays, info)), False
 
 
 def load_cached_teacher(config: Config, data: DataSet, cache: Cache) -> nn.Module | None:
@@ -216,8 +213,7 @@ def load_or_measure_statistics(
     real = yield from statistics.measure(config, teacher, data.train, context.device, saved)
     packed = {name: tensor.cpu().numpy() for name, tensor in moments.pack(real).items()}
     info = {"taps": [tap.name for tap in real], "data": data.name}
-    context.cache.save("statistics", cache_key, packed, info)
-    return real, False
+    return _restore_moments(context.cache.save("statistics", cache_key, packed, info)), False
 
 
 def run_in_sequence(
@@ -236,7 +232,7 @@ def run_in_sequence(
     for number, begin in enumerate(parts):
         work = offset_progress(begin(saved if number == first else None), number * size)
         artefact, reused = yield from _number_checkpoints(work, number)
-        if reused and len(parts) > 1:
+        if len(parts) > 1:  # networks differ in speed, so the rate of the next part is unknown
             yield StageProgress(stage, (number + 1) * size, 0.0)
         artefacts.append(artefact)
         all_reused &= reused

@@ -72,7 +72,7 @@ class Steering:
         if self._pause is not None and self._stop is None:
             yield from self._wait(self._pause)
         if self._stop is not None:
-            raise Stopped(self._stop, self._run.folder)
+            raise Stopped(self._stop, (self._run.parent or self._run).folder)
 
     def _read_requests(self) -> None:
         for command, by in (*self._control.take(), *self._run.requests()):

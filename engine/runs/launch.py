@@ -11,6 +11,7 @@ from engine.config import Config
 from engine.config.settings import Resolved
 from engine.config.teacher_source import TeacherSource
 from engine.environment import expand_home
+from engine.errors import UserError, quote_command
 from engine.events import Event
 from engine.importers.pt_files import CLASS_MAJOR
 from engine.runs import artefacts, repeats
@@ -33,10 +34,13 @@ def prepare_run(
     """Check an experiment and open its run: a new run, or the existing run in `folder`.
 
     name: prefix of a new folder's name. progress(done, total): called while images are read.
-    Raises UserError: like `plan.prepare`; if `folder` contains something else, a run with other settings, or
-    a run that another process owns; if the disk has too little free space.
+    Raises UserError: like `plan.prepare`; if `folder` contains something else, a run with other settings, a
+    repeat of a run, or a run that another process owns; if the disk has too little free space.
     """
     if folder is not None:
+        if (parent := StoredRun(folder).parent()) is not None:
+            hint = f"resume the whole run: {quote_command('resume', parent.folder)}"
+            raise UserError("usage", f"{folder} is one repeat of {parent.folder}", hint)
         store.require_run_or_empty(folder)
     files.require_writable(folder or store.runs_folder())
     config = with_absolute_paths(resolved.config)

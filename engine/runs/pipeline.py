@@ -89,7 +89,8 @@ class Pipeline:
 
     def stages(self) -> Generator[Event, None, dict[str, Any]]:
         """Run squeeze, statistics, recover, relabel and validate; return the entry in the results."""
-        yield from self._report_skipped_images()
+        if self.run.parent is None:
+            yield from self._report_skipped_images()
         yield from (Notice("warning", text) for text in self.plan.warnings)
         if reason := nonreproducible_reason(self.run.manifest["sessions"]):
             yield Notice("warning", f"{NONREPRODUCIBLE}: {reason}")

@@ -38,8 +38,8 @@ class Plan:
 
     teacher: the given teacher; None if one is squeezed. others: the same for each further backbone. given: a
     distilled set, used instead of recovery. further: the given sets of further repeats, if each has its own.
-    statistics: given statistics of the real images, used instead of
-    measuring them. labels: given soft labels of the given images. warnings: about the given teachers.
+    statistics: given statistics of the real images, used instead of measuring them. labels: given soft labels
+    of the given images. warnings: about the given teachers.
     """
 
     config: Config
@@ -68,9 +68,12 @@ class Plan:
         }
 
     def for_repeat(self, number: int) -> Plan:
-        """Return the plan of one repeat, counted from 1: its seed and given set, all else unchanged."""
-        given = self.further[number - 2] if self.further and number > 1 else self.given
-        return replace(self, config=self.config.for_repeat(number), given=given, further=())
+        """Return the plan of one repeat, counted from 1: its seed and given set; warnings of the first."""
+        config = self.config.for_repeat(number)
+        if number == 1:
+            return replace(self, config=config, further=())
+        given = self.further[number - 2] if self.further else self.given
+        return replace(self, config=config, given=given, further=(), warnings=())
 
     def recomputed_parts(self) -> list[str]:
         """Return what each repeat computes anew, in the words of the results."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from engine.config import yaml_io
 from engine.errors import UserError
 from engine.runs.significance import FEW_PAIRS, compare_paired
 from engine.store import StoredRun
@@ -159,7 +161,7 @@ def read_results(run: StoredRun) -> Results | None:
         return None
     version = document.get("schema_version")
     if version == 1:
-        return _convert_version_1(document)
+        return _convert_version_1(document, run)
     if version != SCHEMA_VERSION:
         raise UserError(
             "disk",
@@ -169,11 +171,22 @@ def read_results(run: StoredRun) -> Results | None:
     return document
 
 
-def _convert_version_1(document: Mapping[str, Any]) -> Results:
-    """Return the document of a run without repeats, whose deviations were those of its students."""
-    parts = {key: document[key] for key in ("students", "teacher", "timings", "provenance")}
+def _convert_version_1(document: Mapping[str, Any], run: StoredRun) -> Results:
+    """Return the document of a run without repeats, whose deviations were those of its students.
+
+    Its control had the images that recovery started from, unless it started from noise.
+    """
+    parts = {key: document[key] for key in ("teacher", "timings", "provenance")}
+    init = "first"
+    with suppress(UserError):
+        init = yaml_io.parse(run.config_yaml(), str(run.folder))["recover"]["init"]
+    source = "random" if init in ("random", "noise") else "start"
+    students = [
+        {**student, "source": source if student["source"] == "random" else student["source"]}
+        for student in document["students"]
+    ]
     seed = document["provenance"].get("seeds", {}).get("run", 0)
-    return build_document(document["run"], [{"seed": seed, **parts}], 1, [])
+    return build_document(document["run"], [{"seed": seed, "students": students, **parts}], 1, [])
 
 
 def describe_spread(document: Mapping[str, Any]) -> str:

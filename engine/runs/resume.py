@@ -11,6 +11,7 @@ from engine.config.identity import changed_settings
 from engine.errors import UserError, format_names
 from engine.events import STAGES, Stage
 from engine.runs.plan import Plan
+from engine.runs.results import read_results
 from engine.store import Run, StoredRun, open_run
 
 #: The first stage that reads a setting; longer keys win. Settings that are not listed are read by all stages.
@@ -63,13 +64,20 @@ def refuse_changes(plan: Plan, stored: StoredRun) -> bool:
     """Return whether a resumed run adopts changed settings; refuse changes that would alter finished work.
 
     A setting may change if it does not affect results, or if no stage has read it yet.
-    Raises UserError("usage") if the run in the folder has other settings, images, labels or statistics, or
-    another teacher.
+    Raises UserError("usage") if the run in the folder has other settings, images, labels or statistics,
+    another teacher, or more finished repeats.
     """
     stored_identity, identity = stored.manifest()["identity"], plan.identity
     for name, reason, remedy in _INPUTS:
         if stored_identity.get(name) != identity.get(name):
             raise _other_run_error(stored, reason, remedy)
+    results = read_results(stored)
+    finished = 0 if results is None else len(results["repeats"])
+    if plan.config.repeats < finished:
+        message = (
+            f"{stored.folder} has the results of {finished} repeats; repeats = {plan.config.repeats} is fewer"
+        )
+        raise UserError("usage", message, f"give --repeats {finished} or more")
     before = settings.load_stored(stored).config
     if stored_identity.get("config") == identity["config"]:
         return before != plan.config

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.config import Config, Views
+from engine.config import Config
 from engine.data import DataSet, ImageSet
 from engine.device import explain_out_of_memory
 from engine.events import Event, Notice, StageStarted
@@ -44,8 +44,7 @@ def score(
     Returns what `matching.score` returns, and with `gradients` under that name what `compare_gradients`
     returns. Raises UserError("numeric") if Ψ + βI is singular.
     """
-    pooled = config.statistics.model_copy(update={"estimator": "pooled", "order": "file", "views": Views()})
-    pooled_config = config.model_copy(update={"statistics": pooled})
+    pooled_config = config.model_copy(update={"statistics": config.statistics.pooled()})
     yield StageStarted("statistics", len(data.train), "images")
     real, _ = yield from load_or_measure_statistics(pooled_config, data, teacher, context)
     yield StageStarted("statistics", len(images), "images")
@@ -73,7 +72,8 @@ def compare_gradients(
     labels_M = images.labels_N.to(device)
     onehot_MK = torch.nn.functional.one_hot(labels_M, len(images.classes)).float()
     size = config.recover.micro_batch
-    observe = Observer(network, labels_M, onehot_MK, terms.needs_covariance, terms.needs_labels, size)
+    needs = terms.needs_covariance, terms.needs_labels
+    observe = Observer(network, labels_M, onehot_MK, *needs, size, config.statistics.centre)
     with explain_out_of_memory(device, f"the gradient of {len(images)} images", "set recover.micro_batch"):
         synthetic, ce = observe(x_MCHW)
         terms_norm, ce_norm = terms.gradient_norms(terms.values(synthetic), ce, x_MCHW).tolist()

@@ -49,9 +49,8 @@ class StageRunner:
         """Run a stage from its beginning or its last checkpoint, and return its artefact.
 
         Checkpoints are handled here and not passed on. Only the time that the stage itself works is counted.
-        begin: starts the stage from its state; returns
-        the artefact and whether it already existed. count: returns the number of finished units, given a
-        state's metadata.
+        begin: starts the stage from its state; returns the artefact and whether it already existed. count:
+        returns the number of finished units, given a state's metadata.
         """
         artefact: T
         saved = self._load_state(stage)

@@ -164,6 +164,8 @@ class SlowdownWatch:
             if self._pending is not None and self._pending != event.rate:
                 yield from self._add(self._pending, now)
             self._pending = event.rate
+        elif isinstance(event, StageProgress) and event.rate == 0.0:  # another network begins
+            self._forget()
         elif isinstance(event, RecoverProgress | StageProgress):
             yield from self._add(event.rate, now)
 

@@ -43,8 +43,8 @@ class Observer:
     onehot_MK: Tensor
     covariance: bool
     flc: bool
-    size: int | None = None
-    centre: Centre = "set"
+    size: int | None
+    centre: Centre
 
     def __call__(self, view_MCHW: Tensor) -> tuple[list[Moments], Tensor]:
         """Return the moments of each tap and the mean cross-entropy; differentiable in the views."""

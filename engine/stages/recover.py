@@ -243,11 +243,11 @@ class RecoveryBatch:
     """One batch of images during its optimisation.
 
     networks: the teacher, and other networks between which steps alternate, with their real moments.
-    scale: with `objective.balance`, the factor on the terms, from the first iteration on.
     indices_M, labels_M: the real images to start from, and the class of each. earlier: moving statistics of
     the batches before. saved: restore the images and their optimiser from this state. tiles_MCHW: images to
     start from in place of the real ones, normalised. clipped: of the batches before. statistics: of the last
-    step that was asked to keep them.
+    step that was asked to keep them. scale: with `objective.balance`, the factor on the terms; None before
+    the first iteration.
     """
 
     def __init__(

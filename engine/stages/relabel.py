@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.backbones.labeller import Labeller
-from engine.checkpoint import Checkpoint, IntervalTimer, StageState
+from engine.checkpoint import Checkpoint, IntervalTimer, Rate, StageState
 from engine.config import Config
 from engine.data import ImageSet, augmentation
 from engine.device import explain_out_of_memory
@@ -118,8 +118,9 @@ def relabel(
     settings = config.validate_
     labeller = Labeller(teacher, device, settings.precision, settings.teacher_batchnorm)
     views = views or FkdViews(config, images, device)
-    timer, started = IntervalTimer(config.checkpoint_seconds), time.monotonic()
+    timer, rate = IntervalTimer(config.checkpoint_seconds), Rate()
     for epoch in range(first, epochs):
+        started = time.monotonic()
         logits_NK = torch.empty((len(images), len(images.classes)), dtype=torch.float16)
         if settings.teacher_batchnorm == "batch":  # each label depends on the student's whole batch
             batches = views.batches(epoch)
@@ -136,7 +137,7 @@ def relabel(
         _require_finite(logits_NK, source, epoch)
         keep(epoch, logits_NK)
         done = epoch + 1
-        yield StageProgress("relabel", done, (done - first) / max(time.monotonic() - started, 1e-9))
+        yield StageProgress("relabel", done, rate.add(1, time.monotonic() - started))
         if timer.due():
             yield Checkpoint("relabel", partial(state_after, source, done))
 

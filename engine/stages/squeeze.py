@@ -75,10 +75,11 @@ def describe_failure(model: nn.Module, data: DataSet, device: torch.device) -> s
     """
     classes = len(data.train.classes)
     count, chance = max(2000, 50 * classes), 1 / classes
-    train, test = (Sample(model, images, device).answer(count) for images in (data.train, data.test))
+    train = Sample(model, data.train, device).answer(count)
     images, share = len(train.labels_N), max(train.accuracy / 100, chance)
     if share + 3 * math.sqrt(share * (1 - share) / images) > chance + 0.1 * (1 - chance):
         return ""
+    test = Sample(model, data.test, device).answer(count)
     message = (
         f"after squeeze, the teacher gets {train.accuracy:.2f} % of {images:,} training images and"
         f" {test.accuracy:.2f} % of {len(test.labels_N):,} test images right, at a loss of {train.loss:.2f};"

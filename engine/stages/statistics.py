@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from engine.checkpoint import (
     Checkpoint,
     IntervalTimer,
+    Rate,
     StageState,
     add_prefix,
     clone_to,
@@ -85,9 +86,9 @@ def measure_set(
         ce, first = clone_to(saved.tensors["ce"], device), int(saved.metadata["done"])
         _restore_accumulators(ordered, saved, device)
     timer = IntervalTimer(config.checkpoint_seconds)
-    started, size = time.monotonic(), config.statistics.batch
+    rate, size = Rate(), config.statistics.batch
     for start in range(first, len(images), size):
-        indices = order_N[start : start + size]
+        started, indices = time.monotonic(), order_N[start : start + size]
         what = f"measuring the statistics of images {start + 1} to {start + len(indices)}"
         with explain_out_of_memory(device, what, "lower statistics.batch"), torch.no_grad():
             labels_M = upload(images.labels_N[indices], device)
@@ -98,7 +99,7 @@ def measure_set(
                 if name in accumulators:
                     accumulators[name].update(x_MDHW, labels_M)
         done = start + len(indices)
-        yield StageProgress("statistics", done, (done - first) / max(time.monotonic() - started, 1e-9))
+        yield StageProgress("statistics", done, rate.add(len(indices), time.monotonic() - started))
         if timer.due():
             yield Checkpoint("statistics", partial(_capture, ordered, ce, done))
     moments = [accumulator.result().to(torch.device("cpu"), torch.float64) for accumulator in ordered]

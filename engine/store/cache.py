@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from engine import environment
 from engine.errors import UserError
 from engine.store import tensors
-from engine.store.files import make_folders, require_writable, set_aside
+from engine.store.files import guarded, make_folders, require_writable, set_aside
 from engine.store.json_file import from_json, to_json
+from engine.store.lock import locked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,8 +84,19 @@ class Cache:
             aside = set_aside(path, ELSEWHERE)
             raise DamagedEntry(f"{error.message}; it was renamed to {aside.name}") from error
 
-    def save(self, kind: str, key: str, arrays: Mapping[str, NDArray[Any]], info: dict[str, Any]) -> None:
-        """Write an entry, replacing any of the same key. Raises UserError("disk")."""
+    def save(
+        self, kind: str, key: str, arrays: Mapping[str, NDArray[Any]], info: dict[str, Any]
+    ) -> CacheEntry:
+        """Write an entry, unless another process has written it meanwhile; return the one that is cached.
+
+        Processes that compute the same at once, perhaps with other rounding, thus go on with the same values.
+        Raises UserError("disk").
+        """
         path = self.path(kind, key)
         make_folders(path.parent, hint=ELSEWHERE)
-        tensors.write(path, arrays, {"entry": f"{kind}/{key}", "info": to_json(info)}, ELSEWHERE)
+        with guarded(path, hint=ELSEWHERE), locked(self.folder / "lock"):
+            with suppress(DamagedEntry):
+                if (entry := self.load(kind, key)) is not None:
+                    return entry
+            tensors.write(path, arrays, {"entry": f"{kind}/{key}", "info": to_json(info)}, ELSEWHERE)
+        return CacheEntry(dict(arrays), info)

@@ -10,7 +10,7 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.store import images, journal, labels, metrics, rows, tensors
 from engine.store.checkpoints import Checkpoints, Saved
-from engine.store.folders import RunFile
+from engine.store.folders import RunFile, is_run
 from engine.store.json_file import read_json
 from engine.store.preview import Preview
 from engine.store.reader import StoredRun
@@ -89,6 +89,10 @@ def _check_json(folder: Path) -> list[str]:
     path = folder / RunFile.RESULTS
     if not messages and StoredRun(folder).status().get("state") == "finished" and not path.exists():
         messages.append(f"{path} does not exist")
+    if not messages and (results := StoredRun(folder).results()) is not None:
+        numbers = range(2, len(results.get("repeats", [0])) + 1)
+        repeats = (folder / RunFile.REPEATS / str(number) for number in numbers)
+        messages += [f"{repeat} does not contain a run" for repeat in repeats if not is_run(repeat)]
     return messages
 
 

@@ -133,6 +133,12 @@ class StoredRun:
             return False
         return len(results.get("repeats", [0])) >= (repeats or results.get("repeats_planned", 1))
 
+    def parent(self) -> StoredRun | None:
+        """Return the run of which this is a further repeat; None if it is not one."""
+        folder = self.folder.resolve()
+        is_repeat = folder.parent.name == RunFile.REPEATS and folders.is_run(folder.parent.parent)
+        return StoredRun(folder.parent.parent) if is_repeat else None
+
     def repeats(self) -> list[StoredRun]:
         """Return the runs of all repeats that have begun: this one, then those in its folder ``repeats``."""
         folder = self.folder / RunFile.REPEATS

@@ -219,7 +219,7 @@ class Run:
         preview.write(self.folder / RunFile.GLIMPSE)
 
     def save_results(self, results: dict[str, Any]) -> None:
-        """Write the results of the finished run."""
+        """Write the results of the repeats that are finished."""
         write_json(self.folder / RunFile.RESULTS, results)
 
     # --- identity ---------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class Tail:
 
     The journal of a run says when a repeat begins; the events of the repeat are in its own folder.
 
-    merge_rows: whether the metrics of consecutive records are merged into one `Rows`. layout: the latest
+    merge_rows: whether the metrics of consecutive records are merged into one `TailRows`. layout: the latest
     `RecoverLayout`. behind: whether the last call of `read_new` left recorded events unread.
     """
 

@@ -154,7 +154,7 @@ def run_of(place, name, accuracies, provenance=None, **changes):
     )
     run.close("finished" if accuracies else "stopped")
     if accuracies:
-        write_json(place / name / "results.json", results(accuracies, provenance))
+        write_json(place / name / "results.json", results(accuracies, provenance, config.seed))
 
 
 def test_runs_by_themselves_have_a_row_for_each_method(capsys, runs):
@@ -209,17 +209,26 @@ def test_runs_on_other_images_or_another_test_set_are_in_columns_of_their_own(ca
 
 
 def test_a_row_is_held_against_random_images_that_were_trained_on_alike(capsys, runs):
-    """Of its own run, else of the method `random`, if its students had the same training."""
+    """Of its own run, else of the method `random`, if its students had the same training and labels."""
     for seed in (0, 1, 2):
         run_of(runs, f"r{seed}", [60.0 + seed], objective="random", seed=seed)
         run_of(runs, f"c{seed}", [40.0 + 1.1 * seed], objective="cfm", seed=seed)
         run_of(runs, f"l{seed}", [40.0], objective="lfm", seed=seed, **{"validate.epochs": 7})
-    document = call_json(capsys, "table", "table", *(f"{row}{seed}" for row in "rcl" for seed in range(3)))
+        run_of(runs, f"h{seed}", [40.0], objective="hfm", seed=seed, **{"backbone.norm": "instance"})
+    document = call_json(capsys, "table", "table", *(f"{row}{seed}" for row in "rclh" for seed in range(3)))
     versus = {row: cell(document, row, "digits ipc 1 convnet")["versus_control"] for row in document["rows"]}
     assert versus["cfm"]["verdict"] == "worse"
-    assert (versus["random"], versus["lfm"]) == (None, None)
+    assert (versus["random"], versus["lfm"], versus["hfm"]) == (None, None, None)
     text, _ = call(capsys, "table", *(f"{row}{seed}" for row in "rcl" for seed in range(3)))
     assert "worse than the random control: cfm" in text
+
+
+def test_runs_of_one_name_are_told_apart(capsys, tmp_path):
+    for place, accuracies in (("a", [80.0]), ("b", [60.0])):
+        run_of(tmp_path / place, "run", accuracies)
+    words = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    error = call_json(capsys, "error", "table", *words, code=2)["error"]
+    assert f"{words[0]} and {words[1]} are the same experiment" in error["message"]
 
 
 def test_a_file_for_a_table_says_its_form(capsys, sweep, tmp_path):

@@ -97,8 +97,12 @@ def test_more_repeats_than_sets_and_labels_of_one_set_are_refused(capsys, repeat
     folder, _ = repeated
     error = call_json(capsys, "error", "validate", folder, "--repeats", "3", code=2)["error"]
     assert "repeats is 3" in error["message"]
-    assert "sets of 2 repeats" in error["message"]
+    assert "sets of 2" in error["message"]
     assert "--repeats 2" in error["hint"]
+    begun = shutil.copytree(folder, tmp_path / "begun")
+    shutil.rmtree(begun / "repeats")
+    error = call_json(capsys, "error", "validate", begun, "--repeats", "2", code=2)["error"]
+    assert "sets of 1" in error["message"]
     error = call_json(capsys, "error", "validate", folder, "--labels", tmp_path, "--repeats", "2", code=2)[
         "error"
     ]
@@ -124,7 +128,7 @@ def test_a_cut_evaluation_of_repeats_has_copies_of_the_sets_it_reached(repeated,
         expected = [each["students"] for each in repeated[1]["repeats"]]
         assert [each["students"] for each in found["repeats"]] == expected
         return
-    with pytest.raises(UserError, match="distilled sets of 1 repeats"):
+    with pytest.raises(UserError, match="distilled sets of 1"):
         drive(launch.run_experiment(resolved, tmp_path / "cut", "run"))
 
 

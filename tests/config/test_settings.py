@@ -289,3 +289,11 @@ def test_a_stored_run_that_lacks_newer_settings_keeps_what_it_did(tmp_path: Path
         assert (stored.protocol, stored.recover.init) == (protocol, config.recover.init)
         changed = settings.load_stored(run, ["objective=hfm"]).config  # type: ignore[arg-type]
         assert changed.objective.taps == resolve(sets=[f"protocol={protocol}"]).config.objective.taps
+
+
+@pytest.mark.parametrize("value", ["0", "4097", "true", "2.5", "many"])
+def test_a_number_of_threads_is_refused_in_one_sentence(value: str) -> None:
+    with pytest.raises(UserError) as caught:
+        settings.resolve(preset="smoke", sets=[f"threads={value}"])
+    allowed = "threads: must be auto, adaptive, or a number of threads from 1 to 4096"
+    assert caught.value.message.startswith(allowed)

@@ -292,7 +292,8 @@ def test_progress_counts_on_over_the_parts_of_a_stage_and_past_those_that_are_th
 
     works = [lambda _, there=there: part(there) for there in (False, True, False, True)]
     events, _ = drive(artefacts.run_in_sequence("statistics", 5, works, None))
-    assert [event.done for event in events] == [3, 5, 10, 13, 15, 20]
+    expected = [(3, 1.0), (5, 1.0), (5, 0.0), (10, 0.0), (13, 1.0), (15, 1.0), (15, 0.0), (20, 0.0)]
+    assert [(event.done, event.rate) for event in events] == expected
     assert drive(artefacts.run_in_sequence("statistics", 5, works[1:2], None))[0] == []
 
 

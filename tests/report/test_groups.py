@@ -87,3 +87,16 @@ def test_runs_of_a_sweep_are_called_as_its_rows(tmp_path):
     ]
     (tmp_path / "two" / "sweep.json").write_text("{")
     assert [group.label for group in groups.group_runs(runs)] == ["lfm", "hfm"]
+
+
+def test_p_is_corrected_for_the_groups_of_one_setting():
+    runs = [
+        subject("x" * (2 + seed), f"objective={name}", f"seed={seed}")
+        for name in ("cfm", "lfm", "hfm")
+        for seed in (0, 1, 2)
+    ]
+    runs += [subject("x" * (2 + seed), "backbone.width=8", "ipc=2", f"seed={seed}") for seed in (0, 1, 2)]
+    *three, alone = groups.accuracies(groups.group_runs(runs))
+    assert alone.versus_control["p_adjusted"] == alone.versus_control["p"]
+    for each in three:
+        assert each.versus_control["p_adjusted"] == pytest.approx(3 * each.versus_control["p"])

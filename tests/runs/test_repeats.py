@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import tiny
+from commandline import call_json
 
 from cfm_tui.display.run_state import RunModel
 from engine import store
@@ -109,9 +110,9 @@ def test_a_finished_run_gets_more_repeats(whole, tmp_path):
     assert events[0] == RepeatStarted(2, 3, 1)
     assert tiny.outcome(tmp_path) == tiny.outcome(whole[0])
     assert stored.results()["repeats_planned"] == 3
-    fewer = tiny.finish(tiny.begun(tmp_path, tiny.plan(repeats=2)))
-    assert [event.kind for event in fewer] == ["Notice"]
-    assert len(read_results(stored)["repeats"]) == 3
+    with pytest.raises(UserError, match="has the results of 3 repeats") as caught:
+        tiny.begun(tmp_path, tiny.plan(repeats=2))
+    assert "--repeats 3" in caught.value.hint
 
 
 def test_fewer_repeats_than_planned_finish_a_run_that_was_stopped(tmp_path):
@@ -136,3 +137,28 @@ def test_an_error_in_a_repeat_is_in_the_status_of_the_run(tmp_path):
     stored = StoredRun(tmp_path / "run")
     assert (stored.state(), stored.repeats()[1].state()) == ("failed", "failed")
     assert "the loss became nan" in stored.status()["message"]
+
+
+def test_a_repeat_cannot_be_resumed_alone_and_the_hint_of_a_stop_names_the_run(whole, tmp_path, capsys):
+    run = shutil.copytree(whole[0] / "run", tmp_path / "run")
+    for words in (
+        ["resume", run / "repeats" / "2"],
+        ["run", "--preset", "smoke", "--out", run / "repeats" / "2"],
+    ):
+        error = call_json(capsys, "error", *words, code=2)["error"]
+        assert f"is one repeat of {run}" in error["message"]
+        assert f"cfm resume {run}" in error["hint"]
+    work = tiny.begun(tmp_path / "other", tiny.plan(repeats=2))
+    folder = tmp_path / "other" / "run"
+    while next(work) != RepeatStarted(2, 2, 1):
+        pass
+    control.request(folder, "stop")
+    with pytest.raises(Stopped) as caught:
+        tiny.finish(work)
+    assert f"cfm resume {folder}`" in caught.value.hint
+
+
+def test_a_missing_repeat_is_reported(whole, tmp_path):
+    run = shutil.copytree(whole[0] / "run", tmp_path / "run")
+    shutil.rmtree(run / "repeats" / "2")
+    assert store.verify_run(run) == [f"{run / 'repeats' / '2'} does not contain a run"]

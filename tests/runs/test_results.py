@@ -1,10 +1,12 @@
 """The numbers of a finished run."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
+from engine.config import Config
 from engine.errors import UserError
 from engine.runs import results
 from engine.runs.significance import compare_paired
@@ -80,6 +82,22 @@ def test_a_document_of_version_1_is_read_as_one_repeat(tmp_path):
     assert document["repeats"][0]["seed"] == 7
     assert document["summary"]["accuracy"]["std"] is None
     assert document["summary"]["accuracy"]["students"] == {"std": pytest.approx(2**0.5), "n": 2}
+
+
+@pytest.mark.parametrize(("init", "source"), [("first", "start"), ("noise", "random"), (None, "start")])
+def test_the_control_of_version_1_had_the_images_that_recovery_starts_from(tmp_path, init, source):
+    one = entry(0, [student("convnet", name, 50.0, 50.0) for name in ("distilled", "random")])
+    write_json(tmp_path / "results.json", {"schema_version": 1, "run": "r", "summary": {}, **one})
+    if init is not None:
+        config = f"recover: {{init: {init}}}\n"
+        (tmp_path / "config.yaml").write_text(config)
+        digest = hashlib.sha256(config.encode()).hexdigest()
+        write_json(tmp_path / "manifest.json", {"config_sha256": digest})
+    document = results.read_results(StoredRun(tmp_path))
+    assert [each["source"] for each in document["repeats"][0]["students"]] == ["distilled", source]
+    assert (document["summary"]["versus_control"] is None) == (source == "start")
+    before = {"validate": {"control": True}, "recover": {"init": init or "first"}}
+    assert Config.from_dict(before).validate_.controls == (source,)
 
 
 def test_results_of_a_later_version_are_refused_by_their_version(tmp_path):

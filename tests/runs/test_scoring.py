@@ -6,6 +6,7 @@ from PIL import Image
 
 from engine import backbones
 from engine.config import Config
+from engine.runs import scoring
 
 CLASSES = ("ant", "bee", "cat")
 MEAN, STD = (0.45, 0.5, 0.4), (0.2, 0.3, 0.25)
@@ -122,6 +123,22 @@ def test_the_training_set_itself_scores_zero(capsys, world):
     document = call_json(capsys, "score", *words(root, root / "data" / "train"))
     assert document["images"]["count"] == 36
     assert all(term["value"] < 1e-6 for layer in document["layers"] for term in layer["terms"])
+
+
+@pytest.mark.parametrize("centre", ["set", "image"])
+def test_gradients_are_those_of_the_centre_that_is_set(capsys, world, monkeypatch, centre):
+    centres = []
+
+    class Spy(scoring.Observer):
+        def __call__(self, view_MCHW):
+            centres.append(self.centre)
+            return super().__call__(view_MCHW)
+
+    monkeypatch.setattr(scoring, "Observer", Spy)
+    root = world[0]
+    given = words(root, root / "synthetic", f"statistics.centre={centre}")
+    call_json(capsys, "score", *given, "--gradients")
+    assert centres == [centre]
 
 
 def test_one_picture_and_its_class(capsys, world, tmp_path):

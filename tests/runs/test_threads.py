@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from engine.events import EpochFinished, RecoverProgress, StageStarted
+from engine.events import EpochFinished, RecoverProgress, StageProgress, StageStarted
 from engine.runs import threads
 from engine.runs.resume import nonreproducible_reason
 
@@ -115,3 +115,11 @@ def test_measuring_accuracy_and_larger_networks_are_no_slowdown():
     slower = [epoch(20.0 - n / 100, architecture="resnet18") for n in range(50)]
     assert warnings([started, *measured, *slower]) == []
     assert len(warnings([started, *measured, *(epoch(20.0 - n / 100) for n in range(50))])) == 1
+
+
+def test_a_slower_network_of_the_same_pass_is_no_slowdown():
+    started = StageStarted("statistics", 1000, "images")
+    fast, slow = ([StageProgress("statistics", 1, rate)] * 50 for rate in (5000.0, 900.0))
+    begins = StageProgress("statistics", 500, 0.0)
+    assert warnings([started, *fast, begins, *slow]) == []
+    assert len(warnings([started, *fast, *slow])) == 1

@@ -129,7 +129,7 @@ def test_parts_need_less_memory(teacher, digits, cpu):
         network = Tapped(teacher, config.objective.taps, cpu)
         meter = _TensorMeter()
         with meter:
-            found, ce = microbatch.Observer(network, labels_M, onehot_MK, True, False, size)(view_MCHW)
+            found, ce = microbatch.Observer(network, labels_M, onehot_MK, True, False, size, "set")(view_MCHW)
             (ce + sum(tap.cov_DD.square().sum() for tap in found)).backward()
         peaks.append(meter.peak)
     assert peaks[1] < peaks[0] / 3

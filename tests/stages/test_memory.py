@@ -102,7 +102,7 @@ def kept_for_backward(network, images, signal):
     """Bytes of all storages that autograd saves in a pass of so many images."""
     kept = []
     onehot_MK = torch.eye(10)[:images]
-    observe = Observer(network, torch.arange(images), onehot_MK, True, signal == "class")
+    observe = Observer(network, torch.arange(images), onehot_MK, True, signal == "class", None, "set")
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         observe(torch.randn(images, 3, 224, 224, requires_grad=True))
     return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in kept}.values())

@@ -78,3 +78,16 @@ def test_where_the_cache_lies(environ, folder, monkeypatch):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert cache.default_folder() == folder
+
+
+def test_the_entry_that_was_written_first_is_kept_and_returned(tmp_path):
+    shared = cache.Cache(tmp_path)
+    other = {name: array + 1 for name, array in ARRAYS.items()}
+    assert shared.save("teachers", "k", ARRAYS, {"by": 1}).info == {"by": 1}
+    entry = shared.save("teachers", "k", other, {"by": 2})
+    assert entry.info == {"by": 1}
+    assert np.array_equal(entry.arrays["w"], ARRAYS["w"])
+    path = shared.path("teachers", "k")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert shared.save("teachers", "k", other, {"by": 2}).info == {"by": 2}
+    assert np.array_equal(shared.load("teachers", "k").arrays["w"], other["w"])

@@ -60,17 +60,19 @@ def made(place, values, accuracies, **options):
     for point in found:
         if point.name in accuracies:
             (place / point.name).mkdir()
-            write_json(place / point.name / "results.json", results(accuracies[point.name]))
+            write_json(
+                place / point.name / "results.json", results(accuracies[point.name], seed=point.config.seed)
+            )
     return StoredSweep(place)
 
 
-def results(told, provenance=None):
+def results(told, provenance=None, seed=0):
     distilled, control = told if isinstance(told, tuple) else (told, [])
     students = [student(seed, last) for seed, last in enumerate(distilled)]
     students += [student(seed, last, "random") for seed, last in enumerate(control)]
     teacher = {"accuracy": 90.0, "architecture": "convnet"}
     entry = {
-        "seed": 0,
+        "seed": seed,
         "students": students,
         "teacher": teacher,
         "timings": {},
