@@ -43,7 +43,7 @@ class Report:
 
     def html(self) -> str:
         """Return the page as HTML."""
-        names = [each.name for each in self.subjects]
+        names = list(dict.fromkeys((each.run.parent() or each.run).name for each in self.subjects))
         title = f"Report of {names[0]}" if len(names) == 1 else f"Report of {len(names)} runs"
         listed_names = ", ".join(names[:6]) + (" …" if len(names) > 6 else "")
         lead = f"{listed_names}: the distilled images, and the accuracy that students reach on them."
@@ -198,7 +198,7 @@ def _build_run_sections(subjects: Sequence[Subject], groups: Sequence[Group]) ->
     sections = []
     for group in groups:
         first, *others = group.subjects
-        seeds = f" It represents {len(group.runs)} runs that differ only in their seed." if others else ""
+        seeds = f" It represents {len(group.runs)} repeats, which differ in their seed." if others else ""
         lead = Note(f"{group.label}.{seeds}")
         sections.append(Section(f"Run {first.name}", [lead, *_list_missing(first)]))
         sections += [*_draw_figures(first, 3), *_build_tables(first, 3)]

@@ -278,3 +278,15 @@ def test_the_stages_that_are_not_needed_are_not_begun(made, tmp_path):
     begun = {event.stage for event in events if event.kind == "StageStarted"}
     assert begun == {"squeeze", "relabel", "validate"}
     assert {stage for stage, seconds in cost.items() if seconds} == {"relabel", "validate"}
+
+
+def test_exports_and_reports_of_repeats_name_the_run_and_its_first_repeat(capsys, repeated, tmp_path):
+    folder, results = repeated
+    call(capsys, "export", folder, "--format", "huggingface", "--out", tmp_path / "set")
+    last = results["repeats"][0]["students"][0]["last"]
+    sentence = f"These are the images of the first repeat, whose students have {last:.2f}."
+    assert sentence in (tmp_path / "set" / "README.md").read_text()
+    call(capsys, "report", folder, "--out", tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "Report of run<" in text
+    assert "It represents 2 repeats" in text
