@@ -112,10 +112,10 @@ def _planned_repeats(folder: Path) -> int:
     return 1
 
 
-def _require_sets(config: Config, found: int, source: str) -> None:
-    if found < config.repeats:
-        message = f"repeats is {config.repeats}, but {source} has distilled sets of {found}"
-        raise UserError("data", message, f"give --repeats {found}, or finish the run that distils them")
+def _require_sets(config: Config, count: int, source: str) -> None:
+    if count < config.repeats:
+        message = f"repeats is {config.repeats}, but {source} has distilled sets of {count}"
+        raise UserError("data", message, f"give --repeats {count}, or finish the run that distils them")
 
 
 def _read_run(path: Path, data: DataSet) -> Distilled:
