@@ -51,7 +51,7 @@ class StageStarted(Event):
 
 @dataclass(frozen=True)
 class StageProgress(Event):
-    """`done` of the stage's units are finished; `rate` is the recent rate in units a second, or 0."""
+    """`done` of the stage's units are finished; `rate`: recent units per second, 0 if unknown."""
 
     stage: Stage
     done: int

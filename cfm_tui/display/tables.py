@@ -52,8 +52,8 @@ def results_table(results: dict[str, Any]) -> str:
     }
     notes = [describe_spread(results)]
     for name, accuracies in summary["by_architecture"].items():
-        label = f"{name}: " if len(summary["by_architecture"]) > 1 else ""
-        notes.append(label * bool(text := _describe_students(accuracies["accuracy"])) + text)
+        if spread := _describe_students(accuracies["accuracy"]):
+            notes.append(f"{name}: {spread}" if len(summary["by_architecture"]) > 1 else spread)
     notes += [f"{name}: {verdict}" for name, verdict in verdicts.items() if verdict]
     notes.append(_describe_threads(results["repeats"][-1]["provenance"]))
     timings = []

@@ -8,7 +8,13 @@ from typing import Any
 from engine.config import Config, settings
 from engine.config.teacher_source import TeacherSource
 from engine.config.yaml_io import inline
-from engine.runs.results import describe_spread, describe_verdict, format_mean_std, read_results, summarise
+from engine.runs.results import (
+    describe_spread,
+    describe_verdict,
+    format_mean_std,
+    keep_first_repeat,
+    read_results,
+)
 from engine.store import StoredRun
 from engine.version import product_version
 
@@ -108,7 +114,7 @@ def _format_results(results: dict[str, Any] | None) -> list[str]:
         verdict = describe_verdict(summary["versus_control"]) or "—"
         lines.append(f"| {name} | {' | '.join(cells)} | {verdict} |")
     if len(results["repeats"]) > 1:
-        first = summarise(results["repeats"][:1])["accuracy"]
+        first = keep_first_repeat(results)["summary"]["accuracy"]
         lines += ["", f"These are the images of the first repeat, whose students have {first['mean']:.2f}."]
     return [*lines, "", f"Teacher: {format_mean_std(results['summary']['teacher'])}.", ""]
 

@@ -64,7 +64,7 @@ class Distilled:
 
 
 def read(config: Config, data: DataSet, folder: Path | None = None) -> tuple[Distilled, ...]:
-    """Read the set that the settings name; return () if images are to be recovered.
+    """Read the sets that the settings name; return () if images are to be recovered.
 
     A run with several repeats has a set for each repeat here; anything else has one set for all.
     folder: the run's folder, whose copies are used if the source no longer exists.

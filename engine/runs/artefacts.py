@@ -31,8 +31,8 @@ T = TypeVar("T")
 #: Increase when the computation, layout or key of an artefact changes.
 TEACHER_FORMAT = 3
 STATISTICS_FORMAT = 4
-#: By the teacher's weights, the data, the device, and the classes in the teacher's file.
 _Examined = tuple[teacher_check.Examination, tuple[str, ...]]  # and warnings about other weights in the file
+#: By the teacher's file and weights, the data, the device, and the classes in the file.
 _examinations: dict[tuple[str, str, str, str, tuple[str, ...] | None], _Examined] = {}
 
 

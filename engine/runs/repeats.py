@@ -37,7 +37,7 @@ def run(
     with _closing(run):
         document = results.read_results(StoredRun(run.folder))
         finished = [] if document is None else list(document["repeats"])
-        planned = max(plan.config.repeats, len(finished))
+        planned = plan.config.repeats
         if document is not None and document["repeats_planned"] != planned:
             document = {**document, "repeats_planned": planned, "covers": plan.recomputed_parts()}
             run.save_results(document)
