@@ -146,13 +146,13 @@ def _draw_chart(method: dict[str, Any]) -> str:
 
     from cfm_tui.display import charts, terminal
 
-    x, curves = np.log10(method["eigenvalues"]), method["curves"]
+    x, curves = np.array(method["eigenvalues"]), method["curves"]
     lines = [charts.Line(each["name"], x, np.abs(np.array(each["values"], np.float64))) for each in curves]
     width, title = min(shutil.get_terminal_size().columns, 100), "|f(λ)|"
     chart = charts.draw(
-        lines, width, 16, terminal=terminal.of_stdout(), log=True, title=title, x_label="log10 λ"
+        lines, width, 16, terminal=terminal.of_stdout(), log=True, log_x=True, title=title, x_label="λ"
     )
-    return "\n".join(row.rstrip() for row in chart.plain.split("\n"))
+    return "\n".join(row.rstrip() for row in chart.text.plain.split("\n"))
 
 
 def _print_text(text: str) -> None:

@@ -97,7 +97,8 @@ def _draw_chart(lines: Sequence[Line], title: str, x_label: str, mark: float | N
     system = _SYSTEMS.get(capabilities.colours)
     width, colours = min(shutil.get_terminal_size().columns, 120), _COLOURS if system is not None else None
     draw = partial(charts.draw, terminal=capabilities, colours=colours, log=True)
-    chart = draw(lines, width, 14, title=title, x_label=x_label, mark=mark)
+    log_x = x_label == plot_data.RANKS
+    chart = draw(lines, width, 14, log_x=log_x, title=title, x_label=x_label, mark=mark).text
     console = Console(color_system=system, force_terminal=True, width=120, legacy_windows=False)
     with console.capture() as capture:
         for row in chart.split("\n"):

@@ -26,7 +26,7 @@ import cfm_tui.console.widgets as widgets
 from cfm_tui.console.driver import AsciiFilter, CapturedOutput, Governor, TerminalDriver, keep_only_changes
 from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGallery, OpenRun, hidden
 from cfm_tui.console.preferences import THEMES, Preferences
-from cfm_tui.console.screens.base import Page
+from cfm_tui.console.screens.base import TABS, Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, describe_keys
 from cfm_tui.console.screens.runs import RunsPage
 from cfm_tui.console.shutdown import Shutdown
@@ -51,16 +51,19 @@ class ConsoleApp(App[str]):
     LONGEST_SECONDS = 3.0  #: …but redraw at least this often
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "back", id="app.back", tooltip="Back to the previous page"),
+        Binding("r", "runs", "runs", id="app.runs", tooltip="List all runs"),
+        Binding("n", "configure", "new", id="app.new", tooltip="Configure a new run"),
+        hidden("m", "monitor", "monitor", id="app.monitor", tooltip="The run that was opened last"),
+        hidden("less_than_sign", "turn(-1)", "tab before", id="app.before", tooltip="The page to the left"),
+        hidden("greater_than_sign", "turn(1)", "next tab", id="app.next", tooltip="The page to the right"),
+        hidden("e", "export", "export", id="app.export", tooltip="Save the screen, or the data of a chart"),
+        hidden("t", "traceback", "error", id="app.traceback", tooltip="Show the traceback of the last error"),
+        Binding("ctrl+p", "command_palette", "commands", id="app.palette", tooltip="Find any command"),
         Binding(
             "q", "quit", "quit", id="app.quit", tooltip="Leave; asks first if a run is active in this console"
         ),
-        Binding("question_mark", "help", "keys", id="app.help", tooltip="Show the keys that work here"),
-        hidden("ctrl+p", "command_palette", "palette", id="app.palette", tooltip="Find any command"),
-        hidden("escape", "back", "back", id="app.back", tooltip="Back to the previous page"),
-        hidden("r", "runs", "runs", id="app.runs", tooltip="List all runs"),
-        hidden("n", "configure", "new", id="app.new", tooltip="Configure a new run"),
-        hidden("e", "export", "export", id="app.export", tooltip="Save the screen, or the data of a chart"),
-        hidden("t", "traceback", "error", id="app.traceback", tooltip="Show the traceback of the last error"),
+        Binding("question_mark", "help", "help", id="app.help", tooltip="Show the keys that work here"),
     ]
 
     def __init__(
@@ -72,6 +75,7 @@ class ConsoleApp(App[str]):
         self.session: Session | None = None
         self.captured_output: CapturedOutput | None = None
         self.opening: Launch | Configure | OpenRun | None = None
+        self.last_run: Path | None = None  #: the one that was opened last
         self._governor = Governor()
         self._last_error: tuple[str, str, str] | None = None
         self._drawn_at = self._key_pressed_at = 0.0
@@ -213,16 +217,47 @@ class ConsoleApp(App[str]):
         if not open_forms:
             self.push_screen(ConfigurePage(message.preset))
 
+    def action_monitor(self) -> None:
+        """Open the monitor of the run that was opened last."""
+        self._open_last(OpenRun)
+
+    def action_gallery(self) -> None:
+        """Open the images of the run that was opened last."""
+        self._open_last(OpenGallery)
+
+    def _open_last(self, kind: type[OpenRun] | type[OpenGallery]) -> None:
+        session = self.session
+        folder = session.folder if session is not None and session.folder is not None else self.last_run
+        if folder is None:
+            self.notify("open a run first: Enter in the list of runs")
+        else:
+            self.action_runs()
+            self.post_message(kind(folder))
+
+    def action_compare(self) -> None:
+        """Compare the runs that are marked in the list."""
+        self.action_runs()
+        self.call_later(self.run_action, "screen.compare")
+
+    async def action_turn(self, step: int) -> None:
+        """Open the page whose tab is next to the current one."""
+        tab = getattr(self.screen, "TAB", "")
+        if tab in TABS:
+            names = list(TABS)
+            await self.run_action(TABS[names[(names.index(tab) + step) % len(names)]])
+
     def on_open_run(self, message: OpenRun) -> None:
         """Show a run's monitor."""
         from cfm_tui.console.screens.monitor import MonitorPage
 
+        self.last_run = message.folder
         self.push_screen(MonitorPage(message.folder))
 
     def on_open_gallery(self, message: OpenGallery) -> None:
         """Show a run's images."""
         from cfm_tui.console.screens.gallery import GalleryPage
 
+        self.last_run = message.folder
         self.push_screen(GalleryPage(message.folder))
 
     def on_compare_runs(self, message: CompareRuns) -> None:

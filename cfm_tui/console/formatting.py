@@ -1,6 +1,6 @@
 """A run as text: its state and results, and drawings of one or a few rows.
 
-Legend: T terms, L taps. Marks are ASCII, and every state is shown without colour.
+Legend: T terms, L taps. Every state is shown without colour.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.cells import cell_len, set_cell_size
 
 from cfm_tui.display.ascii_image import RAMP
 from cfm_tui.display.progress import format_bytes, format_duration, format_rate
 from engine.errors import quote_command
 from engine.events import STAGES, Stage
-from engine.runs.results import describe_spread, describe_verdict, format_mean_std, sum_timings
+from engine.runs.results import describe_spread, format_mean_std, sum_timings
 from engine.store import AT_WORK, folders
 
 if TYPE_CHECKING:
@@ -25,72 +26,126 @@ if TYPE_CHECKING:
     from cfm_tui.display.run_state import RunModel
     from cfm_tui.display.terminal import Terminal
 
-_MARKS = {"waiting": "[ ]", "running": "[>]", "done": "[x]", "reused": "[=]"}
+_MARKS = {"waiting": "○", "running": "▶", "done": "✓", "reused": "↺"}
+_VERDICTS = {
+    "better": "better than random images (paired t test)",
+    "worse": "worse than random images (paired t test)",
+    "not shown": "not shown to differ from random images (paired t test)",
+    "not tested": "not tested against random images: that needs repeats that differ",
+}
+_HALTED = dict.fromkeys(("paused", "stopped", "lost", "damaged", "newer"), "‖") | {"failed": "✗"}
 
 
-def describe_stages(model: RunModel) -> list[str]:
-    """Return each stage's mark, name and progress."""
-    left = dict.fromkeys(("paused", "stopped", "lost", "damaged", "newer"), "[-]") | {"failed": "[!]"}
+def describe_stages(model: RunModel, *, short: bool = False) -> list[str]:
+    """Return each stage's mark, name and progress; if `short`, without durations."""
     labels = []
     for stage in STAGES:
-        view = model.stages.get(stage)
-        state = "waiting" if view is None else view.state
-        percent = f" {view.done / view.total:.0%}" if view and state == "running" and view.total else ""
-        mark = _MARKS[state] if state != "running" else left.get(model.state, _MARKS[state])
-        labels.append(f"{mark} {stage}{percent}")
+        view = model.stages[stage]
+        note = ""
+        if view.state == "running":
+            note = f" {view.done / view.total:.0%}" if view.total else ""
+        elif short:
+            pass
+        elif view.state == "done" and view.seconds >= 1:
+            note = f" {format_duration(view.seconds)}"
+        elif view.state == "reused":
+            note = " cached"
+        mark = _MARKS[view.state] if view.state != "running" else _HALTED.get(model.state, _MARKS["running"])
+        labels.append(f"{mark} {stage}{note}")
     return labels
 
 
-def describe_progress(model: RunModel, width: int) -> list[str]:
-    """Return a run's position in its stage, a bar, and speed, remaining time and memory, as far as known."""
-    stage, lines, pace = model.stage, [], []
-    repeat = f"repeat {model.repeat} of {model.repeats}, " if model.repeats > 1 else ""
+def describe_progress(model: RunModel, terminal: Terminal) -> list[str]:
+    """Return a run's position in its stage, β with its schedule, speed, time left and memory, if known."""
+    stage, parts = model.stage, []
+    if model.repeats > 1:
+        parts.append(f"repeat {model.repeat}/{model.repeats}")
     view = model.stages.get(stage) if stage else None
     if view is not None and stage == "recover" and model.batch:
-        batch = f"batch {model.batch} of {model.batches}"
-        lines.append(f"{repeat}{batch}, iteration {model.iteration:,} of {model.iterations:,}")
+        parts.append(f"batch {model.batch}/{model.batches}  it {model.iteration:,}/{model.iterations:,}")
+        if model.beta is not None and np.isfinite(model.beta):
+            curve = draw_schedule(model.betas, model.batch, 12, terminal)
+            parts.append(f"β {model.beta:.3g} {curve}".rstrip())
     elif view is not None:
-        progress = f": {view.done:,} of {view.total:,} {view.unit}" if view.total else ""
-        lines.append(f"{repeat}{stage}{progress}")
-    if view is not None and view.total:
-        lines.append(draw_bar(view.done / view.total, min(width, 60)))
+        parts.append(f"{stage}: {view.done:,} of {view.total:,} {view.unit}" if view.total else str(stage))
     if model.rate and model.rate > 0:
-        pace.append(format_rate(model.rate, view.unit if view else "iterations"))
-    if model.seconds_left is not None:
-        pace.append(f"{format_duration(model.seconds_left)} left")
+        parts.append(format_rate(model.rate, view.unit if view else "iterations"))
+    if (seconds := model.seconds_left) is not None:
+        parts.append(f"{format_duration(seconds)} left")
     if model.memory_bytes:
-        pace.append(format_bytes(model.memory_bytes))
-    return [*lines, "   ".join(pace)]
+        parts.append(f"RAM {format_bytes(model.memory_bytes)}")
+    return parts
 
 
-def describe_run(model: RunModel, activity: str, width: int) -> list[str]:
-    """Return the lines of the panel `Now`. activity: see `describe_activity`."""
-    lines = [*_join(describe_stages(model), width), activity]
+def describe_run(model: RunModel, explanation: Sequence[str], width: int, terminal: Terminal) -> list[str]:
+    """Return the lines at the top of the monitor. explanation: of the state, if there is one."""
+    lines = _join(describe_stages(model), width)
+    if len(lines) > 1:
+        lines = _join(describe_stages(model, short=True), width)
     if model.state in (*AT_WORK, "new"):
-        return [*lines, *describe_progress(model, width)]
+        return [*lines, *_join([*describe_progress(model, terminal), *explanation], width)]
     if model.state == "finished":
-        if model.results is None:
-            return lines
-        summary = model.results["summary"]
-        teacher, duration = summary["teacher"]["mean"], format_duration(sum_stage_seconds(model) or 0.0)
-        notes = (describe_verdict(summary["versus_control"]), describe_spread(model.results))
-        return [
-            *lines,
-            f"distilled {format_mean_std(summary['accuracy'])} %, last epoch",
-            f"random    {format_mean_std(summary['control'])} %, the control",
-            *(line for note in notes for line in textwrap.wrap(note, width)),
-            f"{summary['architecture']}; teacher {teacher:.2f} %; {duration} in all",
-        ]
+        return lines
     if message := str(model.status.get("message") or model.damage or ""):
         lines += textwrap.wrap(message, width)
+    lines += explanation
     folder = model.run.folder
     is_in_runs_folder = folder.parent.absolute() == folders.runs_folder().absolute()
     name = folder.name if is_in_runs_folder else folder
     if model.state == "damaged":
-        return [*lines, f"-> {quote_command('check', name)} lists the damage"]
+        return [*lines, f"→ {quote_command('check', name)} lists the damage"]
     if model.state == "newer":
-        return [*lines, "-> install that version of cfm-tui, or a newer one"]
-    return [*lines, f"-> {quote_command('resume', name)} resumes it"]
+        return [*lines, "→ install that version of cfm-tui, or a newer one"]
+    return [*lines, f"→ {quote_command('resume', name)} resumes it"]
+
+
+def describe_results(model: RunModel, width: int) -> list[str]:
+    """Return the lines of the result card: accuracies beside their control, and what the numbers mean.
+
+    While students are trained, it has their latest accuracies.
+    """
+    teacher = "" if model.teacher_accuracy is None else f"{model.teacher_accuracy:.2f}"
+    if model.results is None:
+        rows = [("", "latest", "")]
+        for (stage, architecture, source, seed), training in model.trainings.items():
+            if stage == "validate" and training.last is not None:
+                place = f"{architecture}, seed {seed}, epoch {training.epoch} of {training.epochs}"
+                rows.append((source, f"{training.last:.2f}", place))
+        rows = [*rows[:1], *_keep_latest(rows[1:])]
+        if len(rows) == 1:
+            rows = [("", "no accuracies yet: students are trained after recovery", "")]
+        return _align([*rows, ("teacher", teacher, "")] if teacher else rows)
+    summary = model.results["summary"]
+    versus = summary["versus_control"]
+    difference = significance = ""
+    if versus is not None:
+        difference = f"{'▲' if versus['difference'] > 0 else '▼'} {versus['difference']:+.2f} points"
+        if versus["p"] is not None:
+            significance = f"p {versus['p']:.2g}, n {versus['n']}"
+    rows = [
+        ("", "last epoch", "against random"),
+        ("distilled", format_mean_std(summary["accuracy"]), difference),
+        ("random", format_mean_std(summary["control"]), significance),
+        ("start", format_mean_std(summary["start"]), ""),
+        ("teacher", format_mean_std(summary["teacher"]), ""),
+    ]
+    shown = [row for row in rows if row[0] != "start" or summary["start"] is not None]
+    verdict = _VERDICTS.get((versus or {}).get("verdict", ""), "not compared with random images")
+    explanations = (verdict, describe_spread(model.results))
+    return [*_align(shown), *(line for each in explanations for line in textwrap.wrap(each, width))]
+
+
+def _keep_latest(rows: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Return the last row of each kind of images."""
+    return list({source: (source, number, place) for source, number, place in rows}.values())
+
+
+def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def find_stage_seconds(model: RunModel, stage: Stage) -> float | None:
@@ -134,22 +189,6 @@ def describe_activity(model: RunModel, asked: str, where: str, loading: bool = F
     return f"{words}; a checkpoint is requested" if asked == "checkpoint" and state in AT_WORK else words
 
 
-def find_headline(model: RunModel) -> tuple[str, str]:
-    """Return the most important number and its label; both empty where a message matters more."""
-    if model.state == "finished" and model.results is not None:
-        accuracy = model.results["summary"]["accuracy"]
-        return ("", "") if accuracy is None else (f"{accuracy['mean']:.1f}", "% distilled, last epoch")
-    if model.state not in AT_WORK:
-        return "", ""
-    if model.stage == "recover" and model.beta is not None and np.isfinite(model.beta):
-        return f"{model.beta:.3g}".replace("e-0", "e-").replace("+", ""), f"β of batch {model.batch}"
-    if model.stage in ("squeeze", "validate"):
-        accuracies = [each.last for key, each in model.trainings.items() if key[0] == model.stage]
-        latest = next((each for each in reversed(accuracies) if each is not None), None)
-        return ("", "") if latest is None else (f"{latest:.1f}", "% at the latest look")
-    return "", ""
-
-
 def describe_loading(session: Session) -> str:
     """Return the loading progress of a session that has no run yet."""
     if not session.live:
@@ -165,10 +204,11 @@ def describe_startup(session: Session, seconds: float, known: Sequence[str] = ()
     """
     failure = session.describe_failure()
     if failure is not None:
-        return ["FAILED to start", failure[0], f"-> {failure[1]}   (t: traceback)"]
+        return ["FAILED to start", failure[0], f"→ {failure[1]}   (t: traceback)"]
     marks = known or [f"{_MARKS['waiting']} {stage}" for stage in STAGES]
     done, total = session.read
-    lines = [*_join(marks, 50), f"WARMING UP: {describe_loading(session)}, for {format_duration(seconds)}"]
+    moving = "|/-\\"[int(4 * seconds) % 4]  # shows that the console is alive
+    lines = [*_join(marks, 76), f"{moving} {describe_loading(session)}, for {format_duration(seconds)}"]
     return [*lines, draw_bar(done / total, 40)] if total else lines
 
 
@@ -204,29 +244,8 @@ def _join(items: Sequence[str], width: int) -> list[str]:
 
 def draw_bar(share: float, width: int) -> str:
     """Return a progress bar of `width` cells for a fraction."""
-    cells = max(width - 2, 1)
-    full = min(max(int(share * cells), 0), cells)
-    return f"[{'#' * full}{'.' * (cells - full)}]"
-
-
-def draw_digits(text: str) -> list[str]:
-    """Return a number as three rows of seven-segment digits; empty for other texts."""
-    segments = (  # of three cells each: readable on every terminal
-        " _     _  _     _  _  _  _  _     _ ",
-        "| |  | _| _||_||_ |_   ||_||_| _ |_ ",
-        "|_|  ||_  _|  | _||_|  ||_| _|   |_ ",
-    )
-    digits = "0123456789-e"  # in the order of the segments; the point is one cell wide
-    if not text or set(text) - set(digits + "."):
-        return []
-
-    def cells(character: str, row: str) -> str:
-        if character == ".":
-            return "." if row is segments[-1] else " "
-        start = 3 * digits.index(character)
-        return row[start : start + 3]
-
-    return ["".join(cells(each, row) for each in text) for row in segments]
+    full = min(max(int(share * width), 0), width)
+    return "█" * full + "░" * (width - full)
 
 
 def draw_sparkline(values: Sequence[float] | NDArray[np.float32], width: int, terminal: Terminal) -> str:
@@ -254,12 +273,12 @@ def draw_sparkline(values: Sequence[float] | NDArray[np.float32], width: int, te
     return "".join(cells).ljust(width)
 
 
-def draw_schedule(betas: Sequence[float], batch: int, width: int, terminal: Terminal) -> list[str]:
-    """Return a sparkline of the β schedule, and below it a row that marks the current batch."""
-    if not betas or width < 4:
-        return []
+def draw_schedule(betas: Sequence[float], batch: int, width: int, terminal: Terminal) -> str:
+    """Return a sparkline of the β schedule with brackets around the current batch; empty for one batch."""
+    if len(betas) < 2:
+        return ""
     count = min(len(betas), width)
     sampled = [betas[round(i * (len(betas) - 1) / max(count - 1, 1))] for i in range(count)]
-    logs = [float(np.log10(max(beta, 1e-30))) for beta in sampled]
-    marked = round((min(max(batch, 1), len(betas)) - 1) * (count - 1) / max(len(betas) - 1, 1))
-    return [draw_sparkline(logs, count, terminal), " " * marked + "^"]
+    line = draw_sparkline([float(np.log10(max(beta, 1e-30))) for beta in sampled], count, terminal)
+    at = round((min(max(batch, 1), len(betas)) - 1) * (count - 1) / (len(betas) - 1))
+    return f"{line[:at]}[{line[at]}]{line[at + 1 :]}"

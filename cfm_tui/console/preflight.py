@@ -201,12 +201,12 @@ class Findings:
             spectra = {plot_data.REAL: np.asarray(eigenvalues, np.float64)}
             drawn = objective if config.optimises else Objective(terms=())
             return plot_data.over_ranks(spectra, drawn, ends), plot_data.RANKS
-        decades = np.linspace(np.log10(PROBES[0]), np.log10(PROBES[-1]), 200)
+        eigenvalues = np.geomspace(PROBES[0], PROBES[-1], 200)
         curves = list_responses(objective, ends) if config.optimises else []
         return [
-            Line(each.name, decades, each.evaluate(10.0**decades), None, ROLES[index % len(ROLES)])
+            Line(each.name, eigenvalues, each.evaluate(eigenvalues), None, ROLES[index % len(ROLES)])
             for index, each in enumerate(curves)
-        ], "log10 λ"
+        ], "λ"
 
 
 def describe_location(status: DatasetStatus) -> str:

@@ -80,15 +80,24 @@ def load_config(folder: Path) -> Config | None:
         return None
 
 
+def _read_teacher_accuracy(run: StoredRun) -> float | None:
+    """Return the teacher's accuracy in percent; None if it is not measured or cannot be read."""
+    try:
+        return float((run.manifest().get("teacher") or {})["accuracy"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+
+
 class RunModel(RunState):
     """Reads the record of a run incrementally and adds to its state what is displayed.
 
     All but state, status, results and log is about the latest repeat, `repeat_run`. state, status: see
     `StoredRun`. layout, curves: the columns of recovery's numbers and their curves. batch_curves: curves of
     the current batch, from the first of its numbers that were read. beta, ce, values_TL: the latest ones;
-    None before the first. betas: of all batches; empty, and `beta` None, if no filter uses β. log: the latest
-    lines. results: None until all repeats are finished. memory_bytes: of the process of the run, 0 if it is
-    not on this machine. damage: why files cannot be used, empty if all can.
+    None before the first. teacher_accuracy: in percent, None before it is measured. betas: of all batches;
+    empty, and `beta` None, if no filter uses β. log: the latest lines. results: None until all repeats are
+    finished. memory_bytes: of the process of the run, 0 if it is not on this machine. damage: why files
+    cannot be used, empty if all can.
     """
 
     LOOK_SECONDS = 0.5  #: between two checks of the files beside the record
@@ -120,6 +129,7 @@ class RunModel(RunState):
         self.values_TL: NDArray[np.float32] | None = None
         self.trainings: dict[tuple[Stage, str, str, int], Training] = {}  # stage, architecture, source, seed
         self.preview: Preview | None = None
+        self.teacher_accuracy: float | None = None
         self._batch_first = 0  # the first row of the current batch
         if self.repeat > 1:
             self.repeat_run = StoredRun(self.run.folder / RunFile.REPEATS / str(self.repeat))
@@ -168,6 +178,8 @@ class RunModel(RunState):
         changed = self._refresh_status()
         if self._have_changed(self.repeat_run.folder / RunFile.GLIMPSE):
             self.preview, changed = self.repeat_run.preview(), True
+        if self._have_changed(self.repeat_run.folder / RunFile.MANIFEST):
+            self.teacher_accuracy, changed = _read_teacher_accuracy(self.repeat_run), True
         if self._have_changed(self.run.folder / RunFile.RESULTS):
             changed = True
             try:

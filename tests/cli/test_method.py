@@ -58,7 +58,7 @@ def test_show_tells_of_every_method(capsys, method):
     found += [[term["passes_synthetic"] for term in document["terms"] if term["f_synthetic"]]]
     assert [each for each in found if each] == PASSES[method]
     text, _ = call(capsys, "method", "show", method)
-    for words in (document["formula"], document["source"], *PASSES[method][0], "|f(λ)|", "log10 λ"):
+    for words in (document["formula"], document["source"], *PASSES[method][0], "|f(λ)|", " λ\n"):
         assert words in text
     assert "\x1b" not in text
 

@@ -21,10 +21,10 @@ def test_a_layer_at_every_size(tmp_path, monkeypatch, size):
     folder = made(tmp_path / "seen", recovering)
 
     async def script(pilot, page):
-        await pilot.press("3", "j", "enter")
+        await pilot.press("4", "j", "enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, LayerPage))
         await pilot.press("2")
-        await until(pilot, "A Ψ")
+        await until(pilot, "f(Ψ")
         await pilot.pause(0.3)
         await becomes(pilot, f"monitor-layer-{size[0]}x{size[1]}", panels)
 
@@ -36,10 +36,10 @@ def test_a_layer_opens_closes_and_leads_to_the_next(tmp_path):
 
     async def script(pilot, page):
         await until(pilot, "in order")
-        await pilot.press("3", "enter")
+        await pilot.press("4", "enter")
         await until(pilot, "Ψ is not measured at this layer")
         await pilot.press("j")
-        await until(pilot, "C f(Ψ)")
+        await until(pilot, "f(Ψ)")
         assert "line,iteration" in pilot.app.screen.csv()
         await pilot.press("k")
         await until(pilot, "not measured")

@@ -14,7 +14,6 @@ from cfm_tui.console.engine_link import OpenGallery, OpenRun
 from cfm_tui.console.screens import monitor
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.screens.monitor import Numbers, Words
-from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.picture import Picture
 from engine import events
 from engine.errors import UserError
@@ -33,7 +32,7 @@ def test_the_screen_at_every_size(tmp_path, monkeypatch, size, record):
     folder = made(tmp_path / "seen", record)
 
     async def script(pilot, page):
-        seen = {1} if size[1] < 18 else {1, 2, 3, 4}
+        seen = {1} if size[1] < 18 else {1, 3, 4}
         await until(pilot, lambda: not page._stale & seen)
         await pilot.pause(0.3)
         await becomes(pilot, f"monitor-{record.__name__}-{size[0]}x{size[1]}", panels)
@@ -46,7 +45,7 @@ def test_the_screen_at_every_size(tmp_path, monkeypatch, size, record):
     [
         ("failed", "Ψ + βI of real tap a is singular", ["FAILED in recover", "is singular", "cfm resume"]),
         ("stopped", "stopped by you", ["STOPPED in recover", "stopped by you", "cfm resume"]),
-        ("paused", "", ["PAUSED", "space continues the run", "batch 3 of 8, iteration 20 of 40"]),
+        ("paused", "", ["PAUSED", "space continues the run", "batch 3/8  it 20/40"]),
         ("running", "", ["RUNNING in process 4321 on node7", "12.5 it/s", "left"]),
     ],
 )
@@ -65,7 +64,7 @@ def test_a_lost_run_says_who_is_gone_and_what_goes_on(tmp_path):
     folder = made(tmp_path / "seen", recovering, time="2020-01-01T00:00:00Z")
 
     async def script(pilot, page):
-        await until(pilot, "LOST: process 4321 on node7 is gone")
+        await until(pilot, "process 4321 on node7 is gone")
         assert "`cfm resume" in shown(pilot)
         await pilot.press("space")
         await until(pilot, "no process is computing this run")
@@ -88,12 +87,16 @@ def test_a_finished_run_shows_its_results_and_all_of_its_course(finished):
     async def script(pilot, page):
         await until(pilot, "FINISHED")
         text = shown(pilot)
-        assert "mean" in text
-        assert "random" in text
-        assert "peeks at the test set" in text
-        await pilot.press("v", "v")
-        await until(pilot, "A filter terms  B signal terms  C CE")
+        assert "against random" in text
+        assert "teacher" in text
+        await pilot.press("4", "v")
+        await until(pilot, "best epoch is optimistic")
+        await pilot.press("v")
         await until(pilot, "Layers of batch")
+        await pilot.press("1")
+        for losses in ("of students", "of the teacher", "of recovery"):
+            await pilot.press("v")
+            await until(pilot, f"Loss {losses}")
 
     watch(finished, script)
 
@@ -102,11 +105,11 @@ def test_what_is_recorded_later_is_shown(tmp_path):
     run = opened(tmp_path / "seen")
 
     async def script(pilot, page):
-        await until(pilot, "[ ] recover")
+        await until(pilot, "○ recover")
         recovering(run)
-        await until(pilot, "[>] recover 31%")
-        await until(pilot, "batch 3 of 8")
-        await until(pilot, "Images: batch 3, it 20")
+        await until(pilot, "▶ recover 31%")
+        await until(pilot, "batch 3/8")
+        await until(pilot, "Images · batch 3, it 20")
         run.record(events.Notice("warning", "the disk is slow"))
         await pilot.press("5")
         await until(pilot, "! the disk is slow")
@@ -119,12 +122,12 @@ def test_one_panel_is_drawn_where_one_is_seen(tmp_path):
     folder = made(tmp_path / "seen", recovering)
 
     async def script(pilot, page):
-        await until(pilot, "1 Now")
-        assert page.query_one("#first", Chart)._lines == []
+        await until(pilot, "1 Loss")
+        assert page._spectrum.chart._contents.lines == ()
         await pilot.press("2")
-        await until(pilot, "A filter terms")
-        await pilot.press("4")
-        await until(pilot, "4 Images: batch 3")
+        await until(pilot, "2 Spectrum of layers.conv.2")
+        await pilot.press("3")
+        await until(pilot, "3 Images · batch 3")
 
     watch(folder, script, (40, 12))
 
@@ -137,7 +140,7 @@ def test_the_table_is_sorted_by_every_column(tmp_path):
         table = page.query_one(Numbers)
         first = [str(cell) for cell in table.get_row_at(0)]
         assert first[0] == TAPS[0]
-        await pilot.press("3", "s")
+        await pilot.press("4", "s")
         await until(pilot, "by ridge/none")
         await pilot.press("s", "s")
         await until(pilot, "in order")
@@ -145,21 +148,50 @@ def test_the_table_is_sorted_by_every_column(tmp_path):
     watch(folder, script)
 
 
-def test_the_view_changes_and_charts_zoom(tmp_path):
+def test_charts_zoom_and_change_their_axis(tmp_path):
     folder = made(tmp_path / "seen", validating)
 
     async def script(pilot, page):
-        await until(pilot, "2 Accuracy")
-        first = page.query_one("#first", Chart)
-        await pilot.press("2", "y")
-        assert first.log_axis
-        await pilot.press("v")
-        await until(pilot, "2 Loss by epoch")
+        await until(pilot, "1 Loss of students, mean over seeds · log")
+        chart = page._losses
+        await pilot.press("y")
+        assert not chart.log_axis
         await pilot.press("plus")
-        assert first.view is not None
-        await pilot.press("minus")
-        await pilot.press("plus", "0")
-        assert first.view is None
+        assert chart.view is not None
+        await pilot.press("minus", "plus", "0")
+        assert chart.view is None
+
+    watch(folder, script)
+
+
+def test_the_headline_is_never_the_control(tmp_path):
+    """The card names the images of each number, also while the control is trained."""
+    folder = made(tmp_path / "seen", validating)
+
+    async def script(pilot, page):
+        await until(pilot, "Result so far")
+        text = shown(pilot)
+        assert "distilled  67.00   convnet, seed 1, epoch 4 of 4" in text
+        assert "random     54.00   convnet, seed 0, epoch 6 of 6" in text
+
+    watch(folder, script, (120, 40))
+
+
+def test_the_spectrum_shares_a_place_with_the_losses_and_goes_through_the_layers(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        await until(pilot, "1 Loss")
+        assert "Spectrum" not in shown(pilot)
+        await pilot.press("2")
+        await until(pilot, "Spectrum of layers.conv.2 (2 of 2, j k) · ┊ λ = β 0.245")
+        assert "1 Loss" not in shown(pilot)
+        assert "gap of Ψ_s to Ψ by layer: 1 " in shown(pilot)
+        assert "50%" in shown(pilot)
+        await pilot.press("j")
+        await until(pilot, "Spectrum of layers.conv.1 (1 of 2")
+        await pilot.press("1")
+        await until(pilot, "1 Loss")
 
     watch(folder, script)
 
@@ -168,12 +200,12 @@ def test_a_chart_gives_its_numbers(tmp_path):
     folder = made(tmp_path / "seen", recovering)
 
     async def script(pilot, page):
-        await until(pilot, "A filter terms")
+        await until(pilot, "signal ")
         rows = list(csv.DictReader(io.StringIO(page.csv())))
         ce = [row for row in rows if row["line"] == "CE"]
         assert len(ce) == 100
         assert float(ce[0]["low"]) == pytest.approx(2.01)
-        terms = [row for row in rows if row["line"] == "filter terms"]
+        terms = [row for row in rows if row["line"] == "filter"]
         assert float(terms[0]["low"]) == pytest.approx(1.11, rel=1e-5)
 
     watch(folder, script)
@@ -183,15 +215,15 @@ def test_panels_fill_the_page(tmp_path):
     folder = made(tmp_path / "seen", recovering)
 
     async def script(pilot, page):
-        await until(pilot, "3 Layers")
+        await until(pilot, "4 Layers")
         await pilot.press("5")
         await until(pilot, "5 Log")
-        assert "3 Layers" not in shown(pilot)
+        assert "4 Layers" not in shown(pilot)
         await pilot.press("f")
-        await until(pilot, lambda: "1 Now" not in shown(pilot))
-        assert "checkpoint 2: 2.5 MB" in shown(pilot)
-        await pilot.press("g", "G", "k", "j", "f", "3")
-        await until(pilot, "3 Layers")
+        await until(pilot, lambda: "1 Loss" not in shown(pilot))
+        await until(pilot, "checkpoint 2: 2.5 MB")
+        await pilot.press("g", "G", "k", "j", "f", "4")
+        await until(pilot, "4 Layers")
 
     watch(folder, script)
 
@@ -221,7 +253,7 @@ def test_another_process_is_asked_through_the_folder_and_its_answer_shown(tmp_pa
         await until(pilot, "PAUSING")
         await until(pilot, lambda: requests(folder) == ["pause"])
         elsewhere(folder, state="paused")
-        await until(pilot, "PAUSED: the engine waits")
+        await until(pilot, "the engine waits")
         await pilot.press("space")
         await until(pilot, lambda: requests(folder) == ["continue", "pause"])
         elsewhere(folder, state="running")
@@ -276,7 +308,7 @@ def test_nothing_is_painted_while_nothing_changes(finished, tmp_path, monkeypatc
     folder, painted = copied(finished, tmp_path / "run"), []
 
     async def script(pilot, page):
-        await until(pilot, "mean")
+        await until(pilot, "against random")
         await pilot.pause(2.5)
         for kind in (Words, Numbers, Picture):
             known = kind.refresh
@@ -300,8 +332,8 @@ def test_any_size_can_be_drawn(tmp_path):
         for size in ((10, 3), (200, 60), (40, 12), (1, 1), (60, 18), (59, 60), (120, 20), (80, 24)):
             await pilot.resize_terminal(*size)
             await pilot.pause(0.1)
-        await until(pilot, "A filter terms")
-        await pilot.press("3", "enter")
+        await until(pilot, "signal ")
+        await pilot.press("4", "enter")
         for size in ((10, 3), (1, 1), (59, 60), (80, 24)):
             await pilot.resize_terminal(*size)
             await pilot.pause(0.1)

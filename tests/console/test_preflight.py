@@ -42,7 +42,7 @@ def test_every_method_has_responses(method):
     assert (len(over) > 1) == bool(filters & {"ridge", "power", "series"})
     assert label == plot_data.RANKS
     for line in usual + over:
-        assert len(line.x) == len(line.low)
+        assert len(line.x) == len(line.y)
 
 
 def test_responses_are_at_the_betas_of_the_classes_that_there_are():

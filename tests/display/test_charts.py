@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import os
 import time
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +19,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from cfm_tui.display.charts import ROLES, Axis, Line, draw
+from cfm_tui.display import charts
+from cfm_tui.display.charts import FAINT, ROLES, Axis, Guide, Line, Section
 from cfm_tui.display.terminal import Terminal
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "charts"
 FULL = Terminal(unicode=True, braille=True, blocks=True, colours=256)
 CONSOLE = Terminal(unicode=True, braille=False, blocks=True, colours=16)
 ASCII = Terminal(unicode=False, braille=False, blocks=False, colours=0)
-COLOURS = {role: f"#00000{number}" for number, role in enumerate((*ROLES, "muted"))}
+COLOURS = {role: f"#0000{number:02}" for number, role in enumerate((*ROLES, "muted"))}
+COLOURS |= {role + FAINT: f"#0001{number:02}" for number, role in enumerate(ROLES)}
+
+
+def draw(*arguments, **options):
+    """The chart's text."""
+    return charts.draw(*arguments, **options).text
 
 
 def curves(count: int = 3, rows: int = 400) -> list[Line]:
@@ -32,7 +41,7 @@ def curves(count: int = 3, rows: int = 400) -> list[Line]:
     t = 400 * x / rows
     return [
         Line("cross-entropy", x, 2 * np.exp(-t / 120) + 0.06 * np.sin(x / 3)),
-        Line("filter Ψ", x, np.exp(-t / 250), np.exp(-t / 250) + 0.2, colour="accent"),
+        Line("filter Ψ", x, np.exp(-t / 250) + 0.1, (np.exp(-t / 250), np.exp(-t / 250) + 0.2), "accent"),
         Line("signal", x, 0.5 + 0.3 * np.sin(t / 40), colour="success"),
     ][:count]
 
@@ -42,12 +51,35 @@ def spectrum() -> list[Line]:
     return [Line("Ψ real", x, 40 / x**2), Line("Ψs", x, 30 / x**1.7, colour="accent")]
 
 
+def accuracies() -> list[Line]:
+    x = np.arange(1.0, 101)
+    return [
+        Line("distilled", x, 85 - 60 * np.exp(-x / 20)),
+        Line("random", x, 70 - 50 * np.exp(-x / 20), colour="accent"),
+    ]
+
+
+SECTIONS = [Section(100.0 * number, f"b{number + 1}", f".{99 - 9 * number}") for number in range(5)]
+
+
+def batches() -> list[Line]:
+    x = np.arange(500.0)
+    return [Line("filter", x, (1 + x // 100) * np.exp(-(x % 100) / 30))]
+
+
 LOOKS = {
-    "three": lambda: draw(curves(), 60, 14, terminal=FULL, title="losses", x_label="iteration", mark=250),
+    "three": lambda: draw(
+        curves(), 60, 14, terminal=FULL, colours=COLOURS, title="losses", x_label="iteration", mark=250
+    ),
     "three-console": lambda: draw(curves(), 60, 14, terminal=CONSOLE, x_label="iteration"),
     "three-ascii": lambda: draw(curves(), 60, 14, terminal=ASCII, title="losses", x_label="β"),
     "one-wide": lambda: draw(curves(1, 250_000), 110, 20, terminal=FULL, x_label="iteration"),
-    "spectrum-log": lambda: draw(spectrum(), 60, 14, terminal=FULL, log=True, x_label="eigenvalue"),
+    "spectrum-log": lambda: draw(spectrum(), 60, 14, terminal=FULL, log=True, log_x=True, x_label="rank"),
+    "accuracy": lambda: draw(
+        accuracies(), 70, 12, terminal=FULL, y_bounds=(0, 100), guides=[Guide("teacher", 97)], x_label="epoch"
+    ),
+    "sections": lambda: draw(batches(), 80, 14, terminal=FULL, log=True, title="loss", sections=SECTIONS),
+    "readout": lambda: draw(accuracies(), 50, 10, terminal=FULL, x_label="epoch", cursor=42),
     "zoomed": lambda: draw(curves(2), 50, 10, terminal=FULL, x_range=(100, 140)),
     "small": lambda: draw(curves(1), 20, 5, terminal=ASCII),
 }
@@ -74,11 +106,11 @@ ENDS = st.none() | st.tuples(ANY, ANY)
 def lines(pick) -> list[Line]:
     result = []
     for number in range(pick(st.integers(0, 5))):
-        values = pick(st.lists(st.tuples(ANY, ANY, ANY), max_size=30))
-        x, low, high = (np.array([value[part] for value in values], float) for part in range(3))
+        values = pick(st.lists(st.tuples(ANY, ANY, ANY, ANY), max_size=30))
+        x, y, low, high = (np.array([value[part] for value in values], float) for part in range(4))
         x = np.arange(float(len(values))) if pick(st.booleans()) else x
         name = pick(st.text(max_size=8))
-        result.append(Line(name, x, low, high if pick(st.booleans()) else None, ROLES[number]))
+        result.append(Line(name, x, y, (low, high) if pick(st.booleans()) else None, ROLES[number]))
     return result
 
 
@@ -92,11 +124,19 @@ def lines(pick) -> list[Line]:
     ENDS,
     st.none() | ANY,
     st.sampled_from(["", "iteration", "數 of\nλ"]),
+    st.booleans(),
+    st.none() | ANY,
+    st.lists(st.tuples(ANY, st.text(max_size=4)), max_size=3),
+    st.sampled_from([None, (0.0, 100.0)]),
 )
-def test_any_numbers_in_any_size(drawn, width, height, terminal, log, x_range, mark, label) -> None:
+def test_any_numbers_in_any_size(
+    drawn, width, height, terminal, log, x_range, mark, label, log_x, cursor, places, y_bounds
+) -> None:
     chart = draw(
-        drawn, width, height, terminal=terminal, colours=COLOURS, log=log,
-        x_range=x_range, mark=mark, title=label, x_label=label,
+        drawn, width, height, terminal=terminal, colours=COLOURS, log=log, log_x=log_x, x_range=x_range,
+        mark=mark, title=label, x_label=label, cursor=cursor, y_bounds=y_bounds,
+        guides=[Guide(name, y) for y, name in places],
+        sections=[Section(start, name, name) for start, name in places],
     )  # fmt: skip
     rows = chart.plain.split("\n")
     assert len(rows) == height
@@ -134,34 +174,62 @@ def test_what_cannot_be_drawn_is_said() -> None:
     assert "nothing positive to draw on a log axis" in said
 
 
-def test_a_spike_among_many_points_reaches_the_top() -> None:
+def test_a_spike_among_many_points_keeps_its_height() -> None:
     values = np.zeros(100_000)
-    values[54_321] = 7
+    values[54_321] = 7.5
     for terminal in (FULL, CONSOLE, ASCII):
-        rows = draw([Line("spike", np.arange(1e5), values)], 60, 14, terminal=terminal).plain.split("\n")
-        assert set(rows[1][5:]) - {" "}
+        rows = draw([Line("spike", np.arange(1e5), values)], 40, 14, terminal=terminal).plain.split("\n")
+        top = next(row for row in rows if row.startswith("7.5"))
+        assert set(top[4:]) - {" "}
 
 
 def test_a_gap_stays_a_gap_and_points_far_apart_are_joined() -> None:
     x, y = np.arange(5.0), np.array([1, 1, math.nan, 1, 1])
-    row = draw([Line("a", x, y)], 42, 5, terminal=ASCII).plain.split("\n")[2].partition("+")[2]
-    assert set(row[:9]) == {"*"}
-    assert set(row[13:26]) == {" "}
-    assert set(row[31:]) == {"*"}
+    row = draw([Line("a", x, y)], 42, 5, terminal=ASCII).plain.split("\n")[1][1:]
+    assert set(row[:11]) == set(row[-11:]) == {"*"}
+    assert set(row[12:-12]) == {" "}
 
 
 def test_a_line_goes_on_beyond_the_ends_of_a_zoomed_view() -> None:
     line = Line("a", np.array([0, 1000.0]), np.array([1, 1.0]))
-    row = draw([line], 42, 5, terminal=ASCII, x_range=(400, 401)).plain.split("\n")[2]
-    assert set(row.partition("+")[2]) == {"*"}
+    row = draw([line], 42, 5, terminal=ASCII, x_range=(400, 401)).plain.split("\n")[1]
+    assert set(row[1:]) == {"*"}
+
+
+def test_lines_are_not_joined_across_the_start_of_a_section() -> None:
+    x = np.arange(200.0)
+    line = Line("a", x, np.where(x < 100, 1.0, 2.0))
+    joined, broken = (
+        draw([line], 42, 12, terminal=ASCII, sections=sections).plain
+        for sections in ((), (Section(0, "b1"), Section(100, "b2", ".05")))
+    )
+    assert joined.count("*") > 42
+    assert broken.count("*") == 38  # two horizontal lines
+    assert broken.splitlines()[-2].split() == ["b1", "b2"]
+    assert broken.splitlines()[-1].split() == [".05"]
 
 
 def test_lines_are_told_apart_without_colour() -> None:
-    for terminal in (FULL, CONSOLE, ASCII):
-        drawn = draw(curves(), 60, 14, terminal=terminal).plain.split("\n")
+    colourless = replace(FULL, colours=0)
+    for terminal in (colourless, ASCII):
+        drawn = draw(curves(), 40, 14, terminal=terminal).plain.split("\n")
         assert drawn[0].startswith("A cross-entropy  B filter")
         for mark in "ABC":
             assert any(mark in row for row in drawn[1:-2])
+    wide = draw(curves(), 90, 14, terminal=colourless).plain
+    for name in ("A cross-entropy", "B filter", "C signal"):
+        assert name in wide
+
+
+def test_labels_stand_beside_the_ends_of_their_lines_in_rows_of_their_own() -> None:
+    x = np.arange(100.0)
+    ends = (1.0, 1.001, 1.002, 5.0, 9.0)
+    drawn = draw([Line(f"l{n}", x, np.full(100, y)) for n, y in enumerate(ends)], 70, 14, terminal=FULL).plain
+    rows = {
+        name: number for number, row in enumerate(drawn.split("\n")) for name in row.split() if name[0] == "l"
+    }
+    assert len(set(rows.values())) == 5
+    assert rows["l4"] < rows["l3"] < rows["l2"]
 
 
 def test_lines_have_the_colours_of_their_roles_unless_there_are_none() -> None:
@@ -169,16 +237,55 @@ def test_lines_have_the_colours_of_their_roles_unless_there_are_none() -> None:
         chart = draw(curves(), 60, 14, terminal=terminal, colours=COLOURS, mark=200)
         return {span.style.color.name for span in chart.spans if span.style}
 
-    assert used(FULL) == {COLOURS[role] for role in ("primary", "accent", "success", "muted", "warning")}
+    roles = ("primary", "accent", f"accent{FAINT}", "success", "muted", "warning")
+    assert used(FULL) == {COLOURS[role] for role in roles}
     assert used(ASCII) == set()
 
 
 def test_a_mark_stands_where_it_is_said_to() -> None:
-    rows = draw(curves(1), 60, 14, terminal=ASCII, mark=200).plain.split("\n")
-    plain = next(number for number, row in enumerate(rows) if row.startswith("   |"))
-    assert rows[plain][4:].index("|") == round(200 / 399 * 55)
+    chart = charts.draw(curves(1), 60, 14, terminal=ASCII, mark=200)
+    row = chart.text.plain.split("\n")[1]
+    assert row[chart.left :].index("|") == round(200 / 399 * (chart.columns - 1))
     for outside in (-1, 400, math.nan, math.inf):
-        assert draw(curves(1), 60, 14, terminal=ASCII, mark=outside).plain.split("\n")[plain].count("|") == 1
+        assert draw(curves(1), 60, 14, terminal=ASCII, mark=outside).plain.split("\n")[1].count("|") == 1
+
+
+def test_a_readout_has_the_values_of_the_nearest_points() -> None:
+    lines = [
+        Line("a", np.array([1.0, 10, 100]), np.array([5.0, 6, 7])),
+        Line("b", np.array([1.0, 10, 100]), np.array([0.5, math.nan, 0.25]), colour="accent"),
+    ]
+    for log_x in (False, True):
+        chart = charts.draw(lines, 60, 10, terminal=FULL, x_label="rank", log_x=log_x, cursor=9)
+        assert chart.text.plain.startswith("rank 9  a 6  b 0.5 ")
+        assert chart.x == pytest.approx((1, 100))
+
+
+def test_bounds_limit_ticks_and_axis() -> None:
+    chart = draw(
+        [Line("a", np.arange(2.0), np.array([84.68, 84.68]))], 60, 14, terminal=ASCII, y_bounds=(0, 100)
+    )
+    ticks = [float(row[: row.index("+")]) for row in chart.plain.split("\n")[1:-2] if "+" in row]
+    assert min(ticks) >= 0
+    assert max(ticks) <= 100
+
+
+@given(st.floats(-1e5, 1e5), st.floats(1e-3, 1e9), st.integers(3, 60), st.booleans())
+def test_ticks_of_y_are_the_same_number_of_rows_apart(low, length, rows, log) -> None:
+    values = (
+        np.array([low, low + length])
+        if not log
+        else np.array([low % 20 - 10, low % 20 - 10 + length % 30 + 0.01])
+    )
+    axis = Axis.fit([values], log=log)
+    if axis is None:
+        return
+    extended, ticks = axis.extend_to_rows(rows)
+    assert extended.low <= axis.low + 1e-6 * (axis.high - axis.low)
+    assert extended.high >= axis.high - 1e-6 * (axis.high - axis.low)
+    distances = {after - before for (before, _), (after, _) in pairwise(ticks)}
+    assert len(distances) <= 1
+    assert len({label for _, label in ticks}) == len(ticks)
 
 
 def test_a_curve_that_grows_a_little_keeps_its_axis() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from monitored import BETAS, TAPS, glimpse
 
 from cfm_tui.display import plot_data
@@ -27,7 +26,7 @@ def test_a_spectrum_says_where_the_filter_turns():
     lines, turn = plot_data.spectrum(seen, TAPS[1], goal("ridge/none", "ridge/class"))
     assert [line.name for line in lines] == ["Ψ", "Ψ_s", "f(Ψ)", "f(Ψ_s)"]
     real = seen.spectra[TAPS[1]][0]
-    assert 10**turn == pytest.approx(1 + sum(real >= BETAS[2]))
+    assert turn == 1 + sum(real >= BETAS[2])
     assert plot_data.spectrum(seen, TAPS[1], goal("identity/class"))[1] is None
 
 
@@ -51,8 +50,21 @@ def test_an_expression_has_its_own_curve_on_each_side():
     assert [line.name for line in lines] == ["Ψ", "Ψ_s", "|f(Ψ)|", "f(Ψ_s)"]
     assert turn is None
     real, synthetic = seen.spectra[TAPS[1]]
-    np.testing.assert_allclose(lines[2].low, np.abs(1 - 2 * real / real[0]), rtol=1e-5)
-    np.testing.assert_allclose(lines[3].low, synthetic**2, rtol=1e-5)
+    np.testing.assert_allclose(lines[2].y, np.abs(1 - 2 * real / real[0]), rtol=1e-5)
+    np.testing.assert_allclose(lines[3].y, synthetic**2, rtol=1e-5)
     both = Objective.model_validate({"terms": [{"filter": "ridge"}, {"f": "lambda**2", "name": "two"}]})
     names = [line.name for line in plot_data.spectrum(seen, TAPS[1], both)[0]]
     assert names == ["Ψ", "Ψ_s", "ridge(Ψ)", "ridge(Ψ_s)", "two(Ψ)", "two(Ψ_s)"]
+
+
+def test_smoothing_restarts_with_each_batch_and_ignores_what_is_not_finite():
+    values = np.concatenate([np.linspace(100, 1, 200), np.linspace(100, 1, 200)])
+    values[50] = np.nan
+    smoothed = plot_data.smooth(values, [200])
+    assert np.isnan(smoothed[50])
+    assert np.isfinite(np.delete(smoothed, 50)).all()
+    np.testing.assert_allclose(smoothed[200], 100)
+    length = plot_data.SMOOTHING * 200
+    weights = np.exp(-np.arange(5 * length) / length)
+    np.testing.assert_allclose(smoothed[399], np.average(values[:359:-1], weights=weights))
+    np.testing.assert_array_equal(plot_data.smooth(values[:20]), values[:20])

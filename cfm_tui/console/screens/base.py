@@ -1,4 +1,4 @@
-"""Base classes of pages and dialogs: a title line, numbered panels, tables, a filter, and a footer with keys.
+"""Base classes of pages and dialogs: a line of tabs, numbered panels, tables, a filter, a footer with keys.
 
 One panel may fill the page. In a small terminal a page shows one panel at a time; digits choose it.
 """
@@ -6,13 +6,15 @@ One panel may fill the page. In a small terminal a page shows one panel at a tim
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, ClassVar, cast
 
+from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -39,10 +41,10 @@ class Panel(Vertical):
     Panel {
         height: 1fr;
         border-top: solid $panel;
-        border-title-color: $foreground;
+        border-title-color: $foreground 80%;
         border-title-style: bold;
     }
-    Panel:focus-within { border-top: solid $primary; }
+    Panel:focus-within { border-top: solid $primary; border-title-color: $primary; }
     """
 
     def __init__(self, number: int, title: str, *children: Widget, **options: Any) -> None:
@@ -134,20 +136,108 @@ class FilterLine(Input):
         self._target().focus()
 
 
+TABS = {  # page → action of the application that opens it
+    "Runs": "runs",
+    "New": "configure",
+    "Monitor": "monitor",
+    "Gallery": "gallery",
+    "Compare": "compare",
+}
+
+#: The theme's colour of the word for a run's state, and the mark before it.
+STATES = {
+    "running": ("success", "●"),
+    "paused": ("warning", "‖"),
+    "finished": ("primary", "✓"),
+    "failed": ("error", "✗"),
+    "damaged": ("error", "✗"),
+    "newer": ("error", "✗"),
+    "lost": ("error", "○"),
+    "stopped": ("secondary", "■"),
+}
+
+
+def state_style(widget: Widget, state: str) -> Style:
+    """Return the style of a run's state in the widget's theme."""
+    colour = widget.app.theme_variables.get(STATES.get(state, ("foreground", ""))[0], "ansi_default")
+    return Style(bold=True) if colour.startswith("ansi_") else Style(bold=True, color=colour)
+
+
+class TabLine(Widget):
+    """The top line: the console's pages, and what the visible one shows.
+
+    tab: the name of the visible page, one of `TABS`.
+    """
+
+    WIDE = 60  #: cells of a line that has all tabs, at least
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"tabs--tab", "tabs--current"}
+    DEFAULT_CSS = """
+    TabLine { dock: top; height: 1; background: $panel; color: $foreground; }
+    TabLine > .tabs--tab { color: $foreground 70%; background: $panel; }
+    TabLine > .tabs--current { background: $primary; color: $background; text-style: bold; }
+    """
+
+    def __init__(self, tab: str) -> None:
+        super().__init__(id="title")
+        self._tab = tab
+        self._shown = ("", "", "")
+
+    def show(self, subject: str, state: str, kind: str) -> None:
+        """Show a subject and its state, and repaint if they changed. kind: the state's key in `STATES`."""
+        if (subject, state, kind) != self._shown:
+            self._shown = subject, state, kind
+            self.refresh()
+
+    async def on_click(self, event: events.Click) -> None:
+        """Open the page whose tab was clicked."""
+        if action := event.style.meta.get("action"):
+            await self.run_action(action)
+
+    def render(self) -> Text:
+        """Return the tabs at the left, and subject and state at the right."""
+        subject, state, kind = (escape_control_characters(part) for part in self._shown)
+        width = self.size.width
+        line = Text(no_wrap=True, overflow="ellipsis", end="")
+        for name, action in TABS.items():
+            if name == self._tab:
+                line.append(f" {name} ", self.get_component_rich_style("tabs--current"))
+            elif width >= self.WIDE:
+                style = self.get_component_rich_style("tabs--tab")
+                line.append(f" {name} ", style + Style(meta={"action": f"app.{action}"}))
+        mark = f"{STATES[kind][1]} " if kind in STATES else ""
+        right = Text(no_wrap=True, end="")
+        right.append(subject).append("  " if subject and state else "")
+        right.append(f"{mark}{state}" if state else "", state_style(self, kind))
+        room = max(width - line.cell_len - 2, 0)
+        if right.cell_len > room:
+            cut = max(room - right.cell_len + cell_len(subject) - 1, 0)  # the state matters more
+            start = f"{set_cell_size(subject, cut).rstrip()}…" if cut else ""
+            right = Text.assemble(start, "  " if start and state else "", right[cell_len(subject) + 2 :])
+            right.truncate(room)
+        line.append(" " * (width - line.cell_len - right.cell_len - 1))
+        line.append_text(right)
+        return line
+
+
 class KeyLine(Widget):
     """A footer in one widget; Textual's builds a widget for each key whenever the focus moves.
 
-    offers: returns whether an action is useful now. Keys of other actions are hidden, but still work: they
-    say why nothing happens.
+    Its first line has the keys of the page, its second those that work on every page. In a short terminal
+    there is one line. offers: returns whether an action is useful now. Keys of other actions are hidden, but
+    still work: they say why nothing happens.
     """
 
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"keys--key", "keys--label"}
     DEFAULT_CSS = """
-    KeyLine { dock: bottom; height: 1; background: $panel; color: $foreground; }
+    KeyLine { dock: bottom; height: 2; background: $panel; color: $foreground; }
+    .-short KeyLine { height: 1; }
+    KeyLine > .keys--key { color: $accent; background: $panel; text-style: bold; }
+    KeyLine > .keys--label { color: $foreground 80%; background: $panel; }
     """
 
     def __init__(self, offers: Callable[[str], bool]) -> None:
         super().__init__()
-        self._text = Text()
+        self._keys: list[tuple[str, str, str, bool]] = []
         self._offers = offers
 
     def on_mount(self) -> None:
@@ -156,24 +246,39 @@ class KeyLine(Widget):
         self._update_keys(self.screen)
 
     def _update_keys(self, screen: Screen[Any]) -> None:
-        text = Text(no_wrap=True, overflow="ellipsis", end="")
-        enabled = [each for each in screen.active_bindings.values() if each.binding.show and each.enabled]
-        offered = [each for each in enabled if self._offers(each.binding.action)]
-        # help comes first: in a narrow terminal it leads to the other keys
-        for active in sorted(offered, key=lambda active: active.binding.id != "app.help"):
+        keys = []
+        for active in screen.active_bindings.values():
             binding = active.binding
-            press = Style(meta={"@click": f"app.simulate_key('{binding.key}')"})
-            text.append(self.app.get_key_display(binding), press + Style(bold=True))
-            text.append(f" {binding.description}", press)
-            text.append("  ")
-        text.rstrip()
-        if text != self._text or text.spans != self._text.spans:
-            self._text = text
+            if binding.show and active.enabled and self._offers(binding.action):
+                display = self.app.get_key_display(binding)
+                keys.append((display, binding.description, binding.key, active.node is self.app))
+        if keys != self._keys:
+            self._keys = keys
             self.refresh()
+
+    def on_click(self, event: events.Click) -> None:
+        """Press the key that was clicked."""
+        if key := event.style.meta.get("key"):
+            self.app.simulate_key(key)
 
     def render(self) -> Text:
         """Return the keys with their descriptions."""
-        return self._text
+        own = [key for key in self._keys if not key[3]]
+        everywhere = [key for key in self._keys if key[3]]
+        if self.size.height < 2:  # help comes first: it leads to the other keys
+            return self._build_line([*everywhere[-1:], *own, *everywhere[:-1]])
+        return Text("\n").join([self._build_line(own), self._build_line(everywhere)])
+
+    def _build_line(self, keys: Sequence[tuple[str, str, str, bool]]) -> Text:
+        styles = self.get_component_rich_style("keys--key"), self.get_component_rich_style("keys--label")
+        line = Text(" ", no_wrap=True, overflow="ellipsis", end="")
+        for display, label, key, _ in keys:
+            press = Style(meta={"key": key})
+            if line.cell_len + cell_len(f"{display} {label}") > self.size.width:
+                break
+            line.append(display, styles[0] + press).append(f" {label}", styles[1] + press).append("   ")
+        line.rstrip()
+        return line
 
 
 class Page(Screen[None]):
@@ -192,7 +297,7 @@ class Page(Screen[None]):
     ]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-normal"), (110, "-wide"), (160, "-huge")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (18, "-medium"), (34, "-tall")]  # noqa: RUF012
-    HEADING = ""  #: the first part of the title line
+    TAB = ""  #: one of `TABS`
     LEAST = (60, 18)  #: columns and lines; below either, one panel is shown at a time
     READ_SECONDS = 0.05  #: time per tick for reading records
     CHART_SECONDS = 2.0  #: interval of redrawing charts
@@ -201,7 +306,6 @@ class Page(Screen[None]):
         super().__init__()
         self._filled = False
         self._current = 1
-        self._title = ""
 
     @property
     def host(self) -> Host:
@@ -210,7 +314,7 @@ class Page(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Yield the title, the body and the footer."""
-        yield PlainText(id="title")
+        yield TabLine(self.TAB)
         yield from self.body()
         yield KeyLine(self.offers)
 
@@ -237,12 +341,9 @@ class Page(Screen[None]):
     def tick(self) -> None:
         """Read what is new, and show it."""
 
-    def set_title(self, subject: str = "", state: str = "") -> None:
-        """Show heading, subject and state in the title line, if they changed."""
-        title = " " + " · ".join(part for part in (self.HEADING, subject, state) if part)
-        if title != self._title:
-            self._title = title
-            self.query_one("#title", PlainText).update(title)
+    def set_title(self, subject: str = "", state: str = "", kind: str = "") -> None:
+        """Show subject and state in the top line, if they changed. kind: the state's key in `STATES`."""
+        self.query_one(TabLine).show(subject, state, kind)
 
     # --- threads ----------------------------------------------------------------------------------
 
@@ -255,7 +356,7 @@ class Page(Screen[None]):
             except Exception as error:
                 self.call_in_ui(self.host.report_error, error)
 
-        name = f"work of {self.HEADING}"
+        name = f"work of {type(self).__name__}"
         threading.Thread(target=copy_context().run, args=(run,), name=name, daemon=True).start()
 
     def call_in_ui(self, callback: Callable[..., object], *arguments: Any) -> None:

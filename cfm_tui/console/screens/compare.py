@@ -46,8 +46,8 @@ class ComparePage(Page):
     folders: the runs' folders, in the order of their letters.
     """
 
-    HEADING = "compare"
-    CURVES = ("CE", "filter terms", "signal terms", "accuracy", "control")
+    TAB = "Compare"
+    CURVES = ("CE", "filter", "signal", "accuracy", "control")
     RESULTS = ("run", "state", "distilled", "random", "best epoch", "teacher", *STAGES, "in all")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("v", "view(1)", "curve", id="compare.view", tooltip="The next curve: losses, accuracy"),
@@ -257,18 +257,18 @@ def compare_curves(models: Sequence[RunModel], what: str) -> list[Line]:
     source = {"accuracy": "distilled", "control": "random"}.get(what)  # of the images that students train on
     lines = []
     for index, model in enumerate(models):
-        name, colour, student = model.run.name, ROLES[index % len(ROLES)], ""
+        name, colour, student = f"{letter(index)} {model.run.name}", ROLES[index % len(ROLES)], ""
         if source is not None:
             keys = (key for key in model.trainings if key[0] == "validate" and key[2] == "distilled")
             student = next((architecture for _, architecture, _, _ in keys), "")
         candidates = plot_data.accuracies(model, "validate") if student else plot_data.losses(model)
-        wanted = f"{student} {source}" if student else what
-        curve = next((line for line in candidates if line.name == wanted), None)
+        wanted = (source, f"{source} {student}") if student else (what,)
+        curve = next((line for line in candidates if line.name in wanted), None)
         if curve is None:
             lines.append(Line(name, np.empty(0), np.empty(0), None, colour))
         else:
             name += f" ({student})" if student else ""
-            lines.append(Line(name, curve.x, curve.low, curve.high, colour))
+            lines.append(Line(name, curve.x, curve.y, curve.band, colour))
     return lines
 
 

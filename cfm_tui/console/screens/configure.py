@@ -29,7 +29,7 @@ class ConfigurePage(Page):
     preset: the name of the preset to start from; None for the default of `cfm run`.
     """
 
-    HEADING = "New experiment"
+    TAB = "New"
     CSS_PATH = "configure.tcss"
     LEAST = (110, 30)
     QUIET_SECONDS = 0.4  #: time after the last keystroke until the data are located
@@ -88,7 +88,7 @@ class ConfigurePage(Page):
         sides: dict[int, list[Widget]] = {
             DATA: [_make_text("data"), Thumbnails(id="samples"), _make_text("sets")],
             BACKBONE: [_make_text("backbone")],
-            OBJECTIVE: [Chart(id="betas"), Chart(id="responses", log=True)],
+            OBJECTIVE: [Chart(id="betas"), Chart(id="responses", log=True, log_x=True)],
             BUDGET: [_make_text("estimate")],
             LAUNCH: [
                 Horizontal(*buttons, classes="buttons"),

@@ -22,7 +22,7 @@ from engine.store import AT_WORK, RunFile, StoredRun, files, images
 class GalleryPage(Page):
     """The distilled images of the run in `folder`, as far as recovery has written them."""
 
-    HEADING = "images"
+    TAB = "Gallery"
     IMAGES_OFF = "images are off; start with --images auto, ascii or half to see them"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "zoom", "large", id="gallery.zoom", tooltip="This image large, beside real images"),

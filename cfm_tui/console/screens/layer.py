@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
+from cfm_tui.console.engine_link import hidden
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.display import plot_data
@@ -21,10 +22,11 @@ class LayerPage(Page):
     model: shared with the monitor, which does not read while this page is visible.
     """
 
-    HEADING = "layer"
+    TAB = "Monitor"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "go(1)", "next layer", id="layer.next"),
         Binding("k", "go(-1)", "layer before", id="layer.before"),
+        hidden("q", "app.back", "back", id="layer.leave", tooltip="Back to the monitor"),
     ]
 
     def __init__(self, model: RunModel, tap: str) -> None:
@@ -39,8 +41,8 @@ class LayerPage(Page):
         from textual.containers import Container
 
         yield Container(
-            Panel(1, "Terms", Chart(id="terms")),
-            Panel(2, "Spectrum", Chart(log=True, id="spectrum")),
+            Panel(1, "Terms", Chart(log=True, id="terms")),
+            Panel(2, "Spectrum", Chart(log=True, log_x=True, id="spectrum")),
             id="both",
             classes="holder",
         )
@@ -77,7 +79,9 @@ class LayerPage(Page):
         taps = model.layout.taps if model.layout else []
         if self._tap in taps:
             lines = plot_data.layer(model, taps.index(self._tap))
-            self.query_one("#terms", Chart).plot(lines, x_label="iteration")
+            self.query_one("#terms", Chart).plot(
+                lines, x_label="iteration", sections=plot_data.batches(model)
+            )
         preview = model.preview
         chart, panel = self.query_one("#spectrum", Chart), self.panels()[1]
         if preview is None or self._tap not in preview.spectra:

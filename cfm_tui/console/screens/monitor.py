@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from rich.cells import cell_len
 from rich.text import Text
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal, Vertical
+from textual.containers import Container, Vertical
 from textual.coordinate import Coordinate
 from textual.errors import NoWidget
 from textual.events import Resize
@@ -30,19 +31,22 @@ from cfm_tui.console.screens.layer import LayerPage
 from cfm_tui.console.session import Session
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.images import Thumbnails
+from cfm_tui.console.widgets.showing import terminal_of
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import LogLine, RunModel
 from cfm_tui.display.terminal import Terminal
+from engine.config import Objective
 from engine.errors import UserError
-from engine.events import STAGES, Stage
+from engine.events import STAGES
 from engine.runs.results import format_mean_std
 from engine.store import AT_WORK, RunFile, StoredRun, control
 from engine.store.control import Command
 from engine.store.preview import Preview
 
-NOW, LOSSES, LAYERS, IMAGES, LOG = range(1, 6)  #: the panels
-_ALL = frozenset((NOW, LOSSES, LAYERS, IMAGES, LOG))
-View = Literal["recovery", "accuracy", "loss"]  #: what panels 2 and 3 show
+LOSS, SPECTRUM, IMAGES, RESULT, LOG = range(1, 6)  #: the panels
+_ALL = frozenset((LOSS, SPECTRUM, IMAGES, RESULT, LOG))
+Curve = Literal["recovery", "validate", "squeeze"]  #: whose losses panel 1 shows
+Table4 = Literal["layers", "result", "trainings"]  #: what panel 4 shows
 
 
 class MonitorPage(Page):
@@ -52,16 +56,23 @@ class MonitorPage(Page):
     this process; None for any other run.
     """
 
-    HEADING = "run"
+    TAB = "Monitor"
     AUTO_FOCUS = ""  # a small terminal shows the first panel, which has nothing to focus
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pause", "pause", id="monitor.pause", tooltip="Pause the run, or continue it"),
         Binding("w", "checkpoint", "save", id="monitor.checkpoint", tooltip="Write a checkpoint now"),
         Binding("S", "stop", "stop", id="monitor.stop", tooltip="Stop the run; it can be resumed"),
-        Binding("D", "detach", "detach", id="monitor.detach", tooltip="Hand the run to a separate process"),
-        Binding("v", "view", "view", id="monitor.view", tooltip="Show recovery or training curves"),
-        hidden("s", "sort", "sort", id="monitor.sort", tooltip="Sort by the next column"),
-        Binding("i", "images", "images", id="monitor.images", tooltip="The distilled images so far"),
+        Binding("D", "detach", "leave running", id="monitor.detach", tooltip="Go on in a separate process"),
+        Binding(
+            "v",
+            "view",
+            "view",
+            id="monitor.view",
+            tooltip="Other losses in panel 1; layers, result or trainings in panel 4",
+        ),
+        hidden("s", "sort", "sort", id="monitor.sort", tooltip="Sort the table by the next column"),
+        Binding("i", "images", "gallery", id="monitor.images", tooltip="The distilled images so far"),
+        Binding("f", "fill", "full", id="page.fill", tooltip="Fill the page with this panel, or not"),
     ]
 
     def __init__(self, folder: Path | None, session: Session | None = None) -> None:
@@ -75,31 +86,33 @@ class MonitorPage(Page):
         self._stale: set[int] = set()
         self._drawn_at = 0.0
         self._due: list[int] = []  # panels to redraw, one per tick
-        self._view: View | None = None  # None: the view that fits the current stage
+        self._curve: Curve | None = None  # None: that of the current stage
+        self._table: Table4 | None = None  # likewise
+        self._upper, self._lower = LOSS, RESULT  # of two panels in one place, the one that is shown
         self._names: list[str] = []
         self._sample: Sample | None = None
         self._sampling = False
         self._offered: tuple[bool, bool] | None = None
         self._panels: list[Panel] = []
-        self._now, self._curves, self._numbers = Now(), Curves(), Numbers()
-        self._thumbnails, self._lines = Thumbnails(id="thumbnails"), Log()
+        self._header = Words(id="header", grows=True)
+        self._losses, self._spectrum = Chart(log=True, id="loss-chart"), Spectrum()
+        self._thumbnails, self._outcome, self._lines = Thumbnails(id="thumbnails"), Outcome(), Log()
 
     def body(self) -> Iterator[Widget]:
-        """Yield five panels."""
-        yield Panel(NOW, "Now", self._now, id="now")
-        losses = Panel(LOSSES, "Losses", self._curves, id="losses")
-        layers = Panel(LAYERS, "Layers", self._numbers, id="layers")
-        images = Panel(IMAGES, "Images", self._thumbnails, id="images")
-        log = Panel(LOG, "Log", self._lines, id="log")
-        yield Container(losses, images, id="middle", classes="columns holder")
-        yield Container(layers, log, id="bottom", classes="columns holder")
+        """Yield the header and five panels."""
+        yield self._header
+        with Container(id="upper", classes="columns holder"):
+            yield Panel(LOSS, "Loss", self._losses, id="loss")
+            yield Panel(SPECTRUM, "Spectrum", self._spectrum, id="spectrum")
+        with Container(id="lower", classes="columns holder"):
+            yield Panel(IMAGES, "Images", self._thumbnails, id="images")
+            yield Panel(RESULT, "Layers", self._outcome, id="result")
+        yield Panel(LOG, "Log", self._lines, id="log")
 
     def begin(self) -> None:
-        """Focus the losses if several panels are visible, and draw what is known."""
+        """Focus the losses, and draw what is known."""
         self._panels = self.panels()
-        width, height = self.app.size
-        if width >= self.LEAST[0] and height >= self.LEAST[1]:
-            self.action_panel(LOSSES)
+        self.action_panel(LOSS)
         self.tick()
 
     # --- following the run ------------------------------------------------------------------------
@@ -132,12 +145,14 @@ class MonitorPage(Page):
                 self._opening = True
                 self.run_in_thread(self._open, self._folder)
             if session is None:
-                self._now.show_lines(["reading the record"])
+                self._header.set_lines(["reading the record"])
                 self.set_title(str(self._folder), "")
                 return
         if session is not None:
-            self._now.show_lines(formatting.describe_startup(session, time.monotonic() - self._opened_at))
-            self.set_title(session.name, formatting.describe_loading(session))
+            self._header.set_lines(formatting.describe_startup(session, time.monotonic() - self._opened_at))
+            self.set_title(
+                session.name, "LOADING" if session.live else "FAILED", "" if session.live else "failed"
+            )
 
     def _open(self, folder: Path) -> None:
         """Read the record; runs on a thread, since a long one takes a second."""
@@ -149,7 +164,7 @@ class MonitorPage(Page):
         except Exception as error:
             reason = [error.message, f"→ {error.hint}"] if isinstance(error, UserError) else [repr(error)]
             self._problem = ["the record cannot be read", *reason]
-            self.call_in_ui(self._now.show_lines, self._problem)
+            self.call_in_ui(self._header.set_lines, self._problem)
             raise
 
         def use_model() -> None:
@@ -169,7 +184,12 @@ class MonitorPage(Page):
     def _arrange(self) -> None:
         """Redraw, since panels may have become visible."""
         super()._arrange()
-        self.set_class(self._current == LOG, "-reads-log")
+        if self._current in (LOSS, SPECTRUM):
+            self._upper = self._current
+        if self._current in (RESULT, LOG):
+            self._lower = self._current
+        self.set_class(self._upper == SPECTRUM, "-spectrum")
+        self.set_class(self._lower == LOG, "-log")
         self.call_after_refresh(self._refresh)
 
     # --- drawing ----------------------------------------------------------------------------------
@@ -188,21 +208,21 @@ class MonitorPage(Page):
             where = f"in process {model.status.get('pid')} on {model.status.get('host')}"
         activity = formatting.describe_activity(model, self._pending_command, where, loading)
         self._update_offers()
-        self.set_title(model.run.name, activity)
-        if self._is_visible(NOW):
-            self._stale.discard(NOW)
-            if session is not None and loading:
-                seconds, stages = time.monotonic() - self._opened_at, formatting.describe_stages(model)
-                self._now.show_lines(formatting.describe_startup(session, seconds, stages))
-            else:
-                self._now.show(model, activity, terminal)
+        state, *explanation = re.split("[:;] ", activity, maxsplit=1)
+        self.set_title(model.run.name, state, model.state)
+        if session is not None and loading:
+            seconds, stages = time.monotonic() - self._opened_at, formatting.describe_stages(model)
+            self._header.set_lines(formatting.describe_startup(session, seconds, stages))
+        else:
+            width = self.app.size.width - 2
+            self._header.set_lines(formatting.describe_run(model, explanation, width, terminal))
         if LOG in self._stale:
             self._draw_log(model)
-        view = self._view or _default_view(model)
         draw: dict[int, Callable[[], str]] = {
-            LOSSES: lambda: self._curves.show(model, view),
-            LAYERS: lambda: self._numbers.show(model, view, terminal),
-            IMAGES: lambda: f"Images: {self._draw_images(model)}",
+            LOSS: lambda: self._draw_losses(model),
+            SPECTRUM: lambda: self._spectrum.show(model),
+            IMAGES: lambda: f"Images · {self._draw_images(model)}",
+            RESULT: lambda: self._outcome.show(model, self._table or _default_table(model), terminal),
         }
         if not self._due and time.monotonic() - self._drawn_at >= self.CHART_SECONDS:
             self._due = [number for number in draw if number in self._stale and self._is_visible(number)]
@@ -213,14 +233,26 @@ class MonitorPage(Page):
             self._panels[number - 1].set_title(draw[number]())
         self._due = self._due[count:]
 
+    def _draw_losses(self, model: RunModel) -> str:
+        """Draw the losses, and return the panel's title."""
+        chart, curve = self._losses, self._curve or _default_curve(model)
+        if curve == "recovery":
+            sections = plot_data.batches(model)
+            chart.plot(plot_data.losses(model), x_label="iteration", sections=sections)
+            return f"Loss of recovery, over all layers · {_describe_axis(chart)} · faint: not smoothed"
+        chart.plot(plot_data.training_losses(model, curve), x_label="epoch")
+        whose = "students, mean over seeds" if curve == "validate" else "the teacher"
+        return f"Loss of {whose} · {_describe_axis(chart)}"
+
     def _draw_images(self, model: RunModel) -> str:
         """Draw images, and return what they are."""
         preview, shown = model.preview, self._sample
         if preview is not None:
             known = self._names = self._names or list_class_names(model.run.folder)
             names = [known[label] if label < len(known) else str(label) for label in preview.labels_M]
-            self._thumbnails.show_widest(list(preview.images_MCHW), names)
-            return f"batch {preview.batch}, it {preview.iteration}"
+            hidden_count = self._thumbnails.show_widest(list(preview.images_MCHW), names)
+            more = f" · +{hidden_count}" if hidden_count else ""
+            return f"batch {preview.batch}, it {preview.iteration:,}{more}"
         # where recovery wrote no preview, as if nothing is optimised: images of the finished set
         if not self._sampling and (shown is None or shown.count < shown.total):
             self._sampling = True
@@ -323,141 +355,161 @@ class MonitorPage(Page):
     # --- views ------------------------------------------------------------------------------------
 
     def action_view(self) -> None:
-        """Show the next view in panels 2 and 3."""
-        if self._model is None:
+        """Show the next losses in panel 1, or else the next contents of panel 4."""
+        model = self._model
+        if model is None:
             return
-        view = self._view or _default_view(self._model)
-        views: tuple[View, ...] = get_args(View)
-        self._view = views[(views.index(view) + 1) % len(views)]
-        self._numbers.sort_column = 0
+        if self._current == LOSS:
+            self._curve = _next(get_args(Curve), self._curve or _default_curve(model))
+        else:
+            self._table = _next(get_args(Table4), self._table or _default_table(model))
+            self._outcome.table.sort_column = 0
         self._refresh()
 
     def action_sort(self) -> None:
         """Sort the table by the next column."""
-        self._numbers.sort_column += 1
+        self._outcome.table.sort_column += 1
         self._refresh()
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Open the chosen layer."""
-        model, chosen = self._model, self._numbers.find_chosen()
+        model, chosen = self._model, self._outcome.table.find_chosen()
         if model is not None and model.layout is not None and chosen in model.layout.taps:
             self.app.push_screen(LayerPage(model, chosen))
 
     def csv(self) -> str:
-        """Return the data of the visible chart as CSV."""
-        return self._curves.first.csv()
+        """Return the data of the current panel's chart as CSV, by default of the losses."""
+        charts = {SPECTRUM: self._spectrum.chart, RESULT: self._outcome.chart}
+        return charts.get(self._current, self._losses).csv()
+
+
+def _next(choices: tuple[Any, ...], current: Any) -> Any:
+    return choices[(choices.index(current) + 1) % len(choices)]
+
+
+def _default_curve(model: RunModel) -> Curve:
+    """Return the losses that fit the run's current stage."""
+    stage = _find_training_stage(model)
+    is_training = model.stage in ("squeeze", "validate") or model.layout is None
+    return stage if stage is not None and is_training else "recovery"
+
+
+def _default_table(model: RunModel) -> Table4:
+    """Return what panel 4 shows in the run's current stage."""
+    is_validated = model.state == "finished" or any(key[0] == "validate" for key in model.trainings)
+    return "result" if is_validated else "layers" if model.layout is not None else "trainings"
+
+
+def _find_training_stage(model: RunModel) -> Literal["squeeze", "validate"] | None:
+    """Return the stage of the latest trainings."""
+    stages = {key[0] for key in model.trainings}
+    return "validate" if "validate" in stages else "squeeze" if "squeeze" in stages else None
+
+
+def _describe_axis(chart: Chart) -> str:
+    return "log" if chart.log_axis else "linear"
 
 
 # --- panels ------------------------------------------------------------------------------------------
 
 
 class Words(PlainText):
-    """A text that is repainted only when it changes."""
+    """A text that is repainted only when it changes. grows: its height follows its number of lines."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, grows: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self._shown_text: str | None = None
+        self._grows = grows
 
     def set_lines(self, lines: Sequence[str] | str) -> None:
         """Show these lines."""
         text = lines if isinstance(lines, str) else "\n".join(lines)
         if text != self._shown_text:
+            layout = self._grows and (self._shown_text or "").count("\n") != text.count("\n")
             self._shown_text = text
-            self.update(text, layout=False)
+            self.update(text, layout=layout)
 
 
-class Now(Horizontal):
-    """A run's stages, progress and speed, with its headline number in large digits and its β schedule."""
+class Spectrum(Vertical):
+    """The spectra of one layer, what the filter makes of them, and the gap at every layer."""
 
-    LARGE = 28  #: width in cells of the large number and the lines under it
-    DEFAULT_CSS = f"""
-    Now {{ height: 1fr; }}
-    Now #facts {{ width: 1fr; height: 1fr; }}
-    Now #large {{ width: {LARGE}; height: 1fr; padding: 0 1; }}
-    Now #digits {{ height: 4; width: 1fr; }}
-    Now #place {{ height: 1fr; width: 1fr; }}
-    Now #schedule {{ width: 44; height: 1fr; display: none; }}
+    DEFAULT_CSS = "Spectrum { height: 1fr; } Spectrum #gap { height: 1; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        hidden("down,j", "turn(1)", "next layer", id="spectrum.next", tooltip="The next layer's spectrum"),
+        hidden("up,k", "turn(-1)", "layer before", id="spectrum.before"),
+    ]
+
+    def __init__(self) -> None:
+        self.chart, self._gap = Chart(log=True, log_x=True, id="spectrum-chart"), Words(id="gap")
+        super().__init__(self.chart, self._gap)
+        self._number: int | None = None
+        self._model: RunModel | None = None
+        self._objective: Objective | None = None
+
+    def show(self, model: RunModel) -> str:
+        """Draw the spectra, and return the panel's title."""
+        self._model = model
+        preview = model.preview
+        if preview is None or not preview.spectra:
+            self.chart.plot([])
+            self._gap.set_lines("")
+            return "Spectrum: none yet" if preview is None else "Spectrum: Ψ is not measured"
+        taps = list(preview.spectra)
+        number = len(taps) - 1 if self._number is None else self._number % len(taps)
+        if self._objective is None:
+            self._objective = plot_data.objective_of(model.run.folder)
+        lines, crossing = plot_data.spectrum(preview, taps[number], self._objective)
+        self.chart.plot(lines, x_label=plot_data.RANKS, mark=crossing)
+        gaps = plot_data.spectral_gaps(preview)
+        levels = formatting.draw_sparkline(list(gaps.values()), len(gaps), terminal_of(self.app))
+        listed = (
+            f"{tap.rpartition('.')[2]} {level} {gap:.0%}"
+            for (tap, gap), level in zip(gaps.items(), levels, strict=True)
+        )
+        self._gap.set_lines(f"gap of Ψ_s to Ψ by layer: {'  '.join(listed)}")
+        beta = f" · ┊ λ = β {preview.beta:.3g}" if crossing is not None else ""
+        return f"Spectrum of {taps[number]} ({number + 1} of {len(taps)}, j k){beta}"
+
+    def action_turn(self, step: int) -> None:
+        """Show the next or previous layer."""
+        if self._model is not None and self._model.preview is not None and self._model.preview.spectra:
+            count = len(self._model.preview.spectra)
+            self._number = ((count - 1 if self._number is None else self._number) + step) % count
+            title = self.show(self._model)
+            if isinstance(self.parent, Panel):
+                self.parent.set_title(title)
+
+
+class Outcome(Vertical):
+    """The layers' losses, the results beside accuracies by epoch, or all trainings."""
+
+    CHART_LINES = 6  #: height of the chart, at least
+
+    DEFAULT_CSS = """
+    Outcome { height: 1fr; }
+    Outcome #card { height: auto; }
+    Outcome #accuracy { height: 1fr; }
     """
 
     def __init__(self) -> None:
-        self._facts, self._digits, self._place = Words(id="facts"), Words(id="digits"), Words(id="place")
-        self._right, self._schedule = Vertical(self._digits, self._place, id="large"), Chart(id="schedule")
-        self._schedule.can_focus = False
-        super().__init__(self._facts, self._right, self._schedule)
+        self.table, self._card = Numbers(), Words(id="card", grows=True)
+        self.chart = Chart(y_bounds=(0, 100), id="accuracy")
+        super().__init__(self._card, self.table, self.chart)
 
-    def show_lines(self, lines: Sequence[str]) -> None:
-        """Show these lines alone."""
-        self._facts.set_lines(lines)
-        self._right.display = self._schedule.display = False
-
-    def show(self, model: RunModel, activity: str, terminal: Terminal) -> None:
-        """Show the run's current state. activity: what the run is doing, in words."""
-        width, height = self.size
-        if not width or not height:
-            return
-        number, label = formatting.find_headline(model)
-        show_number = width >= 60 and bool(number)
-        recovering = model.stage == "recover" and len(model.betas) > 1
-        show_schedule = show_number and width >= 110 and height >= 6 and recovering
-        facts_width = width - (self.LARGE if show_number else 0) - (44 if show_schedule else 0)
-        lines = formatting.describe_run(model, activity, facts_width - 1)
-        if not show_number and number:
-            lines.insert(-1 if model.state in AT_WORK else len(lines), f"{number} {label}")
-        self._facts.set_lines(lines)
-        self._right.display, self._schedule.display = show_number, show_schedule
-        if not show_number:
-            return
-        self._digits.set_lines([*formatting.draw_digits(number), label])
-        lines = []
-        if show_schedule:
-            self._schedule.plot(plot_data.betas(model), mark=model.batch)
-        elif model.stage == "recover" and model.state in AT_WORK:
-            lines = formatting.draw_schedule(model.betas, model.batch, self.LARGE - 2, terminal)
-        self._place.set_lines(lines)
-
-
-class Curves(Horizontal):
-    """A chart; if there is room, a second one beside it shows the other curve of the trainings."""
-
-    DEFAULT_CSS = "Curves { height: 1fr; } Curves Chart { width: 1fr; } Curves #second { margin-left: 2; }"
-    WIDE = 70  #: minimum width in cells for two charts
-
-    def __init__(self) -> None:
-        self.first, self.second = Chart(id="first"), Chart(id="second")
-        self.second.display = False
-        super().__init__(self.first, self.second)
-
-    def show(self, model: RunModel, view: View) -> str:
-        """Draw the charts of a view, and return the panel's title."""
-        first, second = self.first, self.second
-        second.display = view != "recovery" and self.size.width >= self.WIDE
-        if view == "recovery":
-            first.plot(plot_data.losses(model), x_label="iteration")
-            return "Losses, summed over layers"
-        stage = _training_stage(model)
-        curves = [(plot_data.accuracies, "%"), (plot_data.training_losses, "loss")]
-        if view == "loss":
-            curves.reverse()
-        for chart, (lines, title) in zip((first, second), curves, strict=True):
-            if chart.display:
-                chart.plot(lines(model, stage), title=title, x_label="epoch")
-        name = "Accuracy and loss" if second.display else "Accuracy" if view == "accuracy" else "Loss"
-        return f"{name} by epoch: {'students' if stage == 'validate' else 'teacher'}"
-
-
-def _default_view(model: RunModel) -> View:
-    """Return the view that fits the run's current stage."""
-    training = model.stage in ("squeeze", "relabel", "validate") or model.layout is None
-    if not model.trainings or not (training or model.state == "finished"):
-        return "recovery"
-    stage = _training_stage(model)
-    has_accuracy = any(each.accuracy for key, each in model.trainings.items() if key[0] == stage)
-    return "accuracy" if has_accuracy else "loss"
-
-
-def _training_stage(model: RunModel) -> Stage:
-    """Return the stage whose trainings are shown."""
-    return "validate" if any(key[0] == "validate" for key in model.trainings) else "squeeze"
+    def show(self, model: RunModel, contents: Table4, terminal: Terminal) -> str:
+        """Show the contents, and return the panel's title."""
+        has_results = contents == "result"
+        self._card.display, self.table.display = has_results, not has_results
+        lines = formatting.describe_results(model, self.size.width) if has_results else []
+        self.chart.display = has_results and self.size.height >= len(lines) + self.CHART_LINES
+        if not has_results:
+            return self.table.show(model, contents == "layers", terminal)
+        self._card.set_lines(lines)
+        stage = _find_training_stage(model)
+        if stage is not None:
+            guides = plot_data.accuracy_guides(model) if stage == "validate" else []
+            self.chart.plot(plot_data.accuracies(model, stage), x_label="epoch", guides=guides)
+        return "Result" if model.results is not None else "Result so far"
 
 
 class Numbers(Table):
@@ -505,9 +557,9 @@ class Numbers(Table):
         row = self.cursor_row
         return self._names[row] if 0 <= row < len(self._names) else None
 
-    def show(self, model: RunModel, view: View, terminal: Terminal) -> str:
-        """Fill the table, and return the panel's title."""
-        return self._show_layers(model, terminal) if view == "recovery" else self._show_trainings(model)
+    def show(self, model: RunModel, is_of_layers: bool, terminal: Terminal) -> str:
+        """Fill the table with layers or trainings, and return the panel's title."""
+        return self._show_layers(model, terminal) if is_of_layers else self._show_trainings(model)
 
     def _show_layers(self, model: RunModel, terminal: Terminal) -> str:
         terms = model.layout.terms if model.layout else []
@@ -535,7 +587,7 @@ class Numbers(Table):
             rows.sort(key=lambda row: row[self.sort_column])
         self.fill(columns, [" ".join(row[:3]) for row in rows], rows)
         order = f", by {columns[self.sort_column]}" if self.sort_column else ""
-        return f"Trainings{order}; `best` peeks at the test set"
+        return f"Trainings{order}; best epoch is optimistic"
 
 
 def _format_value(number: float | None) -> str:

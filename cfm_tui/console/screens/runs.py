@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # imported after the page is drawn, so that the console start
 class RunsPage(Page):
     """All runs of a folder, to filter, sort, open, compare, resume and delete."""
 
-    HEADING = "cfm-tui"
+    TAB = "Runs"
     REFRESH_SECONDS = 2.0  #: interval of reading the runs' folder
     COLUMNS = ("run", "state", "done", "β", "last", "best", "random", "begun")
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -37,10 +37,10 @@ class RunsPage(Page):
         Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark a run for comparison"),
         Binding("x", "compare", "compare", id="runs.compare", tooltip="Compare the marked runs"),
         Binding("i", "images", "images", id="runs.images", tooltip="The run's distilled images"),
-        Binding("o", "resume", "go on", id="runs.resume", tooltip="Resume a run that was stopped or lost"),
+        Binding("o", "resume", "resume", id="runs.resume", tooltip="Resume a run that was stopped or lost"),
         hidden("d", "delete", "delete", id="runs.delete", tooltip="Delete the run's folder"),
         hidden("c", "copy", "copy path", id="runs.copy", tooltip="Copy the run's folder to the clipboard"),
-        hidden("r", "refresh", "look again", id="runs.look"),
+        hidden("r", "refresh", "refresh", id="runs.look"),
     ]
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class RunsPage(Page):
         active = sum(row.at_work for row in self._rows)
         order = f"by {self.COLUMNS[self._column]}{' ↓' if self._descending else ' ↑'}"
         count = f"{len(rows)} of {len(self._rows)}" if self._filter_text else f"{len(self._rows)}"
-        self.query_one(Panel).set_title(f"Runs: {count}, {active} at work, {order}")
+        self.query_one(Panel).set_title(f"Runs: {count}, {active} running, {order}")
         self.set_title(str(self.host.runs))
 
     def _put(self, table: Table, names: list[str], cells: list[tuple[str | Text, ...]]) -> None:

@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widget import Widget
 
+from cfm_tui.console.engine_link import hidden
 from cfm_tui.console.pictures import shrink
 from cfm_tui.console.screens.base import Page, Panel, PlainText
 from cfm_tui.console.widgets.images import LargeImage, Thumbnails
@@ -32,14 +33,18 @@ class ZoomPage(Page):
     run: the run that distilled the images; its stored settings name the data set of the real images.
     """
 
-    HEADING = "image"
+    TAB = "Gallery"
     LOADING = "looking for the data"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("right,l,space", "step(1)", "next", id="zoom.next", tooltip="The next image"),
-        Binding("left,h,backspace", "step(-1)", "before", id="zoom.before", tooltip="The previous image"),
-        Binding("down,j", "row(1)", "row below", id="zoom.down", tooltip="The image below"),
-        Binding("up,k", "row(-1)", "row above", id="zoom.up", tooltip="The image above"),
-        Binding("enter", "leave", "all", id="zoom.leave", tooltip="Back to all images"),
+        Binding("right", "step(1)", "next", id="zoom.next", tooltip="The next image"),
+        Binding("left", "step(-1)", "before", id="zoom.before", tooltip="The previous image"),
+        Binding("down", "row(1)", "row below", id="zoom.down", tooltip="The image below"),
+        Binding("up", "row(-1)", "row above", id="zoom.up", tooltip="The image above"),
+        hidden("l,space", "step(1)", "next", id="zoom.next_alias"),
+        hidden("h,backspace", "step(-1)", "before", id="zoom.before_alias"),
+        hidden("j", "row(1)", "row below", id="zoom.down_alias"),
+        hidden("k", "row(-1)", "row above", id="zoom.up_alias"),
+        hidden("enter,q", "leave", "all", id="zoom.leave", tooltip="Back to all images"),
     ]
 
     def __init__(self, run: StoredRun, album: Album, pictures: PictureLoader) -> None:

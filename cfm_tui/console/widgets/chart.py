@@ -1,13 +1,14 @@
-"""A chart that can be zoomed and panned, with a linear or a logarithmic axis."""
+"""A chart that can be zoomed, panned and read out, with a linear or a logarithmic axis."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from textual import events
 from textual.binding import BindingType
-from textual.events import Resize, Show
 from textual.message import Message
 from textual.strip import Strip
 
@@ -15,22 +16,27 @@ from cfm_tui.console.engine_link import hidden
 from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import chart_colours, terminal_of
 from cfm_tui.display import charts
-from cfm_tui.display.charts import Line, Range
+from cfm_tui.display.charts import Drawing, Guide, Line, Range, Section
 from cfm_tui.display.tables import as_csv
 
 MIN_ZOOM = 1e-9  # narrowest view, as a fraction of the whole range
 
 
 class Chart(Picture, can_focus=True):
-    """Lines over x. Nothing is drawn while the chart is not visible."""
+    """Lines over x. Nothing is drawn while the chart is not visible.
+
+    log, log_x: whether the axes are logarithmic. y_bounds: limits of y, such as 0 and 100 for percentages.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         hidden("y", "log", "log axis", id="chart.log", tooltip="Logarithmic or linear y axis"),
         hidden("plus,equals_sign", "zoom(0.5)", "zoom in", id="chart.closer", tooltip="Zoom in"),
         hidden("minus", "zoom(2)", "zoom out", id="chart.farther", tooltip="Zoom out"),
         hidden("0", "whole", "whole", id="chart.whole", tooltip="Show the whole curve"),
-        hidden("left", "pan(-0.25)", "left", id="chart.left", tooltip="Move to the left"),
-        hidden("right", "pan(0.25)", "right", id="chart.right", tooltip="Move to the right"),
+        hidden("left", "read(-1)", "value before", id="chart.left", tooltip="Read the values to the left"),
+        hidden("right", "read(1)", "next value", id="chart.right", tooltip="Read the values to the right"),
+        hidden("shift+left", "pan(-0.25)", "left", id="chart.pan_left", tooltip="Move to the left"),
+        hidden("shift+right", "pan(0.25)", "right", id="chart.pan_right", tooltip="Move to the right"),
     ]
 
     class Viewed(Message):
@@ -40,14 +46,21 @@ class Chart(Picture, can_focus=True):
             super().__init__()
             self.chart, self.view = chart, view
 
-    def __init__(self, *, log: bool = False, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        log: bool = False,
+        log_x: bool = False,
+        y_bounds: Range | None = None,
+        id: str | None = None,
+        classes: str | None = None,
+    ) -> None:
         super().__init__(id=id, classes=classes)
-        self.log_axis = log
+        self.log_axis, self._log_x, self._y_bounds = log, log_x, y_bounds
         self.view: Range | None = None
-        self._lines: list[Line] = []
-        self._title, self._x_label = "", ""
-        self._mark: float | None = None
-        self._whole: Range | None = None
+        self.cursor: float | None = None  #: x of the readout
+        self._contents = _Contents()
+        self._drawing: Drawing | None = None
 
     def plot(
         self,
@@ -57,24 +70,24 @@ class Chart(Picture, can_focus=True):
         x_label: str = "",
         mark: float | None = None,
         whole: Range | None = None,
+        guides: Sequence[Guide] = (),
+        sections: Sequence[Section] = (),
     ) -> None:
-        """Show these lines.
+        """Show these lines; for the other arguments, see `charts.draw`.
 
-        mark: x of a vertical line. whole: the full range of x, if the lines cover only the visible part
-        (see `Viewed`).
+        whole: the full range of x, if the lines cover only the visible part (see `Viewed`).
         """
-        self._lines, self._title, self._x_label, self._mark = list(lines), title, x_label, mark
-        self._whole = whole
+        self._contents = _Contents(tuple(lines), title, x_label, mark, whole, tuple(guides), tuple(sections))
         self._draw()
 
     def csv(self) -> str:
         """Return the plotted data as CSV, one row for each point of each line."""
         rows = []
-        for line in self._lines:
-            high = line.low if line.high is None else line.high
-            for point in zip(line.x.tolist(), line.low.tolist(), high.tolist(), strict=False):
+        for line in self._contents.lines:
+            low, high = line.band if line.band is not None else (line.y, line.y)
+            for point in zip(line.x.tolist(), line.y.tolist(), low.tolist(), high.tolist(), strict=False):
                 rows.append([line.name, *(f"{number:.10g}" for number in point)])
-        return as_csv(["line", self._x_label or "x", "low", "high"], rows)
+        return as_csv(["line", self._contents.x_label or "x", "y", "low", "high"], rows)
 
     def on_mount(self) -> None:
         """Redraw when the theme, and so the colours, change."""
@@ -83,11 +96,11 @@ class Chart(Picture, can_focus=True):
     def _draw_later(self) -> None:
         self.call_after_refresh(self._draw)
 
-    def on_resize(self, event: Resize) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         """Redraw in the new size."""
         self._draw()
 
-    def on_show(self, event: Show) -> None:
+    def on_show(self, event: events.Show) -> None:
         """Draw what was plotted while the chart was hidden."""
         self._draw()
 
@@ -95,19 +108,88 @@ class Chart(Picture, can_focus=True):
         if not self.is_mounted or not self.size.area or not self.is_on_screen:
             return
         width, height = self.size
-        chart = charts.draw(
-            self._lines,
+        contents = self._contents
+        self._drawing = charts.draw(
+            contents.lines,
             width,
             height,
             terminal=terminal_of(self.app),
             colours=chart_colours(self),
             log=self.log_axis,
-            x_range=self.view or self._whole,
-            title=self._title,
-            x_label=self._x_label,
-            mark=self._mark,
+            log_x=self._log_x,
+            x_range=self.view or contents.whole,
+            y_bounds=self._y_bounds,
+            title=contents.title,
+            x_label=contents.x_label,
+            mark=contents.mark,
+            guides=contents.guides,
+            sections=contents.sections,
+            cursor=self.cursor,
         )
-        self.show([Strip(row.render(self.app.console), width) for row in chart.split("\n")])
+        rows = self._drawing.text.split("\n", allow_blank=True)
+        self.show([Strip(row.render(self.app.console), width) for row in rows])
+
+    # --- the readout ------------------------------------------------------------------------------
+
+    def _move_cursor(self, x: float | None) -> None:
+        if x != self.cursor:
+            self.cursor = x
+            self._draw()
+
+    def _find_x(self, column: int) -> float | None:
+        """Return x at a column of the widget; None outside the plotting area."""
+        drawing = self._drawing
+        if drawing is None or drawing.x is None or not 0 <= column - drawing.left < drawing.columns:
+            return None
+        share = (column - drawing.left) / max(drawing.columns - 1, 1)
+        return self._from_axis(np.interp(share, (0, 1), self._to_axis(np.array(drawing.x))))
+
+    def _to_axis(self, x: np.ndarray) -> np.ndarray:
+        return np.log10(np.maximum(x, 1e-300)) if self._log_x else x
+
+    def _from_axis(self, position: np.floating) -> float:
+        return float(10.0**position if self._log_x else position)
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Read out the values under the mouse."""
+        self._move_cursor(self._find_x(event.x))
+
+    def on_leave(self) -> None:
+        """End the readout when the mouse leaves."""
+        self._move_cursor(None)
+
+    def on_blur(self) -> None:
+        """End the readout when the focus leaves."""
+        self._move_cursor(None)
+
+    def action_read(self, step: int) -> None:
+        """Move the readout by a column; it starts at the right end, and moves the view at its edges."""
+        drawing = self._drawing
+        if drawing is None or drawing.x is None:
+            return
+        last = drawing.columns - 1
+        low, high = self._to_axis(np.array(drawing.x)).tolist()
+        column = last + 1 if step < 0 else -1
+        if self.cursor is not None:
+            at = float(self._to_axis(np.array(self.cursor)))
+            column = round((at - low) / (high - low) * last)
+        if not 0 <= column + step <= last:
+            self.action_pan(0.25 * step)
+        self._move_cursor(self._find_x(drawing.left + min(max(column + step, 0), last)))
+
+    # --- zoom -------------------------------------------------------------------------------------
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Zoom in around the mouse."""
+        self._zoom_at(event, 0.8)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Zoom out around the mouse."""
+        self._zoom_at(event, 1.25)
+
+    def _zoom_at(self, event: events.MouseEvent, factor: float) -> None:
+        event.stop()
+        self._zoom(factor, self._find_x(event.x))
 
     def action_log(self) -> None:
         """Switch between a linear and a logarithmic y axis."""
@@ -119,25 +201,32 @@ class Chart(Picture, can_focus=True):
         self._set_view(None)
 
     def action_zoom(self, factor: float) -> None:
-        """Multiply the visible range of x by `factor`, keeping its middle."""
+        """Multiply the visible range of x by `factor`, keeping the readout's position, or else its middle."""
+        self._zoom(factor, self.cursor)
+
+    def _zoom(self, factor: float, centre: float | None) -> None:
         whole = self._full_range()
         if whole is None:
             return
-        low, high = self.view or whole
-        middle, half = (low + high) / 2, (high - low) / 2 * factor
-        least = MIN_ZOOM * (whole[1] - whole[0]) / 2
-        if half >= (whole[1] - whole[0]) / 2:
+        full_low, full_high = self._to_axis(np.array(whole)).tolist()
+        low, high = self._to_axis(np.array(self.view or whole)).tolist()
+        at = (low + high) / 2 if centre is None else float(self._to_axis(np.array(centre)))
+        if (high - low) * factor >= full_high - full_low:
             self._set_view(None)
-        elif half > least:
-            self._set_view(_shift_into(middle - half, middle + half, whole))
+        elif (high - low) * factor > MIN_ZOOM * (full_high - full_low):
+            ends = at - (at - low) * factor, at + (high - at) * factor
+            low, high = _shift_into(*ends, (full_low, full_high))
+            self._set_view((self._from_axis(np.float64(low)), self._from_axis(np.float64(high))))
 
     def action_pan(self, share: float) -> None:
         """Move by a share of the visible range."""
         whole = self._full_range()
         if whole is not None and self.view is not None:
-            low, high = self.view
+            low, high = self._to_axis(np.array(self.view)).tolist()
             step = share * (high - low)
-            self._set_view(_shift_into(low + step, high + step, whole))
+            full_low, full_high = self._to_axis(np.array(whole)).tolist()
+            low, high = _shift_into(low + step, high + step, (full_low, full_high))
+            self._set_view((self._from_axis(np.float64(low)), self._from_axis(np.float64(high))))
 
     def _set_view(self, view: Range | None) -> None:
         if view != self.view:
@@ -146,14 +235,29 @@ class Chart(Picture, can_focus=True):
             self.post_message(self.Viewed(self, view))
 
     def _full_range(self) -> Range | None:
-        if self._whole is not None:
-            return self._whole
-        finite = [line.x[np.isfinite(line.x)] for line in self._lines]
+        if self._contents.whole is not None:
+            return self._contents.whole
+        finite = [
+            line.x[np.isfinite(line.x) & ((line.x > 0) | (not self._log_x))] for line in self._contents.lines
+        ]
         ends = [(float(x.min()), float(x.max())) for x in finite if len(x)]
         if not ends:
             return None
         low, high = min(low for low, _ in ends), max(high for _, high in ends)
         return (low, high) if low < high else None
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a chart shows (see `charts.draw`)."""
+
+    lines: Sequence[Line] = ()
+    title: str = ""
+    x_label: str = ""
+    mark: float | None = None
+    whole: Range | None = None
+    guides: Sequence[Guide] = ()
+    sections: Sequence[Section] = ()
 
 
 def _shift_into(low: float, high: float, whole: Range) -> Range:

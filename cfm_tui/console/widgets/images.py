@@ -75,7 +75,7 @@ class Thumbnails(_ImageWidget):
     """A grid of images that fills the widget; images that do not fit are left out (see `count_fitting`)."""
 
     GAP = 2  #: cells between images
-    SIZES = (40, 32, 24, 20, 16, 12)  #: image widths in cells; narrower images are unrecognisable
+    SIZES = (40, 32, 24, 20, 16, 12, 8, 6)  #: image widths in cells; narrower images are unrecognisable
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -96,13 +96,17 @@ class Thumbnails(_ImageWidget):
         self._cells_wide, self._cursor = max(size, 1), cursor
         self.draw()
 
-    def show_widest(self, images: Sequence[NDArray[np.uint8]], labels: Sequence[str]) -> None:
-        """Show images at the largest of `SIZES` at which as many fit as at the smallest."""
+    def show_widest(self, images: Sequence[NDArray[np.uint8]], labels: Sequence[str]) -> int:
+        """Show images at the largest of `SIZES` at which as many fit as at the smallest.
+
+        Returns how many do not fit.
+        """
         width, height = self.size
         most = min(len(images), self.count_fitting(width, height, self.SIZES[-1]))
         sizes = [size for size in self.SIZES if size // 2 < height]
         wide = (size for size in sizes if self.count_fitting(width, height, size) >= most)
         self.show_images(images, labels, next(wide, self.SIZES[-1]))
+        return len(images) - most
 
     def count_fitting(self, width: int, height: int, size: int) -> int:
         """Return how many images `size` cells wide, as tall as the tallest, fit into width × height cells."""

@@ -13,7 +13,7 @@ from textual.color import Color
 from textual.widget import Widget
 
 from cfm_tui.display import terminal
-from cfm_tui.display.charts import ROLES
+from cfm_tui.display.charts import FAINT, ROLES
 from cfm_tui.display.terminal import Terminal
 
 
@@ -34,6 +34,8 @@ def chart_colours(widget: Widget) -> Mapping[str, str]:
     foreground = variables.get("foreground", "ansi_default")
     wanted = {role: variables.get(role, "ansi_default") for role in ROLES} | {"muted": foreground}
     colours = {role: Color.parse(value) for role, value in wanted.items() if not value.startswith("ansi_")}
+    background = widget.background_colors[1]
     if "muted" in colours:
-        colours["muted"] = widget.background_colors[1].blend(colours["muted"], 0.6)
-    return {role: colour.hex6 for role, colour in colours.items()}
+        colours["muted"] = background.blend(colours["muted"], 0.6)
+    faint = {role + FAINT: background.blend(colour, 0.4) for role, colour in colours.items()}
+    return {role: colour.hex6 for role, colour in (colours | faint).items()}
