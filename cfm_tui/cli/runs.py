@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import shutil
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,43 +16,28 @@ if TYPE_CHECKING:
 
 
 def runs(folder: RunsFolder = None, as_json: Json = False) -> None:
-    """List the runs, oldest first."""
+    """List the runs, oldest first: settings, results, and the verdict against the random control."""
+    from cfm_tui.display.run_summary import RunSummary
     from engine import store
     from engine.runs.results import SCHEMA_VERSION
 
     runs_folder = folder or store.runs_folder()
-    runs = store.list_runs(runs_folder)
-    summaries = [summary for run in runs if (summary := _summarise(run)) and os.path.isdir(run.folder)]
+    summaries = [RunSummary.read(run) for run in store.list_runs(runs_folder)]
+    summaries = [each for each in summaries if os.path.isdir(each.folder)]  # one may have been deleted
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "folder": str(runs_folder), "runs": summaries})
-    else:
-        from cfm_tui.display.tables import runs_table
-        from engine.errors import quote_command
+        entries = [each.to_dict() for each in summaries]
+        print_json({"schema_version": SCHEMA_VERSION, "folder": str(runs_folder), "runs": entries})
+        return
+    if not summaries:
+        echo(f"no runs in {runs_folder}")
+        return
+    from cfm_tui.display.tables import runs_table
+    from engine.errors import quote_command
 
-        echo(runs_table(summaries) if summaries else f"no runs in {runs_folder}")
-        for lost in (entry for entry in summaries if entry["state"] == "lost"):
-            command = quote_command("resume", Path(lost["folder"]))
-            echo(f"→ the process of {lost['name']} is gone: {command} resumes it")
-
-
-def _summarise(run: StoredRun) -> dict[str, Any]:
-    """Return a run's entry in the list; its state is "damaged" where a file cannot be read, or "newer"."""
-    from engine.errors import UserError
-    from engine.runs.results import read_results
-
-    entry: dict[str, Any] = {"name": run.name, "folder": str(run.folder)}
-    entry |= dict.fromkeys(("state", "created", "stage", "accuracy", "control", "verdict"))
-    try:
-        entry["created"] = run.created()
-        run.require_whole()
-        status, results = run.status(), read_results(run)
-        entry |= {"state": run.state(), "stage": status.get("stage")}
-        if results is not None:
-            entry |= {name: results["summary"][name] for name in ("accuracy", "control")}
-            entry["verdict"] = (results["summary"]["versus_control"] or {}).get("verdict")
-    except (UserError, KeyError, TypeError):
-        entry["state"] = "newer" if run.state() == "newer" else "damaged"
-    return entry
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    echo(runs_table(summaries, width))
+    for lost in (each for each in summaries if each.state == "lost"):
+        echo(f"→ the process of {lost.name} is gone: {quote_command('resume', lost.folder)} resumes it")
 
 
 def show(
@@ -81,7 +67,9 @@ def show(
     stored = store.find_run(run)
     results = read_results(stored)
     if as_json:
-        entry = {"schema_version": SCHEMA_VERSION, **_summarise(stored)}
+        from cfm_tui.display.run_summary import RunSummary
+
+        entry = {"schema_version": SCHEMA_VERSION, **RunSummary.read(stored).to_dict()}
         print_json({**entry, "status": stored.status(), "results": results})
         return
     from cfm_tui.display.progress import format_status

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cfm_tui.display.progress import format_duration, format_rate
 from engine.config.filters import FILTERS
 from engine.runs.results import describe_spread, describe_verdict, format_mean_std, sum_timings
+
+if TYPE_CHECKING:
+    from cfm_tui.display.run_summary import RunSummary
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:
@@ -84,14 +88,98 @@ def _describe_threads(provenance: Mapping[str, Any]) -> str:
     return f"computed with {threads} thread{'' if threads == 1 else 's'}"
 
 
-def runs_table(runs: Sequence[dict[str, Any]]) -> str:
-    """Format a list of runs, one line per run."""
-    rows = [["run", "state", "distilled", "random", "verdict", "begun"]]
+_RUNS_HEADER = (
+    "run",
+    "state",
+    "data",
+    "ipc",
+    "network",
+    "method",
+    "distilled",
+    "control",
+    "Δ",
+    "verdict",
+    "age",
+)
+_NUMERIC = ("ipc", "distilled", "control", "Δ", "age")
+_MARKED_VERDICTS = ("better", "worse")
+SHORT_NAME, SHORTEST_NAME = 14, 12  #: cells to which names are cut before columns are omitted, and after
+
+
+def runs_table(runs: Sequence[RunSummary], width: int | None = None) -> str:
+    """Format a list of runs, one line per run, in lines of at most `width` cells; None: as long as needed.
+
+    To save cells, numbers lose digits, names are cut in the middle, and the least important columns are
+    omitted; without its column, a verdict of better or worse is a `*` behind the difference.
+    """
+    full, short = _build_runs_rows(runs), _build_runs_rows(runs, short=True)
+    if width is None:
+        return _align_runs(full)
+    variants = [(full, math.inf), (short, SHORT_NAME)]  # and how far names may be cut
+    rows = _build_runs_rows(runs, short=True, marked=True)
+    for omitted in ("verdict", "network", "control", "ipc", "data", "age"):
+        rows = [{key: cell for key, cell in row.items() if key != omitted} for row in rows]
+        variants.append((rows, SHORTEST_NAME))
+    longest = max(len(row["run"]) for row in full)
+    for rows, shortest_name in variants:
+        excess = max(map(len, _align_runs(rows).splitlines())) - width
+        if excess <= 0 or longest - excess >= shortest_name:
+            break
+    name_width = max(longest - max(excess, 0), SHORTEST_NAME)
+    return _align_runs([{**row, "run": cut_middle(row["run"], name_width)} for row in rows])
+
+
+def cut_middle(text: str, width: int) -> str:
+    """Return a text in at most `width` cells, with an ellipsis in its middle if it is longer."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def format_age(seconds: float | None) -> str:
+    """Format the time since something in its largest unit."""
+    if seconds is None:
+        return "—"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _build_runs_rows(
+    runs: Sequence[RunSummary], *, short: bool = False, marked: bool = False
+) -> list[dict[str, str]]:
+    """Return the cells of a list of runs by column, the header first. marked: verdicts as a mark."""
+    rows = [dict(zip(_RUNS_HEADER, _RUNS_HEADER, strict=True))]
     for run in runs:
-        state = " ".join(part for part in (run["state"], run["stage"]) if part)
-        accuracies = [format_mean_std(run[key]) for key in ("accuracy", "control")]
-        rows.append([run["name"], state, *accuracies, run["verdict"] or "—", run["created"] or "—"])
-    return align_columns(rows)
+        stage = run.stage if not short else None
+        percent = f"{run.done:.0%}" if run.done is not None and run.is_active else None
+        digits = 1 if short else 2
+        difference = "—" if run.difference is None else f"{run.difference:+.{digits}f}"
+        cells = (
+            run.name,
+            " ".join(part for part in (run.state, stage, percent) if part),
+            run.data or "—",
+            "—" if run.ipc is None else str(run.ipc),
+            (cut_middle(run.network, 10) if short else run.network) if run.network else "—",
+            run.method or "—",
+            *(format_mean_std(each, digits, count=not short) for each in (run.accuracy, run.control)),
+            difference.replace("-", "−") + (" *" if marked and run.verdict in _MARKED_VERDICTS else ""),
+            run.verdict or "—",
+            format_age(run.age_seconds),
+        )
+        rows.append(dict(zip(_RUNS_HEADER, cells, strict=True)))
+    return rows
+
+
+def _align_runs(rows: Sequence[Mapping[str, str]]) -> str:
+    """Format rows as columns, those of numbers right-aligned."""
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    for key in set(_NUMERIC) & set(columns):
+        widest = max(map(len, columns[key]))
+        columns[key] = [f"{cell:>{widest}}" for cell in columns[key]]
+    return align_columns(list(zip(*columns.values(), strict=True)))
 
 
 def score_table(document: dict[str, Any]) -> str:
