@@ -44,10 +44,40 @@ RunName = Annotated[str, typer.Argument(help="A run's folder, or its name.")]
 RunsFolder = Annotated[
     Path | None, typer.Option(help="The folder of runs.", show_default="$CFM_RUNS, else runs")
 ]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="QUERY", help="All runs of the runs folder that match, instead of RUN; as cfm runs."
+    ),
+]
 Out = Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new one in runs/")]
 Detach = Annotated[
     bool, typer.Option("--detach", help="Run in a separate process that outlives this terminal.")
 ]
+
+
+def select_runs(targets: Sequence[str] | None, where: str | None) -> list[str]:
+    """Return the given targets, or the folders of all runs that match the query `where`.
+
+    Raises UserError("usage") for both or neither, a wrong query, or one that no run matches.
+    """
+    from engine.errors import UserError
+
+    if bool(targets) == (where is not None):
+        problem = "give runs, or a query with --where" + (", not both" if targets else "")
+        raise UserError("usage", problem, "`cfm runs QUERY` shows what a query matches")
+    if where is None:
+        return list(targets or ())
+    from cfm_tui.display import run_query
+    from cfm_tui.display.run_summary import RunSummary
+    from engine import store
+
+    query, runs = run_query.parse(where), store.list_runs()
+    matching = [str(run.folder) for run in runs if query.matches(RunSummary.read(run))]
+    if not matching:
+        problem = f"none of the {len(runs)} runs in {store.runs_folder()} matches {where!r}"
+        raise UserError("usage", problem, "`cfm runs` lists them")
+    return matching
 
 
 def echo(text: str = "", *, err: bool = False, coloured: bool = False) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cfm_tui.cli.common import Device, Json, Quiet, echo, print_json
+from cfm_tui.cli.common import Device, Json, Quiet, Where, echo, print_json, select_runs
 
 if TYPE_CHECKING:
     from cfm_tui.display.progress import Display
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 def report(
     runs: Annotated[
-        list[str], typer.Argument(help="Runs by folder or name, or folders of runs (a sweep's).")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN", help="Runs by folder or name, or folders of runs (a sweep's).", show_default=False
+        ),
+    ] = None,
+    where: Where = None,
     out: Annotated[
         Path | None, typer.Option(help="The HTML file.", show_default="report-NAME.html here")
     ] = None,
@@ -33,16 +37,17 @@ def report(
     from cfm_tui.display.progress import open_display
     from engine.store.files import require_writable
 
+    names = select_runs(runs, where)
     if out is not None or not as_json:
         place = (out or Path("report.html")).absolute().parent
         require_writable(place, "choose another file with --out")
     if png is not None:
         require_writable(png, "choose another folder with --png")
     with open_display(quiet) as display:
-        built = _build_report(runs, device, display)
+        built = _build_report(names, device, display)
         path = out
         if path is None and not as_json:  # here, because a run's folder holds only files of the run
-            path = Path(f"report-{Path(runs[0]).resolve().name}.html" if len(runs) == 1 else "report.html")
+            path = Path(f"report-{Path(names[0]).resolve().name}.html" if len(names) == 1 else "report.html")
         if path is not None:
             built.save(path)
         pictures = built.save_pictures(png) if png is not None else []

@@ -15,21 +15,39 @@ if TYPE_CHECKING:
     from engine.store import StoredRun
 
 
-def runs(folder: RunsFolder = None, as_json: Json = False) -> None:
-    """List the runs, oldest first: settings, results, and the verdict against the random control."""
+def runs(
+    query: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="QUERY",
+            help="Conditions, such as 'method=cfm ipc>=10 acc>50', or a part of the name.",
+            show_default=False,
+        ),
+    ] = None,
+    folder: RunsFolder = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs, oldest first: settings, results, and the verdict against the random control.
+
+    A query compares, with = != < <= > >=, name state stage data network method verdict (text), ipc seed acc
+    control diff teacher (numbers), age time left (12h, 3d), or any setting, such as 'recover.lr>=0.1'.
+    """
+    from cfm_tui.display import run_query
     from cfm_tui.display.run_summary import RunSummary
     from engine import store
     from engine.runs.results import SCHEMA_VERSION
 
-    runs_folder = folder or store.runs_folder()
-    summaries = [RunSummary.read(run) for run in store.list_runs(runs_folder)]
-    summaries = [each for each in summaries if os.path.isdir(each.folder)]  # one may have been deleted
+    runs_folder, wanted = folder or store.runs_folder(), run_query.parse(" ".join(query or ()))
+    found = [RunSummary.read(run) for run in store.list_runs(runs_folder)]
+    found = [each for each in found if os.path.isdir(each.folder)]  # one may have been deleted meanwhile
+    summaries = [each for each in found if wanted.matches(each)]
     if as_json:
         entries = [each.to_dict() for each in summaries]
         print_json({"schema_version": SCHEMA_VERSION, "folder": str(runs_folder), "runs": entries})
         return
     if not summaries:
-        echo(f"no runs in {runs_folder}")
+        matching = f"none of the {len(found)} runs in {runs_folder} matches {wanted.text!r}"
+        echo(matching if found else f"no runs in {runs_folder}")
         return
     from cfm_tui.display.tables import runs_table
     from engine.errors import quote_command

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from cfm_tui.cli.common import Json, echo, format_json
+from cfm_tui.cli.common import Json, Where, echo, format_json, select_runs
 
 
 def table(
     targets: Annotated[
-        list[str], typer.Argument(metavar="SWEEP|RUN…", help="A sweep, or runs, by folder or name.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="SWEEP|RUN", help="A sweep, or runs, by folder or name.", show_default=False),
+    ] = None,
+    where: Where = None,
     against: Annotated[
         str | None,
         typer.Option(metavar="ROW", help="The row to compare with, or best.", show_default="cfm, else best"),
@@ -37,7 +39,9 @@ def table(
     if out is not None:
         require_writable(out.absolute().parent, "choose another file with --out")
 
-    document = build_table(targets, against, lambda reason: echo(f"left out: {reason}", err=True))
+    document = build_table(
+        select_runs(targets, where), against, lambda reason: echo(f"left out: {reason}", err=True)
+    )
     if form == "json":
         text = format_json(document)
     else:

@@ -63,3 +63,31 @@ def test_showing_one_image_reads_one_image(capsys, runs):
         tracemalloc.stop()
     assert out.count("a β 0.1") == 1
     assert peak < pixels.nbytes / 2
+
+
+def test_a_query_chooses_runs(capsys, runs):
+    made(runs / "first")
+    made(runs / "second")
+    assert [run["name"] for run in call_json(capsys, "runs", "runs", "sec")["runs"]] == ["second"]
+    assert call_json(capsys, "runs", "runs", "seed=0", "state!=stopped")["runs"] == []
+    assert "none of the 2 runs in" in call(capsys, "runs", "state=running")[0]
+    error = call_json(capsys, "error", "runs", "sate=stopped", code=2)["error"]
+    assert "no key sate" in error["message"]
+    assert error["hint"] == "did you mean state?"
+
+
+@pytest.mark.parametrize("command", ["table", "report"])
+def test_runs_are_given_by_name_or_by_query(capsys, runs, command):
+    made(runs / "first")
+    for words in ([], ["first", "--where", "first"]):
+        assert "--where" in call_json(capsys, "error", command, *words, code=2)["error"]["message"]
+    error = call_json(capsys, "error", command, "--where", "ipc>3", code=2)["error"]
+    assert "none of the 1 runs" in error["message"]
+    assert "no key" in call(capsys, command, "--where", "metod=cfm", code=2)[1]
+
+
+def test_a_report_of_a_query_has_its_runs(capsys, runs):
+    made(runs / "first")
+    made(runs / "second")
+    document = call_json(capsys, "report", "report", "--where", "name=second")
+    assert [run["name"] for run in document["runs"]] == ["second"]
