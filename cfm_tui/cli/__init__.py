@@ -12,9 +12,10 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from cfm_tui.cli import console as console_commands
 from cfm_tui.cli import (
@@ -42,9 +43,28 @@ from cfm_tui.process.signals import CHECKPOINT_SIGNALS, install_handlers
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a stdout that is full or broken
 
+
+class SectionedGroup(TyperGroup):
+    """Commands that the help lists by what a person wants to do: by their `rich_help_panel`."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one section for each panel."""
+        width = max(map(len, self.commands))
+        for title in _SECTIONS:
+            rows = [
+                (f"{name:<{width}}", command.get_short_help_str(formatter.width - width - 4))
+                for name, command in self.commands.items()
+                if getattr(command, "rich_help_panel", None) == title
+            ]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
 app = typer.Typer(
     name="cfm",
+    cls=SectionedGroup,
     help="Distil an image data set into a few images per class (CFM), and evaluate them.",
+    epilog="`cfm COMMAND --help` has the options of a command. `cfm-tui` opens the console.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -72,14 +92,46 @@ def _define_global_options(
     pass
 
 
-for function in (
-    run.run, run.resume, runs.runs, runs.show, console_commands.attach, steer.watch, steer.pause,
-    steer.continue_run, steer.stop, steer.checkpoint, steer.check, score.score, validate.validate,
-    export.export, sweep.sweep, table.table, report.report, doctor.doctor,
-):  # fmt: skip
-    app.command(function.__name__.removesuffix("_run"))(function)
-for name, group in {"preset": preset.app, "method": method.app, "data": data.app}.items():
-    app.add_typer(group, name=name)
+_SECTIONS: dict[str, dict[Any, str]] = {  # functions and groups of commands, with their line in the list
+    "Run and resume": {
+        run.run: "Distil a data set and evaluate the images.",
+        run.resume: "Resume a run from its last checkpoint, or add repeats to it.",
+        sweep.sweep: "Run all points of a sweep: methods, settings, repeats.",
+        validate.validate: "Train students on an existing distilled set.",
+    },
+    "Watch and steer": {
+        console_commands.attach: "Open the console on a run.",
+        steer.watch: "Follow a run as text until it ends.",
+        steer.pause: "Pause a run at its next checkpoint.",
+        steer.continue_run: "Continue a paused run.",
+        steer.stop: "Write a checkpoint and stop a run.",
+        steer.checkpoint: "Let a run write a checkpoint now.",
+    },
+    "Look at results": {
+        runs.runs: "List the runs, or those that match a query.",
+        runs.show: "Show a run's results, images, losses and spectra as text.",
+        score.score: "Compute the objective's terms for any set of images.",
+        steer.check: "Verify the checksums of all files of a run.",
+    },
+    "Data and teachers": {data.app: "List, download and check data sets; check a teacher on one."},
+    "Compare and publish": {
+        table.table: "Compare methods: mean ± std, control, significance, paper.",
+        report.report: "Write one HTML page with every figure of one run or several.",
+        export.export: "Write a run in the format of another tool.",
+    },
+    "Presets and methods": {
+        preset.app: "List, show and check presets and configuration files.",
+        method.app: "List and show methods: filters, signals, weights.",
+    },
+    "Check this machine": {doctor.doctor: "Check software, devices, folders, data sets and terminal."},
+}
+for title, commands in _SECTIONS.items():
+    for command, line in commands.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, short_help=line, rich_help_panel=title)
+        else:
+            name = command.__name__.removesuffix("_run")
+            app.command(name, short_help=line, rich_help_panel=title)(command)
 
 console_app = typer.Typer(
     name="cfm-tui", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None

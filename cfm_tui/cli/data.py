@@ -19,7 +19,7 @@ from cfm_tui.cli.common import Json, echo, print_json
 if TYPE_CHECKING:
     from engine import config
 
-app = typer.Typer(no_args_is_help=True, help="List, download and check image sets.")
+app = typer.Typer(name="data", no_args_is_help=True, help="List, download and check image sets.")
 
 Root = Annotated[
     Path | None,

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from engine.config import Config, Term
     from engine.config.presets import Document
 
-app = typer.Typer(no_args_is_help=True, help="List and show methods: filters, signals, weights.")
+app = typer.Typer(
+    name="method", no_args_is_help=True, help="List and show methods: filters, signals, weights."
+)
 
 
 @app.command("list")

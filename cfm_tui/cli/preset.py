@@ -13,7 +13,9 @@ import typer
 
 from cfm_tui.cli.common import ConfigFile, Json, Sets, echo, print_json
 
-app = typer.Typer(no_args_is_help=True, help="List, show and check presets and configuration files.")
+app = typer.Typer(
+    name="preset", no_args_is_help=True, help="List, show and check presets and configuration files."
+)
 
 
 @app.command("list")

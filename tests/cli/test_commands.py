@@ -2,9 +2,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from commandline import REPOSITORY, call, call_json, start, started
+from typer.main import get_command
 
 from cfm_tui import cli
 from engine.errors import UserError
@@ -23,6 +25,20 @@ def test_help_loads_nothing_heavy(words):
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
     assert "cfm" in done.stdout
+
+
+def test_help_lists_commands_by_what_they_are_for(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    out, _ = call(capsys, "--help")
+    path = Path(__file__).parents[1] / "golden" / "help" / "cfm.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(out, "utf-8")
+    assert out == path.read_text("utf-8")
+    assert "\x1b" not in out
+    listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ") and line[2:3].islower()]
+    assert sorted(set(listed) & set(get_command(cli.app).commands)) == sorted(get_command(cli.app).commands)
 
 
 def test_help_is_quick():
