@@ -40,6 +40,13 @@ class RepeatStarted(Event):
 
 
 @dataclass(frozen=True)
+class Estimated(Event):
+    """The stages of one repeat will take about so many seconds each, by an estimate before they begin."""
+
+    seconds: dict[Stage, float]
+
+
+@dataclass(frozen=True)
 class StageStarted(Event):
     """A stage begins: `total` units of `unit` (epochs, images…), of which `done` are already finished."""
 

@@ -86,7 +86,7 @@ def begin(
     resolved: Resolved, folder: Path | None, name: str, *, detach: bool, as_json: bool, quiet: bool
 ) -> None:
     """Compute a run and print its results, or start it in a separate process with `detach`."""
-    from cfm_tui.display.progress import open_display
+    from cfm_tui.display.progress import Live, open_display
     from engine.config import settings
 
     command, results = ["cfm", *sys.argv[1:]], None
@@ -96,9 +96,13 @@ def begin(
             display.say(f"method {resolved.config.objective.method}: {assignments}")
         display.say("loading")
         from engine.runs import launch
+        from engine.runs.control import Control
 
         if detach:
-            _, locked_run = launch.prepare_run(resolved, folder, name, command, display.reading)
+            plan, locked_run = launch.prepare_run(resolved, folder, name, command, display.reading)
+            estimated = launch.estimate_stages(plan, locked_run, Control(), anew=isinstance(display, Live))
+            if estimated is not None:
+                locked_run.record(estimated)
             locked_run.release()
             run_folder = locked_run.folder
         else:
@@ -130,6 +134,7 @@ def _compute(
     Everything is computed on that one thread: OpenMP gives each computing thread its own worker threads,
     and with more of these than processors, small networks take almost twice as long.
     """
+    from cfm_tui.display.progress import Live
     from cfm_tui.process import signals
     from engine.runs import launch
     from engine.runs.control import Control
@@ -143,7 +148,16 @@ def _compute(
         opened.set()
         signals_handled.wait()  # so that the run receives signals from its start
 
-    work = launch.run_experiment(resolved, folder, name, command, control, display.reading, on_open)
+    work = launch.run_experiment(
+        resolved,
+        folder,
+        name,
+        command,
+        control,
+        display.reading,
+        on_open,
+        estimate=isinstance(display, Live),  # it takes seconds, which is worth it where a person waits
+    )
     engine = Engine(work, display.show_event)
     engine.start()
     while engine.is_alive() and not opened.wait(0.2):

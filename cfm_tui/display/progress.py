@@ -1,4 +1,4 @@
-"""Live progress on stderr: a bar on a terminal, plain lines otherwise.
+"""Live progress on stderr: all stages with a bar on a terminal, plain lines otherwise.
 
 A `Tracker` follows the events of the computation; a display shows its state.
 """
@@ -18,6 +18,7 @@ from engine.events import (
     Checkpointed,
     Continued,
     EpochFinished,
+    Estimated,
     Event,
     Notice,
     Paused,
@@ -29,9 +30,12 @@ from engine.events import (
 )
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.console import Console
+    from rich.text import Text
 
 T = TypeVar("T")
+MARKS = {"done": "✓", "reused": "↺", "running": "▶", "waiting": "○"}
+ASCII_MARKS = {"done": "[x]", "reused": "[=]", "running": "[>]", "waiting": "[ ]"}
 
 
 class Tracker:
@@ -70,16 +74,51 @@ class Tracker:
             self.detail = "  ".join([batch, *(f"{name} {sum(taps):.3g}" for name, taps in terms)])
 
     def pace(self) -> str:
-        """Return the rate and the remaining time; empty if the rate is unknown."""
+        """Return the rate and the remaining time of the stage and of the run, as far as they are known."""
         if self.rate <= 0:
             return ""
-        left = max(self.total - self.done, 0) / self.rate
-        return f"{format_rate(self.rate, self.unit)}, {format_duration(left)} left"
+        return f"{format_rate(self.rate, self.unit)}, {self.time_left()}"
+
+    def time_left(self) -> str:
+        """Return the remaining time of the stage and of the run; each is empty if it is unknown."""
+        stage, run = self._state.smoothed_rate, self._state.run_seconds_left
+        parts = [f"{format_duration(max(self.total - self.done, 0) / stage)} left"] if stage > 0 else []
+        if run is not None:
+            parts.append(f"run {format_duration(run)} left" if not parts else f"(run {format_duration(run)})")
+        return " ".join(parts)
 
     def line(self) -> str:
         """Return the whole state in one line."""
         parts = [f"{self.title}: {self.done} of {self.total} {self.unit}", self.pace(), self.detail]
         return "  ".join(part for part in parts if part)
+
+    def draw(self, width: int, *, unicode: bool) -> list[str]:
+        """Return the state in three lines of at most `width` cells: stages, a bar with times, and numbers."""
+        marks = MARKS if unicode else ASCII_MARKS
+        stages = []
+        for stage, view in self._state.stages.items():
+            percent = f" {view.done / view.total:.0%}" if view.state == "running" and view.total else ""
+            stages.append(f"{marks[view.state]} {stage}{percent}")
+        is_repeated = self._state.repeats > 1
+        parts = [f"repeat {self._state.repeat}/{self._state.repeats}"] if is_repeated else []
+        if self.total:
+            parts.append(f"{self.done:,}/{self.total:,} {'it' if self.unit == 'iterations' else self.unit}")
+        parts.append(self.time_left())
+        text = "  ".join(filter(None, parts))
+        bar = draw_bar(self.done / self.total if self.total else 0.0, min(width - len(text) - 2, 30), unicode)
+        numbers = [format_rate(self.rate, self.unit) if self.rate > 0 else "", self.detail]
+        lines = ["  ".join(stages), f"{bar}  {text}" if bar else text, "  ".join(filter(None, numbers))]
+        return [
+            line if len(line) <= width else line[: width - 1] + ("…" if unicode else "~") for line in lines
+        ]
+
+
+def draw_bar(share: float, width: int, unicode: bool) -> str:
+    """Return a bar of `width` cells for a fraction; empty where there are fewer than five."""
+    if width < 5:
+        return ""
+    full = min(max(int(share * width), 0), width)
+    return ("━" * full + "─" * (width - full)) if unicode else ("#" * full + "." * (width - full))
 
 
 def _name_stage(position: Mapping[str, Any]) -> str:
@@ -103,6 +142,9 @@ def format_event(event: Event, unit: str = "") -> str:
         text = event.message
     elif isinstance(event, RepeatStarted):
         text = f"repeat {event.repeat} of {event.repeats}, seed {event.seed}"
+    elif isinstance(event, Estimated):
+        longest = (f"{stage} {format_duration(each)}" for stage, each in event.seconds.items() if each >= 0.5)
+        text = f"estimated: {', '.join(longest) or 'less than a second'}"
     elif isinstance(event, StageStarted):
         first = f", {event.done:,} already done" if event.done else ""
         text = f"{event.stage}: {format_count(event.total, event.unit)}{first}"
@@ -209,7 +251,7 @@ class Display:
         """Show an event that is already tracked."""
         if isinstance(event, Notice):
             self.say(f"{event.level}: {event.message}")
-        elif isinstance(event, (Paused, Continued, RepeatStarted, StageStarted, StageFinished)):
+        elif isinstance(event, (Estimated, Paused, Continued, RepeatStarted, StageStarted, StageFinished)):
             self.say(format_event(event, self.tracker.unit))
         elif time.monotonic() - self._shown >= self._seconds:
             self.say(self.tracker.line())
@@ -244,29 +286,40 @@ class Quiet(Display):
 
 
 class Live(Display):
-    """Shows a bar at the bottom of a terminal, and finished stages above it."""
+    """Shows the stages and a bar at the bottom of a terminal, and finished stages above them."""
 
-    def __init__(self, bar: Progress) -> None:
+    def __init__(self, console: Console, *, unicode: bool) -> None:
         super().__init__()
-        self._bar = bar
-        self._task = bar.add_task("loading", total=None, detail="", pace="")
+        self._console = console
+        self._unicode = unicode
+        self._preparing = ""  # the progress of reading, before the first stage
 
     def show(self, event: Event) -> None:
-        """Update the bar; write finished stages and notices above it."""
-        tracker = self.tracker
-        if isinstance(event, (Notice, Paused, Continued, RepeatStarted, StageFinished)):
+        """Write finished stages and notices above the bar, which follows the tracker by itself."""
+        if isinstance(event, (Estimated, Notice, Paused, Continued, RepeatStarted, StageFinished)):
             super().show(event)
-        self._bar.update(self._task, description=tracker.title, total=tracker.total or None)
-        self._bar.update(self._task, completed=tracker.done, detail=tracker.detail, pace=tracker.pace())
 
     def reading(self, done: int, total: int) -> None:
         """Show the progress of reading image files."""
-        self._bar.update(self._task, description="reading", total=total, completed=done)
+        bar = draw_bar(done / max(total, 1), 20, self._unicode)
+        self._preparing = f"reading  {bar}  {done:,}/{total:,} images"
 
     def say(self, text: str) -> None:
         """Show a line above the bar."""
         with suppress(OSError):
-            self._bar.console.print(escape_control_characters(text), markup=False, highlight=False)
+            self._console.print(escape_control_characters(text), markup=False, highlight=False)
+
+    def draw(self) -> Text:
+        """Return what is at the bottom of the terminal now."""
+        from rich.text import Text
+
+        lines = [self._preparing]
+        if self.tracker.title:
+            lines = self.tracker.draw(self._console.width, unicode=self._unicode)
+        text = Text("\n".join(lines), no_wrap=True, overflow="crop")
+        text.highlight_regex(r"(▶|\[>\]) \w+", "bold")
+        text.highlight_regex(r"━+|#{2,}", "cyan")
+        return text
 
 
 @contextmanager
@@ -278,23 +331,16 @@ def open_display(quiet: bool) -> Iterator[Display]:
         yield Display()
     else:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.table import Column
+        from rich.live import Live as RichLive
 
-        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[pace]}"),
-            TextColumn("{task.fields[detail]}", markup=False, table_column=rest),
-            console=Console(stderr=True),
-            transient=True,
-            expand=True,
-        )
-        bar.start()
+        from cfm_tui.display import terminal
+
+        console = Console(stderr=True)
+        display = Live(console, unicode=terminal.of_stderr().unicode)
+        bottom = RichLive(console=console, get_renderable=display.draw, transient=True)
+        bottom.start()
         try:
-            yield Live(bar)
+            yield display
         finally:
             with suppress(OSError):  # the terminal may be gone
-                bar.stop()
+                bottom.stop()

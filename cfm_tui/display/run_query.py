@@ -49,7 +49,7 @@ NUMBERS: dict[str, Callable[[RunSummary], float | None]] = {
 DURATIONS: dict[str, Callable[[RunSummary], float | None]] = {
     "age": lambda run: run.age_seconds,
     "time": lambda run: run.seconds,
-    "left": lambda run: run.stage_seconds_left,
+    "left": lambda run: run.seconds_left,
 }
 KEYS = (*TEXTS, *NUMBERS, *DURATIONS)  #: the short ones; every dotted key of a setting is one, too
 

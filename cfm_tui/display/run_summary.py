@@ -33,7 +33,8 @@ class RunSummary:
     distilled images after the last epoch, of the random control, and of the best epoch, in percent, as
     `results.mean_std` returns them. difference: distilled − control in points, and its verdict. teacher: its
     accuracy in percent. latest: the latest measured accuracy. beta: of the latest batch. seconds: computing
-    time of the finished repeats. stage_seconds_left: of an active run. settings: dotted key → YAML.
+    time of the finished repeats. seconds_left, stage_seconds_left: of an active run, and of its stage.
+    settings: dotted key → YAML.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class RunSummary:
     latest: float | None = None
     beta: float | None = None
     seconds: float | None = None
+    seconds_left: float | None = None
     stage_seconds_left: float | None = None
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -160,6 +162,7 @@ def _read_progress(status: Mapping[str, Any], state: str) -> dict[str, Any]:
         "stage": None if stage is None else str(stage),
         "latest": _read_number(status, "accuracy"),
         "beta": _read_number(status, "beta"),
+        "seconds_left": _read_number(status, "seconds_left") if state in AT_WORK else None,
     }
     if not isinstance(total, int) or not isinstance(done, int) or total <= 0:
         return progress

@@ -53,6 +53,11 @@ def of_stdout() -> Terminal:
     return capabilities if sys.stdout.isatty() else replace(capabilities, colours=0)
 
 
+def of_stderr() -> Terminal:
+    """Detect what stderr can show."""
+    return detect(environment(os.environ), sys.stderr.encoding)
+
+
 def environment(environ: Mapping[str, str], record: Path = Path("/proc/self/environ")) -> dict[str, str]:
     """Return `environ` with the LC_CTYPE that the process was started with.
 

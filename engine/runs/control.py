@@ -33,6 +33,10 @@ class Control:
         """Ask the run to pause, continue, stop, or write a checkpoint. by: who asks."""
         self._asked.append((command, by))
 
+    def is_asked(self) -> bool:
+        """Return whether a request is pending."""
+        return bool(self._asked)
+
     def take(self) -> list[tuple[Command, str]]:
         """Return and clear the pending requests, oldest first."""
         return [self._asked.popleft() for _ in range(len(self._asked))]

@@ -12,11 +12,12 @@ from engine.config.settings import Resolved
 from engine.config.teacher_source import TeacherSource
 from engine.environment import expand_home
 from engine.errors import UserError, quote_command
-from engine.events import Event
+from engine.events import Estimated, Event
 from engine.importers.pt_files import CLASS_MAJOR
 from engine.runs import artefacts, repeats
 from engine.runs import plan as plans
 from engine.runs.control import Control
+from engine.runs.pipeline import record_event
 from engine.runs.plan import Plan
 from engine.runs.results import Results
 from engine.runs.resume import open_planned_run
@@ -65,19 +66,46 @@ def run_experiment(
     control: Control | None = None,
     progress: Callable[[int, int], None] | None = None,
     on_open: Callable[[Path], None] | None = None,
+    *,
+    estimate: bool = False,
 ) -> Generator[Event, None, Results]:
     """Run a whole experiment: `prepare_run`, then `repeats.run`; nothing happens before the first `next`.
 
     on_open(folder): called once the run's folder exists and this process owns it. The folder is released in
-    any case. Raises the errors of `prepare_run` and `repeats.run`.
+    any case. estimate: first estimate how long the stages take, which itself takes some seconds. Raises the
+    errors of `prepare_run` and `repeats.run`.
     """
     plan, run = prepare_run(resolved, folder, name, command, progress)
+    control = control or Control()
     try:
         if on_open is not None:
             on_open(run.folder)
+        if (estimated := estimate_stages(plan, run, control, anew=estimate)) is not None:
+            yield from record_event(run, estimated)
         return (yield from repeats.run(plan, run, Cache(), command, control))
     finally:
         run.release()  # `repeats.run` does not release a run that it never started
+
+
+def estimate_stages(plan: Plan, run: Run, control: Control, *, anew: bool) -> Estimated | None:
+    """Return the estimate that the run recorded, else a new one if `anew`; None for a finished run.
+
+    A new one is None if its trial fails, as the run then will, or while a request to the run is pending.
+    """
+    stored = StoredRun(run.folder)
+    if stored.is_finished(plan.config.repeats):
+        return None
+    if recorded := stored.progress().estimated:
+        return Estimated(recorded)
+    if not anew:
+        return None
+    from engine.runs.estimates import estimate
+
+    try:
+        seconds = estimate(plan, Cache(), control.is_asked).seconds
+    except Exception:  # an estimate never ends a run
+        return None
+    return Estimated({stage: each / plan.config.repeats for stage, each in seconds.items()})
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -114,10 +114,11 @@ class Run:
 
     def _update_status(self, event: Event) -> None:
         self._state.add(event)
+        status = {**self._state.position, "seconds_left": self._state.run_seconds_left}
         if isinstance(event, StageStarted):
-            self._heartbeat.write({"state": self._heartbeat.status()["state"], **self._state.position})
+            self._heartbeat.write({"state": self._heartbeat.status()["state"], **status})
         else:
-            self._heartbeat.update(**self._state.position)
+            self._heartbeat.update(**status)
         if self.parent is not None:
             self.parent._update_status(event)
 

@@ -9,6 +9,7 @@ from engine.events import (
     STAGES,
     BatchRecovered,
     EpochFinished,
+    Estimated,
     Event,
     RecoverLayout,
     RecoverProgress,
@@ -45,11 +46,13 @@ class RunState:
     accuracy. batch (from 1), batches, iteration (done in this batch), iterations: of recovery; 0 before its
     first iteration. repeat (from 1), repeats: the repeat that all of this is about, of how many. started:
     stages that have started. computed: the end of each stage in the session that computed it. images:
-    finished images of every batch.
+    finished images of every batch. estimated: seconds of each stage in one repeat; empty if not estimated.
     """
 
     def __init__(self) -> None:
         self.repeat = self.repeats = 1
+        self.estimated: dict[Stage, float] = {}
+        self._measured: dict[Stage, float] = {}  # seconds of a stage in the latest repeat that computed it
         self._start_over()
 
     def _start_over(self) -> None:
@@ -64,6 +67,29 @@ class RunState:
         self.computed: dict[Stage, StageFinished] = {}
         self.images: dict[int, int] = {}
         self._stage_start = (0.0, 0.0)  # time of the current stage's start, and seconds spent before it
+
+    @property
+    def run_seconds_left(self) -> float | None:
+        """The remaining time of all stages of all repeats; None if that of any is unknown."""
+        further, left = self.repeats - self.repeat, 0.0
+        for stage, view in self.stages.items():
+            whole = self._expect_seconds(stage)
+            if view.state in ("done", "reused"):
+                rest: float | None = 0.0
+            elif whole is None or view.state == "waiting" or not view.total:
+                rest = whole
+            else:
+                rest = whole * max(view.total - view.done, 0) / view.total
+            if rest is None or (further and whole is None):
+                return None
+            left += rest + further * (whole or 0.0)
+        return left
+
+    def _expect_seconds(self, stage: Stage) -> float | None:
+        """Return how long a stage takes in one repeat: at its rate, as it took before, or as estimated."""
+        if stage == self.stage and self.smoothed_rate > 0:
+            return self.stages[stage].total / self.smoothed_rate
+        return self._measured.get(stage, self.estimated.get(stage))
 
     def add(self, event: Event, moment: float = 0.0) -> None:
         """Add the next event. moment: when it was recorded, seconds since 1970 (UTC)."""
@@ -89,6 +115,8 @@ class RunState:
             self.position |= {name: getattr(event, name) for name in ("batch", "batches", "beta")}
         elif isinstance(event, StageFinished):
             self._finish_stage(event)
+        elif isinstance(event, Estimated):
+            self.estimated = event.seconds
 
     def add_iterations(
         self,
@@ -148,6 +176,10 @@ class RunState:
         if not event.reused:
             self.computed[event.stage] = event
         computed = self.computed.get(event.stage, event)
+        if not computed.reused:
+            self._measured[event.stage] = computed.seconds
+        elif event.stage in self._measured:  # in an earlier repeat, whose artefact all others share
+            self._measured[event.stage] = 0.0
         view = self.stages[event.stage]
         view.state = "reused" if computed.reused else "done"
         view.done, view.rate, view.seconds = view.total, computed.rate, computed.seconds

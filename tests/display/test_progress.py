@@ -34,6 +34,60 @@ def test_lines_say_batch_beta_losses_rate_and_time_left():
     assert ended == "recover: 1 min 15 s (0.267 it/s)"
 
 
+def test_lines_tell_the_time_left_of_the_run():
+    stream = io.StringIO()
+    display = progress.Display(stream, seconds=0.0)
+    display.show_event(events.Estimated({**dict.fromkeys(events.STAGES, 0.0), "validate": 4000.0}))
+    display.follow(work())
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "estimated: validate 1 h 06 min"
+    assert "5 it/s, 1.0 s left (run 1 h 06 min)" in "\n".join(lines)
+
+
+def tracked(repeats=1):
+    """A tracker in the middle of the recovery of the second of some repeats."""
+    tracker = progress.Tracker()
+    for repeat in range(1, min(repeats, 2) + 1):
+        if repeats > 1:
+            tracker.update(events.RepeatStarted(repeat, repeats, repeat - 1))
+        tracker.update(events.StageFinished("squeeze", 0.0, 0.0, reused=True))
+        tracker.update(events.StageStarted("statistics", 10, "images"))
+        tracker.update(events.StageFinished("statistics", 5.0, 2.0))
+        for event in work():
+            last = repeat == min(repeats, 2)
+            if not isinstance(event, events.Notice) and not (last and event.kind == "StageFinished"):
+                tracker.update(event)
+        if not last:
+            tracker.update(events.StageFinished("relabel", 0.0, 0.0, reused=True))
+            tracker.update(events.StageStarted("validate", 100, "epochs"))
+            tracker.update(events.StageFinished("validate", 7200.0, 0.01))
+    return tracker
+
+
+def test_all_stages_are_drawn_in_the_width():
+    tracker = tracked()
+    assert tracker.draw(80, unicode=True) == [
+        "↺ squeeze  ✓ statistics  ▶ recover 75%  ○ relabel  ○ validate",
+        "━━━━━━━━━━━━━━━━━━━━━━────────  15/20 it  1.0 s left",
+        "5 it/s  batch 2 of 2  β 0.05  CE 1.5  ridge/none 3  ridge/mean 3.5",
+    ]
+    assert tracker.draw(80, unicode=False)[:2] == [
+        "[=] squeeze  [x] statistics  [>] recover 75%  [ ] relabel  [ ] validate",
+        "######################........  15/20 it  1.0 s left",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("unicode", [True, False])
+def test_a_drawing_is_never_too_wide(width, unicode):
+    tracker = tracked(3)
+    tracker.update(events.Estimated(dict.fromkeys(events.STAGES, 3e6)))
+    lines = tracker.draw(width, unicode=unicode)
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= width
+    assert width < 80 or "repeat 2/3  15/20 it  1.0 s left (run " in lines[1]
+
+
 def test_one_is_told_in_the_singular():
     stream = io.StringIO()
     display = progress.Display(stream, seconds=0.0)

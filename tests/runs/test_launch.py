@@ -9,7 +9,7 @@ import tiny
 
 from engine.config import settings
 from engine.errors import Stopped, UserError
-from engine.events import STAGES, StageFinished
+from engine.events import STAGES, Estimated, StageFinished
 from engine.runs import launch
 from engine.runs.control import Control
 from engine.runs.thread import Engine
@@ -85,3 +85,38 @@ def test_folders_and_files_are_found_from_anywhere(tmp_path, monkeypatch):
     assert anchored.backbone.teacher == str(tmp_path / "t.pth")
     published = tiny.plan(backbone={"width": 4, "teacher": "torchvision:X"}).config
     assert launch.with_absolute_paths(published).backbone.teacher == "torchvision:X"
+
+
+def test_an_estimate_comes_first_and_changes_no_number(tmp_path):
+    plain = list(launch.run_experiment(smoke(), tmp_path / "plain", "run"))
+    assert not [event for event in plain if isinstance(event, Estimated)]
+    control = Control()
+    work = launch.run_experiment(smoke(), tmp_path / "run", "run", control=control, estimate=True)
+    first = next(work)
+    assert isinstance(first, Estimated)
+    assert set(first.seconds) == set(STAGES)
+    assert first.seconds["validate"] > 0
+    control.ask("stop", "a test")
+    with pytest.raises(Stopped):
+        list(work)
+    resumed = launch.run_experiment(smoke(), tmp_path / "run", "run")
+    assert next(resumed) == first  # it is not estimated again
+    list(resumed)
+    runs = [StoredRun(tmp_path / name) for name in ("plain", "run")]
+    assert runs[0].results()["summary"] == runs[1].results()["summary"]
+    assert (runs[0].images().pixels_NCHW == runs[1].images().pixels_NCHW).all()
+    again = list(launch.run_experiment(smoke(), tmp_path / "run", "run", estimate=True))
+    assert not [event for event in again if isinstance(event, Estimated)]  # it is finished
+
+
+def test_an_estimate_that_fails_or_is_in_the_way_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.runs.estimates.estimate", lambda *_: 1 / 0)
+    events = list(launch.run_experiment(smoke(), tmp_path / "run", "run", estimate=True))
+    assert not [event for event in events if isinstance(event, Estimated)]
+    monkeypatch.undo()
+    control = Control()
+    control.ask("stop", "a test")
+    monkeypatch.setenv("CFM_CACHE", str(tmp_path / "fresh"))
+    work = launch.run_experiment(smoke(), tmp_path / "other", "run", control=control, estimate=True)
+    assert not isinstance(next(work), Estimated)
+    work.close()

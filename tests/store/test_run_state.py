@@ -70,3 +70,42 @@ def test_images_of_batches_that_will_be_repeated_do_not_count():
     assert folded(done).images == {1: 10, 2: 10}
     assert folded([*done, layout(done=6)]).images == {1: 10}
     assert folded([*done, layout(done=0)]).images == {}
+
+
+def test_the_time_left_of_a_run_is_unknown_before_all_its_parts_are_known():
+    state = folded(EVENTS)
+    assert state.run_seconds_left is None  # nothing is known of relabel and validate
+    state.add(events.Estimated({"squeeze": 9.0, "recover": 99.0, "relabel": 2.0, "validate": 30.0}))
+    assert state.run_seconds_left == 2 / 7.0 + 2.0 + 30.0  # 2 of 8 iterations are left, 7 in a second
+    state.add(events.StageFinished("recover", 5.0, 1.6))
+    assert state.run_seconds_left == 32.0
+    state.add(events.StageFinished("relabel", 0.0, 0.0, reused=True))
+    state.add(events.StageStarted("validate", 10, "epochs", 4))
+    assert state.run_seconds_left == 0.6 * 30.0
+    state.add(events.StageFinished("validate", 40.0, 1.0))
+    assert state.run_seconds_left == 0.0
+
+
+def test_further_repeats_take_what_the_first_took():
+    stages = [("squeeze", 9.0), ("statistics", 1.0), ("recover", 5.0), ("relabel", 2.0), ("validate", 30.0)]
+    state = RunState()
+    state.add(events.RepeatStarted(1, 3, 0))
+    for stage, seconds in stages:
+        assert state.run_seconds_left is None
+        state.add(events.StageStarted(stage, 10, "epochs"))
+        state.add(events.StageFinished(stage, seconds, 1.0))
+    assert state.run_seconds_left == 2 * 47.0
+    state.add(events.RepeatStarted(2, 3, 1))
+    assert state.run_seconds_left == 2 * 47.0
+    state.add(events.StageFinished("squeeze", 0.0, 0.0, reused=True))  # then no repeat trains one
+    assert state.run_seconds_left == 38.0 + 38.0
+
+
+def test_the_status_tells_the_time_left(tmp_path):
+    run = opened(tmp_path / "r")
+    run.record(events.Estimated(dict.fromkeys(events.STAGES, 10.0)))
+    run.record(events.StageStarted("squeeze", 2, "epochs"))
+    assert store.StoredRun(tmp_path / "r").status()["seconds_left"] == 50.0
+    assert store.StoredRun(tmp_path / "r").progress().estimated == dict.fromkeys(events.STAGES, 10.0)
+    run.close("stopped")
+    assert "seconds_left" not in store.StoredRun(tmp_path / "r").status()
