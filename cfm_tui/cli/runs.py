@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cfm_tui.cli.common import Json, RunName, RunsFolder, draw_images, echo, print_json
+from cfm_tui.cli.common import Json, RunsFolder, draw_images, echo, print_json
 
 if TYPE_CHECKING:
     from engine.store import StoredRun
@@ -59,7 +59,9 @@ def runs(
 
 
 def show(
-    run: RunName,
+    run: Annotated[
+        str | None, typer.Argument(help="A run's folder, or its name.", show_default="the newest run")
+    ] = None,
     thumbnails: Annotated[
         int, typer.Option(min=0, max=1000, help="Most distilled images to show; 0 for none.")
     ] = 10,
@@ -82,7 +84,7 @@ def show(
     from engine import store
     from engine.runs.results import SCHEMA_VERSION, read_results
 
-    stored = store.find_run(run)
+    stored = _find_newest_run() if run is None else store.find_run(run)
     results = read_results(stored)
     if as_json:
         from cfm_tui.display.run_summary import RunSummary
@@ -90,11 +92,6 @@ def show(
         entry = {"schema_version": SCHEMA_VERSION, **RunSummary.read(stored).to_dict()}
         print_json({**entry, "status": stored.status(), "results": results})
         return
-    from cfm_tui.display.progress import format_status
-    from cfm_tui.display.tables import results_table
-
-    echo(f"{stored.name}: {format_status(stored.status(), stored.state())}\n")
-    echo(results_table(results) if results is not None else "no results yet")
     if thumbnails and not betas and stored.has_images():
         _show_images(stored, thumbnails, width)
     if betas or losses or spectra:
@@ -104,7 +101,23 @@ def show(
         plots += [text_plots.draw_losses(stored)] if losses else []
         plots += [text_plots.draw_spectra(stored)] if spectra else []
         for plot in plots:
-            echo(f"\n{plot}", coloured=True)
+            echo(f"{plot}\n", coloured=True)
+    from cfm_tui.display.progress import format_status
+    from cfm_tui.display.tables import results_table
+
+    # Last, so that it is on screen when the images have scrolled away.
+    echo(f"{stored.name}: {format_status(stored.status(), stored.state())}\n")
+    echo(results_table(results) if results is not None else "no results yet")
+
+
+def _find_newest_run() -> StoredRun:
+    """Return the run that was created last. Raises UserError("usage") if there is none."""
+    from engine import store
+    from engine.errors import UserError
+
+    if not (runs := store.list_runs()):
+        raise UserError("usage", f"there are no runs in {store.runs_folder()}", "`cfm run` computes one")
+    return runs[-1]
 
 
 def _show_images(run: StoredRun, count: int, columns: int) -> None:
@@ -115,4 +128,4 @@ def _show_images(run: StoredRun, count: int, columns: int) -> None:
         f"{images.classes[label]} {format_beta(beta)}".rstrip()
         for label, beta in zip(images.labels_N, images.beta_N, strict=True)
     ]
-    echo(f"\n{draw_images(images.pixels_NCHW, labels, columns)}", coloured=True)
+    echo(f"{draw_images(images.pixels_NCHW, labels, columns)}\n", coloured=True)

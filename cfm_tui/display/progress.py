@@ -80,12 +80,10 @@ class Tracker:
         return f"{format_rate(self.rate, self.unit)}, {self.time_left()}"
 
     def time_left(self) -> str:
-        """Return the remaining time of the stage and of the run; each is empty if it is unknown."""
-        stage, run = self._state.smoothed_rate, self._state.run_seconds_left
-        parts = [f"{format_duration(max(self.total - self.done, 0) / stage)} left"] if stage > 0 else []
-        if run is not None:
-            parts.append(f"run {format_duration(run)} left" if not parts else f"(run {format_duration(run)})")
-        return " ".join(parts)
+        """Return the remaining time of the stage and of the run, as far as they are known."""
+        rate = self._state.smoothed_rate
+        stage = max(self.total - self.done, 0) / rate if rate > 0 else None
+        return format_time_left(stage, self._state.run_seconds_left)
 
     def line(self) -> str:
         """Return the whole state in one line."""
@@ -186,23 +184,35 @@ def format_status(status: dict[str, Any], state: str) -> str:
     return " — ".join(part for part in parts if part) + f" ({status['time']})"
 
 
-def format_heartbeat(status: dict[str, Any]) -> str:
-    """Format the progress of a running point: stage, units done, rate, and remaining time of the stage."""
-    if "stage" not in status:
-        return "loading"
-    total, done, unit = status.get("total", 0), status.get("done"), status.get("unit", "")
-    parts = [_name_stage(status)]
+def format_heartbeat(
+    status: Mapping[str, Any], run_seconds_left: float | None = None
+) -> tuple[str, str, str]:
+    """Format the progress of a running point: stage and percentage, remaining time, and what is computed.
+
+    run_seconds_left: of the point, where its status does not know it.
+    """
+    total, done, rate = status.get("total", 0), status.get("done"), status.get("rate") or 0.0
+    is_counted = done is not None and total > 0
+    place = f"{_name_stage(status)} {done / total:.0%}" if is_counted else _name_stage(status)
+    stage_left = max(total - done, 0) / rate if is_counted and rate > 0 else None
+    run_left = status.get("seconds_left")
+    left = format_time_left(stage_left, run_seconds_left if run_left is None else run_left)
+    details = []
     if status["stage"] == "validate" and "epoch" in status:
-        parts.append(f"{status['architecture']}, {status['source']}, seed {status['seed']}")
-        parts.append(f"epoch {status['epoch']} of {status['epochs']}")
-    elif done is not None and total:
-        parts.append(f"{done} of {total} {unit}")
-    rate = status.get("rate") or 0.0
+        details.append(f"{status['architecture']}, {status['source']}, seed {status['seed']}")
+        details.append(f"epoch {status['epoch']} of {status['epochs']}")
+    elif is_counted:
+        details.append(f"{done:,} of {total:,} {status.get('unit', '')}")
     if rate > 0:
-        parts.append(format_rate(rate, unit))
-        if done is not None and total:
-            parts.append(f"{format_duration(max(total - done, 0) / rate)} left in this stage")
-    return "  ".join(parts)
+        details.append(format_rate(rate, status.get("unit", "")))
+    return place, left, ", ".join(details)
+
+
+def format_time_left(stage: float | None, run: float | None) -> str:
+    """Format the remaining seconds of a stage and of the whole run; None is unknown."""
+    if stage is None:
+        return "" if run is None else f"run {format_duration(run)} left"
+    return f"{format_duration(stage)} left" + ("" if run is None else f" (run {format_duration(run)})")
 
 
 def format_bytes(count: float) -> str:

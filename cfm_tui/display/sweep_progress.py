@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfm_tui.display.progress import format_duration, format_heartbeat
 from cfm_tui.display.streams import escape_control_characters
+from cfm_tui.display.tables import align_columns, cut_middle
 from engine.sweep.schedule import State
 
 if TYPE_CHECKING:
@@ -41,11 +42,21 @@ class Pace:
 
         waiting: number of waiting points. running: names of running points. slots: points run at once.
         """
-        mean, now = self.mean(), time.monotonic()
+        mean = self.mean()
         if mean is None:
             return None
-        rest = sum(max(mean - (now - self._start_times.get(name, now)), 0.0) for name in running)
+        rest = sum(max(mean - self.elapsed(name), 0.0) for name in running)
         return (waiting * mean + rest) / max(slots, 1)
+
+    def point_left(self, name: str) -> float | None:
+        """Return the remaining seconds of a running point at the mean duration; None if it is unknown."""
+        mean = self.mean()
+        return None if mean is None or name in self._partial else max(mean - self.elapsed(name), 0.0)
+
+    def elapsed(self, name: str) -> float:
+        """Return the seconds since a point was started by this process."""
+        now = time.monotonic()
+        return now - self._start_times.get(name, now)
 
     def mean(self) -> float | None:
         """Return the mean seconds per point; None before the first is done."""
@@ -78,10 +89,19 @@ class Lines:
         """Return at most `room` lines of running, failed and stopped points, and the summary."""
         states = sweeper.schedule.states
         running = sweeper.schedule.named("running")
-        shown = [f"{name}: {format_heartbeat(sweeper.status(name))}" for name in running]
+        shown = [f"{name}: {'  '.join(filter(None, self.place(sweeper, name)))}" for name in running]
         others = sweeper.schedule.named("failed", "stopped")
         shown += [f"{name}: {states[name]}, {sweeper.messages.get(name, '')}" for name in others]
         return [*shown[: max(room, 1)], self.summary(states, running)]
+
+    def place(self, sweeper: Sweeper, name: str) -> tuple[str, str, str]:
+        """Return where a running point is: its stage, its remaining time, and what it computes."""
+        status = sweeper.status(name)
+        if status.get("state") == "finished":
+            return "finishing", "", ""
+        if "stage" not in status:
+            return f"loading for {format_duration(self.pace.elapsed(name))}", "", ""
+        return format_heartbeat(status, self.pace.point_left(name))
 
     def summary(self, states: dict[str, State], running: list[str]) -> str:
         """Return the number of points in each state, the mean time of a point, and the remaining time."""
@@ -124,7 +144,7 @@ class Board(Lines):
 
     def on_state_change(self, name: str, state: State, message: str = "") -> None:
         """Show failed and stopped points above the board."""
-        self.pace.record(name, state)
+        self.pace.record(name, state, whole=not message)
         if state in ("failed", "stopped"):
             self.say(f"{name}: {state}" + (f", {message}" if message else ""))
 
@@ -136,12 +156,20 @@ class Board(Lines):
         from rich.text import Text
 
         room = self._live.console.height - 6  # rows for other output
-        states, rows = sweeper.schedule.states, []
-        for name in sorted(states, key=lambda each: states[each] != "running"):
-            details = sweeper.messages.get(name, "")
-            if states[name] == "running":
-                details = format_heartbeat(sweeper.status(name))
-            rows.append(f"{states[name]:<8} {name}  {details}")
+        states = sweeper.schedule.states
+        names = {name: cut_middle(name, self._live.console.width // 3) for name in states}
+        width = max(map(len, names.values()), default=0)
+        running = [
+            ["running ", f"{names[name]:<{width}}", *self.place(sweeper, name)]
+            for name, state in states.items()
+            if state == "running"
+        ]
+        rows = align_columns(running).splitlines()
+        rows += [
+            f"{state:<8}  {names[name]:<{width}}  {sweeper.messages.get(name, '')}".rstrip()
+            for name, state in states.items()
+            if state != "running"
+        ]
         hidden = [f"… and {len(rows) - room} more"] if len(rows) > room else []
         text = "\n".join([*rows[:room], *hidden, self.summary(states, sweeper.schedule.named("running"))])
         with suppress(OSError):

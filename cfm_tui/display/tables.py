@@ -36,9 +36,9 @@ def results_table(results: dict[str, Any]) -> str:
     """Format the accuracies of a run, what ± covers, the verdict, and the time of each stage."""
     kinds = (
         ("distilled", "accuracy", "last epoch, %"),
-        ("random", "control", "the control: random real images, same labels and budget"),
-        ("start", "start", "the real images that recovery starts from, same labels and budget"),
-        ("best epoch", "accuracy_best", "distilled; peeks at the test set"),
+        ("random", "control", "the control: random real images"),
+        ("start", "start", "the real images that recovery starts from"),
+        ("best epoch", "accuracy_best", "distilled, optimistic: chosen on the test set"),
     )
     summary = results["summary"]
     rows = [
@@ -59,6 +59,8 @@ def results_table(results: dict[str, Any]) -> str:
         if spread := _describe_students(accuracies["accuracy"]):
             notes.append(f"{name}: {spread}" if len(summary["by_architecture"]) > 1 else spread)
     notes += [f"{name}: {verdict}" for name, verdict in verdicts.items() if verdict]
+    if any(accuracies["control"] is not None for accuracies in summary["by_architecture"].values()):
+        notes.append("all students have the same labels and budget")
     notes.append(_describe_threads(results["repeats"][-1]["provenance"]))
     timings = []
     for stage, timing in sum_timings(results).items():
@@ -74,8 +76,8 @@ def _describe_students(summary: Mapping[str, Any] | None) -> str:
     if summary is None or summary["students"]["std"] is None:
         return ""
     per_repeat = summary["students"]["n"] // summary["n"]
-    spread = f"those of the distilled images differ by ± {summary['students']['std']:.2f}"
-    return f"each repeat is the mean of {per_repeat} students; {spread}"
+    spread = f"which differ by ± {summary['students']['std']:.2f} (distilled)"
+    return f"each repeat is the mean of {per_repeat} students, {spread}"
 
 
 def _describe_threads(provenance: Mapping[str, Any]) -> str:

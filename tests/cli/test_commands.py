@@ -89,7 +89,7 @@ def test_debug_shows_the_traceback(capsys, monkeypatch, words):
     [
         (["run", "--bogus"], "--bogus"),
         (["nonsense"], "nonsense"),
-        (["show"], "run"),
+        (["check"], "RUN"),
         (["show", "x", "--width", "1"], "width"),
     ],
 )

@@ -1,5 +1,7 @@
 """`cfm runs` and `cfm show` on runs made by hand: whole, damaged, and large."""
 
+import json
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -91,3 +93,18 @@ def test_a_report_of_a_query_has_its_runs(capsys, runs):
     made(runs / "second")
     document = call_json(capsys, "report", "report", "--where", "name=second")
     assert [run["name"] for run in document["runs"]] == ["second"]
+
+
+def test_the_newest_run_is_shown_and_its_results_come_last(capsys, runs, finished):
+    assert "there are no runs in" in call(capsys, "show", code=2)[1]
+    shutil.copytree(finished, runs / "old")
+    out, _ = call(capsys, "show")
+    before, _, results = out.partition("old: finished")
+    assert "β" in before  # of the images
+    assert "distilled" in results
+    assert max(map(len, results.splitlines())) <= 80
+    store.open_run(runs / "new", {"identity": {}, "created": "2099-01-01T00:00:00Z"}, "seed: 0\n").close(
+        "stopped"
+    )
+    assert call(capsys, "show")[0].startswith("new: stopped")
+    assert json.loads(call(capsys, "show", "--json")[0])["name"] == "new"

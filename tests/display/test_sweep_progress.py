@@ -16,11 +16,16 @@ from engine.sweep.schedule import Schedule
 VALIDATING = {"stage": "validate", "total": 12, "unit": "epochs", "architecture": "convnet", "seed": 1}
 STATUSES = {
     "seed=0": {"stage": "recover", "total": 1000, "done": 250, "unit": "iterations", "rate": 25.0},
-    "seed=1": {**VALIDATING, "source": "distilled", "epoch": 3, "epochs": 6, "rate": 0.5, "done": 9},
+    "seed=1": {**VALIDATING, "source": "distilled", "epoch": 3, "epochs": 6, "rate": 0.5, "done": 9}
+    | {"seconds_left": 66.0},
 }
 PLACES = {
-    "seed=0": "recover  250 of 1000 iterations  25 it/s  30.0 s left in this stage",
-    "seed=1": "validate  convnet, distilled, seed 1  epoch 3 of 6  0.5 epochs/s  6.0 s left in this stage",
+    "seed=0": ("recover 25%", "30.0 s left", "250 of 1,000 iterations, 25 it/s"),
+    "seed=1": (
+        "validate 75%",
+        "6.0 s left (run 1 min 06 s)",
+        "convnet, distilled, seed 1, epoch 3 of 6, 0.5 epochs/s",
+    ),
 }
 
 
@@ -35,7 +40,29 @@ def sweeper():
 def test_a_running_point_says_where_it_is():
     for name, said in PLACES.items():
         assert progress.format_heartbeat(STATUSES[name]) == said
-    assert progress.format_heartbeat({}) == "loading"
+    started = {"stage": "squeeze", "total": 8, "unit": "epochs", "repeat": 2, "repeats": 3}
+    assert progress.format_heartbeat(started, 75.0) == ("repeat 2/3 squeeze", "run 1 min 15 s left", "")
+
+
+def test_a_point_without_a_stage_is_loading_and_a_first_one_tells_of_the_others(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lines = sweep_progress.Lines(2, io.StringIO())
+    lines.on_state_change("seed=0", "running")
+    now[0] += 4.0
+    loading = SimpleNamespace(status=lambda _: {})
+    assert lines.place(loading, "seed=0") == ("loading for 4.0 s", "", "")
+    ending = SimpleNamespace(status=lambda _: {"state": "finished"})
+    assert lines.place(ending, "seed=0") == ("finishing", "", "")
+    lines.pace.record("other", "running")
+    now[0] += 10.0
+    lines.pace.record("other", "done")
+    lines.on_state_change("seed=1", "running")
+    now[0] += 3.0
+    _, left, _ = lines.place(SimpleNamespace(status=lambda _: STATUSES["seed=0"]), "seed=1")
+    assert left == "30.0 s left (run 7.0 s)"
+    lines.on_state_change("seed=3", "running", "resumed")  # how much of it was done is not known
+    assert lines.pace.point_left("seed=3") is None
 
 
 def test_lines_tell_what_begins_and_ends_and_now_and_then_what_runs(monkeypatch):
@@ -48,8 +75,8 @@ def test_lines_tell_what_begins_and_ends_and_now_and_then_what_runs(monkeypatch)
     lines.refresh(sweeper())
     shown = stream.getvalue().splitlines()[1:]
     assert shown == [
-        f"seed=0: {PLACES['seed=0']}",
-        f"seed=1: {PLACES['seed=1']}",
+        f"seed=0: {'  '.join(PLACES['seed=0'])}",
+        f"seed=1: {'  '.join(PLACES['seed=1'])}",
         "seed=2: failed, it broke",
         "0 of 4 done, 2 running, 1 waiting, 1 failed",
     ]
@@ -83,8 +110,10 @@ def test_the_board_has_a_line_for_every_point_and_keeps_to_the_screen():
         board.on_state_change("seed=2", "failed", "it broke")
         board.refresh(sweeper())
     shown = stream.getvalue()
-    for said in ("seed=2: failed, it broke", f"running  seed=0  {PLACES['seed=0']}", "waiting  seed=3"):
-        assert said in shown
+    assert "seed=2: failed, it broke" in shown
+    assert "running   seed=0  recover 25%   30.0 s left                  250 of 1,000 iterations" in shown
+    assert "running   seed=1  validate 75%  6.0 s left (run 1 min 06 s)  convnet, distilled" in shown
+    assert "waiting   seed=3" in shown
     small = io.StringIO()
     console = Console(file=small, force_terminal=True, width=40, height=8, color_system=None)
     with Live(console=console, auto_refresh=False, transient=True) as live:
