@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
-from textual.events import Event, Key
+from textual.events import Event, Key, Paste
 from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
@@ -25,6 +25,7 @@ import cfm_tui.console.screens as screens
 import cfm_tui.console.widgets as widgets
 from cfm_tui.console.driver import AsciiFilter, CapturedOutput, Governor, TerminalDriver, keep_only_changes
 from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGallery, OpenRun, hidden
+from cfm_tui.console.input_order import deliver
 from cfm_tui.console.preferences import THEMES, Preferences
 from cfm_tui.console.screens.base import TABS, Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, describe_keys
@@ -114,10 +115,12 @@ class ConsoleApp(App[str]):
         super().notify(escape_control_characters(message), **{**options, "markup": False})
 
     async def on_event(self, event: Event) -> None:
-        """Record the time of key presses."""
-        if isinstance(event, Key):
+        """Deliver keys and pasted texts in their order, and record their time."""
+        if isinstance(event, Key | Paste) and not event.is_forwarded:
             self._key_pressed_at = time.monotonic()
-        await super().on_event(event)
+            await deliver(self, event)
+        else:
+            await super().on_event(event)
 
     # --- the timer --------------------------------------------------------------------------------
 
@@ -203,7 +206,7 @@ class ConsoleApp(App[str]):
 
     def action_configure(self) -> None:
         """Open the form of a new experiment."""
-        self.post_message(Configure())
+        self.on_configure(Configure())
 
     def on_configure(self, message: Configure) -> None:
         """Show the form of a new experiment."""

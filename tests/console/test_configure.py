@@ -40,7 +40,7 @@ def test_every_field_is_reached_and_seen(place, size):
             assert focused(page) is stop
             if isinstance(stop, Entry):
                 line = shown(pilot).splitlines()[stop.region.y]
-                assert line[stop.region.x + 1 :].startswith(stop.label)
+                assert line[stop.region.x + 2 :].startswith(stop.label)
             await pilot.press("down")
 
     played(opened(place), script, size)
@@ -52,7 +52,7 @@ def test_what_is_wrong_stands_under_its_field_while_it_is_typed(place):
         await write(pilot, "-1")
         await until(pilot, "! recover.lr = -1 is out of range")
         lines = shown(pilot).splitlines()
-        row = next(number for number, line in enumerate(lines) if line.startswith("!rate"))
+        row = next(number for number, line in enumerate(lines) if line.startswith("▸!rate"))
         assert lines[row + 1].strip().startswith("! recover.lr = -1")
         assert "1 problem" in lines[0]
         await pilot.press("escape")

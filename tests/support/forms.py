@@ -73,9 +73,7 @@ def focused(page):
 
 async def write(pilot, text):
     """Begin to edit the field with the focus, and replace what it says."""
-    await pilot.press("enter")
-    field = pilot.app.screen.focused
-    await pilot.press("end", *["backspace"] * len(field.value), *text)
+    await pilot.press("enter", *text or ["delete"])
 
 
 def tell(page, findings=None):

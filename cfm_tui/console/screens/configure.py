@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from typing import ClassVar
 
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
 from textual.widget import Widget
@@ -65,6 +64,7 @@ class ConfigurePage(Page):
         self.touched = time.monotonic()  #: time of the last change
         self.unchecked = False
         self.chosen_layer = 0
+        self._panels: dict[int, Panel] = {}
         self._problem_lines: dict[str, PlainText] = {}
         self._study: Study | None = None
         self._fetch: Fetch | None = None
@@ -96,7 +96,7 @@ class ConfigurePage(Page):
                 _make_text("differences"),
             ],
         }
-        panels = {number: self._make_panel(number, sides[number]) for number in PANELS}
+        self._panels = panels = {number: self._make_panel(number, sides[number]) for number in PANELS}
         left = Vertical(panels[DATA], panels[BACKBONE], id="left", classes="holder")
         right = Vertical(panels[OBJECTIVE], panels[BUDGET], id="right", classes="holder")
         yield Container(left, right, id="panels", classes="columns")
@@ -104,15 +104,22 @@ class ConfigurePage(Page):
         yield PlainText(id="wrong", classes="error")
         yield PlainText(id="told")
 
+    def panels(self) -> list[Panel]:
+        """Return the page's panels, which stay the same; they are wanted at every key."""
+        return list(self._panels.values())
+
     def _make_panel(self, number: int, side: list[Widget]) -> Panel:
         panel_fields = [each for each in FIELDS.values() if each.panel == number]
-        entries = [Entry(each.key, each.label, each.choices) for each in panel_fields] or [self._make_line(0)]
+        entries = [Entry(self, each.key, each.label, each.choices) for each in panel_fields] or [
+            self._make_line(0)
+        ]
         fields = Vertical(*entries, classes="fields", id=f"fields{number}")
         pair = Container(fields, Vertical(*side, classes="side"), classes="pair")
         return Panel(number, PANELS[number], pair, id=f"panel{number}")
 
     def _make_line(self, number: int) -> Entry:
-        return Entry(Form.line_name(number), "KEY=VALUE", likely=[f"{key}=" for key in Config.leaf_keys()])
+        suggestions = [f"{key}=" for key in Config.leaf_keys()]
+        return Entry(self, Form.line_name(number), "KEY=VALUE", suggestions=suggestions)
 
     def begin(self) -> None:
         """Show the initial form."""
@@ -134,22 +141,22 @@ class ConfigurePage(Page):
         """Return the field with a name."""
         return next(entry for entry in self.query(Entry) if entry.name == name)
 
-    def on_entry_written(self, message: Entry.Written) -> None:
+    def take_entry(self, entry: Entry, *, final: bool) -> None:
         """Take over a field's text; check the form once editing has ended."""
         self.touch()
-        self.form.write(message.entry.name or "", message.text)
         self.unchecked = True
-        if message.final:
+        if final:
+            self.form.write(entry.name or "", entry.value)
             self.check()
 
-    def on_entry_asked(self, message: Entry.Asked) -> None:
+    def choose_entry(self, entry: Entry) -> None:
         """Offer the choices of a field."""
-        entry = message.entry
         offers = [Offer(choice, self._describe_choice(entry.name or "", choice)) for choice in entry.choices]
 
         def write_choice(answer: str | None) -> None:
             if answer is not None:
-                self.on_entry_written(Entry.Written(entry, answer, True))
+                entry.value = answer
+                self.take_entry(entry, final=True)
 
         self.app.push_screen(Pick(f"{entry.label} ({entry.name})", offers, entry.value), write_choice)
 
@@ -165,6 +172,9 @@ class ConfigurePage(Page):
     def check(self) -> bool:
         """Check and show the form, and stop a study of other settings. Return whether the form is valid."""
         self.unchecked = False
+        for entry in self.query(Entry):
+            if entry.editing:
+                self.form.write(entry.name or "", entry.value)
         valid = self.form.check().resolved is not None
         if valid and self.form.config != self.findings.config:
             self.findings = self.findings.keep_valid(self.form.config)
@@ -184,17 +194,10 @@ class ConfigurePage(Page):
         super().on_descendant_focus()
         self._show_help()
 
-    def on_key(self, event: events.Key) -> None:
-        """End editing when a field is left by Tab or an arrow."""
-        if event.key in ("tab", "shift+tab", "up", "down"):
-            for entry in self.query(Entry):
-                entry.commit()
-
     def action_move(self, step: int) -> None:
         """Move to another field or chart, in any panel."""
         stops = self.list_stops()
-        focused = next((stop for stop in stops if stop.has_focus or stop.has_focus_within), None)
-        index = stops.index(focused) + step if focused is not None else 0
+        index = stops.index(self.focused) + step if self.focused in stops else 0
         self.go(stops[index % len(stops)])
 
     def action_end(self, index: int) -> None:
@@ -212,7 +215,7 @@ class ConfigurePage(Page):
         if panel.number != self._current:
             self._current = panel.number
             self._arrange()
-        widget.focus()
+        self.set_focus(widget)
 
     # --- showing ----------------------------------------------------------------------------------
 
@@ -270,9 +273,8 @@ class ConfigurePage(Page):
 
     def _show_help(self) -> None:
         """Show what the field with the focus is for, and where its value comes from."""
-        nodes = self.focused.ancestors_with_self if self.focused is not None else []
-        entry = next((each for each in nodes if isinstance(each, Entry)), None)
-        if entry is None or not self.is_mounted:
+        entry = self.focused
+        if not isinstance(entry, Entry) or not self.is_mounted:
             return
         field = FIELDS.get(entry.name or "")
         if field is None:

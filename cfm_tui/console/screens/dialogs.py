@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from rich.text import Text
 from textual import events
@@ -20,6 +20,15 @@ from cfm_tui.console.screens.base import Dialog, PlainText, show_plainly
 from cfm_tui.display.streams import escape_control_characters
 
 
+class _Options(OptionList):
+    """A list whose selected option is reported at once: the next key may be for the page below."""
+
+    def action_select(self) -> None:
+        """Report the option under the cursor."""
+        if self.highlighted is not None and not self.get_option_at_index(self.highlighted).disabled:
+            cast(_ListDialog, self.screen).answer(self.highlighted)
+
+
 class _ListDialog(Dialog):
     """A question above a list of options; each returns its name."""
 
@@ -31,11 +40,11 @@ class _ListDialog(Dialog):
         """Yield the question and the options."""
         with Vertical():
             yield PlainText(self._question)
-            yield OptionList(*self._options)
+            yield _Options(*self._options)
 
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Return the name of the selected option."""
-        self.dismiss(self._names[event.option_index])
+    def answer(self, index: int) -> None:
+        """Return the name of an option."""
+        self.dismiss(self._names[index])
 
     def action_move(self, step: int) -> None:
         """Move the cursor up or down."""

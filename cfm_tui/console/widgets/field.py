@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import events
 from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
-from textual.message import Message
-from textual.suggester import SuggestFromList
 from textual.widget import Widget
-from textual.widgets import Input
 
 from cfm_tui.console.engine_link import hidden
+from cfm_tui.console.line_editor import LineEditor
 from cfm_tui.display.streams import escape_control_characters
+
+#: Keys that end editing, and then do what they do on the page.
+LEAVING_KEYS = {"tab", "shift+tab", "up", "down", *(f"f{number}" for number in range(1, 13))}
+
+
+class EntryOwner(Protocol):
+    """The page of the fields. It is called directly, so that it knows of a change before the next key."""
+
+    def take_entry(self, entry: Entry, *, final: bool) -> None:
+        """Take over the text of a field. final: editing has ended."""
+
+    def choose_entry(self, entry: Entry) -> None:
+        """Ask the user for one of the choices of a field."""
 
 
 class Entry(Widget, can_focus=True):
     """One field of a form. Letters are keys of the page until Enter starts editing.
 
-    name: the setting's key. choices: all allowed values, if they are known. likely: suggestions while the
+    While a field is edited it takes every key but `LEAVING_KEYS`, and no key binding sees one.
+    name: the setting's key. choices: all allowed values, if they are known. suggestions: offered while the
     user types.
     """
 
@@ -30,9 +42,7 @@ class Entry(Widget, can_focus=True):
 
     DEFAULT_CSS = """
     Entry { height: 1; width: 1fr; }
-    Entry:focus { background: $surface; text-style: reverse; }
-    Entry > Input { margin-left: 15; width: 1fr; height: 1; border: none; padding: 0; background: $surface; }
-    Entry > Input:focus { border: none; }
+    Entry:focus { background: $primary 30%; text-style: bold; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -41,46 +51,30 @@ class Entry(Widget, can_focus=True):
         hidden("right", "turn(1)", "next", id="field.next", tooltip="The next choice"),
         hidden("left", "turn(-1)", "before", id="field.before", tooltip="The choice before"),
         hidden(
-            "escape",
-            "leave",
-            "back",
-            id="field.leave",
-            tooltip="Leave the field unchanged; then leave the page",
-        ),
-        hidden(
             "backspace,delete", "clear", "preset's", id="field.clear", tooltip="Restore the preset's value"
         ),
     ]
 
-    @dataclass
-    class Written(Message):
-        """The field's text changed. final: editing has ended."""
-
-        entry: Entry
-        text: str
-        final: bool
-
-    @dataclass
-    class Asked(Message):
-        """The user asks for the list of choices."""
-
-        entry: Entry
-
     def __init__(
-        self, name: str, label: str, choices: Sequence[str] = (), likely: Sequence[str] = ()
+        self,
+        owner: EntryOwner,
+        name: str,
+        label: str,
+        choices: Sequence[str] = (),
+        suggestions: Sequence[str] = (),
     ) -> None:
         super().__init__(name=name)
         self.label = label
         self.choices = tuple(choices)
-        self._likely = list(likely)
         self.value = ""  #: the field's text
+        self._owner, self._suggestions = owner, suggestions
         self._note, self._mark, self._before = "", " ", ""
-        self._field: Input | None = None
+        self._editor: LineEditor | None = None
 
     @property
     def editing(self) -> bool:
         """Whether the field is being edited."""
-        return self._field is not None
+        return self._editor is not None
 
     def show(self, value: str, note: str = "", mark: str = " ") -> None:
         """Show a value.
@@ -91,86 +85,121 @@ class Entry(Widget, can_focus=True):
             self.value, self._note, self._mark = value, note, mark
             self.refresh()
 
+    # --- drawing ----------------------------------------------------------------------------------
+
+    @property
+    def _value_width(self) -> int:
+        return max(self.content_size.width - self.LABEL_WIDTH - 3, 1)
+
     def render(self) -> Text:
-        """Return mark, label and value."""
-        text = Text(f"{self._mark}{self.label:<{self.LABEL_WIDTH}} ", no_wrap=True, overflow="ellipsis")
-        if self.editing:
-            return text
-        text.append(escape_control_characters(self.value or self._note), style="" if self.value else "dim")
-        if self.choices and self.has_focus:
-            text.append("  < >")
-        return text
+        """Return focus, mark, label and value; of a long value its end."""
+        focus = "▸" if self.has_focus else " "
+        text = Text(f"{focus}{self._mark}{self.label:<{self.LABEL_WIDTH}} ", no_wrap=True, end="")
+        if self._editor is not None:
+            return text.append_text(self._editor.render(self._value_width))
+        arrows = "  ◂ ▸" if self.choices and self.has_focus else ""
+        shown = escape_control_characters(self.value or self._note)
+        return text.append(
+            _keep_end(shown, self._value_width - len(arrows)), "" if self.value else "dim"
+        ).append(arrows)
 
     def on_focus(self) -> None:
-        """Redraw with the arrows of a field with choices."""
+        """Show that the field has the focus."""
+        self.refresh()
+
+    def on_blur(self) -> None:
+        """End editing when something else is clicked; not when the terminal loses the focus."""
+        if self.app.app_focus and self.screen.focused is not self:
+            self.commit()
         self.refresh()
 
     def on_click(self, event: events.Click) -> None:
-        """Start editing, as Enter does."""
+        """Start editing, at the character that is clicked; all is selected by a click on the label."""
         if not self.editing:
             self.action_edit()
+        x = event.get_content_offset_capture(self).x - self.LABEL_WIDTH - 3
+        if self._editor is not None and x >= 0:
+            self._editor.place_cursor(self._editor.index_at(x, self._value_width))
+            self.refresh()
 
     # --- editing ----------------------------------------------------------------------------------
+
+    def check_consume_key(self, key: str, character: str | None = None) -> bool:
+        """Return whether a key is for this field only."""
+        return self.editing and key not in LEAVING_KEYS
+
+    def on_key(self, event: events.Key) -> None:
+        """Edit the text; keys that leave the field commit it and are handled by the page."""
+        if self._editor is None:
+            return
+        if not self.check_consume_key(event.key):
+            self.commit()
+            return
+        event.stop()
+        event.prevent_default()
+        if event.key == "enter":
+            self.commit()
+        elif event.key == "escape":
+            self._end(self._before)
+        else:
+            self._editor.press(event.key, event.character)
+            self._take_over(self._editor)
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Insert pasted text; start editing first, unless the field has choices."""
+        event.stop()
+        if not self.editing and not self.choices:
+            self.action_edit()
+        if self._editor is not None:
+            self._editor.paste(event.text)
+            self._take_over(self._editor)
+
+    def _take_over(self, editor: LineEditor) -> None:
+        self.refresh()
+        if editor.text != self.value:
+            self.value = editor.text
+            self._owner.take_entry(self, final=False)
 
     def action_edit(self) -> None:
         """Start editing, or ask for the list of choices."""
         if self.choices:
-            self.post_message(self.Asked(self))
+            self._owner.choose_entry(self)
         elif not self.editing:
             self._before = self.value
-            suggester = SuggestFromList(self._likely) if self._likely else None
-            self._field = Input(self.value, suggester=suggester, select_on_focus=False)
-            self.mount(self._field)
-            self._field.focus()
+            self._editor = LineEditor(self.value, self._suggestions)
+            self.screen.set_focus(self)
+            self.screen.refresh_bindings()
+            self.refresh()
 
     def commit(self) -> None:
         """End editing and keep the text, if the field is being edited."""
-        if self._field is not None:
-            self._end(self._field.value)
+        if self._editor is not None:
+            self._end(self._editor.text)
 
     def _end(self, text: str) -> None:
-        field, self._field = self._field, None
-        if field is not None:
-            if self.screen.focused is field:
-                self.focus()
-            field.remove()
+        if self._editor is not None:
+            self._editor = None
+            self.screen.refresh_bindings()
         self.value = text
         self.refresh()
-        self.post_message(self.Written(self, text, True))
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Post the text after every keystroke."""
-        event.stop()
-        if event.input is self._field and event.value != self.value:
-            self.value = event.value
-            self.post_message(self.Written(self, event.value, False))
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """End editing on Enter."""
-        event.stop()
-        self._end(event.value)
-
-    def on_input_blurred(self, event: Input.Blurred) -> None:
-        """End editing when something else is clicked."""
-        event.stop()
-        if event.input is self._field:
-            self._end(event.value)
-
-    def action_leave(self) -> None:
-        """Cancel editing and restore the previous text."""
-        if not self.editing:
-            raise SkipAction
-        self._end(self._before)
+        self._owner.take_entry(self, final=True)
 
     def action_turn(self, step: int) -> None:
         """Select the next or previous choice."""
-        if not self.choices or self.editing:
+        if not self.choices:
             raise SkipAction
         at = self.choices.index(self.value) if self.value in self.choices else -step
         self._end(self.choices[(at + step) % len(self.choices)])
 
     def action_clear(self) -> None:
         """Clear the field, which restores the preset's value."""
-        if self.editing:
-            raise SkipAction
         self._end("")
+
+
+def _keep_end(text: str, width: int) -> str:
+    """Return a text, or as much of its end as fits, after a `…`."""
+    if cell_len(text) <= width:
+        return text
+    while text and cell_len(text) > width - 1:
+        text = text[1:]
+    return f"…{text}"
