@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union, get_args, get_origin
 
+from cfm_tui.display.progress import format_count
 from engine.config import Config, settings, yaml_io
 from engine.config.settings import Resolved
 from engine.errors import UserError
 
 DATA, BACKBONE, OBJECTIVE, BUDGET, LAUNCH = 1, 2, 3, 4, 5
-PANELS = dict(enumerate(("Data set", "Backbone & teacher", "Objective & β", "Budget", "Launch"), start=1))
+PANELS = dict(enumerate(("Data", "Network", "Objective", "Budget", "Launch"), start=1))
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ _FIELDS = (
     Field(DATA, "data.name", "data set", "which images are distilled"),
     Field(DATA, "data.root", "folder", "the folder that holds the data set", none="your data folder"),
     Field(DATA, "data.image_size", "image size", "side length in pixels", none="the set's own"),
-    Field(DATA, "data.test", "measured on", "the test split, or held-out training images"),
+    Field(DATA, "data.test", "test split", "the test split, or held-out training images"),
     Field(BACKBONE, "backbone.name", "network", "what the images are distilled through"),
     Field(BACKBONE, "backbone.depth", "depth", "number of blocks", none="3; 4 from 64 px", convnet=True),
     Field(BACKBONE, "backbone.width", "width", "channels per block", convnet=True),
@@ -98,8 +99,8 @@ _FIELDS = (
     Field(BUDGET, "protocol", "protocol", "whose rules the experiment follows"),
     Field(BUDGET, "ipc", "IPC", "images per class"),
     Field(BUDGET, "recover.iterations", "iterations", "optimisation steps of each batch of images"),
-    Field(BUDGET, "recover.lr", "rate", "learning rate of the images"),
-    Field(BUDGET, "recover.classes_per_batch", "batch", "classes in a batch, one image of each"),
+    Field(BUDGET, "recover.lr", "image learning rate", "learning rate of the images"),
+    Field(BUDGET, "recover.classes_per_batch", "classes per batch", "each contributes one image"),
     Field(
         BUDGET,
         "validate.students",
@@ -109,6 +110,9 @@ _FIELDS = (
     ),
     Field(BUDGET, "validate.seeds", "seeds", "training runs of each student"),
     Field(BUDGET, "validate.epochs", "epochs", "training epochs of a student"),
+    Field(
+        BUDGET, "repeats", "repeats", "times that everything is computed, with the next seed; ± is over them"
+    ),
     Field(BUDGET, "device", "device", "auto, cpu, cuda, cuda:N or mps"),
     Field(BUDGET, "seed", "seed", "another seed changes all random numbers"),
 )
@@ -211,6 +215,30 @@ class Form:
         """Return whether a field applies to the chosen networks."""
         networks = (self.config.backbone.name, *self.config.validate_.students)
         return not each.convnet or "convnet" in networks
+
+    def summarise(self, panel: int) -> str:
+        """Return the main settings of a panel on one line."""
+        config = self.config
+        if panel == DATA:
+            return ", ".join(filter(None, [config.data.name, config.data.root, f"{config.data.test} split"]))
+        if panel == BACKBONE:
+            width = f"-{config.backbone.width}" if config.backbone.name == "convnet" else ""
+            teacher = "teacher given" if config.backbone.teacher else "train teacher"
+            return f"{config.backbone.name}{width}, {teacher}"
+        if panel == OBJECTIVE:
+            beta = f", β {config.objective.beta:g} {config.objective.schedule.kind}"
+            return config.objective.method + (beta if config.uses_beta else "")
+        if panel == BUDGET:
+            students = f"{config.validate_.seeds} × {format_count(config.validate_.epochs, 'epochs')}"
+            repeats = f", {config.repeats} repeats" if config.repeats > 1 else ""
+            return f"{config.ipc}/class, {config.recover.iterations:,} it, {students}{repeats}"
+        return format_count(len(self.checked.changes), "changes") if self.checked.changes else "as the preset"
+
+    def count_problems(self, panel: int) -> int:
+        """Return the number of fields of a panel with a problem; free lines belong to the last."""
+        return sum(
+            (FIELDS[name].panel if name in FIELDS else LAUNCH) == panel for name in self.checked.problems
+        )
 
     def format_command(self) -> str:
         """Return the equivalent `cfm run` command line, given the same environment."""

@@ -51,6 +51,7 @@ class Findings:
     short: str = ""
 
     MOST_POINTS: ClassVar = 2000  #: of the curve of β_b
+    BAR_CELLS: ClassVar = 10  #: of a stage that takes all of the time
 
     @property
     def chosen(self) -> DatasetStatus | None:
@@ -111,10 +112,10 @@ class Findings:
             lines.append(f"{self.doing} …" if self.doing else "v: read it and estimate")
             return "\n".join(lines)
         low, high = preview.per_class
-        per_class = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        counts = ", ".join(f"{count:,} {split}" for split, count in preview.images.items())
-        lines += [f"{counts} images", f"{len(preview.classes)} classes, {per_class} a class"]
-        lines.append(f"used as {preview.channels}×{preview.size}×{preview.size}")
+        per_class = f"× {low:,}" if low == high else f"of {low:,} to {high:,}"
+        counts = " + ".join(f"{count:,} {split}" for split, count in preview.images.items())
+        lines.append(f"{counts} images, {preview.channels}×{preview.size}×{preview.size}")
+        lines.append(f"{len(preview.classes)} classes {per_class}")
         if preview.skipped:
             lines.append(f"! {len(preview.skipped)} unreadable images skipped")
         return "\n".join(lines)
@@ -135,27 +136,46 @@ class Findings:
         known = "not known yet" if self.accuracy is None else f"{self.accuracy:.2f} %, by an earlier run"
         return "\n".join([*lines, f"accuracy: {known}"])
 
+    def describe_budget(self) -> str:
+        """Return the lines about what the budget comes to."""
+        config, classes = self.config, self.class_count
+        students = len(config.validate_.students) or 1
+        images = format_count(config.ipc * classes, "images")
+        lines = [f"{images}: {config.ipc} of each of {classes} classes"]
+        if config.optimises:
+            batches = batch_count(config.recover, config.ipc, classes)
+            lines.append(f"{format_count(batches, 'batches')} × {config.recover.iterations:,} iterations")
+        lines.append(
+            f"{format_count(students, 'students')} × {format_count(config.validate_.seeds, 'seeds')}"
+            f" × {config.validate_.epochs:,} epochs"
+        )
+        if config.repeats > 1:
+            lines.append(f"everything {config.repeats} times; ± is over the repeats")
+        problem = self.problem
+        if problem is not None and problem.kind not in ("data", "teacher"):
+            lines += ["", f"! {problem.message}", f"→ {problem.hint}"]
+        return "\n".join(lines)
+
+    def describe_total(self) -> str:
+        """Return the estimated time of all stages; empty while it is unknown."""
+        return "" if self.estimate is None else format_duration(sum(self.estimate.seconds.values()))
+
     def describe_estimate(self) -> str:
-        """Return the lines about the estimated time by stage, memory and disk space."""
+        """Return the lines about the estimated memory and disk space, and the time of each stage."""
         estimated = self.estimate
         if estimated is None:
-            if self.doing:
-                return f"{self.doing} …"
-            problem = self.problem
-            if problem is not None and problem.kind not in ("data", "teacher"):
-                return f"! {problem.message}\n→ {problem.hint}"
-            return "v: estimate time, memory and disk"
-        lines = [
-            f"{stage:<11} {format_duration(seconds) if seconds else 'nothing to do'}"
-            for stage, seconds in estimated.seconds.items()
-        ]
-        lines += [
-            f"{'in all':<11} {format_duration(sum(estimated.seconds.values()))}",
-            f"{'memory':<11} {format_bytes(estimated.memory_bytes)}",
-            f"{'disk':<11} {format_bytes(estimated.disk_bytes)}",
-        ]
+            return f"{self.doing} …" if self.doing else "v: estimate time, memory and disk"
+        total = sum(estimated.seconds.values())
+        memory, disk = format_bytes(estimated.memory_bytes), format_bytes(estimated.disk_bytes)
+        lines = [f"{memory} memory · {disk} disk"]
         if self.short:
             lines.append(f"! {self.short}")
+        for stage, seconds in estimated.seconds.items():
+            if seconds:
+                bar = "█" * round(self.BAR_CELLS * seconds / total)
+                lines.append(f"{stage:<10} {format_duration(seconds):>10} {seconds / total:>4.0%} {bar}")
+            else:
+                lines.append(f"{stage:<10} {'cached or not needed':>10}")
         return "\n".join([*lines, estimated.how])
 
     @property
@@ -200,13 +220,26 @@ class Findings:
         if eigenvalues is not None:
             spectra = {plot_data.REAL: np.asarray(eigenvalues, np.float64)}
             drawn = objective if config.optimises else Objective(terms=())
-            return plot_data.over_ranks(spectra, drawn, ends), plot_data.RANKS
+            return _name_ends(plot_data.over_ranks(spectra, drawn, ends), ends), plot_data.RANKS
         eigenvalues = np.geomspace(PROBES[0], PROBES[-1], 200)
         curves = list_responses(objective, ends) if config.optimises else []
-        return [
+        lines = [
             Line(each.name, eigenvalues, each.evaluate(eigenvalues), None, ROLES[index % len(ROLES)])
             for index, each in enumerate(curves)
-        ], "λ"
+        ]
+        return _name_ends(lines, ends), "λ"
+
+
+def _name_ends(lines: list[Line], betas: list[float]) -> list[Line]:
+    """Return lines whose names say which β is that of the first and which that of the last batch."""
+    if len(betas) < 2:
+        return lines
+    ends = {f" β {beta:.3g}": f" at β_{b} = {beta:.3g}" for b, beta in zip("1B", betas, strict=True)}
+
+    def rename(name: str) -> str:
+        return next((name.removesuffix(old) + new for old, new in ends.items() if name.endswith(old)), name)
+
+    return [replace(line, name=rename(line.name)) for line in lines]
 
 
 def describe_location(status: DatasetStatus) -> str:

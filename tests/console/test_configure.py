@@ -52,11 +52,11 @@ def test_what_is_wrong_stands_under_its_field_while_it_is_typed(place):
         await write(pilot, "-1")
         await until(pilot, "! recover.lr = -1 is out of range")
         lines = shown(pilot).splitlines()
-        row = next(number for number, line in enumerate(lines) if line.startswith("▸!rate"))
-        assert lines[row + 1].strip().startswith("! recover.lr = -1")
+        row = next(number for number, line in enumerate(lines) if "▸!image learning rate" in line)
+        assert "! recover.lr = -1" in lines[row + 1]
         assert "1 problem" in lines[0]
         await pilot.press("escape")
-        await until(pilot, "as it ships")
+        await until(pilot, "unchanged preset")
         assert "out of range" not in shown(pilot)
 
     played(opened(place), script)
@@ -124,7 +124,7 @@ def test_the_curve_follows_what_is_typed(place):
         await pilot.press("3")
         await pilot.pause()
         before = shown(pilot)
-        assert "f(λ), no statistics yet" in before
+        assert "f(λ)" in before
         page.go(page.find_entry("ipc"))
         await write(pilot, "50")
         await pilot.press("enter", "3")
@@ -132,7 +132,7 @@ def test_the_curve_follows_what_is_typed(place):
         assert page.csv().count("\n") == 51
         page.go(page.query_one("#responses"))
         await pilot.pause()
-        assert "β 0.1" in page.csv()
+        assert "at β_1 = 0.1" in page.csv()
 
     played(opened(place), script)
 
@@ -165,7 +165,7 @@ def test_saved_as_a_preset_and_read_back(place):
         await pilot.press("enter", "w")
         assert isinstance(pilot.app.screen, Question)
         await pilot.press(*"mine", "enter")
-        await until(pilot, "New experiment · mine · as it ships")
+        await until(pilot, "New experiment · mine · unchanged preset")
         assert settings.resolve(preset="mine").config.ipc == 7
         page.go(page.find_entry("ipc"))
         await write(pilot, "8")
@@ -205,3 +205,49 @@ def test_buttons_do_what_their_keys_do(place):
         await until(pilot, lambda: pilot.app.launched is not None)
 
     played(opened(place, kind=Recorded), script)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+def test_the_bar_shows_all_steps_and_where_the_problems_are(place, size):
+    async def script(pilot, page):
+        page.go(page.find_entry("recover.lr"))
+        await write(pilot, "-1")
+        await pilot.press("enter", "2")
+        await pilot.pause()
+        bar = shown(pilot).splitlines()[1]
+        steps = " ".join(bar.split())
+        assert steps == "1 Data [2 Network] 3 Objective 4 Budget ! 5 Launch ! 1 problem"
+        assert "*image learning rate" not in shown(pilot)
+        assert await pilot.click("#steps", offset=(bar.index("4 Budget"), 0))
+        await pilot.pause()
+        assert "[4 Budget !]" in shown(pilot).splitlines()[1]
+        assert focused(page).name == "protocol"
+
+    played(opened(place), script, size)
+
+
+def test_the_other_steps_are_summarised(place):
+    async def script(pilot, page):
+        await pilot.pause()
+        assert "2 Network     convnet-16, train teacher" in shown(pilot)
+        page.go(page.find_entry("ipc"))
+        await write(pilot, "12")
+        await pilot.press("enter", "1")
+        await until(pilot, "12/class, 3 it")
+        await pilot.press("4")
+        await until(pilot, "120 images: 12 of each of 10 classes")
+
+    played(opened(place), script)
+
+
+def test_help_says_what_the_preset_has(place):
+    async def script(pilot, page):
+        page.go(page.find_entry("ipc"))
+        await write(pilot, "12")
+        await until(pilot, "Enter keeps, Esc restores")
+        await pilot.press("enter")
+        await until(pilot, "preset: 1, ⌫ restores it")
+        await pilot.press("backspace")
+        await until(pilot, "ipc: images per class (preset digits)")
+
+    played(opened(place), script)

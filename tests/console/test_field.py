@@ -21,7 +21,7 @@ def test_a_value_is_typed_and_committed(place):
         assert focused(page).name == "ipc"
         assert not focused(page).editing
         await pilot.press("j")
-        assert "*IPC           20" in shown(pilot)
+        assert "*IPC                 20" in shown(pilot)
 
     played(opened(place), script)
 
@@ -103,3 +103,21 @@ def test_a_click_edits(place):
         assert page.form.config.ipc == 9
 
     played(opened(place), script)
+
+
+def test_of_a_long_value_its_end_is_shown_and_all_of_it_below(place):
+    async def script(pilot, page):
+        path = f"/somewhere/{'deep/' * 8}teacher.pth"
+        page.go(page.find_entry("backbone.teacher"))
+        await write(pilot, path)
+        await pilot.press("enter")
+        await pilot.pause()
+        assert "…" in shown(pilot)
+        assert any(line.startswith("▸*teacher") and "teacher.pth" in line[22:] for line in lines(pilot))
+        assert path in lines(pilot)[-2]
+
+    played(opened(place), script)
+
+
+def lines(pilot):
+    return shown(pilot).splitlines()

@@ -50,11 +50,11 @@ def test_responses_are_at_the_betas_of_the_classes_that_there_are():
     schedule, beta = made.config.objective.schedule, made.config.objective.beta
     last = betas_of_batches(schedule, beta, 1, 10)[-1]
     names = [line.name for line in findings(made.config, 100).compute_responses()[0]]
-    assert f"ridge β {last:.3g}" in names
+    assert f"ridge at β_B = {last:.3g}" in names
     assert [line.name for line in findings(made.config, 100).compute_responses(np.ones(4))[0]] == [
         "Ψ",
-        f"f(Ψ) β {beta:.3g}",
-        f"f(Ψ) β {last:.3g}",
+        f"f(Ψ) at β_1 = {beta:.3g}",
+        f"f(Ψ) at β_B = {last:.3g}",
     ]
 
 

@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from typing import ClassVar
 
+from rich.style import Style
+from rich.text import Text
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal, Vertical
+from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Button
 
@@ -18,8 +20,15 @@ from cfm_tui.console.preflight import Fetch, Findings, Study, describe_location
 from cfm_tui.console.screens.base import Page, Panel, PlainText
 from cfm_tui.console.screens.dialogs import Choice, Offer, Pick, Question
 from cfm_tui.console.widgets.field import Entry
+from cfm_tui.display.progress import format_count
 from engine.config import Config
 from engine.errors import UserError, quote_command
+
+LEGEND = (
+    "b counts the batches of images, from 1 to B; β_b is the ridge of batch b. λ is an eigenvalue of the "
+    "feature-feature correlation Ψ; f(λ) weighs the difference of real and distilled features along its "
+    "eigenvector. s: the next layer's Ψ, once it is measured."
+)
 
 
 class ConfigurePage(Page):
@@ -42,7 +51,15 @@ class ConfigurePage(Page):
         hidden("G", "end(-1)", "last field", id="form.last"),
         hidden("pagedown", "scroll(1)", "scroll", id="form.scroll", tooltip="Scroll the panel"),
         hidden("pageup", "scroll(-1)", "scroll", id="form.back"),
-        Binding("l", "launch", "launch", id="configure.launch", tooltip="Start the run in this console"),
+        Binding(
+            "f5",
+            "launch",
+            "launch",
+            key_display="F5",
+            id="configure.launch",
+            tooltip="Start the run in this console; also while a field is edited",
+        ),
+        hidden("l", "launch", "launch", id="configure.launch_outside", tooltip="As F5, outside of fields"),
         Binding("p", "preset", "preset", id="configure.preset", tooltip="Start from another preset"),
         Binding("w", "write", "save as preset", id="configure.write", tooltip="Save the form as a preset"),
         Binding("c", "copy", "copy", id="configure.copy", tooltip="Copy the equivalent `cfm run` command"),
@@ -65,6 +82,8 @@ class ConfigurePage(Page):
         self.unchecked = False
         self.chosen_layer = 0
         self._panels: dict[int, Panel] = {}
+        self._sides: dict[int, Widget] = {}
+        self._waiting = ""  #: what a pending launch waits for
         self._problem_lines: dict[str, PlainText] = {}
         self._study: Study | None = None
         self._fetch: Fetch | None = None
@@ -79,28 +98,37 @@ class ConfigurePage(Page):
     # --- layout -----------------------------------------------------------------------------------
 
     def body(self) -> Iterator[Widget]:
-        """Yield four panels of settings in two columns, and the launch panel below."""
+        """Yield the bar of steps, the fields on the left, and what is known of the step on the right."""
         from cfm_tui.console.widgets.chart import Chart
         from cfm_tui.console.widgets.images import Thumbnails
 
-        keys = (("l", "launch", "launch"), ("w", "write", "save as preset"), ("c", "copy", "copy command"))
+        keys = (("F5", "launch", "launch"), ("w", "write", "save as preset"), ("c", "copy", "copy command"))
         buttons = [Button(f"{key} {text}", name=name, compact=True) for key, name, text in keys]
         sides: dict[int, list[Widget]] = {
-            DATA: [_make_text("data"), Thumbnails(id="samples"), _make_text("sets")],
-            BACKBONE: [_make_text("backbone")],
-            OBJECTIVE: [Chart(id="betas"), Chart(id="responses", log=True, log_x=True)],
-            BUDGET: [_make_text("estimate")],
+            DATA: [PlainText(id="data"), Thumbnails(id="samples"), PlainText(id="sets")],
+            BACKBONE: [PlainText(id="backbone")],
+            OBJECTIVE: [Chart(id="betas"), Chart(id="responses", log=True, log_x=True), PlainText(LEGEND, id="legend")],
+            BUDGET: [PlainText(id="budget")],
             LAUNCH: [
                 Horizontal(*buttons, classes="buttons"),
-                _make_text("command"),
-                _make_text("differences"),
+                PlainText(id="command"),
+                PlainText(id="differences"),
             ],
         }
-        self._panels = panels = {number: self._make_panel(number, sides[number]) for number in PANELS}
-        left = Vertical(panels[DATA], panels[BACKBONE], id="left", classes="holder")
-        right = Vertical(panels[OBJECTIVE], panels[BUDGET], id="right", classes="holder")
-        yield Container(left, right, id="panels", classes="columns")
-        yield panels[LAUNCH]
+        self._panels = {number: self._make_panel(number) for number in PANELS}
+        self._sides = {
+            number: VerticalScroll(*widgets, classes="side", can_focus=False)
+            for number, widgets in sides.items()
+        }
+        fields = VerticalScroll(*self._panels.values(), PlainText(id="offer"), id="fields", can_focus=False)
+        self._others, self._cost = PlainText(id="others"), PlainText(id="cost")
+        self._others.border_title = "The other steps"
+        yield PlainText(id="steps")
+        yield Container(
+            Vertical(fields, self._others, id="left"),
+            Vertical(Vertical(*self._sides.values(), id="sides"), self._cost, id="right"),
+            id="main",
+        )
         yield PlainText(id="wrong", classes="error")
         yield PlainText(id="told")
 
@@ -108,38 +136,49 @@ class ConfigurePage(Page):
         """Return the page's panels, which stay the same; they are wanted at every key."""
         return list(self._panels.values())
 
-    def _make_panel(self, number: int, side: list[Widget]) -> Panel:
+    def _make_panel(self, number: int) -> Panel:
         panel_fields = [each for each in FIELDS.values() if each.panel == number]
         entries = [Entry(self, each.key, each.label, each.choices) for each in panel_fields] or [
             self._make_line(0)
         ]
+        for entry in entries:
+            self._show_value(entry)
         fields = Vertical(*entries, classes="fields", id=f"fields{number}")
-        pair = Container(fields, Vertical(*side, classes="side"), classes="pair")
-        return Panel(number, PANELS[number], pair, id=f"panel{number}")
+        return Panel(number, PANELS[number], fields, id=f"panel{number}")
 
     def _make_line(self, number: int) -> Entry:
         suggestions = [f"{key}=" for key in Config.leaf_keys()]
-        return Entry(self, Form.line_name(number), "KEY=VALUE", suggestions=suggestions)
+        return Entry(self, Form.line_name(number), "Advanced", suggestions=suggestions)
 
     def begin(self) -> None:
         """Show the initial form."""
         self.show()
 
     def _arrange(self) -> None:
-        """Hide the other panels while the launch panel is shown alone."""
+        """Show what belongs to the current step."""
         super()._arrange()
-        self.query_one("#panels").display = not (self.has_class("-single") and self._current == LAUNCH)
+        for number, side in self._sides.items():
+            side.display = number == self._current
+        self._show_steps()
 
     # --- fields -----------------------------------------------------------------------------------
 
     def list_stops(self) -> list[Widget]:
         """Return all visible fields and charts, in the order in which keys move through them."""
-        widgets = [widget for panel in self.panels() for widget in panel.query("Entry, Chart")]
+        widgets = [
+            widget
+            for number, panel in self._panels.items()
+            for widget in (*panel.query(Entry), *self._sides[number].query("Chart"))
+        ]
         return [widget for widget in widgets if widget.display]
 
     def find_entry(self, name: str) -> Entry:
         """Return the field with a name."""
         return next(entry for entry in self.query(Entry) if entry.name == name)
+
+    def begin_editing(self, entry: Entry) -> None:
+        """Show how editing ends."""
+        self._show_help()
 
     def take_entry(self, entry: Entry, *, final: bool) -> None:
         """Take over a field's text; check the form once editing has ended."""
@@ -205,16 +244,18 @@ class ConfigurePage(Page):
         self.go(self.list_stops()[index])
 
     def action_scroll(self, step: int) -> None:
-        """Scroll the current panel by a page."""
-        for part in self.query(f"#panel{self._current} .pair, #panel{self._current} .side"):
+        """Scroll the fields and what stands beside them by a page."""
+        for part in (*self.query("#main, #fields, #right"), self._sides[self._current]):
             part.scroll_relative(y=step * max(1, part.size.height - 1), animate=False)
 
     def go(self, widget: Widget) -> None:
         """Focus a field or chart, in any panel."""
-        panel = next(node for node in widget.ancestors if isinstance(node, Panel))
-        if panel.number != self._current:
-            self._current = panel.number
+        homes = {number: (self._panels[number], self._sides[number]) for number in PANELS}
+        step = next(n for n, nodes in homes.items() if any(node in nodes for node in widget.ancestors))
+        if step != self._current:
+            self._current = step
             self._arrange()
+            self.call_after_refresh(widget.scroll_visible, animate=False)
         self.set_focus(widget)
 
     # --- showing ----------------------------------------------------------------------------------
@@ -226,21 +267,41 @@ class ConfigurePage(Page):
             self._show_entry(entry)
         form = self.form
         _show_problem(self.query_one("#wrong", PlainText), form.checked.problems.get(Form.ELSEWHERE, ""))
-        count = len(form.checked.changes)
-        if form.checked.resolved is None:
-            count = len(form.checked.problems)
-            state = f"{count} problem{'' if count == 1 else 's'}"
-        else:
-            state = f"{count} change{'' if count == 1 else 's'}" if count else "as it ships"
-        self.set_title(form.preset, state)
         command, differences = "The command appears once all settings are valid.", ""
+        state = format_count(len(form.checked.problems), "problems")
         if form.checked.resolved is not None:
             command = form.format_command()
             differences = "\n".join(form.list_differences()) or "Nothing differs from the preset."
+            count = len(form.checked.changes)
+            state = format_count(count, "changes") if count else "unchanged preset"
+        self.set_title(form.preset, state)
         self.query_one("#command", PlainText).update(command)
         self.query_one("#differences", PlainText).update(differences)
         self.show_findings()
+        self._show_steps()
         self._show_help()
+
+    def _show_steps(self) -> None:
+        """Show the bar of steps with their problems, and the main settings of those that are not visible."""
+        form, narrow = self.form, self.has_class("-narrow")
+        bar = Text(" ", no_wrap=True, end="")
+        summaries = []
+        for number, name in PANELS.items():
+            is_current = number == self._current
+            problem_mark = " !" if form.count_problems(number) else ""
+            label = f"{number} {name}" if is_current or not narrow else str(number)
+            text = f"[{label}{problem_mark}]" if is_current else f" {label}{problem_mark} "
+            style = Style(bold=is_current, reverse=is_current, meta={"@click": f"screen.panel({number})"})
+            bar.append(text, style).append(" ")
+            if not is_current:
+                summaries.append(f" {number} {name:<9}{problem_mark:>2} {form.summarise(number)}")
+        problems = len(form.checked.problems)
+        if self._waiting:
+            bar.append(f"  {self._waiting}")
+        elif problems and not narrow:
+            bar.append(f"  ! {format_count(problems, 'problems')}", "bold")
+        self.query_one("#steps", PlainText).update(bar, layout=False)
+        self._others.update("\n".join(summaries), layout=False)
 
     def _show_lines(self) -> None:
         """Show the free lines that have a text, and one empty line after them."""
@@ -252,24 +313,28 @@ class ConfigurePage(Page):
             entry.remove()
 
     def _show_entry(self, entry: Entry) -> None:
-        name, checked = entry.name or "", self.form.checked
-        problem = checked.problems.get(name, "")
-        mark, note = "!" if problem else " ", ""
-        if name in FIELDS:
-            entry.display = self.form.applies(FIELDS[name])
-            mark = mark if problem or name not in checked.changes else "*"
-            value, note = self.form.shown(FIELDS[name]), FIELDS[name].none
-        else:
-            number = int(name.split()[-1])
-            value = self.form.lines[number] if number < len(self.form.lines) else ""
-            note = "any other setting"
-        entry.show(entry.value if entry.editing else value, note, mark)
+        self._show_value(entry)
+        name = entry.name or ""
+        problem = self.form.checked.problems.get(name, "")
         problem_line = self._problem_lines.get(name)
         if problem and problem_line is None:
             problem_line = self._problem_lines[name] = PlainText(classes="error")
             self.query_one(f"#{entry.parent.id}").mount(problem_line, after=entry)  # type: ignore[union-attr]
         if problem_line is not None:
             _show_problem(problem_line, problem)
+
+    def _show_value(self, entry: Entry) -> None:
+        name, checked = entry.name or "", self.form.checked
+        if name in FIELDS:
+            field = FIELDS[name]
+            entry.display = self.form.applies(field)
+            mark = "*" if name in checked.changes or name in self.form.texts else " "
+            value, note = self.form.shown(field), field.none
+        else:
+            number = int(name.split()[-1])
+            value = self.form.lines[number] if number < len(self.form.lines) else ""
+            mark, note = " ", "any setting"
+        entry.show(entry.value if entry.editing else value, note, "!" if name in checked.problems else mark)
 
     def _show_help(self) -> None:
         """Show what the field with the focus is for, and where its value comes from."""
@@ -281,7 +346,14 @@ class ConfigurePage(Page):
             text = "any setting by its key, as --set takes it, such as recover.clamp=false"
         else:
             text = f"{field.key}: {field.help} ({self.form.origins.get(field.key, 'default')})"
-        self.query_one("#told", PlainText).update(text, layout=False)
+            if field.key in self.form.checked.before:
+                before = field.text(self.form.checked.before[field.key]) or field.none or "none"
+                text = f"{field.key}: {field.help} · preset: {before}, ⌫ restores it"
+        if entry.is_cut:
+            text = f"{entry.value} · {text}"
+        if entry.editing:
+            text = f"Enter keeps, Esc restores · {text}"
+        self.query_one("#told", PlainText).update(f" {text}", layout=False)
 
     def show_findings(self) -> None:
         """Show what is known of the configuration, at the side of every panel."""
@@ -291,7 +363,10 @@ class ConfigurePage(Page):
         download = self._fetch.progress_text if self._fetch is not None else ""
         self.query_one("#data", PlainText).update(findings.describe_data(download))
         self.query_one("#backbone", PlainText).update(findings.describe_backbone())
-        self.query_one("#estimate", PlainText).update(findings.describe_estimate())
+        self.query_one("#budget", PlainText).update(findings.describe_budget())
+        total = findings.describe_total()
+        self._cost.border_title = f"Cost on this machine: {total}" if total else "Cost on this machine"
+        self._cost.update(findings.describe_estimate())
         sets = "\n".join(f"{each.name:<14}{describe_location(each)}" for each in findings.sets)
         self.query_one("#sets", PlainText).update(f"\n{sets}" if sets else "")
         samples = self.query_one("#samples", Thumbnails)
@@ -310,7 +385,7 @@ class ConfigurePage(Page):
         findings, spectra = self.findings, self.findings.spectra or {}
         name, x, y = findings.compute_betas()
         self.query_one("#betas", Chart).plot([Line(name, x, y)], title=name, x_label="b")
-        title, eigenvalues = "f(λ), no statistics yet", None
+        title, eigenvalues = "f(λ)", None
         if spectra:
             title, eigenvalues = list(spectra.items())[self.chosen_layer % len(spectra)]
         lines, label = findings.compute_responses(eigenvalues)
@@ -516,10 +591,6 @@ class ConfigurePage(Page):
         if self._study is not None:
             self._study.stop()
         self.post_message(Launch(self.form.checked.resolved, self.form.preset))
-
-
-def _make_text(name: str) -> PlainText:
-    return PlainText(id=name)
 
 
 def _show_problem(line: PlainText, problem: str) -> None:

@@ -23,6 +23,9 @@ LEAVING_KEYS = {"tab", "shift+tab", "up", "down", *(f"f{number}" for number in r
 class EntryOwner(Protocol):
     """The page of the fields. It is called directly, so that it knows of a change before the next key."""
 
+    def begin_editing(self, entry: Entry) -> None:
+        """Show that a field is being edited."""
+
     def take_entry(self, entry: Entry, *, final: bool) -> None:
         """Take over the text of a field. final: editing has ended."""
 
@@ -38,7 +41,7 @@ class Entry(Widget, can_focus=True):
     user types.
     """
 
-    LABEL_WIDTH = 13  #: in cells
+    LABEL_WIDTH = 19  #: in cells
 
     DEFAULT_CSS = """
     Entry { height: 1; width: 1fr; }
@@ -90,6 +93,11 @@ class Entry(Widget, can_focus=True):
     @property
     def _value_width(self) -> int:
         return max(self.content_size.width - self.LABEL_WIDTH - 3, 1)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a part of the value does not fit."""
+        return self.size.width > 0 and cell_len(self.value) > self._value_width
 
     def render(self) -> Text:
         """Return focus, mark, label and value; of a long value its end."""
@@ -170,6 +178,7 @@ class Entry(Widget, can_focus=True):
             self.screen.set_focus(self)
             self.screen.refresh_bindings()
             self.refresh()
+            self._owner.begin_editing(self)
 
     def commit(self) -> None:
         """End editing and keep the text, if the field is being edited."""
