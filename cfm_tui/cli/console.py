@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfm_tui.cli.common import RunsFolder, echo
+from cfm_tui.cli.common import (
+    ConfigFile,
+    DataRoot,
+    Device,
+    Preset,
+    Repeats,
+    RunsFolder,
+    Sets,
+    Teacher,
+    echo,
+)
 
 if TYPE_CHECKING:
     from cfm_tui.console.engine_link import Configure, OpenRun
@@ -29,21 +39,39 @@ ReadOnly = Annotated[
 
 
 def console(
-    preset: Annotated[str | None, typer.Option(help="Open with this experiment, ready to launch.")] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    data_root: DataRoot = None,
+    teacher: Teacher = None,
+    repeats: Repeats = None,
+    device: Device = None,
     folder: RunsFolder = None,
     fps: Fps = None,
     images: Images = None,
     theme: Theme = None,
     read_only: ReadOnly = False,
 ) -> None:
-    """Configure, launch, watch and control distillation runs in the terminal."""
+    """Configure, launch, watch and control distillation runs in the terminal.
+
+    Settings of an experiment, given as to `cfm run`, open it in the form, ready to launch.
+    """
     from cfm_tui.console.engine_link import Configure
 
-    if preset is not None:
+    given = {"data.root": data_root, "backbone.teacher": teacher, "repeats": repeats, "device": device}
+    opening = None
+    if preset or config or sets or any(value is not None for value in given.values()):
+        from cfm_tui.console.form import Form
         from engine.config import settings
 
-        settings.resolve(preset=preset)  # reports an unknown name before the screen opens
-    opening = Configure(preset) if preset is not None else None
+        resolved = settings.resolve(  # reports what is wrong before the screen opens
+            preset=preset, file=config, sets=sets or (), overrides=given, environ=os.environ
+        )
+        base = preset if preset or config is None else settings.find_base_preset(config)
+        form = Form.from_config(base, resolved.config, os.environ)
+        if config is not None:
+            form.accept_foreign_dataset()  # a file is a recipe of its own
+        opening = Configure(form)
     _open(opening, folder, read_only, fps=fps, images=images, theme=theme)
 
 

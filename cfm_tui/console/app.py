@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
 import threading
@@ -36,6 +37,7 @@ from cfm_tui.display.terminal import Terminal
 from engine.errors import UserError
 
 if TYPE_CHECKING:
+    from cfm_tui.console.form import Form
     from cfm_tui.console.session import Session
 
 
@@ -77,6 +79,7 @@ class ConsoleApp(App[str]):
         self.captured_output: CapturedOutput | None = None
         self.opening: Launch | Configure | OpenRun | None = None
         self.last_run: Path | None = None  #: the one that was opened last
+        self._draft: Form | None = None
         self._governor = Governor()
         self._last_error: tuple[str, str, str] | None = None
         self._drawn_at = self._key_pressed_at = 0.0
@@ -209,16 +212,18 @@ class ConsoleApp(App[str]):
         self.on_configure(Configure())
 
     def on_configure(self, message: Configure) -> None:
-        """Show the form of a new experiment."""
+        """Show the form of a new experiment; it is kept as a draft while the console is open."""
         if self.refuse_if_read_only("configure"):
             return
+        from cfm_tui.console.form import Form
         from cfm_tui.console.screens.configure import ConfigurePage
 
         open_forms = [screen for screen in self.screen_stack if isinstance(screen, ConfigurePage)]
         while open_forms and self.screen is not open_forms[0]:
             self.pop_screen()
         if not open_forms:
-            self.push_screen(ConfigurePage(message.preset))
+            self._draft = message.form or self._draft or Form(None, os.environ)
+            self.push_screen(ConfigurePage(self._draft))
 
     def action_monitor(self) -> None:
         """Open the monitor of the run that was opened last."""

@@ -12,6 +12,7 @@ from textual.binding import Binding
 from textual.message import Message
 
 if TYPE_CHECKING:  # the first screen is drawn before these modules are imported
+    from cfm_tui.console.form import Form
     from cfm_tui.console.preferences import ImageMode
     from cfm_tui.console.session import Session
     from cfm_tui.display.terminal import Terminal
@@ -76,6 +77,6 @@ class Launch(Message):
 
 @dataclass
 class Configure(Message):
-    """Show the form of a new experiment, initialised from a preset."""
+    """Show the form of a new experiment: this one, or else the draft."""
 
-    preset: str | None = None
+    form: Form | None = None

@@ -7,6 +7,7 @@ as free lines. Not here: how the form looks (see `screens.configure`), what the 
 
 from __future__ import annotations
 
+import math
 import re
 import types
 from collections.abc import Mapping, Sequence
@@ -133,6 +134,42 @@ class Checked:
     before: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class PresetSummary:
+    """What a preset was tuned for. problem: why it cannot be used; its numbers are unknown then."""
+
+    name: str
+    description: str
+    dataset: str = ""
+    ipc: int = 0
+    backbone: str = ""
+    problem: str = ""
+
+
+def list_presets() -> list[PresetSummary]:
+    """Return the shipped presets and those of the user, by data set, images per class and backbone."""
+    datasets = FIELDS["data.name"].choices
+    entries = [(name, settings.describe(name), "") for name in settings.preset_names()]
+    entries += [(each.name, f"yours: {each.description}", each.problem) for each in settings.user_presets()]
+    summaries = []
+    for name, description, problem in entries:
+        try:
+            config = settings.resolve(preset=name).config
+        except UserError as error:
+            summaries.append(PresetSummary(name, description, problem=problem or error.message))
+            continue
+        found = (config.data.name, config.ipc, config.backbone.name)
+        summaries.append(PresetSummary(name, description, *found))
+    return sorted(
+        summaries,
+        key=lambda each: (
+            datasets.index(each.dataset) if each.dataset else len(datasets),
+            each.ipc,
+            each.backbone,
+        ),
+    )
+
+
 class Form:
     """A preset and the settings that override it.
 
@@ -148,9 +185,24 @@ class Form:
         self.texts: dict[str, str] = {}
         self.lines: list[str] = []
         self.config = Config()
+        self._preset_dataset = ""
+        self._accepted: set[tuple[str, str]] = set()  # presets and data sets
         self.origins: dict[str, str] = {}
         self.checked = Checked(None)
         self.check()
+
+    @classmethod
+    def from_config(cls, preset: str | None, config: Config, environ: Mapping[str, str]) -> Form:
+        """Return the form over a preset that has the settings of `config`."""
+        form = cls(preset, environ)
+        for key, value in settings.changes(form.preset, config, environ).items():
+            text = FIELDS[key].text(value) if key in FIELDS else ""
+            if text:
+                form.texts[key] = text
+            else:
+                form.lines.append(f"{key}={yaml_io.inline(value)}")
+        form.check()
+        return form
 
     @staticmethod
     def line_name(number: int) -> str:
@@ -163,6 +215,12 @@ class Form:
         if not keep:
             self.texts, self.lines = {}, []
         self.check()
+
+    def adopt(self, preset: str) -> None:
+        """Reset the form to a preset, but for the settings that are about this machine."""
+        self.texts = {key: text for key, text in self.texts.items() if key in ("data.root", "device")}
+        self.lines = []
+        self.start(preset, keep=True)
 
     def write(self, name: str, text: str) -> None:
         """Set the text of a field or a free line; a text equal to the default removes the override."""
@@ -194,9 +252,10 @@ class Form:
     def check(self) -> Checked:
         """Validate the form, and store and return the outcome."""
         try:
+            preset = settings.resolve(preset=self.preset, environ=self.environ)
+            self._preset_dataset = preset.config.data.name
             typed = self._resolve()
             changed = settings.changes(self.preset, typed.config, self.environ)
-            preset = settings.resolve(preset=self.preset, environ=self.environ)
         except UserError as error:
             self.checked = Checked(None, self._assign_problems(error))
             return self.checked
@@ -215,6 +274,27 @@ class Form:
         """Return whether a field applies to the chosen networks."""
         networks = (self.config.backbone.name, *self.config.validate_.students)
         return not each.convnet or "convnet" in networks
+
+    @property
+    def foreign_dataset(self) -> str:
+        """The chosen data set, if the preset was tuned for another one and the user did not accept that."""
+        chosen = self.texts.get("data.name", self.config.data.name)
+        is_own = chosen == self._preset_dataset or (self.preset, chosen) in self._accepted
+        return "" if is_own or not self._preset_dataset else chosen
+
+    def accept_foreign_dataset(self) -> None:
+        """Keep the settings of the preset for the chosen data set, and suggest no other."""
+        self._accepted.add((self.preset, self.foreign_dataset))
+
+    def find_matching_preset(self) -> str | None:
+        """Return the preset for the chosen data set whose backbone and images per class are the nearest."""
+        dataset = self.foreign_dataset
+        matches = [each for each in list_presets() if each.dataset == dataset] if dataset else []
+
+        def distance(each: PresetSummary) -> tuple[bool, float]:
+            return each.backbone != self.config.backbone.name, abs(math.log(each.ipc / self.config.ipc))
+
+        return min(matches, key=distance).name if matches else None
 
     def summarise(self, panel: int) -> str:
         """Return the main settings of a panel on one line."""

@@ -213,6 +213,12 @@ def load_file(path: Path) -> Document:
     return _build_document(yaml_io.read(path), f"file {path.name}", path.resolve())
 
 
+def find_base_preset(path: Path) -> str | None:
+    """Return the preset that a file extends, directly or through other files; None if there is none."""
+    own = next(each for each in load_file(path).with_bases() if not each.preset)
+    return own.extends
+
+
 def _build_document(
     values: Mapping[str, Any], label: str, path: Path | None = None, kind: str | None = None
 ) -> Document:

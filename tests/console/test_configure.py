@@ -142,7 +142,7 @@ def test_another_preset_is_begun_from(place):
         await pilot.press("p")
         assert isinstance(pilot.app.screen, Pick)
         await pilot.press("G", "enter")
-        last = settings.preset_names()[-1]
+        last = "imagenet100"
         assert page.form.preset == last
         assert page.form.config == settings.resolve(preset=last, environ={"CFM_DATA_ROOT": "data"}).config
         await until(pilot, last)
@@ -151,7 +151,7 @@ def test_another_preset_is_begun_from(place):
         await pilot.press("enter", "p", "g", "enter")
         assert isinstance(pilot.app.screen, Choice)
         await pilot.press("t")
-        assert (page.form.preset, page.form.config.ipc) == (settings.preset_names()[0], 7)
+        assert (page.form.preset, page.form.config.ipc) == ("digits", 7)
         await pilot.press("p", "G", "enter", "d")
         assert (page.form.preset, page.form.texts) == (last, {})
 
@@ -177,9 +177,9 @@ def test_saved_as_a_preset_and_read_back(place):
         assert settings.resolve(preset="mine").config.ipc == 8
         await pilot.press("w", *"digits", "enter")
         await until(pilot, "a preset named digits ships")
-        await pilot.press("p", "G")
+        await pilot.press("p", "g")
         await pilot.pause()
-        assert "mine" in shown(pilot)
+        assert "* mine 8/class convnet yours:" in " ".join(shown(pilot).split())
 
     played(opened(place), script)
 
@@ -249,5 +249,95 @@ def test_help_says_what_the_preset_has(place):
         await until(pilot, "preset: 1, ⌫ restores it")
         await pilot.press("backspace")
         await until(pilot, "ipc: images per class (preset digits)")
+
+    played(opened(place), script)
+
+
+def test_presets_are_listed_by_data_set(place):
+    (place / "presets").mkdir()
+    (place / "presets" / "mine.yaml").write_text("extends: cifar10-10\nipc: 20\n")
+    (place / "presets" / "broken.yaml").write_text("[")
+
+    async def script(pilot, page):
+        await pilot.press("p")
+        await pilot.pause()
+        offers = pilot.app.screen._names
+        assert offers.index("— cifar10") < offers.index("cifar10-10") < offers.index("mine")
+        assert offers.index("mine") < offers.index("cifar10-50") < offers.index("— cifar100")
+        assert offers[-2:] == ["— cannot be used", "broken"]
+        assert "cifar10-10-convnet" in shown(pilot)
+        assert "10/class  convnet   CIFAR-10" in shown(pilot)
+
+    played(opened(place), script, (120, 40))
+
+
+async def choose_cifar10(pilot, page):
+    page.go(page.find_entry("data.name"))
+    await pilot.press("right")
+    await until(pilot, "cifar10 is not what preset smoke was")
+
+
+def test_another_data_set_brings_its_preset(place):
+    async def script(pilot, page):
+        page.go(page.find_entry("device"))
+        await write(pilot, "cpu")
+        page.go(page.find_entry("ipc"))
+        await write(pilot, "40")
+        await pilot.press("enter")
+        await choose_cifar10(pilot, page)
+        assert "cifar10-50-convnet?" in shown(pilot)  # the nearest number of images per class
+        await pilot.press("backspace")
+        await pilot.pause()
+        assert "tuned for" not in shown(pilot)
+        await choose_cifar10(pilot, page)
+        await pilot.press("f2")
+        assert (page.form.preset, page.form.texts) == ("cifar10-50-convnet", {"device": "cpu"})
+        assert page.form.config.ipc == 50
+        await pilot.pause()
+        assert "tuned for" not in shown(pilot)
+
+    played(opened(place), script)
+
+
+def test_settings_may_be_kept_for_another_data_set(place):
+    async def script(pilot, page):
+        await choose_cifar10(pilot, page)
+        await pilot.press("f3")
+        await pilot.pause()
+        assert "tuned for" not in shown(pilot)
+        assert page.form.preset == "smoke"
+        assert page.form.config.data.name == "cifar10"
+
+    played(opened(place), script)
+
+
+def test_a_data_set_without_a_preset_is_named(place):
+    async def script(pilot, page):
+        page.go(page.find_entry("data.name"))
+        await pilot.press("left")
+        await until(pilot, "folder is not what preset smoke was")
+        await pilot.press("f2")
+        assert page.form.preset == "smoke"
+
+    played(opened(place), script)
+
+
+def test_a_draft_is_kept_while_the_console_is_open(place):
+    async def script(pilot, page):
+        page.go(page.find_entry("ipc"))
+        await write(pilot, "7")
+        await pilot.press("enter")
+        page.go(page.find_entry("recover.lr"))
+        await write(pilot, "-1")
+        await pilot.press("enter", "escape", "n")
+        await until(pilot, "New experiment · smoke · draft, 1 problem")
+        again = pilot.app.screen
+        assert again is not page
+        assert (again.find_entry("ipc").value, again.find_entry("recover.lr").value) == ("7", "-1")
+        again.go(again.find_entry("recover.lr"))
+        await pilot.press("backspace")
+        await until(pilot, "draft, 1 change")
+        await pilot.press("p", "g", "enter", "d")
+        await until(pilot, "digits · unchanged preset")
 
     played(opened(place), script)

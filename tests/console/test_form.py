@@ -5,7 +5,7 @@ import shlex
 import pytest
 from forms import form
 
-from cfm_tui.console.form import FIELDS, PANELS, Form
+from cfm_tui.console.form import FIELDS, PANELS, Form, list_presets
 from cfm_tui.console.widgets.field import Entry
 from engine.config import Config, settings
 
@@ -176,3 +176,54 @@ def test_widths_matter_where_there_is_a_convnet():
     made.write("validate.students", "convnet")
     made.check()
     assert made.applies(depth)
+
+
+def test_presets_are_ordered_by_what_they_were_tuned_for(tmp_path):
+    settings.save_preset("mine", "extends: cifar10-10\nipc: 20\n")
+    (tmp_path / "presets" / "broken.yaml").write_text("ipc: many\n")
+    presets = list_presets()
+    names = [each.name for each in presets]
+    assert names[:2] == ["digits", "smoke"]
+    assert names.index("cifar10-10") < names.index("mine") < names.index("cifar10-50")
+    assert (presets[-1].name, presets[-1].dataset) == ("broken", "")
+    assert "must be a whole number" in presets[-1].problem
+
+
+@pytest.mark.parametrize(
+    ("preset", "texts", "found"),
+    [
+        ("digits", {"data__name": "cifar10"}, "cifar10-10-convnet"),
+        ("digits", {"data__name": "cifar10", "ipc": "40"}, "cifar10-50-convnet"),
+        ("tiny50", {"data__name": "cifar100"}, "cifar100-50"),
+        ("cifar10-10", {"data__name": "folder"}, None),
+        ("cifar10-10", {"data__name": "cifar10"}, None),
+        ("cifar10-10", {"ipc": "50"}, None),
+    ],
+)
+def test_the_nearest_preset_of_another_data_set(preset, texts, found):
+    made = form(preset, **texts)
+    assert made.find_matching_preset() == found
+    assert bool(made.foreign_dataset) == (
+        texts.get("data__name") not in (None, "cifar10") or preset == "digits"
+    )
+    made.accept_foreign_dataset()
+    assert made.find_matching_preset() is None
+
+
+def test_another_preset_keeps_what_is_about_this_machine():
+    made = form(data__name="cifar10", data__root="/data", device="cpu", ipc="4")
+    made.adopt("cifar10-10")
+    assert made.texts == {"data.root": "/data", "device": "cpu"}
+
+
+def test_every_panel_is_summarised():
+    made = form("cifar10-10-convnet", backbone__teacher="t.pth", repeats="3")
+    assert [made.summarise(panel) for panel in PANELS] == [
+        "cifar10, test split",
+        "convnet-128, teacher given",
+        "cfm, β 0.1 cosine",
+        "10/class, 1,000 it, 3 × 1,000 epochs, 3 repeats",
+        "2 changes",
+    ]
+    assert form("cifar10-10").summarise(5) == "as the preset"
+    assert "β" not in form(objective__method="dm").summarise(3)

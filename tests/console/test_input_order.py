@@ -17,9 +17,9 @@ import time
 
 import pytest
 from commandline import REPOSITORY
-from consoles import console, drive, until
+from consoles import burst, console, drive, until
 from forms import Recorded, focused, opened, played, tell
-from textual.events import Key, Paste
+from textual.events import Paste
 
 from cfm_tui.console.screens.configure import ConfigurePage
 from cfm_tui.console.screens.dialogs import Pick, Question
@@ -27,15 +27,7 @@ from cfm_tui.console.screens.runs import RunsPage
 
 LETTERS = "0123456789.-e=tlpwcvdsjkgGqnrfy?/"
 KEYS = ("backspace", "delete", "left", "right", "up", "down", "home", "end", "enter", "escape")
-NAMES = {".": "full_stop", "-": "minus", "=": "equals_sign", "?": "question_mark", "/": "slash"}
 CODES = {"backspace": "\x7f", "delete": "\x1b[3~", "down": "\x1b[B", "home": "\x1b[H", "enter": "\r"}
-
-
-def burst(app, *keys):
-    """Post keys as a terminal that sends all of them at once."""
-    for key in keys:
-        character = key if len(key) == 1 else {"enter": "\r", "space": " "}.get(key)
-        app.post_message(Key(NAMES.get(key, key), character))
 
 
 async def settled(pilot):

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from consoles import SIZES, console, golden, shown, until
+from consoles import SIZES, burst, console, golden, shown, until
 from forms import Recorded, focused, opened, played, tell, write
 
 from cfm_tui.console.engine_link import Configure
-from cfm_tui.console.preflight import Findings
+from cfm_tui.console.form import Form
+from cfm_tui.console.preflight import Findings, Study
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.widgets.chart import Chart
 from engine.config import settings
@@ -46,6 +47,54 @@ def test_launch_asks_for_what_the_command_line_means(place):
         assert launched.resolved == settings.resolve(
             preset="smoke", sets=["ipc=2"], environ={"CFM_DATA_ROOT": "data", "CFM_REPEATS": "1"}
         )
+
+    played(opened(place, kind=Recorded), script)
+
+
+def test_f5_launches_from_inside_a_field_what_is_typed_in_it(place):
+    async def script(pilot, page):
+        page.go(page.find_entry("ipc"))
+        burst(pilot.app, "enter", "4", "f5")
+        await until(pilot, lambda: pilot.app.launched is not None)
+        assert pilot.app.launched.resolved.config.ipc == 4
+
+    played(opened(place, kind=Recorded), script)
+
+
+def test_a_pending_launch_says_what_it_waits_for(place, monkeypatch):
+    found = threading.Event()
+    monkeypatch.setattr(Study, "_check_inputs", lambda study: found.wait(60))
+
+    async def script(pilot, page):
+        await pilot.press("f5")
+        await until(pilot, "launches once data set and teacher are found")
+        page.go(page.find_entry("ipc"))
+        await write(pilot, "4")
+        await pilot.pause()
+        assert "launches once" not in shown(pilot)  # a change cancels it
+        found.set()
+        assert pilot.app.launched is None
+
+    played(opened(place, kind=Recorded), script)
+    found.set()
+
+
+@pytest.mark.parametrize("answer", ["use", "keep"])
+def test_launch_asks_where_the_preset_is_for_another_data_set(place, answer):
+    async def script(pilot, page):
+        page.go(page.find_entry("data.name"))
+        await pilot.press("right")
+        tell(page, Findings(page.form.config, possible=True))
+        await pilot.press("f5")
+        assert isinstance(pilot.app.screen, Choice)
+        await pilot.press(answer[0])
+        await pilot.pause()
+        if answer == "use":
+            assert page.form.preset == "cifar10-10-convnet"
+            assert pilot.app.launched is None
+        else:
+            await until(pilot, lambda: pilot.app.launched is not None)
+            assert pilot.app.launched.resolved.config.data.name == "cifar10"
 
     played(opened(place, kind=Recorded), script)
 
@@ -120,7 +169,7 @@ def test_a_real_run_is_launched_and_then_known(place):
         await pilot.press("2")
         await until(pilot, "%, by an earlier run")
         await pilot.press("4")
-        await until(pilot, "MB memory", 60)
+        await until(pilot, "B memory", 60)
         assert "cached or not needed" in shown(pilot)
 
     played(opened(place), known)
@@ -135,7 +184,7 @@ def test_small_data_are_looked_at_unasked(place):
         await until(pilot, lambda: page.query_one("#samples").display)
         assert page.findings.parameters
         await pilot.press("4")
-        await until(pilot, "MB memory", 60)
+        await until(pilot, "B memory", 60)
         page.go(page.find_entry("objective.beta"))
         await write(pilot, "0.2")
         await pilot.press("enter")
@@ -314,7 +363,8 @@ def test_a_size_may_change_at_any_time(place):
 def test_plain_terminals_show_it(place):
     from cfm_tui.display.terminal import Terminal
 
-    app = console(place / "runs", opening=Configure("digits"), terminal=Terminal(False, False, False, 0))
+    form = Form("digits", {})
+    app = console(place / "runs", opening=Configure(form), terminal=Terminal(False, False, False, 0))
 
     async def script(pilot, page):
         await pilot.press("3")

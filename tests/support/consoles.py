@@ -6,6 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
+from textual.events import Key
+
 from cfm_tui.console.app import ConsoleApp
 from cfm_tui.console.preferences import Preferences
 from cfm_tui.console.widgets.images import Wall
@@ -13,6 +15,7 @@ from cfm_tui.display.terminal import Terminal
 
 PLAIN = Terminal(unicode=True, braille=True, blocks=True, colours=256)
 SIZES = ((40, 12), (80, 24), (120, 40), (200, 60))
+KEY_NAMES = {".": "full_stop", "-": "minus", "=": "equals_sign", "?": "question_mark", "/": "slash"}
 GOLDEN = Path(__file__).parents[1] / "golden" / "screens"
 
 
@@ -32,6 +35,13 @@ def drive(app: ConsoleApp, script, size=(80, 24)) -> None:
             await script(pilot)
 
     asyncio.run(play())
+
+
+def burst(app, *keys):
+    """Post keys as a terminal that sends all of them at once."""
+    for key in keys:
+        character = key if len(key) == 1 else {"enter": "\r", "space": " "}.get(key)
+        app.post_message(Key(KEY_NAMES.get(key, key), character))
 
 
 def shown(pilot) -> str:

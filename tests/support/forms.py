@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def form(preset="digits", environ=(), **texts):
 
 def opened(place, preset="smoke", kind=ConsoleApp, **options):
     app = kind(Preferences(fps=20.0), PLAIN, place / "runs", **options)
-    app.opening = Configure(preset)
+    app.opening = Configure(Form(preset, os.environ))
     return app
 
 

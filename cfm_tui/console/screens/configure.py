@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from typing import ClassVar
 
 from rich.style import Style
 from rich.text import Text
+from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Button
 
 from cfm_tui.console.engine_link import Launch, hidden
-from cfm_tui.console.form import BACKBONE, BUDGET, DATA, FIELDS, LAUNCH, OBJECTIVE, PANELS, Form
+from cfm_tui.console.form import BACKBONE, BUDGET, DATA, FIELDS, LAUNCH, OBJECTIVE, PANELS, Form, list_presets
 from cfm_tui.console.preflight import Fetch, Findings, Study, describe_location
 from cfm_tui.console.screens.base import Page, Panel, PlainText
 from cfm_tui.console.screens.dialogs import Choice, Offer, Pick, Question
@@ -32,10 +33,7 @@ LEGEND = (
 
 
 class ConfigurePage(Page):
-    """The form of a new experiment.
-
-    preset: the name of the preset to start from; None for the default of `cfm run`.
-    """
+    """The form of a new experiment. form: edited in place, so that it outlives the page."""
 
     TAB = "New"
     CSS_PATH = "configure.tcss"
@@ -70,13 +68,27 @@ class ConfigurePage(Page):
             id="configure.estimate",
             tooltip="Read the images and time a few steps now",
         ),
+        hidden(
+            "f2",
+            "use_match",
+            "matching preset",
+            id="configure.match",
+            tooltip="Use the preset for this data set",
+        ),
+        hidden(
+            "f3",
+            "keep_settings",
+            "keep",
+            id="configure.keep",
+            tooltip="Keep the settings of another data set",
+        ),
         hidden("d", "download", "download", id="configure.download", tooltip="Download the data set"),
         hidden("s", "layer", "layer", id="configure.layer", tooltip="The next layer's spectrum"),
     ]
 
-    def __init__(self, preset: str | None = None) -> None:
+    def __init__(self, form: Form) -> None:
         super().__init__()
-        self.form = Form(preset, os.environ)
+        self.form = form
         self.findings = Findings(self.form.config)
         self.touched = time.monotonic()  #: time of the last change
         self.unchecked = False
@@ -120,12 +132,12 @@ class ConfigurePage(Page):
             number: VerticalScroll(*widgets, classes="side", can_focus=False)
             for number, widgets in sides.items()
         }
-        fields = VerticalScroll(*self._panels.values(), PlainText(id="offer"), id="fields", can_focus=False)
+        fields = VerticalScroll(*self._panels.values(), id="fields", can_focus=False)
         self._others, self._cost = PlainText(id="others"), PlainText(id="cost")
         self._others.border_title = "The other steps"
         yield PlainText(id="steps")
         yield Container(
-            Vertical(fields, self._others, id="left"),
+            Vertical(fields, PlainText(id="offer"), self._others, id="left"),
             Vertical(Vertical(*self._sides.values(), id="sides"), self._cost, id="right"),
             id="main",
         )
@@ -227,6 +239,7 @@ class ConfigurePage(Page):
         """Record that the form changed, which cancels a pending launch."""
         self.touched = time.monotonic()
         self._launching = False
+        self._set_waiting("")
 
     def on_descendant_focus(self) -> None:
         """Show the help text of the field with the focus."""
@@ -274,12 +287,24 @@ class ConfigurePage(Page):
             differences = "\n".join(form.list_differences()) or "Nothing differs from the preset."
             count = len(form.checked.changes)
             state = format_count(count, "changes") if count else "unchanged preset"
-        self.set_title(form.preset, state)
+        self.set_title(form.preset, f"draft, {state}" if form.list_overrides() else state)
+        self._show_offer()
         self.query_one("#command", PlainText).update(command)
         self.query_one("#differences", PlainText).update(differences)
         self.show_findings()
         self._show_steps()
         self._show_help()
+
+    def _show_offer(self) -> None:
+        """Offer the preset for the chosen data set, where the current one was tuned for another."""
+        form, text = self.form, ""
+        if form.foreign_dataset:
+            match = form.find_matching_preset()
+            text = f"{form.foreign_dataset} is not what preset {form.preset} was tuned for. "
+            text += f"Use {match}?\nF2 use it   F3 keep my settings" if match else "F3 keep my settings"
+        offer = self.query_one("#offer", PlainText)
+        offer.update(text)
+        offer.display = bool(text)
 
     def _show_steps(self) -> None:
         """Show the bar of steps with their problems, and the main settings of those that are not visible."""
@@ -296,9 +321,7 @@ class ConfigurePage(Page):
             if not is_current:
                 summaries.append(f" {number} {name:<9}{problem_mark:>2} {form.summarise(number)}")
         problems = len(form.checked.problems)
-        if self._waiting:
-            bar.append(f"  {self._waiting}")
-        elif problems and not narrow:
+        if problems and not narrow:
             bar.append(f"  ! {format_count(problems, 'problems')}", "bold")
         self.query_one("#steps", PlainText).update(bar, layout=False)
         self._others.update("\n".join(summaries), layout=False)
@@ -337,8 +360,11 @@ class ConfigurePage(Page):
         entry.show(entry.value if entry.editing else value, note, "!" if name in checked.problems else mark)
 
     def _show_help(self) -> None:
-        """Show what the field with the focus is for, and where its value comes from."""
+        """Show what the field with the focus is for, and where its value comes from; or a pending launch."""
         entry = self.focused
+        if self._waiting:
+            self.query_one("#told", PlainText).update(f" {self._waiting}", layout=False)
+            return
         if not isinstance(entry, Entry) or not self.is_mounted:
             return
         field = FIELDS.get(entry.name or "")
@@ -488,14 +514,30 @@ class ConfigurePage(Page):
     # --- presets and the command line -------------------------------------------------------------
 
     def action_preset(self) -> None:
-        """Choose the preset to start from."""
-        from engine.config import settings
-
-        offers = [Offer(name, settings.describe(name)) for name in settings.preset_names()]
-        for preset in settings.user_presets():
-            note = f"cannot be used: {preset.problem}" if preset.problem else f"yours: {preset.description}"
-            offers.append(Offer(preset.name, note, barred=bool(preset.problem)))
+        """Choose the preset to start from: by data set, images per class and backbone."""
+        offers: list[Offer] = []
+        for dataset, presets in groupby(list_presets(), lambda each: each.dataset):
+            offers.append(Offer(f"— {dataset or 'cannot be used'}", barred=True))
+            for each in presets:
+                note = each.problem or f"{each.ipc:>4}/class  {each.backbone:<9} {each.description}"
+                offers.append(Offer(each.name, note, barred=bool(each.problem)))
         self.app.push_screen(Pick("Start from which preset?", offers, self.form.preset), self._choose_preset)
+
+    def action_use_match(self) -> None:
+        """Start from the preset for the chosen data set."""
+        match = self.form.find_matching_preset()
+        if match is None:
+            raise SkipAction
+        self.touch()
+        self.form.adopt(match)
+        self.check()
+
+    def action_keep_settings(self) -> None:
+        """Keep the settings of a preset for another data set."""
+        if not self.form.foreign_dataset:
+            raise SkipAction
+        self.form.accept_foreign_dataset()
+        self._show_offer()
 
     def _choose_preset(self, name: str | None) -> None:
         if name is None:
@@ -551,8 +593,25 @@ class ConfigurePage(Page):
     # --- launching --------------------------------------------------------------------------------
 
     def action_launch(self) -> None:
-        """Start the run, unless the form has a problem."""
-        if not self.host.refuse_if_read_only("launch") and self._require_valid():
+        """Start the run, unless the form has a problem; ask first if the preset is for another data set."""
+        if self.host.refuse_if_read_only("launch") or not self._require_valid():
+            return
+        form = self.form
+        match = form.find_matching_preset()
+        if match is None:
+            self._begin_launch("keep")
+            return
+        answers = [
+            ("use", f"use {match}, then look at it again"),
+            ("keep", "keep my settings, and launch"),
+        ]
+        question = f"{form.foreign_dataset} is not what preset {form.preset} was tuned for."
+        self.app.push_screen(Choice(question, answers), self._begin_launch)
+
+    def _begin_launch(self, answer: str | None) -> None:
+        if answer == "use":
+            self.action_use_match()
+        elif answer == "keep":
             self._launching = True
             self._try_launch()
 
@@ -575,8 +634,10 @@ class ConfigurePage(Page):
         if findings.possible is None and findings.trouble is None:
             if self._study is None:
                 self._start_study(far=False)
+            self._set_waiting("launches once data set and teacher are found …  (any change cancels)")
             return
         self._launching = False
+        self._set_waiting("")
         if findings.problem is not None:
             self._show_refusal(f"{findings.problem.message}\n→ {findings.problem.hint}")
             self.action_panel({"data": DATA, "teacher": BACKBONE}.get(findings.problem.kind, BUDGET))
@@ -586,6 +647,12 @@ class ConfigurePage(Page):
             self.app.push_screen(question, lambda answer: self._launch() if answer == "yes" else None)
         else:
             self._launch()
+
+    def _set_waiting(self, text: str) -> None:
+        """Show what a pending launch waits for."""
+        if text != self._waiting:
+            self._waiting = text
+            self._show_help()
 
     def _launch(self) -> None:
         if self._study is not None:
