@@ -11,7 +11,7 @@ from rich.style import Style
 from rich.text import Text
 from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal, Vertical, VerticalScroll
+from textual.containers import Container, Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Button
 
@@ -128,11 +128,8 @@ class ConfigurePage(Page):
             ],
         }
         self._panels = {number: self._make_panel(number) for number in PANELS}
-        self._sides = {
-            number: VerticalScroll(*widgets, classes="side", can_focus=False)
-            for number, widgets in sides.items()
-        }
-        fields = VerticalScroll(*self._panels.values(), id="fields", can_focus=False)
+        self._sides = {number: Vertical(*widgets, classes="side") for number, widgets in sides.items()}
+        fields = Vertical(*self._panels.values(), id="fields")
         self._others, self._cost = PlainText(id="others"), PlainText(id="cost")
         self._others.border_title = "The other steps"
         yield PlainText(id="steps")
