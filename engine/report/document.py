@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,19 @@ from engine.config import yaml_io
 from engine.errors import UserError
 from engine.events import Event
 from engine.report import figures, grids, page
-from engine.report.groups import Group, accuracies, duplicate_runs, group_runs, intra_class_similarities
+from engine.report.groups import (
+    Accuracy,
+    Group,
+    accuracies,
+    differing_settings,
+    duplicate_runs,
+    group_runs,
+    intra_class_similarities,
+)
 from engine.report.lens import Finder
 from engine.report.page import Note, PageTable, Plate, Section
 from engine.report.subject import Subject
 from engine.runs import results
-from engine.runs.results import describe_verdict
 from engine.store import StoredRun, find_run, is_run, list_runs, runs_folder
 from engine.store.files import make_folders, write
 from engine.store.folders import free_name
@@ -182,7 +189,8 @@ def _build_sections(subjects: Sequence[Subject]) -> list[Section]:
     results_section = _build_results_section(subjects, groups)
     shared = _build_shared_sections(groups)
     if len(subjects) == 1:
-        sections = [results_section, *_draw_figures(subjects[0], 2), *shared, *_build_tables(subjects[0], 2)]
+        tables = _build_tables(subjects[0], 2, _list_changed_settings(subjects[0]))
+        sections = [results_section, *_draw_figures(subjects[0], 2), *shared, *tables]
     else:
         sections = [results_section, *shared, *_build_run_sections(subjects, groups)]
     taken: set[str] = set()
@@ -196,12 +204,14 @@ def _build_sections(subjects: Sequence[Subject]) -> list[Section]:
 
 def _build_run_sections(subjects: Sequence[Subject], groups: Sequence[Group]) -> list[Section]:
     sections = []
+    differing = differing_settings([group.subjects[0] for group in groups])
     for group in groups:
         first, *others = group.subjects
+        telling = differing if len(groups) > 1 else _list_changed_settings(first)
         seeds = f" It represents {len(group.runs)} repeats, which differ in their seed." if others else ""
         lead = Note(f"{group.label}.{seeds}")
         sections.append(Section(f"Run {first.name}", [lead, *_list_missing(first)]))
-        sections += [*_draw_figures(first, 3), *_build_tables(first, 3)]
+        sections += [*_draw_figures(first, 3), *_build_tables(first, 3, telling)]
         for other in others:
             lead = Note(f"{group.label}: the settings of {first.name} with another seed.")
             sections.append(Section(f"Run {other.name}", [lead, *_list_missing(other)]))
@@ -214,34 +224,42 @@ def _build_run_sections(subjects: Sequence[Subject], groups: Sequence[Group]) ->
 
 
 def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group]) -> Section:
-    rows = tuple(row for subject in subjects for row in _build_result_rows(subject))
-    header: tuple[str, ...]
-    header = ("run", "method", "state", "student", "distilled", "control", "best epoch", "teacher")
+    rows_by_group = accuracies(groups)
+    parts: _Parts = []
+    if rows_by_group:
+        caption = (
+            "Top-1 accuracy in percent on the real test images after the last epoch: mean ± sample standard"
+            " deviation over repeats (their number), which differ only in their seed; the students of each"
+            " are averaged first. Control: random real images. The verdict is that of a paired t test; p has"
+            " Holm's correction for the rows of a data set and student."
+        )
+        names = ("method", "student", "distilled", "control", "difference, points", "p", "verdict")
+        parts.append(PageTable(caption, names, tuple(map(_build_group_row, rows_by_group))))
+        parts.append(figures.accuracy(rows_by_group))
+    has_all = bool(rows_by_group) and all(subject.results is not None for subject in subjects)
     caption = (
-        "Top-1 accuracy in percent on the real test images: mean over the students of one repeat. "
-        "Distilled and control: after the last epoch. The best epoch is selected on the test set."
+        "Of each repeat: mean over its students. Distilled and control: after the last epoch."
+        " The best epoch is selected on the test set."
     )
-    parts: _Parts = [PageTable(caption, header, rows)]
+    header = ("run", "method", "state", "student", "distilled", "control", "best epoch", "teacher")
+    rows = tuple(row for subject in subjects for row in _build_result_rows(subject))
+    parts.append(PageTable(caption, header, rows, "Every run and repeat" if has_all else ""))
     if len(subjects) == 1:
         parts += _list_missing(subjects[0])
-    if rows_by_group := accuracies(groups):
-        parts.append(figures.accuracy(rows_by_group))
-        cells = tuple(
-            (
-                row.label,
-                row.architecture,
-                *map(_format_mean_std, (row.distilled, row.control)),
-                describe_verdict(row.versus_control) or _ABSENT,
-            )
-            for row in rows_by_group
-        )
-        caption = (
-            "The same over all repeats, which differ only in their seed: mean ± sample standard deviation"
-            " over repeats (their number). The students of each repeat are averaged first. The verdict is"
-            " that of a paired t test; p has Holm's correction for the rows of a data set and student."
-        )
-        parts.append(PageTable(caption, ("method", "student", "distilled", "control", "verdict"), cells))
     return Section("Results", parts)
+
+
+def _build_group_row(row: Accuracy) -> tuple[str, ...]:
+    versus = row.versus_control or {}
+    difference, p = versus.get("difference"), versus.get("p_adjusted")
+    return (
+        row.label,
+        row.architecture,
+        *map(_format_mean_std, (row.distilled, row.control)),
+        _ABSENT if difference is None else f"{difference:+.2f}".replace("-", "−"),
+        _ABSENT if p is None else f"{p:.2g}",
+        str(versus.get("verdict") or _ABSENT),
+    )
 
 
 def _build_result_rows(subject: Subject) -> list[tuple[str, ...]]:
@@ -313,17 +331,30 @@ def _draw_figures(subject: Subject, level: int) -> list[Section]:
     return sections
 
 
-def _build_tables(subject: Subject, level: int) -> list[Section]:
+def _list_changed_settings(subject: Subject) -> list[str]:
+    """Return the dotted keys of the settings that neither the defaults nor a shipped file set."""
+    origins = {} if subject.resolved is None else subject.resolved.origins
+    shipped = ("default", "preset ", "protocol ", "method ")
+    return [key for key, origin in origins.items() if not origin.startswith(shipped)]
+
+
+def _build_tables(subject: Subject, level: int, telling: Collection[str]) -> list[Section]:
+    """Return the sections of settings and provenance. telling: the settings that are not folded."""
     provenance = _build_provenance_section(subject, level)
     resolved = subject.resolved
     if resolved is None:
         return [provenance]
-    rows = tuple(
-        (key, yaml_io.inline(value), resolved.origins.get(key, "default"))
+    rows = {
+        key: (key, yaml_io.inline(value), resolved.origins.get(key, "default"))
         for key, value in resolved.config.flatten().items()
-    )
-    table = PageTable("Every setting and its origin.", ("setting", "value", "origin"), rows)
-    return [Section("Settings", [table], level), provenance]
+    }
+    header = ("setting", "value", "origin")
+    tables: _Parts = []
+    if chosen := tuple(row for key, row in rows.items() if key in telling):
+        tables.append(PageTable("Settings that were chosen, or in which the runs differ.", header, chosen))
+    caption = "Every setting and its origin."
+    tables.append(PageTable(caption, header, tuple(rows.values()), f"All {len(rows)} settings"))
+    return [Section("Settings", tables, level), provenance]
 
 
 def _build_provenance_section(subject: Subject, level: int) -> Section:
@@ -350,7 +381,9 @@ def _build_provenance_section(subject: Subject, level: int) -> Section:
         "bit-exact as one session": recorded.get("bit_exact"),
     }
     rows = tuple((name, _format_value(value)) for name, value in entries.items() if value is not None)
-    return Section("Provenance", [PageTable("The origin of the numbers.", ("item", "value"), rows)], level)
+    summary = "Command, versions, device, seeds, fingerprints"
+    table = PageTable("The origin of the numbers.", ("item", "value"), rows, summary)
+    return Section("Provenance", [table], level)
 
 
 def _format_value(value: Any) -> str:

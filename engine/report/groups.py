@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,8 @@ from engine.store import sweeps
 
 _SHORT_NAMES = {"objective.beta": "β", "objective.ce": "CE", "backbone.name": "", "data.name": ""}
 _MAX_SETTINGS = 3  # in a label
+#: Settings that tell runs apart best, or groups of them; others follow in the order of the tree.
+_TELLING = ("data.name", "ipc", "backbone.name", "backbone.width", "backbone.depth", "protocol", "objective.")
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,15 @@ def _find_sweep_row(subject: Subject) -> str:
     return ""
 
 
+def differing_settings(subjects: Sequence[Subject]) -> list[str]:
+    """Return the dotted keys of the settings in which readable runs differ, but for the seed."""
+    values = [each.config.flatten() for each in subjects if each.config is not None]
+    keys = values[0] if values else {}
+    return [key for key in keys if key != "seed" and any(each[key] != values[0][key] for each in values)]
+
+
 def _build_labels(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """Return the method of each group, with the fewest settings that tell it from others of the method."""
     labels = []
     for group_settings, name in zip(groups, names, strict=True):
         if not group_settings:
@@ -115,13 +125,9 @@ def _build_labels(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> lis
             continue
         method = group_settings["objective.method"]
         same_method = [each for each in groups if each and each["objective.method"] == method]
-        keys = [
-            key
-            for key in group_settings
-            if key != "objective.method" and any(each[key] != group_settings[key] for each in same_method)
+        parts = [
+            _format_setting(key, group_settings[key], group_settings) for key in _choose_keys(same_method)
         ]
-        parts = [_format_setting(key, group_settings[key]) for key in keys[:_MAX_SETTINGS]]
-        parts += ["…"] if len(keys) > _MAX_SETTINGS else []
         labels.append(f"{method} ({', '.join(parts)})" if parts else method)
     doubled = {label for label in labels if labels.count(label) > 1}
     return [
@@ -129,14 +135,40 @@ def _build_labels(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> lis
     ]
 
 
-def _format_setting(key: str, value: Any) -> str:
-    short = _SHORT_NAMES.get(key, key.rpartition(".")[2])
-    if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+def _choose_keys(groups: Sequence[dict[str, Any]]) -> list[str]:
+    """Return few settings whose values together differ between groups as far as possible."""
+
+    def rank(key: str) -> int:
+        matches = (number for number, start in enumerate(_TELLING) if key == start or key.startswith(start))
+        return next(matches, len(_TELLING))
+
+    def count_distinct(keys: Sequence[str]) -> int:
+        return len({json.dumps([each.get(key) for key in keys]) for each in groups})
+
+    chosen: list[str] = []
+    for key in sorted(groups[0], key=rank):
+        is_telling = key != "objective.method" and count_distinct([*chosen, key]) > count_distinct(chosen)
+        if is_telling and len(chosen) < _MAX_SETTINGS:
+            chosen.append(key)
+    return chosen
+
+
+def _format_setting(key: str, value: Any, settings: Collection[str]) -> str:
+    """Return a setting for a label. settings: all keys, among which its short name may be ambiguous."""
+    section, _, name = key.rpartition(".")
+    is_ambiguous = sum(each.rpartition(".")[2] == name for each in settings if "identity." not in each) > 1
+    short = _SHORT_NAMES.get(key, f"{section.rpartition('.')[2]} {name}" if is_ambiguous else name)
+    if isinstance(value, (list, tuple)) and all(isinstance(each, dict) for each in value):
         names = [term.get("filter") or term.get("name") or term.get("f") for term in value]
         pairs = zip(names, value, strict=True)
         value = " + ".join(f"{name}/{term.get('signal')}" for name, term in pairs) or "none"
+    elif isinstance(value, (list, tuple)):
+        value = " + ".join(map(str, value))
     elif key.startswith("identity."):
+        short = name
         value = " ".join(fingerprint[:8] for fingerprint in value.split())
+    elif value is None:
+        value = "auto"
     elif not isinstance(value, str):
         value = f"{value:g}" if isinstance(value, float) else yaml_io.inline(value)
     return f"{short} {value or '—'}".strip()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_NUMBER = re.compile(r"[-+−]?\d[\d.,]*(\s|$)")  # at the start of a cell
 _PIXELS_PER_INCH = 115  # makes the 8-point text of a figure as large as its caption's
 
 
@@ -58,11 +59,15 @@ class Plate:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A header and rows; the first cell of a row is its name."""
+    """A header and rows; the first cell of a row is its name.
+
+    summary: the line that opens a table that is folded; empty for one that is open.
+    """
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,16 +109,18 @@ def html(title: str, lead: str, sections: Sequence[Section], command: str) -> st
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<header>\n<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n</header>\n"
-        f'<nav aria-label="Contents">\n<h2>Contents</h2>\n<ul>\n{contents}</ul>\n</nav>\n'
+        f'<nav aria-label="Contents">\n<details>\n<summary><h2>Contents</h2></summary>\n'
+        f"<ul>\n{contents}</ul>\n</details>\n</nav>\n"
         f"<main>\n{body}</main>\n</body>\n</html>\n"
     )
 
 
 def _format_part(part: Plate | PageTable | Note, command: str, counter: Iterator[int]) -> str:
     if isinstance(part, Plate):
+        kind = "pixels" if part.pixels else "lines"
         return (
             f'<figure id="figure-{escape(part.name)}">\n'
-            f'<div class="scroll" tabindex="0"><img src="{part.source}" width="{part.width}"'
+            f'<div class="scroll" tabindex="0"><img class="{kind}" src="{part.source}" width="{part.width}"'
             f' alt="{escape(part.alt, quote=True)}"></div>\n'
             f"<figcaption><b>Figure {next(counter)}. {escape(part.title)}.</b> {escape(part.caption)} "
             f"<span class='made'>Made by <code>{escape(command)}</code></span></figcaption>\n</figure>"
@@ -128,15 +135,18 @@ def _format_table(table: PageTable) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
     rows = []
     for first, *rest in table.rows:
-        kinds = [' class="long"' if len(text) > 40 else "" for text in rest]  # these may wrap
+        kinds = [' class="number"' if _NUMBER.match(text) else "" for text in rest]  # these do not wrap
         cells = "".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, rest, strict=True))
         rows.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
     body = "\n".join(rows)
-    return (
+    text = (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(table.caption, quote=True)}">'
         f"<table>\n<caption>{escape(table.caption)}</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
     )
+    if not table.summary:
+        return text
+    return f"<details>\n<summary>{escape(table.summary)}</summary>\n{text}\n</details>"
 
 
 _STYLE = """
@@ -145,14 +155,17 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --paper: #161616; --line: #444;
   --link: #8ab8ff; --warn: #3d3216; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 62rem; font: 16px/1.5 system-ui, sans-serif;
+body { margin: 0 auto; padding: 1rem; max-width: 70rem; font: 16px/1.5 system-ui, sans-serif;
   color: var(--ink); background: var(--paper); overflow-wrap: anywhere; }
 h1, h2, h3 { line-height: 1.2; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 a { color: var(--link); }
 nav ul { padding: 0; list-style: none; columns: 18rem; }
 nav li.level3 { padding-left: 1.2rem; }
-nav h2 { margin-top: 1rem; font-size: 1.1rem; border: 0; }
+nav h2 { display: inline; font-size: 1.1rem; border: 0; }
+summary { cursor: pointer; padding: .3rem 0; }
+main details { margin: 1rem 0; }
+main summary { color: var(--link); }
 figure { margin: 1.5rem 0; break-inside: avoid; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; background: #fff; padding: .5rem;
   border: 1px solid var(--line); border-radius: 4px; }
@@ -163,10 +176,14 @@ code { font: .85em/1.4 ui-monospace, monospace; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
 caption { text-align: left; font-size: .9rem; padding-bottom: .3rem; }
-th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap;
-  font-variant-numeric: tabular-nums; vertical-align: top; }
-td.long { min-width: 22rem; white-space: normal; overflow-wrap: anywhere; }
-tbody th { font-weight: 500; }
+th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top;
+  font-variant-numeric: tabular-nums; overflow-wrap: break-word; }
+thead th { vertical-align: bottom; }
+td { max-width: 44rem; }
+td.number { white-space: nowrap; }
+tbody th { font-weight: 500; min-width: 6rem; max-width: 22rem; }
+@media screen and (prefers-color-scheme: dark) {
+  img.lines { filter: invert(.9) hue-rotate(180deg); } }
 @media screen and (max-width: 48rem) { figure img { max-width: none; } }
 @media print { :root { --ink: #000; --paper: #fff; --warn: #fff4d6; } nav { display: none; }
   body { max-width: none; } }

@@ -52,6 +52,27 @@ def test_runs_are_one_group_where_only_the_seed_differs_and_labels_say_the_rest(
     assert both.versus_control["n"] == 2
 
 
+def test_a_label_has_the_fewest_settings_that_tell_the_groups_apart():
+    runs = [
+        subject("a", "objective=cfm", "data.name=cifar10", "data.mean=null", "ipc=1"),
+        subject("b", "objective=cfm", "data.name=cifar10", "ipc=10", "recover.lr=0.5"),
+        subject("c", "objective=cfm", "ipc=1", "recover.lr=0.7"),
+    ]
+    labels = [group.label for group in groups.group_runs(runs)]
+    assert labels == ["cfm (cifar10, ipc 1)", "cfm (cifar10, ipc 10)", "cfm (digits, ipc 1)"]
+    assert [group.label for group in groups.group_runs(runs[1:])] == ["cfm (cifar10)", "cfm (digits)"]
+    lists = [
+        subject(name, f"validate.controls={text}") for name, text in (("a", "[random, start]"), ("b", "[]"))
+    ]
+    assert groups.group_runs(lists)[0].label == "cfm (controls random + start)"
+    rates = [subject(name, f"recover.lr={rate}", "objective=cfm") for name, rate in (("a", 0.5), ("b", 0.1))]
+    assert [group.label for group in groups.group_runs(rates)] == [
+        "cfm (recover lr 0.5)",
+        "cfm (recover lr 0.1)",
+    ]
+    assert groups.differing_settings(runs[1:]) == ["ipc", "data.name", "recover.lr"]
+
+
 @pytest.mark.parametrize("part", ["images", "labels", "statistics"])
 def test_runs_of_different_given_files_are_neither_repeats_nor_one_group(part):
     runs = [subject(name, f"given.{part}={name}", f"seed={seed}") for name, seed in (("a", 0), ("b", 0))]

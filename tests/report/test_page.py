@@ -17,4 +17,15 @@ def test_text_is_escaped_and_anchors_differ():
     assert len(found.links) == 4
 
 
+def test_a_table_with_a_summary_is_folded_and_numbers_do_not_wrap():
+    rows = (("a", "85.39 ± 0.70 (3)", "−1.5", "12 images of a class"),)
+    folded = page.html("t", "l", [page.Section("s", [page.PageTable("c", ("x",) * 4, rows, "All")])], "cfm")
+    Page(folded)
+    assert "<details>\n<summary>All</summary>\n<div" in folded
+    assert '<td class="number">−1.5</td>' in folded
+    assert "<summary>All" not in page.html(
+        "t", "l", [page.Section("s", [page.PageTable("c", ("x",), ())])], ""
+    )
+
+
 # --- the same as text ----------------------------------------------------------------------------
