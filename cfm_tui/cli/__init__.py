@@ -219,6 +219,8 @@ def _describe_error(error: BaseException) -> tuple[int, str, str, str]:
     if isinstance(error, typer.BadParameter.__mro__[2]):  # base class of all command-line errors
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "cfm"
+        if hasattr(error.__cause__, "errors"):
+            return 2, "usage", *_describe_bad_value(error, command)
         return 2, "usage", error.format_message(), f"`{command} --help` lists arguments and options"  # type: ignore[attr-defined]
     if isinstance(error, Stopped):
         terminated = error.by in ("SIGTERM", "SIGHUP")
@@ -237,6 +239,22 @@ def _describe_error(error: BaseException) -> tuple[int, str, str, str]:
     lines = str(error).splitlines()
     message = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return 1, "failed", f"failed: {message}", "run again with --debug for the traceback"
+
+
+def _describe_bad_value(error: Any, command: str) -> tuple[str, str]:
+    """Return message and hint for an option's value that pydantic refuses.
+
+    error: of Typer, whose cause is pydantic's.
+    """
+    problem = error.__cause__.errors(include_url=False)[0]
+    name, bounds = error.param.opts[0], problem.get("ctx", {})
+    kind, example = ("a number", "0.5") if problem["type"].startswith("float") else ("a whole number", "3")
+    wanted = f"is not {kind}"
+    for key, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
+        if key in bounds:
+            wanted, example = f"must be {words} {bounds[key]:g}", f"{bounds[key]:g}"
+    message = f"{name} of `{command}`: {str(problem['input'])[:60]!r} {wanted}"
+    return message, f"write for example {name} {example}; `{command} --help` lists all options"
 
 
 def console() -> NoReturn:

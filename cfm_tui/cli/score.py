@@ -49,15 +49,22 @@ def score(
 ) -> None:
     """Score images against a data set: each filter and signal term, CE, and spectra, layer by layer.
 
-    Terms are unweighted, without augmentation, and over the whole set. Without --teacher, one is trained.
+    Terms are unweighted, without augmentation, and over the whole set. A run is scored with its own settings
+    and teacher, unless --preset or --config is given. Without --teacher, other images get a trained one.
     """
     from cfm_tui.display.progress import open_display
+    from engine import store
     from engine.config import settings
 
+    if not images.exists() and store.is_run(run := store.runs_folder() / images):
+        images = run
     given = {"data.name": dataset, "data.root": data_root, "backbone.teacher": teacher, "device": device}
-    resolved = settings.resolve(
-        preset=preset, file=config, base=None, sets=sets or (), overrides=given, environ=os.environ
-    )
+    if preset is None and config is None and store.is_run(images):
+        resolved = settings.load_stored(store.StoredRun(images), sets or (), given)
+    else:
+        resolved = settings.resolve(
+            preset=preset, file=config, base=None, sets=sets or (), overrides=given, environ=os.environ
+        )
     with open_display(quiet) as display:
         document = _score(resolved.config, images, class_name, gradients, display)
     if as_json:
@@ -79,8 +86,6 @@ def _score(
     from engine.importers import folders
     from engine.runs import artefacts, scoring
 
-    if not path.exists() and store.is_run(run := store.runs_folder() / path):
-        path = run
     folders.require_images(path)
     require_teacher_files(config.backbone)
     context = artefacts.ComputeContext(devices.choose(config.device), store.Cache())

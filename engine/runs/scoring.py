@@ -91,7 +91,7 @@ def load_teacher_on_device(
     teacher, warnings = load_checked_teacher(config, data, context.device)
     yield from (Notice("warning", text) for text in warnings)
     if teacher is None:
-        yield Notice("info", "no teacher was given; squeezing one")
+        yield Notice("info", "no teacher was given: it is taken from the cache, or trained")
         yield StageStarted("squeeze", config.squeeze.epochs, "epochs")
         teacher, _ = yield from load_or_train_teacher(config, data, context)
     return teacher.to(context.device)

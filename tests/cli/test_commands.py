@@ -102,6 +102,21 @@ def test_a_wrong_command_line_is_a_usage_error(capsys, words, said):
     assert said in document["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("words", "message", "example"),
+    [
+        (["run", "--repeats", "x"], "--repeats of `cfm run`: 'x' is not a whole number", "--repeats 3"),
+        (["run", "--repeats", "0"], "--repeats of `cfm run`: '0' must be at least 1", "--repeats 1"),
+        (["run", "--repeats", "2000"], "'2000' must be at most 1000", "--repeats 1000"),
+        (["stop", "x", "--wait", "y"], "--wait of `cfm stop`: 'y' is not a number", "--wait 0.5"),
+    ],
+)
+def test_a_wrong_value_of_an_option_is_told_with_an_example(capsys, words, message, example):
+    _, err = call(capsys, *words, code=2)
+    assert message in err
+    assert f"write for example {example};" in err
+
+
 def test_without_words_it_helps(capsys):
     out, err = call(capsys, code=2)
     assert "Usage: cfm" in out + err

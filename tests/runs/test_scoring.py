@@ -3,9 +3,10 @@ import pytest
 import torch
 from commandline import call, call_json
 from PIL import Image
+from recorded import opened
 
 from engine import backbones
-from engine.config import Config
+from engine.config import Config, settings
 from engine.runs import scoring
 
 CLASSES = ("ant", "bee", "cat")
@@ -158,14 +159,28 @@ def test_one_picture_and_its_class(capsys, world, tmp_path):
 def test_a_run_is_scored_by_its_name(capsys, world, tmp_path, monkeypatch):
     root = world[0]
     monkeypatch.setenv("CFM_RUNS", str(tmp_path / "runs"))
-    (tmp_path / "runs" / "mine").mkdir(parents=True)
-    (tmp_path / "runs" / "mine" / "manifest.json").write_text("{}")
+    opened(tmp_path / "runs" / "mine").close("stopped")
     (tmp_path / "runs" / "mine" / "images").symlink_to(root / "synthetic")
     named = call_json(capsys, "score", *words(root, "mine"))
     assert named["layers"] == call_json(capsys, "score", *words(root, root / "synthetic"))["layers"]
     assert named["images"] == {"path": str(tmp_path / "runs" / "mine"), "count": 6}
     error = call_json(capsys, "error", *words(root, "yours"), code=2)["error"]
     assert "yours does not exist" in error["message"]
+
+
+def test_a_run_is_scored_with_its_own_settings_and_teacher(capsys, world, tmp_path):
+    root = world[0]
+    command = words(root, root / "synthetic")
+    given = {"data.name": "folder", "data.root": root / "data", "backbone.teacher": root / "teacher.pth"}
+    sets = [word for word in command if isinstance(word, str) and "=" in word]
+    config = settings.resolve(base=None, sets=sets, overrides=given).config
+    opened(tmp_path / "run", text=settings.to_yaml(config)).close("stopped")
+    (tmp_path / "run" / "images").symlink_to(root / "synthetic")
+    own = call_json(capsys, "score", "score", tmp_path / "run")
+    expected = call_json(capsys, "score", *command)
+    assert (own["layers"], own["teacher"]) == (expected["layers"], expected["teacher"])
+    changed = call_json(capsys, "score", "score", tmp_path / "run", "--set", "objective.beta=3")
+    assert changed["beta"] == 3
 
 
 def test_the_table_has_a_line_for_each_layer(capsys, world):
