@@ -217,8 +217,9 @@ class Form:
         self.check()
 
     def adopt(self, preset: str) -> None:
-        """Reset the form to a preset, but for the settings that are about this machine."""
-        self.texts = {key: text for key, text in self.texts.items() if key in ("data.root", "device")}
+        """Reset the form to a preset, but for files and devices of this machine."""
+        kept = ("data.root", "backbone.teacher", "device")
+        self.texts = {key: text for key, text in self.texts.items() if key in kept}
         self.lines = []
         self.start(preset, keep=True)
 

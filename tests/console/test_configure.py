@@ -248,7 +248,7 @@ def test_help_says_what_the_preset_has(place):
         await write(pilot, "12")
         await until(pilot, "Enter keeps, Esc restores")
         await pilot.press("enter")
-        await until(pilot, "preset: 1, ⌫ restores it")
+        await until(pilot, "preset: 1, backspace restores it")
         await pilot.press("backspace")
         await until(pilot, "ipc: images per class (preset digits)")
 

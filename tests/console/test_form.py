@@ -211,9 +211,11 @@ def test_the_nearest_preset_of_another_data_set(preset, texts, found):
 
 
 def test_another_preset_keeps_what_is_about_this_machine():
-    made = form(data__name="cifar10", data__root="/data", device="cpu", ipc="4")
+    kept = {"data.root": "/data", "backbone.teacher": "t.pth", "device": "cpu"}
+    made = form(**{key.replace(".", "__"): text for key, text in kept.items()}, data__name="cifar10", ipc="4")
+    made.lines = ["recover.clamp=false"]
     made.adopt("cifar10-10")
-    assert made.texts == {"data.root": "/data", "device": "cpu"}
+    assert (made.texts, made.lines) == (kept, [])
 
 
 def test_every_panel_is_summarised():

@@ -371,7 +371,7 @@ class ConfigurePage(Page):
             text = f"{field.key}: {field.help} ({self.form.origins.get(field.key, 'default')})"
             if field.key in self.form.checked.before:
                 before = field.text(self.form.checked.before[field.key]) or field.none or "none"
-                text = f"{field.key}: {field.help} · preset: {before}, ⌫ restores it"
+                text = f"{field.key}: {field.help} · preset: {before}, backspace restores it"
         if entry.is_cut:
             text = f"{entry.value} · {text}"
         if entry.editing:
