@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from consoles import shown, until
 from forms import focused, opened, played, write
+from textual.events import AppBlur
 
 from cfm_tui.console.screens.configure import ConfigurePage
 from cfm_tui.console.screens.dialogs import Pick
+from cfm_tui.console.widgets.field import Entry
 from engine.config import settings
 
 
@@ -121,3 +123,29 @@ def test_of_a_long_value_its_end_is_shown_and_all_of_it_below(place):
 
 def lines(pilot):
     return shown(pilot).splitlines()
+
+
+def test_a_click_places_the_cursor(place):
+    async def script(pilot, page):
+        page.go(page.find_entry("backbone.teacher"))
+        await pilot.press("enter", *"abcdef", "enter")
+        entry = page.find_entry("backbone.teacher")
+        await pilot.click(entry, offset=(Entry.LABEL_WIDTH + 3 + 2, 0))
+        await pilot.press("X")
+        await pilot.click(entry, offset=(Entry.LABEL_WIDTH + 3 + 12, 0))
+        await pilot.press("Y", "enter")
+        assert entry.value == "abXcdefY"
+
+    played(opened(place), script)
+
+
+def test_editing_outlives_the_focus_of_the_terminal(place):
+    async def script(pilot, page):
+        page.go(page.find_entry("backbone.teacher"))
+        await pilot.press("enter", "a")
+        pilot.app.post_message(AppBlur())
+        await pilot.pause()
+        await pilot.press(*"lq", "enter")
+        assert page.form.texts == {"backbone.teacher": "alq"}
+
+    played(opened(place), script)
