@@ -291,3 +291,16 @@ def test_a_terminal_that_sends_everything_at_once(session):
     session.send("4" + number + teacher + "5")
     session.wait_for("recover.lr=0.05")
     session.wait_for("backbone.teacher=/tlpq/wn?x")
+
+
+def test_a_burst_fills_a_line_that_it_has_just_brought_up(place):
+    async def script(pilot, page):
+        page.go(page.find_entry("line 0"))
+        burst(pilot.app, "enter", *"ipc=2", "down", "enter", *"seed=4", "backspace", "3", "enter")
+        await settled(pilot)
+        assert page.form.lines == ["ipc=2", "seed=3"]
+        assert focused(page).name == "line 1"
+        await pilot.pause()
+        assert page.form.config.seed == 3
+
+    played(opened(place), script)
