@@ -85,7 +85,8 @@ def describe_run(model: RunModel, explanation: Sequence[str], width: int, termin
     if model.state in (*AT_WORK, "new"):
         return [*lines, *_join([*describe_progress(model, terminal), *explanation], width)]
     if model.state == "finished":
-        return lines
+        seconds = sum_stage_seconds(model)
+        return lines if seconds is None else _join([*lines, f"{format_duration(seconds)} in all"], width)
     if message := str(model.status.get("message") or model.damage or ""):
         lines += textwrap.wrap(message, width)
     lines += explanation

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from consoles import console, drive, shown, until
-from textual.widgets import Static
 
-from cfm_tui.console.screens.base import Panel
+from cfm_tui.console.screens.base import KeyLine, Panel, TabLine
 
 
 def test_letters_are_text_inside_the_filter(runs):
@@ -58,9 +57,54 @@ def test_a_title_line_that_is_the_same_is_not_painted(runs):
     async def script(pilot):
         await until(pilot, "gone")
         page, painted = pilot.app.screen, []
-        page.query_one("#title", Static).update = painted.append
-        page.set_title("here", "now")
-        page.set_title("here", "now")
-        assert painted == [" cfm-tui · here · now"]
+        line = page.query_one(TabLine)
+        line.refresh = lambda *_, **__: painted.append(line.render().plain)
+        page.set_title("here", "FINISHED", "finished")
+        page.set_title("here", "FINISHED", "finished")
+        assert len(painted) == 1
+        assert painted[0].startswith(" Runs  New ")
+        assert painted[0].endswith(" here  ✓ FINISHED")
+
+
+def test_a_long_subject_is_cut_before_the_state(runs):
+    async def script(pilot):
+        await until(pilot, "gone")
+        pilot.app.screen.set_title(
+            "a-run-with-a-name-that-is-rather-long", "RUNNING in process 12", "running"
+        )
+        await until(pilot, "…  ● RUNNING in process 12")
+
+    drive(console(runs), script)
+
+
+def test_tabs_lead_to_their_pages_by_keys_and_clicks(runs):
+    async def script(pilot):
+        await until(pilot, "gone")
+        await pilot.press("greater_than_sign")
+        await until(pilot, lambda: pilot.app.screen.TAB == "New")
+        await pilot.press("less_than_sign")
+        await until(pilot, lambda: pilot.app.screen.TAB == "Runs")
+        await pilot.click(TabLine, (shown(pilot).splitlines()[0].index("Monitor"), 0))
+        await until(pilot, "open a run first")
+        await pilot.press("g", "enter")
+        await until(pilot, lambda: pilot.app.screen.TAB == "Monitor")
+        await pilot.click(TabLine, (shown(pilot).splitlines()[0].index("Gallery"), 0))
+        await until(pilot, lambda: pilot.app.screen.TAB == "Gallery")
+        await pilot.press("greater_than_sign")
+        await until(pilot, "mark two runs or more")
+
+    drive(console(runs), script)
+
+
+def test_the_footer_has_the_keys_of_the_page_and_those_that_always_work(runs):
+    async def script(pilot):
+        await until(pilot, "gone")
+        own, everywhere = shown(pilot).splitlines()[-2:]
+        assert "/ filter" in own
+        assert everywhere == " esc back   n new   ^p commands   q quit   ? help"
+        await pilot.click(KeyLine, (everywhere.index("?"), 1))
+        await until(pilot, "Keys that work here")
+
+    drive(console(runs), script)
 
     drive(console(runs), script)

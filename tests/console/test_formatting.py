@@ -26,26 +26,16 @@ FULL = Terminal(unicode=True, braille=True, blocks=True, colours=256)
 ASCII = Terminal(unicode=False, braille=False, blocks=False, colours=0)
 
 
-def test_digits_are_three_rows_and_only_of_numbers():
-    assert {len(row) for row in formatting.draw_digits("1.5e-3")} == {16}
-    assert formatting.draw_digits("") == formatting.draw_digits("β") == []
-
-
 def test_the_place_on_the_schedule_is_marked():
     betas = [0.5, 0.25, 0.1]
-    rows = [formatting.draw_schedule(betas, batch, 20, FULL)[1] for batch in (1, 2, 3)]
-    assert rows == ["^", " ^", "  ^"]
-    row, mark = formatting.draw_schedule([0.9**n for n in range(500)], 500, 20, FULL)
-    assert (len(row), len(mark)) == (20, 20)
-    assert formatting.draw_schedule([], 0, 20, FULL) == []
+    rows = [formatting.draw_schedule(betas, batch, 20, FULL) for batch in (1, 2, 3)]
+    assert rows == ["[█]▅▁", "█[▅]▁", "█▅[▁]"]
+    assert len(formatting.draw_schedule([0.9**n for n in range(500)], 500, 20, FULL)) == 22
+    assert formatting.draw_schedule([0.1], 1, 20, FULL) == formatting.draw_schedule([], 0, 20, FULL) == ""
 
 
 def test_a_bar_is_as_long_as_it_may_be():
-    assert [formatting.draw_bar(share, 12) for share in (0, 0.5, 1)] == [
-        "[..........]",
-        "[#####.....]",
-        "[##########]",
-    ]
+    assert [formatting.draw_bar(share, 4) for share in (0, 0.5, 1, 2)] == ["░░░░", "██░░", "████", "████"]
 
 
 def test_class_names_come_from_the_images_folders(tmp_path):
@@ -55,16 +45,17 @@ def test_class_names_come_from_the_images_folders(tmp_path):
     assert list_class_names(Path("nowhere")) == []
 
 
-@pytest.mark.parametrize(("method", "large"), [("cfm", "β of batch 1"), ("sre2l", "")])
-def test_beta_is_the_number_that_matters_where_a_filter_reads_it(tmp_path, method, large):
+@pytest.mark.parametrize("method", ["cfm", "sre2l"])
+def test_beta_is_shown_where_a_filter_uses_it(tmp_path, method):
     run = opened(tmp_path / "run", text=f"objective: {method}\n")
     run.record(events.StageStarted("recover", 8, "iterations"))
     run.record(layout())
     run.record(progress(1, 0))
     model = RunModel(store.StoredRun(tmp_path / "run"))
     model.read(9)
-    assert formatting.find_headline(model)[1] == large
-    assert formatting.describe_progress(model, 60)[0] == "batch 1 of 2, iteration 2 of 4"
+    position, *others = formatting.describe_progress(model, FULL)
+    assert position == "batch 1/2  it 2/4"
+    assert any(part.startswith("β") for part in others) == (method == "cfm")
     run.close("stopped")
 
 
@@ -114,14 +105,31 @@ def test_all_stages_took_what_those_took_that_were_computed(tmp_path):
     run.close("finished")
     model = read(RunModel(store.StoredRun(tmp_path / "x")))
     assert formatting.sum_stage_seconds(model) == 4 * 61.0
-    assert any("4 min 04 s in all" in line for line in formatting.describe_run(model, "FINISHED", 80))
+    assert any("4 min 04 s in all" in line for line in formatting.describe_run(model, [], 80, FULL))
     assert formatting.sum_stage_seconds(RunModel(store.StoredRun(tmp_path / "x"))) is None
+
+
+@pytest.mark.parametrize("verdict", ["better", "not shown", "worse", "not tested"])
+def test_the_result_card_has_the_difference_the_test_and_what_the_spread_is(tmp_path, verdict):
+    run = opened(tmp_path / "x")
+    found = results("x", 50.0)
+    pair = {"difference": -1.5, "standard_error": 0.5, "errors": -3.0, "p": 0.03, "p_adjusted": 0.03, "n": 3}
+    found["summary"]["versus_control"] = pair | {"verdict": verdict}
+    run.save_results(found)
+    run.close("finished")
+    model = read(RunModel(store.StoredRun(tmp_path / "x")))
+    card = formatting.describe_results(model, 60)
+    assert "▼ -1.50 points" in card[1]
+    assert "p 0.03, n 3" in card[2]
+    text = " ".join(card)
+    assert formatting._VERDICTS[verdict] in text
+    assert "teacher" in text
 
 
 def test_bytes_are_decimal_wherever_they_are_told(tmp_path):
     model = recovered(tmp_path / "r", 1, 4)
     model.memory_bytes = 1_500_000_000
-    assert "1.5 GB" in formatting.describe_progress(model, 60)[-1]
+    assert "1.5 GB" in formatting.describe_progress(model, FULL)[-1]
 
 
 def test_a_checkpoint_fits_a_narrow_log():

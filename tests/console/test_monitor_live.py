@@ -56,13 +56,13 @@ def test_a_run_warms_up_and_is_followed_to_its_results(runs, monkeypatch):
     monkeypatch.setattr(launch, "run_experiment", slow)
 
     async def script(pilot, page, session):
-        await until(pilot, "WARMING UP: reading images, 1,200 of 5,000, for")
+        await until(pilot, "reading images, 1,200 of 5,000, for")
         begun.set()
         await until(pilot, "FINISHED", 60)
-        await until(pilot, "mean")
+        await until(pilot, "against random")
         text = shown(pilot)
-        assert "% distilled, last epoch" in text
-        assert "1 Now" in text
+        assert "last epoch" in text
+        assert "4 Result" in text
 
     session = launched(runs, script)
     assert StoredRun(session.folder).state() == "finished"
@@ -70,11 +70,11 @@ def test_a_run_warms_up_and_is_followed_to_its_results(runs, monkeypatch):
 
 def test_a_run_is_paused_saved_and_stopped_by_keys(runs):
     async def script(pilot, page, session):
-        await until(pilot, "batch 1 of 1", 60)
+        await until(pilot, "batch 1/1", 60)
         await until(pilot, "RUNNING here")
-        await until(pilot, "4 Images: batch 1", 60)
+        await until(pilot, "3 Images · batch 1", 60)
         await pilot.press("space")
-        await until(pilot, "PAUSED: the engine waits; space continues the run")
+        await until(pilot, "the engine waits; space continues the run")
         stood = page._model.iteration
         await pilot.press("space")
         await until(pilot, lambda: page._model.iteration > stood)
@@ -87,7 +87,7 @@ def test_a_run_is_paused_saved_and_stopped_by_keys(runs):
         await pilot.press("s")
         await until(pilot, "STOPPED in recover")
         await until(pilot, "`cfm resume live-")
-        assert "[-] recover" in shown(pilot)
+        assert "‖ recover" in shown(pilot)
         await pilot.press("S")
         await until(pilot, "no process is computing this run")
 
@@ -100,8 +100,8 @@ def test_a_run_here_is_detached_by_the_application(runs, monkeypatch):
 
     async def script(pilot, page, session):
         monkeypatch.setattr(pilot.app, "action_detach", lambda: handed.append(session), raising=True)
-        await until(pilot, "batch 1 of 1", 60)
-        await until(pilot, "D detach")
+        await until(pilot, "batch 1/1", 60)
+        await until(pilot, "D leave running")
         await pilot.press("D")
         await until(pilot, lambda: handed == [session])
 
@@ -110,9 +110,9 @@ def test_a_run_here_is_detached_by_the_application(runs, monkeypatch):
 
 def test_a_layer_of_a_live_run_has_a_spectrum(runs):
     async def script(pilot, page, session):
-        await until(pilot, "4 Images: batch 1", 60)
-        await pilot.press("3", "enter")
-        await until(pilot, "A Ψ  B Ψ_s  C f(Ψ)  D f(Ψ_s)")
+        await until(pilot, "3 Images · batch 1", 60)
+        await pilot.press("4", "enter")
+        await until(pilot, "f(Ψ_s)")
         await until(pilot, "Spectrum: batch 1, iteration")
 
     launched(runs, script, LONG)
@@ -128,7 +128,7 @@ def test_what_cannot_begin_says_why(runs):
 
 def test_the_trainings_of_a_live_run_are_beside_their_control(runs):
     async def script(pilot, page, session):
-        await until(pilot, "[>] validate", 60)
+        await until(pilot, "▶ validate", 60)
         await until(pilot, lambda: sum(key[0] == "validate" for key in page._model.trainings) > 1, 60)
         await pilot.press("3")
         await until(pilot, lambda: "distilled" in shown(pilot) and "random" in shown(pilot))
@@ -138,7 +138,7 @@ def test_the_trainings_of_a_live_run_are_beside_their_control(runs):
 
 def test_a_run_that_was_stopped_goes_on_here(runs, monkeypatch):
     async def stop(pilot, page, session):
-        await until(pilot, "batch 1 of 1", 60)
+        await until(pilot, "batch 1/1", 60)
 
     folder = launched(runs, stop, LONG).folder
     begun, known = threading.Event(), launch.run_experiment
@@ -150,12 +150,12 @@ def test_a_run_that_was_stopped_goes_on_here(runs, monkeypatch):
     monkeypatch.setattr(launch, "run_experiment", slow)
 
     async def script(pilot):
-        await until(pilot, "WARMING UP: loading the program, for")
-        assert "[-] recover" in shown(pilot)
+        await until(pilot, "loading the program, for")
+        assert "‖ recover" in shown(pilot)
         session = pilot.app.screen._session
         begun.set()
         await until(pilot, "RUNNING here", 60)
-        await until(pilot, "[>] recover")
+        await until(pilot, "▶ recover")
         session.ask("stop", "the test")
         await until(pilot, "STOPPED in recover")
 

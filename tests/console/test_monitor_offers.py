@@ -16,8 +16,8 @@ def no_thread(monkeypatch):
 
 
 def keys(pilot):
-    """The last line."""
-    return shown(pilot).splitlines()[-1]
+    """The line with the keys of the page."""
+    return shown(pilot).splitlines()[-2]
 
 
 @pytest.mark.parametrize("text", ["objective: random\n", "seed: 0\n"])
@@ -28,7 +28,7 @@ def test_images_that_no_recovery_shows_as_it_goes_are_shown(tmp_path, text, batc
     run.close("finished")
 
     async def script(pilot, page):
-        await until(pilot, "4 Images: 12" if batches == 4 else "4 Images: 6 of 12")
+        await until(pilot, "3 Images · 12" if batches == 4 else "3 Images · 6 of 12")
         await until(pilot, lambda: len(page._thumbnails._images) == 3 * batches)
         assert page._thumbnails._labels[:3] == ["ant", "bee", "cat"]
         assert "ant" in shown(pilot)
@@ -40,7 +40,7 @@ def test_a_run_without_images_says_so(tmp_path):
     folder = made(tmp_path / "seen", before_recovery, "stopped")
 
     async def script(pilot, page):
-        await until(pilot, lambda: "4 Images: none" in shown(pilot) and "none yet" not in shown(pilot))
+        await until(pilot, lambda: "3 Images · none" in shown(pilot) and "none yet" not in shown(pilot))
 
     watch(folder, script, (120, 40))
 
@@ -53,7 +53,7 @@ def test_the_last_line_offers_what_can_be_done(tmp_path, state, offered):
         await until(pilot, state.upper())
         await until(pilot, lambda: ("space pause" in keys(pilot)) is offered)
         assert ("S stop" in keys(pilot)) is ("w save" in keys(pilot)) is offered
-        assert "D detach" not in keys(pilot)  # it is not at work here
-        assert "i images" in keys(pilot)
+        assert "D leave running" not in keys(pilot)  # it is not at work here
+        assert "i gallery" in keys(pilot)
 
     watch(folder, script)

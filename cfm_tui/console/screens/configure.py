@@ -119,7 +119,11 @@ class ConfigurePage(Page):
         sides: dict[int, list[Widget]] = {
             DATA: [PlainText(id="data"), Thumbnails(id="samples"), PlainText(id="sets")],
             BACKBONE: [PlainText(id="backbone")],
-            OBJECTIVE: [Chart(id="betas"), Chart(id="responses", log=True, log_x=True), PlainText(LEGEND, id="legend")],
+            OBJECTIVE: [
+                Chart(id="betas"),
+                Chart(id="responses", log=True, log_x=True),
+                PlainText(LEGEND, id="legend"),
+            ],
             BUDGET: [PlainText(id="budget")],
             LAUNCH: [
                 Horizontal(*buttons, classes="buttons"),

@@ -453,7 +453,9 @@ class Spectrum(Vertical):
         if preview is None or not preview.spectra:
             self.chart.plot([])
             self._gap.set_lines("")
-            return "Spectrum: none yet" if preview is None else "Spectrum: Ψ is not measured"
+            if preview is not None:
+                return "Spectrum: Ψ is not measured"
+            return "Spectrum: none yet" if model.state in (*AT_WORK, "new") else "Spectrum: none recorded"
         taps = list(preview.spectra)
         number = len(taps) - 1 if self._number is None else self._number % len(taps)
         if self._objective is None:
@@ -647,9 +649,13 @@ class Log(RichLog):
             self.write(show_plainly(self.format_line(line)))
         return new
 
+    def on_hide(self) -> None:
+        """Wrap all lines again when the log is shown: what is written meanwhile is wrapped too narrowly."""
+        self._width = 0
+
     def on_resize(self, event: Resize) -> None:
         """Wrap all lines to the new width."""
-        if self.size.width != self._width:
+        if self.size.width not in (0, self._width):
             self._width = self.size.width
 
             def rewrite() -> None:
