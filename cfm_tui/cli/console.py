@@ -105,7 +105,8 @@ def _open(opening: Configure | OpenRun | None, folder: Path | None, read_only: b
     """
     _require_terminal()
     from cfm_tui.console.app import ConsoleApp
-    from cfm_tui.console.driver import capture_output
+    from cfm_tui.console.driver import capture_output, query_background
+    from cfm_tui.console.preferences import choose_theme
     from cfm_tui.display import terminal
 
     if folder is not None:  # also for new runs of this process and its children
@@ -113,6 +114,9 @@ def _open(opening: Configure | OpenRun | None, folder: Path | None, read_only: b
         os.environ["CFM_RUNS"] = str(folder)
     capabilities = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
     preferences = _load_preferences(options)
+    if preferences.theme is None:
+        background = query_background() if capabilities.colours in (256, "true") else None
+        preferences = replace(preferences, theme=choose_theme(capabilities.colours, background))
     app = ConsoleApp(preferences, capabilities, folder, read_only=read_only)
     app.opening = opening
     with capture_output() as captured:

@@ -27,7 +27,7 @@ import cfm_tui.console.widgets as widgets
 from cfm_tui.console.driver import AsciiFilter, CapturedOutput, Governor, TerminalDriver, keep_only_changes
 from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGallery, OpenRun, hidden
 from cfm_tui.console.input_order import deliver
-from cfm_tui.console.preferences import THEMES, Preferences
+from cfm_tui.console.preferences import THEMES, Preferences, choose_theme
 from cfm_tui.console.screens.base import TABS, Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, describe_keys
 from cfm_tui.console.screens.runs import RunsPage
@@ -52,6 +52,7 @@ class ConsoleApp(App[str]):
     TITLE = "cfm-tui"
     QUIET_SECONDS = 1.0  #: after a key press, without unrequested redraws while a run is computed here…
     LONGEST_SECONDS = 3.0  #: …but redraw at least this often
+    TITLE_SECONDS = 5.0  #: interval of updates of the terminal's title
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", id="app.back", tooltip="Back to the previous page"),
@@ -82,7 +83,7 @@ class ConsoleApp(App[str]):
         self._draft: Form | None = None
         self._governor = Governor()
         self._last_error: tuple[str, str, str] | None = None
-        self._drawn_at = self._key_pressed_at = 0.0
+        self._drawn_at = self._key_pressed_at = self._titled_at = 0.0
         self._reported_draw_error = ""
         self._shutdown_guard = Shutdown(lambda: self.session, self._exit_from_thread)
         self.animation_level = "none"
@@ -96,14 +97,19 @@ class ConsoleApp(App[str]):
         """Set up themes and keys, show the first page, and start the timer."""
         for theme in THEMES.values():
             self.register_theme(theme)
-        self.theme = self.preferences.theme or ("cfm-dark" if self.terminal.colours != 0 else "cfm-mono")
+        self.theme = self.preferences.theme or choose_theme(self.terminal.colours, None)
         self.set_keymap(self.preferences.keys)
         self.push_screen(RunsPage())
         if self.opening is not None:
             self.post_message(self.opening)
         self.set_interval(min(1 / self.preferences.fps, 1.0), self._tick)
+        self._write_terminal("\x1b[22;2t")  # the terminal keeps its title…
         if threading.current_thread() is threading.main_thread():
             self._shutdown_guard.install_handlers()
+
+    def on_unmount(self) -> None:
+        """Restore the terminal's title."""
+        self._write_terminal("\x1b[23;2t")
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         super()._display(screen, keep_only_changes(renderable))
@@ -156,16 +162,46 @@ class ConsoleApp(App[str]):
             page.tick()
 
     def _check_session(self) -> None:
-        """Drop a session that ended, and report its failure."""
+        """Show a session's progress in the terminal's title; drop it when it ended, and report failure."""
         session = self.session
-        if session is None or session.live:
+        if session is None:
+            return
+        if session.live:
+            self._show_terminal_title(session)
             return
         self.session = None
         failure = session.describe_failure()
+        if session.heir is None:
+            self._tell_terminal(f"{session.name} {'failed' if failure is not None else 'ended'}")
         if failure is not None:
             self._last_error = failure
             text = f"{failure[0]}\n→ {failure[1]}  (t: traceback)"
             self.notify(text, severity="error", timeout=30)
+
+    def _show_terminal_title(self, session: Session) -> None:
+        now = time.monotonic()
+        if session.folder is None or now - self._titled_at < self.TITLE_SECONDS:
+            return
+        from cfm_tui.display.progress import format_duration  # after the first page is drawn
+        from engine.store import StoredRun
+
+        self._titled_at = now
+        status = StoredRun(session.folder).status()
+        total, done = status.get("total"), status.get("done")
+        share = f"{done / total:.0%}" if isinstance(done, int) and isinstance(total, int) and total else ""
+        left = status.get("seconds_left")
+        duration = format_duration(left) if isinstance(left, int | float) else ""
+        parts = (str(status.get("stage") or ""), share, duration, session.name)
+        self._write_terminal(f"\x1b]2;{escape_control_characters(' '.join(filter(None, parts)))}\x07")
+
+    def _tell_terminal(self, text: str) -> None:
+        """Ring the bell, and ask the terminal for a notification (OSC 9) and a title."""
+        text = escape_control_characters(text)
+        self._write_terminal(f"\x07\x1b]9;cfm-tui: {text}\x07\x1b]2;{text}\x07")
+
+    def _write_terminal(self, codes: str) -> None:
+        if isinstance(self._driver, TerminalDriver):
+            self._driver.write(codes)
 
     # --- leaving ----------------------------------------------------------------------------------
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import select
 import sys
 import tempfile
+import termios
 import time
+import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import Full
@@ -84,6 +87,39 @@ class TerminalDriver(LinuxDriver):
         """Suppress read errors: they mean that the terminal was closed, which `is_closed` detects."""
         with suppress(OSError):
             self.run_input_thread()
+
+
+def query_background(seconds: float = 0.2) -> tuple[int, int, int] | None:
+    """Ask the terminal for its background colour (OSC 11), red, green and blue up to 255; None if unknown.
+
+    A request that every terminal answers follows (DA1), so that a terminal without OSC 11 costs no time.
+    seconds: the longest wait. Must be called before the application reads from the terminal.
+    """
+    try:
+        handle = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        return None
+    try:
+        saved = termios.tcgetattr(handle)
+        tty.setcbreak(handle, termios.TCSANOW)
+        try:
+            os.write(handle, b"\x1b]11;?\x1b\\\x1b[c")
+            answer, deadline = b"", time.monotonic() + seconds
+            while not re.search(rb"\x1b\[\?[\d;]*c", answer):
+                if not select.select([handle], [], [], max(deadline - time.monotonic(), 0))[0]:
+                    break
+                answer += os.read(handle, 1024)
+        finally:
+            termios.tcsetattr(handle, termios.TCSAFLUSH, saved)  # drops what arrives late
+    except (OSError, termios.error):
+        return None
+    finally:
+        os.close(handle)
+    found = re.search(rb"\]11;rgba?:([0-9a-f]+)/([0-9a-f]+)/([0-9a-f]+)", answer, re.IGNORECASE)
+    if found is None:
+        return None
+    red, green, blue = (round(255 * int(part, 16) / (16 ** len(part) - 1)) for part in found.groups())
+    return red, green, blue
 
 
 class CapturedOutput:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cfm_tui.console.session import Session
+    from cfm_tui.display.host import HostLoad
     from cfm_tui.display.run_state import RunModel
     from cfm_tui.display.terminal import Terminal
 
@@ -55,8 +56,8 @@ def describe_stages(model: RunModel, *, short: bool = False) -> list[str]:
     return labels
 
 
-def describe_progress(model: RunModel, terminal: Terminal) -> list[str]:
-    """Return a run's position in its stage, β with its schedule, speed, time left and memory, if known."""
+def describe_progress(model: RunModel, terminal: Terminal, load: HostLoad | None = None) -> list[str]:
+    """Return a run's position in its stage, β with its schedule, speed, time left and load, if known."""
     stage, parts = model.stage, []
     if model.repeats > 1:
         parts.append(f"repeat {model.repeat}/{model.repeats}")
@@ -71,19 +72,41 @@ def describe_progress(model: RunModel, terminal: Terminal) -> list[str]:
     if model.rate and model.rate > 0:
         parts.append(format_rate(model.rate, view.unit if view else "iterations"))
     if (seconds := model.seconds_left) is not None:
-        parts.append(f"{format_duration(seconds)} left")
+        whole = model.run_seconds_left
+        overall = "" if whole is None or whole < seconds + 1 else f" ({format_duration(whole)} in all)"
+        parts.append(f"{format_duration(seconds)} left{overall}")
     if model.memory_bytes:
         parts.append(f"RAM {format_bytes(model.memory_bytes)}")
+    return parts + describe_load(load)
+
+
+def describe_load(load: HostLoad | None) -> list[str]:
+    """Return the load of this machine's processors, memory and GPUs."""
+    if load is None:
+        return []
+    parts = [f"CPU {load.processors:.0f} %", f"memory {load.used / 1e9:.0f}/{load.total / 1e9:.0f} GB"]
+    for gpu in load.gpus:
+        others = f", {gpu.others} other{'s' if gpu.others > 1 else ''}" if gpu.others else ""
+        parts.append(f"GPU{gpu.number} {gpu.busy} % {gpu.used / 1e9:.0f}/{gpu.total / 1e9:.0f} GB{others}")
     return parts
 
 
-def describe_run(model: RunModel, explanation: Sequence[str], width: int, terminal: Terminal) -> list[str]:
-    """Return the lines at the top of the monitor. explanation: of the state, if there is one."""
+def describe_run(
+    model: RunModel,
+    explanation: Sequence[str],
+    width: int,
+    terminal: Terminal,
+    load: HostLoad | None = None,
+) -> list[str]:
+    """Return the lines at the top of the monitor.
+
+    explanation: of the state, if there is one. load: of this machine, if it computes the run.
+    """
     lines = _join(describe_stages(model), width)
     if len(lines) > 1:
         lines = _join(describe_stages(model, short=True), width)
     if model.state in (*AT_WORK, "new"):
-        return [*lines, *_join([*describe_progress(model, terminal), *explanation], width)]
+        return [*lines, *_join([*describe_progress(model, terminal, load), *explanation], width)]
     if model.state == "finished":
         seconds = sum_stage_seconds(model)
         return lines if seconds is None else _join([*lines, f"{format_duration(seconds)} in all"], width)

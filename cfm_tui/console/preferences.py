@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from textual.theme import Theme
 
+from cfm_tui.display.terminal import Colours
 from engine.environment import user_folder
 from engine.errors import UserError, suggest_name
 
@@ -25,28 +26,48 @@ _COLOURS = {  # in the order of the roles
     "cfm-light": "#005f87 #5f00af #875f00 #005f00 #875f00 #af0000 #262626 #ffffff #eeeeee #d0d0d0",
     # Okabe and Ito's colours, which differ for every common kind of colour blindness
     "cfm-safe": "#56b4e9 #cc79a7 #e69f00 #009e73 #f0e442 #d55e00 #d0d0d0 #000000 #121212 #303030",
+    "cfm-nord": "#88c0d0 #b48ead #ebcb8b #a3be8c #d08770 #e06c75 #e5e9f0 #2e3440 #3b4252 #434c5e",
+    "cfm-gruvbox": "#83a598 #d3869b #fabd2f #b8bb26 #fe8019 #fb4934 #ebdbb2 #282828 #32302f #504945",
+    # the terminal's own colours
+    "cfm-16": "ansi_bright_cyan ansi_bright_magenta ansi_bright_yellow ansi_bright_green ansi_yellow"
+    " ansi_bright_red ansi_default ansi_default ansi_default ansi_default",
     "cfm-mono": " ".join(["ansi_default"] * len(_ROLES)),
 }
 _PARTS = ("ansi", "input-selection", "screen-selection", "block-cursor", "input-cursor")
-_MONO_OPTIONS: dict[str, Any] = {
+_ANSI_OPTIONS: dict[str, Any] = {
     "ansi": True,
     "boost": "ansi_default",
     "variables": {f"{part}-{ground}": "ansi_default" for part in _PARTS for ground in _GROUNDS}
     | dict.fromkeys(("border-blurred", "footer-key-foreground"), "ansi_default")
+    | dict.fromkeys(
+        (f"scrollbar{part}" for part in ("", "-hover", "-active", "-background", "-corner-color")),
+        "ansi_default",
+    )
+    | dict.fromkeys(("scrollbar-background-hover", "scrollbar-background-active"), "ansi_default")
     | dict.fromkeys(("block-cursor-text-style", "input-cursor-text-style"), "reverse"),
 }
 
-#: Colour themes by name; two are for colour-blind users and for monochrome terminals. No state is shown by
-#: colour alone.
+#: Colour themes by name. `cfm-safe` suits colour-blind users, `cfm-16` and `cfm-mono` terminals with few
+#: colours. No state is shown by colour alone.
 THEMES = {
     name: Theme(
         name,
         dark=name != "cfm-light",
         **dict(zip(_ROLES, colours.split(), strict=True)),  # type: ignore[arg-type]
-        **(_MONO_OPTIONS if name == "cfm-mono" else {}),
+        **(_ANSI_OPTIONS if name in ("cfm-mono", "cfm-16") else {}),
     )
     for name, colours in _COLOURS.items()
 }
+
+
+def choose_theme(colours: Colours, background: tuple[int, int, int] | None) -> str:
+    """Return the theme that suits a terminal. background: its colour, None if it is unknown."""
+    if colours in (0, 16):
+        return "cfm-16" if colours else "cfm-mono"
+    if background is None:
+        return "cfm-dark"
+    red, green, blue = background
+    return "cfm-light" if 0.299 * red + 0.587 * green + 0.114 * blue > 127 else "cfm-dark"
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def draw(
     if width < 1 or height < 1:
         return Drawing(Text("\n" * max(height - 1, 0)))
     styles = _build_styles(lines, terminal, colours or {})
-    lettered = len(lines) > 1 and not terminal.colours
+    lettered = len(lines) > 1 and not styles
     is_labelled = width >= _LABEL_LEAST and 0 < len(lines) <= height - 3
     has_heading = height >= 4 and bool(title or cursor is not None or not is_labelled or height >= 12)
     names = [f"{letter(n)} {line.name}" if lettered else line.name for n, line in enumerate(lines)]
@@ -597,7 +597,7 @@ class _Plot:
 
     @property
     def _is_lettered(self) -> bool:
-        return len(self.curves) > 1 and not self.terminal.colours
+        return len(self.curves) > 1 and not self.styles
 
     def _fit_y_axis(self) -> tuple[Axis, list[tuple[int, str]]]:
         values = [side for curve in self.curves for side in curve.list_sides()]
@@ -719,7 +719,7 @@ class _Plot:
             marker = letter(number)
         dots = self.columns * (2 if self.terminal.braille else 1)
         places = self.x_axis.share(curve.x) * (dots - 1)
-        if curve.low is not None and curve.high is not None and self.terminal.colours:
+        if curve.low is not None and curve.high is not None and self.styles:
             self._draw_band(places, curve.low, curve.high, dots, y_axis, marker, number)
         columns, low, high, after_gap = _find_extremes(places, curve.y, curve.y, dots)
         if not len(columns):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import pty
+import sys
+from contextlib import suppress
 
 import numpy as np
+import pytest
 from bare import ASCII, Bare, play
 
 from cfm_tui.console import driver
 from cfm_tui.console.driver import AsciiFilter, Governor
+from cfm_tui.console.preferences import choose_theme
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.display.charts import Line
 
@@ -96,3 +101,38 @@ def test_every_character_is_ascii_through_the_filter() -> None:
         assert "P beside Ps" in drawn[0]
 
     play(app, story)
+
+
+@pytest.mark.parametrize(
+    ("answer", "colour"),
+    [
+        (b"\x1b]11;rgb:ffff/8080/0000\x1b\\\x1b[?62;22c", (255, 128, 0)),
+        (b"\x1b]11;rgb:1c/1c/1c\x07\x1b[?1c", (28, 28, 28)),
+        (b"\x1b[?1;2c", None),
+        (b"", None),
+    ],
+)
+def test_the_background_is_asked_of_the_terminal(answer, colour):
+    script = "from cfm_tui.console.driver import query_background; print(repr(query_background(0.5)))"
+    pid, handle = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", script])
+    asked = b""
+    while b"\x1b[c" not in asked:
+        asked += os.read(handle, 1024)
+    assert b"\x1b]11;?" in asked
+    os.write(handle, answer)
+    said = b""
+    with suppress(OSError):
+        while part := os.read(handle, 1024):
+            said += part
+    os.waitpid(pid, 0)
+    os.close(handle)
+    assert said.decode().strip().splitlines()[-1] == repr(colour)
+
+
+def test_the_theme_follows_colours_and_background():
+    assert choose_theme(0, (255, 255, 255)) == "cfm-mono"
+    assert choose_theme(16, None) == "cfm-16"
+    assert choose_theme(256, None) == choose_theme("true", (28, 28, 28)) == "cfm-dark"
+    assert choose_theme("true", (250, 250, 240)) == "cfm-light"

@@ -221,11 +221,33 @@ def test_panels_fill_the_page(tmp_path):
         assert "4 Layers" not in shown(pilot)
         await pilot.press("f")
         await until(pilot, lambda: "1 Loss" not in shown(pilot))
+        await until(pilot, "Log · events · 1 folded")
+        assert "checkpoint 2: 2.5 MB" not in shown(pilot)
+        await pilot.press("l")
         await until(pilot, "checkpoint 2: 2.5 MB")
         await pilot.press("g", "G", "k", "j", "f", "4")
         await until(pilot, "4 Layers")
 
     watch(folder, script)
+
+
+def test_the_log_is_searched_and_reduced_to_warnings(tmp_path):
+    run = opened(tmp_path / "seen")
+    recovering(run)
+    run.record(events.Notice("warning", "the disk is slow"))
+
+    async def script(pilot, page):
+        await pilot.press("slash", *"BATCH 2", "enter")
+        await until(pilot, 'Log · events · "batch 2"')
+        assert "batch 2 of 8" in shown(pilot)
+        assert "batch 1 of 8" not in shown(pilot)
+        await pilot.press("slash", *["backspace"] * 7, "enter", "l", "l")
+        await until(pilot, "Log · warnings")
+        assert "! the disk is slow" in shown(pilot)
+        assert "batch 2 of 8" not in shown(pilot)
+
+    watch(tmp_path / "seen", script)
+    run.close("stopped")
 
 
 def test_the_gallery_is_asked_for(tmp_path, monkeypatch):

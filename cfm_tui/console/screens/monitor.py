@@ -20,12 +20,12 @@ from textual.coordinate import Coordinate
 from textual.errors import NoWidget
 from textual.events import Resize
 from textual.widget import Widget
-from textual.widgets import DataTable, RichLog
+from textual.widgets import DataTable, Input, RichLog
 
 from cfm_tui.console import formatting
 from cfm_tui.console.engine_link import OpenGallery, hidden
 from cfm_tui.console.pictures import Sample
-from cfm_tui.console.screens.base import Page, Panel, PlainText, Table, show_plainly
+from cfm_tui.console.screens.base import FilterLine, Page, Panel, PlainText, Table, show_plainly
 from cfm_tui.console.screens.dialogs import Choice
 from cfm_tui.console.screens.layer import LayerPage
 from cfm_tui.console.session import Session
@@ -33,6 +33,7 @@ from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.images import Thumbnails
 from cfm_tui.console.widgets.showing import terminal_of
 from cfm_tui.display import plot_data
+from cfm_tui.display.host import HostLoad, HostMonitor
 from cfm_tui.display.run_state import LogLine, RunModel
 from cfm_tui.display.terminal import Terminal
 from engine.config import Objective
@@ -57,6 +58,7 @@ class MonitorPage(Page):
     """
 
     TAB = "Monitor"
+    LOAD_WIDTH = 110  #: columns of a page that shows the machine's load, at least
     AUTO_FOCUS = ""  # a small terminal shows the first panel, which has nothing to focus
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pause", "pause", id="monitor.pause", tooltip="Pause the run, or continue it"),
@@ -71,6 +73,8 @@ class MonitorPage(Page):
             tooltip="Other losses in panel 1; layers, result or trainings in panel 4",
         ),
         hidden("s", "sort", "sort", id="monitor.sort", tooltip="Sort the table by the next column"),
+        hidden("l", "kinds", "log", id="monitor.kinds", tooltip="In the log: events, all, or warnings"),
+        hidden("slash", "search", "search", id="monitor.search", tooltip="Search the log"),
         Binding("i", "images", "gallery", id="monitor.images", tooltip="The distilled images so far"),
         Binding("f", "fill", "full", id="page.fill", tooltip="Fill the page with this panel, or not"),
     ]
@@ -89,6 +93,7 @@ class MonitorPage(Page):
         self._curve: Curve | None = None  # None: that of the current stage
         self._table: Table4 | None = None  # likewise
         self._upper, self._lower = LOSS, RESULT  # of two panels in one place, the one that is shown
+        self._host_monitor = HostMonitor()
         self._names: list[str] = []
         self._sample: Sample | None = None
         self._sampling = False
@@ -108,6 +113,7 @@ class MonitorPage(Page):
             yield Panel(IMAGES, "Images", self._thumbnails, id="images")
             yield Panel(RESULT, "Layers", self._outcome, id="result")
         yield Panel(LOG, "Log", self._lines, id="log")
+        yield FilterLine("search the log", lambda: self._lines)
 
     def begin(self) -> None:
         """Focus the losses, and draw what is known."""
@@ -215,7 +221,8 @@ class MonitorPage(Page):
             self._header.set_lines(formatting.describe_startup(session, seconds, stages))
         else:
             width = self.app.size.width - 2
-            self._header.set_lines(formatting.describe_run(model, explanation, width, terminal))
+            load = self._read_load(model)
+            self._header.set_lines(formatting.describe_run(model, explanation, width, terminal, load))
         if LOG in self._stale:
             self._draw_log(model)
         draw: dict[int, Callable[[], str]] = {
@@ -232,6 +239,13 @@ class MonitorPage(Page):
             self._stale.discard(number)
             self._panels[number - 1].set_title(draw[number]())
         self._due = self._due[count:]
+
+    def _read_load(self, model: RunModel) -> HostLoad | None:
+        """Return this machine's load while it computes the run, and there is room to show it."""
+        if model.state != "running" or not model.memory_bytes or self.app.size.width < self.LOAD_WIDTH:
+            return None
+        pid = model.status.get("pid")
+        return self._host_monitor.read(pid if isinstance(pid, int) else None)
 
     def _draw_losses(self, model: RunModel) -> str:
         """Draw the losses, and return the panel's title."""
@@ -275,6 +289,8 @@ class MonitorPage(Page):
             if self._pending_command == "checkpoint" and line.text.startswith("checkpoint "):
                 self._pending_command = ""
                 self.notify(line.text)
+        if self._panels:
+            self._panels[LOG - 1].set_title(self._lines.describe())
 
     # --- control ----------------------------------------------------------------------------------
 
@@ -376,6 +392,25 @@ class MonitorPage(Page):
         model, chosen = self._model, self._outcome.table.find_chosen()
         if model is not None and model.layout is not None and chosen in model.layout.taps:
             self.app.push_screen(LayerPage(model, chosen))
+
+    def action_kinds(self) -> None:
+        """Show other kinds of lines in the log."""
+        self._lines.kinds = _next(Log.KINDS, self._lines.kinds)
+        self._show_log()
+
+    def action_search(self) -> None:
+        """Open the search of the log."""
+        self.action_panel(LOG)
+        self.query_one(FilterLine).open()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Search while the user types."""
+        self._lines.pattern = event.value.strip().lower()
+        self._show_log()
+
+    def _show_log(self) -> None:
+        self._lines.rewrite()
+        self._panels[LOG - 1].set_title(self._lines.describe())
 
     def csv(self) -> str:
         """Return the data of the current panel's chart as CSV, by default of the losses."""
@@ -617,7 +652,12 @@ def _list_trainings(model: RunModel) -> list[tuple[str, ...]]:
 
 
 class Log(RichLog):
-    """A log of lines, scrolled by arrows, j, k, g and G."""
+    """A log of lines, scrolled by arrows, j, k, g and G.
+
+    kinds: what it shows, one of `KINDS`. pattern: part of the lines that it shows, in lower case.
+    """
+
+    KINDS = ("events", "all", "warnings")  #: `events` leaves out checkpoints
 
     DEFAULT_CSS = "Log { height: 1fr; background: $background; scrollbar-size-vertical: 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -629,6 +669,7 @@ class Log(RichLog):
 
     def __init__(self) -> None:
         super().__init__(max_lines=1000, min_width=20, wrap=True, id="lines")
+        self.kinds, self.pattern = self.KINDS[0], ""
         self._source_lines: deque[LogLine] = deque()
         self._last: LogLine | None = None
         self._width = 0
@@ -645,9 +686,30 @@ class Log(RichLog):
         """Append the lines that are new since the last call, and return them."""
         new = list(takewhile(lambda line: line is not self._last, reversed(lines)))[::-1]
         self._source_lines, self._last = lines, lines[-1] if lines else None
-        for line in new:
+        for line in filter(self._is_wanted, new):
             self.write(show_plainly(self.format_line(line)))
         return new
+
+    def _is_wanted(self, line: LogLine) -> bool:
+        is_of_kind = {
+            "events": not line.text.startswith("checkpoint "),
+            "all": True,
+            "warnings": line.level != "info",
+        }
+        return is_of_kind[self.kinds] and self.pattern in line.text.lower()
+
+    def describe(self) -> str:
+        """Return the panel's title: what is shown, and what is not."""
+        title = "Log" if self.kinds == "all" else f"Log · {self.kinds}"
+        hidden_count = sum(not self._is_wanted(line) for line in self._source_lines)
+        title += f' · "{self.pattern}"' if self.pattern else ""
+        return f"{title} · {hidden_count} folded, l shows" if hidden_count else title
+
+    def rewrite(self) -> None:
+        """Write all lines again."""
+        self.clear()
+        self._last = None
+        self.follow(self._source_lines)
 
     def on_hide(self) -> None:
         """Wrap all lines again when the log is shown: what is written meanwhile is wrapped too narrowly."""
@@ -657,13 +719,7 @@ class Log(RichLog):
         """Wrap all lines to the new width."""
         if self.size.width not in (0, self._width):
             self._width = self.size.width
-
-            def rewrite() -> None:
-                self.clear()
-                self._last = None
-                self.follow(self._source_lines)
-
-            self.call_after_refresh(rewrite)
+            self.call_after_refresh(self.rewrite)
 
 
 def list_class_names(folder: Path) -> list[str]:

@@ -45,7 +45,8 @@ class Entry(Widget, can_focus=True):
 
     DEFAULT_CSS = """
     Entry { height: 1; width: 1fr; }
-    Entry:focus { background: $primary 30%; text-style: bold; }
+    Entry:focus { background: $primary; color: $background; text-style: bold; }
+    Entry:focus:ansi { background: ansi_default; color: ansi_default; text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(

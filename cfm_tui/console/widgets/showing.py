@@ -33,6 +33,10 @@ def chart_colours(widget: Widget) -> Mapping[str, str]:
     variables = widget.app.theme_variables
     foreground = variables.get("foreground", "ansi_default")
     wanted = {role: variables.get(role, "ansi_default") for role in ROLES} | {"muted": foreground}
+    named = {role: value.removeprefix("ansi_") for role, value in wanted.items() if value.startswith("ansi_")}
+    named = {role: name for role, name in named.items() if name != "default"}
+    if named:  # the terminal's own colours cannot be mixed
+        return named | {role + FAINT: "bright_black" for role in named} | {"muted": "bright_black"}
     colours = {role: Color.parse(value) for role, value in wanted.items() if not value.startswith("ansi_")}
     background = widget.background_colors[1]
     if "muted" in colours:
