@@ -167,7 +167,7 @@ def test_saved_as_a_preset_and_read_back(place):
         await pilot.press("enter", "w")
         assert isinstance(pilot.app.screen, Question)
         await pilot.press(*"mine", "enter")
-        await until(pilot, "New experiment · mine · unchanged preset")
+        await until(pilot, "mine  unchanged preset")
         assert settings.resolve(preset="mine").config.ipc == 7
         page.go(page.find_entry("ipc"))
         await write(pilot, "8")
@@ -332,7 +332,7 @@ def test_a_draft_is_kept_while_the_console_is_open(place):
         page.go(page.find_entry("recover.lr"))
         await write(pilot, "-1")
         await pilot.press("enter", "escape", "n")
-        await until(pilot, "New experiment · smoke · draft, 1 problem")
+        await until(pilot, "smoke  draft, 1 problem")
         again = pilot.app.screen
         assert again is not page
         assert (again.find_entry("ipc").value, again.find_entry("recover.lr").value) == ("7", "-1")
@@ -340,6 +340,6 @@ def test_a_draft_is_kept_while_the_console_is_open(place):
         await pilot.press("backspace")
         await until(pilot, "draft, 1 change")
         await pilot.press("p", "g", "enter", "d")
-        await until(pilot, "digits · unchanged preset")
+        await until(pilot, "digits  unchanged preset")
 
     played(opened(place), script)

@@ -162,10 +162,10 @@ def test_a_real_run_is_launched_and_then_known(place):
 
     async def known(pilot, page):
         await pilot.press("v", "3")
-        await until(pilot, "A Ψ", 60)
-        first = page.query_one("#responses", Chart)._title
+        await until(pilot, "f(Ψ)", 60)
+        first = page.query_one("#responses", Chart)._contents.title
         await pilot.press("s")
-        assert page.query_one("#responses", Chart)._title != first
+        assert page.query_one("#responses", Chart)._contents.title != first
         await pilot.press("2")
         await until(pilot, "%, by an earlier run")
         await pilot.press("4")

@@ -62,7 +62,7 @@ def played(app, script, size=(80, 24)):
     """Run the script on the page, once it is there."""
 
     async def play(pilot):
-        await until(pilot, "New experiment")
+        await until(pilot, lambda: getattr(pilot.app.screen, "TAB", "") == "New")
         await script(pilot, pilot.app.screen)
 
     drive(app, play, size)

@@ -230,7 +230,6 @@ class KeyLine(Widget):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keys--key", "keys--label"}
     DEFAULT_CSS = """
     KeyLine { dock: bottom; height: 2; background: $panel; color: $foreground; }
-    .-short KeyLine { height: 1; }
     KeyLine > .keys--key { color: $accent; background: $panel; text-style: bold; }
     KeyLine > .keys--label { color: $foreground 80%; background: $panel; }
     """
