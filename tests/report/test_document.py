@@ -361,7 +361,7 @@ def test_show_draws_when_it_is_asked_to(capsys, world, monkeypatch):
     plain, _ = call(capsys, "show", place, "--thumbnails", 0)
     drawn, _ = call(capsys, "show", place, "--betas", "--losses", "--spectra", "--width", 12)
     assert drawn.endswith(plain)
-    for said in ("β 0.1", "all layers", "layers.conv.2", "Ψ_s", "f(Ψ)", "iteration", "log10 rank"):
+    for said in ("β 0.1", "all layers", "layers.conv.2", "Ψ_s", "f(Ψ)", "iteration", "rank"):
         assert said in drawn, said
         assert said not in plain
     rows = [line for line in drawn.splitlines() if line.count("β 0.") == 3]
