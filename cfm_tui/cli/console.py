@@ -32,7 +32,13 @@ Fps = Annotated[
 Images = Annotated[
     str | None, typer.Option(help="Thumbnails: auto, ascii, half or off.", show_default="auto")
 ]
-Theme = Annotated[str | None, typer.Option(help="Colours: cfm-dark, cfm-light, cfm-safe or cfm-mono.")]
+Theme = Annotated[
+    str | None,
+    typer.Option(
+        help="Colours: cfm-dark, cfm-light, cfm-nord, cfm-gruvbox, cfm-safe, cfm-16 or cfm-mono.",
+        show_default="by the terminal",
+    ),
+]
 ReadOnly = Annotated[
     bool, typer.Option("--read-only", help="Only watch: do not launch, control or delete runs.")
 ]

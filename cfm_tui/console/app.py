@@ -142,7 +142,7 @@ class ConsoleApp(App[str]):
         if self.captured_output is not None:
             self.captured_output.trim()
         now, written = time.monotonic(), getattr(driver, "written", 0)
-        is_computing = self.session is not None and self.session.live
+        is_computing = self.session is not None and self.session.live and self.session.state != "loading"
         is_typing = is_computing and now - self._key_pressed_at < self.QUIET_SECONDS
         if now - self._drawn_at < (self.LONGEST_SECONDS if is_typing else 0.9 / self.preferences.fps):
             return
@@ -321,6 +321,7 @@ class ConsoleApp(App[str]):
         from cfm_tui.console.session import Session
 
         self.session = Session(message.resolved, message.name, message.folder)
+        self._governor, self._key_pressed_at = Governor(), 0.0  # now somebody looks: no debts, no quiet
         self.action_runs()
         self.push_screen(MonitorPage(message.folder, self.session))
 

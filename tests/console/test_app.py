@@ -100,7 +100,7 @@ def test_while_somebody_types_a_run_here_is_drawn_less(tmp_path, monkeypatch):
 
     async def script(pilot):
         assert await typed(pilot, 1.2) > 5
-        app.session = SimpleNamespace(live=True, folder=None, describe_failure=lambda: None)
+        app.session = SimpleNamespace(live=True, state="running", folder=None, describe_failure=lambda: None)
         await pilot.pause(0.2)
         assert 1 <= await typed(pilot, 1.2) <= 4
         drawn.clear()

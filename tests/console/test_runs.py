@@ -163,7 +163,12 @@ def test_the_run_at_work_here_is_not_deleted(runs, monkeypatch):
     monkeypatch.chdir(runs.parent)
 
     class Here:
-        live, folder = True, runs / "ended"  # it says stopped; its end is being written
+        live, state, name, folder = (
+            True,
+            "running",
+            "ended",
+            runs / "ended",
+        )  # it says stopped; its end is being written
 
     async def script(pilot):
         await until(pilot, "gone")
