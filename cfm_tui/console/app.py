@@ -27,7 +27,7 @@ import cfm_tui.console.widgets as widgets
 from cfm_tui.console.driver import AsciiFilter, CapturedOutput, Governor, TerminalDriver, keep_only_changes
 from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGallery, OpenRun, hidden
 from cfm_tui.console.input_order import deliver
-from cfm_tui.console.preferences import THEMES, Preferences, choose_theme
+from cfm_tui.console.preferences import THEMES, Preferences, choose_theme, write_queries
 from cfm_tui.console.screens.base import TABS, Page
 from cfm_tui.console.screens.dialogs import Choice, Reading, describe_keys
 from cfm_tui.console.screens.runs import RunsPage
@@ -351,6 +351,17 @@ class ConsoleApp(App[str]):
         message, hint = (error.message, error.hint) if isinstance(error, UserError) else (repr(error), "")
         self._last_error = message, hint, "".join(traceback.format_exception(error))
         self.notify(f"{message}\n→ {hint}" if hint else message, severity="error", timeout=15)
+
+    def save_query(self, name: str, text: str) -> None:
+        """Save a query of runs under a name in the preferences, and notify the user."""
+        preferences = self.preferences.with_query(name, text)
+        try:
+            write_queries(Preferences.path(), preferences.queries)
+        except (UserError, OSError) as error:
+            self.report_error(error)
+        else:
+            self.preferences = preferences
+            self.notify(f"saved {name} in {Preferences.path()}")
 
     def action_export(self) -> None:
         """Ask for a format, and save the screen or a chart's data."""

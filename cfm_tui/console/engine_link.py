@@ -13,7 +13,7 @@ from textual.message import Message
 
 if TYPE_CHECKING:  # the first screen is drawn before these modules are imported
     from cfm_tui.console.form import Form
-    from cfm_tui.console.preferences import ImageMode
+    from cfm_tui.console.preferences import ImageMode, Preferences
     from cfm_tui.console.session import Session
     from cfm_tui.display.terminal import Terminal
     from engine.config.settings import Resolved
@@ -29,6 +29,7 @@ class Host(Protocol):
     computes, if any.
     """
 
+    preferences: Preferences
     terminal: Terminal
     image_mode: ImageMode
     runs: Path | None
@@ -37,6 +38,9 @@ class Host(Protocol):
 
     def refuse_if_read_only(self, what: str) -> bool:
         """Return whether the console is read-only, and notify the user if it is."""
+
+    def save_query(self, name: str, text: str) -> None:
+        """Save a query of runs under a name in the preferences, and notify the user."""
 
     def report_error(self, error: BaseException) -> None:
         """Notify the user of an error; a key shows its traceback."""

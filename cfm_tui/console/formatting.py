@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.cells import cell_len, set_cell_size
 
+from cfm_tui.console.columns import draw_bar
 from cfm_tui.display.ascii_image import RAMP
 from cfm_tui.display.progress import format_bytes, format_duration, format_rate
 from engine.errors import quote_command
 from engine.events import STAGES, Stage
-from engine.runs.results import describe_spread, format_mean_std, sum_timings
+from engine.runs.results import Results, describe_spread, format_mean_std, sum_timings
 from engine.store import AT_WORK, folders
 
 if TYPE_CHECKING:
@@ -139,10 +140,15 @@ def describe_results(model: RunModel, width: int) -> list[str]:
         if len(rows) == 1:
             rows = [("", "no accuracies yet: students are trained after recovery", "")]
         return _align([*rows, ("teacher", teacher, "")] if teacher else rows)
-    summary = model.results["summary"]
+    return describe_summary(model.results, width)
+
+
+def describe_summary(results: Results, width: int) -> list[str]:
+    """Return the lines of the result card of a document of results."""
+    summary = results["summary"]
     versus = summary["versus_control"]
     difference = significance = ""
-    if versus is not None:
+    if versus is not None and versus["difference"] is not None:
         difference = f"{'▲' if versus['difference'] > 0 else '▼'} {versus['difference']:+.2f} points"
         if versus["p"] is not None:
             significance = f"p {versus['p']:.2g}, n {versus['n']}"
@@ -155,7 +161,7 @@ def describe_results(model: RunModel, width: int) -> list[str]:
     ]
     shown = [row for row in rows if row[0] != "start" or summary["start"] is not None]
     verdict = _VERDICTS.get((versus or {}).get("verdict", ""), "not compared with random images")
-    explanations = (verdict, describe_spread(model.results))
+    explanations = (verdict, describe_spread(results))
     return [*_align(shown), *(line for each in explanations for line in textwrap.wrap(each, width))]
 
 
@@ -264,12 +270,6 @@ def _join(items: Sequence[str], width: int) -> list[str]:
         else:
             lines.append(item)
     return lines
-
-
-def draw_bar(share: float, width: int) -> str:
-    """Return a progress bar of `width` cells for a fraction."""
-    full = min(max(int(share * width), 0), width)
-    return "█" * full + "░" * (width - full)
 
 
 def draw_sparkline(values: Sequence[float] | NDArray[np.float32], width: int, terminal: Terminal) -> str:

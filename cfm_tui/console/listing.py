@@ -1,59 +1,25 @@
-"""The list of runs in a folder, which can be refreshed every second at little cost.
+"""The list of runs in a folder, which can be refreshed every second at little cost, and its columns.
 
 Imported after the first page is drawn, so that the console starts fast.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cfm_tui.console.columns import Column, draw_bar
+from cfm_tui.display.progress import format_age, format_duration
 from cfm_tui.display.run_summary import RunSummary
 from engine.errors import UserError
 from engine.store import AT_WORK, RunFile, StoredRun, files, folders
 
 _STAMPED = (RunFile.STATUS, RunFile.RESULTS, RunFile.MANIFEST, RunFile.CONFIG)
+BAR = 5  #: cells of the bar of a stage
 
-
-@dataclass(frozen=True)
-class Row:
-    """A run's entry on the page of runs. Accuracies in percent; done: completed fraction of its stage."""
-
-    summary: RunSummary
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.summary, name)
-
-    @property
-    def stage(self) -> str:
-        """The stage, empty if there is none."""
-        return self.summary.stage or ""
-
-    @property
-    def last(self) -> float | None:
-        """The accuracy after the last epoch, or the latest one before."""
-        return _mean(self.summary.accuracy, self.summary.latest)
-
-    @property
-    def best(self) -> float | None:
-        """The accuracy of the best epoch."""
-        return _mean(self.summary.best)
-
-    @property
-    def control(self) -> float | None:
-        """The accuracy of the random control."""
-        return _mean(self.summary.control)
-
-    @property
-    def begun(self) -> str:
-        """When the run was created."""
-        return self.summary.created
-
-    @property
-    def at_work(self) -> bool:
-        """Whether a process is computing the run."""
-        return self.summary.is_active
+#: The mark behind a difference to the random control, and the theme's colour of both, by the verdict.
+VERDICTS = {"better": ("▲", "success"), "worse": ("▼", "error"), "not shown": ("≈", "foreground")}
 
 
 class Listing:
@@ -63,11 +29,7 @@ class Listing:
         self.folder = folder
         self._known: dict[Path, tuple[Any, RunSummary]] = {}
 
-    def read_rows(self) -> list[Row]:
-        """Return the rows, oldest run first. Raises UserError("disk") where the folder cannot be read."""
-        return [Row(summary) for summary in self.read_summaries()]
-
-    def read_summaries(self) -> list[RunSummary]:
+    def read(self) -> list[RunSummary]:
         """Return the summaries, oldest run first. Raises UserError("disk") where the folder is unreadable."""
         try:
             run_folders = folders.list_run_folders(self.folder, self._known)
@@ -89,5 +51,68 @@ class Listing:
         return stamp, RunSummary.read(StoredRun(folder))
 
 
-def _mean(accuracy: dict[str, Any] | None, default: float | None = None) -> float | None:
+def format_stage(run: RunSummary) -> str:
+    """Return the stage of an active run with a bar; empty for any other run."""
+    if not run.is_active or not run.stage:
+        return ""
+    return run.stage if run.done is None else f"{run.stage} {draw_bar(run.done, BAR)} {run.done:.0%}"
+
+
+def format_accuracy(accuracy: Mapping[str, Any] | None, latest: float | None = None) -> str:
+    """Return an accuracy as mean ± standard deviation; without one, the latest measured value with "…"."""
+    if accuracy is None:
+        return "" if latest is None else f"{latest:.1f} …"
+    deviation = "" if accuracy["std"] is None else f" ± {accuracy['std']:.1f}"
+    return f"{accuracy['mean']:.1f}{deviation}"
+
+
+def format_difference(difference: float | None, verdict: str | None) -> str:
+    """Return a difference in points with the mark of its verdict."""
+    if difference is None:
+        return ""
+    mark = VERDICTS.get(verdict or "", (" ", ""))[0]
+    return f"{difference:+.1f} {mark}".replace("-", "−")
+
+
+def _mean(accuracy: Mapping[str, Any] | None, default: float | None = None) -> float | None:
     return default if accuracy is None else float(accuracy["mean"])
+
+
+#: The columns of the list of runs.
+COLUMNS: tuple[Column[RunSummary], ...] = (
+    Column("run", lambda run: run.name, lambda run: run.name.lower(), least=13),
+    Column("state", lambda run: run.state, lambda run: run.state),
+    Column("data", lambda run: run.data or "", lambda run: run.data, rank=6, least=9),
+    Column("IPC", lambda run: "" if run.ipc is None else str(run.ipc), lambda run: run.ipc, 5, True),
+    Column("network", lambda run: run.network or "", lambda run: run.network, rank=9, least=9),
+    Column("method", lambda run: run.method or "", lambda run: run.method, rank=3, least=8),
+    Column("stage", format_stage, lambda run: run.done if run.is_active else None, rank=2),
+    Column(
+        "distilled",
+        lambda run: format_accuracy(run.accuracy, run.latest if run.stage == "validate" else None),
+        lambda run: _mean(run.accuracy, run.latest),
+        numeric=True,
+    ),
+    Column("control", lambda run: format_accuracy(run.control), lambda run: _mean(run.control), 8, True),
+    Column(
+        "Δ",
+        lambda run: format_difference(run.difference, run.verdict),
+        lambda run: run.difference,
+        rank=1,
+        numeric=True,
+    ),
+    Column(
+        "left",
+        lambda run: "" if run.seconds_left is None else format_duration(run.seconds_left),
+        lambda run: run.seconds_left,
+        rank=7,
+        numeric=True,
+    ),
+    Column(
+        "age",
+        lambda run: "" if run.age_seconds is None else format_age(run.age_seconds),
+        lambda run: run.created or None,
+        rank=4,
+        numeric=True,
+    ),
+)

@@ -1,12 +1,13 @@
 """The console preferences: `console.yaml` in the user's configuration folder, overridden by options.
 
-The file may set ``theme``, ``images``, ``fps`` and ``keys``. The last maps action names (as shown by `?`) to
-a key, or to several separated by commas.
+The file may set ``theme``, ``images``, ``fps``, ``keys`` and ``queries``. Keys map action names (as shown by
+`?`) to a key, or to several separated by commas. Queries map a name to a query of the list of runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -75,13 +76,14 @@ class Preferences:
     """The preferences of the console.
 
     theme: a name; None for the one that suits the terminal. images: how thumbnails are drawn. fps: screen
-    updates per second. keys: by action name.
+    updates per second. keys: by action name. queries: of the list of runs, by their names.
     """
 
     theme: str | None = None
     images: ImageMode = "auto"
     fps: float = 2.0
     keys: dict[str, str] = field(default_factory=dict)
+    queries: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def path() -> Path:
@@ -115,7 +117,12 @@ class Preferences:
             if not isinstance(key, str) or not key.strip():
                 hint = "write a key such as p or ctrl+o"
                 raise UserError("config", f"{file}: keys.{name} is {key!r}, not a key", hint)
+        _require_queries(file, loaded.queries)
         return loaded.validate(str(file))
+
+    def with_query(self, name: str, text: str) -> Preferences:
+        """Return the preferences with a query, which replaces one of the same name."""
+        return replace(self, queries={**self.queries, name: text})
 
     def validate(self, source: str) -> Preferences:
         """Return the preferences with a normalised image mode.
@@ -128,6 +135,51 @@ class Preferences:
         if isinstance(self.fps, bool) or not isinstance(self.fps, (int, float)) or not 0 < self.fps <= 30:
             raise UserError("config", f"{source}: fps is {self.fps!r}", "give a number up to 30, such as 0.5")
         return replace(self, images=images)
+
+
+def _require_queries(file: Path, queries: object) -> None:
+    """Raise UserError("config") unless `queries` maps names to valid queries."""
+    if not isinstance(queries, dict):
+        hint = "write `queries: {best: acc>50 state=finished}`"
+        raise UserError("config", f"{file}: queries is not a mapping", hint)
+    from cfm_tui.display import run_query
+
+    for name, text in queries.items():
+        if not isinstance(text, str):
+            raise UserError(
+                "config", f"{file}: queries.{name} is {text!r}, not a query", "write it in quotes"
+            )
+        try:
+            run_query.parse(text)
+        except UserError as error:
+            raise UserError("config", f"{file}: queries.{name}: {error.message}", error.hint) from error
+
+
+def write_queries(file: Path, queries: Mapping[str, str]) -> None:
+    """Replace the queries in a preferences file, and keep its other lines, with their comments.
+
+    Raises UserError("config") where the file has them in a form that cannot be replaced, UserError("disk").
+    """
+    from engine.config import yaml_io
+    from engine.store import files
+
+    kept: list[str] = []
+    is_inside = False
+    for line in file.read_text("utf-8").splitlines() if file.exists() else []:
+        is_inside = line.startswith("queries:") or (is_inside and line[:1] in (" ", "\t"))
+        kept += [] if is_inside else [line]
+    entries = (f"  {json.dumps(name)}: {json.dumps(text)}" for name, text in queries.items())
+    text = "\n".join([*kept, "queries:", *entries, ""])
+    values = yaml_io.read(file) if file.exists() else {}
+    try:
+        is_as_meant = yaml_io.parse(text, str(file)) == {**values, "queries": dict(queries)}
+    except UserError:
+        is_as_meant = False
+    if not is_as_meant:
+        hint = "write each query on a line of its own below `queries:`"
+        raise UserError("config", f"{file}: its queries cannot be replaced", hint)
+    files.make_folders(file.parent, hint="make the folder writable")
+    files.write(file, text.encode(), hint="make the file writable")
 
 
 def _unknown_name_error(source: object, kind: str, name: Any, known: Sequence[str]) -> UserError:

@@ -239,6 +239,16 @@ def format_duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def format_age(seconds: float | None) -> str:
+    """Format the time since something in its largest unit."""
+    if seconds is None:
+        return "—"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 class Display:
     """Shows plain lines: one at the start and end of each stage, and one every few seconds in between."""
 

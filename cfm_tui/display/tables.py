@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cfm_tui.display.progress import format_duration, format_rate
+from cfm_tui.display.progress import format_age, format_duration, format_rate
 from engine.config.filters import FILTERS
 from engine.runs.results import describe_spread, describe_verdict, format_mean_std, sum_timings
 
@@ -137,16 +137,6 @@ def cut_middle(text: str, width: int) -> str:
         return text
     tail = (width - 1) // 2
     return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
-
-
-def format_age(seconds: float | None) -> str:
-    """Format the time since something in its largest unit."""
-    if seconds is None:
-        return "—"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _build_runs_rows(

@@ -46,8 +46,8 @@ def test_the_palette_finds_commands(runs):
     async def script(pilot):
         await until(pilot, "gone")
         await pilot.press("ctrl+p")
-        await pilot.press(*"turn")
-        await until(pilot, "Turn")
+        await pilot.press(*"reverse")
+        await until(pilot, "Reverse order")
         await pilot.press("enter")
         await until(pilot, lambda: names(pilot) == ["done", "ended", "broken", "gone"])
 

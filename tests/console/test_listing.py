@@ -58,7 +58,7 @@ def test_a_damaged_run_is_listed_as_such(runs):
 )
 def test_a_run_that_says_what_no_run_says_is_damaged(runs, name, odd):
     write_json(runs / "ended" / name, odd)
-    rows = {row.name: row.state for row in Listing(runs).read_rows()}
+    rows = {row.name: row.state for row in Listing(runs).read()}
     assert rows == {"done": "finished", "ended": "damaged", "broken": "failed", "gone": "lost"}
 
 
@@ -77,9 +77,9 @@ def fails_at(monkeypatch, place, code):
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])
 def test_a_run_that_cannot_be_looked_at_hides_no_other(runs, monkeypatch, code):
     listing = Listing(runs)
-    assert len(listing.read_rows()) == 4
+    assert len(listing.read()) == 4
     with monkeypatch.context() as patch:
         fails_at(patch, runs / "ended", code)
-        assert {row.name: row.state for row in listing.read_rows()}["ended"] == "damaged"
-        assert len(Listing(runs).read_rows()) == 3  # whether it is a run cannot be seen
-    assert {row.name: row.state for row in listing.read_rows()}["ended"] == "stopped"
+        assert {row.name: row.state for row in listing.read()}["ended"] == "damaged"
+        assert len(Listing(runs).read()) == 3  # whether it is a run cannot be seen
+    assert {row.name: row.state for row in listing.read()}["ended"] == "stopped"

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 from consoles import SIZES, console, drive, golden, shown, until
+from listed import make_runs
+from monitored import frozen
 
+from cfm_tui.console import preferences
 from cfm_tui.console.screens.base import Table
+from cfm_tui.console.screens.column_table import ColumnTable
+from cfm_tui.console.screens.compare import ComparePage
 from cfm_tui.console.screens.dialogs import Choice
 from engine import store
 from engine.errors import UserError
+from engine.store.json_file import read_json, write_json
 
 
 def names(pilot):
@@ -35,15 +41,131 @@ def test_every_state_is_named(runs):
     drive(console(runs), script)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_the_screen_at_every_size(runs, size, monkeypatch):
-    monkeypatch.chdir(runs.parent)
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """Runs in nine states, at one moment; the working folder is above them."""
+    frozen(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preferences, "user_folder", lambda kind: tmp_path / kind)
+    make_runs(tmp_path / "runs")
+    return Path("runs")
 
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_screen_at_every_size(many, size):
     async def script(pilot):
-        await until(pilot, "gone")
+        await until(pilot, "broken")
+        await pilot.press("j")
+        if size[0] >= 120:
+            await until(pilot, "better than random")
+            await until(pilot, "ant")
+        table = pilot.app.screen.query_one(ColumnTable)
+        assert table.virtual_size.width <= table.size.width  # nothing to scroll to
         golden(f"runs-{size[0]}x{size[1]}", shown(pilot))
 
-    drive(console(Path("runs")), script, size)
+    drive(console(many), script, size)
+
+
+def test_columns_follow_the_width(many):
+    def headings(pilot):
+        return shown(pilot).splitlines()[2].split()
+
+    async def script(pilot):
+        await until(pilot, "broken")
+        assert {"run", "state", "method", "stage", "distilled", "Δ"} <= set(headings(pilot))
+        assert "control" not in headings(pilot)
+        await pilot.resize_terminal(40, 12)
+        await until(pilot, lambda: headings(pilot) == ["run", "state", "distilled"])
+        await pilot.resize_terminal(200, 60)
+        await until(pilot, lambda: {"data", "IPC", "network", "control", "left"} <= set(headings(pilot)))
+
+    drive(console(many), script)
+
+
+def test_a_query_is_checked_while_it_is_typed(many):
+    async def script(pilot):
+        await until(pilot, "broken")
+        await pilot.press("slash", *"method=sre2l")
+        assert names(pilot) == ["cifar10-sre2l"]
+        assert "Runs · 1 of 9 · 2 running · newest first" in shown(pilot)
+        await pilot.press(*["backspace"] * 5)
+        assert "method= has no value" in shown(pilot)
+        assert names(pilot) == []  # by the last valid query, method=s
+        await pilot.press(*"CFM")
+        assert len(names(pilot)) == 5
+        await pilot.press("space", "ctrl+a", *"acc>90", "space")
+        assert "has no value" not in shown(pilot)
+        assert "No run matches the query" in shown(pilot)
+        await pilot.press("escape")
+        assert len(names(pilot)) == 9
+        await pilot.press("slash", *"IVE", "enter")
+        assert names(pilot) == ["cifar10-live"]
+
+    drive(console(many), script)
+
+
+def test_queries_are_saved_and_used(many):
+    file = Path("config/console.yaml")
+
+    async def script(pilot):
+        await until(pilot, "broken")
+        await pilot.press("Q")
+        await until(pilot, "no query is saved")
+        await pilot.press("w")
+        await until(pilot, "no query to save")
+        await pilot.press("slash", *"state=finished", "enter", "w")
+        await pilot.press(*["backspace"] * 14, *"good", "enter")
+        await until(pilot, "saved good")
+        assert 'queries:\n  "good": "state=finished"\n' in file.read_text()
+        await pilot.press("escape")
+        assert len(names(pilot)) == 9
+        await pilot.press("Q", "j", "enter")
+        assert len(names(pilot)) == 3
+        await pilot.press("Q", "k", "enter")
+        assert len(names(pilot)) == 9
+
+    drive(console(many), script)
+    assert preferences.Preferences.read(file, list).queries == {"good": "state=finished"}
+
+
+def test_the_preview_is_of_the_run_under_the_cursor(many):
+    async def script(pilot):
+        await until(pilot, "no room on the disk")
+        await pilot.press("j")
+        await until(pilot, "▲ +4.37 points")
+        assert "p 0.0011, n 3" in shown(pilot)
+        assert "β 0.1" in shown(pilot)
+        await until(pilot, "bee")
+        await pilot.press("j", "j")
+        await until(pilot, "18 min 42 s left")
+        await pilot.press("G")
+        await until(pilot, lambda: "torn\n" in str(pilot.app.screen.query_one("#about").render()))
+
+    drive(console(many), script, (120, 40))
+
+
+def test_a_run_whose_results_are_of_a_later_version_is_previewed_without_them(many):
+    path = many / "cifar10-cfm" / "results.json"
+    write_json(path, {**read_json(path), "schema_version": 99})
+
+    async def script(pilot):
+        await until(pilot, "broken")
+        await pilot.press("j")
+        await until(pilot, lambda: told(shown(pilot), "cifar10-cfm", "damaged"))
+        assert len(names(pilot)) == 9
+
+    drive(console(many), script, (120, 40))
+
+
+def test_marks_keep_their_order(many):
+    async def script(pilot):
+        await until(pilot, "broken")
+        await pilot.press("j", "j", "space", "k", "k", "space", "x")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ComparePage))
+        folders = [folder.name for folder in pilot.app.screen._folders]
+        assert folders == ["cifar10-cfm-resnet18-0.5", "cifar10-cfm"]
+
+    drive(console(many), script)
 
 
 def test_an_empty_folder_says_how_to_begin(tmp_path):
@@ -62,9 +184,9 @@ def test_filter_sort_turn_and_letters(runs):
         assert names(pilot) == ["done", "ended", "broken", "gone"]
         await pilot.press("s")  # by name
         assert names(pilot) == ["broken", "done", "ended", "gone"]
-        await pilot.press("slash", *"fail", "enter")
+        await pilot.press("slash", *"state=failed", "enter")
         assert names(pilot) == ["broken"]
-        await pilot.press("slash", "backspace", "backspace", "backspace", "backspace", "enter", "G")
+        await pilot.press("escape", "G")
         assert len(names(pilot)) == 4
         assert pilot.app.screen.find_chosen().name == "gone"
         await pilot.press("k")

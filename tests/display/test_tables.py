@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfm_tui.display import tables
+from cfm_tui.display import progress, tables
 from cfm_tui.display.run_summary import RunSummary
 from engine.runs.results import format_mean_std
 
@@ -55,7 +55,7 @@ def test_the_list_of_runs_fits_its_width(width, monkeypatch):
     ("seconds", "text"), [(None, "—"), (5, "5 s"), (90, "2 min"), (7200, "2 h"), (2e5, "2 d")]
 )
 def test_ages(seconds, text):
-    assert tables.format_age(seconds) == text
+    assert progress.format_age(seconds) == text
 
 
 @given(st.text(min_size=1), st.integers(3, 40))

@@ -43,7 +43,7 @@ def test_runs_that_are_deleted_while_they_are_listed_vanish_quietly(runs, finish
     thread = threading.Thread(target=delete_and_restore)
     thread.start()
     while not deleting.is_set():
-        found |= {(row.name, row.state) for row in listing.read_rows()}
+        found |= {(row.name, row.state) for row in listing.read()}
         assert any(run.name == "kept" for run in store.list_runs())
         for entry in call_json(capsys, "runs", "runs")["runs"]:
             found.add((entry["name"], entry["state"]))
@@ -85,7 +85,7 @@ def test_a_run_of_a_newer_version_says_so_and_hides_no_other(runs, finished, cap
     make_newer(runs / "new")
     states = {entry["name"]: entry["state"] for entry in call_json(capsys, "runs", "runs")["runs"]}
     assert states == {"old": "finished", "new": "newer"}
-    assert {row.name: row.state for row in Listing(runs).read_rows()} == states
+    assert {row.name: row.state for row in Listing(runs).read()} == states
     with pytest.raises(NewerRunError, match=r"new was written by cfm-tui 9\.9 in format 2; this is cfm-tui "):
         store.StoredRun(runs / "new").manifest()
     for words in (["resume", "new"], ["table", "new"]):
