@@ -56,12 +56,12 @@ def fit_columns(
         if is_required or (has_text and least[index] + GAP <= room):
             chosen.append(index)
             room -= least[index] + GAP
-    fitted = []
-    for index in sorted(chosen):
-        more = max(min(widths[index] - least[index], room), 0)  # cells of a text that would be cut
-        room -= more
-        fitted.append(FittedColumn(index, max(least[index] + more, 1)))
-    return fitted
+    given = {index: least[index] for index in chosen}
+    while room > 0 and (cut := [index for index in chosen if given[index] < widths[index]]):
+        for index in cut[:room]:
+            given[index] += 1
+        room -= min(room, len(cut))
+    return [FittedColumn(index, max(given[index], 1)) for index in sorted(chosen)]
 
 
 def sort_rows(rows: Sequence[Row], column: Column[Row], *, descending: bool) -> list[Row]:

@@ -136,19 +136,31 @@ def _summarise_architecture(repeats: Sequence[Mapping[str, Any]], name: str) -> 
 
     best = summarise_repeats(sample("distilled", "best"))
     summary = {key: summarise_repeats(sample(source)) for key, source in SOURCES.items()}
-    distilled, control = (
-        {
-            repeat["seed"]: statistics.fmean(students)
-            for repeat, students in zip(repeats, sample(source), strict=True)
-            if students
-        }
-        for source in ("distilled", "random")
-    )
+    distilled, control = (average_students(repeats, name, source) for source in ("distilled", "random"))
     return {
         **summary,
         "accuracy_best": None if best is None else {**best, "peeks_at_test_set": True},
         "versus_control": compare_paired(distilled, control) if distilled and control else None,
     }
+
+
+def average_students(
+    repeats: Sequence[Mapping[str, Any]], architecture: str, source: str
+) -> dict[int, float]:
+    """Return the mean accuracy in percent of the students of each repeat, by its seed.
+
+    source: the images that they were trained on, one of the values of `SOURCES`.
+    """
+    means = {}
+    for repeat in repeats:
+        accuracies = [
+            each["last"]
+            for each in repeat["students"]
+            if each["architecture"] == architecture and each["source"] == source
+        ]
+        if accuracies:
+            means[repeat["seed"]] = statistics.fmean(accuracies)
+    return means
 
 
 def read_results(run: StoredRun) -> Results | None:

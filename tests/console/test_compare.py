@@ -8,24 +8,28 @@ import io
 import pytest
 from consoles import SIZES, console, drive, golden, shown, until
 from images_run import finished
+from listed import make_runs, repeated
 from monitored import made, recovering
 from recorded import layout, opened, progress
 
+from cfm_tui.console.columns import Column, sort_rows
 from cfm_tui.console.engine_link import CompareRuns
 from cfm_tui.console.screens import compare
 from cfm_tui.console.screens.compare import (
+    CURVES,
     Cell,
     ComparePage,
     compare_curves,
+    compare_differences,
+    describe_test,
     make_setting_cell,
-    sort_rows,
 )
 from cfm_tui.console.screens.monitor import MonitorPage
-from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.display.charts import letter
-from cfm_tui.display.progress import format_duration
 from cfm_tui.display.run_state import RunModel
 from engine import events
+from engine.report import tables
+from engine.runs.results import read_results
 from engine.store import StoredRun, lock
 
 TEXTS = {
@@ -52,8 +56,10 @@ async def read(pilot):
     """Wait until records and settings are shown."""
     await until(pilot, lambda: isinstance(pilot.app.screen, ComparePage))
     page = pilot.app.screen
-    await until(pilot, lambda: len(page._shown) == 2 and page._settings is not None and not page._stale)
+    await until(pilot, lambda: page._models and page._settings is not None and not page._stale)
     await until(pilot, lambda: not any(model.behind for model in page._models))
+    finished = all(model.results is not None for model in page._models)
+    await until(pilot, lambda: not finished or any(page._comparisons))
 
 
 def table(page) -> list[list[str]]:
@@ -64,48 +70,102 @@ def test_curves_lie_over_each_other(place):
     async def script(pilot):
         await read(pilot)
         text = shown(pilot)
-        assert "CE by iteration, 1 of 5" in text
+        assert "accuracy by epoch · 1 of 5" in text
         for name in ("A plain", "B strong", "C other"):
             assert name in text
-        found = []
-        for _ in ComparePage.CURVES:
-            found.append(next(line for line in shown(pilot).splitlines() if " of 5" in line))
-            await pilot.press("v")
-        for line, what in zip(found, ComparePage.CURVES, strict=True):
-            assert what in line
-        assert "accuracy by epoch" in found[3]
-        await pilot.press("V")
-        assert "control by epoch, 5 of 5" in shown(pilot)
-        await pilot.press("V")
-        assert "accuracy by epoch, 4 of 5" in shown(pilot)
+        await pilot.press("2")
         rows = table(pilot.app.screen)
         assert rows[0][:2] == ["line", "epoch"]
         assert ["A plain (convnet)", "3", "50.5", "50", "51"] in rows
         assert {row[0] for row in rows[1:]} == {
             f"{mark} {name} (convnet)" for mark, name in zip("ABC", TEXTS, strict=True)
         }
-        await pilot.press("y", "plus", "right", "0", "minus")
-        assert pilot.app.screen.query_one(Chart).log_axis
+        for what in CURVES:
+            assert f"─2 {what} by" in shown(pilot)
+            await pilot.press("v")
+        await pilot.press("V", "V", "V")
+        assert "CE by iteration · 3 of 5" in shown(pilot)
+        assert pilot.app.screen._chart().log_axis
+        await pilot.press("2", "y", "plus", "right", "0", "minus")
+        assert not pilot.app.screen._chart().log_axis
 
     drive(comparing(place), script, (120, 40))
+
+
+def test_numbers_are_those_of_the_table(tmp_path):
+    runs = make_runs(tmp_path / "runs")
+    folders = [runs / "cifar10-sre2l", runs / "cifar10-cfm"]
+    document = tables.table(list(map(str, folders)), against="sre2l")
+    cell = next(each for each in document["cells"] if each["row"] == "cfm")
+    documents = [read_results(StoredRun(folder)) for folder in folders]
+    for comparison, expected in (
+        (compare_differences(documents, against_control=False)[1], cell["versus"]),
+        (compare_differences(documents, against_control=True)[1], cell["versus_control"]),
+    ):
+        assert comparison == {key: value for key, value in expected.items() if key != "row"}
+        assert comparison["p"] is not None
+
+    async def script(pilot):
+        await read(pilot)
+        assert "Δ against A cifar10-sre2l" in shown(pilot)
+        rows = {row[0]: row for row in table(pilot.app.screen)}
+        versus = cell["versus"]
+        assert rows["B cifar10-cfm"][2:7] == [
+            f"{versus['difference']:+.2f}",
+            f"{versus['p']:.2g}",
+            f"{versus['p_adjusted']:.2g}",
+            "3",
+            "better",
+        ]
+        assert rows["A cifar10-sre2l"][6] == "reference"
+        await pilot.press("a")
+        await until(pilot, "−3.23")
+        assert "each run's random control" in shown(pilot)
+        assert "p (Holm) is corrected for 2 runs" in shown(pilot)
+
+    drive(console(runs, opening=CompareRuns(folders)), script)
+
+
+def test_one_repeat_is_not_tested():
+    one = repeated("one", (50.0,), (40.0,), seeds=(0,), planned=1)
+    versus = compare_differences([one, one, None], against_control=False)
+    assert versus[0] is None
+    assert versus[1]["verdict"] == "not tested"
+    assert versus[2] is None
+    assert describe_test(versus).startswith("not tested")
+
+
+def test_bookkeeping_is_folded(tmp_path):
+    for name, device in (("one", "cpu"), ("two", "auto")):
+        finished(tmp_path / name, 50.0, f"device: {device}\nseed: {len(device)}\n")
+
+    async def script(pilot):
+        await read(pilot)
+        await pilot.press("3")
+        assert [row[0] for row in table(pilot.app.screen)] == ["setting", "seed"]
+        assert "Settings that differ · 1 · 1 of bookkeeping hidden (h)" in shown(pilot)
+        await pilot.press("h")
+        assert [row[0] for row in table(pilot.app.screen)] == ["setting", "seed", "device"]
+
+    drive(comparing(tmp_path, "one", "two"), script)
 
 
 def test_settings_that_differ_are_filtered_and_sorted(place):
     async def script(pilot):
         await read(pilot)
         page = pilot.app.screen
-        await pilot.press("2")
+        await pilot.press("3")
         rows = table(page)
         assert rows[0] == ["setting", "A", "B", "C"]
         assert ["objective.beta", "0.1", "0.5", "0.1"] in rows
         assert ["ipc", "1", "2", "1"] in rows
         assert len(rows) == 5
-        assert "Settings that differ: 4" in shown(pilot)
+        assert "Settings that differ · 4" in shown(pilot)
         await pilot.press("slash", *"BETA", "enter")
         assert table(page)[1:] == [["objective.beta", "0.1", "0.5", "0.1"]]
-        assert "1 of 4" in shown(pilot)
-        await pilot.press("slash", *["backspace"] * 4, "enter", "s", "s")
-        assert "by B ↑" in shown(pilot)
+        assert "1 · filter beta" in shown(pilot)
+        await pilot.press("slash", *["backspace"] * 4, "enter", "s", "s", "s")
+        assert "B ↑" in shown(pilot)
         values = [row[2] for row in table(page)[1:4]]
         assert values == ["0", "0.5", "2"]
         await pilot.press("S")
@@ -118,21 +178,14 @@ def test_settings_that_differ_are_filtered_and_sorted(place):
 def test_results_are_sorted_and_a_run_is_opened_from_them(place):
     async def script(pilot):
         await read(pilot)
-        await pilot.press("3")
         page = pilot.app.screen
         rows = table(page)
-        assert rows[0] == list(ComparePage.RESULTS)
-        assert rows[1][:6] == [
-            "A plain",
-            "finished",
-            "50.00 (1)",
-            "40.00 (1)",
-            "51.00 (1)",
-            "92.50",
-        ]
-        assert rows[1][6:] == ["—", *["1 min 01 s"] * 4, "4 min 04 s"]
+        assert rows[0][:6] == ["run", "distilled", "Δ", "p", "p (Holm)", "n"]
+        assert rows[2][:7] == ["B strong", "62.00 (1)", "+12.00", "", "", "1", "not tested"]
+        assert rows[2][7:12] == ["52.00 (1)", "finished", "4 min 04 s", "92.50 (1)", "63.00 (1)"]
+        assert rows[2][12:] == ["", *["1 min 01 s"] * 4]
         await pilot.press("s", "s")
-        assert "by distilled ↓" in shown(pilot)
+        assert "distilled ↓" in shown(pilot)
         assert [row[0] for row in table(page)[1:]] == ["B strong", "A plain", "C other"]
         await pilot.press("S")
         assert [row[0] for row in table(page)[1:]] == ["C other", "A plain", "B strong"]
@@ -149,9 +202,10 @@ def test_a_click_on_a_header_sorts(place):
         await read(pilot)
         page = pilot.app.screen
         await pilot.click("#outcome", offset=(2, 0))
-        assert page._order[3] == (0, True)
+        assert page._order[1] == ("run", False)
         await pilot.click("#differing", offset=(2, 0))
-        assert page._order[2] == (0, True)
+        await pilot.click("#differing", offset=(2, 0))
+        assert page._order[3] == ("setting", True)
 
     drive(comparing(place), script)
 
@@ -165,15 +219,16 @@ def test_a_run_at_work_is_followed(tmp_path, place):
     async def script(pilot):
         await read(pilot)
         page = pilot.app.screen
-        before = len(table(page))
         await until(pilot, "running")
+        await pilot.press("v", "v", "2")
+        before = len(table(page))
         run.record(progress(1, 2))
         await until(pilot, lambda: len(table(page)) == before + 2)
         run.close("failed", "no room")
         await until(pilot, "failed")
 
     folders = [tmp_path / "live", place / "plain"]
-    drive(console(place, opening=CompareRuns(folders)), script)
+    drive(console(place, opening=CompareRuns(folders)), script, (120, 40))
 
 
 def test_a_run_whose_settings_are_damaged_is_told(tmp_path):
@@ -183,11 +238,11 @@ def test_a_run_whose_settings_are_damaged_is_told(tmp_path):
 
     async def script(pilot):
         await read(pilot)
-        await pilot.press("2")
+        await pilot.press("3")
         assert ["seed", "0", "?", "3"] in table(pilot.app.screen)
         await until(pilot, "damaged")
 
-    drive(comparing(tmp_path), script)
+    drive(comparing(tmp_path), script, (120, 40))
 
 
 def test_runs_with_the_same_settings_say_so(tmp_path):
@@ -196,7 +251,7 @@ def test_runs_with_the_same_settings_say_so(tmp_path):
 
     async def script(pilot):
         await read(pilot)
-        assert "Settings that differ: none" in shown(pilot)
+        assert "Settings that differ · none" in shown(pilot)
         await pilot.press("2", "s", "S", "slash", "x", "enter", "3", "f", "1", "v", "f")
 
     drive(comparing(tmp_path, "one", "two"), script)
@@ -220,7 +275,7 @@ def test_the_screen_at_every_size(place, size):
         await read(pilot)
         golden(f"compare-{size[0]}x{size[1]}", shown(pilot))
         if size == (40, 12):
-            for number, name in ((2, "settings"), (3, "results")):
+            for number, name in ((2, "curves"), (3, "settings")):
                 await pilot.press(str(number))
                 await pilot.pause()
                 golden(f"compare-{name}-40x12", shown(pilot))
@@ -228,15 +283,12 @@ def test_the_screen_at_every_size(place, size):
     drive(comparing(place), script, size)
 
 
-def test_cells_are_sorted_as_what_they_mean():
-    known = [3.44, 3.36, 123.0, 3900.0, None, 59.9, 7200.0]
-    rows = [(Cell() if each is None else Cell(format_duration(each), each),) for each in known]
-    ordered = [value for ((_, value),) in sort_rows(rows, 0, False)]
-    assert ordered == [3.36, 3.44, 59.9, 123.0, 3900.0, 7200.0, None]
-    assert sort_rows(rows, 0, True)[-1] == (Cell("—"),)
-    values = [(make_setting_cell(each),) for each in ("stored", 10, "5 min 01 s", 9.5, True, None)]
-    ordered = [text for ((text, _),) in sort_rows(values, 0, False)]
+def test_settings_are_sorted_as_what_they_mean():
+    values = [make_setting_cell(each) for each in ("stored", 10, "5 min 01 s", 9.5, True, None)]
+    column = Column("A", lambda cell: cell.text, lambda cell: cell.sort_key)
+    ordered = [cell.text for cell in sort_rows(values, column, descending=False)]
     assert ordered == ["9.5", "10", "5 min 01 s", "stored", "true", "—"]
+    assert sort_rows(values, column, descending=True)[-1] == Cell("—")
 
 
 def test_runs_with_different_students_say_so(tmp_path):
@@ -249,8 +301,8 @@ def test_runs_with_different_students_say_so(tmp_path):
     for model in models:
         model.read(9)
     assert [line.name for line in compare_curves(models, "accuracy")] == [
-        "one (resnet18)",
-        "two (convnet)",
+        "A one (resnet18)",
+        "B two (convnet)",
     ]
 
 
@@ -265,6 +317,6 @@ def test_settings_that_cannot_be_compared_are_told(tmp_path, monkeypatch):
     async def script(pilot):
         await until(pilot, lambda: isinstance(pilot.app.screen, ComparePage))
         await until(pilot, "no such luck")
-        await until(pilot, lambda: "Settings that differ: reading" not in shown(pilot))
+        await until(pilot, lambda: "Settings that differ · reading" not in shown(pilot))
 
     drive(console(tmp_path, opening=CompareRuns(folders)), script)

@@ -82,7 +82,7 @@ def make_runs(place: Path) -> Path:
     finished(place / "cifar10-sre2l", (48.1, 47.2, 48.4), (50.6, 51.3, 51.5), text(method="sre2l"))
     finished(
         place / "cifar10-cfm-resnet18-0.5", (51.0, 52.4, 50.1), (50.6, 51.3, 51.5),
-        text(network="resnet18_modified", beta=0.5),
+        text(network="resnet18", beta=0.5),
     )  # fmt: skip
     facts = {"stage": "recover", "done": 640, "total": 1000, "rate": 47.7, "seconds_left": 1122.0}
     made(place / "cifar10-live", recovering, beta=BETAS[2], **facts)
