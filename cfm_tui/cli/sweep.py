@@ -64,6 +64,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and print the points and their differing settings.")
     ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Run only the points that failed.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -78,6 +79,8 @@ def sweep(
     options = Options(_split_list(dataset), _split_list(backbone), ipcs, budget, sets or (), axes, overrides)
     slots = _assign_devices(jobs, devices)
     folder, points, describe = _plan_sweep(target, options, out)
+    if failed:
+        points, describe = _select_failed(folder, points), None  # the stored manifest has all points
     if dry_run:
         from engine.sweep.points import check_without_data
 
@@ -150,6 +153,20 @@ def _plan_sweep(target: str, options: Options, out: Path | None) -> tuple[Path, 
     sweep_folder = out or store.runs_folder() / "-".join(parts)[:100]
     expanded = points.expand(sweep, options, os.environ)
     return sweep_folder, expanded, partial(folder.build_manifest, name, sweep, options)
+
+
+def _select_failed(folder: Path, points: Sequence[Point]) -> list[Point]:
+    """Return the points of an existing sweep that failed. Raises UserError("usage") if there is none."""
+    from cfm_tui.process.sweep_runner import has_failed
+    from engine.errors import UserError, quote_command
+    from engine.store.sweeps import StoredSweep
+
+    stored = StoredSweep(folder)
+    selected = [point for point in points if has_failed(stored.run(point.name))]
+    if not selected:
+        hint = f"{quote_command('sweep', folder)} runs all points that are not finished"
+        raise UserError("usage", f"no point of {folder} has failed", hint)
+    return selected
 
 
 def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:

@@ -59,6 +59,7 @@ class ConsoleApp(App[str]):
         Binding("r", "runs", "runs", id="app.runs", tooltip="List all runs"),
         Binding("n", "configure", "new", id="app.new", tooltip="Configure a new run"),
         hidden("m", "monitor", "monitor", id="app.monitor", tooltip="The run that was opened last"),
+        hidden("W", "sweeps", "sweeps", id="app.sweeps", tooltip="The sweeps of the runs folder"),
         hidden("less_than_sign", "turn(-1)", "tab before", id="app.before", tooltip="The page to the left"),
         hidden("greater_than_sign", "turn(1)", "next tab", id="app.next", tooltip="The page to the right"),
         hidden("e", "export", "export", id="app.export", tooltip="Save the screen, or the data of a chart"),
@@ -282,6 +283,13 @@ class ConsoleApp(App[str]):
         """Compare the runs that are marked in the list."""
         self.action_runs()
         self.call_later(self.run_action, "screen.compare")
+
+    def action_sweeps(self) -> None:
+        """Open the list of sweeps."""
+        from cfm_tui.console.screens.sweeps import SweepsPage
+
+        self.action_runs()
+        self.push_screen(SweepsPage())
 
     async def action_turn(self, step: int) -> None:
         """Open the page whose tab is next to the current one."""

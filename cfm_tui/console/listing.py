@@ -5,7 +5,7 @@ Imported after the first page is drawn, so that the console starts fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +22,49 @@ BAR = 5  #: cells of the bar of a stage
 VERDICTS = {"better": ("▲", "success"), "worse": ("▼", "error"), "not shown": ("≈", "foreground")}
 
 
+class Summaries:
+    """Summaries of runs. Only active runs and runs whose files changed are read again."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[Any, RunSummary]] = {}
+
+    def read(self, folder: Path) -> RunSummary:
+        """Return the summary of the run in a folder, the same object if nothing changed."""
+        stamp = tuple(files.stamp(folder / name) for name in _STAMPED)
+        known = self._known.get(folder)
+        if known is None or known[0] != stamp or known[1].state in (*AT_WORK, "damaged"):
+            known = self._known[folder] = stamp, RunSummary.read(StoredRun(folder))
+        return known[1]
+
+    def keep(self, folders: Iterable[Path]) -> None:
+        """Forget all but the runs in these folders."""
+        self._known = {folder: self._known[folder] for folder in folders if folder in self._known}
+
+    def __contains__(self, folder: object) -> bool:
+        return folder in self._known
+
+
 class Listing:
-    """The summaries of a folder's runs. Only active runs and runs whose files changed are read again."""
+    """The summaries of a folder's runs, which are read as `Summaries` does."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[Path, tuple[Any, RunSummary]] = {}
+        self._summaries = Summaries()
 
     def read(self) -> list[RunSummary]:
         """Return the summaries, oldest run first. Raises UserError("disk") where the folder is unreadable."""
+        known = self._summaries
         try:
-            run_folders = folders.list_run_folders(self.folder, self._known)
+            run_folders = folders.list_run_folders(self.folder, known)
         except OSError as error:
             raise UserError(
                 "disk", f"{self.folder}: {error.strerror}", "choose another folder with CFM_RUNS"
             ) from error
-        summaries = {folder: self._load_summary(folder) for folder in run_folders}
+        summaries = {folder: known.read(folder) for folder in run_folders}
         listed = folders.list_run_folders(self.folder, summaries)  # a run may have been deleted meanwhile
-        self._known = {folder: summaries[folder] for folder in listed if folder in summaries}
-        return sorted((each for _, each in self._known.values()), key=lambda each: (each.created, each.name))
-
-    def _load_summary(self, folder: Path) -> tuple[Any, RunSummary]:
-        """Return a stamp of the run's files and its summary, read again only if necessary."""
-        stamp = tuple(files.stamp(folder / name) for name in _STAMPED)
-        known = self._known.get(folder)
-        if known is not None and known[0] == stamp and known[1].state not in (*AT_WORK, "damaged"):
-            return known
-        return stamp, RunSummary.read(StoredRun(folder))
+        known.keep(listed)
+        present = (summaries[folder] for folder in listed if folder in summaries)
+        return sorted(present, key=lambda each: (each.created, each.name))
 
 
 def format_stage(run: RunSummary) -> str:

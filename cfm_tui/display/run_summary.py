@@ -100,10 +100,7 @@ class RunSummary:
     @property
     def age_seconds(self) -> float | None:
         """The seconds since the run was created."""
-        try:
-            return max(time.time() - datetime.fromisoformat(self.created).timestamp(), 0.0)
-        except ValueError:
-            return None
+        return parse_age(self.created)
 
     def setting(self, key: str) -> Any:
         """Return the value of a setting by its dotted key; None if it is not recorded."""
@@ -119,6 +116,14 @@ class RunSummary:
         hidden = ("settings", "best", "latest", "beta")
         entry = {key: value for key, value in asdict(self).items() if key not in hidden}
         return {**entry, "folder": str(self.folder), "created": self.created or None}
+
+
+def parse_age(created: str) -> float | None:
+    """Return the seconds since a time in ISO 8601; None if it is not one."""
+    try:
+        return max(time.time() - datetime.fromisoformat(created).timestamp(), 0.0)
+    except ValueError:
+        return None
 
 
 def split_settings(text: str) -> dict[str, str]:

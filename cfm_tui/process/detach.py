@@ -1,4 +1,4 @@
-"""Running `cfm` in a separate process: detached, to survive the terminal, or a point of a sweep."""
+"""Running `cfm` in a separate process: detached, to survive the terminal, a sweep, or one of its points."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from engine.errors import UserError, quote_command
 from engine.store import StoredRun, open_log
+from engine.store.sweeps import StoredSweep
 
 _started: list[subprocess.Popen[bytes]] = []  # keeps the handles alive; nothing waits for these processes
 
@@ -45,3 +46,26 @@ def start_detached(folder: Path) -> int:
     log_end = " / ".join(stored.log().splitlines()[-5:])
     problem = f"the detached run ended immediately: {log_end}"
     raise UserError("usage", problem, f"run {quote_command('resume', folder)} to see why")
+
+
+def start_sweep(folder: Path, *, failed_only: bool) -> int:
+    """Start `cfm sweep FOLDER` with its output in the sweep's log, and return its process ID.
+
+    failed_only: run only the points that failed. Waits until the process has taken over the sweep. Raises
+    UserError("usage") with the end of the log if the process ends with an error before that.
+    """
+    options = ["--failed"] if failed_only else []
+    with open_log(folder) as log:
+        process = start_program(["sweep", str(folder.absolute()), *options], log)
+    _started.append(process)
+    stored = StoredSweep(folder)
+    while process.poll() is None:
+        owner = stored.owner()
+        if owner is not None and owner["pid"] == process.pid:
+            return process.pid
+        time.sleep(0.1)
+    if process.returncode == 0:
+        return process.pid
+    log_end = " / ".join(StoredRun(folder).log().splitlines()[-5:])
+    problem = f"the process of the sweep ended immediately: {log_end}"
+    raise UserError("usage", problem, f"run {quote_command('sweep', folder)} to see why")

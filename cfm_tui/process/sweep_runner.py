@@ -179,6 +179,13 @@ def is_running(run: StoredRun) -> bool:
     return is_owned or (is_run(run.folder) and run.state() in AT_WORK)
 
 
+def has_failed(run: StoredRun) -> bool:
+    """Return whether a point failed, or its process ended before its run began."""
+    if is_running(run):
+        return False
+    return run.state() == "failed" if is_run(run.folder) else bool(run.log())
+
+
 def failure_reason(run: StoredRun, code: int) -> str:
     """Return why a point failed: its run's message, else the end of its log."""
     if code < 0:

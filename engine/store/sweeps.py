@@ -16,7 +16,7 @@ from engine.errors import nearest_name
 from engine.store import folders
 from engine.store.files import make_folders, sweep
 from engine.store.json_file import read_json, write_json
-from engine.store.lock import Owner
+from engine.store.lock import Owner, owner_of
 from engine.store.reader import StoredRun, require_known_format
 
 
@@ -50,6 +50,10 @@ class StoredSweep:
         """Open the log of a point's run for appending. Raises UserError("disk")."""
         make_folders(self.folder / point)
         return folders.open_log(self.folder / point)
+
+    def owner(self) -> dict[str, Any] | None:
+        """Return the process that runs the sweep (pid, host, started, since), or None."""
+        return owner_of(self.folder)
 
     def acquire(self) -> Owner:
         """Take ownership of the folder, and create it if it is absent.

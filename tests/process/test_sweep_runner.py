@@ -1,11 +1,14 @@
 """The points of a sweep as processes: their commands, and what became of them."""
 
 import itertools
+import json
 import subprocess
 import sys
 
 import pytest
-from swept import expanded, made, results, student
+from commandline import call, call_json
+from listed import make_sweep
+from swept import GRID, expanded, made, results, student
 
 from cfm_tui.process import sweep_runner
 from engine.config import settings
@@ -71,3 +74,18 @@ def test_a_point_that_a_run_of_an_earlier_sweep_took_is_not_failed(tmp_path, mon
         owner.release()
         assert not sweeper.step()
         assert sweeper.schedule.states == {"objective=cfm": "done"}
+
+
+def test_only_failed_points_are_selected(tmp_path, capsys):
+    stored = make_sweep(tmp_path / "tiny")
+    names = [record["name"] for record in stored.manifest()["points"]]
+    failed = [name for name in names if sweep_runner.has_failed(stored.run(name))]
+    assert failed == ["objective=hfm,ipc=10,seed=0", "objective=lfm,ipc=1,seed=0"]
+    out, _ = call(capsys, "sweep", stored.folder, "--failed", "--dry-run", "--json")
+    assert [point["name"] for point in json.loads(out)["points"]] == failed
+
+
+def test_a_sweep_without_failed_points_has_none_to_retry(tmp_path, capsys):
+    made(tmp_path / "tiny", GRID, {})
+    error = call_json(capsys, "error", "sweep", tmp_path / "tiny", "--failed", code=2)["error"]
+    assert "no point of" in error["message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import swept
 from images_run import with_images
 from monitored import BETAS, MOMENT, elsewhere, made, recovering, validating
 from recorded import opened, record_recovery
@@ -102,3 +103,28 @@ def make_runs(place: Path) -> Path:
     for name in ("cifar10-live", "digits-paused"):
         elsewhere(place / name)
     return place
+
+
+SWEEP = {"preset": "smoke", "grid": {"objective": ["cfm", "hfm", "lfm"], "ipc": [1, 10], "seed": [0, 1]}}
+
+
+def make_sweep(place: Path):
+    """A sweep of three rows, two columns and two seeds: finished, active, failed and waiting points."""
+    stored = swept.made(place, SWEEP, {})
+    for record in stored.manifest()["points"]:
+        folder, row, seed = place / record["name"], record["row"], record["config"]["seed"]
+        if "ipc=10" in record["column"] and row == "lfm":
+            continue
+        if row == "lfm" and seed == 0:
+            folder.mkdir()
+            (folder / "log.txt").write_text("no such teacher\n")
+        elif row == "hfm" and seed == 1 and "ipc=10" in record["column"]:
+            facts = {"stage": "recover", "done": 640, "total": 1000, "rate": 47.7}
+            made(folder, recovering, beta=BETAS[2], **facts)
+        elif row == "hfm" and "ipc=10" in record["column"]:
+            opened(folder).close("failed", "no room on the disk")
+        elif row != "lfm":
+            run = opened(folder, text=text())
+            run.save_results(repeated(record["name"], (50.0 + 2 * seed,), (40.0,), seeds=(seed,), planned=1))
+            run.close("finished")
+    return stored

@@ -142,6 +142,7 @@ TABS = {  # page → action of the application that opens it
     "Monitor": "monitor",
     "Gallery": "gallery",
     "Compare": "compare",
+    "Sweeps": "sweeps",
 }
 
 #: The theme's colour of the word for a run's state, and the mark before it.

@@ -1,0 +1,217 @@
+"""The page of sweeps: those of the runs folder, and the points of one as a grid of rows and columns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import DataTable
+
+from cfm_tui.console.engine_link import OpenRun
+from cfm_tui.console.screens.base import STATES, Page, Panel, PlainText, Table, state_style
+from cfm_tui.console.screens.column_table import ColumnTable
+from cfm_tui.console.screens.dialogs import Offer, Pick
+
+if TYPE_CHECKING:
+    from cfm_tui.console.sweeps import PointSummary, SweepListing, SweepSummary
+
+LIST, GRID = 1, 2  #: the panels
+
+
+class SweepsPage(Page):
+    """The sweeps of the runs folder, to follow, open and continue."""
+
+    TAB = "Sweeps"
+    REFRESH_SECONDS = 2.0  #: interval of reading the sweeps
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "open", id="sweeps.open", tooltip="The grid; there, a point's monitor"),
+        Binding("o", "resume", "continue", id="sweeps.resume", tooltip="Run all unfinished points"),
+        Binding("R", "retry", "retry failed", id="sweeps.retry", tooltip="Run only the points that failed"),
+    ]
+    DEFAULT_CSS = """
+    SweepsPage #list { height: 6; }
+    SweepsPage.-tall #list { height: 10; }
+    SweepsPage #legend { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listing: SweepListing | None = None
+        self._sweeps: list[SweepSummary] = []
+        self._is_reading = False
+        self._read_at = 0.0
+        self._shown_grid: object = None
+
+    def body(self) -> Iterator[Widget]:
+        """Yield the list and the grid."""
+        yield Panel(LIST, "Sweeps", ColumnTable(id="sweeps"), PlainText(id="empty"), id="list")
+        yield Panel(GRID, "Points", Table(id="grid"), PlainText(id="legend", classes="hint"), id="points")
+
+    def begin(self) -> None:
+        """Start reading the sweeps."""
+        from cfm_tui.console.sweeps import LEGEND, SweepListing
+        from engine.store import runs_folder
+
+        self.host.runs = self.host.runs or runs_folder()
+        self._listing = SweepListing(self.host.runs)
+        grid = self.query_one("#grid", Table)
+        grid.cursor_type, grid.fixed_columns = "cell", 1
+        self.query_one("#legend", PlainText).update(LEGEND)
+        self.set_title(str(self.host.runs))
+        self.tick()
+
+    def tick(self) -> None:
+        """Read the sweeps on a thread every `REFRESH_SECONDS`."""
+        is_due = not self._read_at or time.monotonic() - self._read_at >= self.REFRESH_SECONDS
+        if self._listing is not None and is_due and not self._is_reading:
+            self._is_reading = True
+            self.run_in_thread(self._read, self._listing)
+
+    def _read(self, listing: SweepListing) -> None:
+        try:
+            sweeps = listing.read()
+        except Exception:
+            self.call_in_ui(self._show, self._sweeps)
+            raise
+        self.call_in_ui(self._show, sweeps)
+
+    def _show(self, sweeps: list[SweepSummary]) -> None:
+        from cfm_tui.console.sweeps import COLUMNS
+
+        self._is_reading, self._read_at, self._sweeps = False, time.monotonic(), sweeps
+        rows = [[Text(column.show(sweep)) for column in COLUMNS] for sweep in sweeps]
+        for row, sweep in zip(rows, sweeps, strict=True):
+            row[1] = Text(f"{STATES[sweep.state][1]} {sweep.state}", state_style(self, sweep.state))
+        table, empty = self.query_one("#sweeps", ColumnTable), self.query_one("#empty", PlainText)
+        table.display, empty.display = bool(sweeps), not sweeps
+        table.show_rows(COLUMNS, [str(sweep.folder) for sweep in sweeps], rows)
+        if not sweeps:
+            empty.update("No sweeps in this folder yet.\n\n`cfm sweep table2 --budget 0.1` starts one.")
+        active = sum(sweep.is_active for sweep in sweeps)
+        self.query_one("#list", Panel).set_title(f"Sweeps · {active} running · newest first")
+        self._fill_grid()
+
+    # --- the grid ---------------------------------------------------------------------------------
+
+    def find_chosen(self) -> SweepSummary | None:
+        """Return the sweep under the cursor."""
+        key = self.query_one("#sweeps", ColumnTable).current_key
+        return next((sweep for sweep in self._sweeps if str(sweep.folder) == key), None)
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        """Show the grid of the sweep under the cursor."""
+        if event.data_table.id == "sweeps":
+            self._fill_grid()
+
+    def _fill_grid(self) -> None:
+        from cfm_tui.console.sweeps import format_cell, shorten_columns
+
+        sweep = self.find_chosen()
+        panel, grid = self.query_one("#points", Panel), self.query_one("#grid", Table)
+        if sweep is None:
+            panel.set_title("Points")
+            grid.clear(columns=True)
+            self._shown_grid = None
+            return
+        shared, names = shorten_columns(sweep.columns())
+        rows = [
+            [row or "points", *(format_cell(sweep.find_points(row, column)) for column in sweep.columns())]
+            for row in sweep.rows()
+        ]
+        panel.set_title(" · ".join(filter(None, [sweep.name, shared, sweep.problem])))
+        if (sweep.folder, names, rows) == self._shown_grid:
+            return
+        is_same = isinstance(self._shown_grid, tuple) and self._shown_grid[0] == sweep.folder
+        cursor = grid.cursor_coordinate
+        self._shown_grid = sweep.folder, names, rows
+        grid.clear(columns=True)
+        grid.add_columns("", *names)
+        for cells in rows:
+            grid.add_row(*map(self._style_cell, cells))
+        grid.move_cursor(
+            row=cursor.row if is_same else 0, column=max(cursor.column, 1) if is_same else 1, animate=False
+        )
+
+    def _style_cell(self, text: str) -> Text:
+        style = state_style(self, "failed") if "✗" in text else state_style(self, "running")
+        return Text(text, style if "✗" in text or "%" in text else "")
+
+    def find_points(self) -> Sequence[PointSummary]:
+        """Return the points in the cell under the cursor."""
+        sweep, grid = self.find_chosen(), self.query_one("#grid", Table)
+        row, column = grid.cursor_coordinate
+        if sweep is None or not grid.row_count or column < 1:
+            return ()
+        return sweep.find_points(sweep.rows()[row], sweep.columns()[column - 1])
+
+    # --- what keys do -----------------------------------------------------------------------------
+
+    def on_data_table_row_selected(self, _: DataTable.RowSelected) -> None:
+        """Go from a sweep to its grid."""
+        self.action_panel(GRID)
+
+    def on_data_table_cell_selected(self, _: DataTable.CellSelected) -> None:
+        """Open the point under the cursor; ask which where the cell has several seeds."""
+        self.action_open()
+
+    def action_open(self) -> None:
+        """Open the monitor of a point under the cursor."""
+        points = self.find_points()
+        if len(points) == 1:
+            self._open(points[0])
+        elif points:
+            offers = [Offer(point.name, point.state) for point in points]
+            by_name = {point.name: point for point in points}
+
+            def open_chosen(name: str | None) -> None:
+                if name is not None:
+                    self._open(by_name[name])
+
+            self.app.push_screen(Pick("Open", offers), open_chosen)
+
+    def _open(self, point: PointSummary) -> None:
+        from engine.store import is_run
+
+        if is_run(point.folder):
+            self.post_message(OpenRun(point.folder))
+        else:
+            self.notify(f"not started yet: {point.name}")
+
+    def action_resume(self) -> None:
+        """Run the points of the sweep that are not finished, in a separate process."""
+        sweep = self._find_startable("continue a sweep")
+        if sweep is not None and sweep.state == "finished":
+            self.notify(f"{sweep.name} is finished; there is nothing to continue", severity="warning")
+        elif sweep is not None:
+            self._start(sweep, failed_only=False)
+
+    def action_retry(self) -> None:
+        """Run the points of the sweep that failed, in a separate process."""
+        sweep = self._find_startable("retry points")
+        if sweep is not None and not sweep.count("failed"):
+            self.notify(f"no point of {sweep.name} has failed", severity="warning")
+        elif sweep is not None:
+            self._start(sweep, failed_only=True)
+
+    def _find_startable(self, what: str) -> SweepSummary | None:
+        """Return the sweep under the cursor if a process for it may be started; otherwise say why not."""
+        sweep = self.find_chosen()
+        if sweep is None or self.host.refuse_if_read_only(what):
+            return None
+        if sweep.problem:
+            self.notify(sweep.problem, severity="error")
+            return None
+        if sweep.is_active:
+            self.notify(f"{sweep.name} is running; `cfm sweep` does one thing at a time", severity="warning")
+            return None
+        return sweep
+
+    def _start(self, sweep: SweepSummary, *, failed_only: bool) -> None:
+        from cfm_tui.process.detach import start_sweep
+
+        self.notify(f"{sweep.name}: starting a process that runs its points")
+        self.run_in_thread(lambda: start_sweep(sweep.folder, failed_only=failed_only))
