@@ -51,6 +51,13 @@ class Checkpoint(Event):
     preview: Callable[[], Preview] | None = None
 
 
+@dataclass(frozen=True)
+class PreviewTaken(Event):
+    """A preview for the history of a recovery, taken where `choose_positions` says; it is not recorded."""
+
+    preview: Preview
+
+
 class IntervalTimer:
     """Fires at most once every `seconds` seconds, or every OFFER_SECONDS if that is shorter."""
 

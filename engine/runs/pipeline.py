@@ -11,6 +11,7 @@ repeats of an experiment (see `repeats`).
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from engine import backbones
-from engine.checkpoint import StageState
+from engine.checkpoint import PreviewTaken, StageState
 from engine.config.identity import config_hash
 from engine.data import ImageSet
 from engine.errors import UserError, format_names
@@ -220,8 +221,18 @@ class Pipeline:
             yield Notice("warning", f"the images in {self.run.images} are missing; recovery starts over")
             saved, written = None, 0
         writer = self.run.image_writer(shape, classes, written, self.config.recover.save)
+        history = None
+        if self.config.recover.algorithm == "optimise":
+            position = None if saved is None else (saved.metadata["batch"], saved.metadata["iteration"])
+            largest = (max(len(part) for part, _ in plan), *shape[1:])
+            history = self.run.preview_history(len(plan), self.config.recover.iterations, largest, position)
 
         def save_images(event: Event) -> Iterator[Event]:
+            if isinstance(event, PreviewTaken):
+                if history is not None:
+                    with suppress(UserError, OSError):  # it is only displayed
+                        history.put(event.preview)
+                return
             if isinstance(event, BatchRecovered) and event.recovered is not None:
                 batch = event.recovered
                 writer.add(batch.pixels_MCHW, batch.labels_M, event.batch, event.beta, batch.confidence_M)
@@ -235,6 +246,9 @@ class Pipeline:
             self.run.save_moving({name: tensor.numpy() for name, tensor in packed.items()})
             self.run.add_to_manifest(moving=fingerprint_tensors(packed))
         writer.finish()
+        if history is not None:
+            with suppress(UserError, OSError):
+                history.finish()
         return None, False
 
     def _read_sources(self) -> dict[Source, ImageSet]:

@@ -28,7 +28,7 @@ from engine.runs import artefacts, provenance
 from engine.spectral import taps
 from engine.spectral.moments import Moments
 from engine.spectral.recovery_batches import plan_batches, require_enough
-from engine.store import SCHEMA_VERSION, files
+from engine.store import SCHEMA_VERSION, files, preview_history
 from engine.store.lock import timestamp
 
 
@@ -120,7 +120,12 @@ class Plan:
             epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
             sources = 1 + len(self.config.controls)
             labels = (2 * images * classes + digests) * epochs * sources
-        recovery = 3 * 4 * pixels * len(plan_batches(self.config, classes)[0][1])  # and two of Adam's
+        batches = plan_batches(self.config, classes)
+        batch = len(batches[0][1])
+        recovery = 3 * 4 * pixels * batch  # and two of Adam's
+        previews = preview_history.bytes_needed(
+            len(batches), self.config.recover.iterations, (batch, channels, height, width)
+        )
         train = self.data.train
         networks = check_networks(self.config, len(train.classes), train.channels, train.size)
         weights = [sum(int(x.nbytes) for x in net.state_dict().values()) for net in networks]
@@ -129,7 +134,7 @@ class Plan:
         float_images = images * ((5 if lossy else 4) * pixels + digests)  # with the pixels of lossy files
         image_files = images * max(pixels, 4096)  # the smallest file takes a block of the disk
         records = 2**20  # everything else
-        return float_images + image_files + labels + checkpoints + records
+        return float_images + image_files + previews + labels + checkpoints + records
 
     def check_room(self, folder: Path, begun: int = 0) -> None:
         """Raise UserError("disk") if the disk of `folder` has too little free space for the run.

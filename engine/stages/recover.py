@@ -22,6 +22,7 @@ from engine.backbones.labeller import Labeller
 from engine.checkpoint import (
     Checkpoint,
     IntervalTimer,
+    PreviewTaken,
     Rate,
     StageState,
     add_prefix,
@@ -52,6 +53,7 @@ from engine.spectral.recovery_batches import (
     views_at_iteration,
 )
 from engine.spectral.taps import Tapped
+from engine.store import preview_history
 from engine.store.preview import Preview
 
 CHUNK_ITERATIONS = 200
@@ -313,9 +315,14 @@ class RecoveryBatch:
         return augmentation.draw(views, self.train.size, len(self.labels_M), rng, shared=settings.shared_view)
 
     def optimise(self, batches: int, timer: IntervalTimer, spectra: Spectra) -> Generator[Event, None, None]:
-        """Run the remaining iterations; yield their values in chunks, and checkpoints."""
+        """Run the remaining iterations; yield their values in chunks, previews, and checkpoints."""
         settings = self.config.recover
+        positions = preview_history.choose_positions(batches, settings.iterations)
+        previewed = {iteration for number, iteration in positions if number == self.number}
+        if self.iteration == 0 and previewed:
+            yield self._take_preview(0, self._shrink_for_history())
         chunk: list[Tensor] = []
+        previews: list[tuple[int, Tensor]] = []  # they stay on the device until the values are copied
         started, rate = time.monotonic(), Rate()
         while self.iteration < settings.iterations:
             due, last = timer.due(), self.iteration == settings.iterations - 1
@@ -323,11 +330,14 @@ class RecoveryBatch:
             chunk.append(self.step(keep=due or last or check))
             if check and (divergence := self.objective.find_divergence(self.statistics)) is not None:
                 yield self._divergence_notice(*divergence)
+            if self.iteration in previewed:
+                previews.append((self.iteration, self._shrink_for_history()))
             if due or last or len(chunk) == CHUNK_ITERATIONS:
                 values = torch.stack(chunk).cpu()
                 recent_rate = rate.add(len(chunk), time.monotonic() - started)
                 yield from self._report(values, batches, recent_rate)
-                chunk, started = [], time.monotonic()
+                yield from (self._take_preview(*preview) for preview in previews)
+                chunk, previews, started = [], [], time.monotonic()
             if due and not last:
                 yield Checkpoint("recover", self.capture, preview=partial(self.preview, spectra))
 
@@ -353,18 +363,31 @@ class RecoveryBatch:
 
     def preview(self, spectra: Spectra) -> Preview:
         """Return a preview of the batch; the last iteration must have kept its statistics."""
-        x_MCHW = self._denormalise_images()[: Preview.MOST_IMAGES]
-        if x_MCHW.shape[-1] > Preview.MOST_PIXELS:
-            x_MCHW = F.adaptive_avg_pool2d(x_MCHW, Preview.MOST_PIXELS)
         return Preview(
             self.number,
             self.iteration,
             self.objective.beta,
-            x_MCHW.mul(255).round().byte().cpu().numpy(),
+            self._shrink_images(Preview.MOST_IMAGES, Preview.MOST_PIXELS).cpu().numpy(),
             self.labels_M[: Preview.MOST_IMAGES].cpu().numpy(),
             spectra.pair_with(self.statistics) if self.config.objective.taps != "bn-conv" else {},
             time.time(),
         )
+
+    def _take_preview(self, iteration: int, images_MCHW: Tensor) -> PreviewTaken:
+        """Return a preview for the history, of these images after `iteration` iterations."""
+        labels_M = self.labels_M[: len(images_MCHW)].cpu().numpy()
+        pixels_MCHW, beta = images_MCHW.cpu().numpy(), self.objective.beta
+        return PreviewTaken(Preview(self.number, iteration, beta, pixels_MCHW, labels_M, {}, time.time()))
+
+    def _shrink_for_history(self) -> Tensor:
+        return self._shrink_images(preview_history.MOST_IMAGES, preview_history.MOST_PIXELS)
+
+    def _shrink_images(self, count: int, most_pixels: int) -> Tensor:
+        """Return the first `count` images as bytes on their device, at most `most_pixels` a side."""
+        x_MCHW = self._denormalise_images(count)
+        if x_MCHW.shape[-1] > most_pixels:
+            x_MCHW = F.adaptive_avg_pool2d(x_MCHW, most_pixels)
+        return x_MCHW.mul(255).round().byte()
 
     def step(self, *, keep: bool = False) -> Tensor:
         """Take the next step and return its metrics row (see `compute_loss`).
@@ -520,6 +543,6 @@ class RecoveryBatch:
         tensors = (pixels_MCHW, self.labels_M, confidence_M1.squeeze(1))
         return RecoveredImages(*(tensor.cpu().numpy() for tensor in tensors)), clipped
 
-    def _denormalise_images(self) -> Tensor:
-        """Return the current images, in [0, 1], on their device."""
-        return denormalise(self.images_MCHW.detach(), self.train.mean, self.train.std).clamp(0, 1)
+    def _denormalise_images(self, count: int | None = None) -> Tensor:
+        """Return the first `count` of the current images (default: all), in [0, 1], on their device."""
+        return denormalise(self.images_MCHW.detach()[:count], self.train.mean, self.train.std).clamp(0, 1)

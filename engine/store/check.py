@@ -13,6 +13,7 @@ from engine.store.checkpoints import Checkpoints, Saved
 from engine.store.folders import RunFile, is_run
 from engine.store.json_file import read_json
 from engine.store.preview import Preview
+from engine.store.preview_history import PreviewHistory
 from engine.store.reader import StoredRun
 
 _FOLDERS = (RunFile.IMAGES, RunFile.LABELS, RunFile.CHECKPOINTS, RunFile.CONTROL, RunFile.REPEATS)
@@ -22,6 +23,7 @@ _RUN_FILE = re.compile(
         (
             *(re.escape(name) for name in RunFile if name not in _FOLDERS),
             rf"{RunFile.IMAGES}/({re.escape(images.TENSORS)}(\.partial)?|[^/]+/[0-9]{{4,}}\.(png|jpg))",
+            rf"{re.escape(RunFile.PREVIEWS)}\.partial",
             rf"{RunFile.LABELS}/[^/]+\.safetensors(\.partial)?",
             rf"{RunFile.CHECKPOINTS}/([a-z]+-[0-9]{{6,}}\.safetensors|last\.json)",
             rf"{RunFile.CONTROL}/[0-9]+\.[a-z]+",
@@ -55,6 +57,7 @@ def _verify_repeat(run: StoredRun) -> list[str]:
         Checkpoints(folder / RunFile.CHECKPOINTS).check,
         lambda: _check_moving(folder),
         lambda: _check_preview(folder),
+        lambda: _check_preview_history(folder),
     )
     for check_files in checks:
         try:
@@ -152,4 +155,20 @@ def _check_preview(folder: Path) -> list[str]:
     path = folder / RunFile.GLIMPSE
     if path.is_file():
         Preview.read(path)
+    return []
+
+
+def _check_preview_history(folder: Path) -> list[str]:
+    """Check the whole history, or, of an unfinished one, what the newest intact checkpoint counts."""
+    path = folder / RunFile.PREVIEWS
+    if path.is_file():
+        return PreviewHistory(path).check()
+    for number, checkpoint in reversed(Checkpoints(folder / RunFile.CHECKPOINTS).paths("recover")):
+        try:
+            facts = Saved.read(checkpoint, number).metadata
+        except UserError:  # `Checkpoints.check` reports it
+            continue
+        if rows.partial(path).is_file():
+            return PreviewHistory(path).check((facts["batch"], facts["iteration"]))
+        return []
     return []

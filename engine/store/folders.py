@@ -30,6 +30,7 @@ class RunFile(StrEnum):
     METRICS = "metrics/recover.f32"
     MOVING = "moving.safetensors"
     GLIMPSE = "glimpse.safetensors"
+    PREVIEWS = "previews.safetensors"
     LOG = "log.txt"
     LOCK = "lock"
     LOCK_CREATED = "lock.created"

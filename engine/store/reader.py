@@ -20,6 +20,7 @@ from engine.store.json_file import read_json
 from engine.store.lock import alive, owner_of, timestamp
 from engine.store.metrics import Chunk
 from engine.store.preview import Preview
+from engine.store.preview_history import PreviewHistory
 from engine.store.run_state import RunState
 from engine.store.tail import Tail, TailRows
 from engine.version import product_version
@@ -207,6 +208,23 @@ class StoredRun:
             return Preview.read(self.folder / RunFile.GLIMPSE)
         except UserError:
             return None
+
+    def list_previews(self) -> list[tuple[int, int]]:
+        """Return the batch, from 1, and the iteration of each preview in the recovery's history, in order.
+
+        Empty if there is no history, or it is damaged. Reads no images.
+        """
+        try:
+            return PreviewHistory(self.folder / RunFile.PREVIEWS).positions
+        except UserError:
+            return []
+
+    def read_preview(self, batch: int, iteration: int) -> Preview:
+        """Return a preview that `list_previews` lists; it has no spectra.
+
+        Raises UserError("data") if it is damaged.
+        """
+        return PreviewHistory(self.folder / RunFile.PREVIEWS).read(batch, iteration)
 
     def moving(self) -> dict[str, NDArray[Any]] | None:
         """Return the moving statistics after recovery (see `moments.pack`), or None. Raises UserError."""

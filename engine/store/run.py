@@ -2,7 +2,8 @@
 
     runs/NAME/
       config.yaml  manifest.json  journal.jsonl  metrics/  status.json  checkpoints/  images/  labels/
-      moving.safetensors  glimpse.safetensors  results.json  control/
+      moving.safetensors  glimpse.safetensors  previews.safetensors  results.json
+      control/
       repeats/2/  repeats/3/  …    one run for each repeat but the first
 
 Source: DESIGN "A run on disk". Read access for all others is in `reader`.
@@ -39,6 +40,7 @@ from engine.store.json_file import write_json
 from engine.store.labels import Labels, LabelWriter
 from engine.store.lock import Heartbeat, Owner, this_process, timestamp
 from engine.store.preview import Preview
+from engine.store.preview_history import PreviewHistoryWriter
 from engine.store.reader import StoredRun
 from engine.store.recovery_metrics import MetricsRecorder
 from engine.store.run_state import RunState
@@ -68,6 +70,7 @@ class Run:
         self.manifest = manifest
         self._owner = owner
         self._writer: ImageWriter | LabelWriter | None = None
+        self._history: PreviewHistoryWriter | None = None
         self._last_poll = 0.0
         self._inbox = Inbox(folder)
         self._checkpoints = Checkpoints(folder / RunFile.CHECKPOINTS)
@@ -169,6 +172,9 @@ class Run:
         self._journal.sync()
         if self._writer is not None:
             self._writer.sync()
+        if self._history is not None:
+            with suppress(UserError):  # previews are only displayed
+                self._history.sync()
         return self._checkpoints.write(stage, arrays, facts)
 
     def latest_checkpoint(self, stage: str) -> Saved | None:
@@ -219,6 +225,27 @@ class Run:
         """Replace the preview of the running recovery. Raises UserError("disk")."""
         preview.write(self.folder / RunFile.GLIMPSE)
 
+    def preview_history(
+        self,
+        batches: int,
+        iterations: int,
+        shape: tuple[int, int, int, int],
+        position: tuple[int, int] | None = None,
+    ) -> PreviewHistoryWriter | None:
+        """Return the writer of the history of previews; None if there is no room for it.
+
+        shape, position: as in `PreviewHistoryWriter`.
+        """
+        path = self.folder / RunFile.PREVIEWS
+        try:
+            self._history = PreviewHistoryWriter(path, batches, iterations, shape, position)
+        except UserError as error:
+            self._pending_notices.append(f"{error.message}; previews are not kept")
+            return None
+        if self._history.notice:
+            self._pending_notices.append(self._history.notice)
+        return self._history
+
     def save_results(self, results: dict[str, Any]) -> None:
         """Write the results of the repeats that are finished."""
         write_json(self.folder / RunFile.RESULTS, results)
@@ -262,6 +289,8 @@ class Run:
             cleanup.callback(self._journal.close)
             cleanup.callback(self._metrics.close)
             cleanup.callback(self._close_writer)
+            if self._history is not None:
+                cleanup.callback(self._history.close)
 
     def _write_final_status(self, status: dict[str, Any]) -> None:
         self._heartbeat.stop()

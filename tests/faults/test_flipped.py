@@ -83,7 +83,7 @@ def unread(run, name):
     stage, _, number = name.removeprefix("checkpoints/").removesuffix(".safetensors").partition("-")
     known = [count for count, _ in checkpoints.Checkpoints(run / "checkpoints").paths(stage)]
     spare = name.startswith("checkpoints/") and int(number or 0) in known[:-1]
-    return spare or name in ("owner.json", "glimpse.safetensors")
+    return spare or name.startswith(("owner.json", "glimpse.safetensors", "previews.safetensors"))
 
 
 def cfm(capsys, *words):
