@@ -55,7 +55,7 @@ class Checkpoint(Event):
 class PreviewTaken(Event):
     """A preview for the history of a recovery, taken where `choose_positions` says; it is not recorded."""
 
-    preview: Preview
+    preview: Preview = field(repr=False, compare=False)
 
 
 class IntervalTimer:
