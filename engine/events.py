@@ -95,6 +95,22 @@ class EpochFinished(Event):
 
 
 @dataclass(frozen=True)
+class SubsetEvaluated(Event):
+    """The accuracy in percent, after an epoch, on `images` of the test images; it is only displayed.
+
+    The others are as in `EpochFinished`, which precedes it.
+    """
+
+    stage: Stage
+    architecture: str
+    source: str
+    seed: int
+    epoch: int
+    images: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class RecoverProgress(Event):
     """A chunk of recovery iterations was copied from the device (batch counts from 1).
 

@@ -38,7 +38,8 @@ class Training:
     """The training of one teacher or student.
 
     loss: one column, and one row per epoch from 0. accuracy: epochs (from 1) and percent, thinned out if
-    there are many. last, best: accuracies, None before the first.
+    there are many. last, best: accuracies, None before the first. preview_accuracy: likewise, on
+    `preview_images` of the test images; it has none of the epochs in `accuracy`.
     """
 
     MAX_ACCURACIES: ClassVar = 1000
@@ -46,6 +47,8 @@ class Training:
     epoch: int = 0
     loss: DownsampledCurves = field(default_factory=lambda: DownsampledCurves(1, 512))
     accuracy: list[tuple[int, float]] = field(default_factory=list)
+    preview_accuracy: list[tuple[int, float]] = field(default_factory=list)
+    preview_images: int = 0
     last: float | None = None
     best: float | None = None
 
@@ -53,15 +56,24 @@ class Training:
         """Add an epoch, replacing it and all later ones if it was repeated."""
         self.epoch, self.epochs = event.epoch, event.epochs
         self.loss.add(event.epoch - 1, np.array([[event.loss]], np.float32))
+        for curve in (self.accuracy, self.preview_accuracy):
+            while curve and curve[-1][0] >= event.epoch:
+                curve.pop()
         if event.accuracy is None:
             return
-        while self.accuracy and self.accuracy[-1][0] >= event.epoch:
-            self.accuracy.pop()
-        if len(self.accuracy) >= self.MAX_ACCURACIES:
-            del self.accuracy[1::2]
-        self.accuracy.append((event.epoch, event.accuracy))
+        self._append(self.accuracy, event.epoch, event.accuracy)
         self.last = event.accuracy
         self.best = event.accuracy if self.best is None else max(self.best, event.accuracy)
+
+    def add_subset(self, event: events.SubsetEvaluated) -> None:
+        """Add the accuracy on a part of the test images after the latest epoch."""
+        self.preview_images = event.images
+        self._append(self.preview_accuracy, event.epoch, event.accuracy)
+
+    def _append(self, curve: list[tuple[int, float]], epoch: int, accuracy: float) -> None:
+        if len(curve) >= self.MAX_ACCURACIES:
+            del curve[1::2]
+        curve.append((epoch, accuracy))
 
 
 class LogLine(NamedTuple):
@@ -242,6 +254,10 @@ class RunModel(RunState):
         if isinstance(event, events.EpochFinished):
             key = (event.stage, event.architecture, event.source, event.seed)
             self.trainings.setdefault(key, Training(event.epochs)).add_epoch(event)
+        elif isinstance(event, events.SubsetEvaluated):
+            key = (event.stage, event.architecture, event.source, event.seed)
+            if key in self.trainings:
+                self.trainings[key].add_subset(event)
         elif isinstance(event, events.RecoverLayout):
             self._set_layout(event)
         super().add(event, moment)

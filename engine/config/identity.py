@@ -29,6 +29,7 @@ LOCAL_SETTINGS = (
     "data.root",
     "backbone.teacher",
     "backbone.also_teachers",
+    "validate.preview_images",
     "given.images",
     "given.image_labels",
     "given.max_clipped",

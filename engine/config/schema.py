@@ -271,6 +271,8 @@ class Validate(Node):
     mixup: Annotated[float, Field(ge=0)] = 0.0  #: α of MixUp, with one λ ~ Beta(α, α) per batch; 0: none
     evaluate_every: Positive = 10  #: epochs between evaluations
     evaluate_from: Fraction = 0.8  #: only epochs after this fraction are evaluated, and always the last
+    #: test images, the same number of each class, on which accuracy is shown during training; 0: none
+    preview_images: Annotated[int, Field(ge=0, le=10**9)] = 250
     average: Fraction = 0.0  #: fraction of final epochs whose weights are averaged
     precision: Precision = "float32"  #: precision of the forward passes (autocast)
 

@@ -24,6 +24,7 @@ from engine.events import Event, Notice, Stage, StageProgress, map_events, offse
 from engine.spectral import moments
 from engine.stages import statistics
 from engine.stages.squeeze import describe_failure, squeeze
+from engine.stages.training import SubsetEvaluator
 from engine.store import Cache, CacheEntry, DamagedEntry
 from engine.store.cache import key
 
@@ -158,7 +159,8 @@ def load_or_train_teacher(
         return _restore_teacher(config, data, entry), True
     network = build_network(config, data)
     context.cache.require_writable("teachers", sum(x.nbytes for x in network.state_dict().values()))
-    model = yield from squeeze(config, network, data.train, context.device, saved)
+    evaluator = SubsetEvaluator(data.test, config.validate_.preview_images, context.device)
+    model = yield from squeeze(config, network, data.train, context.device, saved, evaluator)
     if warning := describe_failure(model, data, context.device):
         yield Notice("warning", warning)
     model = model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]

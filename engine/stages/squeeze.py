@@ -19,21 +19,28 @@ from engine.device import autocast, explain_out_of_memory, upload
 from engine.errors import UserError
 from engine.events import Event
 from engine.rng import generator
-from engine.stages.training import EpochLog, Trainer, split_batches
+from engine.stages.training import EpochLog, SubsetEvaluator, Trainer, split_batches
 
 
 def squeeze(
-    config: Config, model: nn.Module, train: ImageSet, device: torch.device, saved: StageState | None = None
+    config: Config,
+    model: nn.Module,
+    train: ImageSet,
+    device: torch.device,
+    saved: StageState | None = None,
+    evaluator: SubsetEvaluator | None = None,
 ) -> Generator[Event, None, nn.Module]:
     """Train the untrained `model` on the training images and return it in evaluation mode.
 
-    saved: resume from this state. Raises UserError("numeric") naming the epoch whose loss is not finite.
+    saved: resume from this state. evaluator: shows the accuracy on some test images. Raises
+    UserError("numeric") naming the epoch whose loss is not finite.
     """
     settings = config.squeeze
     model = backbones.place_on(model, device).train()
     trainer = Trainer(model, settings.optimiser, settings.epochs, settings.precision)
     log = EpochLog("squeeze", config.backbone.name, "teacher", config.seed, settings.epochs)
     timer = IntervalTimer(config.checkpoint_seconds)
+    evaluator = evaluator or SubsetEvaluator(train, 0, device)
     if saved is not None:
         trainer.load_state_dict(saved)
 
@@ -55,10 +62,11 @@ def squeeze(
         batches = split_batches(rng.permutation(len(train)), settings.batch)
         views = augmentation.draw(settings.views, train.size, len(train), rng)
         with explain_out_of_memory(device, what, "lower squeeze.batch; this changes the result"):
-            for _ in trainer.steps(batches, compute_loss, config.seed, "squeeze"):
+            steps = trainer.steps(batches, compute_loss, config.seed, "squeeze")
+            for _ in evaluator.watch(steps, len(train)):
                 if timer.due():
                     yield from log.checkpoint(capture)
-        yield from log.add(epoch, trainer.end_epoch(len(train)))
+        yield from log.add(epoch, trainer.end_epoch(len(train)), subset=evaluator.evaluate(model))
         if timer.due():
             yield from log.checkpoint(capture)
     log.require_finite(model)

@@ -28,7 +28,7 @@ from engine.config import Optimiser, Precision
 from engine.data import ImageSet
 from engine.device import conv_precision, explain_out_of_memory, upload
 from engine.errors import UserError
-from engine.events import EpochFinished, Event, Stage
+from engine.events import EpochFinished, Event, Stage, SubsetEvaluated
 from engine.rng import torch_seeded
 from engine.spectral.schedules import learning_rate
 
@@ -136,15 +136,20 @@ class EpochLog:
         self._pending: list[tuple[int, Tensor, float | None]] = []
         self._since = time.monotonic()
 
-    def add(self, epoch: int, loss: Tensor, accuracy: float | None = None) -> Iterator[EpochFinished]:
+    def add(
+        self, epoch: int, loss: Tensor, accuracy: float | None = None, subset: tuple[int, float] | None = None
+    ) -> Iterator[Event]:
         """Add a 0-based epoch, and yield the events that are due.
 
-        Raises UserError("numeric") naming the first epoch whose loss is not finite.
+        subset: a number of test images, and the accuracy on them. Raises UserError("numeric") naming the
+        first epoch whose loss is not finite.
         """
         self._pending.append((epoch, loss.detach(), accuracy))
         due = time.monotonic() - self._since >= CHUNK_SECONDS
-        if due or accuracy is not None or epoch == self.epochs - 1:
+        if due or accuracy is not None or subset is not None or epoch == self.epochs - 1:
             yield from self._flush()
+        if subset is not None:
+            yield SubsetEvaluated(self.stage, self.architecture, self.source, self.seed, epoch + 1, *subset)
 
     def checkpoint(self, capture: Callable[[], StageState]) -> Iterator[Event]:
         """Yield all pending events, then a checkpoint. Raises UserError as `add` does."""
@@ -187,16 +192,86 @@ class EpochLog:
         self._pending, self._since = [], time.monotonic()
 
 
+def choose_subset(labels_N: np.ndarray, count: int) -> np.ndarray:
+    """Return the indices of `count` images, all if there are fewer, as many of each class as possible.
+
+    They are spread evenly over the images of their class, and over the classes where these are more. They
+    depend on the labels alone.
+    """
+    classes = np.unique(labels_N)
+    shares = np.full(len(classes), count // len(classes))
+    shares[_spread(len(classes), count % len(classes))] += 1
+    members = [np.flatnonzero(labels_N == label) for label in classes]
+    pairs = zip(members, shares.tolist(), strict=True)
+    return np.sort(np.concatenate([each[_spread(len(each), min(share, len(each)))] for each, share in pairs]))
+
+
+def _spread(size: int, count: int) -> np.ndarray:
+    """Return `count` different indices below `size`, evenly spread."""
+    return np.arange(count) * size // max(count, 1)
+
+
+class SubsetEvaluator:
+    """Measures the accuracy on a fixed part of the test images, for display, between epochs of training.
+
+    It does so where all its measurements take at most 2 % of the time of the steps that it watches.
+    `evaluate` changes neither the network nor random numbers. count: how many images to use; 0: none, and
+    nothing is measured.
+    """
+
+    SHARE = 0.02
+
+    def __init__(self, test: ImageSet, count: int, device: torch.device) -> None:
+        self._test = test
+        self._device = device
+        self._indices = torch.from_numpy(choose_subset(test.labels_N.numpy(), count))
+        self._trained = self._spent = 0.0  # seconds
+        self._images = 0  # on which a network was trained
+        self._cost: float | None = None  # of the latest measurement
+
+    def watch(self, steps: Iterator[None], images: int) -> Iterator[None]:
+        """Pass on the steps of an epoch of `images` images, and measure their time."""
+        while True:
+            began = time.perf_counter()
+            try:
+                next(steps)
+            except StopIteration:
+                break
+            finally:
+                self._trained += time.perf_counter() - began
+            yield
+        self._images += images
+
+    def evaluate(self, model: nn.Module) -> tuple[int, float] | None:
+        """Return the number of images and the accuracy on them in percent; None if it would take too long."""
+        count = len(self._indices)
+        cost = self._cost
+        if cost is None:  # a training step computes more than a measurement does
+            cost = count * self._trained / max(self._images, 1)
+        if count == 0 or self._spent + cost > self.SHARE * self._trained:
+            return None
+        began = time.perf_counter()
+        accuracy = evaluate_accuracy(model, self._test, self._device, self._indices)
+        self._cost = time.perf_counter() - began
+        self._spent += self._cost
+        return count, accuracy
+
+
 @torch.no_grad()
-def evaluate_accuracy(model: nn.Module, images: ImageSet, device: torch.device) -> float:
-    """Return the top-1 accuracy in percent; `model` itself is not modified."""
+def evaluate_accuracy(
+    model: nn.Module, images: ImageSet, device: torch.device, indices_N: Tensor | None = None
+) -> float:
+    """Return the top-1 accuracy in percent; `model` itself is not modified.
+
+    indices_N: of the images; None: all.
+    """
+    chosen_N = torch.arange(len(images)) if indices_N is None else indices_N
     network = backbones.place_on(backbones.fold_batchnorm(model), device)
     what, hint = f"measuring accuracy in batches of {EVALUATION_BATCH}", "use a device with more memory"
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    for start in range(0, len(images), EVALUATION_BATCH):
-        indices = torch.arange(start, min(start + EVALUATION_BATCH, len(images)))
+    for indices in torch.split(chosen_N, EVALUATION_BATCH):
         with explain_out_of_memory(device, what, hint):
             x_MCHW = images.batch(indices, device).contiguous(memory_format=torch.channels_last)
             labels_M = upload(images.labels_N[indices], device)
             correct += (network(x_MCHW).argmax(dim=1) == labels_M).sum()
-    return 100.0 * int(correct) / len(images)
+    return 100.0 * int(correct) / len(chosen_N)

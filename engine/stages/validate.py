@@ -24,7 +24,7 @@ from engine.events import Event
 from engine.rng import torch_seeded
 from engine.stages.losses import student_loss
 from engine.stages.relabel import FkdViews, StoredLabels
-from engine.stages.training import EpochLog, Trainer, evaluate_accuracy
+from engine.stages.training import EpochLog, SubsetEvaluator, Trainer, evaluate_accuracy
 
 Source = Literal["distilled", "random", "start"]  #: the distilled images, or a control
 
@@ -69,6 +69,7 @@ def validate(
         for seed in range(config.validate_.seeds)
         for source in sources
     ]
+    evaluator = SubsetEvaluator(test, settings.preview_images, device)
     results = [  # from JSON, where tuples became lists
         StudentResult(**{**fields, "curve": _parse_curve(fields["curve"])})
         for fields in ([] if saved is None else saved.metadata["finished"])
@@ -76,7 +77,7 @@ def validate(
     for architecture, seed, source in students[len(results) :]:
         student = Student(config, architecture, seed, source, sources[source], device)
         stored = None if labels is None else labels[source]
-        results.append((yield from student.train(labeller, stored, test, results, saved)))
+        results.append((yield from student.train(labeller, stored, test, results, saved, evaluator)))
         saved = None
     return results
 
@@ -134,11 +135,14 @@ class Student:
         test: ImageSet,
         finished: Sequence[StudentResult] = (),
         saved: StageState | None = None,
+        evaluator: SubsetEvaluator | None = None,
     ) -> Generator[Event, None, StudentResult]:
         """Train for all epochs, and test after some of them and always after the last.
 
         finished: results of earlier students, which checkpoints include. saved: resume from this state.
+        evaluator: shows the accuracy on some test images.
         """
+        evaluator = evaluator or SubsetEvaluator(test, 0, self.device)
         epochs, timer = self.settings.epochs, IntervalTimer(self.config.checkpoint_seconds)
         trainer = Trainer(self.model, self.settings.optimiser, epochs, self.settings.precision)
         log = EpochLog("validate", self.architecture, self.source, self.seed, epochs)
@@ -160,16 +164,18 @@ class Student:
             what = f"training {self.architecture} with batches of {self.settings.batch}"
             hint = "set validate.precision=bfloat16, or lower validate.batch; both change the result"
             with explain_out_of_memory(self.device, what, hint):
-                for _ in self.epoch(trainer, views, labeller, stored):
+                for _ in evaluator.watch(self.epoch(trainer, views, labeller, stored), len(self.images)):
                     if timer.due():
                         yield from log.checkpoint(capture)
             loss = trainer.end_epoch(len(self.images))
             self._update_average(epoch)
-            accuracy = None
+            accuracy = subset = None
             if is_measured_epoch(self.settings, epoch):
                 accuracy = evaluate_accuracy(self._final_network(), test, self.device)
                 curve.append((epoch + 1, accuracy))
-            yield from log.add(epoch, loss, accuracy)
+            else:
+                subset = evaluator.evaluate(self._final_network())
+            yield from log.add(epoch, loss, accuracy, subset)
             if timer.due():
                 yield from log.checkpoint(capture)
         log.require_finite(self._final_network())

@@ -289,3 +289,26 @@ def test_a_status_that_cannot_be_looked_at_is_told_as_damage_and_comes_back(tmp_
         assert os.strerror(errno.ESTALE) in model.damage
     assert model.read()
     assert (model.state, model.damage) == ("stopped", "")
+
+
+def test_accuracies_on_a_part_of_the_test_images_are_a_series_of_their_own(tmp_path):
+    def epoch(number, accuracy=None):
+        return events.EpochFinished("validate", "convnet", "distilled", 0, number, 9, 1.0, accuracy)
+
+    def subset(number, accuracy):
+        return events.SubsetEvaluated("validate", "convnet", "distilled", 0, number, 250, accuracy)
+
+    run = opened(tmp_path / "run")
+    run.record(events.StageStarted("validate", 9, "epochs"))
+    recorded = [epoch(1), epoch(2), subset(2, 40.0), epoch(3), epoch(4), subset(4, 50.0)]
+    recorded += [epoch(4), epoch(5), subset(5, 60.0), epoch(6, 70.0)]  # from 4 on again, after a resume
+    for event in recorded:
+        run.record(event)
+    run.close("stopped")
+    model = of(tmp_path / "run")
+    (training,) = model.trainings.values()
+    assert training.preview_accuracy == [(2, 40.0), (5, 60.0)]
+    assert training.preview_images == 250
+    assert training.accuracy == [(6, 70.0)]
+    assert (training.last, training.best) == (70.0, 70.0)
+    assert model.position["accuracy"] == 70.0

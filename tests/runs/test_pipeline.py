@@ -1,8 +1,10 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from commandline import call, call_json, check
 from stages import drive, small
@@ -206,3 +208,20 @@ def test_students_of_lossy_images_train_on_what_the_files_hold(tmp_path, monkeyp
     work.close()
     _, resumed = drive(begun(config, tmp_path / "cut"))
     assert without_circumstances(resumed) == without_circumstances(results)
+
+
+def test_early_accuracies_leave_the_results_as_they_are(tmp_path, monkeypatch):
+    """Byte for byte but for what depends on time and place, and in the same run."""
+    monkeypatch.setattr("engine.stages.training.SubsetEvaluator.SHARE", 1e9)
+    documents, shown = [], []
+    for count in (0, 6):
+        folder = tmp_path / str(count)
+        recorded = tiny.finish(tiny.begun(folder, tiny.plan(validate={"preview_images": count})))
+        shown.append([event.stage for event in recorded if event.kind == "SubsetEvaluated"])
+        text = (folder / "run" / "results.json").read_text()
+        varying = r'"(seconds|rate|started|time|created|sha256|pid)": [^,}\n]+'
+        documents.append(re.sub(r"\d{4}-\d\d-\d\dT[^\"]+", "", re.sub(varying, r'"\1": 0', text)))
+    assert shown == [[], ["squeeze"] * 2 + ["validate"] * 3]
+    assert documents[0] == documents[1]
+    assert tiny.outcome(tmp_path / "0") == tiny.outcome(tmp_path / "6")
+    tiny.finish(tiny.begun(tmp_path / "6", tiny.plan(validate={"preview_images": 3})))  # not another run

@@ -11,7 +11,7 @@ from stages import drive, small
 
 from engine.backbones.labeller import Labeller
 from engine.config import Optimiser, Validate
-from engine.events import EpochFinished
+from engine.events import EpochFinished, SubsetEvaluated
 from engine.runs import artefacts
 from engine.spectral import recovery_batches
 from engine.stages import relabel, squeeze, training, validate
@@ -238,3 +238,97 @@ def test_students_train_with_the_scale_and_start_from_the_weights_of_the_setting
         _, (result,) = train(config, teacher, control, digits, cpu)
         weights.append(result.weights)
     assert weights[0] != weights[1]
+
+
+# --- accuracies during training ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(0, 0), (7, 7), (10, 10), (25, 25), (500, 179), (10**6, 179)])
+def test_a_subset_has_as_many_images_of_each_class_as_possible(count, wanted):
+    labels_N = np.repeat(np.arange(10), [18] * 9 + [17])
+    chosen = training.choose_subset(labels_N, count)
+    assert len(chosen) == len(set(chosen.tolist())) == wanted
+    assert np.ptp(np.bincount(labels_N[chosen], minlength=10)) <= 1
+    assert np.array_equal(chosen, training.choose_subset(labels_N, count))
+
+
+class Clock:
+    """Time that passes only where a test says so."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    monotonic = perf_counter
+
+
+def test_measurements_take_two_percent_of_the_time_of_training(digits, cpu, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+    measured = []
+
+    def evaluate(*_):
+        clock.now += 0.5
+        measured.append(clock.now)
+        return 50.0
+
+    monkeypatch.setattr(training, "evaluate_accuracy", evaluate)
+    evaluator = training.SubsetEvaluator(digits.test, 100, cpu)
+
+    def steps():
+        for _ in range(4):
+            clock.now += 0.25
+            yield
+
+    trained = 0.0
+    for _ in range(201):
+        for _ in evaluator.watch(steps(), 100):
+            clock.now += 1000.0  # the run is paused, which is not training
+        trained += 1.0
+        before = len(measured)
+        result = evaluator.evaluate(torch.nn.Identity())
+        assert result == ((100, 50.0) if len(measured) > before else None)
+        assert 0.5 * len(measured) <= 0.02 * trained + 1e-9
+    assert len(measured) == 8
+
+
+def test_early_accuracies_are_those_of_the_subset_and_change_no_student(
+    teacher, control, digits, cpu, monkeypatch
+):
+    """Of a network with BatchNorm, averaged weights and dropout, measured after every epoch or never."""
+    monkeypatch.setattr(training.SubsetEvaluator, "SHARE", 1e9)
+
+    def trained(**settings):
+        settings = {"epochs": 4, "average": 0.5, "students": ["mobilenet_v2"], **settings}
+        return train(small(validate=settings), teacher, control, digits, cpu)
+
+    found = {}
+    for count in (0, 30, 10**6):
+        state = torch.random.get_rng_state()
+        found[count] = trained(preview_images=count)
+        assert torch.equal(state, torch.random.get_rng_state())
+    assert found[0][1] == found[30][1] == found[10**6][1]
+    for count, images in ((0, 0), (30, 30), (10**6, len(digits.test))):
+        events = [event for event in found[count][0] if isinstance(event, SubsetEvaluated)]
+        assert [(e.seed, e.epoch) for e in events] == [(s, n) for s in (0, 1) for n in (1, 2, 3) if count]
+        assert {event.images for event in events} <= {images}
+    losses = [[e.loss for e in found[n][0] if isinstance(e, EpochFinished)] for n in (0, 30)]
+    assert losses[0] == losses[1]
+    _, full = trained(evaluate_from=0.0, evaluate_every=1)
+    shown = [event.accuracy for event in found[10**6][0] if isinstance(event, SubsetEvaluated)]
+    assert shown == [accuracy for result in full for _, accuracy in result.curve[:3]]
+
+
+def test_early_accuracies_of_a_teacher_do_not_change_it(digits, cpu, monkeypatch):
+    monkeypatch.setattr(training.SubsetEvaluator, "SHARE", 1e9)
+    config, states = small(squeeze={"epochs": 2}), {}
+    for count in (0, 50):
+        evaluator = training.SubsetEvaluator(digits.test, count, cpu)
+        network = artefacts.build_network(config, digits)
+        events, model = drive(squeeze.squeeze(config, network, digits.train, cpu, None, evaluator))
+        states[count] = model.state_dict()
+        shown = [event for event in events if isinstance(event, SubsetEvaluated)]
+        wanted = [("squeeze", "teacher", epoch, 50) for epoch in (1, 2) if count]
+        assert [(e.stage, e.source, e.epoch, e.images) for e in shown] == wanted
+    assert all(torch.equal(states[0][name], states[50][name]) for name in states[0])

@@ -61,7 +61,7 @@ def small(**changes) -> Config:
         "backbone": {"width": 16},
         "squeeze": {"epochs": 1},
         "recover": {"iterations": 6, "lr": 0.1, "views": {"crop_scale": [0.5, 1.0], "roll": 2}},
-        "validate": {"epochs": 3, "seeds": 2, "batch": 8, "evaluate_from": 1.0},
+        "validate": {"epochs": 3, "seeds": 2, "batch": 8, "evaluate_from": 1.0, "preview_images": 0},
     }
     for key, value in changes.items():
         base[key] = {**base[key], **value} if isinstance(value, dict) and key in base else value
