@@ -63,7 +63,7 @@ def squeeze(
         views = augmentation.draw(settings.views, train.size, len(train), rng)
         with explain_out_of_memory(device, what, "lower squeeze.batch; this changes the result"):
             steps = trainer.steps(batches, compute_loss, config.seed, "squeeze")
-            for _ in evaluator.watch(steps, len(train)):
+            for _ in evaluator.watch(steps):
                 if timer.due():
                     yield from log.checkpoint(capture)
         yield from log.add(epoch, trainer.end_epoch(len(train)), subset=evaluator.evaluate(model))

@@ -214,9 +214,9 @@ def _spread(size: int, count: int) -> np.ndarray:
 class SubsetEvaluator:
     """Measures the accuracy on a fixed part of the test images, for display, between epochs of training.
 
-    It does so where all its measurements take at most 2 % of the time of the steps that it watches.
-    `evaluate` changes neither the network nor random numbers. count: how many images to use; 0: none, and
-    nothing is measured.
+    It does so where all its measurements take at most 2 % of the time of the steps that it watches. The first
+    is expected to take as long as a step; if it takes longer, the next ones are later. `evaluate` changes
+    neither the network nor random numbers. count: how many images to use; 0: none, and nothing is measured.
     """
 
     SHARE = 0.02
@@ -226,11 +226,11 @@ class SubsetEvaluator:
         self._device = device
         self._indices = torch.from_numpy(choose_subset(test.labels_N.numpy(), count))
         self._trained = self._spent = 0.0  # seconds
-        self._images = 0  # on which a network was trained
+        self._steps = 0
         self._cost: float | None = None  # of the latest measurement
 
-    def watch(self, steps: Iterator[None], images: int) -> Iterator[None]:
-        """Pass on the steps of an epoch of `images` images, and measure their time."""
+    def watch(self, steps: Iterator[None]) -> Iterator[None]:
+        """Pass on the steps of an epoch, and measure their time."""
         while True:
             began = time.perf_counter()
             try:
@@ -239,15 +239,13 @@ class SubsetEvaluator:
                 break
             finally:
                 self._trained += time.perf_counter() - began
+                self._steps += 1
             yield
-        self._images += images
 
     def evaluate(self, model: nn.Module) -> tuple[int, float] | None:
         """Return the number of images and the accuracy on them in percent; None if it would take too long."""
         count = len(self._indices)
-        cost = self._cost
-        if cost is None:  # a training step computes more than a measurement does
-            cost = count * self._trained / max(self._images, 1)
+        cost = self._trained / max(self._steps, 1) if self._cost is None else self._cost
         if count == 0 or self._spent + cost > self.SHARE * self._trained:
             return None
         began = time.perf_counter()

@@ -164,7 +164,7 @@ class Student:
             what = f"training {self.architecture} with batches of {self.settings.batch}"
             hint = "set validate.precision=bfloat16, or lower validate.batch; both change the result"
             with explain_out_of_memory(self.device, what, hint):
-                for _ in evaluator.watch(self.epoch(trainer, views, labeller, stored), len(self.images)):
+                for _ in evaluator.watch(self.epoch(trainer, views, labeller, stored)):
                     if timer.due():
                         yield from log.checkpoint(capture)
             loss = trainer.end_epoch(len(self.images))

@@ -276,20 +276,21 @@ def test_measurements_take_two_percent_of_the_time_of_training(digits, cpu, monk
     monkeypatch.setattr(training, "evaluate_accuracy", evaluate)
     evaluator = training.SubsetEvaluator(digits.test, 100, cpu)
 
-    def steps():
-        for _ in range(4):
+    def steps():  # the last step of an epoch ends it
+        for step in range(4):
             clock.now += 0.25
-            yield
+            if step < 3:
+                yield
 
     trained = 0.0
     for _ in range(201):
-        for _ in evaluator.watch(steps(), 100):
+        for _ in evaluator.watch(steps()):
             clock.now += 1000.0  # the run is paused, which is not training
         trained += 1.0
         before = len(measured)
         result = evaluator.evaluate(torch.nn.Identity())
         assert result == ((100, 50.0) if len(measured) > before else None)
-        assert 0.5 * len(measured) <= 0.02 * trained + 1e-9
+        assert 0.5 * len(measured) <= max(0.02 * trained + 1e-9, 0.5)
     assert len(measured) == 8
 
 
