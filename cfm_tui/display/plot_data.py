@@ -116,8 +116,20 @@ def betas(model: RunModel) -> list[Line]:
 
 
 def accuracies(model: RunModel, stage: Stage) -> list[Line]:
-    """Return accuracy by epoch of every kind of training in a stage: means, and ranges, over seeds."""
-    return _draw_trainings(model, stage, lambda training: training.accuracy)
+    """Return accuracy by epoch of every kind of training in a stage: means, and ranges, over seeds.
+
+    Before the epochs of which the accuracy is measured, it is that on a part of the test images (see
+    `count_preview_images`).
+    """
+    return _draw_trainings(
+        model, stage, lambda training: sorted([*training.preview_accuracy, *training.accuracy])
+    )
+
+
+def count_preview_images(model: RunModel, stage: Stage) -> int:
+    """Return the number of test images of early accuracies in a stage; 0 if there are none."""
+    counts = (training.preview_images for key, training in model.trainings.items() if key[0] == stage)
+    return max(counts, default=0)
 
 
 def accuracy_guides(model: RunModel) -> list[Guide]:

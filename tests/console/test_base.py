@@ -62,7 +62,7 @@ def test_a_title_line_that_is_the_same_is_not_painted(runs):
         page.set_title("here", "FINISHED", "finished")
         page.set_title("here", "FINISHED", "finished")
         assert len(painted) == 1
-        assert painted[0].startswith(" Runs  New ")
+        assert painted[0].startswith(" Runs  New Monitor ")
         assert painted[0].endswith(" here  ✓ FINISHED")
 
 
@@ -100,7 +100,7 @@ def test_the_footer_has_the_keys_of_the_page_and_those_that_always_work(runs):
     async def script(pilot):
         await until(pilot, "gone")
         own, everywhere = shown(pilot).splitlines()[-2:]
-        assert "/ filter" in own
+        assert "/ query" in own
         assert everywhere == " esc back   n new   ^p commands   q quit   ? help"
         await pilot.click(KeyLine, (everywhere.index("?"), 1))
         await until(pilot, "Keys that work here")

@@ -7,7 +7,7 @@ import io
 
 import pytest
 from consoles import SIZES, becomes, console, drive, panels, shown, until
-from monitored import TAPS, copied, elsewhere, frozen, made, recovering, validating, watch
+from monitored import TAPS, copied, elsewhere, frozen, glimpse, made, recovering, validating, watch
 from recorded import opened
 
 from cfm_tui.console.engine_link import OpenGallery, OpenRun
@@ -17,7 +17,7 @@ from cfm_tui.console.screens.monitor import Numbers, Words
 from cfm_tui.console.widgets.picture import Picture
 from engine import events
 from engine.errors import UserError
-from engine.store import lock
+from engine.store import StoredRun, lock
 
 
 @pytest.fixture(autouse=True)
@@ -227,6 +227,51 @@ def test_panels_fill_the_page(tmp_path):
         await until(pilot, "checkpoint 2: 2.5 MB")
         await pilot.press("g", "G", "k", "j", "f", "4")
         await until(pilot, "4 Layers")
+
+    watch(folder, script)
+
+
+def test_earlier_images_are_shown_with_their_place_among_the_losses(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+    shots = {(batch, it): glimpse(batch, it) for batch in (1, 2) for it in (0, 20, 40)}
+
+    async def script(pilot, page):
+        await until(pilot, "3 Images · batch 3, it 20")
+        run = page._model.repeat_run
+        type(run).list_previews = lambda self: sorted(shots)
+        type(run).read_preview = lambda self, batch, it: shots[batch, it]
+        await pilot.press("left_square_bracket")
+        await until(pilot, "Images · batch 2, it 40 · β 0.35")
+        assert page._losses._contents.mark == 80
+        await pilot.press(*["left_square_bracket"] * 9)
+        await until(pilot, "Images · batch 1, it 0 · β 0.5")
+        await pilot.press("right_square_bracket", "right_square_bracket")
+        await until(pilot, "Images · batch 1, it 40")
+        await pilot.press("m")
+        await until(pilot, lambda: not page._is_playing)
+        await until(pilot, "Images · batch 1, it 40")
+        await pilot.press(*["right_square_bracket"] * 4)
+        await until(pilot, "Images · batch 3, it 20")
+        assert page._losses._contents.mark is None
+
+    known = StoredRun.list_previews, StoredRun.read_preview
+    try:
+        watch(folder, script, (120, 40))
+    finally:
+        StoredRun.list_previews, StoredRun.read_preview = known
+
+
+def test_a_run_without_a_history_says_so(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+    for path in folder.glob("previews*"):
+        path.unlink()
+
+    async def script(pilot, page):
+        await until(pilot, "3 Images · batch 3")
+        for key in ("left_square_bracket", "m"):
+            await pilot.press(key)
+            await until(pilot, lambda: any("no history" in n.message for n in pilot.app._notifications))
+            pilot.app.clear_notifications()
 
     watch(folder, script)
 

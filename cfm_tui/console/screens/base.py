@@ -170,7 +170,7 @@ class TabLine(Widget):
     tab: the name of the visible page, one of `TABS`.
     """
 
-    WIDE = 60  #: cells of a line that has all tabs, at least
+    WIDE, ROOMY = 60, 100  #: cells of a line that has all tabs, and with two cells between them, at least
     COMPONENT_CLASSES: ClassVar[set[str]] = {"tabs--tab", "tabs--current"}
     DEFAULT_CSS = """
     TabLine { dock: top; height: 1; background: $panel; color: $foreground; }
@@ -203,8 +203,8 @@ class TabLine(Widget):
             if name == self._tab:
                 line.append(f" {name} ", self.get_component_rich_style("tabs--current"))
             elif width >= self.WIDE:
-                style = self.get_component_rich_style("tabs--tab")
-                line.append(f" {name} ", style + Style(meta={"action": f"app.{action}"}))
+                style = self.get_component_rich_style("tabs--tab") + Style(meta={"action": f"app.{action}"})
+                line.append(f" {name} " if width >= self.ROOMY else f" {name}", style)
         mark = f"{STATES[kind][1]} " if kind in STATES else ""
         right = Text(no_wrap=True, end="")
         right.append(subject).append("  " if subject and state else "")

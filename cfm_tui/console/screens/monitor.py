@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -75,6 +76,23 @@ class MonitorPage(Page):
         hidden("s", "sort", "sort", id="monitor.sort", tooltip="Sort the table by the next column"),
         hidden("l", "kinds", "log", id="monitor.kinds", tooltip="In the log: events, all, or warnings"),
         hidden("slash", "search", "search", id="monitor.search", tooltip="Search the log"),
+        hidden(
+            "left_square_bracket",
+            "scrub(-1)",
+            "earlier",
+            id="monitor.earlier",
+            tooltip="Earlier images and β",
+        ),
+        hidden(
+            "right_square_bracket", "scrub(1)", "later", id="monitor.later", tooltip="Later images, up to now"
+        ),
+        hidden(
+            "m",
+            "morph",
+            "morph",
+            id="monitor.morph",
+            tooltip="Play how the batch's images change, from their start",
+        ),
         Binding("i", "images", "gallery", id="monitor.images", tooltip="The distilled images so far"),
         Binding("f", "fill", "full", id="page.fill", tooltip="Fill the page with this panel, or not"),
     ]
@@ -97,6 +115,8 @@ class MonitorPage(Page):
         self._names: list[str] = []
         self._sample: Sample | None = None
         self._sampling = False
+        self._scrubbed: Preview | None = None  # an earlier one that is shown instead of the latest
+        self._is_playing = False
         self._offered: tuple[bool, bool] | None = None
         self._panels: list[Panel] = []
         self._header = Words(id="header", grows=True)
@@ -136,6 +156,8 @@ class MonitorPage(Page):
         effect = {"pause": "paused", "continue": "running"}.get(self._pending_command)
         if model.state not in AT_WORK or model.state == effect:
             self._pending_command = ""
+        if self._is_playing:
+            self._play(model)
         if self._stale or self._due or model.state in AT_WORK or self._session is not None:
             self._draw(model)
 
@@ -252,7 +274,10 @@ class MonitorPage(Page):
         chart, curve = self._losses, self._curve or _default_curve(model)
         if curve == "recovery":
             sections = plot_data.batches(model)
-            chart.plot(plot_data.losses(model), x_label="iteration", sections=sections)
+            scrubbed, mark = self._scrubbed, None
+            if scrubbed is not None:
+                mark = float((scrubbed.batch - 1) * model.iterations + scrubbed.iteration)
+            chart.plot(plot_data.losses(model), x_label="iteration", sections=sections, mark=mark)
             return f"Loss of recovery, over all layers · {_describe_axis(chart)} · faint: not smoothed"
         chart.plot(plot_data.training_losses(model, curve), x_label="epoch")
         whose = "students, mean over seeds" if curve == "validate" else "the teacher"
@@ -260,13 +285,16 @@ class MonitorPage(Page):
 
     def _draw_images(self, model: RunModel) -> str:
         """Draw images, and return what they are."""
-        preview, shown = model.preview, self._sample
+        scrubbed, shown = self._scrubbed, self._sample
+        preview = model.preview if scrubbed is None else scrubbed
         if preview is not None:
             known = self._names = self._names or list_class_names(model.run.folder)
             names = [known[label] if label < len(known) else str(label) for label in preview.labels_M]
             hidden_count = self._thumbnails.show_widest(list(preview.images_MCHW), names)
             more = f" · +{hidden_count}" if hidden_count else ""
-            return f"batch {preview.batch}, it {preview.iteration:,}{more}"
+            beta = f" · β {preview.beta:.3g}" if scrubbed is not None and model.betas else ""
+            later = " · ] later" if scrubbed is not None else " · [ earlier"
+            return f"batch {preview.batch}, it {preview.iteration:,}{beta}{more}{later}"
         # where recovery wrote no preview, as if nothing is optimised: images of the finished set
         if not self._sampling and (shown is None or shown.count < shown.total):
             self._sampling = True
@@ -392,6 +420,61 @@ class MonitorPage(Page):
         model, chosen = self._model, self._outcome.table.find_chosen()
         if model is not None and model.layout is not None and chosen in model.layout.taps:
             self.app.push_screen(LayerPage(model, chosen))
+
+    def action_scrub(self, step: int) -> None:
+        """Show earlier or later images of the recovery, with their place among the losses."""
+        self._is_playing = False
+        if self._model is not None:
+            self._scrub(self._model, step)
+
+    def _scrub(self, model: RunModel, step: int) -> None:
+        positions = model.repeat_run.list_previews()
+        if not positions:
+            self.notify("this run has no history of its images")
+            return
+        shown = self._scrubbed
+        index = len(positions) if shown is None else bisect_left(positions, (shown.batch, shown.iteration))
+        self._show_position(model, positions, index + step)
+
+    def _show_position(self, model: RunModel, positions: Sequence[tuple[int, int]], index: int) -> None:
+        """Show a preview of the history, or the latest one if the index is past its end."""
+        if index >= len(positions):
+            self._scrubbed, self._is_playing = None, False
+        else:
+            try:
+                self._scrubbed = model.repeat_run.read_preview(*positions[max(index, 0)])
+            except UserError as error:
+                self._is_playing = False
+                self.host.report_error(error)
+        self._stale |= {LOSS, IMAGES}
+        self._drawn_at = 0.0
+
+    def action_morph(self) -> None:
+        """Play how the images of the shown batch change, from those that it starts from."""
+        model = self._model
+        if model is None or self._is_playing:
+            self._is_playing = False
+            return
+        positions = model.repeat_run.list_previews()
+        batch = self._scrubbed.batch if self._scrubbed is not None else model.batch
+        start = next((index for index, (number, _) in enumerate(positions) if number == batch), None)
+        if start is None:
+            self.notify("this run has no history of its images")
+        else:
+            self._is_playing = True
+            self._show_position(model, positions, start)
+
+    def _play(self, model: RunModel) -> None:
+        """Show the next images of the batch; at its end, the playing ends."""
+        shown, positions = self._scrubbed, model.repeat_run.list_previews()
+        if shown is None:
+            self._is_playing = False
+            return
+        index = bisect_left(positions, (shown.batch, shown.iteration)) + 1
+        if index >= len(positions) or positions[index][0] != shown.batch:
+            self._is_playing = False
+        else:
+            self._show_position(model, positions, index)
 
     def action_kinds(self) -> None:
         """Show other kinds of lines in the log."""
@@ -545,7 +628,10 @@ class Outcome(Vertical):
         stage = _find_training_stage(model)
         if stage is not None:
             guides = plot_data.accuracy_guides(model) if stage == "validate" else []
-            self.chart.plot(plot_data.accuracies(model, stage), x_label="epoch", guides=guides)
+            images = plot_data.count_preview_images(model, stage)
+            title = f"accuracy in %, on {images:,} of the test images until the last epochs" if images else ""
+            lines_of = plot_data.accuracies(model, stage)
+            self.chart.plot(lines_of, title=title, x_label="epoch", guides=guides)
         return "Result" if model.results is not None else "Result so far"
 
 
