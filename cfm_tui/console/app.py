@@ -9,13 +9,12 @@ import pkgutil
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from rich.console import RenderableType
-from textual.app import App, SystemCommand
+from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.events import Event, Key, Paste
@@ -29,7 +28,7 @@ from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGall
 from cfm_tui.console.input_order import deliver
 from cfm_tui.console.preferences import THEMES, Preferences, choose_theme, write_queries
 from cfm_tui.console.screens.base import TABS, Page
-from cfm_tui.console.screens.dialogs import Choice, Reading, describe_keys
+from cfm_tui.console.screens.dialogs import Choice, Command, CommandList, Reading, list_commands
 from cfm_tui.console.screens.runs import RunsPage
 from cfm_tui.console.shutdown import Shutdown
 from cfm_tui.display.streams import escape_control_characters
@@ -53,7 +52,7 @@ class ConsoleApp(App[str]):
     QUIET_SECONDS = 1.0  #: after a key press, without unrequested redraws while a run is computed here…
     LONGEST_SECONDS = 3.0  #: …but redraw at least this often
     TITLE_SECONDS = 5.0  #: interval of updates of the terminal's title
-    ENABLE_COMMAND_PALETTE = True
+    ENABLE_COMMAND_PALETTE = False  #: Textual's own
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", id="app.back", tooltip="Back to the previous page"),
         Binding("r", "runs", "runs", id="app.runs", tooltip="List all runs"),
@@ -68,7 +67,7 @@ class ConsoleApp(App[str]):
         Binding(
             "q", "quit", "quit", id="app.quit", tooltip="Leave; asks first if a run is active in this console"
         ),
-        Binding("question_mark", "help", "help", id="app.help", tooltip="Show the keys that work here"),
+        Binding("question_mark", "help", "help", id="app.help", tooltip="Show and run what works here"),
     ]
 
     def __init__(
@@ -342,8 +341,25 @@ class ConsoleApp(App[str]):
     # --- everywhere -------------------------------------------------------------------------------
 
     def action_help(self) -> None:
-        """Show the keys that work on this page."""
-        self.push_screen(Reading("Keys that work here", describe_keys(self.screen)))
+        """Show the commands of this page by section."""
+        self.push_screen(CommandList("Help", list_commands(self.screen)), self._run_command)
+
+    def action_command_palette(self) -> None:
+        """Show the commands of this page, the saved queries and the themes."""
+        commands = list_commands(self.screen)
+        for name, text in self.preferences.queries.items():
+            commands.append(Command("Queries", f"Runs: {name}", partial(self._use_query, text), words=text))
+        for name in THEMES:
+            commands.append(Command("Themes", f"Theme {name}", partial(setattr, self, "theme", name)))
+        self.push_screen(CommandList("Commands", commands), self._run_command)
+
+    def _run_command(self, command: Command | None) -> None:
+        if command is not None:
+            self.call_later(command.run)
+
+    def _use_query(self, text: str) -> None:
+        self.action_runs()
+        cast(RunsPage, self.screen).use_query(text)
 
     def action_traceback(self) -> None:
         """Show the traceback of the last error."""
@@ -401,21 +417,6 @@ class ConsoleApp(App[str]):
         """Return the visible screen as plain text."""
         strips = self.screen._compositor.render_strips(self.screen.size)
         return "\n".join(strip.text.rstrip() for strip in strips) + "\n"
-
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Yield a command for every key binding of this page and for every theme."""
-        for active in screen.active_bindings.values():
-            binding = active.binding
-            if binding.id and not binding.id.startswith("page.panel"):
-                yield SystemCommand(
-                    binding.description.capitalize(),
-                    active.tooltip or binding.description,
-                    partial(self.run_action, binding.action, active.node),
-                )
-        for name in THEMES:
-            yield SystemCommand(
-                f"Theme {name}", "Switch to this theme", lambda name=name: setattr(self, "theme", name)
-            )
 
 
 def list_action_names() -> list[str]:

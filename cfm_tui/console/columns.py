@@ -19,7 +19,7 @@ class Column(Generic[Row]):
     show: returns the text of a cell; a column without any text is left out. value: returns what rows are
     sorted by; None is unknown. rank: columns get their places in this order, as far as they fit; those of
     rank 0 are always shown. numeric: aligned at the right. least: cells to which texts may be cut; None for
-    not at all.
+    not at all. comfort: a rank and a number of cells, up to which texts get room before columns of that rank.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Column(Generic[Row]):
     rank: int = 0
     numeric: bool = False
     least: int | None = None
+    comfort: tuple[int, int] | None = None
 
 
 class FittedColumn(NamedTuple):
@@ -50,10 +51,16 @@ def fit_columns(
         for column, width in zip(columns, widths, strict=True)
     ]
     room, chosen = width, []
-    for index in sorted(range(len(columns)), key=lambda index: columns[index].rank):
-        is_required = columns[index].rank == 0
-        has_text = any(text.strip() for text in texts[index][1:])
-        if is_required or (has_text and least[index] + GAP <= room):
+    claims = [(column.rank, True, index) for index, column in enumerate(columns)]
+    claims += [(column.comfort[0], False, index) for index, column in enumerate(columns) if column.comfort]
+    for rank, is_column, index in sorted(claims):
+        if not is_column:
+            comfort = columns[index].comfort
+            more = min((comfort[1] if comfort else 0), widths[index]) - least[index]
+            more = max(min(more, room), 0)
+            least[index] += more
+            room -= more
+        elif rank == 0 or (any(text.strip() for text in texts[index][1:]) and least[index] + GAP <= room):
             chosen.append(index)
             room -= least[index] + GAP
     given = {index: least[index] for index in chosen}

@@ -96,7 +96,7 @@ def _mean(accuracy: Mapping[str, Any] | None, default: float | None = None) -> f
 
 #: The columns of the list of runs.
 COLUMNS: tuple[Column[RunSummary], ...] = (
-    Column("run", lambda run: run.name, lambda run: run.name.lower(), least=13),
+    Column("run", lambda run: run.name, lambda run: run.name.lower(), least=13, comfort=(5, 24)),
     Column("state", lambda run: run.state, lambda run: run.state),
     Column("data", lambda run: run.data or "", lambda run: run.data, rank=6, least=9),
     Column("IPC", lambda run: "" if run.ipc is None else str(run.ipc), lambda run: run.ipc, 5, True),

@@ -47,7 +47,7 @@ def test_the_palette_finds_commands(runs):
         await until(pilot, "gone")
         await pilot.press("ctrl+p")
         await pilot.press(*"reverse")
-        await until(pilot, "Reverse order")
+        await until(pilot, "Reverse the sort order")
         await pilot.press("enter")
         await until(pilot, lambda: names(pilot) == ["done", "ended", "broken", "gone"])
 

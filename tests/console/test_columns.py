@@ -31,6 +31,13 @@ def test_important_columns_get_their_places_first():
     assert fit(3) == [("name", 4), ("state", 5)]
 
 
+def test_texts_get_their_room_before_less_important_columns():
+    first = Column("name", str, str, least=4, comfort=(2, 9))
+    columns = [first, *COLUMNS[1:]]
+    assert fit_columns(columns, TEXTS, 32) == [(0, 11), (1, 5), (3, 3)]
+    assert fit_columns(columns, TEXTS, 37) == [(0, 9), (1, 5), (2, 12), (3, 3)]
+
+
 @given(st.integers(13, 200))
 def test_no_width_is_exceeded(width):
     assert sum(cells + GAP for _, cells in fit(width)) <= width

@@ -2,21 +2,118 @@
 
 from __future__ import annotations
 
-from consoles import console, drive, until
+from consoles import SIZES, console, drive, golden, shown, until
 
-from cfm_tui.console.screens.dialogs import Reading
+from cfm_tui.console.engine_link import CompareRuns
+from cfm_tui.console.screens.base import Table
+from cfm_tui.console.screens.compare import ComparePage
+from cfm_tui.console.screens.dialogs import CommandList, list_commands
+from cfm_tui.console.screens.runs import RunsPage
+from cfm_tui.console.widgets.chart import Chart
+from engine.store.json_file import read_json, write_json
 
 
-def test_help_names_the_actions(runs):
+def listed(pilot):
+    """The commands that the dialog shows, None for the heading of a section."""
+    return pilot.app.screen._listed
+
+
+def test_help_has_sections_with_the_names_of_actions(runs):
     async def script(pilot):
         await until(pilot, "gone")
         await pilot.press("question_mark")
-        assert isinstance(pilot.app.screen, Reading)
-        for name in ("runs.sort", "app.quit", "runs.delete", "table.down"):
-            assert name in str(pilot.app.screen._text)
-        assert "page.panel1" in str(pilot.app.screen._text)
-        assert "page.panel2" not in str(pilot.app.screen._text)  # there is one
+        commands = [each for each in listed(pilot) if each]
+        assert list(dict.fromkeys(each.section for each in commands)) == [
+            "This page",
+            "Panels and charts",
+            "Everywhere",
+        ]
+        sections = {each.name: each.section for each in commands}
+        assert sections["runs.sort"] == "This page"
+        assert sections["table.down"] == sections["page.panel1"] == "Panels and charts"
+        assert sections["app.quit"] == "Everywhere"
+        assert "page.panel3" not in sections  # there are two
+        assert all(each.text and each.keys for each in commands)
+        assert "runs.sort" in shown(pilot)
         await pilot.press("escape")
-        assert not isinstance(pilot.app.screen, Reading)
+        assert isinstance(pilot.app.screen, RunsPage)
+
+    drive(console(runs), script)
+
+
+def test_typing_filters_and_enter_runs(runs):
+    def names(pilot):
+        table = pilot.app.screen.query_one("#table", Table)
+        return [str(table.get_row_at(row)[0]) for row in range(table.row_count)]
+
+    async def script(pilot):
+        await until(pilot, "gone")
+        await pilot.press("question_mark", *"REVERSE sort".replace(" ", ""))
+        assert listed(pilot) == []
+        await pilot.press("enter")  # nothing is found
+        await pilot.press(*["backspace"] * 4, "space", *"sort")
+        assert [each and each.name for each in listed(pilot)] == [None, "runs.turn"]
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsPage))
+        await until(pilot, lambda: names(pilot) == ["done", "ended", "broken", "gone"])
+        await pilot.press("question_mark", "down", "down", "up", "pagedown", "pageup", "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsPage))
+
+    drive(console(runs), script)
+
+
+def test_commands_of_a_chart_without_the_focus_are_listed_and_run(runs):
+    async def script(pilot):
+        await until(pilot, lambda: isinstance(pilot.app.screen, ComparePage))
+        page = pilot.app.screen
+        chart = page.query_one("#accuracies", Chart)
+        assert page.focused is not chart
+        assert {"chart.log", "chart.closer"} <= {each.name for each in list_commands(page)}
+        await pilot.press("question_mark", *"chart.log", "enter")
+        await until(pilot, lambda: chart.log_axis)
+        assert page.focused is chart
+
+    drive(console(runs, opening=CompareRuns([runs / "ended", runs / "broken"])), script)
+
+
+def test_remapped_keys_are_shown(runs):
+    async def script(pilot):
+        await until(pilot, "gone")
+        keys = {each.name: each.keys for each in list_commands(pilot.app.screen)}
+        assert keys["runs.turn"] == "z"
+        assert keys["table.down"] == "j"
+
+    drive(console(runs, keys={"runs.turn": "z"}), script)
+
+
+def test_the_palette_has_themes_and_saved_queries(runs):
+    async def script(pilot):
+        await until(pilot, "gone")
+        await pilot.press("ctrl+p", *"light", "enter")
+        await until(pilot, lambda: pilot.app.theme == "cfm-light")
+        await pilot.press("ctrl+p", *"lost", "space", *"ones", "enter")
+        await until(pilot, "Runs · 1 of 4")
+        await pilot.press("ctrl+p")
+        assert all(each.text for each in listed(pilot) if each)
+        assert isinstance(pilot.app.screen, CommandList)
+
+    drive(console(runs, queries={"lost ones": "state=lost"}), script)
+
+
+def test_help_at_every_size(runs):
+    for name in ("done", "ended", "broken", "gone"):
+        path = runs / name / "manifest.json"
+        write_json(path, {**read_json(path), "created": ""})
+
+    async def script(pilot):
+        await until(pilot, "gone")
+        for size in SIZES:
+            await pilot.resize_terminal(*size)
+            await pilot.press("question_mark")
+            await pilot.pause(0.3)
+            lines = [line.strip(" ") for line in shown(pilot).splitlines() if "│" in line]
+            box = [line[line.index("│") : line.rindex("│") + 1] for line in lines]
+            golden(f"help-{size[0]}x{size[1]}", "\n".join(box) + "\n")
+            await pilot.press("escape")
 
     drive(console(runs), script)

@@ -1,17 +1,20 @@
-"""Dialogs: questions, lists to choose from, and texts to read."""
+"""Dialogs: questions, lists to choose from, texts to read, and the commands of a page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
+from textual.dom import DOMNode
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
@@ -139,7 +142,7 @@ class Question(Dialog):
 
 
 class Reading(Dialog):
-    """A text to read: help, a message, a traceback."""
+    """A text to read: a message, a traceback."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         hidden("question_mark,q,enter", "leave", "back", id="reading.leave"),
@@ -170,21 +173,145 @@ class Reading(Dialog):
         (box.scroll_end if end else box.scroll_home)(animate=False)
 
 
-def describe_keys(screen: Screen[Any]) -> Text:
-    """Return a table of the keys that currently work on a screen, with the names for remapping them."""
-    rows: dict[str, tuple[list[str], str, str]] = {}
-    for active in screen.active_bindings.values():
-        binding = active.binding
+@dataclass(frozen=True)
+class Command:
+    """An entry of a list of commands.
+
+    keys: that run it. name: by which its keys are remapped. words: further ones by which it is found.
+    """
+
+    section: str
+    text: str
+    run: Callable[[], Any]
+    keys: str = ""
+    name: str = ""
+    words: str = ""
+
+    def matches(self, words: Sequence[str]) -> bool:
+        """Return whether the entry has all of these words, which are in lower case."""
+        entry = f"{self.section} {self.text} {self.keys} {self.name} {self.words}".lower()
+        return all(word in entry for word in words)
+
+
+PAGE, PANELS, EVERYWHERE = "This page", "Panels and charts", "Everywhere"  #: sections of commands
+
+
+def list_commands(screen: Screen[Any]) -> list[Command]:
+    """Return the commands of the keys of a screen and of its widgets, also of those without the focus."""
+    found: dict[tuple[str, str], tuple[str, str, DOMNode, list[Binding]]] = {}
+
+    def add(node: DOMNode, binding: Binding, tooltip: str) -> None:
         if not binding.description or binding.system:
-            continue
-        help_text = active.tooltip or binding.description
-        names, _, _ = rows.setdefault(binding.id or binding.action, ([], help_text, binding.id or ""))
-        names.append(screen.app.get_key_display(binding))
-    ordered = sorted(rows.values(), key=lambda row: not row[2])  # ours first, then those of Textual
-    width = max((len(" ".join(row[0])) for row in ordered), default=0)
-    text = Text()
-    for names, help_text, binding_id in ordered:
-        text.append(f"{' '.join(names):>{width}}  ", style="bold")
-        text.append(help_text)
-        text.append(f"  {binding_id}\n" if binding_id else "\n", style="dim")
-    return text
+            return
+        is_page = isinstance(node, Screen) and bool(binding.id) and not str(binding.id).startswith("page.")
+        section = EVERYWHERE if node is screen.app else PAGE if is_page else PANELS
+        text = tooltip or binding.description
+        entry: tuple[str, str, DOMNode, list[Binding]]
+        entry = section, f"{text[0].upper()}{text[1:]}", node, []
+        found.setdefault((section, binding.id or binding.action), entry)[3].append(binding)
+
+    for active in screen.active_bindings.values():
+        if active.enabled:
+            add(active.node, active.binding, active.tooltip)
+    in_focus = {active.node for active in screen.active_bindings.values()}
+    for widget in screen.query("*"):
+        if widget.focusable and widget.display and widget not in in_focus:
+            for _, binding in widget._bindings:
+                if binding.id and not any(name == binding.id for _, name in found):
+                    add(widget, binding, binding.tooltip)
+
+    def build(section: str, text: str, node: DOMNode, bindings: Sequence[Binding]) -> Command:
+        first = bindings[0]
+
+        def run() -> Any:
+            if isinstance(node, Widget) and node.focusable and not isinstance(node, Screen):
+                node.focus()
+            return screen.app.run_action(first.action, node)
+
+        keys = " ".join(dict.fromkeys(screen.app.get_key_display(each) for each in bindings))
+        return Command(section, text, run, keys, first.id or "", first.description)
+
+    sections = [PAGE, PANELS, EVERYWHERE]
+    ordered = sorted(found.values(), key=lambda entry: (sections.index(entry[0]), not entry[3][0].id))
+    return [build(*entry) for entry in ordered]
+
+
+class CommandList(Dialog):
+    """Commands by section: typing filters them, Enter or a click runs one. Escape returns None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        hidden("down", "move(1)", id="commands.down"),
+        hidden("up", "move(-1)", id="commands.up"),
+        hidden("pagedown", "page(1)", id="commands.page_down"),
+        hidden("pageup", "page(-1)", id="commands.page_up"),
+    ]
+
+    def __init__(self, title: str, commands: Sequence[Command]) -> None:
+        super().__init__()
+        self._title, self._commands = title, commands
+        self._listed: list[Command | None] = []  # None is the heading of a section
+
+    def compose(self) -> ComposeResult:
+        """Yield the title, the line to type into, and the list."""
+        with Vertical():
+            yield PlainText(Text(f"{self._title}   (Enter: run, Esc: back)", style="bold"))
+            yield Input(placeholder="type to find a command or a key", compact=True)
+            options = OptionList()
+            options.can_focus = False  # what is typed belongs to the line above
+            yield options
+
+    def on_mount(self) -> None:
+        """Show all commands."""
+        self._fill("")
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Show the commands that match."""
+        self._fill(event.value)
+
+    def _fill(self, text: str) -> None:
+        commands = [command for command in self._commands if command.matches(text.lower().split())]
+        width = max((cell_len(command.keys) for command in commands), default=0)
+        self._listed, options = [], []
+        for command in commands:
+            if not self._listed or _section(self._listed[-1]) != command.section:
+                self._listed.append(None)
+                options.append(Option(Text(command.section, style="bold underline"), disabled=True))
+            self._listed.append(command)
+            line = Text(f"{command.keys:>{width}}", style="bold", no_wrap=True, overflow="ellipsis")
+            line = Text.assemble(line, f"  {command.text}", (f"  {command.name}", "dim"))
+            options.append(Option(line))
+        box = self.query_one(OptionList)
+        box.clear_options()
+        box.add_options(options)
+        box.highlighted = 1 if commands else None
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Return the command under the cursor."""
+        event.stop()
+        at = self.query_one(OptionList).highlighted
+        if at is not None:
+            self.dismiss(self._listed[at])
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Return the command that was clicked."""
+        self.dismiss(self._listed[event.option_index])
+
+    def action_move(self, step: int) -> None:
+        """Move the cursor up or down."""
+        box = self.query_one(OptionList)
+        (box.action_cursor_down if step > 0 else box.action_cursor_up)()
+
+    def action_page(self, step: int) -> None:
+        """Move the cursor by a page."""
+        box = self.query_one(OptionList)
+        page = max(box.size.height - 1, 1)
+        for _ in range(page):
+            at = box.highlighted
+            self.action_move(step)
+            if step * ((box.highlighted or 0) - (at or 0)) < 0:  # it went round
+                box.highlighted = at
+                break
+
+
+def _section(command: Command | None) -> str:
+    return "" if command is None else command.section

@@ -60,7 +60,7 @@ class RunsPage(Page):
     ]
     DEFAULT_CSS = """
     RunsPage #preview { display: none; width: 46; margin-left: 1; }
-    RunsPage.-huge #preview { width: 64; }
+    RunsPage.-huge #preview { width: 54; }
     RunsPage.-preview #preview { display: block; }
     RunsPage #about { height: auto; padding: 0 1; }
     RunsPage #images { height: 1fr; margin: 1 1 0 1; }
@@ -231,7 +231,7 @@ class RunsPage(Page):
 
     def _show_preview(self, run: RunSummary, lines: Sequence[str], sample: Sample | None) -> None:
         self._is_previewing, self._previewed = False, run
-        head = Text(f"{run.name}\n", "bold").append_text(self._format_state(run))
+        head = Text(f"{escape_control_characters(run.name)}\n", "bold").append_text(self._format_state(run))
         about = Text.assemble(head, "\n", escape_control_characters("\n".join(lines)))
         self.query_one("#about", PlainText).update(about)
         images = self.query_one("#images", Thumbnails)
