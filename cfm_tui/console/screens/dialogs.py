@@ -250,6 +250,8 @@ class CommandList(Dialog):
         super().__init__()
         self._title, self._commands = title, commands
         self._listed: list[Command | None] = []  # None is the heading of a section
+        self._width = 0  # of the longest keys
+        self._marked: int | None = None
 
     def compose(self) -> ComposeResult:
         """Yield the title, the line to type into, and the list."""
@@ -270,20 +272,33 @@ class CommandList(Dialog):
 
     def _fill(self, text: str) -> None:
         commands = [command for command in self._commands if command.matches(text.lower().split())]
-        width = max((cell_len(command.keys) for command in commands), default=0)
-        self._listed, options = [], []
+        self._width = max((cell_len(command.keys) for command in commands), default=0)
+        self._listed, self._marked, options = [], None, []
         for command in commands:
             if not self._listed or _section(self._listed[-1]) != command.section:
                 self._listed.append(None)
                 options.append(Option(Text(command.section, style="bold underline"), disabled=True))
             self._listed.append(command)
-            line = Text(f"{command.keys:>{width}}", style="bold", no_wrap=True, overflow="ellipsis")
-            line = Text.assemble(line, f"  {command.text}", (f"  {command.name}", "dim"))
-            options.append(Option(line))
+            options.append(Option(self._build_line(command, marked=False)))
         box = self.query_one(OptionList)
         box.clear_options()
         box.add_options(options)
         box.highlighted = 1 if commands else None
+
+    def _build_line(self, command: Command, *, marked: bool) -> Text:
+        head = f"{'▸' if marked else ' '} {command.keys:>{self._width}}"
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(head, "bold").append(f"  {command.text}").append(f"  {command.name}", "dim")
+        return line
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Mark the command under the cursor: without colours, a terminal does not show a list's cursor."""
+        for index, marked in ((self._marked, False), (event.option_index, True)):
+            command = None if index is None or index >= len(self._listed) else self._listed[index]
+            if index is not None and command is not None:
+                line = self._build_line(command, marked=marked)
+                event.option_list.replace_option_prompt_at_index(index, line)
+        self._marked = event.option_index
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Return the command under the cursor."""

@@ -35,6 +35,7 @@ class SweepsPage(Page):
     DEFAULT_CSS = """
     SweepsPage #list { height: 6; }
     SweepsPage.-tall #list { height: 10; }
+    SweepsPage #grid > .datatable--fixed { background: $background; color: $foreground; text-style: bold; }
     SweepsPage #legend { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
@@ -137,8 +138,12 @@ class SweepsPage(Page):
         )
 
     def _style_cell(self, text: str) -> Text:
-        style = state_style(self, "failed") if "✗" in text else state_style(self, "running")
-        return Text(text, style if "✗" in text or "%" in text else "")
+        """Return a cell with the colours of states: of a failed point's mark and a running point's bar."""
+        cell = Text()
+        for word in text.split(" "):
+            state = "failed" if "✗" in word else "running" if "░" in word or "%" in word else ""
+            cell.append(" " if cell else "").append(word, state_style(self, state) if state else "")
+        return cell
 
     def find_points(self) -> Sequence[PointSummary]:
         """Return the points in the cell under the cursor."""
