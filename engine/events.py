@@ -198,9 +198,17 @@ class Checkpointed(Event):
 
 @dataclass(frozen=True)
 class Paused(Event):
-    """The run is paused until it is continued. by: who requested it."""
+    """The run is paused until it is continued. by: who requested it.
+
+    batch, iteration: in recovery, the batch, from 1, and its finished iterations. epoch, batch: in training,
+    the finished epochs, and the finished batches of the current one. None: not counted by the stage.
+    """
 
     by: str
+    stage: Stage | None = None
+    batch: int | None = None
+    iteration: int | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True)

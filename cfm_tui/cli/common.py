@@ -54,6 +54,7 @@ Out = Annotated[Path | None, typer.Option(help="The run's folder.", show_default
 Detach = Annotated[
     bool, typer.Option("--detach", help="Run in a separate process that outlives this terminal.")
 ]
+Paused = Annotated[bool, typer.Option("--paused", help="Pause at once, until `cfm continue`.")]
 
 
 def select_runs(targets: Sequence[str] | None, where: str | None) -> list[str]:

@@ -15,6 +15,7 @@ from cfm_tui.cli.common import (
     Device,
     Json,
     Out,
+    Paused,
     Preset,
     Quiet,
     Repeats,
@@ -66,6 +67,7 @@ def resume(
     repeats: Repeats = None,
     device: Device = None,
     detach: Detach = False,
+    paused: Paused = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -79,13 +81,23 @@ def resume(
     stored = store.find_run(run)
     given = {"data.root": data_root, "backbone.teacher": teacher, "repeats": repeats, "device": device}
     resolved = stored_config(stored, sets or (), given)
-    begin(resolved, stored.folder, stored.name, detach=detach, as_json=as_json, quiet=quiet)
+    begin(resolved, stored.folder, stored.name, detach=detach, paused=paused, as_json=as_json, quiet=quiet)
 
 
 def begin(
-    resolved: Resolved, folder: Path | None, name: str, *, detach: bool, as_json: bool, quiet: bool
+    resolved: Resolved,
+    folder: Path | None,
+    name: str,
+    *,
+    detach: bool,
+    paused: bool = False,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
-    """Compute a run and print its results, or start it in a separate process with `detach`."""
+    """Compute a run and print its results, or start it in a separate process with `detach`.
+
+    paused: pause it at once.
+    """
     from cfm_tui.display.progress import Live, open_display
     from engine.config import settings
 
@@ -106,12 +118,12 @@ def begin(
             locked_run.release()
             run_folder = locked_run.folder
         else:
-            results, run_folder = _compute(resolved, folder, name, command, display)
+            results, run_folder = _compute(resolved, folder, name, command, display, paused=paused)
     if results is None:
         from cfm_tui.process.detach import start_detached
         from engine.errors import quote_command
 
-        pid = start_detached(run_folder)
+        pid = start_detached(run_folder, paused=paused)
         if as_json:
             print_json({"folder": str(run_folder), "pid": pid})
         else:
@@ -127,7 +139,13 @@ def begin(
 
 
 def _compute(
-    resolved: Resolved, folder: Path | None, name: str, command: list[str], display: Display
+    resolved: Resolved,
+    folder: Path | None,
+    name: str,
+    command: list[str],
+    display: Display,
+    *,
+    paused: bool,
 ) -> tuple[dict[str, Any], Path]:
     """Compute a run on an engine thread while this one handles signals; return its results and folder.
 
@@ -141,6 +159,8 @@ def _compute(
     from engine.runs.thread import Engine
 
     control, opened_folders = Control(), list[Path]()
+    if paused:
+        control.ask("pause", "cfm resume --paused")
     opened, signals_handled = threading.Event(), threading.Event()
 
     def on_open(run_folder: Path) -> None:

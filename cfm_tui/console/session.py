@@ -16,7 +16,7 @@ from engine.config.settings import Resolved
 from engine.errors import Stopped, UserError, quote_command
 from engine.events import Event
 from engine.runs.thread import Engine
-from engine.store import StoredRun, control
+from engine.store import RunFile, StoredRun
 
 if TYPE_CHECKING:
     from engine.runs.control import Control
@@ -27,7 +27,7 @@ class Session:
     """A run that is started, or resumed from `folder`, and computed on a separate thread.
 
     resolved: its settings; None to use those stored in `folder`. name: prefix of a new folder's name.
-    folder: the run's folder, None until it is known. heir: process id of the process that took over.
+    folder: the run's folder, None until it is known. heir: process id of the process that takes over.
     Only `wait`, `stop` and `hand_over` block.
     """
 
@@ -41,6 +41,7 @@ class Session:
         self.heir: int | None = None
         self._traceback = ""
         self._is_stop_requested = False
+        self._is_paused = False  # when it was handed over
         self._handover_lock = threading.Lock()
         self._requests: list[tuple[Command, str]] = []
         self._control: Control | None = None
@@ -73,28 +74,26 @@ class Session:
         self.wait()
 
     def hand_over(self, by: str) -> int | None:
-        """Stop the run at its next checkpoint and resume it in a separate process, paused if it was.
+        """Stop the run after its current step and start a separate process that resumes it, paused if it was.
 
-        by: who requests it. Returns the id of that process; None where there is nothing to resume or a stop
-        was requested. A second call does not start a second process. Blocks until then. Raises UserError or
-        OSError where the process does not start.
+        by: who requests it. Returns the id of that process, which takes over the run once it has loaded; None
+        where there is nothing to resume or a stop was requested. A second call does not start a second
+        process. Blocks until the process is started. Raises UserError or OSError where it is not. This
+        process keeps the memory of the run, so it should end.
         """
-        from cfm_tui.process.detach import start_detached
+        from cfm_tui.process.detach import launch_detached
 
         with self._handover_lock:
             if self.heir is not None or self._is_stop_requested:
                 self.wait()
                 return self.heir
-            was_paused = self.folder is not None and StoredRun(self.folder).state() == "paused"
+            self._is_paused = self.folder is not None and StoredRun(self.folder).state() == "paused"
             self._send("stop", by)
             self.wait()
             was_stopped_by_us = isinstance(self.error, Stopped) and self.error.by == by
             if self._is_stop_requested or self.folder is None or not was_stopped_by_us:
                 return None
-            _free_memory()
-            self.heir = start_detached(self.folder)
-            if was_paused:
-                control.request(self.folder, "pause")
+            self.heir = launch_detached(self.folder, paused=self._is_paused).pid
             return self.heir
 
     def describe_failure(self) -> tuple[str, str, str] | None:
@@ -118,7 +117,12 @@ class Session:
         )
         advice = f"{show} shows its results"
         if self.heir is not None:
-            advice = f"{attach} follows it; {stop} stops it"
+            log = self.folder / RunFile.LOG
+            what = "stays paused" if self._is_paused else "continues"
+            advice = (
+                f"the run {what} in process {self.heir}, which takes some seconds to load;"
+                f" {attach} follows it, {stop} stops it, and its output is in {log}"
+            )
         elif self.live or isinstance(self.error, Stopped):
             advice = f"{resume} resumes it"
         return f"{self.folder}\n→ {advice}"
@@ -169,12 +173,3 @@ def _lower_priority() -> None:
         thread = threading.get_native_id()
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, thread, max(5, os.getpriority(os.PRIO_PROCESS, thread)))
-
-
-def _free_memory() -> None:
-    """Free the run's memory, which the process that resumes it needs."""
-    gc.unfreeze()
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -156,13 +156,24 @@ def format_event(event: Event, unit: str = "") -> str:
     elif isinstance(event, Checkpointed):
         text = f"checkpoint {event.number}: {format_bytes(event.bytes)}, {format_duration(event.seconds)}"
     elif isinstance(event, (Paused, Continued)):
-        text = f"{event.kind.lower()} by {event.by}"
+        position = _format_position(event) if isinstance(event, Paused) else ""
+        text = f"{event.kind.lower()} by {event.by}{position}"
     elif isinstance(event, EpochFinished) and event.epoch == event.epochs:
         accuracy = "" if event.accuracy is None else f", {event.accuracy:.1f} %"
         seed = "" if event.source == "teacher" else f", seed {event.seed}"
         count = format_count(event.epochs, "epochs")
         text = f"{event.architecture} ({event.source}{seed}): {count}{accuracy}"
     return text
+
+
+def _format_position(event: Paused) -> str:
+    """Return where a run is paused, as a phrase to append."""
+    if event.iteration is not None:
+        return f" at batch {event.batch}, iteration {event.iteration:,}"
+    if event.epoch is not None:
+        batches = format_count(event.batch or 0, "batches")
+        return f" in {event.stage}, after {format_count(event.epoch, 'epochs')} and {batches}"
+    return f" in {event.stage}" if event.stage else ""
 
 
 def format_beta(beta: float | None, digits: int = 3) -> str:

@@ -26,15 +26,25 @@ def start_program(
     )
 
 
-def start_detached(folder: Path) -> int:
-    """Start `cfm resume FOLDER` with its output in the run's log, and return its process ID.
+def launch_detached(folder: Path, *, paused: bool = False) -> subprocess.Popen[bytes]:
+    """Start `cfm resume FOLDER` with its output in the run's log; it takes over the run some seconds later.
+
+    paused: it pauses the run at once.
+    """
+    options = ["--paused"] if paused else []
+    with open_log(folder) as log:
+        process = start_program(["resume", str(folder.absolute()), *options], log)
+    _started.append(process)
+    return process
+
+
+def start_detached(folder: Path, *, paused: bool = False) -> int:
+    """Start `cfm resume FOLDER` as `launch_detached` does, and return its process ID.
 
     Waits until the process has taken over the run. Raises UserError("usage") with the end of the log if the
     process ends before that.
     """
-    with open_log(folder) as log:
-        process = start_program(["resume", str(folder.absolute())], log)
-    _started.append(process)
+    process = launch_detached(folder, paused=paused)
     stored = StoredRun(folder)
     while process.poll() is None:
         with suppress(UserError):  # the status is being written

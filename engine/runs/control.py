@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 from engine.checkpoint import Checkpoint
 from engine.errors import Stopped, UserError
@@ -58,6 +59,7 @@ class Steering:
         self._previewed = -math.inf
         self._preview_cost = 0.0
         self._save = False
+        self._paused_at: tuple[Any, ...] = ()  # the position of the latest checkpoint, as in `Paused`
         self._pause: str | None = None  # who asked for it; so are the next two
         self._continue = ""
         self._stop: str | None = None
@@ -68,15 +70,18 @@ class Steering:
         seconds: how long the stage has worked, which is saved with its state. Raises Stopped if a stop was
         requested.
         """
-        self._read_requests()
-        is_requested = self._save or self._pause is not None or self._stop is not None
-        if is_requested or point.always or self._is_due():
+        if self.has_requests() or point.always or self._is_due():
             yield self._write_checkpoint(point, seconds)
         self._write_preview(point)
         if self._pause is not None and self._stop is None:
             yield from self._wait(self._pause)
         if self._stop is not None:
             raise Stopped(self._stop, (self._run.parent or self._run).folder)
+
+    def has_requests(self) -> bool:
+        """Return whether a request waits for the next checkpoint; fast, so that each step can ask."""
+        self._read_requests()
+        return self._save or self._pause is not None or self._stop is not None
 
     def _read_requests(self) -> None:
         for command, by in (*self._control.take(), *self._run.requests()):
@@ -99,6 +104,8 @@ class Steering:
         number, size = self._run.checkpoint(point.stage, arrays, {**state.metadata, "seconds": seconds})
         self._cost = time.perf_counter() - began
         self._saved, self._save = time.monotonic(), False
+        position = state.metadata.get
+        self._paused_at = point.stage, position("batch"), position("iteration"), position("epoch")
         return Checkpointed(point.stage, number, size, self._cost)
 
     def _write_preview(self, point: Checkpoint) -> None:
@@ -113,7 +120,7 @@ class Steering:
         self._previewed = time.monotonic()
 
     def _wait(self, by: str) -> Iterator[Event]:
-        yield Paused(by)
+        yield Paused(by, *self._paused_at)
         self._run.set_state("paused")
         while self._pause is not None and self._stop is None:
             time.sleep(WAIT_SECONDS)

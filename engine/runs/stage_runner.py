@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from engine.checkpoint import Checkpoint, StageState
+from engine.checkpoint import Checkpoint, StageState, requests_from
 from engine.device import explain_out_of_memory
 from engine.events import BatchRecovered, EpochFinished, Event, Notice, Stage, StageFinished, StageStarted
 from engine.runs.control import Steering
@@ -65,7 +65,8 @@ class StageRunner:
             while True:
                 began = time.perf_counter()
                 try:
-                    event = next(work)
+                    with requests_from(self._steering.has_requests):
+                        event = next(work)
                 except StopIteration as end:
                     artefact, reused = end.value
                     break

@@ -28,6 +28,7 @@ from engine.checkpoint import (
     add_prefix,
     capture_state,
     clone_to,
+    is_checkpoint_requested,
     optimiser_tensors,
     restore_optimiser,
     strip_prefix,
@@ -321,6 +322,8 @@ class RecoveryBatch:
         previewed = {iteration for number, iteration in positions if number == self.number}
         if self.iteration == 0 and previewed:
             yield self._take_preview(0, self._shrink_for_history())
+        if self.iteration and is_checkpoint_requested():  # it was paused when another process took over
+            yield Checkpoint("recover", self.capture)
         chunk: list[Tensor] = []
         previews: list[tuple[int, Tensor]] = []  # they stay on the device until the values are copied
         started, rate = time.monotonic(), Rate()
@@ -332,14 +335,16 @@ class RecoveryBatch:
                 yield self._divergence_notice(*divergence)
             if self.iteration in previewed:
                 previews.append((self.iteration, self._shrink_for_history()))
-            if due or last or len(chunk) == CHUNK_ITERATIONS:
+            is_requested = is_checkpoint_requested()
+            if due or last or is_requested or len(chunk) == CHUNK_ITERATIONS:
                 values = torch.stack(chunk).cpu()
                 recent_rate = rate.add(len(chunk), time.monotonic() - started)
                 yield from self._report(values, batches, recent_rate)
                 yield from (self._take_preview(*preview) for preview in previews)
                 chunk, previews, started = [], [], time.monotonic()
-            if due and not last:
-                yield Checkpoint("recover", self.capture, preview=partial(self.preview, spectra))
+            if (due or is_requested) and not last:
+                preview = partial(self.preview, spectra) if due else None  # else the statistics are older
+                yield Checkpoint("recover", self.capture, preview=preview)
 
     def _divergence_notice(self, tap: str, product: float) -> Notice:
         """Return the warning that α suits the real side of a tap, but not the synthetic one."""

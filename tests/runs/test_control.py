@@ -1,6 +1,7 @@
 """A run that is steered from outside, taken up again, and refused where it is another one."""
 
 import time
+from contextlib import suppress
 
 import pytest
 import tiny
@@ -11,6 +12,7 @@ from engine.events import Checkpointed
 from engine.runs import control as run_control
 from engine.runs.control import Control
 from engine.runs.thread import Engine
+from engine.stages import recover, validate
 from engine.store import StoredRun, control
 
 
@@ -145,3 +147,58 @@ def test_slow_checkpoints_are_written_less_often(tmp_path):
         points = [event for point in stage() for event in steering.handle(point)]
     spent = 0.5 * len(points)
     assert 0.005 < spent / clock[0] <= 0.011
+
+
+@pytest.mark.parametrize("command", ["pause", "stop"])
+def test_a_request_is_served_after_the_current_step(tmp_path, whole, command):
+    """Long before a checkpoint is due, and at the iteration that the event names."""
+    asked, stored = Control(), StoredRun(tmp_path / "run")
+    steps = []
+
+    def step(batch, **options):
+        row = original(batch, **options)
+        steps.append((batch.number, batch.iteration))
+        if steps[-1] == (2, 1):
+            asked.ask(command, "me")
+        return row
+
+    original = recover.RecoveryBatch.step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.checkpoint.OFFER_SECONDS", 60.0)
+        patch.setattr(recover.RecoveryBatch, "step", step)
+        work = tiny.begun(tmp_path, tiny.plan(checkpoint_seconds=60), asked)
+        events = []
+        with suppress(Stopped):
+            for event in work:
+                events.append(event)
+                if event.kind == "Paused":
+                    assert steps[-1] == (2, 1)
+                    assert (event.stage, event.batch, event.iteration) == ("recover", 2, 1)
+                    asked.ask("continue", "me")
+        assert ("Paused" in [event.kind for event in events]) == (command == "pause")
+        assert steps[-1] == ((2, 1) if command == "stop" else (2, 3))
+    if command == "stop":
+        assert stored.progress().iteration == 1
+        tiny.finish(tiny.begun(tmp_path))
+    assert tiny.outcome(tmp_path) == whole
+
+
+def test_students_are_paused_between_two_batches(tmp_path, whole):
+    asked, steps = Control(), []
+
+    def student_loss(*arguments):
+        steps.append(1)
+        if len(steps) == 3:
+            asked.ask("pause", "me")
+        return original(*arguments)
+
+    original = validate.student_loss
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.checkpoint.OFFER_SECONDS", 60.0)
+        patch.setattr(validate, "student_loss", student_loss)
+        for event in tiny.begun(tmp_path, tiny.plan(checkpoint_seconds=60), asked):
+            if event.kind == "Paused":
+                assert len(steps) == 3
+                assert (event.stage, event.epoch, event.batch) == ("validate", 1, 1)
+                asked.ask("continue", "me")
+    assert tiny.outcome(tmp_path) == whole
