@@ -101,7 +101,7 @@ def test_the_footer_has_the_keys_of_the_page_and_those_that_always_work(runs):
         await until(pilot, "gone")
         own, everywhere = shown(pilot).splitlines()[-2:]
         assert "/ query" in own
-        assert everywhere == " esc back   n new   ^p commands   q quit   ? help"
+        assert everywhere == " n new   ^p commands   q quit   ? help"
         await pilot.click(KeyLine, (everywhere.index("?"), 1))
         await until(pilot, "Keys that work here")
 
