@@ -117,11 +117,10 @@ class Session:
         )
         advice = f"{show} shows its results"
         if self.heir is not None:
-            log = self.folder / RunFile.LOG
             what = "stays paused" if self._is_paused else "continues"
             advice = (
-                f"the run {what} in process {self.heir}, which takes some seconds to load;"
-                f" {attach} follows it, {stop} stops it, and its output is in {log}"
+                f"{attach} follows it; {stop} stops it\n"
+                f"It {what} in process {self.heir} once that has loaded, with its output in {RunFile.LOG}."
             )
         elif self.live or isinstance(self.error, Stopped):
             advice = f"{resume} resumes it"
