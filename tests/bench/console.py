@@ -166,7 +166,7 @@ def measure_keys(folder: Path, options: argparse.Namespace) -> None:
     for _ in range(options.presses):
         at, since = len(screen.sent), time.perf_counter()
         screen.press("?")
-        screen.until("Keys that work here", 30, at)
+        screen.until("type to find a command", 30, at)
         taken.append(1000 * (time.perf_counter() - since))
         time.sleep(0.3)
         screen.press("\x1b")

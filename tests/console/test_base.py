@@ -103,7 +103,7 @@ def test_the_footer_has_the_keys_of_the_page_and_those_that_always_work(runs):
         assert "/ query" in own
         assert everywhere == " n new   ^p commands   q quit   ? help"
         await pilot.click(KeyLine, (everywhere.index("?"), 1))
-        await until(pilot, "Keys that work here")
+        await until(pilot, "type to find a command")
 
     drive(console(runs), script)
 

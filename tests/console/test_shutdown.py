@@ -201,9 +201,9 @@ def test_a_console_that_is_halted_and_let_go_on_is_as_it_was(terminal, run):
     console.suspend()
     tmux.press("?")
     time.sleep(1)
-    assert "Keys that work here" not in tmux.screen()
+    assert "type to find a command" not in tmux.screen()
     console.resume()
-    tmux.until("Keys that work here")
+    tmux.until("type to find a command")
     tmux.press("Escape")
     before = run.status()["done"]
     tmux.until(lambda: run.status()["done"] > before)
