@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
@@ -130,7 +131,8 @@ class SweepsPage(Page):
         cursor = grid.cursor_coordinate
         self._shown_grid = sweep.folder, names, rows
         grid.clear(columns=True)
-        grid.add_columns("", *names)
+        for column in zip(("", *names), *rows, strict=True):  # Textual computes widths too late
+            grid.add_column(Text(column[0]), width=max(map(cell_len, column)))
         for cells in rows:
             grid.add_row(*map(self._style_cell, cells))
         grid.move_cursor(
