@@ -39,7 +39,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path)
-    run = parser.parse_args().run.absolute()
+    run = parser.parse_args().run
     SCREENS.mkdir(exist_ok=True)
     pages: dict[str, tuple[Configure | OpenRun | None, list[str], float]] = {
         "runs": (None, [], 2.0),
