@@ -116,7 +116,7 @@ def recovered(run: Path) -> bool:
 def launched(folder: Path, size: tuple[int, int] = (120, 40)) -> Screen:
     """A console that goes on with the newest run, its monitor on screen."""
     screen = Screen([], folder, size)
-    screen.until("Runs:")
+    screen.until("newest first")
     time.sleep(1)
     screen.press("o")
     screen.until("Resume ")
@@ -166,7 +166,7 @@ def measure_keys(folder: Path, options: argparse.Namespace) -> None:
     for _ in range(options.presses):
         at, since = len(screen.sent), time.perf_counter()
         screen.press("?")
-        screen.until("type to find a command", 30, at)
+        screen.until("Enter: run", 30, at)
         taken.append(1000 * (time.perf_counter() - since))
         time.sleep(0.3)
         screen.press("\x1b")
