@@ -38,16 +38,16 @@ def runs(
     from engine.runs.results import SCHEMA_VERSION
 
     runs_folder, wanted = folder or store.runs_folder(), run_query.parse(" ".join(query or ()))
-    found = [RunSummary.read(run) for run in store.list_runs(runs_folder)]
-    found = [each for each in found if os.path.isdir(each.folder)]  # one may have been deleted meanwhile
-    summaries = [each for each in found if wanted.matches(each)]
+    listed = [RunSummary.read(run) for run in store.list_runs(runs_folder)]
+    listed = [each for each in listed if os.path.isdir(each.folder)]  # one may have been deleted meanwhile
+    summaries = [each for each in listed if wanted.matches(each)]
     if as_json:
         entries = [each.to_dict() for each in summaries]
         print_json({"schema_version": SCHEMA_VERSION, "folder": str(runs_folder), "runs": entries})
         return
     if not summaries:
-        matching = f"none of the {len(found)} runs in {runs_folder} matches {wanted.text!r}"
-        echo(matching if found else f"no runs in {runs_folder}")
+        matching = f"none of the {len(listed)} runs in {runs_folder} matches {wanted.text!r}"
+        echo(matching if listed else f"no runs in {runs_folder}")
         return
     from cfm_tui.display.tables import runs_table
     from engine.errors import quote_command

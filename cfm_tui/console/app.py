@@ -172,7 +172,7 @@ class ConsoleApp(App[str]):
         self.session = None
         failure = session.describe_failure()
         if session.heir is None:
-            self._tell_terminal(f"{session.name} {'failed' if failure is not None else 'ended'}")
+            self._notify_terminal(f"{session.name} {'failed' if failure is not None else 'ended'}")
         if failure is not None:
             self._last_error = failure
             text = f"{failure[0]}\n→ {failure[1]}  (t: traceback)"
@@ -194,7 +194,7 @@ class ConsoleApp(App[str]):
         parts = (str(status.get("stage") or ""), share, duration, session.name)
         self._write_terminal(f"\x1b]2;{escape_control_characters(' '.join(filter(None, parts)))}\x07")
 
-    def _tell_terminal(self, text: str) -> None:
+    def _notify_terminal(self, text: str) -> None:
         """Ring the bell, and ask the terminal for a notification (OSC 9) and a title."""
         text = escape_control_characters(text)
         self._write_terminal(f"\x07\x1b]9;cfm-tui: {text}\x07\x1b]2;{text}\x07")

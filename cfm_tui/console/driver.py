@@ -115,10 +115,10 @@ def query_background(seconds: float = 0.2) -> tuple[int, int, int] | None:
         return None
     finally:
         os.close(handle)
-    found = re.search(rb"\]11;rgba?:([0-9a-f]+)/([0-9a-f]+)/([0-9a-f]+)", answer, re.IGNORECASE)
-    if found is None:
+    colour = re.search(rb"\]11;rgba?:([0-9a-f]+)/([0-9a-f]+)/([0-9a-f]+)", answer, re.IGNORECASE)
+    if colour is None:
         return None
-    red, green, blue = (round(255 * int(part, 16) / (16 ** len(part) - 1)) for part in found.groups())
+    red, green, blue = (round(255 * int(part, 16) / (16 ** len(part) - 1)) for part in colour.groups())
     return red, green, blue
 
 

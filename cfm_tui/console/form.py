@@ -158,8 +158,8 @@ def list_presets() -> list[PresetSummary]:
         except UserError as error:
             summaries.append(PresetSummary(name, description, problem=problem or error.message))
             continue
-        found = (config.data.name, config.ipc, config.backbone.name)
-        summaries.append(PresetSummary(name, description, *found))
+        setting = (config.data.name, config.ipc, config.backbone.name)
+        summaries.append(PresetSummary(name, description, *setting))
     return sorted(
         summaries,
         key=lambda each: (

@@ -131,14 +131,13 @@ def describe_results(model: RunModel, width: int) -> list[str]:
     """
     teacher = "" if model.teacher_accuracy is None else f"{model.teacher_accuracy:.2f}"
     if model.results is None:
-        rows = [("", "latest", "")]
+        latest: dict[str, tuple[str, str, str]] = {}  # by images
         for (stage, architecture, source, seed), training in model.trainings.items():
             if stage == "validate" and training.last is not None:
                 place = f"{architecture}, seed {seed}, epoch {training.epoch} of {training.epochs}"
-                rows.append((source, f"{training.last:.2f}", place))
-        rows = [*rows[:1], *_keep_latest(rows[1:])]
-        if len(rows) == 1:
-            rows = [("", "no accuracies yet: students are trained after recovery", "")]
+                latest[source] = (source, f"{training.last:.2f}", place)
+        rows = [("", "latest" if latest else "no accuracies yet: students are trained after recovery", "")]
+        rows += latest.values()
         return _align([*rows, ("teacher", teacher, "")] if teacher else rows)
     return describe_summary(model.results, width)
 
@@ -163,11 +162,6 @@ def describe_summary(results: Results, width: int) -> list[str]:
     verdict = _VERDICTS.get((versus or {}).get("verdict", ""), "not compared with random images")
     explanations = (verdict, describe_spread(results))
     return [*_align(shown), *(line for each in explanations for line in textwrap.wrap(each, width))]
-
-
-def _keep_latest(rows: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Return the last row of each kind of images."""
-    return list({source: (source, number, place) for source, number, place in rows}.values())
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -263,11 +263,11 @@ class KeyLine(Widget):
 
     def render(self) -> Text:
         """Return the keys with their descriptions."""
-        own = [key for key in self._keys if not key[3]]
+        of_page = [key for key in self._keys if not key[3]]
         everywhere = [key for key in self._keys if key[3]]
         if self.size.height < 2:  # help comes first: it leads to the other keys
-            return self._build_line([*everywhere[-1:], *own, *everywhere[:-1]])
-        return Text("\n").join([self._build_line(own), self._build_line(everywhere)])
+            return self._build_line([*everywhere[-1:], *of_page, *everywhere[:-1]])
+        return Text("\n").join([self._build_line(of_page), self._build_line(everywhere)])
 
     def _build_line(self, keys: Sequence[tuple[str, str, str, bool]]) -> Text:
         styles = self.get_component_rich_style("keys--key"), self.get_component_rich_style("keys--label")

@@ -198,7 +198,7 @@ PAGE, PANELS, EVERYWHERE = "This page", "Panels and charts", "Everywhere"  #: se
 
 def list_commands(screen: Screen[Any]) -> list[Command]:
     """Return the commands of the keys of a screen and of its widgets, also of those without the focus."""
-    found: dict[tuple[str, str], tuple[str, str, DOMNode, list[Binding]]] = {}
+    entries: dict[tuple[str, str], tuple[str, str, DOMNode, list[Binding]]] = {}
 
     def add(node: DOMNode, binding: Binding, tooltip: str) -> None:
         if not binding.description or binding.system:
@@ -208,7 +208,7 @@ def list_commands(screen: Screen[Any]) -> list[Command]:
         text = tooltip or binding.description
         entry: tuple[str, str, DOMNode, list[Binding]]
         entry = section, f"{text[0].upper()}{text[1:]}", node, []
-        found.setdefault((section, binding.id or binding.action), entry)[3].append(binding)
+        entries.setdefault((section, binding.id or binding.action), entry)[3].append(binding)
 
     for active in screen.active_bindings.values():
         if active.enabled:
@@ -217,7 +217,7 @@ def list_commands(screen: Screen[Any]) -> list[Command]:
     for widget in screen.query("*"):
         if widget.focusable and widget.display and widget not in in_focus:
             for _, binding in widget._bindings:
-                if binding.id and not any(name == binding.id for _, name in found):
+                if binding.id and not any(name == binding.id for _, name in entries):
                     add(widget, binding, binding.tooltip)
 
     def build(section: str, text: str, node: DOMNode, bindings: Sequence[Binding]) -> Command:
@@ -232,7 +232,7 @@ def list_commands(screen: Screen[Any]) -> list[Command]:
         return Command(section, text, run, keys, first.id or "", first.description)
 
     sections = [PAGE, PANELS, EVERYWHERE]
-    ordered = sorted(found.values(), key=lambda entry: (sections.index(entry[0]), not entry[3][0].id))
+    ordered = sorted(entries.values(), key=lambda entry: (sections.index(entry[0]), not entry[3][0].id))
     return [build(*entry) for entry in ordered]
 
 

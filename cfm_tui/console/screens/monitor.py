@@ -121,7 +121,7 @@ class MonitorPage(Page):
         self._panels: list[Panel] = []
         self._header = Words(id="header", grows=True)
         self._losses, self._spectrum = Chart(log=True, id="loss-chart"), Spectrum()
-        self._thumbnails, self._outcome, self._lines = Thumbnails(id="thumbnails"), Outcome(), Log()
+        self._thumbnails, self._results, self._lines = Thumbnails(id="thumbnails"), Results(), Log()
 
     def body(self) -> Iterator[Widget]:
         """Yield the header and five panels."""
@@ -131,7 +131,7 @@ class MonitorPage(Page):
             yield Panel(SPECTRUM, "Spectrum", self._spectrum, id="spectrum")
         with Container(id="lower", classes="columns holder"):
             yield Panel(IMAGES, "Images", self._thumbnails, id="images")
-            yield Panel(RESULT, "Layers", self._outcome, id="result")
+            yield Panel(RESULT, "Layers", self._results, id="result")
         yield Panel(LOG, "Log", self._lines, id="log")
         yield FilterLine("search the log", lambda: self._lines)
 
@@ -251,7 +251,7 @@ class MonitorPage(Page):
             LOSS: lambda: self._draw_losses(model),
             SPECTRUM: lambda: self._spectrum.show(model),
             IMAGES: lambda: f"Images · {self._draw_images(model)}",
-            RESULT: lambda: self._outcome.show(model, self._table or _default_table(model), terminal),
+            RESULT: lambda: self._results.show(model, self._table or _default_table(model), terminal),
         }
         if not self._due and time.monotonic() - self._drawn_at >= self.CHART_SECONDS:
             self._due = [number for number in draw if number in self._stale and self._is_visible(number)]
@@ -407,17 +407,17 @@ class MonitorPage(Page):
             self._curve = _next(get_args(Curve), self._curve or _default_curve(model))
         else:
             self._table = _next(get_args(Table4), self._table or _default_table(model))
-            self._outcome.table.sort_column = 0
+            self._results.table.sort_column = 0
         self._refresh()
 
     def action_sort(self) -> None:
         """Sort the table by the next column."""
-        self._outcome.table.sort_column += 1
+        self._results.table.sort_column += 1
         self._refresh()
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Open the chosen layer."""
-        model, chosen = self._model, self._outcome.table.find_chosen()
+        model, chosen = self._model, self._results.table.find_chosen()
         if model is not None and model.layout is not None and chosen in model.layout.taps:
             self.app.push_screen(LayerPage(model, chosen))
 
@@ -497,7 +497,7 @@ class MonitorPage(Page):
 
     def csv(self) -> str:
         """Return the data of the current panel's chart as CSV, by default of the losses."""
-        charts = {SPECTRUM: self._spectrum.chart, RESULT: self._outcome.chart}
+        charts = {SPECTRUM: self._spectrum.chart, RESULT: self._results.chart}
         return charts.get(self._current, self._losses).csv()
 
 
@@ -600,15 +600,15 @@ class Spectrum(Vertical):
                 self.parent.set_title(title)
 
 
-class Outcome(Vertical):
+class Results(Vertical):
     """The layers' losses, the results beside accuracies by epoch, or all trainings."""
 
     CHART_LINES = 6  #: height of the chart, at least
 
     DEFAULT_CSS = """
-    Outcome { height: 1fr; }
-    Outcome #card { height: auto; }
-    Outcome #accuracy { height: 1fr; }
+    Results { height: 1fr; }
+    Results #card { height: auto; }
+    Results #accuracy { height: 1fr; }
     """
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -142,13 +143,15 @@ class Chart(Picture, can_focus=True):
         if drawing is None or drawing.x is None or not 0 <= column - drawing.left < drawing.columns:
             return None
         share = (column - drawing.left) / max(drawing.columns - 1, 1)
-        return self._from_axis(np.interp(share, (0, 1), self._to_axis(np.array(drawing.x))))
+        low, high = self._to_axis(*drawing.x)
+        return self._from_axis(low + share * (high - low))[0]
 
-    def _to_axis(self, x: np.ndarray) -> np.ndarray:
-        return np.log10(np.maximum(x, 1e-300)) if self._log_x else x
+    def _to_axis(self, *values: float) -> list[float]:
+        """Return values of x as the axis has them: their logarithms on a logarithmic axis."""
+        return [math.log10(max(value, 1e-300)) for value in values] if self._log_x else list(values)
 
-    def _from_axis(self, position: np.floating) -> float:
-        return float(10.0**position if self._log_x else position)
+    def _from_axis(self, *positions: float) -> list[float]:
+        return [10.0**position for position in positions] if self._log_x else list(positions)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """Read out the values under the mouse."""
@@ -168,10 +171,10 @@ class Chart(Picture, can_focus=True):
         if drawing is None or drawing.x is None:
             return
         last = drawing.columns - 1
-        low, high = self._to_axis(np.array(drawing.x)).tolist()
+        low, high = self._to_axis(*drawing.x)
         column = last + 1 if step < 0 else -1
         if self.cursor is not None:
-            at = float(self._to_axis(np.array(self.cursor)))
+            (at,) = self._to_axis(self.cursor)
             column = round((at - low) / (high - low) * last)
         if not 0 <= column + step <= last:
             self.action_pan(0.25 * step)
@@ -208,25 +211,27 @@ class Chart(Picture, can_focus=True):
         whole = self._full_range()
         if whole is None:
             return
-        full_low, full_high = self._to_axis(np.array(whole)).tolist()
-        low, high = self._to_axis(np.array(self.view or whole)).tolist()
-        at = (low + high) / 2 if centre is None else float(self._to_axis(np.array(centre)))
+        full_low, full_high = self._to_axis(*whole)
+        low, high = self._to_axis(*(self.view or whole))
+        at = (low + high) / 2 if centre is None else self._to_axis(centre)[0]
         if (high - low) * factor >= full_high - full_low:
             self._set_view(None)
         elif (high - low) * factor > MIN_ZOOM * (full_high - full_low):
             ends = at - (at - low) * factor, at + (high - at) * factor
             low, high = _shift_into(*ends, (full_low, full_high))
-            self._set_view((self._from_axis(np.float64(low)), self._from_axis(np.float64(high))))
+            low, high = self._from_axis(low, high)
+            self._set_view((low, high))
 
     def action_pan(self, share: float) -> None:
         """Move by a share of the visible range."""
         whole = self._full_range()
         if whole is not None and self.view is not None:
-            low, high = self._to_axis(np.array(self.view)).tolist()
+            low, high = self._to_axis(*self.view)
             step = share * (high - low)
-            full_low, full_high = self._to_axis(np.array(whole)).tolist()
+            full_low, full_high = self._to_axis(*whole)
             low, high = _shift_into(low + step, high + step, (full_low, full_high))
-            self._set_view((self._from_axis(np.float64(low)), self._from_axis(np.float64(high))))
+            low, high = self._from_axis(low, high)
+            self._set_view((low, high))
 
     def _set_view(self, view: Range | None) -> None:
         if view != self.view:
