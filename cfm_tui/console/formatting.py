@@ -6,7 +6,7 @@ Legend: T terms, L taps. Every state is shown without colour.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from rich.cells import cell_len, set_cell_size
 from cfm_tui.console.columns import draw_bar
 from cfm_tui.display.ascii_image import RAMP
 from cfm_tui.display.progress import format_bytes, format_duration, format_rate
+from cfm_tui.display.run_summary import parse_text, split_settings
 from engine.errors import quote_command
 from engine.events import STAGES, Stage
+from engine.report.paper import find_paper_number
 from engine.runs.results import Results, describe_spread, format_mean_std, sum_timings
 from engine.store import AT_WORK, folders
 
@@ -139,11 +141,14 @@ def describe_results(model: RunModel, width: int) -> list[str]:
         rows = [("", "latest" if latest else "no accuracies yet: students are trained after recovery", "")]
         rows += latest.values()
         return _align([*rows, ("teacher", teacher, "")] if teacher else rows)
-    return describe_summary(model.results, width)
+    return describe_summary(model.results, split_settings(model.run.config_yaml()), width)
 
 
-def describe_summary(results: Results, width: int) -> list[str]:
-    """Return the lines of the result card of a document of results."""
+def describe_summary(results: Results, settings: Mapping[str, str], width: int) -> list[str]:
+    """Return the lines of the result card of a document of results.
+
+    settings: of the run, as `run_summary.split_settings` returns them.
+    """
     summary = results["summary"]
     versus = summary["versus_control"]
     difference = significance = ""
@@ -159,9 +164,22 @@ def describe_summary(results: Results, width: int) -> list[str]:
         ("teacher", format_mean_std(summary["teacher"]), ""),
     ]
     shown = [row for row in rows if row[0] != "start" or summary["start"] is not None]
+    if paper := _find_paper_number(results, settings):
+        printed = str(paper["printed"]).replace("±", " ± ")
+        shown.append(("the paper", printed, f"{paper['source']}, its settings"))
     verdict = _VERDICTS.get((versus or {}).get("verdict", ""), "not compared with random images")
     explanations = (verdict, describe_spread(results))
     return [*_align(shown), *(line for each in explanations for line in textwrap.wrap(each, width))]
+
+
+def _find_paper_number(results: Results, settings: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the paper's number for a run's method and setting, if its students have one architecture."""
+    students = {each["architecture"] for repeat in results["repeats"] for each in repeat["students"]}
+    keys = ("data.name", "ipc", "backbone.name", "objective.method")
+    data, ipc, network, method = (parse_text(settings.get(key)) or "" for key in keys)
+    if len(students) != 1:
+        return None
+    return find_paper_number(data, ipc, network, students.pop(), method)
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -29,7 +29,7 @@ def describe_preview(run: RunSummary, width: int) -> list[str]:
     lines += ["", *_align(describe_settings(run), width)]
     results = read_results(stored)
     if results is not None:
-        lines += ["", *describe_summary(results, width)]
+        lines += ["", *describe_summary(results, run.settings, width)]
     elif run.latest is not None:
         lines += ["", f"latest accuracy {run.latest:.2f} %"]
     return lines

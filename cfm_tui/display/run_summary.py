@@ -80,10 +80,10 @@ class RunSummary:
                 created,
                 **_read_progress(status, state),
                 **result,
-                data=_parse_text(settings.get("data.name")),
+                data=parse_text(settings.get("data.name")),
                 ipc=_parse_integer(settings.get("ipc")),
-                network=_parse_text(settings.get("backbone.name")),
-                method=_parse_text(settings.get("objective.method")),
+                network=parse_text(settings.get("backbone.name")),
+                method=parse_text(settings.get("objective.method")),
                 seed=_parse_integer(settings.get("seed")),
                 settings=settings,
             )
@@ -144,7 +144,7 @@ def split_settings(text: str) -> dict[str, str]:
     return settings
 
 
-def _parse_text(text: str | None) -> str | None:
+def parse_text(text: str | None) -> str | None:
     """Return a setting's YAML as text; None if it is absent."""
     if text is None:
         return None
@@ -156,7 +156,7 @@ def _parse_text(text: str | None) -> str | None:
 
 
 def _parse_integer(text: str | None) -> int | None:
-    parsed = _parse_text(text)
+    parsed = parse_text(text)
     return None if parsed is None else int(parsed)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,39 +18,14 @@ from typing import Any
 from engine.config import Config, settings
 from engine.config.identity import describe_experiment
 from engine.config.messages import unknown_name_error
-from engine.config.presets import load_shipped
 from engine.errors import UserError
+from engine.report.paper import COMPARISONS, find_paper_number
 from engine.runs.results import SCHEMA_VERSION, SOURCES, read_results, summarise_repeats
 from engine.runs.significance import LEVEL, adjust_holm, compare_paired, reverse
 from engine.store import StoredRun, find_run, sweeps
 
 Students = dict[int, list[float]]  #: seed of a repeat → accuracies of its students
 _BEST = "best"  # instead of a row's name: the most accurate row of each column
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """A table of the paper. source: its place in the paper. values: column → row → printed number."""
-
-    source: str
-    values: dict[str, dict[str, str]]
-
-    @classmethod
-    def load(cls, name: str) -> PaperTable:
-        """Load a file of presets/paper: the numbers of a table or figure of the paper."""
-        values = load_shipped("paper", name)
-        return cls(values["source"], values["values"])
-
-    def number(self, column: str, row: str) -> dict[str, Any] | None:
-        """Return a number in percent: mean, std or None, printed form and source; None if not reported."""
-        printed = self.values.get(column, {}).get(row)
-        if printed is None:
-            return None
-        match = re.fullmatch(r"([0-9.]+)(?:±([0-9.]+))?", printed)
-        assert match is not None, (self.source, column, row, printed)
-        mean, std = match.groups()
-        value = {"mean": float(mean), "std": None if std is None else float(std)}
-        return {**value, "printed": printed, "source": self.source}
 
 
 @dataclass(frozen=True)
@@ -151,7 +125,7 @@ class _Samples:
         return max(rows, key=lambda each: statistics.fmean(means[each].values()), default=None)
 
     def build_cells(
-        self, column: _Column, reference: str | None, paper_tables: Sequence[PaperTable]
+        self, column: _Column, reference: str | None, papers: Sequence[str]
     ) -> list[dict[str, Any]]:
         """Return a cell for every row of a column, and one for each control that the reference has.
 
@@ -173,7 +147,11 @@ class _Samples:
                     "versus": None if versus is None else {"row": reference, **versus},
                     "control": _summarise(of_cell.get("control", {})),
                     "versus_control": compare_paired(values, control) if values and control else None,
-                    "paper": _find_paper_number(column, row, paper_tables),
+                    "paper": find_paper_number(
+                        column.dataset, column.ipc, column.backbone, column.student, row, papers
+                    )
+                    if column.plain
+                    else None,
                 }
             )
         for key in ("versus", "versus_control"):
@@ -247,8 +225,7 @@ def table(
     row = against or sweep.get("against")
     if row not in rows:
         row = "cfm" if "cfm" in rows else _BEST
-    papers = [sweep["paper"]] if sweep.get("paper") else [] if sweep else ["table2", "table3", "table4"]
-    paper_tables = [PaperTable.load(name) for name in papers]
+    papers = [sweep["paper"]] if sweep.get("paper") else () if sweep else COMPARISONS
     columns = list(samples.columns.values())
     return {
         "schema_version": SCHEMA_VERSION,
@@ -266,24 +243,13 @@ def table(
         "cells": [
             cell
             for column in columns
-            for cell in samples.build_cells(column, samples.find_reference(column, row), paper_tables)
+            for cell in samples.build_cells(column, samples.find_reference(column, row), papers)
         ],
         "order": [
             step for column in columns for step in samples.compare_order(column, sweep.get("order") or ())
         ],
         "unfinished": samples.unfinished,
     }
-
-
-def _find_paper_number(
-    column: _Column, row: str, paper_tables: Sequence[PaperTable]
-) -> dict[str, Any] | None:
-    if not column.plain:
-        return None
-    key = f"{column.dataset}-{column.ipc}-{column.backbone}"
-    key += "" if column.student == column.backbone else f"-{column.student}"
-    numbers = (each.number(key, row) for each in paper_tables)
-    return next((number for number in numbers if number is not None), None)
 
 
 def _collect_scaled_settings(sweep: Mapping[str, Any]) -> dict[str, list[list[int]]]:

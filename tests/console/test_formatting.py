@@ -126,6 +126,21 @@ def test_the_result_card_has_the_difference_the_test_and_what_the_spread_is(tmp_
     assert "teacher" in text
 
 
+def test_the_result_card_has_the_papers_number_where_it_reports_the_setting(tmp_path):
+    found = results("x", 50.0)
+    for repeat in found["repeats"]:
+        for student in repeat["students"]:
+            student["architecture"] = "convnet"
+    settings = {"data.name": "cifar10", "ipc": "10", "backbone.name": "convnet", "objective.method": "cfm"}
+    card = formatting.describe_summary(found, settings, 60)
+    assert "the paper  52.1 ± 0.5  UniDD Table 2, its settings" in card
+    for key, other in {"objective.method": "sre2l", "ipc": "1", "backbone.name": "resnet18"}.items():
+        assert "paper" not in " ".join(formatting.describe_summary(found, settings | {key: other}, 60))
+    assert "paper" not in " ".join(formatting.describe_summary(found, {}, 60))
+    found["repeats"][0]["students"][0]["architecture"] = "resnet18"
+    assert "paper" not in " ".join(formatting.describe_summary(found, settings, 60))
+
+
 def test_bytes_are_decimal_wherever_they_are_told(tmp_path):
     model = recovered(tmp_path / "r", 1, 4)
     model.memory_bytes = 1_500_000_000

@@ -4,7 +4,7 @@ import re
 from importlib.resources import files
 
 from engine.config.presets import load_shipped
-from engine.report.tables import PaperTable
+from engine.report.paper import PaperTable
 
 
 def test_the_papers_numbers_are_all_read():
