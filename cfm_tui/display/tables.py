@@ -87,7 +87,8 @@ def _describe_threads(provenance: Mapping[str, Any]) -> str:
         return ""
     if threads == "adaptive":
         return "computed with a varying number of threads, so not bit-for-bit reproducible"
-    return f"computed with {threads} thread{'' if threads == 1 else 's'}"
+    together = ", all students of an architecture together" if provenance.get("together") else ""
+    return f"computed with {threads} thread{'' if threads == 1 else 's'}{together}"
 
 
 _RUNS_HEADER = (

@@ -7,10 +7,12 @@ from engine.backbones.build import NAMES, build
 from engine.backbones.checkpoint import fingerprint, load_teacher
 from engine.backbones.convnet import ConvNet
 from engine.backbones.graph import batchnorm_names, conv_names, fold_batchnorm, layer_names, place_on
+from engine.backbones.stack import Stack, stack
 
 __all__ = [
     "NAMES",
     "ConvNet",
+    "Stack",
     "batchnorm_names",
     "build",
     "conv_names",
@@ -19,4 +21,5 @@ __all__ = [
     "layer_names",
     "load_teacher",
     "place_on",
+    "stack",
 ]

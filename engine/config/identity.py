@@ -30,6 +30,7 @@ LOCAL_SETTINGS = (
     "backbone.teacher",
     "backbone.also_teachers",
     "validate.preview_images",
+    "validate.together",
     "given.images",
     "given.image_labels",
     "given.max_clipped",

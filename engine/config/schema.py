@@ -274,6 +274,8 @@ class Validate(Node):
     #: test images, the same number of each class, on which accuracy is shown during training; 0: none
     preview_images: Annotated[int, Field(ge=0, le=10**9)] = 250
     average: Fraction = 0.0  #: fraction of final epochs whose weights are averaged
+    #: train all students of an architecture in one pass; auto: where that is faster when the run begins
+    together: Literal["auto", "always", "never"] = "auto"
     precision: Precision = "float32"  #: precision of the forward passes (autocast)
 
     @model_validator(mode="after")

@@ -209,32 +209,32 @@ class Trial:
             training_cost, evaluation_cost = self._measure_student(name)
             steps = settings.epochs * _parts(self._images(), settings.batch)
             passes = measured * _parts(len(self.plan.data.test), training.EVALUATION_BATCH)
-            per_student = training_cost.setup + steps * training_cost.step + passes * evaluation_cost.step
-            seconds += settings.seeds * self._sources() * per_student
+            group = training_cost.setup + steps * training_cost.step + passes * evaluation_cost.step
+            seconds += self._students() // self._group_size(name) * group
         return seconds
 
     def _measure_student(self, name: str) -> tuple[Cost, Cost]:
-        """Return the cost of a student's training step and of an evaluation batch."""
+        """Return the cost of a training step and of an evaluation batch of the students trained at a time."""
         settings, test = self.config.validate_, self.plan.data.test
         label = Labeller(self.teacher, self.device, settings.precision, settings.teacher_batchnorm)
         has_stored_labels = self.config.relabel.mode == "stored"
 
-        def build_student(size: int) -> validate.Student:
+        def build_students(size: int) -> validate.Students:
             smaller = _change(settings, batch=size, epochs=self.EPOCHS, evaluate_from=1.0, average=0.0)
             images = _take_images(self.train, min(self._images(), 4 * size))
-            config = _change(self.config, validate_=smaller)
-            return validate.Student(config, name, 0, "distilled", images, self.device)
+            shape = (len(images), len(self.train.classes))
+            labels = relabel.StoredLabels(1, lambda _: torch.zeros(shape, dtype=torch.float16).numpy())
+            member = validate.Member(0, "distilled", images, labels if has_stored_labels else None)
+            members, config = [member] * self._group_size(name), _change(self.config, validate_=smaller)
+            return validate.Students(config, name, members, self.device)
 
         def train(size: int) -> Work:
-            student = build_student(size)
-            shape = (len(student.images), len(self.train.classes))
-            labels = relabel.StoredLabels(1, lambda _: torch.zeros(shape, dtype=torch.float16).numpy())
-            return student.train(label, labels if has_stored_labels else None, test)
+            return build_students(size).train(label, test)
 
         def evaluate(size: int) -> Work:
-            model, images = build_student(2).model, _take_images(test, size)
+            model, images = build_students(2).model, _take_images(test, size)
             while True:
-                training.evaluate_accuracy(model, images, self.device)
+                training.evaluate_accuracies(model, images, self.device)
                 yield Checkpoint("validate", StageState)
 
         training_cost = self._cost(train, min(settings.batch, self._images()))
@@ -247,6 +247,13 @@ class Trial:
 
     def _sources(self) -> int:
         return 1 + len(self.config.controls)
+
+    def _students(self) -> int:
+        return self.config.validate_.seeds * self._sources()
+
+    def _group_size(self, architecture: str) -> int:
+        """Return how many students of an architecture are trained at a time."""
+        return self._students() if architecture in self.plan.together else 1
 
     def _matching_inputs(self) -> tuple[Objective, list[tuple[nn.Module, list[Moments]]]]:
         """Return the objective at a constant β, and each teacher with its real or placeholder moments."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.runs.pipeline import record_event
 from engine.runs.plan import Plan
 from engine.runs.results import Results
 from engine.runs.resume import open_planned_run
+from engine.runs.stacks import choose_stacks
 from engine.runs.threads import choose_threads
 from engine.store import Cache, Run, RunFile, StoredRun, files, images
 
@@ -49,7 +51,9 @@ def prepare_run(
     folder = folder or store.fresh_folder(name, plan.identity["config"])
     stored = StoredRun(folder) if store.is_run(folder) else None
     plan.check_room(folder, 0 if stored is None else len(stored.repeats()))
-    choose_threads(plan, () if stored is None else stored.manifest().get("sessions", ()))
+    sessions = () if stored is None else stored.manifest().get("sessions", ())
+    choose_threads(plan, sessions)
+    plan = replace(plan, together=choose_stacks(plan, sessions))
     measures = plan.given is None and plan.statistics is None and config.recover.algorithm == "optimise"
     has_images = images.is_complete(folder / RunFile.IMAGES) and config.repeats == 1
     if not has_images and not StoredRun(folder).is_finished(config.repeats):

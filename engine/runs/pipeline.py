@@ -41,7 +41,7 @@ from engine.spectral.recovery_batches import completed_work, control_set, plan_b
 from engine.stages.recover import recover
 from engine.stages.relabel import StoredLabels, relabel
 from engine.stages.training import evaluate_accuracy
-from engine.stages.validate import Source, StudentResult, validate
+from engine.stages.validate import Source, StudentResult, completed_epochs, validate
 from engine.store import Cache, Run
 from engine.store import images as stored_images
 from engine.store.lock import timestamp
@@ -323,12 +323,11 @@ class Pipeline:
         test = self.plan.data.test
 
         def train(saved: StageState | None) -> Generator[Event, None, tuple[list[StudentResult], bool]]:
-            work = validate(self.config, teacher, sources, test, self.device, labels, saved)
+            together = self.plan.together
+            work = validate(self.config, teacher, sources, test, self.device, labels, saved, together)
             return (yield from work), False
 
-        def count(metadata: dict[str, Any]) -> int:
-            return len(metadata["finished"]) * settings.epochs + int(metadata["epoch"])
-
+        count = partial(completed_epochs, self.config)
         return (yield from self.runner.run("validate", total, "epochs", train, count))
 
     def _describe_repeat(self, students: list[StudentResult]) -> dict[str, Any]:
@@ -341,6 +340,7 @@ class Pipeline:
             timings=self.runner.timings,
             provenance={
                 **provenance.describe_session(self.config, self.device, self.command),
+                "together": list(self.plan.together),
                 "config_hash": config_hash(self.config),
                 "data": {"name": self.plan.data.name, "fingerprint": self.plan.data.fingerprint},
                 "measured_on": {"split": self.config.data.test, "images": len(self.plan.data.test)},

@@ -39,7 +39,8 @@ class Plan:
     teacher: the given teacher; None if one is squeezed. others: the same for each further backbone. given: a
     distilled set, used instead of recovery. further: the given sets of further repeats, if each has its own.
     statistics: given statistics of the real images, used instead of measuring them. labels: given soft labels
-    of the given images. warnings: about the given teachers.
+    of the given images. warnings: about the given teachers. together: architectures whose students are
+    trained in one pass.
     """
 
     config: Config
@@ -52,6 +53,7 @@ class Plan:
     labels: fkd.FkdLabels | None = None
     warnings: tuple[str, ...] = ()
     further: tuple[Distilled, ...] = ()
+    together: tuple[str, ...] = ()
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -160,6 +162,7 @@ class Plan:
             "seeds": provenance.seeds(self.config),
             **provenance.describe_session(self.config, self.device, command),
             "micro_batch": self.config.recover.micro_batch,
+            "together": list(self.together),
             "host": provenance.host(),
             "origins": origins,
         }

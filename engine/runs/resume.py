@@ -128,9 +128,9 @@ def nonreproducible_reason(sessions: Sequence[Mapping[str, Any]]) -> str | None:
     """Return why a run is not bit-for-bit equal to an uninterrupted one; None if it is."""
     if any(session.get("threads") == "adaptive" for session in sessions):
         return "the number of threads follows the machine (threads = adaptive)"
-    for name in ("torch", "device", "threads", "micro_batch"):
+    for name in ("torch", "device", "threads", "micro_batch", "together"):
         sources = [session["versions"] if name == "torch" else session for session in sessions]
-        values = [source.get(name) for source in sources]
+        values = [source.get(name) or None for source in sources]
         if any(value != values[0] for value in values):
             other = next(value for value in values if value != values[0])
             return f"{name} was {values[0] or 'unset'} in the first session and {other or 'unset'} later"

@@ -154,7 +154,7 @@ class SlowdownWatch:
             self._network, self._unit, self._reported = (), event.unit, False
             self._forget()
         elif isinstance(event, EpochFinished):
-            network = (event.architecture, event.source)
+            network = (event.architecture, "teacher" if event.source == "teacher" else "student")
             if network != self._network:
                 self._network, self._pending = network, None
                 self._forget()

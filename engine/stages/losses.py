@@ -1,6 +1,6 @@
 """Losses of students: how a student's logits follow those of the teacher (`validate.loss`).
 
-Legend: M images in a batch, K classes.
+Legend: S students, M images in a batch, K classes.
 Source: KL of SRe²L and UniDD; the squared error with a share of cross-entropy of G-VBSM.
 """
 
@@ -13,29 +13,31 @@ from engine.config import Validate
 from engine.spectral.moments import widen
 
 
-def student_loss(settings: Validate, student_MK: Tensor, teacher_MK: Tensor, labels_M: Tensor) -> Tensor:
-    """Return the mean loss of a batch: the distance from the teacher, plus `ce_weight` times CE.
+def student_loss(settings: Validate, student_SMK: Tensor, teacher_SMK: Tensor, labels_SM: Tensor) -> Tensor:
+    """Return each student's mean loss, shape (S,): the distance from the teacher, plus `ce_weight` times CE.
 
-    labels_M: the class of each image. As in G-VBSM's code, an image that was mixed with another one counts
+    labels_SM: the class of each image. As in G-VBSM's code, an image that was mixed with another one counts
     for its own class alone.
     """
-    student_MK, teacher_MK = widen(student_MK), widen(teacher_MK)
+    student_SMK, teacher_SMK = widen(student_SMK), widen(teacher_SMK)
     if settings.loss == "kl":
-        loss = kl_loss(student_MK, teacher_MK, settings.temperature)
+        loss_S = kl_loss(student_SMK, teacher_SMK, settings.temperature)
         if settings.loss_scale == "t2":
-            loss = loss * settings.temperature**2
+            loss_S = loss_S * settings.temperature**2
     else:
-        loss = F.mse_loss(student_MK, teacher_MK)
+        loss_S = F.mse_loss(student_SMK, teacher_SMK, reduction="none").mean((1, 2))
     if settings.ce_weight:
-        loss = loss + settings.ce_weight * F.cross_entropy(student_MK, labels_M)
-    return loss
+        ce_SM = F.cross_entropy(student_SMK.flatten(0, 1), labels_SM.flatten(), reduction="none")
+        loss_S = loss_S + settings.ce_weight * ce_SM.view_as(labels_SM).mean(1)
+    return loss_S
 
 
-def kl_loss(student_MK: Tensor, teacher_MK: Tensor, temperature: float) -> Tensor:
-    """Return KL(teacher/T ‖ student/T), the mean over the batch, without the factor T²."""
-    return F.kl_div(
-        F.log_softmax(student_MK / temperature, dim=1),
-        F.log_softmax(teacher_MK / temperature, dim=1),
-        reduction="batchmean",
+def kl_loss(student_SMK: Tensor, teacher_SMK: Tensor, temperature: float) -> Tensor:
+    """Return KL(teacher/T ‖ student/T) of each student, the mean over its batch, without the factor T²."""
+    pointwise_SMK = F.kl_div(
+        F.log_softmax(student_SMK / temperature, dim=2),
+        F.log_softmax(teacher_SMK / temperature, dim=2),
+        reduction="none",
         log_target=True,
     )
+    return pointwise_SMK.sum((1, 2)) / student_SMK.shape[1]

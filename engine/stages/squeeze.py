@@ -38,7 +38,7 @@ def squeeze(
     settings = config.squeeze
     model = backbones.place_on(model, device).train()
     trainer = Trainer(model, settings.optimiser, settings.epochs, settings.precision)
-    log = EpochLog("squeeze", config.backbone.name, "teacher", config.seed, settings.epochs)
+    log = EpochLog("squeeze", config.backbone.name, [("teacher", config.seed)], settings.epochs)
     timer = IntervalTimer(config.checkpoint_seconds)
     evaluator = evaluator or SubsetEvaluator(train, 0, device)
     if saved is not None:
@@ -49,7 +49,7 @@ def squeeze(
         labels_M = upload(train.labels_N[torch.from_numpy(indices)], device)
         with autocast(device, settings.precision):
             logits_MK = model(x_MCHW.contiguous(memory_format=torch.channels_last))
-        return F.cross_entropy(logits_MK.float(), labels_M)
+        return F.cross_entropy(logits_MK.float(), labels_M).unsqueeze(0)
 
     def capture() -> StageState:
         position = {"epoch": trainer.epoch, "batch": trainer.batch}

@@ -5,7 +5,7 @@ Legend: M images in a batch, N images in a set, K classes. Source: UniDD Table 1
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -21,10 +21,11 @@ from engine.config import Config, Validate
 from engine.data import ImageSet
 from engine.device import autocast, explain_out_of_memory, upload
 from engine.events import Event
+from engine.fingerprint import fingerprint_tensors
 from engine.rng import torch_seeded
 from engine.stages.losses import student_loss
 from engine.stages.relabel import FkdViews, StoredLabels
-from engine.stages.training import EpochLog, SubsetEvaluator, Trainer, evaluate_accuracy
+from engine.stages.training import EpochLog, SubsetEvaluator, Trainer, evaluate_accuracies
 
 Source = Literal["distilled", "random", "start"]  #: the distilled images, or a control
 
@@ -47,6 +48,19 @@ class StudentResult:
     weights: str
 
 
+@dataclass(frozen=True)
+class Member:
+    """A student to train: its seed, the name of its images, and the images.
+
+    labels: stored labels; None: the teacher labels every batch.
+    """
+
+    seed: int
+    source: Source
+    images: ImageSet
+    labels: StoredLabels | None = None
+
+
 def validate(
     config: Config,
     teacher: nn.Module,
@@ -55,31 +69,57 @@ def validate(
     device: torch.device,
     labels: Mapping[Source, StoredLabels] | None = None,
     saved: StageState | None = None,
+    together: Collection[str] = (),
 ) -> Generator[Event, None, list[StudentResult]]:
     """Train every student of every seed on every source.
 
-    labels: stored labels; None: the teacher labels every batch. saved: resume from this state. Raises
-    UserError("numeric") naming the student and the epoch whose loss is not finite.
+    labels: stored labels; None: the teacher labels every batch. saved: resume from this state. together: the
+    architectures whose students are trained as one stack. Raises UserError("numeric") naming the student and
+    the epoch whose loss is not finite.
     """
     settings = config.validate_
     labeller = Labeller(teacher, device, settings.precision, settings.teacher_batchnorm)
-    students = [
-        (architecture, seed, source)
-        for architecture in config.validate_.students or (config.backbone.name,)
-        for seed in range(config.validate_.seeds)
-        for source in sources
+    members = [
+        Member(seed, source, images, None if labels is None else labels[source])
+        for seed in range(settings.seeds)
+        for source, images in sources.items()
     ]
+    architectures = settings.students or (config.backbone.name,)
     evaluator = SubsetEvaluator(test, settings.preview_images, device)
     results = [  # from JSON, where tuples became lists
         StudentResult(**{**fields, "curve": _parse_curve(fields["curve"])})
         for fields in ([] if saved is None else saved.metadata["finished"])
     ]
-    for architecture, seed, source in students[len(results) :]:
-        student = Student(config, architecture, seed, source, sources[source], device)
-        stored = None if labels is None else labels[source]
-        results.append((yield from student.train(labeller, stored, test, results, saved, evaluator)))
+    students = [(architecture, member) for architecture in architectures for member in members]
+    size = None if saved is None else len(_read_curves(saved.metadata))
+    for architecture, group in _group(students[len(results) :], together, size):
+        work = Students(config, architecture, group, device)
+        results += yield from work.train(labeller, test, results, saved, evaluator)
         saved = None
     return results
+
+
+def _group(
+    students: Sequence[tuple[str, Member]], together: Collection[str], size: int | None
+) -> Iterator[tuple[str, list[Member]]]:
+    """Yield the students that are trained at a time. size: of the first group, if it is already begun."""
+    while students:
+        architecture = students[0][0]
+        same = [member for name, member in students if name == architecture]
+        size = size or (len(same) if architecture in together else 1)
+        yield architecture, same[:size]
+        students, size = students[size:], None
+
+
+def completed_epochs(config: Config, metadata: Mapping[str, Any]) -> int:
+    """Return the number of epochs of all students that are finished, given a state's metadata."""
+    training = int(metadata["epoch"]) * len(_read_curves(metadata))
+    return len(metadata["finished"]) * config.validate_.epochs + training
+
+
+def _read_curves(metadata: Mapping[str, Any]) -> list[list[tuple[int, float]]]:
+    """Return the measurements of the students that a state has begun; earlier versions wrote one curve."""
+    return [_parse_curve(curve) for curve in metadata.get("curves") or [metadata["curve"]]]
 
 
 def _parse_curve(curve: Sequence[Sequence[Any]]) -> list[tuple[int, float]]:
@@ -96,47 +136,35 @@ def is_measured_epoch(settings: Validate, epoch: int) -> bool:
     return done == settings.epochs or (due and done % settings.evaluate_every == 0)
 
 
-class Student:
-    """One network trained from scratch on soft labels."""
+class Students:
+    """Networks of one architecture that are trained from scratch on soft labels, several of them together.
+
+    Each has its own images, views and labels, and learns what it would learn alone, up to rounding.
+    Legend: S students.
+    """
 
     def __init__(
-        self,
-        config: Config,
-        architecture: str,
-        seed: int,
-        source: Source,
-        images: ImageSet,
-        device: torch.device,
+        self, config: Config, architecture: str, members: Sequence[Member], device: torch.device
     ) -> None:
         self.config = config
         self.settings = config.validate_
         self.architecture = architecture
-        self.seed = seed
-        self.source: Source = source
-        self.images = images
-        self.labels_N = upload(images.labels_N, device)
+        self.members = members
         self.device = device
-        with torch_seeded(config.seed, "student", architecture, seed):
-            model = backbones.build(
-                config.backbone,
-                classes=len(images.classes),
-                channels=images.channels,
-                image_size=images.size,
-                name=architecture,
-                stem_init=config.validate_.stem_init,
-            )
+        self.labels_SN = upload(torch.stack([member.images.labels_N for member in members]), device)
+        networks = [build_student(config, architecture, member.seed, member.images) for member in members]
+        model = networks[0] if len(networks) == 1 else backbones.Stack(networks)
         self.model = backbones.place_on(model, device)
         self.average: AveragedModel | None = None
 
     def train(
         self,
         labeller: Labeller,
-        stored: StoredLabels | None,
         test: ImageSet,
         finished: Sequence[StudentResult] = (),
         saved: StageState | None = None,
         evaluator: SubsetEvaluator | None = None,
-    ) -> Generator[Event, None, StudentResult]:
+    ) -> Generator[Event, None, list[StudentResult]]:
         """Train for all epochs, and test after some of them and always after the last.
 
         finished: results of earlier students, which checkpoints include. saved: resume from this state.
@@ -145,15 +173,16 @@ class Student:
         evaluator = evaluator or SubsetEvaluator(test, 0, self.device)
         epochs, timer = self.settings.epochs, IntervalTimer(self.config.checkpoint_seconds)
         trainer = Trainer(self.model, self.settings.optimiser, epochs, self.settings.precision)
-        log = EpochLog("validate", self.architecture, self.source, self.seed, epochs)
-        # Stored labels use stream 0; with online labels each seed draws from another stream.
-        views = FkdViews(self.config, self.images, self.device, 0 if stored else self.seed + 1)
-        if stored is not None and stored.views is not None:
-            views = stored.views(self.images, self.device)
-        curve = [] if saved is None else self._restore(trainer, saved)
+        names = [(member.source, member.seed) for member in self.members]
+        log = EpochLog("validate", self.architecture, names, epochs)
+        views = [self._build_views(member) for member in self.members]
+        curves: list[list[tuple[int, float]]] = [[] for _ in self.members]
+        if saved is not None:
+            curves = self._restore(trainer, saved)
 
         def capture() -> StageState:
-            position = {"epoch": trainer.epoch, "batch": trainer.batch, "curve": list(curve)}
+            position: dict[str, Any] = {"epoch": trainer.epoch, "batch": trainer.batch}
+            position["curves"] = [list(curve) for curve in curves]
             position["finished"] = [asdict(result) for result in finished]
             average = {} if self.average is None else add_prefix("average", self.average.state_dict())
             tensors = {**trainer.state_dict(), **average}
@@ -164,57 +193,103 @@ class Student:
             what = f"training {self.architecture} with batches of {self.settings.batch}"
             hint = "set validate.precision=bfloat16, or lower validate.batch; both change the result"
             with explain_out_of_memory(self.device, what, hint):
-                for _ in evaluator.watch(self.epoch(trainer, views, labeller, stored)):
+                for _ in evaluator.watch(self.epoch(trainer, views, labeller)):
                     if timer.due():
                         yield from log.checkpoint(capture)
-            loss = trainer.end_epoch(len(self.images))
+            loss_S = trainer.end_epoch(self.labels_SN.shape[1])
             self._update_average(epoch)
-            accuracy = subset = None
+            accuracies = subset = None
             if is_measured_epoch(self.settings, epoch):
-                accuracy = evaluate_accuracy(self._final_network(), test, self.device)
-                curve.append((epoch + 1, accuracy))
+                accuracies = evaluate_accuracies(self._final_network(), test, self.device)
+                for curve, accuracy in zip(curves, accuracies, strict=True):
+                    curve.append((epoch + 1, accuracy))
             else:
                 subset = evaluator.evaluate(self._final_network())
-            yield from log.add(epoch, loss, accuracy, subset)
+            yield from log.add(epoch, loss_S, accuracies, subset)
             if timer.due():
                 yield from log.checkpoint(capture)
         log.require_finite(self._final_network())
-        best = max(accuracy for _, accuracy in curve)
-        weights = backbones.fingerprint(self._final_network())
-        return StudentResult(self.architecture, self.seed, self.source, curve[-1][1], best, curve, weights)
+        return [self._build_result(number, curve) for number, curve in enumerate(curves)]
 
-    def epoch(
-        self, trainer: Trainer, views: FkdViews, labeller: Labeller, stored: StoredLabels | None
-    ) -> Iterator[None]:
-        """Train on the remaining batches of the epoch, yielding after each batch except the last."""
-        settings, targets_NK = self.settings, None
+    def epoch(self, trainer: Trainer, views: Sequence[FkdViews], labeller: Labeller) -> Iterator[None]:
+        """Train on the remaining batches of the epoch, yielding after each batch except the last.
+
+        views: of each member's images.
+        """
         self.model.train()
-        replayed = trainer.epoch if stored is None else stored.epoch(trainer.epoch)
-        if stored is not None:
-            targets_NK = upload(stored.logits(replayed), self.device)
+        epochs, stored = [], []
+        for member in self.members:
+            number = trainer.epoch if member.labels is None else member.labels.epoch(trainer.epoch)
+            epochs.append(number)
+            if member.labels is not None:
+                stored.append(member.labels.logits(number))
+        stored_SNK = upload(torch.stack(stored), self.device) if stored else None
+        member_S1 = torch.arange(len(self.members), device=self.device)[:, None]
 
-        def compute_loss(indices: np.ndarray) -> Tensor:
-            x_MCHW = views.batch(replayed, indices)
-            indices_M = upload(torch.from_numpy(indices), self.device)
-            target_MK = labeller(x_MCHW) if targets_NK is None else targets_NK.index_select(0, indices_M)
-            with autocast(self.device, settings.precision):
-                logits_MK = self.model(x_MCHW)
-            labels_M = self.labels_N.index_select(0, indices_M)
-            return student_loss(settings, logits_MK, target_MK, labels_M)
+        def compute_loss(indices_SM: np.ndarray) -> Tensor:
+            x_S = [
+                each.batch(number, indices_M)
+                for each, number, indices_M in zip(views, epochs, indices_SM, strict=True)
+            ]
+            chosen_SM = upload(torch.from_numpy(indices_SM), self.device)
+            if stored_SNK is None:
+                target_SMK = self._label(labeller, x_S)
+            else:
+                target_SMK = stored_SNK[member_S1, chosen_SM]
+            with autocast(self.device, self.settings.precision):
+                logits_SMK = self._forward(x_S)
+            return student_loss(self.settings, logits_SMK, target_SMK, self.labels_SN.gather(1, chosen_SM))
 
-        key = ("student", self.architecture, self.seed)
-        return trainer.steps(views.batches(replayed), compute_loss, self.config.seed, *key)
+        batches_S = (each.batches(number) for each, number in zip(views, epochs, strict=True))
+        batches = [np.stack(parts) for parts in zip(*batches_S, strict=True)]
+        key = ("student", self.architecture, self.members[0].seed)  # a stack draws no random numbers
+        return trainer.steps(batches, compute_loss, self.config.seed, *key)
+
+    def _build_views(self, member: Member) -> FkdViews:
+        """Return the views of a member's images: those of stored labels, else those of its own seed."""
+        if member.labels is None:
+            return FkdViews(self.config, member.images, self.device, member.seed + 1)
+        if member.labels.views is None:
+            return FkdViews(self.config, member.images, self.device)
+        return member.labels.views(member.images, self.device)
+
+    def _label(self, labeller: Labeller, x_S: Sequence[Tensor]) -> Tensor:
+        """Return the teacher's logits, shape (S, M, K), of each member's views."""
+        if len(x_S) == 1 or self.settings.teacher_batchnorm == "batch":
+            return torch.stack([labeller(x_MCHW) for x_MCHW in x_S])
+        logits_XK = labeller(torch.cat(list(x_S)))
+        return logits_XK.reshape(len(x_S), -1, logits_XK.shape[1])
+
+    def _forward(self, x_S: Sequence[Tensor]) -> Tensor:
+        """Return each member's logits, shape (S, M, K), of its views."""
+        if len(x_S) == 1:
+            logits_MK: Tensor = self.model(x_S[0])
+            return logits_MK.unsqueeze(0)
+        x_MCHW = torch.cat(list(x_S), dim=1).contiguous(memory_format=torch.channels_last)
+        logits_MSK: Tensor = self.model(x_MCHW)
+        return logits_MSK.transpose(0, 1)
+
+    def _build_result(self, number: int, curve: list[tuple[int, float]]) -> StudentResult:
+        """Return the result of a member from its measurements."""
+        member, network = self.members[number], self._final_network()
+        state = network.state_dict()
+        if isinstance(network, backbones.Stack):
+            state = network.member_state(number)
+        best, weights = max(accuracy for _, accuracy in curve), fingerprint_tensors(state)
+        return StudentResult(
+            self.architecture, member.seed, member.source, curve[-1][1], best, curve, weights
+        )
 
     def _final_network(self) -> nn.Module:
         return self.model if self.average is None else self.average.module
 
-    def _restore(self, trainer: Trainer, saved: StageState) -> list[tuple[int, float]]:
+    def _restore(self, trainer: Trainer, saved: StageState) -> list[list[tuple[int, float]]]:
         trainer.load_state_dict(saved)
         average = strip_prefix("average", saved.tensors)
         if average:
             self.average = AveragedModel(self.model, use_buffers=True)
             self.average.load_state_dict(average)
-        return _parse_curve(saved.metadata["curve"])
+        return _read_curves(saved.metadata)
 
     def _update_average(self, epoch: int) -> None:
         share = self.settings.average
@@ -222,3 +297,16 @@ class Student:
             if self.average is None:
                 self.average = AveragedModel(self.model, use_buffers=True)
             self.average.update_parameters(self.model)
+
+
+def build_student(config: Config, architecture: str, seed: int, images: ImageSet) -> nn.Module:
+    """Build an untrained student for a set of images, initialised from its seed."""
+    with torch_seeded(config.seed, "student", architecture, seed):
+        return backbones.build(
+            config.backbone,
+            classes=len(images.classes),
+            channels=images.channels,
+            image_size=images.size,
+            name=architecture,
+            stem_init=config.validate_.stem_init,
+        )

@@ -16,6 +16,7 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,23 +43,30 @@ def configuration(backbone: str, sets: tuple[str, ...] = ()) -> Config:
 
 
 class Ours:
-    """A student of the engine, epoch by epoch."""
+    """Students of the engine that are trained together, epoch by epoch."""
 
-    def __init__(self, config: Config, model: nn.Module, images: ImageSet, device: torch.device) -> None:
-        architecture = config.backbone.name
-        self.student = validate.Student(config, architecture, 0, "distilled", images, device)
+    def __init__(
+        self,
+        config: Config,
+        model: nn.Module,
+        images: ImageSet,
+        device: torch.device,
+        seeds: Sequence[int] = (0,),
+    ) -> None:
+        members = [validate.Member(seed, "distilled", images) for seed in seeds]
+        self.students = validate.Students(config, config.backbone.name, members, device)
         optimiser, epochs, precision = (
             config.validate_.optimiser,
             config.validate_.epochs,
             config.validate_.precision,
         )
-        self.trainer = Trainer(self.student.model, optimiser, epochs, precision)
-        self.views = FkdViews(config, images, device, 1)
+        self.trainer = Trainer(self.students.model, optimiser, epochs, precision)
+        self.views = [FkdViews(config, images, device, seed + 1) for seed in seeds]
         self.label = Labeller(model, device, precision)
         self.images = images
 
     def epoch(self) -> None:
-        for _ in self.student.epoch(self.trainer, self.views, self.label, None):
+        for _ in self.students.epoch(self.trainer, self.views, self.label):
             pass
         self.trainer.end_epoch(len(self.images))
 

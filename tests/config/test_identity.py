@@ -14,6 +14,7 @@ def test_local_settings_never_matter():
     sets = ["device=cpu", "threads=3", "checkpoint_seconds=5", "recover.micro_batch=2", "repeats=5"]
     sets += ["data.root=/sets", "backbone.teacher=/a.pth", "given.images=/b.pt", "given.image_labels=/e.pt"]
     sets += ["given.labels=/c", "given.statistics=/d", "given.max_clipped=0.5", "validate.preview_images=0"]
+    sets += ["validate.together=always"]
     plain, local = config_with(), config_with(*sets)
     assert {text.partition("=")[0] for text in sets} | {"backbone.also_teachers"} == set(LOCAL_SETTINGS)
     assert config_hash(plain) == config_hash(local)

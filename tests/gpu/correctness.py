@@ -352,16 +352,17 @@ def _student(
     images, model = smooth_images(20), teacher(config)
     label = Labeller(model, options.device, config.validate_.precision)
 
-    def student() -> validate.Student:
-        return validate.Student(config, config.backbone.name, 0, "distilled", images, options.device)
+    def student() -> validate.Students:
+        member = validate.Member(0, "distilled", images)
+        return validate.Students(config, config.backbone.name, [member], options.device)
 
     def begin(saved: StageState | None) -> Tensor:
         one = student()
-        pull(one.train(label, None, images, (), saved))
+        pull(one.train(label, images, (), saved))
         return torch.cat([weight.detach().flatten().float() for weight in one.model.state_dict().values()])
 
     def cut() -> StageState:
-        for event in student().train(label, None, images):
+        for event in student().train(label, images):
             if isinstance(event, Checkpoint):
                 state = _stored(event.capture())
                 if (state.metadata["epoch"], state.metadata["batch"]) == (1, 1):

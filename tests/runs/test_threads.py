@@ -117,6 +117,17 @@ def test_measuring_accuracy_and_larger_networks_are_no_slowdown():
     assert len(warnings([started, *measured, *(epoch(20.0 - n / 100) for n in range(50))])) == 1
 
 
+def test_students_that_are_trained_together_become_slow_together():
+    started = StageStarted("validate", 300, "epochs")
+    rates = [100.0 - n / 100 for n in range(9)] + [20.0 - n / 100 for n in range(30)]
+    pairs = [
+        (EpochFinished("validate", "convnet", name, 0, 1, 300, 1.0, None, rate))
+        for rate in rates
+        for name in ("distilled", "random")
+    ]
+    assert len(warnings([started, *pairs])) == 1
+
+
 def test_a_slower_network_of_the_same_pass_is_no_slowdown():
     started = StageStarted("statistics", 1000, "images")
     fast, slow = ([StageProgress("statistics", 1, rate)] * 50 for rate in (5000.0, 900.0))

@@ -188,6 +188,8 @@ STUDENTS = {
     "averaged, sgd": {"average": 0.7, "optimiser": {"name": "sgd", "lr": 0.05, "momentum": 0.9}},
     "shared CutMix, measured often": {"cutmix": "batch", "evaluate_every": 1, "evaluate_from": 0.0},
     "bfloat16, stored": {"precision": "bfloat16"},
+    "together, averaged": {"seeds": 2, "average": 0.7},
+    "together, stored, sgd": {"optimiser": {"name": "sgd", "lr": 0.05, "momentum": 0.9}},
     "dropout, averaged": {"students": ["mobilenet_v2"], "epochs": 2, "average": 0.5, "batch": 10},
 }
 
@@ -202,24 +204,48 @@ def test_validate(teacher, control, digits, cpu, case):
     sources = {"distilled": part_of(digits.train, 20), "random": control}
 
     def begin(saved):
-        return validate.validate(config, teacher, sources, test, cpu, labels, saved)
+        return validate.validate(config, teacher, sources, test, cpu, labels, saved, together)
 
+    together = ("convnet",) if "together" in case else ()
     events, results, points = left_everywhere(begin)
     students = config.validate_.seeds * len(sources)
     assert len(results) == students
     steps = -(-20 // config.validate_.batch)
-    assert len(points) == students * config.validate_.epochs * steps
+    assert len(points) == (1 if together else students) * config.validate_.epochs * steps
+    total = students * config.validate_.epochs
+    done = [validate.completed_epochs(config, state.metadata) for _, state in points]
+    assert done == sorted(done)
+    assert done[-1] == total
     for _, _, again in taken_up(begin, events, points):
         assert again == results
-    plain, again = drive(validate.validate(unhurried(config), teacher, sources, test, cpu, labels))
+    work = validate.validate(unhurried(config), teacher, sources, test, cpu, labels, None, together)
+    plain, again = drive(work)
     assert (said(plain), again) == (said(events), results)
+
+
+def test_a_student_that_an_earlier_version_began_is_finished_alone(teacher, control, digits, cpu):
+    config = everywhere(validate={"seeds": 2})
+    sources = {"random": control}
+
+    def begin(saved, together=()):
+        return validate.validate(config, teacher, sources, digits.test, cpu, None, saved, together)
+
+    _, results, points = left_everywhere(begin)
+    (state,) = [state for _, state in points if (state.metadata["epoch"], state.metadata["batch"]) == (1, 1)][
+        :1
+    ]
+    metadata = {key: value for key, value in state.metadata.items() if key != "curves"}
+    total = state.tensors["total"].reshape(())
+    old = StageState({**state.tensors, "total": total}, {**metadata, "curve": state.metadata["curves"][0]})
+    assert validate.completed_epochs(config, old.metadata) == 1
+    assert drive(begin(old, ("convnet",)))[1] == results
 
 
 def test_students_carry_the_fingerprint_of_their_final_network(teacher, control, digits, cpu):
     config = small(validate={"average": 0.7, "seeds": 1})
-    student = validate.Student(config, "convnet", 0, "random", control, cpu)
+    student = validate.Students(config, "convnet", [validate.Member(0, "random", control)], cpu)
     label = Labeller(teacher, cpu, "float32")
-    _, result = drive(student.train(label, None, digits.test))
+    _, (result,) = drive(student.train(label, digits.test))
     assert result.weights == backbones.fingerprint(student.average.module)
     assert result.weights != backbones.fingerprint(student.model)
 
@@ -230,7 +256,7 @@ def test_libraries_draw_anew_in_every_batch_and_epoch():
 
     def loss_of(indices):
         drawn.append(float(torch.rand(())))
-        return trainer.model(torch.ones(1, 1)).sum()
+        return trainer.model(torch.ones(1, 1))[0]
 
     for _ in range(2):
         list(trainer.steps(np.arange(6).reshape(3, 2), loss_of, 0, "test"))
@@ -239,8 +265,8 @@ def test_libraries_draw_anew_in_every_batch_and_epoch():
 
 
 def test_what_waits_is_told_before_a_save_point():
-    log = EpochLog("squeeze", "convnet", "teacher", 0, 9)
-    assert list(log.add(0, torch.tensor(1.5))) == []
+    log = EpochLog("squeeze", "convnet", [("teacher", 0)], 9)
+    assert list(log.add(0, torch.tensor([1.5]))) == []
     told = [*log.checkpoint(StageState), *log.checkpoint(StageState)]
     assert [event.kind for event in told] == ["EpochFinished", "Checkpoint", "Checkpoint"]
     assert isinstance(told[0], EpochFinished)

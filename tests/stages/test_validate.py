@@ -57,6 +57,49 @@ def test_students_differ_between_seeds_and_repeat_exactly(teacher, control, digi
     assert by_seed[0] != by_seed[1]
 
 
+@pytest.mark.parametrize("mode", ["online", "stored"])
+def test_students_trained_together_learn_what_they_learn_alone(teacher, control, digits, cpu, mode):
+    """After one epoch of several batches, within 1e-5; each from its own images, views and labels."""
+    config = small(validate={"epochs": 1, "seeds": 2, "batch": 8}, relabel={"mode": mode})
+    sources = {"distilled": recovery_batches.control_set(config, digits.train, "start"), "random": control}
+    labels = None
+    if mode == "stored":
+        labels = {name: stages.label(config, teacher, images, cpu)[0] for name, images in sources.items()}
+
+    def students(together):
+        models = []
+
+        def build(*arguments):
+            models.append(original(*arguments))
+            return models[-1]
+
+        original = validate.Students
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(validate, "Students", build)
+            work = validate.validate(config, teacher, sources, digits.test, cpu, labels, None, together)
+            events, results = drive(work)
+        return models, events, results
+
+    apart, events_apart, alone = students(())
+    (stacked,), events_together, together = students(("convnet",))
+    assert [(r.source, r.seed) for r in together] == [(r.source, r.seed) for r in alone]
+    x = digits.test.batch(range(100), cpu)
+    logits = stacked.model.eval()(x.repeat(1, 4, 1, 1)).transpose(0, 1)
+    for number, each in enumerate(apart):
+        torch.testing.assert_close(logits[number], each.model.eval()(x), rtol=0, atol=1e-5)
+        for name, value in each.model.state_dict().items():
+            if not name.startswith("layers.conv") or name.endswith("weight"):  # BatchNorm cancels a bias
+                found = stacked.model.member_state(number)[name]
+                torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-5)
+    losses = [
+        [event.loss for event in events if isinstance(event, EpochFinished)]
+        for events in (events_apart, events_together)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5, abs=1e-7)
+    assert [r.last for r in together] == pytest.approx([r.last for r in alone], abs=0.5)
+    assert len({r.weights for r in together}) == 4
+
+
 def test_stored_labels_depend_neither_on_batch_size_nor_on_order(teacher, control, cpu, monkeypatch):
     config = small(relabel={"mode": "stored"})
     _, whole = stages.label(config, teacher, control, cpu)
@@ -79,11 +122,11 @@ def test_stored_and_online_labels_train_the_same_student(teacher, control, digit
     config = small(validate={"seeds": 1})
     stored, _ = stages.label(config, teacher, control, cpu)
     by_store, _ = train(config, teacher, control, digits, cpu, {"random": stored})
-    online = validate.Student(config, "convnet", 0, "random", control, cpu)
+    online = validate.Students(config, "convnet", [validate.Member(0, "random", control)], cpu)
     views, label = relabel.FkdViews(config, control, cpu), Labeller(teacher, cpu, "float32")
     trainer = training.Trainer(online.model, config.validate_.optimiser, 3)
     for expected in by_store:
-        assert list(online.epoch(trainer, views, label, None)) == [None] * (len(views.batches(0)) - 1)
+        assert list(online.epoch(trainer, [views], label)) == [None] * (len(views.batches(0)) - 1)
         assert float(trainer.end_epoch(len(control))) == pytest.approx(expected.loss, rel=0.02)
 
 
@@ -119,7 +162,7 @@ def test_labels_of_a_teacher_in_training_mode_are_those_of_the_students_batches(
 def test_students_learn_from_mixed_images_and_their_own_class(teacher, control, digits, cpu):
     settings = {"loss": "mse", "ce_weight": 0.5, "mixup": 0.8, "cutmix": "none", "batch": 20, "epochs": 1}
     config = small(validate={**settings, "seeds": 1})
-    student = validate.Student(config, "convnet", 0, "random", control, cpu)
+    student = validate.Students(config, "convnet", [validate.Member(0, "random", control)], cpu)
     before = copy.deepcopy(student.model).train()
     views, label = relabel.FkdViews(config, control, cpu, 1), Labeller(teacher, cpu, "float32")
     (batch,), (drawn, mix) = views.batches(0), views.draw(0)
@@ -130,7 +173,7 @@ def test_students_learn_from_mixed_images_and_their_own_class(teacher, control, 
     with torch.no_grad():
         logits, labels = before(x), control.labels_N[batch]
         wanted = F.mse_loss(logits, label(x)) + 0.5 * F.cross_entropy(logits, labels)
-    events, _ = drive(student.train(label, None, digits.test))
+    events, _ = drive(student.train(label, digits.test))
     assert events[0].loss == pytest.approx(float(wanted), rel=1e-5)
 
 
@@ -150,7 +193,7 @@ def test_norms_and_biases_decay_unless_they_are_left_out():
 
 def test_averaged_weights_are_the_mean_of_the_last_epochs(teacher, control, digits, cpu):
     config = small(validate={"epochs": 4, "average": 0.5, "seeds": 1})
-    student = validate.Student(config, "convnet", 0, "random", control, cpu)
+    student = validate.Students(config, "convnet", [validate.Member(0, "random", control)], cpu)
     seen = []
     original = student._update_average
 
@@ -160,7 +203,7 @@ def test_averaged_weights_are_the_mean_of_the_last_epochs(teacher, control, digi
 
     student._update_average = remember
     label = Labeller(teacher, cpu, "float32")
-    drive(student.train(label, None, digits.test))
+    drive(student.train(label, digits.test))
     averaged = student.average.module.state_dict()["classifier.weight"]
     torch.testing.assert_close(averaged, (seen[2] + seen[3]) / 2)
 
@@ -271,9 +314,9 @@ def test_measurements_take_two_percent_of_the_time_of_training(digits, cpu, monk
     def evaluate(*_):
         clock.now += 0.5
         measured.append(clock.now)
-        return 50.0
+        return [50.0]
 
-    monkeypatch.setattr(training, "evaluate_accuracy", evaluate)
+    monkeypatch.setattr(training, "evaluate_accuracies", evaluate)
     evaluator = training.SubsetEvaluator(digits.test, 100, cpu)
 
     def steps():  # the last step of an epoch ends it
@@ -289,7 +332,7 @@ def test_measurements_take_two_percent_of_the_time_of_training(digits, cpu, monk
         trained += 1.0
         before = len(measured)
         result = evaluator.evaluate(torch.nn.Identity())
-        assert result == ((100, 50.0) if len(measured) > before else None)
+        assert result == ((100, [50.0]) if len(measured) > before else None)
         assert 0.5 * len(measured) <= max(0.02 * trained + 1e-9, 0.5)
     assert len(measured) == 8
 
