@@ -98,10 +98,10 @@ def smooth_images(count: int, size: int = 32, classes: int = CLASSES) -> ImageSe
     return ImageSet.from_arrays(pixels, labels, [str(k) for k in range(classes)], MEAN, STD)
 
 
-def teacher(config: Config, size: int = 32, classes: int = CLASSES) -> nn.Module:
+def teacher(config: Config, size: int = 32, classes: int = CLASSES, channels: int = 3) -> nn.Module:
     """A random network whose BatchNorm layers have statistics and weights of their own."""
     with torch_seeded(0, "bench", "teacher"):
-        model = backbones.build(config.backbone, classes=classes, channels=3, image_size=size)
+        model = backbones.build(config.backbone, classes=classes, channels=channels, image_size=size)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(std=0.1)

@@ -1,11 +1,13 @@
 """How fast students learn beside a loop as one writes it first, labels online, in one run.
 
     python tests/bench/students.py [--backbone convnet|resnet18] [--images 100] [--threads 2]
+    python tests/bench/students.py --students 6 [--preset digits] [--set KEY=VALUE]
 
 ours: `engine.stages.validate.Student`, as `cfm run --preset cifar10-10` drives it.
 plain: a DataLoader whose transforms crop and flip image by image on the CPU, CutMix over the batch, the
 teacher's logits for the mixed images, KL without T², AdamW as it comes, the loss written down at every step.
 Both train the same network at the same batch size with the same random teacher; they take turns.
+With --students, that many students of the engine are trained one after another and as a stack, in turns.
 
 Legend: M images in a batch, C channels, H, W, K classes.
 """
@@ -32,7 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from engine import backbones
 from engine.backbones.labeller import Labeller
 from engine.config import Config, settings
-from engine.data import ImageSet, normalise
+from engine.data import ImageSet, load, normalise
+from engine.spectral.recovery_batches import control_set
 from engine.stages import validate
 from engine.stages.relabel import FkdViews
 from engine.stages.training import Trainer
@@ -131,7 +134,28 @@ def contestants(config: Config, images: ImageSet, device: torch.device) -> dict[
     return {"ours": Ours(config, model, images, device), "plain": Plain(config, model, images, device)}
 
 
-def seconds(contestant: Ours | Plain, epochs: int, device: torch.device) -> float:
+class OneAfterAnother:
+    """Students of the engine that take turns, epoch by epoch."""
+
+    def __init__(self, students: Sequence[Ours]) -> None:
+        self.students = students
+
+    def epoch(self) -> None:
+        for student in self.students:
+            student.epoch()
+
+
+def stacked_contestants(
+    config: Config, images: ImageSet, device: torch.device, students: int
+) -> dict[str, Ours | OneAfterAnother]:
+    """The same students one after another and together, ready to train."""
+    model = teacher(config, images.size, len(images.classes), images.channels).to(device)
+    alone = [Ours(config, model, images, device, [seed]) for seed in range(students)]
+    together = Ours(config, model, images, device, range(students))
+    return {"together": together, "one after another": OneAfterAnother(alone)}
+
+
+def seconds(contestant: Ours | Plain | OneAfterAnother, epochs: int, device: torch.device) -> float:
     """Return the mean seconds of an epoch."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -149,17 +173,30 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--students", type=int, default=1)
+    parser.add_argument("--preset", default="cifar10-10")
+    parser.add_argument("--set", action="append", default=[], dest="sets")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    both = contestants(configuration(given.backbone), smooth_images(given.images), CPU)
+    both: dict[str, Ours | Plain | OneAfterAnother] = {}
+    if given.students == 1:
+        config = configuration(given.backbone, tuple(given.sets))
+        both |= contestants(config, smooth_images(given.images), CPU)
+    else:
+        config = settings.resolve(preset=given.preset, sets=given.sets).config
+        images = smooth_images(given.images)
+        if config.data.name == "digits":
+            images = control_set(config, load(config.data).train, "random")
+        both |= stacked_contestants(config, images, CPU, given.students)
     for contestant in both.values():
         contestant.epoch()
     rounds = [{name: seconds(each, 1, CPU) for name, each in both.items()} for _ in range(given.rounds)]
     for name in both:
-        print(f"{name:6} {statistics.median(each[name] for each in rounds):.3f} s an epoch")
-    ratio = statistics.median(each["plain"] / each["ours"] for each in rounds)
-    print(f"plain takes {ratio:.2f} times as long, median of {given.rounds} rounds")
+        print(f"{name:18} {statistics.median(each[name] for each in rounds):.4f} s an epoch")
+    fast, slow = both
+    ratio = statistics.median(each[slow] / each[fast] for each in rounds)
+    print(f"{slow} takes {ratio:.2f} times as long as {fast}, median of {given.rounds} rounds")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ SECTIONS = [
     Section("recovery speed", 80, speed.recovery_speed),
     Section("profile", 45, speed.profile),
     Section("students", 35, speed.students),
+    Section("students together", 30, speed.stacked_students),
     Section("statistics, squeeze, evaluation", 45, speed.passes),
     Section("whole job", 220, job.whole),
 ]

@@ -337,6 +337,28 @@ def students(options: Options) -> Iterator[Row]:
             }
 
 
+def stacked_students(options: Options) -> Iterator[Row]:
+    """Time six students one after another and as a stack, labels online."""
+    for backbone, images in [("convnet", 20)] if options.quick else [("convnet", 100), ("resnet18", 100)]:
+        sets = ("backbone.width=32", "validate.batch=10") if options.quick else ()
+        for precision in ("float32", "bfloat16") if options.cuda else ("float32",):
+            config = student_loops.configuration(backbone, (*sets, f"validate.precision={precision}"))
+            both = student_loops.stacked_contestants(
+                config, recovery.smooth_images(images), options.device, 2 if options.quick else 6
+            )
+            for each in both.values():
+                each.epoch()
+            rounds = [
+                {name: student_loops.seconds(each, 1, options.device) for name, each in both.items()}
+                for _ in range(1 if options.quick else ROUNDS)
+            ]
+            row: Row = {"student": f"{backbone}, {images} images", "in": precision}
+            for name in both:
+                row[f"{name}, s an epoch"] = statistics.median(each[name] for each in rounds)
+            ratios = [each["one after another"] / each["together"] for each in rounds]
+            yield row | {"one after another / together": statistics.median(ratios)}
+
+
 # --- passes over a set --------------------------------------------------------------------------------
 
 
