@@ -4,9 +4,9 @@
         [--preset P --data-root D --teacher F]
 
 start: seconds from the command to the first screen. cost: iterations a second of the same recovery under
-the console and headless, alternating. keys: from a key to what it shows, while a recovery runs.
-bytes: to the terminal at 120×40 while a recovery is watched, and while nothing changes. idle: processor
-time on a finished run.
+the console and headless, alternating. keys: from a key to what it shows, while a recovery runs: help, the
+palette, the form. bytes: to the terminal at 120×40 while a recovery is watched, and while nothing changes.
+idle: processor time on a finished run.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ITERATIONS = 3000
+KEYS = {"help": ("?", "Enter: run"), "palette": ("\x10", "Enter: run"), "new": ("n", "Cost on this")}
 SETTLE = 15.0  # seconds until a console has loaded everything and drawn its page
 
 
@@ -162,19 +163,20 @@ def measure_keys(folder: Path, options: argparse.Namespace) -> None:
     begun(folder, "keys", options)
     screen = launched(folder)
     time.sleep(SETTLE)
-    taken = []
-    for _ in range(options.presses):
-        at, since = len(screen.sent), time.perf_counter()
-        screen.press("?")
-        screen.until("Enter: run", 30, at)
-        taken.append(1000 * (time.perf_counter() - since))
-        time.sleep(0.3)
-        screen.press("\x1b")
-        time.sleep(0.7)
+    for name, (key, text) in KEYS.items():
+        taken = []
+        for _ in range(options.presses):
+            at, since = len(screen.sent), time.perf_counter()
+            screen.press(key)
+            screen.until(text, 30, at)
+            taken.append(1000 * (time.perf_counter() - since))
+            time.sleep(0.3)
+            screen.press("\x1b")
+            time.sleep(0.7)
+        taken.sort()
+        median, late = statistics.median(taken), taken[int(0.95 * len(taken))]
+        print(f"{name}: {median:.0f} ms median, {late:.0f} ms at the 95th percentile of {len(taken)}")
     screen.close()
-    taken.sort()
-    median, late = statistics.median(taken), taken[int(0.95 * len(taken))]
-    print(f"keys: {median:.0f} ms median, {late:.0f} ms at the 95th percentile of {len(taken)}")
 
 
 def measure_bytes(folder: Path, options: argparse.Namespace) -> None:

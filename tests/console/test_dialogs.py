@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from consoles import SIZES, console, drive, golden, shown, until
+from textual.events import MouseScrollDown
 
 from cfm_tui.console.engine_link import CompareRuns
 from cfm_tui.console.screens.base import Table
 from cfm_tui.console.screens.compare import ComparePage
-from cfm_tui.console.screens.dialogs import CommandList, list_commands
+from cfm_tui.console.screens.dialogs import Command, CommandLines, CommandList, Pick, list_commands
 from cfm_tui.console.screens.runs import RunsPage
 from cfm_tui.console.widgets.chart import Chart
 from engine.store.json_file import read_json, write_json
 
 
 def listed(pilot):
-    """The commands that the dialog shows, None for the heading of a section."""
-    return pilot.app.screen._listed
+    """The lines of the dialog: commands, and the headings of their sections."""
+    return pilot.app.screen.query_one(CommandLines).lines
+
+
+def listed_names(pilot):
+    """The names of the commands that the dialog shows."""
+    return [each.name for each in listed(pilot) if isinstance(each, Command)]
 
 
 def test_help_has_sections_with_the_names_of_actions(runs):
     async def script(pilot):
         await until(pilot, "gone")
         await pilot.press("question_mark")
-        commands = [each for each in listed(pilot) if each]
+        commands = [each for each in listed(pilot) if isinstance(each, Command)]
         assert list(dict.fromkeys(each.section for each in commands)) == [
             "This page",
             "Panels and charts",
@@ -52,12 +58,65 @@ def test_typing_filters_and_enter_runs(runs):
         assert listed(pilot) == []
         await pilot.press("enter")  # nothing is found
         await pilot.press(*["backspace"] * 4, "space", *"sort")
-        assert [each and each.name for each in listed(pilot)] == [None, "runs.turn"]
+        assert listed(pilot)[0] == "This page"
+        assert listed_names(pilot) == ["runs.turn"]
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, RunsPage))
         await until(pilot, lambda: names(pilot) == ["done", "ended", "broken", "gone"])
         await pilot.press("question_mark", "down", "down", "up", "pagedown", "pageup", "enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, RunsPage))
+
+    drive(console(runs), script)
+
+
+def test_the_cursor_of_a_list_moves_by_lines_and_pages(runs):
+    async def script(pilot):
+        await until(pilot, "gone")
+        await pilot.press("question_mark")
+        lines = pilot.app.screen.query_one(CommandLines)
+        commands = [index for index, each in enumerate(lines.lines) if isinstance(each, Command)]
+        assert lines.at == 1
+        await pilot.press("up")  # goes round, past the headings
+        assert lines.at == commands[-1]
+        await pilot.press("pagedown")  # does not
+        assert lines.at == commands[-1]
+        await pilot.press("down", "pagedown")
+        assert lines.at == lines.size.height
+        assert "▸" in shown(pilot)
+        await pilot.press(*["pageup"] * 9)
+        await pilot.pause(0.1)
+        assert (lines.at, lines.scroll_offset.y) == (1, 0)
+        assert "This page" in shown(pilot)
+
+    drive(console(runs), script)
+
+
+def test_a_list_is_scrolled_by_the_wheel_and_a_click_runs_a_command(runs):
+    async def script(pilot):
+        await until(pilot, "gone")
+        await pilot.press("question_mark")
+        lines = pilot.app.screen.query_one(CommandLines)
+        await pilot.click(CommandLines, offset=(5, 0))  # a heading
+        assert isinstance(pilot.app.screen, CommandList)
+        lines.post_message(MouseScrollDown(lines, 1, 1, 0, 1, 0, False, False, False))
+        await until(pilot, lambda: lines.scroll_offset.y > 0)
+        index = next(i for i, each in enumerate(lines.lines) if getattr(each, "name", "") == "runs.queries")
+        await pilot.click(CommandLines, offset=(5, index - lines.scroll_offset.y))
+        await until(pilot, lambda: isinstance(pilot.app.screen, Pick))
+
+    drive(console(runs, queries={"lost ones": "state=lost"}), script)
+
+
+def test_only_visible_lines_are_drawn(runs, monkeypatch):
+    drawn, draw = set(), CommandLines.render_line
+    monkeypatch.setattr(CommandLines, "render_line", lambda self, y: drawn.add(y) or draw(self, y))
+
+    async def script(pilot):
+        await until(pilot, "gone")
+        await pilot.press("question_mark")
+        await until(pilot, "Show the runs that match")
+        lines = pilot.app.screen.query_one(CommandLines)
+        assert max(drawn) < lines.size.height < len(lines.lines)
 
     drive(console(runs), script)
 
@@ -94,7 +153,7 @@ def test_the_palette_has_themes_and_saved_queries(runs):
         await pilot.press("ctrl+p", *"lost", "space", *"ones", "enter")
         await until(pilot, "Runs · 1 of 4")
         await pilot.press("ctrl+p")
-        assert all(each.text for each in listed(pilot) if each)
+        assert all(each.text for each in listed(pilot) if isinstance(each, Command))
         assert isinstance(pilot.app.screen, CommandList)
 
     drive(console(runs, queries={"lost ones": "state=lost"}), script)

@@ -306,6 +306,7 @@ class Page(Screen[None]):
         super().__init__()
         self._filled = False
         self._current = 1
+        self._mounted_panels: list[Panel] = []
 
     @property
     def host(self) -> Host:
@@ -328,6 +329,7 @@ class Page(Screen[None]):
 
     def on_mount(self) -> None:
         """Show the title and the first panel, then call `begin`."""
+        self._mounted_panels = sorted(self.query(Panel), key=lambda panel: panel.number)
         self.set_title()
         self.action_panel(1)
         self.call_after_refresh(self.begin)
@@ -378,8 +380,11 @@ class Page(Screen[None]):
         self._arrange()
 
     def panels(self) -> list[Panel]:
-        """Return the page's current panels, ordered by number."""
-        return sorted(self.query(Panel), key=lambda panel: panel.number)
+        """Return the page's panels, ordered by number; they stay the same once the page is mounted.
+
+        Every change of the key bindings asks for them several times.
+        """
+        return self._mounted_panels
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Disable the digits of panels that do not exist."""

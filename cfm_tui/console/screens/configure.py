@@ -145,10 +145,6 @@ class ConfigurePage(Page):
         yield PlainText(id="wrong", classes="error")
         yield PlainText(id="told")
 
-    def panels(self) -> list[Panel]:
-        """Return the page's panels, which stay the same; they are wanted at every key."""
-        return list(self._panels.values())
-
     def _make_panel(self, number: int) -> Panel:
         panel_fields = [each for each in FIELDS.values() if each.panel == number]
         entries = [Entry(self, each.key, each.label, each.choices) for each in panel_fields] or [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, ClassVar, cast
 
 from rich.cells import cell_len
@@ -13,7 +14,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.dom import DOMNode
+from textual.geometry import Region, Size
 from textual.screen import Screen
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
@@ -236,6 +240,81 @@ def list_commands(screen: Screen[Any]) -> list[Command]:
     return [build(*entry) for entry in ordered]
 
 
+class CommandLines(ScrollView, can_focus=False):
+    """Commands below the headings of their sections, a line for each; only visible lines are drawn.
+
+    Without the focus: what is typed belongs to the line above. lines: the commands and the headings.
+    at: index of the line under the cursor; None where there is no command.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"commands--cursor", "commands--heading", "commands--name"}
+    DEFAULT_CSS = """
+    CommandLines { height: 1fr; background: $surface; overflow-x: hidden; scrollbar-size-vertical: 1; }
+    CommandLines > .commands--cursor { background: $block-cursor-background; color: $block-cursor-foreground; text-style: $block-cursor-text-style; }
+    CommandLines > .commands--heading { text-style: bold underline; }
+    CommandLines > .commands--name { text-style: dim; }
+    """  # noqa: E501
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        super().__init__()
+        self.lines: list[Command | str] = []
+        self.at: int | None = None
+        self.show(commands)
+
+    def show(self, commands: Sequence[Command]) -> None:
+        """Show commands, and put the cursor on the first one."""
+        self.lines = []
+        for section, members in groupby(commands, lambda command: command.section):
+            self.lines += [section, *members]
+        self.at = 1 if commands else None
+        self._keys_width = max((cell_len(command.keys) for command in commands), default=0)
+        self.virtual_size = Size(0, len(self.lines))
+        self.scroll_to(y=0, animate=False)
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """Return a visible line: a heading, or keys, text and name of a command."""
+        index, width = y + self.scroll_offset.y, self.scrollable_content_region.width
+        line = Text(no_wrap=True, end="")
+        if index < len(self.lines):
+            each = self.lines[index]
+            if isinstance(each, str):
+                line.append(each, self.get_component_rich_style("commands--heading", partial=True))
+            else:  # without colours, a terminal does not show the cursor's style
+                line.append(f"{'▸' if index == self.at else ' '} {each.keys:>{self._keys_width}}", "bold")
+                line.append(f"  {each.text}")
+                line.append(f"  {each.name}", self.get_component_rich_style("commands--name", partial=True))
+        line.truncate(width, overflow="ellipsis")
+        style = self.get_component_rich_style("commands--cursor") if index == self.at else self.rich_style
+        return Strip(line.render(self.app.console)).apply_style(style).extend_cell_length(width, style)
+
+    @property
+    def command(self) -> Command | None:
+        """The command under the cursor."""
+        return None if self.at is None else cast(Command, self.lines[self.at])
+
+    def move(self, step: int) -> None:
+        """Move the cursor by a number of lines, to a command; by one line, it goes round at the ends."""
+        places = [index for index, each in enumerate(self.lines) if isinstance(each, Command)]
+        if self.at is None:
+            return
+        if abs(step) == 1:
+            place = (places.index(self.at) + step) % len(places)
+        else:
+            target = self.at + step
+            place = min(range(len(places)), key=lambda place: abs(places[place] - target))
+        self.at = places[place]
+        top = 0 if place == 0 else self.at  # with the heading of the first section
+        self.scroll_to_region(Region(0, top, 1, self.at - top + 1), animate=False)
+        self.refresh()
+
+    def on_click(self, event: events.Click) -> None:
+        """Run the command that is clicked."""
+        index = event.get_content_offset_capture(self).y + self.scroll_offset.y
+        if 0 <= index < len(self.lines) and isinstance(command := self.lines[index], Command):
+            self.screen.dismiss(command)
+
+
 class CommandList(Dialog):
     """Commands by section: typing filters them, Enter or a click runs one. Escape returns None."""
 
@@ -249,84 +328,31 @@ class CommandList(Dialog):
     def __init__(self, title: str, commands: Sequence[Command]) -> None:
         super().__init__()
         self._title, self._commands = title, commands
-        self._listed: list[Command | None] = []  # None is the heading of a section
-        self._width = 0  # of the longest keys
-        self._marked: int | None = None
 
     def compose(self) -> ComposeResult:
         """Yield the title, the line to type into, and the list."""
         with Vertical():
             yield PlainText(Text(f"{self._title}   (Enter: run, Esc: back)", style="bold"))
             yield Input(placeholder="type to find a command or a key", compact=True)
-            options = OptionList()
-            options.can_focus = False  # what is typed belongs to the line above
-            yield options
-
-    def on_mount(self) -> None:
-        """Show all commands."""
-        self._fill("")
+            yield CommandLines(self._commands)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Show the commands that match."""
-        self._fill(event.value)
-
-    def _fill(self, text: str) -> None:
-        commands = [command for command in self._commands if command.matches(text.lower().split())]
-        self._width = max((cell_len(command.keys) for command in commands), default=0)
-        self._listed, self._marked, options = [], None, []
-        for command in commands:
-            if not self._listed or _section(self._listed[-1]) != command.section:
-                self._listed.append(None)
-                options.append(Option(Text(command.section, style="bold underline"), disabled=True))
-            self._listed.append(command)
-            options.append(Option(self._build_line(command, marked=False)))
-        box = self.query_one(OptionList)
-        box.clear_options()
-        box.add_options(options)
-        box.highlighted = 1 if commands else None
-
-    def _build_line(self, command: Command, *, marked: bool) -> Text:
-        head = f"{'▸' if marked else ' '} {command.keys:>{self._width}}"
-        line = Text(no_wrap=True, overflow="ellipsis")
-        line.append(head, "bold").append(f"  {command.text}").append(f"  {command.name}", "dim")
-        return line
-
-    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
-        """Mark the command under the cursor: without colours, a terminal does not show a list's cursor."""
-        for index, marked in ((self._marked, False), (event.option_index, True)):
-            command = None if index is None or index >= len(self._listed) else self._listed[index]
-            if index is not None and command is not None:
-                line = self._build_line(command, marked=marked)
-                event.option_list.replace_option_prompt_at_index(index, line)
-        self._marked = event.option_index
+        words = event.value.lower().split()
+        matching = [command for command in self._commands if command.matches(words)]
+        self.query_one(CommandLines).show(matching)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Return the command under the cursor."""
         event.stop()
-        at = self.query_one(OptionList).highlighted
-        if at is not None:
-            self.dismiss(self._listed[at])
-
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Return the command that was clicked."""
-        self.dismiss(self._listed[event.option_index])
+        if (command := self.query_one(CommandLines).command) is not None:
+            self.dismiss(command)
 
     def action_move(self, step: int) -> None:
         """Move the cursor up or down."""
-        box = self.query_one(OptionList)
-        (box.action_cursor_down if step > 0 else box.action_cursor_up)()
+        self.query_one(CommandLines).move(step)
 
     def action_page(self, step: int) -> None:
         """Move the cursor by a page."""
-        box = self.query_one(OptionList)
-        page = max(box.size.height - 1, 1)
-        for _ in range(page):
-            at = box.highlighted
-            self.action_move(step)
-            if step * ((box.highlighted or 0) - (at or 0)) < 0:  # it went round
-                box.highlighted = at
-                break
-
-
-def _section(command: Command | None) -> str:
-    return "" if command is None else command.section
+        lines = self.query_one(CommandLines)
+        lines.move(step * max(lines.size.height - 1, 2))
