@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +15,8 @@ from cfm_tui.cli.common import DataRoot, Json, Quiet, Sets, Teacher, echo, print
 if TYPE_CHECKING:
     from cfm_tui.display.sweep_progress import Lines
     from cfm_tui.process.sweep_runner import Sweeper
-    from engine.sweep.description import Options
+    from engine.sweep.folder import PlannedSweep
     from engine.sweep.points import Point
-
-    Describe = Callable[[Sequence[Point]], dict[str, Any]]
 
 Several = Annotated[str | None, typer.Option(metavar="A,B", help="Values that override the sweep's.")]
 
@@ -37,10 +33,7 @@ def sweep(
     ipc: Several = None,
     budget: Annotated[
         float | None,
-        typer.Option(
-            callback=lambda budget: _check_budget(budget),
-            help="Fraction of epochs and iterations to run, e.g. 0.1 on a laptop.",
-        ),
+        typer.Option(help="Fraction of epochs and iterations to run, e.g. 0.1 on a laptop."),
     ] = None,
     grid: Annotated[
         list[str] | None,
@@ -72,29 +65,25 @@ def sweep(
 
     Finished points are skipped, interrupted ones are resumed. Exit with 1 if a point failed.
     """
+    from engine.store import runs_folder
     from engine.sweep.description import Options
+    from engine.sweep.folder import plan_sweep
 
     ipcs, axes = _parse_integers(ipc), _parse_axes(grid or ())
     overrides = {"data.root": data_root, "backbone.teacher": teacher}
     options = Options(_split_list(dataset), _split_list(backbone), ipcs, budget, sets or (), axes, overrides)
     slots = _assign_devices(jobs, devices)
-    folder, points, describe = _plan_sweep(target, options, out)
-    if failed:
-        points, describe = _select_failed(folder, points), None  # the stored manifest has all points
+    planned = plan_sweep(target, options, runs_folder(), out)
+    if failed:  # the stored manifest has all points
+        planned = replace(planned, points=_select_failed(planned), describe=None)
     if dry_run:
         from engine.sweep.points import check_without_data
 
-        check_without_data(points)
-        _print_points(folder, points, as_json)
+        check_without_data(planned.points)
+        _print_points(planned, as_json)
         return
-    sweeper = _run_points(folder, points, describe, slots, quiet)
+    sweeper = _run_points(planned, slots, quiet)
     _report_outcome(sweeper, as_json)
-
-
-def _check_budget(budget: float | None) -> float | None:
-    if budget is not None and not 0 < budget <= 1:
-        raise typer.BadParameter(f"{budget:g} is not a fraction; give more than 0 and at most 1")
-    return budget
 
 
 def _split_list(text: str | None) -> list[str]:
@@ -130,46 +119,22 @@ def _assign_devices(jobs: int | None, devices: str | None) -> list[str | None]:
     return [names[slot % len(names)] for slot in range(jobs or len(names))]
 
 
-def _plan_sweep(target: str, options: Options, out: Path | None) -> tuple[Path, list[Point], Describe | None]:
-    """Return a sweep's folder, its points, and a function that builds its manifest.
-
-    The function is None for an existing sweep, whose manifest is already stored.
-    """
-    from engine import store
-    from engine.errors import UserError
-    from engine.store import sweeps
-    from engine.sweep import description, folder, points
-
-    path = Path(target)
-    if sweeps.is_sweep(path):
-        if not options.nothing():
-            problem = f"{target} is an existing sweep, whose settings cannot be changed"
-            raise UserError("usage", problem, "remove the options, except --jobs and --devices")
-        return path, folder.load_points(sweeps.StoredSweep(path)), None
-    name, sweep = description.load_sweep(target)
-    parts = [name, *options.datasets, *options.backbones]
-    parts += ["ipc" + "+".join(map(str, options.ipcs))] if options.ipcs else []
-    parts += [f"budget{options.budget:g}"] if options.budget is not None else []
-    sweep_folder = out or store.runs_folder() / "-".join(parts)[:100]
-    expanded = points.expand(sweep, options, os.environ)
-    return sweep_folder, expanded, partial(folder.build_manifest, name, sweep, options)
-
-
-def _select_failed(folder: Path, points: Sequence[Point]) -> list[Point]:
+def _select_failed(planned: PlannedSweep) -> list[Point]:
     """Return the points of an existing sweep that failed. Raises UserError("usage") if there is none."""
     from cfm_tui.process.sweep_runner import has_failed
     from engine.errors import UserError, quote_command
     from engine.store.sweeps import StoredSweep
 
-    stored = StoredSweep(folder)
-    selected = [point for point in points if has_failed(stored.run(point.name))]
+    stored = StoredSweep(planned.folder)
+    selected = [point for point in planned.points if has_failed(stored.run(point.name))]
     if not selected:
-        hint = f"{quote_command('sweep', folder)} runs all points that are not finished"
-        raise UserError("usage", f"no point of {folder} has failed", hint)
+        hint = f"{quote_command('sweep', planned.folder)} runs all points that are not finished"
+        raise UserError("usage", f"no point of {planned.folder} has failed", hint)
     return selected
 
 
-def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
+def _print_points(planned: PlannedSweep, as_json: bool) -> None:
+    folder, points = planned.folder, planned.points
     if as_json:
         entries = [
             {"name": point.name, "row": point.row, "column": point.column, "preset": point.preset}
@@ -192,29 +157,25 @@ def _print_points(folder: Path, points: list[Point], as_json: bool) -> None:
         echo(f"budget: {key} {pair[0]} → {pair[1]}")
 
 
-def _run_points(
-    folder: Path, points: list[Point], describe: Describe | None, slots: list[str | None], quiet: bool
-) -> Sweeper:
-    """Run the points that are not finished. describe: see `_plan_sweep`; slots: the device of each.
+def _run_points(planned: PlannedSweep, slots: list[str | None], quiet: bool) -> Sweeper:
+    """Run the points that are not finished. slots: the device of each.
 
     Raises UserError where the folder holds another sweep or a device is missing, Stopped after a signal.
     """
     from cfm_tui.display import sweep_progress
     from cfm_tui.process.sweep_runner import Sweeper, is_finished
     from engine.device import choose, cpus
-    from engine.runs.launch import with_absolute_paths
     from engine.store import sweeps
     from engine.sweep import folder as folders
     from engine.sweep.points import check
 
-    points = [replace(point, config=with_absolute_paths(point.config)) for point in points]
-    manifest = None if describe is None else describe(points)
+    planned = planned.with_absolute_paths()
+    folder, points, manifest = planned.folder, planned.points, planned.manifest()
     stored = sweeps.StoredSweep(folder)
     owner = stored.acquire()
     try:
         with sweep_progress.open_display(quiet, len(slots)) as display:
-            if manifest is not None:
-                folders.require_same_sweep(folder, manifest)
+            folders.require_same_sweep(folder, manifest)
             unfinished = [e for e in points if not is_finished(stored.run(e.name), e.config.repeats)]
             for device in filter(None, dict.fromkeys(slots)):
                 choose(device)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from cfm_tui.display.progress import format_bytes, format_count, format_duration
-from engine.config import Config, Objective
+from engine.config import Config, Data, Objective
 from engine.config.expressions import PROBES
 from engine.config.responses import list_responses
 from engine.errors import UserError, quote_command
@@ -251,6 +251,16 @@ def describe_location(status: DatasetStatus) -> str:
     return f"not there; {format_bytes(status.download_bytes)} to download"
 
 
+def locate_images(data: Data) -> Path | None:
+    """Return the path of a data set; None for the bundled one. Raises UserError("data") if it is absent."""
+    from engine.data.sources import choose_root, find_source, locate
+
+    if data.name == "digits":
+        return None
+    location = None if data.name == "folder" and not data.root else locate(data.name, choose_root(data))
+    return location[0] if location is not None else find_source(data).path
+
+
 class _Cancellable(threading.Thread):
     def __init__(self, name: str, daemon: bool) -> None:
         super().__init__(name=name, daemon=daemon)
@@ -304,20 +314,7 @@ class Study(_Cancellable):
         data = self._config.data
         self._update(problem=None, sets=tuple(list_datasets(Path(data.root) if data.root else None)))
         require_teacher_files(self._config.backbone)
-        self._update(place=self._locate_images(), possible=True)
-
-    def _locate_images(self) -> Path | None:
-        """Return the path of the data set; None for the bundled one.
-
-        Raises UserError("data") if it is absent.
-        """
-        from engine.data.sources import choose_root, find_source, locate
-
-        data = self._config.data
-        if data.name == "digits":
-            return None
-        location = None if data.name == "folder" and not data.root else locate(data.name, choose_root(data))
-        return location[0] if location is not None else find_source(data).path
+        self._update(place=locate_images(data), possible=True)
 
     def _estimate(self) -> None:
         """Read the images, count weights, look up the cache, and time a few steps."""

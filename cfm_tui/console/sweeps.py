@@ -1,10 +1,11 @@
 """The sweeps of a folder: their points, how far each is, and their accuracies as a grid.
 
-Read from small files; neither torch nor the sweep's settings are needed.
+Read from small files; neither torch nor the sweep's settings are needed to list them.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,18 @@ from typing import Any
 
 from cfm_tui.console.columns import Column, draw_bar
 from cfm_tui.console.listing import BAR, Summaries
-from cfm_tui.display.progress import format_age
+from cfm_tui.console.preflight import locate_images
+from cfm_tui.display.progress import format_age, format_count
 from cfm_tui.display.run_summary import RunSummary, parse_age
+from engine.config.presets import list_shipped, load_shipped
+from engine.data.catalogue import KNOWN
 from engine.errors import UserError
 from engine.runs.results import average_students, mean_std, read_results
+from engine.spectral.schedules import batch_count
 from engine.store import AT_WORK, StoredRun, is_run
 from engine.store.sweeps import StoredSweep, is_sweep
+from engine.sweep.description import Options
+from engine.sweep.folder import PlannedSweep
 
 #: The mark of a point in the grid by its state; a finished one has its accuracy, an active one a bar.
 MARKS = {"waiting": "·", "failed": "✗", "damaged": "✗", "newer": "✗", "lost": "○", "stopped": "■"}
@@ -129,6 +136,84 @@ class SweepListing:
                 accuracies = tuple(average_students(document["repeats"], architecture, "distilled").values())
             known = self._accuracies[run.folder] = summary, accuracies
         return known[1]
+
+
+def list_included() -> list[tuple[str, str]]:
+    """Return name and description of each sweep that is included."""
+    return [(name, str(load_shipped("sweeps", name)["description"])) for name in list_shipped("sweeps")]
+
+
+def parse_options(text: str) -> Options:
+    """Return the options of a sweep typed as `dataset=A,B backbone=A,B ipc=1,10 budget=0.1 KEY=VALUE`.
+
+    Raises UserError("usage") where a number is wrong.
+    """
+    given, sets = dict.fromkeys(("dataset", "backbone", "ipc", "budget"), ""), []
+    try:
+        for word in shlex.split(text):
+            key, equals, value = word.partition("=")
+            if equals and key in given:
+                given[key] = value
+            else:
+                sets.append(word)
+        datasets, backbones, ipcs = (
+            [part for part in given[key].split(",") if part] for key in list(given)[:3]
+        )
+        budget = None if given["budget"] in ("", "1") else float(given["budget"])
+        return Options(datasets, backbones, [int(ipc) for ipc in ipcs], budget, sets)
+    except ValueError as error:
+        raise UserError(
+            "usage", f"{text}: {error}", "for example dataset=cifar10 ipc=10 budget=0.1"
+        ) from None
+
+
+def describe_plan(planned: PlannedSweep) -> str:
+    """Return the lines about what a sweep would compute, and where."""
+    points = planned.points
+    rows, columns = (len({getattr(point, name) for point in points}) for name in ("row", "column"))
+    shape = f"{format_count(rows, 'rows')} × {format_count(columns, 'columns')}"
+    configs = [point.config for point in points]
+    epochs = sum(
+        config.repeats
+        * config.validate_.seeds
+        * (len(config.validate_.students) or 1)
+        * config.validate_.epochs
+        for config in configs
+    )
+    iterations = sum(
+        config.repeats * config.recover.iterations * batch_count(config.recover, config.ipc, classes)
+        for config in configs
+        if config.optimises and (classes := KNOWN[config.data.name].classes) is not None
+    )
+    datasets = ", ".join(dict.fromkeys(config.data.name for config in configs))
+    lines = [f"{format_count(len(points), 'points')}: {shape} of {datasets}"]
+    lines += [f"{iterations:,} iterations of recovery"] if iterations else []
+    lines += [f"{epochs:,} epochs of students on distilled images, and as many on random ones"]
+    lines += [f"in {planned.folder}"]
+    if is_sweep(planned.folder):
+        from cfm_tui.process.sweep_runner import is_finished  # imports torch
+
+        stored = StoredSweep(planned.folder)
+        finished = sum(is_finished(stored.run(point.name), point.config.repeats) for point in points)
+        lines += [f"which exists, with {finished} of {len(points)} points finished"]
+    return "\n".join(lines)
+
+
+def find_problem(planned: PlannedSweep) -> UserError | None:
+    """Return why a sweep cannot run, as far as it is known without reading images. Imports torch."""
+    from engine.sweep.folder import require_same_sweep
+    from engine.sweep.points import check_without_data
+
+    try:
+        require_same_sweep(planned.folder, planned.with_absolute_paths().manifest())
+        for data in {
+            point.config.data.model_dump_json(): point.config.data for point in planned.points
+        }.values():
+            locate_images(data)
+        check_without_data(planned.points)
+    except UserError as error:
+        return error
+    return None
 
 
 def format_cell(points: Sequence[PointSummary]) -> str:

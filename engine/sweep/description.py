@@ -110,7 +110,8 @@ class Options:
     """Options that change a sweep's description; the defaults change nothing.
 
     sets: `key=value` for all points, with the highest precedence. grid: axes that replace or extend the grid.
-    overrides: dotted key → value of a dedicated flag. budget: factor on epochs and iterations.
+    overrides: dotted key → value of a dedicated flag. budget: factor on epochs and iterations, above 0 and up
+    to 1. Raises UserError("usage") for another budget.
     """
 
     datasets: Sequence[str] = ()
@@ -120,6 +121,11 @@ class Options:
     sets: Sequence[str] = ()
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     overrides: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and not 0 < self.budget <= 1:
+            problem = f"the budget {self.budget:g} is not a fraction of the epochs and iterations"
+            raise UserError("usage", problem, "give more than 0 and at most 1, e.g. 0.1")
 
     def nothing(self) -> bool:
         """Return whether no option is given."""

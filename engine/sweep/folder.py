@@ -1,8 +1,11 @@
-"""The folder of a sweep: its manifest, and checks that the folder does not belong to another sweep."""
+"""The folder of a sweep: its manifest, and checks that it does not belong to another sweep."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,70 @@ from engine.errors import UserError, format_names, quote_command
 from engine.store import SCHEMA_VERSION, sweeps
 from engine.store.lock import timestamp
 from engine.store.sweeps import StoredSweep
-from engine.sweep.description import Options, Sweep
-from engine.sweep.points import Point
+from engine.sweep.description import Options, Sweep, load_sweep
+from engine.sweep.points import Point, expand
 from engine.version import product_version
 
 _Given = Mapping[str, Mapping[str, str]]  # point → input (data, teacher, …) → its fingerprint
+
+
+@dataclass(frozen=True)
+class PlannedSweep:
+    """A sweep that is to run.
+
+    describe: returns the manifest of a new sweep with given points; None for an existing one, whose manifest
+    is already stored.
+    """
+
+    folder: Path
+    points: list[Point]
+    describe: Callable[[Sequence[Point]], dict[str, Any]] | None
+
+    def manifest(self) -> dict[str, Any] | None:
+        """Return the manifest of a new sweep, None for an existing one."""
+        return None if self.describe is None else self.describe(self.points)
+
+    def with_absolute_paths(self) -> PlannedSweep:
+        """Return the sweep with absolute paths in its settings, so that it resumes from any folder."""
+        from engine.runs.launch import with_absolute_paths  # torch, which takes seconds
+
+        points = [replace(point, config=with_absolute_paths(point.config)) for point in self.points]
+        return replace(self, points=points)
+
+    def create(self) -> None:
+        """Write the folder of a sweep of which no point is started, for a process that runs them.
+
+        Raises UserError as `StoredSweep.acquire` and `require_same_sweep` do.
+        """
+        manifest = self.with_absolute_paths().manifest()
+        owner = StoredSweep(self.folder).acquire()
+        try:
+            require_same_sweep(self.folder, manifest)
+            write_manifest(self.folder, manifest, {})
+        finally:
+            owner.release()
+
+
+def plan_sweep(target: str, options: Options, runs: Path, out: Path | None = None) -> PlannedSweep:
+    """Return the sweep that `cfm sweep TARGET` runs.
+
+    target: as of `load_sweep`, or the folder of an existing sweep. runs: folder of new sweeps. out: the
+    sweep's folder; None names it after the sweep and its options. Raises UserError where the sweep or an
+    option is wrong.
+    """
+    path = Path(target)
+    if sweeps.is_sweep(path):
+        if not options.nothing():
+            problem = f"{target} is an existing sweep, whose settings cannot be changed"
+            raise UserError("usage", problem, "remove the options, except --jobs and --devices")
+        return PlannedSweep(path, load_points(StoredSweep(path)), None)
+    name, sweep = load_sweep(target)
+    parts = [name, *options.datasets, *options.backbones]
+    parts += ["ipc" + "+".join(map(str, options.ipcs))] if options.ipcs else []
+    parts += [f"budget{options.budget:g}"] if options.budget is not None else []
+    points = expand(sweep, options, os.environ)
+    folder = out or runs / "-".join(parts)[:100]
+    return PlannedSweep(folder, points, partial(build_manifest, name, sweep, options))
 
 
 def build_manifest(name: str, sweep: Sweep, options: Options, points: Sequence[Point]) -> dict[str, Any]:
@@ -62,9 +124,12 @@ def require_same_inputs(folder: Path, given: _Given) -> None:
             raise _other_sweep_error(folder, f"its point {name} used another {' and another '.join(changed)}")
 
 
-def require_same_sweep(folder: Path, new: Mapping[str, Any]) -> None:
-    """Raise UserError("usage") if the folder has points or a budget that differ from the manifest `new`."""
-    if not sweeps.is_sweep(folder):
+def require_same_sweep(folder: Path, new: Mapping[str, Any] | None) -> None:
+    """Raise UserError("usage") if the folder has points or a budget that differ from the manifest `new`.
+
+    new: as of `write_manifest`.
+    """
+    if new is None or not sweeps.is_sweep(folder):
         return
     stored = StoredSweep(folder).manifest()
     if stored["budget"] != new["budget"]:

@@ -8,13 +8,18 @@ import pytest
 from consoles import SIZES, becomes, console, drive, shown, until
 from listed import make_sweep
 from monitored import frozen
+from swept import GRID, file
 
 from cfm_tui.console import sweeps
-from cfm_tui.console.screens.dialogs import Pick
+from cfm_tui.console.screens.dialogs import Choice, Pick
 from cfm_tui.console.screens.monitor import MonitorPage
 from cfm_tui.console.screens.sweeps import SweepsPage
 from cfm_tui.process import detach
+from engine.errors import UserError
 from engine.store.lock import Owner
+from engine.store.sweeps import StoredSweep
+from engine.sweep.description import Options
+from engine.sweep.folder import load_points
 
 
 @pytest.fixture
@@ -121,10 +126,83 @@ def test_a_console_that_is_read_only_starts_nothing(place, monkeypatch):
 
     async def script(pilot):
         await opened(pilot)
-        await pilot.press("o", "R")
-        await until(pilot, "read-only: cannot continue a sweep")
+        await pilot.press("o", "R", "b")
+        await until(pilot, "read-only: cannot begin a sweep")
 
     drive(console(place, read_only=True), script)
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """The folders whose points a process was started for."""
+    folders = []
+    monkeypatch.setattr(detach, "start_sweep", lambda folder, failed_only: folders.append(folder))
+    return folders
+
+
+def test_a_sweep_of_a_file_begins_after_a_look_at_it(place, tmp_path, begun):
+    file(tmp_path, GRID, "mine")
+
+    async def script(pilot):
+        await opened(pilot)
+        await pilot.press("b")
+        await until(pilot, "Methods on both CIFAR sets")
+        await pilot.press("enter")
+        await until(pilot, "YAML file:")
+        await pilot.press(*"mine.yaml", "enter")
+        await until(pilot, "budget is the fraction")
+        await pilot.press(*"budget=0.5 seed=3", "enter")
+        await until(pilot, "cannot begin")  # two points of one experiment
+        assert "the same experiment" in shown(pilot)
+        await pilot.press("escape", "b", "enter", *"mine.yaml", "enter", *"budget=0.5", "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Choice))
+        for text in ("mine-budget0.5", "4 points: 2 rows × 1 column of digits", "iterations of recovery"):
+            assert text in shown(pilot)
+        await pilot.press("n", "b", "enter", *"mine.yaml", "enter", *"budget=0.5", "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Choice))
+        assert not begun
+        assert not (place / "mine-budget0.5").exists()
+        await pilot.press("s")
+        await until(pilot, lambda: begun == [place / "mine-budget0.5"])
+        await until(pilot, "0/4")
+
+    drive(console(place), script, (120, 40))
+    stored = StoredSweep(place / "mine-budget0.5")
+    assert [point.column for point in load_points(stored)] == ["digits ipc 1 convnet"] * 4
+    assert stored.owner() is None
+
+
+def test_an_included_sweep_that_cannot_run_says_why(place, begun, monkeypatch):
+    monkeypatch.setenv("CFM_DATA_ROOT", "nowhere")
+
+    async def script(pilot):
+        await opened(pilot)
+        await pilot.press("b", *["j"] * 3, "enter")
+        await until(pilot, "table2: budget is the fraction")
+        await pilot.press(*"dataset=cifar10 backbone=convnet ipc=10", "enter")
+        await until(pilot, "table2 cannot begin")
+        assert "10 points: 10 rows × 1 column of cifar10" in shown(pilot)
+        assert "cfm data get" in shown(pilot)
+        await pilot.press("escape", "b", "enter", *"gone.yaml", "enter", "enter")
+        await until(pilot, "gone.yaml cannot begin")
+
+    drive(console(place), script, (120, 40))
+    assert not begun
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("ipc=ten", "ten"), ("budget=2", "fraction"), ("budget=half", "half"), ("'", "quotation")],
+)
+def test_wrong_options_of_a_sweep_are_refused(text, problem):
+    with pytest.raises(UserError, match=problem):
+        sweeps.parse_options(text)
+
+
+def test_options_of_a_sweep_are_those_of_the_command():
+    options = sweeps.parse_options("dataset=cifar10,cifar100 ipc=1,10 budget=0.1 recover.lr=0.2 'a=[1, 2]'")
+    assert options == Options(["cifar10", "cifar100"], [], [1, 10], 0.1, ["recover.lr=0.2", "a=[1, 2]"])
+    assert sweeps.parse_options("") == Options([], [], [], None, [])
 
 
 def test_an_empty_folder_says_how_to_begin(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
@@ -15,12 +17,15 @@ from textual.widgets import DataTable
 from cfm_tui.console.engine_link import OpenRun
 from cfm_tui.console.screens.base import STATES, Page, Panel, PlainText, Table, state_style
 from cfm_tui.console.screens.column_table import ColumnTable
-from cfm_tui.console.screens.dialogs import Offer, Pick
+from cfm_tui.console.screens.dialogs import Choice, Offer, Pick, Question, Reading
+from engine.errors import UserError
 
 if TYPE_CHECKING:
     from cfm_tui.console.sweeps import PointSummary, SweepListing, SweepSummary
+    from engine.sweep.folder import PlannedSweep
 
 LIST, GRID = 1, 2  #: the panels
+FILE = "a YAML file"  #: the offer of a sweep that is not included
 
 
 class SweepsPage(Page):
@@ -31,6 +36,9 @@ class SweepsPage(Page):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open", id="sweeps.open", tooltip="The grid; there, a point's monitor"),
         Binding("o", "resume", "continue", id="sweeps.resume", tooltip="Run all unfinished points"),
+        Binding(
+            "b", "begin", "begin", id="sweeps.begin", tooltip="Begin a sweep: an included one, or a file"
+        ),
         Binding("R", "retry", "retry failed", id="sweeps.retry", tooltip="Run only the points that failed"),
     ]
     DEFAULT_CSS = """
@@ -92,7 +100,9 @@ class SweepsPage(Page):
         table.display, empty.display = bool(sweeps), not sweeps
         table.show_rows(COLUMNS, [str(sweep.folder) for sweep in sweeps], rows)
         if not sweeps:
-            empty.update("No sweeps in this folder yet.\n\n`cfm sweep table2 --budget 0.1` starts one.")
+            empty.update(
+                "No sweeps in this folder yet.\n\nb begins one, as `cfm sweep table2 --budget 0.1` does."
+            )
         active = sum(sweep.is_active for sweep in sweeps)
         self.query_one("#list", Panel).set_title(f"Sweeps · {active} running · newest first")
         self._fill_grid()
@@ -187,6 +197,74 @@ class SweepsPage(Page):
             self.post_message(OpenRun(point.folder))
         else:
             self.notify(f"not started yet: {point.name}")
+
+    def action_begin(self) -> None:
+        """Ask for a sweep and its options, show what it would compute, and start it in a separate process."""
+        from cfm_tui.console.sweeps import list_included
+
+        if self.host.refuse_if_read_only("begin a sweep"):
+            return
+        offers = [Offer(FILE, "described by yourself; see docs/sweeps.md")]
+        offers += [Offer(name, description) for name, description in list_included()]
+        self.app.push_screen(Pick("Begin which sweep?", offers), self._ask_file)
+
+    def _ask_file(self, name: str | None) -> None:
+        if name == FILE:
+            self.app.push_screen(Question("The sweep's YAML file:"), self._ask_options)
+        else:
+            self._ask_options(name)
+
+    def _ask_options(self, target: str | None, text: str = "budget=1") -> None:
+        if target is not None and target.strip():
+            target = os.path.expanduser(target.strip())
+            question = f"{target}: budget is the fraction of epochs and iterations to run.\n"
+            question += "Add dataset=A,B backbone=A,B ipc=A,B to select columns, or any KEY=VALUE."
+            answer = partial(self._plan, target)
+            self.app.push_screen(Question(question, text), answer)
+
+    def _plan(self, target: str, text: str | None) -> None:
+        if text is not None:
+            self.notify(f"{target}: checking its points …")
+            self.run_in_thread(self._examine, target, text)
+
+    def _examine(self, target: str, text: str) -> None:
+        """On a thread: find out what a sweep would compute and whether it can, and ask to start it."""
+        from cfm_tui.console.sweeps import describe_plan, find_problem, parse_options
+        from engine.sweep.folder import plan_sweep
+
+        assert self.host.runs is not None
+        try:
+            planned = plan_sweep(target, parse_options(text), self.host.runs)
+        except UserError as error:
+            self.call_in_ui(self._refuse, target, "", error)
+            return
+        problem = find_problem(planned)
+        if problem is None:
+            self.call_in_ui(self._confirm, planned, describe_plan(planned))
+        else:
+            self.call_in_ui(self._refuse, target, describe_plan(planned), problem)
+
+    def _refuse(self, target: str, plan: str, problem: UserError) -> None:
+        """Show why a sweep cannot begin."""
+        text = f"{problem.message}\n→ {problem.hint}"
+        self.app.push_screen(Reading(f"{target} cannot begin", f"{plan}\n\n{text}" if plan else text))
+
+    def _confirm(self, planned: PlannedSweep, plan: str) -> None:
+        answers = [("start", "start: run the points in a separate process"), ("no", "no, leave it")]
+
+        def start(answer: str | None) -> None:
+            if answer == "start":
+                self.run_in_thread(self._create, planned)
+
+        self.app.push_screen(Choice(f"{planned.folder.name}\n{plan}", answers), start)
+
+    def _create(self, planned: PlannedSweep) -> None:
+        """On a thread: write the sweep's folder, and start the process that runs its points."""
+        from cfm_tui.process.detach import start_sweep
+
+        planned.create()
+        self._read_at = 0.0  # so that it is listed at once
+        start_sweep(planned.folder, failed_only=False)
 
     def action_resume(self) -> None:
         """Run the points of the sweep that are not finished, in a separate process."""
