@@ -65,7 +65,7 @@ class ConsoleApp(App[str]):
         hidden("t", "traceback", "error", id="app.traceback", tooltip="Show the traceback of the last error"),
         Binding("ctrl+p", "command_palette", "commands", id="app.palette", tooltip="Find any command"),
         Binding(
-            "q", "quit", "quit", id="app.quit", tooltip="Leave; asks first if a run is active in this console"
+            "q", "quit", "quit", id="app.quit", tooltip="Leave; asks if a run is active here, keeps a draft"
         ),
         Binding("question_mark", "help", "help", id="app.help", tooltip="Show and run what works here"),
     ]
@@ -80,7 +80,9 @@ class ConsoleApp(App[str]):
         self.captured_output: CapturedOutput | None = None
         self.opening: Launch | Configure | OpenRun | None = None
         self.last_run: Path | None = None  #: the one that was opened last
+        self.draft_error: UserError | None = None  #: why the form is not kept for the next session
         self._draft: Form | None = None
+        self._saved_draft: dict[str, Any] | None = None  #: what need not be saved again
         self._governor = Governor()
         self._last_error: tuple[str, str, str] | None = None
         self._drawn_at = self._key_pressed_at = self._titled_at = 0.0
@@ -108,8 +110,15 @@ class ConsoleApp(App[str]):
             self._shutdown_guard.install_handlers()
 
     def on_unmount(self) -> None:
-        """Restore the terminal's title."""
+        """Restore the terminal's title, and keep an edited form for the next session."""
         self._write_terminal("\x1b[23;2t")
+        if self._draft is not None and self._draft.draft() != self._saved_draft:
+            from cfm_tui.console.form import save_draft
+
+            try:
+                save_draft(self._draft)
+            except UserError as error:
+                self.draft_error = error
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         super()._display(screen, keep_only_changes(renderable))
@@ -248,17 +257,23 @@ class ConsoleApp(App[str]):
         self.on_configure(Configure())
 
     def on_configure(self, message: Configure) -> None:
-        """Show the form of a new experiment; it is kept as a draft while the console is open."""
+        """Show the form of a new experiment; it is kept as a draft, also when the console is closed."""
         if self.refuse_if_read_only("configure"):
             return
-        from cfm_tui.console.form import Form
+        from cfm_tui.console.form import Form, load_draft
         from cfm_tui.console.screens.configure import ConfigurePage
 
         open_forms = [screen for screen in self.screen_stack if isinstance(screen, ConfigurePage)]
         while open_forms and self.screen is not open_forms[0]:
             self.pop_screen()
         if not open_forms:
-            self._draft = message.form or self._draft or Form(None, os.environ)
+            if message.form is None and self._draft is None and (draft := load_draft(os.environ)) is not None:
+                self._draft, self._saved_draft = draft, draft.draft()
+                if draft.list_overrides():
+                    self.notify("the draft of your last session; p starts from a preset")
+            elif message.form is not None or self._draft is None:
+                self._draft = message.form or Form(None, os.environ)
+                self._saved_draft = self._draft.draft()
             self.push_screen(ConfigurePage(self._draft))
 
     def action_monitor(self) -> None:

@@ -12,12 +12,16 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from cfm_tui.display.progress import format_count
 from engine.config import Config, settings, yaml_io
 from engine.config.settings import Resolved
+from engine.environment import user_folder
 from engine.errors import UserError
+from engine.store import files
+from engine.store.json_file import read_json, write_json
 
 DATA, BACKBONE, OBJECTIVE, BUDGET, LAUNCH = 1, 2, 3, 4, 5
 PANELS = dict(enumerate(("Data", "Network", "Objective", "Budget", "Launch"), start=1))
@@ -204,6 +208,27 @@ class Form:
         form.check()
         return form
 
+    @classmethod
+    def from_draft(cls, draft: Mapping[str, Any], environ: Mapping[str, str]) -> Form:
+        """Return the form of a `draft`. Raises UserError, KeyError, TypeError or ValueError if it is none."""
+        form = cls(draft["preset"], environ)
+        settings.resolve(preset=form.preset, environ=environ)  # the preset may have been deleted
+        form.texts = {key: str(text) for key, text in draft["texts"].items() if key in FIELDS}
+        form.lines = [str(line) for line in draft["lines"]]
+        form._accepted = {(preset, dataset) for preset, dataset in draft["accepted"]}
+        form.check()
+        return form
+
+    def draft(self) -> dict[str, Any]:
+        """Return all that was entered, as plain data."""
+        accepted = sorted(map(list, self._accepted))
+        return {
+            "preset": self.preset,
+            "texts": dict(self.texts),
+            "lines": list(self.lines),
+            "accepted": accepted,
+        }
+
     @staticmethod
     def line_name(number: int) -> str:
         """Return the name by which a free line is addressed like a field."""
@@ -369,6 +394,27 @@ class Form:
             ]
         typed = [key for key in named if key in self.texts]
         return (typed or named or [self.ELSEWHERE])[-1 if typed else 0]
+
+
+def draft_path() -> Path:
+    """Return the path of the draft that the console keeps between its sessions."""
+    return user_folder("config") / "draft.json"
+
+
+def load_draft(environ: Mapping[str, str]) -> Form | None:
+    """Return the form that was left unfinished; None if there is none, or it is of no use any more."""
+    path = draft_path()
+    try:
+        return Form.from_draft(read_json(path), environ) if path.exists() else None
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def save_draft(form: Form) -> None:
+    """Keep a form for the next session. Raises UserError("disk")."""
+    path, hint = draft_path(), "make the file writable"
+    files.make_folders(path.parent, hint=hint)
+    write_json(path, form.draft(), hint)
 
 
 def _split_problems(message: str) -> Sequence[str]:

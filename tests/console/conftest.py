@@ -11,6 +11,14 @@ from recorded import opened, record_recovery
 from engine.store.json_file import read_json, write_json
 
 
+@pytest.fixture(autouse=True)
+def settings_folder(tmp_path_factory, monkeypatch):
+    """An empty folder of the user's preferences and draft."""
+    folder = tmp_path_factory.mktemp("config")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+    return folder / "cfm-tui"
+
+
 @pytest.fixture
 def runs(tmp_path, finished):
     """One run each: done, stopped, failed, lost; begun a minute after each other."""

@@ -6,8 +6,11 @@ import time
 from types import SimpleNamespace
 
 from consoles import console, drive, shown, until
+from forms import form
 
 from cfm_tui.console.app import ConsoleApp, list_action_names
+from cfm_tui.console.engine_link import Configure
+from cfm_tui.console.form import load_draft, save_draft
 from cfm_tui.console.screens.base import Table
 from cfm_tui.console.screens.runs import RunsPage
 
@@ -109,3 +112,49 @@ def test_while_somebody_types_a_run_here_is_drawn_less(tmp_path, monkeypatch):
         app.session = None
 
     drive(app, script)
+
+
+def test_an_edited_form_outlives_the_console(runs, settings_folder):
+    from cfm_tui.console.form import FIELDS
+
+    async def edit(pilot):
+        await until(pilot, "gone")
+        await pilot.press("n", "4", "down", "enter", *"7", "enter")
+        await until(pilot, "draft, 1 change")
+        await pilot.press("q")
+
+    async def return_to_it(pilot):
+        await until(pilot, "gone")
+        await pilot.press("n")
+        await until(pilot, "the draft of your last session")
+        form = pilot.app.screen.form
+        assert form.shown(FIELDS["ipc"]) == "7"
+        assert form.checked.resolved.config.ipc == 7
+
+    drive(console(runs), edit)
+    drive(console(runs), return_to_it, (120, 40))
+    assert [path.name for path in settings_folder.iterdir()] == ["draft.json"]
+
+
+def test_a_form_that_was_not_edited_replaces_no_draft(runs, settings_folder):
+    draft = form("smoke", ipc="3")
+    save_draft(draft)
+
+    async def look(pilot):
+        await until(pilot, "draft, 1 change")
+
+    drive(console(runs, opening=Configure(form("digits", seed="5"))), look)
+    assert load_draft({}).draft() == draft.draft()
+
+
+def test_a_draft_that_cannot_be_saved_is_no_secret(runs, settings_folder):
+    settings_folder.write_text("a file")
+
+    async def edit(pilot):
+        await until(pilot, "gone")
+        await pilot.press("n", "4", "down", "enter", *"7", "enter")
+        await until(pilot, "draft, 1 change")
+
+    app = console(runs)
+    drive(app, edit)
+    assert str(settings_folder) in str(app.draft_error)

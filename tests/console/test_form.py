@@ -5,9 +5,10 @@ import shlex
 import pytest
 from forms import form
 
-from cfm_tui.console.form import FIELDS, PANELS, Form, list_presets
+from cfm_tui.console.form import FIELDS, PANELS, Form, list_presets, load_draft, save_draft
 from cfm_tui.console.widgets.field import Entry
 from engine.config import Config, settings
+from engine.store.json_file import write_json
 
 
 @pytest.fixture(autouse=True)
@@ -229,3 +230,28 @@ def test_every_panel_is_summarised():
     ]
     assert form("cifar10-10").summarise(5) == "as the preset"
     assert "β" not in form(objective__method="dm").summarise(3)
+
+
+def test_a_draft_has_all_that_was_entered(settings_folder):
+    made = form("digits", data__name="cifar10", ipc="ten")
+    made.write(Form.line_name(0), "recover.clamp=false")
+    made.accept_foreign_dataset()
+    save_draft(made)
+    loaded = load_draft({})
+    assert loaded.draft() == made.draft()
+    assert not loaded.foreign_dataset
+    assert "ipc" in loaded.checked.problems
+
+
+@pytest.mark.parametrize(
+    "draft", [None, {"texts": {}}, {"preset": "gone", "texts": {}, "lines": [], "accepted": []}]
+)
+def test_a_draft_of_no_use_is_ignored(settings_folder, draft):
+    assert load_draft({}) is None
+    settings_folder.mkdir()
+    path = settings_folder / "draft.json"
+    if draft is None:
+        path.write_text("{")
+    else:
+        write_json(path, draft)
+    assert load_draft({}) is None
