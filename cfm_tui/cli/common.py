@@ -57,6 +57,13 @@ Detach = Annotated[
 Paused = Annotated[bool, typer.Option("--paused", help="Pause at once, until `cfm continue`.")]
 
 
+def name_experiment(preset: str | None, config: Path | None) -> str:
+    """Return the name after which the folder of a new run is called: that of the file, else of the preset."""
+    from engine.config import settings
+
+    return config.stem if config is not None else preset or settings.DEFAULT_PRESET
+
+
 def select_runs(targets: Sequence[str] | None, where: str | None) -> list[str]:
     """Return the given targets, or the folders of all runs that match the query `where`.
 

@@ -20,6 +20,7 @@ from cfm_tui.cli.common import (
     Sets,
     Teacher,
     echo,
+    name_experiment,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def console(
         )
         base = preset if preset or config is None else settings.find_base_preset(config)
         form = Form.from_config(base, resolved.config, os.environ)
+        form.name = name_experiment(preset, config)
         if config is not None:
             form.accept_foreign_dataset()  # a file is a recipe of its own
         opening = Configure(form)

@@ -23,6 +23,7 @@ from cfm_tui.cli.common import (
     Sets,
     Teacher,
     echo,
+    name_experiment,
     print_json,
 )  # fmt: skip
 
@@ -55,8 +56,7 @@ def run(
     resolved = settings.resolve(
         preset=preset, file=config, sets=sets or (), overrides=given, environ=os.environ
     )
-    name = config.stem if config is not None else preset or settings.DEFAULT_PRESET
-    begin(resolved, out, name, detach=detach, as_json=as_json, quiet=quiet)
+    begin(resolved, out, name_experiment(preset, config), detach=detach, as_json=as_json, quiet=quiet)
 
 
 def resume(

@@ -178,13 +178,14 @@ class Form:
     """A preset and the settings that override it.
 
     preset: a name; None for the default of `cfm run`. environ: its CFM_* variables apply as in `cfm run`.
-    config: the last valid configuration; the defaults if there was none.
+    name: after which the run is called; of the preset, unless the settings came from a file. config: the last
+    valid configuration; the defaults if there was none.
     """
 
     ELSEWHERE = ""  #: key of problems that belong to no field
 
     def __init__(self, preset: str | None, environ: Mapping[str, str]) -> None:
-        self.preset = preset or settings.DEFAULT_PRESET
+        self.preset = self.name = preset or settings.DEFAULT_PRESET
         self.environ = dict(environ)
         self.texts: dict[str, str] = {}
         self.lines: list[str] = []
@@ -213,6 +214,7 @@ class Form:
         """Return the form of a `draft`. Raises UserError, KeyError, TypeError or ValueError if it is none."""
         form = cls(draft["preset"], environ)
         settings.resolve(preset=form.preset, environ=environ)  # the preset may have been deleted
+        form.name = str(draft["name"])
         form.texts = {key: str(text) for key, text in draft["texts"].items() if key in FIELDS}
         form.lines = [str(line) for line in draft["lines"]]
         form._accepted = {(preset, dataset) for preset, dataset in draft["accepted"]}
@@ -224,6 +226,7 @@ class Form:
         accepted = sorted(map(list, self._accepted))
         return {
             "preset": self.preset,
+            "name": self.name,
             "texts": dict(self.texts),
             "lines": list(self.lines),
             "accepted": accepted,
@@ -236,7 +239,7 @@ class Form:
 
     def start(self, preset: str, *, keep: bool = False) -> None:
         """Reset the form to a preset. keep: whether to keep what was typed."""
-        self.preset = preset
+        self.preset = self.name = preset
         if not keep:
             self.texts, self.lines = {}, []
         self.check()

@@ -1,6 +1,7 @@
 """Opening the console: on the settings of its options, and where there is no terminal."""
 
 import os
+import re
 import shlex
 import sys
 from types import SimpleNamespace
@@ -79,13 +80,17 @@ def test_options_mean_what_they_mean_to_run(monkeypatch, recipes, words, preset,
         sys.modules["cfm_tui.cli.console"], "_open", lambda opening, *_, **__: opened.append(opening)
     )
     monkeypatch.setattr(
-        sys.modules["cfm_tui.cli.run"], "begin", lambda resolved, *_, **__: begun.append(resolved)
+        sys.modules["cfm_tui.cli.run"],
+        "begin",
+        lambda resolved, _, name, **__: begun.append((resolved, name)),
     )
     assert call_program(monkeypatch, "cfm-tui", shlex.split(words)) == 0
     assert call_program(monkeypatch, "cfm", ["run", *shlex.split(words)]) == 0
     form = opened[0].form
     assert form.preset == preset
-    assert form.checked.resolved.config == begun[0].config
+    assert (form.checked.resolved.config, form.name) == (begun[0][0].config, begun[0][1])
+    file = re.search(r"(\w+)\.yaml", words)
+    assert form.name == (file[1] if file else preset)
     assert bool(form.foreign_dataset) == ("data.name=cifar10" in words)
 
 

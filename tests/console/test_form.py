@@ -236,15 +236,17 @@ def test_a_draft_has_all_that_was_entered(settings_folder):
     made = form("digits", data__name="cifar10", ipc="ten")
     made.write(Form.line_name(0), "recover.clamp=false")
     made.accept_foreign_dataset()
+    made.name = "mine"
     save_draft(made)
     loaded = load_draft({})
     assert loaded.draft() == made.draft()
+    assert loaded.name == "mine"
     assert not loaded.foreign_dataset
     assert "ipc" in loaded.checked.problems
 
 
 @pytest.mark.parametrize(
-    "draft", [None, {"texts": {}}, {"preset": "gone", "texts": {}, "lines": [], "accepted": []}]
+    "draft", [None, {"texts": {}}, {"preset": "gone", "name": "", "texts": {}, "lines": [], "accepted": []}]
 )
 def test_a_draft_of_no_use_is_ignored(settings_folder, draft):
     assert load_draft({}) is None
@@ -255,3 +257,14 @@ def test_a_draft_of_no_use_is_ignored(settings_folder, draft):
     else:
         write_json(path, draft)
     assert load_draft({}) is None
+
+
+def test_a_run_is_called_after_the_preset_chosen_last():
+    made = form("digits")
+    assert made.name == "digits"
+    made.name = "mine"  # a file's
+    made.write("ipc", "3")
+    made.check()
+    assert made.name == "mine"
+    made.start("smoke")
+    assert made.name == "smoke"

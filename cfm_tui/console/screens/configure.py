@@ -284,7 +284,7 @@ class ConfigurePage(Page):
             differences = "\n".join(form.list_differences()) or "Nothing differs from the preset."
             count = len(form.checked.changes)
             state = format_count(count, "changes") if count else "unchanged preset"
-        self.set_title(form.preset, f"draft, {state}" if form.list_overrides() else state)
+        self.set_title(form.name, f"draft, {state}" if form.list_overrides() else state)
         self._show_offer()
         self.query_one("#command", PlainText).update(command)
         self.query_one("#differences", PlainText).update(differences)
@@ -654,7 +654,7 @@ class ConfigurePage(Page):
     def _launch(self) -> None:
         if self._study is not None:
             self._study.stop()
-        self.post_message(Launch(self.form.checked.resolved, self.form.preset))
+        self.post_message(Launch(self.form.checked.resolved, self.form.name))
 
 
 def _show_problem(line: PlainText, problem: str) -> None:
