@@ -6,6 +6,7 @@ import pytest
 from consoles import shown, until
 from forms import Recorded, focused, opened, played, write
 
+from cfm_tui.console.screens.configure import ConfigurePage
 from cfm_tui.console.screens.dialogs import Choice, Pick, Question
 from cfm_tui.console.widgets.field import Entry
 from engine.config import settings
@@ -343,3 +344,41 @@ def test_a_draft_is_kept_while_the_console_is_open(place):
         await until(pilot, "digits  unchanged preset")
 
     played(opened(place), script)
+
+
+def test_long_explanations_have_two_lines_and_budgets_are_whole(place):
+    async def script(pilot, page):
+        page.go(page.find_entry("objective.schedule.per"))
+        await pilot.pause(0.1)
+        told = page.query_one("#told")
+        assert told.size.height == 2
+        assert "β_b changes after a round of all classes, or each batch" in " ".join(shown(pilot).split())
+        assert f"({page.form.origins['objective.schedule.per']})" in shown(pilot)
+        assert "epochs" in shown(pilot).split("4 Budget")[-1]
+        page.go(page.find_entry("objective.ce"))
+        await pilot.pause(0.1)
+        assert told.size.height == 1
+
+    played(opened(place, "digits"), script)
+
+
+def test_what_is_shown_of_other_steps_and_as_a_key_is_clicked(place, monkeypatch):
+    estimated = []
+    monkeypatch.setattr(ConfigurePage, "action_estimate", lambda page: estimated.append(page))
+    monkeypatch.setattr(ConfigurePage, "_start_due_study", lambda page: None)
+
+    async def script(pilot, page):
+        await pilot.pause(0.1)
+        await pilot.click("#others", offset=(4, 3))
+        await until(pilot, "[4 Budget]")
+        await pilot.click("#cost", offset=(4, 1))
+        assert estimated == [page]
+        write = page.find_entry("data.name")
+        page.go(write)
+        write.value = "cifar10"
+        page.take_entry(write, final=True)
+        await until(pilot, "F2 use it")
+        await pilot.click("#offer", offset=(3, page.query_one("#offer").size.height - 1))
+        await until(pilot, lambda: page.form.preset.startswith("cifar10"))
+
+    played(opened(place, "digits"), script)

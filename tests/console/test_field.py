@@ -125,6 +125,21 @@ def lines(pilot):
     return shown(pilot).splitlines()
 
 
+def test_a_click_on_an_arrow_turns_and_elsewhere_lists_the_choices(place):
+    async def script(pilot, page):
+        entry = page.find_entry("data.test")
+        choices = entry.choices
+        page.go(entry)
+        await pilot.pause()
+        for arrow, expected in (("▸", choices[1]), ("◂", choices[0])):
+            await pilot.click(entry, offset=(entry.render().plain.rindex(arrow), 0))
+            assert (entry.value, pilot.app.screen) == (expected, page)
+        await pilot.click(entry, offset=(entry.render().plain.rindex("▸") - 1, 0))
+        assert isinstance(pilot.app.screen, Pick)
+
+    played(opened(place), script)
+
+
 def test_a_click_places_the_cursor(place):
     async def script(pilot, page):
         page.go(page.find_entry("backbone.teacher"))

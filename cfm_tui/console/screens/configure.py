@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.style import Style
+from rich.table import Table as RichTable
 from rich.text import Text
 from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
@@ -22,6 +24,7 @@ from cfm_tui.console.screens.base import Page, Panel, PlainText
 from cfm_tui.console.screens.dialogs import Choice, Offer, Pick, Question
 from cfm_tui.console.widgets.field import Entry
 from cfm_tui.display.progress import format_count
+from cfm_tui.display.streams import escape_control_characters
 from engine.config import Config
 from engine.errors import UserError, quote_command
 
@@ -294,34 +297,49 @@ class ConfigurePage(Page):
 
     def _show_offer(self) -> None:
         """Offer the preset for the chosen data set, where the current one was tuned for another."""
-        form, text = self.form, ""
+        form, text = self.form, Text()
+
+        def click(action: str) -> Style:
+            return Style(meta={"@click": f"screen.{action}"})
+
         if form.foreign_dataset:
             match = form.find_matching_preset()
-            text = f"{form.foreign_dataset} is not what preset {form.preset} was tuned for. "
-            text += f"Use {match}?\nF2 use it   F3 keep my settings" if match else "F3 keep my settings"
+            foreign = escape_control_characters(form.foreign_dataset)
+            text.append(f"{foreign} is not what preset {form.preset} was tuned for. ")
+            if match:
+                text.append(f"Use {match}?\n").append("F2 use it", click("use_match")).append("   ")
+            text.append("F3 keep my settings", click("keep_settings"))
         offer = self.query_one("#offer", PlainText)
         offer.update(text)
-        offer.display = bool(text)
+        offer.display = bool(text.plain)
 
     def _show_steps(self) -> None:
         """Show the bar of steps with their problems, and the main settings of those that are not visible."""
         form, narrow = self.form, self.has_class("-narrow")
         bar = Text(" ", no_wrap=True, end="")
-        summaries = []
+        others = RichTable.grid(expand=True)
+        others.add_column(no_wrap=True)
+        others.add_column(ratio=1)
         for number, name in PANELS.items():
             is_current = number == self._current
             problem_mark = " !" if form.count_problems(number) else ""
             label = f"{number} {name}" if is_current or not narrow else str(number)
             text = f"[{label}{problem_mark}]" if is_current else f" {label}{problem_mark} "
-            style = Style(bold=is_current, reverse=is_current, meta={"@click": f"screen.panel({number})"})
-            bar.append(text, style).append(" ")
+            click = Style(meta={"@click": f"screen.panel({number})"})
+            bar.append(text, click + Style(bold=is_current, reverse=is_current)).append(" ")
             if not is_current:
-                summaries.append(f" {number} {name:<9}{problem_mark:>2} {form.summarise(number)}")
+                summary = Text(
+                    escape_control_characters(form.summarise(number)),
+                    click,
+                    no_wrap=number != BUDGET,  # the longest of them
+                    overflow="ellipsis",
+                )
+                others.add_row(Text(f" {number} {name:<9}{problem_mark:>2} ", click), summary)
         problems = len(form.checked.problems)
         if problems and not narrow:
             bar.append(f"  ! {format_count(problems, 'problems')}", "bold")
         self.query_one("#steps", PlainText).update(bar, layout=False)
-        self._others.update("\n".join(summaries), layout=False)
+        self._others.update(others, layout=False)
 
     def _show_lines(self) -> None:
         """Show the free lines that have a text, and one empty line after them."""
@@ -360,7 +378,7 @@ class ConfigurePage(Page):
         """Show what the field with the focus is for, and where its value comes from; or a pending launch."""
         entry = self.focused
         if self._waiting:
-            self.query_one("#told", PlainText).update(f" {self._waiting}", layout=False)
+            self._show_help_text(self._waiting)
             return
         if not isinstance(entry, Entry) or not self.is_mounted:
             return
@@ -376,7 +394,14 @@ class ConfigurePage(Page):
             text = f"{entry.value} · {text}"
         if entry.editing:
             text = f"Enter keeps, Esc restores · {text}"
-        self.query_one("#told", PlainText).update(f" {text}", layout=False)
+        self._show_help_text(text)
+
+    def _show_help_text(self, text: str) -> None:
+        """Show a text above the keys, on two lines if it needs them and the terminal is not short."""
+        line, width = self.query_one("#told", PlainText), self.app.size.width
+        needs_two = cell_len(text) >= width and not self.has_class("-short")
+        line.styles.height = 2 if needs_two else 1
+        line.update(text, layout=False)
 
     def show_findings(self) -> None:
         """Show what is known of the configuration, at the side of every panel."""
@@ -384,12 +409,12 @@ class ConfigurePage(Page):
 
         findings = self.findings
         download = self._fetch.progress_text if self._fetch is not None else ""
-        self.query_one("#data", PlainText).update(findings.describe_data(download))
+        self.query_one("#data", PlainText).update(_link_keys(findings.describe_data(download)))
         self.query_one("#backbone", PlainText).update(findings.describe_backbone())
         self.query_one("#budget", PlainText).update(findings.describe_budget())
         total = findings.describe_total()
         self._cost.border_title = f"Cost on this machine: {total}" if total else "Cost on this machine"
-        self._cost.update(findings.describe_estimate())
+        self._cost.update(_link_keys(findings.describe_estimate()))
         sets = "\n".join(f"{each.name:<14}{describe_location(each)}" for each in findings.sets)
         self.query_one("#sets", PlainText).update(f"\n{sets}" if sets else "")
         samples = self.query_one("#samples", Thumbnails)
@@ -655,6 +680,15 @@ class ConfigurePage(Page):
         if self._study is not None:
             self._study.stop()
         self.post_message(Launch(self.form.checked.resolved, self.form.name))
+
+
+def _link_keys(text: str) -> Text:
+    """Return a text in which a click on a line `d: …` or `v: …` does what the key does."""
+    linked = Text()
+    for line in escape_control_characters(text).splitlines(keepends=True):
+        action = {"d: ": "download", "v: ": "estimate"}.get(line[:3])
+        linked.append(line, Style(meta={"@click": f"screen.{action}"}) if action else "")
+    return linked
 
 
 def _show_problem(line: PlainText, problem: str) -> None:

@@ -123,10 +123,19 @@ class Entry(Widget, can_focus=True):
         self.refresh()
 
     def on_click(self, event: events.Click) -> None:
-        """Start editing, at the character that is clicked; all is selected by a click on the label."""
+        """Start editing, at the character that is clicked; all is selected by a click on the label.
+
+        A click on an arrow turns to the next choice, or to the one before.
+        """
+        cell = event.get_content_offset_capture(self).x
+        before_arrows, arrows, _ = self.render().plain.rpartition("◂ ▸")
+        step = cell - cell_len(before_arrows) - 1
+        if self.choices and arrows and abs(step) == 1:
+            self.action_turn(step)
+            return
         if not self.editing:
             self.action_edit()
-        x = event.get_content_offset_capture(self).x - self.LABEL_WIDTH - 3
+        x = cell - self.LABEL_WIDTH - 3
         if self._editor is not None and x >= 0:
             self._editor.place_cursor(self._editor.index_at(x, self._value_width))
             self.refresh()
