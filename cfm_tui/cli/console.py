@@ -139,8 +139,8 @@ def _open(opening: Configure | OpenRun | None, folder: Path | None, read_only: b
         echo(farewell)
     if library_output:
         echo(f"output captured while the console was open:\n{library_output}", err=True)
-    if app.draft_error is not None:
-        echo(f"the draft of the form is lost: {app.draft_error}\n→ {app.draft_error.hint}", err=True)
+    if app.draft_notice:
+        echo(app.draft_notice, err=True)
     if app.failed is not None:
         raise app.failed
     if app.return_code:

@@ -80,7 +80,7 @@ class ConsoleApp(App[str]):
         self.captured_output: CapturedOutput | None = None
         self.opening: Launch | Configure | OpenRun | None = None
         self.last_run: Path | None = None  #: the one that was opened last
-        self.draft_error: UserError | None = None  #: why the form is not kept for the next session
+        self.draft_notice = ""  #: what became of an edited form, after the end
         self._draft: Form | None = None
         self._saved_draft: dict[str, Any] | None = None  #: what need not be saved again
         self._governor = Governor()
@@ -117,8 +117,9 @@ class ConsoleApp(App[str]):
 
             try:
                 save_draft(self._draft)
+                self.draft_notice = "The form is kept as a draft; n in cfm-tui returns to it."
             except UserError as error:
-                self.draft_error = error
+                self.draft_notice = f"The draft of the form is lost: {error.message}\n→ {error.hint}"
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         super()._display(screen, keep_only_changes(renderable))

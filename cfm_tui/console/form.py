@@ -76,7 +76,7 @@ class Field:
 
 _FIELDS = (
     Field(DATA, "data.name", "data set", "which images are distilled"),
-    Field(DATA, "data.root", "folder", "the folder that holds the data set", none="your data folder"),
+    Field(DATA, "data.root", "data root", "the folder that holds the data set", none="your data folder"),
     Field(DATA, "data.image_size", "image size", "side length in pixels", none="the set's own"),
     Field(DATA, "data.test", "test split", "the test split, or held-out training images"),
     Field(BACKBONE, "backbone.name", "network", "what the images are distilled through"),

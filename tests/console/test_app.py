@@ -131,7 +131,9 @@ def test_an_edited_form_outlives_the_console(runs, settings_folder):
         assert form.shown(FIELDS["ipc"]) == "7"
         assert form.checked.resolved.config.ipc == 7
 
-    drive(console(runs), edit)
+    app = console(runs)
+    drive(app, edit)
+    assert "n in cfm-tui returns to it" in app.draft_notice
     drive(console(runs), return_to_it, (120, 40))
     assert [path.name for path in settings_folder.iterdir()] == ["draft.json"]
 
@@ -157,4 +159,5 @@ def test_a_draft_that_cannot_be_saved_is_no_secret(runs, settings_folder):
 
     app = console(runs)
     drive(app, edit)
-    assert str(settings_folder) in str(app.draft_error)
+    assert app.draft_notice.startswith("The draft of the form is lost")
+    assert str(settings_folder) in app.draft_notice

@@ -117,7 +117,7 @@ class ConfigurePage(Page):
         from cfm_tui.console.widgets.chart import Chart
         from cfm_tui.console.widgets.images import Thumbnails
 
-        keys = (("F5", "launch", "launch"), ("w", "write", "save as preset"), ("c", "copy", "copy command"))
+        keys = (("F5", "launch", "launch"), ("w", "write", "save as preset"), ("c", "copy", "copy"))
         buttons = [Button(f"{key} {text}", name=name, compact=True) for key, name, text in keys]
         sides: dict[int, list[Widget]] = {
             DATA: [PlainText(id="data"), Thumbnails(id="samples"), PlainText(id="sets")],
@@ -331,7 +331,7 @@ class ConfigurePage(Page):
                 summary = Text(
                     escape_control_characters(form.summarise(number)),
                     click,
-                    no_wrap=number != BUDGET,  # the longest of them
+                    no_wrap=number not in (BACKBONE, BUDGET),  # the longest ones
                     overflow="ellipsis",
                 )
                 others.add_row(Text(f" {number} {name:<9}{problem_mark:>2} ", click), summary)
@@ -661,7 +661,7 @@ class ConfigurePage(Page):
         self._launching = False
         self._set_waiting("")
         if findings.problem is not None:
-            self._show_refusal(f"{findings.problem.message}\n→ {findings.problem.hint}")
+            self._show_refusal(findings.problem.message)  # the page shows its hint
             self.action_panel({"data": DATA, "teacher": BACKBONE}.get(findings.problem.kind, BUDGET))
         elif findings.short:
             answers = [("no", "no, back to the form"), ("yes", "yes, launch it")]
