@@ -97,7 +97,7 @@ def examine(
     The model is not changed, and no global random numbers are drawn. Only a teacher whose accuracy is below
     its confidence is shown more than the first images, to find an order of the classes that explains it.
     """
-    sample = Sample(model, train, device)
+    sample = TeacherTrial(model, train, device)
     first = answers = sample.answer(SAMPLE)
     reordered = None if recorded is None else _apply_recorded_order(first, recorded, train.classes)
     if reordered is None and first.accuracy < 0.9 * first.confidence:
@@ -125,11 +125,11 @@ def compare_weights(
 
     source: of the teacher. others: weights of the same network, by name.
     """
-    chosen, file = Sample(model, train, device).answer(SAMPLE), source.rpartition("#")[0]
+    chosen, file = TeacherTrial(model, train, device).answer(SAMPLE), source.rpartition("#")[0]
     for name, weights in others.items():
         other = copy.deepcopy(model)
         other.load_state_dict({**model.state_dict(), **weights})
-        answers = Sample(other, train, device).answer(SAMPLE)
+        answers = TeacherTrial(other, train, device).answer(SAMPLE)
         if _is_clearly_better(answers, chosen):
             yield (
                 f"teacher '{source}' gets {chosen.accuracy:.1f} % of a sample of training images right,"
@@ -188,7 +188,7 @@ class Answers:
         return 100.0 * float(self.p_NK.max(axis=1).mean())
 
 
-class Sample:
+class TeacherTrial:
     """A network, and a seeded order of images in which every beginning has equally many of each class."""
 
     def __init__(self, model: nn.Module, images: ImageSet, device: torch.device) -> None:
@@ -268,7 +268,7 @@ def _assign_outputs(answers: Answers, is_used_N: NDArray[np.bool_]) -> NDArray[n
     return outputs_K
 
 
-def _find_normalisation(sample: Sample, answers: Answers) -> tuple[str, MeanStd, float] | None:
+def _find_normalisation(sample: TeacherTrial, answers: Answers) -> tuple[str, MeanStd, float] | None:
     """Return a mean and std with which the teacher's accuracy is clearly higher, or None."""
     train, best = sample.images, None
     few = sample.answer(BATCH)

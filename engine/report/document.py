@@ -28,7 +28,7 @@ from engine.report.groups import (
     intra_class_similarities,
 )
 from engine.report.lens import Finder
-from engine.report.page import Note, PageTable, Plate, Section
+from engine.report.page import Note, PageSection, PageTable, Plate
 from engine.report.subject import Subject
 from engine.runs import results
 from engine.store import StoredRun, find_run, is_run, list_runs, runs_folder
@@ -45,7 +45,7 @@ class Report:
     """The runs of a report and the sections about them. command: the command line that reproduces it."""
 
     subjects: list[Subject]
-    sections: list[Section]
+    sections: list[PageSection]
     command: str
 
     def html(self) -> str:
@@ -183,7 +183,7 @@ def _collect_spectra_numbers(subject: Subject) -> dict[str, Any] | None:
 # --- sections ------------------------------------------------------------------------------------
 
 
-def _build_sections(subjects: Sequence[Subject]) -> list[Section]:
+def _build_sections(subjects: Sequence[Subject]) -> list[PageSection]:
     """Return all sections of a report, with unique figure names."""
     groups = group_runs(subjects)
     results_section = _build_results_section(subjects, groups)
@@ -202,7 +202,7 @@ def _build_sections(subjects: Sequence[Subject]) -> list[Section]:
     return sections
 
 
-def _build_run_sections(subjects: Sequence[Subject], groups: Sequence[Group]) -> list[Section]:
+def _build_run_sections(subjects: Sequence[Subject], groups: Sequence[Group]) -> list[PageSection]:
     sections = []
     differing = differing_settings([group.subjects[0] for group in groups])
     for group in groups:
@@ -210,20 +210,20 @@ def _build_run_sections(subjects: Sequence[Subject], groups: Sequence[Group]) ->
         telling = differing if len(groups) > 1 else _list_changed_settings(first)
         seeds = f" It represents {len(group.runs)} repeats, which differ in their seed." if others else ""
         lead = Note(f"{group.label}.{seeds}")
-        sections.append(Section(f"Run {first.name}", [lead, *_list_missing(first)]))
+        sections.append(PageSection(f"Run {first.name}", [lead, *_list_missing(first)]))
         sections += [*_draw_figures(first, 3), *_build_tables(first, 3, telling)]
         for other in others:
             lead = Note(f"{group.label}: the settings of {first.name} with another seed.")
-            sections.append(Section(f"Run {other.name}", [lead, *_list_missing(other)]))
+            sections.append(PageSection(f"Run {other.name}", [lead, *_list_missing(other)]))
             sections.append(_build_provenance_section(other, 3))
     for index, original in duplicate_runs(subjects).items():
         text = f"Skipped: it has the settings and the seed of {original.name} ({original.run.folder})."
-        sections.append(Section(f"Run {subjects[index].name}", [Note(text, warning=True)]))
+        sections.append(PageSection(f"Run {subjects[index].name}", [Note(text, warning=True)]))
         sections.append(_build_provenance_section(subjects[index], 3))
     return sections
 
 
-def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group]) -> Section:
+def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group]) -> PageSection:
     rows_by_group = accuracies(groups)
     parts: _Parts = []
     if rows_by_group:
@@ -246,7 +246,7 @@ def _build_results_section(subjects: Sequence[Subject], groups: Sequence[Group])
     parts.append(PageTable(caption, header, rows, "Every run and repeat" if has_all else ""))
     if len(subjects) == 1:
         parts += _list_missing(subjects[0])
-    return Section("Results", parts)
+    return PageSection("Results", parts)
 
 
 def _build_group_row(row: Accuracy) -> tuple[str, ...]:
@@ -286,18 +286,18 @@ def _format_mean_std(mean_std: dict[str, Any] | None, digits: int = 2) -> str:
     return results.format_mean_std(mean_std, digits, _ABSENT).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _build_shared_sections(groups: Sequence[Group]) -> list[Section]:
+def _build_shared_sections(groups: Sequence[Group]) -> list[PageSection]:
     sections = []
     if plate := grids.images_by_method(groups):
-        sections.append(Section("Images by method", [plate]))
+        sections.append(PageSection("Images by method", [plate]))
     if rows := intra_class_similarities(groups):
         cells = tuple((row.label, _format_mean_std(row.spread, 4), str(row.sets)) for row in rows)
         caption = "Mean ± sample standard deviation over classes (classes). Real images: one set per teacher."
         table = PageTable(caption, ("images", "cosine similarity", "sets"), cells)
-        sections.append(Section("Intra-class similarity", [figures.similarity(rows), table]))
+        sections.append(PageSection("Intra-class similarity", [figures.similarity(rows), table]))
     else:
         why = "Intra-class similarity: no class has two images whose features could be read."
-        sections.append(Section("Intra-class similarity", [Note(why, warning=True)]))
+        sections.append(PageSection("Intra-class similarity", [Note(why, warning=True)]))
     labels_by_betas: dict[tuple[float, ...], list[str]] = {}
     for group in groups:
         betas = next((each.betas_in_use for each in group.subjects if each.betas_in_use), None)
@@ -305,7 +305,7 @@ def _build_shared_sections(groups: Sequence[Group]) -> list[Section]:
             labels_by_betas.setdefault(tuple(betas), []).append(group.label)
     if labels_by_betas:
         lines = [(", ".join(labels), betas) for betas, labels in labels_by_betas.items()]
-        sections.append(Section("β schedule", [figures.schedule(lines)]))
+        sections.append(PageSection("β schedule", [figures.schedule(lines)]))
     return sections
 
 
@@ -318,7 +318,7 @@ def _list_missing(subject: Subject) -> _Parts:
     return notes
 
 
-def _draw_figures(subject: Subject, level: int) -> list[Section]:
+def _draw_figures(subject: Subject, level: int) -> list[PageSection]:
     titles = {"Images": grids.images, "Losses": figures.losses, "Spectra": figures.spectra}
     sections = []
     for title, make_plate in titles.items():
@@ -327,7 +327,7 @@ def _draw_figures(subject: Subject, level: int) -> list[Section]:
             part = Note("None: nothing was optimised.")
         if part is None:
             part = Note("No figure: the missing data are listed with the results.", warning=True)
-        sections.append(Section(title, [part], level))
+        sections.append(PageSection(title, [part], level))
     return sections
 
 
@@ -338,7 +338,7 @@ def _list_changed_settings(subject: Subject) -> list[str]:
     return [key for key, origin in origins.items() if not origin.startswith(shipped)]
 
 
-def _build_tables(subject: Subject, level: int, telling: Collection[str]) -> list[Section]:
+def _build_tables(subject: Subject, level: int, telling: Collection[str]) -> list[PageSection]:
     """Return the sections of settings and provenance. telling: the settings that are not folded."""
     provenance = _build_provenance_section(subject, level)
     resolved = subject.resolved
@@ -354,10 +354,10 @@ def _build_tables(subject: Subject, level: int, telling: Collection[str]) -> lis
         tables.append(PageTable("Settings that were chosen, or in which the runs differ.", header, chosen))
     caption = "Every setting and its origin."
     tables.append(PageTable(caption, header, tuple(rows.values()), f"All {len(rows)} settings"))
-    return [Section("Settings", tables, level), provenance]
+    return [PageSection("Settings", tables, level), provenance]
 
 
-def _build_provenance_section(subject: Subject, level: int) -> Section:
+def _build_provenance_section(subject: Subject, level: int) -> PageSection:
     """Return the provenance of a run as a table, without unknown entries."""
     measured = {} if subject.results is None else subject.results["repeats"][0]
     recorded = {**subject.manifest, **(measured.get("provenance") or {})}
@@ -383,7 +383,7 @@ def _build_provenance_section(subject: Subject, level: int) -> Section:
     rows = tuple((name, _format_value(value)) for name, value in entries.items() if value is not None)
     summary = "Command, versions, device, seeds, fingerprints"
     table = PageTable("The origin of the numbers.", ("item", "value"), rows, summary)
-    return Section("Provenance", [table], level)
+    return PageSection("Provenance", [table], level)
 
 
 def _format_value(value: Any) -> str:

@@ -79,7 +79,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A heading and its content. level: of the HTML heading, 2 or 3."""
 
     title: str
@@ -92,7 +92,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
 
 
-def html(title: str, lead: str, sections: Sequence[Section], command: str) -> str:
+def html(title: str, lead: str, sections: Sequence[PageSection], command: str) -> str:
     """Return the page. lead: a sentence below the title. command: repeated in the caption of every figure."""
     anchors: list[str] = []
     contents, body = "", ""

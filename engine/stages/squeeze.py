@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import backbones
-from engine.backbones.teacher_check import Sample
+from engine.backbones.teacher_check import TeacherTrial
 from engine.checkpoint import IntervalTimer, StageState, capture_state
 from engine.config import Config
 from engine.data import DataSet, ImageSet, augmentation
@@ -83,11 +83,11 @@ def describe_failure(model: nn.Module, data: DataSet, device: torch.device) -> s
     """
     classes = len(data.train.classes)
     count, chance = max(2000, 50 * classes), 1 / classes
-    train = Sample(model, data.train, device).answer(count)
+    train = TeacherTrial(model, data.train, device).answer(count)
     images, share = len(train.labels_N), max(train.accuracy / 100, chance)
     if share + 3 * math.sqrt(share * (1 - share) / images) > chance + 0.1 * (1 - chance):
         return ""
-    test = Sample(model, data.test, device).answer(count)
+    test = TeacherTrial(model, data.test, device).answer(count)
     message = (
         f"after squeeze, the teacher gets {train.accuracy:.2f} % of {images:,} training images and"
         f" {test.accuracy:.2f} % of {len(test.labels_N):,} test images right, at a loss of {train.loss:.2f};"

@@ -88,7 +88,7 @@ class Sweep(Node):
                     raise ValueError(f"{key} names {name!r}, which is not a case; the cases are {known}")
         return self
 
-    def columns(self, options: Options) -> list[Column]:
+    def columns(self, options: Options) -> list[SweepColumn]:
         """Return the columns of the sweep. Raises UserError if an option is not available."""
         if self.preset is None:
             combinations = _list_combinations(self.settings, options)
@@ -135,7 +135,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Column:
+class SweepColumn:
     """One data set, ipc and backbone: a preset, and the settings that differ from it."""
 
     name: str
@@ -191,7 +191,7 @@ def _list_combinations(written: Sequence[Setting], options: Options) -> Iterator
             yield from itertools.product(setting.dataset, setting.ipc, setting.backbone)
 
 
-def find_nearest_preset(dataset: str, ipc: int, backbone: str) -> Column:
+def find_nearest_preset(dataset: str, ipc: int, backbone: str) -> SweepColumn:
     """Return the shipped preset that is nearest to a combination, and the settings that differ from it.
 
     Raises UserError("usage") if no preset has that data set.
@@ -214,7 +214,7 @@ def find_nearest_preset(dataset: str, ipc: int, backbone: str) -> Column:
     return _build_column(dataset, preset, candidates[preset], ipc, backbone)
 
 
-def _build_column(prefix: str, preset: str, config: Config, ipc: int, backbone: str) -> Column:
+def _build_column(prefix: str, preset: str, config: Config, ipc: int, backbone: str) -> SweepColumn:
     sets: dict[str, Any] = {} if config.ipc == ipc else {"ipc": ipc}
     sets |= {} if config.backbone.name == backbone else {"backbone.name": backbone}
-    return Column(f"{prefix}-{ipc}-{backbone}", preset, sets)
+    return SweepColumn(f"{prefix}-{ipc}-{backbone}", preset, sets)

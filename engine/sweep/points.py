@@ -13,7 +13,7 @@ from typing import Any
 from engine.config import Config, settings, yaml_io
 from engine.errors import UserError, format_names
 from engine.store.folders import free_name
-from engine.sweep.description import Column, Options, Sweep
+from engine.sweep.description import Options, Sweep, SweepColumn
 
 # Settings that `budget` multiplies. Other costs, such as seeds, are not changed.
 _SCALED = (
@@ -84,7 +84,11 @@ def expand(sweep: Sweep, options: Options, environ: Mapping[str, str] | None = N
 
 
 def _resolve_point(
-    sweep: Sweep, column: Column, says: Mapping[str, Any], options: Options, environ: Mapping[str, str] | None
+    sweep: Sweep,
+    column: SweepColumn,
+    says: Mapping[str, Any],
+    options: Options,
+    environ: Mapping[str, str] | None,
 ) -> tuple[Config, dict[str, list[int]]]:
     sets = [*settings.format_sets({**sweep.common, **says}), *options.sets]
     layers: dict[str, Any] = {"preset": column.preset, "environ": environ, "label": "the sweep"}

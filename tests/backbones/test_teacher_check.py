@@ -11,7 +11,7 @@ import pytest
 import torch
 from renamed_digits import CPU, digits, renamed, teacher
 
-from engine.backbones.teacher_check import Sample, examine
+from engine.backbones.teacher_check import TeacherTrial, examine
 from engine.data.image_set import ImageSet
 from engine.errors import UserError
 
@@ -157,7 +157,7 @@ def test_a_recorded_order_is_believed_unless_the_answers_contradict_it() -> None
 def test_a_sample_is_balanced_seeded_and_draws_no_global_numbers() -> None:
     train = digits().train
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first, second = (Sample(teacher(), train, CPU).answer(300) for _ in range(2))
+    first, second = (TeacherTrial(teacher(), train, CPU).answer(300) for _ in range(2))
     assert np.bincount(first.labels_N).tolist() == [30] * 10
     assert np.array_equal(first.p_NK, second.p_NK)
     assert torch.equal(torch.get_rng_state(), state[0])

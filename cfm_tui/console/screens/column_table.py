@@ -39,7 +39,9 @@ class ColumnTable(Table):
         keys: of the rows, each different. headings: instead of the columns' names.
         """
         old_keys, self._keys = self._keys, list(keys)
-        self._rows = [list(map(_escape, row)) for row in rows]
+        self._rows = [
+            [Text(escape_control_characters(text.plain), style=text.style) for text in row] for row in rows
+        ]
         old_columns = self._columns, self._headings, self.fitted
         self._columns, self._headings = columns, headings or [column.name for column in columns]
         texts = [
@@ -92,7 +94,3 @@ class ColumnTable(Table):
         """The key of the row under the cursor."""
         at = self.cursor_row
         return self._keys[at] if self.row_count and 0 <= at < len(self._keys) else None
-
-
-def _escape(text: Text) -> Text:
-    return Text(escape_control_characters(text.plain), style=text.style)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -290,10 +289,12 @@ class ComparePage(Page):
 
     def _settings_columns(self) -> list[Column[tuple[Cell, ...]]]:
         names = ["setting", *(letter(index) for index in range(len(self._folders)))]
-        return [
-            Column(name, partial(_show_cell, index), partial(_read_sort_key, index), least=3 if index else 14)
-            for index, name in enumerate(names)
-        ]
+
+        def build(index: int) -> Column[tuple[Cell, ...]]:
+            name, least = names[index], 3 if index else 14
+            return Column(name, lambda row: row[index].text, lambda row: row[index].sort_key, least=least)
+
+        return list(map(build, range(len(names))))
 
     def _settings_rows(self) -> tuple[list[tuple[Cell, ...]], int]:
         """Return the rows of the settings, filtered and sorted, and how many bookkeeping ones are hidden."""
@@ -415,14 +416,6 @@ class ComparePage(Page):
         return as_csv(
             [column.name for column in columns], [[column.show(row) for column in columns] for row in rows]
         )
-
-
-def _show_cell(index: int, row: tuple[Cell, ...]) -> str:
-    return row[index].text
-
-
-def _read_sort_key(index: int, row: tuple[Cell, ...]) -> tuple[bool, float, str] | None:
-    return row[index].sort_key
 
 
 def compare_differences(
