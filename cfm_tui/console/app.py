@@ -253,11 +253,11 @@ class ConsoleApp(App[str]):
         while len(self.screen_stack) > 2:
             self.pop_screen()
 
-    def action_configure(self) -> None:
+    async def action_configure(self) -> None:
         """Open the form of a new experiment."""
-        self.on_configure(Configure())
+        await self.on_configure(Configure())
 
-    def on_configure(self, message: Configure) -> None:
+    async def on_configure(self, message: Configure) -> None:
         """Show the form of a new experiment; it is kept as a draft, also when the console is closed."""
         if self.refuse_if_read_only("configure"):
             return
@@ -275,7 +275,8 @@ class ConsoleApp(App[str]):
             elif message.form is not None or self._draft is None:
                 self._draft = message.form or Form(None, os.environ)
                 self._saved_draft = self._draft.draft()
-            self.push_screen(ConfigurePage(self._draft))
+            with self.batch_update():
+                await self.push_screen(ConfigurePage(self._draft))
 
     def action_monitor(self) -> None:
         """Open the monitor of the run that was opened last."""
