@@ -31,7 +31,7 @@ Fps = Annotated[
     float | None, typer.Option(min=0.01, max=30, help="Screen updates per second.", show_default="2")
 ]
 Images = Annotated[
-    str | None, typer.Option(help="Thumbnails: auto, ascii, half or off.", show_default="auto")
+    str | None, typer.Option(help="Thumbnails: auto, kitty, sixel, half, ascii or off.", show_default="auto")
 ]
 Theme = Annotated[
     str | None,
@@ -113,7 +113,7 @@ def _open(opening: Configure | OpenRun | None, folder: Path | None, read_only: b
     """
     _require_terminal()
     from cfm_tui.console.app import ConsoleApp
-    from cfm_tui.console.driver import capture_output, query_background
+    from cfm_tui.console.driver import capture_output, query_terminal
     from cfm_tui.console.preferences import choose_theme
     from cfm_tui.display import terminal
 
@@ -122,9 +122,11 @@ def _open(opening: Configure | OpenRun | None, folder: Path | None, read_only: b
         os.environ["CFM_RUNS"] = str(folder)
     capabilities = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
     preferences = _load_preferences(options)
-    if preferences.theme is None:
-        background = query_background() if capabilities.colours in (256, "true") else None
-        preferences = replace(preferences, theme=choose_theme(capabilities.colours, background))
+    if capabilities.colours in (256, "true") and (preferences.theme is None or preferences.images == "auto"):
+        answers = query_terminal(os.environ)
+        capabilities = replace(capabilities, pixels=answers.pixels)
+        if preferences.theme is None:
+            preferences = replace(preferences, theme=choose_theme(capabilities.colours, answers.background))
     app = ConsoleApp(preferences, capabilities, folder, read_only=read_only)
     app.opening = opening
     with capture_output() as captured:

@@ -9,10 +9,11 @@ import pkgutil
 import sys
 import threading
 import time
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
+from rich.color import ColorSystem
 from rich.console import RenderableType
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -31,13 +32,15 @@ from cfm_tui.console.screens.base import TABS, Page
 from cfm_tui.console.screens.dialogs import Choice, Command, CommandList, Reading, list_commands
 from cfm_tui.console.screens.runs import RunsPage
 from cfm_tui.console.shutdown import Shutdown
+from cfm_tui.display import terminal
 from cfm_tui.display.streams import escape_control_characters
-from cfm_tui.display.terminal import Terminal
+from cfm_tui.display.terminal import PixelSupport, Terminal
 from engine.errors import UserError
 
 if TYPE_CHECKING:
     from cfm_tui.console.form import Form
     from cfm_tui.console.session import Session
+    from cfm_tui.display.graphics import Graphics
 
 
 class ConsoleApp(App[str]):
@@ -89,6 +92,8 @@ class ConsoleApp(App[str]):
         self._reported_draw_error = ""
         self._shutdown_guard = Shutdown(lambda: self.session, self._exit_from_thread)
         self.animation_level = "none"
+        if self._pixel_mode:  # the numbers of images are colours, which must not be rounded
+            self.console._color_system = ColorSystem.TRUECOLOR
         if self.no_color:  # Textual's default filter shows greys
             self._filters = [each for each in self._filters if not isinstance(each, Monochrome)]
             self._filters.append(NoColor())
@@ -105,12 +110,15 @@ class ConsoleApp(App[str]):
         if self.opening is not None:
             self.post_message(self.opening)
         self.set_interval(min(1 / self.preferences.fps, 1.0), self._tick)
+        self.app_resume_signal.subscribe(self, self._send_images_again)
         self._write_terminal("\x1b[22;2t")  # the terminal keeps its title…
         if threading.current_thread() is threading.main_thread():
             self._shutdown_guard.install_handlers()
 
     def on_unmount(self) -> None:
-        """Restore the terminal's title, and keep an edited form for the next session."""
+        """Restore the terminal's title, delete its images, and keep an edited form for the next session."""
+        if "graphics" in vars(self):
+            self.graphics.delete_all()
         self._write_terminal("\x1b[23;2t")
         if self._draft is not None and self._draft.draft() != self._saved_draft:
             from cfm_tui.console.form import save_draft
@@ -123,6 +131,38 @@ class ConsoleApp(App[str]):
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         super()._display(screen, keep_only_changes(renderable))
+
+    @property
+    def _pixel_mode(self) -> Literal["kitty", "sixel"] | None:
+        mode = terminal.images(self.image_mode, self.terminal)
+        return mode if mode in ("kitty", "sixel") else None
+
+    @cached_property
+    def graphics(self) -> Graphics:
+        """The images in pixels that the terminal was sent."""
+        from cfm_tui.display.graphics import Graphics  # after the first page is drawn
+
+        protocol, support = self._pixel_mode, self.terminal.pixels
+        assert protocol is not None
+        if support is None or support.protocol != protocol:
+            support = PixelSupport(protocol)
+        graphics = Graphics(support, self._write_terminal)
+        if protocol == "sixel" and isinstance(self._driver, TerminalDriver):
+            self._driver.translate = graphics.translate
+        return graphics
+
+    def _send_images_again(self, _: object) -> None:
+        """Send images after ctrl+z: the terminal may have dropped them with the screen."""
+        if "graphics" in vars(self):
+            self.graphics.delete_all()
+            self._redraw_images()
+
+    def _redraw_images(self) -> None:
+        from cfm_tui.console.widgets.images import ImageWidget
+
+        for screen in self.screen_stack:
+            for widget in screen.query(ImageWidget):
+                widget.draw()
 
     @property
     def failed(self) -> BaseException | None:
@@ -156,7 +196,8 @@ class ConsoleApp(App[str]):
         is_typing = is_computing and now - self._key_pressed_at < self.QUIET_SECONDS
         if now - self._drawn_at < (self.LONGEST_SECONDS if is_typing else 0.9 / self.preferences.fps):
             return
-        if self._governor.may_draw(written, is_computing):
+        page = self._visible_page()
+        if self._governor.may_draw(written, is_computing) or (page is not None and page.is_loading):
             self._drawn_at = now
             try:
                 self.draw()
@@ -165,9 +206,12 @@ class ConsoleApp(App[str]):
                     self._reported_draw_error = repr(error)
                     self.report_error(error)
 
+    def _visible_page(self) -> Page | None:
+        return next((screen for screen in reversed(self.screen_stack) if isinstance(screen, Page)), None)
+
     def draw(self) -> None:
         """Refresh the visible page."""
-        page = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, Page)), None)
+        page = self._visible_page()
         if page is not None and page.is_mounted and page.is_attached:  # not while it is being removed
             page.tick()
 
@@ -412,6 +456,21 @@ class ConsoleApp(App[str]):
         self.push_screen(Choice("Save as", answers), self._export)
 
     def _export(self, form: str | None) -> None:
+        """Save the screen or a chart's data; images in pixels are drawn in half blocks meanwhile."""
+        if form is None or form == "csv" or self._pixel_mode is None:
+            self._save(form)
+            return
+        mode, self.image_mode = self.image_mode, "half"
+        self._redraw_images()
+
+        def save_text() -> None:
+            self._save(form)
+            self.image_mode = mode
+            self._redraw_images()
+
+        self.set_timer(0.1, save_text)  # a wall of images is filled by its page, in a later message
+
+    def _save(self, form: str | None) -> None:
         """Write the screen or a chart's data into a new file in the current folder."""
         from engine.store import files
         from engine.store.folders import free_name

@@ -9,13 +9,15 @@ import fcntl
 import os
 import re
 import select
+import struct
 import sys
 import tempfile
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from queue import Full
 from typing import IO, Any
 
@@ -27,7 +29,7 @@ from textual.color import Color
 from textual.drivers.linux_driver import LinuxDriver
 from textual.filter import LineFilter
 
-from cfm_tui.display.terminal import to_ascii
+from cfm_tui.display.terminal import PixelSupport, to_ascii
 
 _screen: IO[str] | None = None  # where the console draws while stdout and stderr are captured
 
@@ -35,10 +37,11 @@ _screen: IO[str] | None = None  # where the console draws while stdout and stder
 class TerminalDriver(LinuxDriver):
     """A driver for Linux terminals.
 
-    written: bytes sent so far.
+    written: bytes sent so far. translate: applied to all that is sent; None for nothing.
     """
 
     written = 0
+    translate: Callable[[str], str] | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -47,6 +50,8 @@ class TerminalDriver(LinuxDriver):
 
     def write(self, data: str) -> None:
         """Send data, unless the writer thread ended because the terminal was closed."""
+        if self.translate is not None:
+            data = self.translate(data)
         self.written += len(data.encode("utf-8", "replace"))
         writer = self._writer_thread
         while writer is not None and writer.is_alive():
@@ -89,37 +94,83 @@ class TerminalDriver(LinuxDriver):
             self.run_input_thread()
 
 
-def query_background(seconds: float = 0.2) -> tuple[int, int, int] | None:
-    """Ask the terminal for its background colour (OSC 11), red, green and blue up to 255; None if unknown.
+@dataclass(frozen=True)
+class TerminalAnswers:
+    """What the terminal says of itself.
 
-    A request that every terminal answers follows (DA1), so that a terminal without OSC 11 costs no time.
-    seconds: the longest wait. Must be called before the application reads from the terminal.
+    background: red, green and blue up to 255; None if unknown. pixels: how it shows images in pixels; None if
+    it does not, or not in the way that the console needs.
+    """
+
+    background: tuple[int, int, int] | None = None
+    pixels: PixelSupport | None = None
+
+
+def query_terminal(environ: Mapping[str, str], seconds: float = 0.2) -> TerminalAnswers:
+    """Ask the terminal for its background colour (OSC 11) and for how it shows images.
+
+    All requests are sent at once. One that every terminal answers is the last (DA1), so that a terminal
+    without the others costs no time. seconds: the longest wait. Must be called before the application reads
+    from the terminal.
     """
     try:
         handle = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError:
-        return None
+        return TerminalAnswers()
     try:
         saved = termios.tcgetattr(handle)
         tty.setcbreak(handle, termios.TCSANOW)
         try:
-            os.write(handle, b"\x1b]11;?\x1b\\\x1b[c")
+            os.write(handle, _build_requests(environ))
             answer, deadline = b"", time.monotonic() + seconds
             while not re.search(rb"\x1b\[\?[\d;]*c", answer):
                 if not select.select([handle], [], [], max(deadline - time.monotonic(), 0))[0]:
                     break
                 answer += os.read(handle, 1024)
+            window = struct.unpack("4H", fcntl.ioctl(handle, termios.TIOCGWINSZ, bytes(8)))
         finally:
             termios.tcsetattr(handle, termios.TCSAFLUSH, saved)  # drops what arrives late
     except (OSError, termios.error):
-        return None
+        return TerminalAnswers()
     finally:
         os.close(handle)
-    colour = re.search(rb"\]11;rgba?:([0-9a-f]+)/([0-9a-f]+)/([0-9a-f]+)", answer, re.IGNORECASE)
-    if colour is None:
-        return None
-    red, green, blue = (round(255 * int(part, 16) / (16 ** len(part) - 1)) for part in colour.groups())
-    return red, green, blue
+    rows, columns, width, height = window
+    cell = (width // columns, height // rows) if rows and columns else (0, 0)
+    return _parse_answers(answer.decode("ascii", "replace"), cell)
+
+
+def _build_requests(environ: Mapping[str, str]) -> bytes:
+    """Return the requests for background, cell size, colours of sixel, name, kitty's graphics and attributes.
+
+    tmux and screen take kitty's request for a title, and Apple's Terminal prints it.
+    """
+    is_multiplexed = bool(environ.get("TMUX") or environ.get("STY"))
+    is_multiplexed |= environ.get("TERM", "").startswith(("screen", "tmux"))
+    is_safe = not is_multiplexed and environ.get("TERM_PROGRAM") != "Apple_Terminal"
+    kitty = b"\x1b[>q\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\" if is_safe else b""
+    return b"\x1b]11;?\x1b\\\x1b[16t\x1b[?1;1;0S" + kitty + b"\x1b[c"
+
+
+def _parse_answers(text: str, cell: tuple[int, int]) -> TerminalAnswers:
+    """Return what the answers say. cell: width and height by the window's size; 0 if unknown."""
+    background = None
+    if colour := re.search(r"\]11;rgba?:([0-9a-f]+)/([0-9a-f]+)/([0-9a-f]+)", text, re.IGNORECASE):
+        red, green, blue = (round(255 * int(part, 16) / (16 ** len(part) - 1)) for part in colour.groups())
+        background = red, green, blue
+    # others answer kitty's request, but do not know its Unicode placeholders
+    name = re.search(r"\x1bP>\|(kitty|ghostty)[( ](\d+)\.(\d+)", text)
+    has_placeholders = name and (name[1] == "ghostty" or (int(name[2]), int(name[3])) >= (0, 28))
+    if has_placeholders and re.search(r"\x1b_Gi=31;OK", text):
+        return TerminalAnswers(background, PixelSupport("kitty"))
+    if size := re.search(r"\x1b\[6;(\d+);(\d+)t", text):
+        cell = int(size[2]), int(size[1])
+    attributes = re.search(r"\x1b\[\?([\d;]*)c", text)
+    if not all(cell) or attributes is None or "4" not in attributes[1].split(";"):
+        return TerminalAnswers(background)
+    colours = re.search(r"\x1b\[\?1;0;(\d+)S", text)
+    return TerminalAnswers(
+        background, PixelSupport("sixel", cell, min(int(colours[1]), 256) if colours else 256)
+    )
 
 
 class CapturedOutput:

@@ -13,9 +13,9 @@ from textual.message import Message
 
 if TYPE_CHECKING:  # the first screen is drawn before these modules are imported
     from cfm_tui.console.form import Form
-    from cfm_tui.console.preferences import ImageMode, Preferences
+    from cfm_tui.console.preferences import Preferences
     from cfm_tui.console.session import Session
-    from cfm_tui.display.terminal import Terminal
+    from cfm_tui.display.terminal import ImageMode, Terminal
     from engine.config.settings import Resolved
 
 

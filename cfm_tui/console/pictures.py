@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from cfm_tui.display.graphics import shrink
 from engine.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from engine.store.images import Reader
@@ -56,6 +56,11 @@ class PictureLoader:
             self.reader = reader
             for number in [number for number, entry in self._cache.items() if isinstance(entry, str)]:
                 del self._cache[number]
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether images are read that were not shown yet."""
+        return self._thread is not None or self._has_news
 
     def take_news(self) -> bool:
         """Return whether images were read since the last call."""
@@ -116,18 +121,3 @@ class Sample:
             return None
         names = [reader.classes[int(reader.labels_N[number])] for number in numbers]
         return cls(images, names, reader.count, reader.total) if images else None
-
-
-def shrink(pixels_CHW: NDArray[np.uint8], side: int = 64) -> NDArray[np.uint8]:
-    """Return an image reduced to sides of at most `side` pixels, by means over equal squares.
-
-    Rows and columns that do not fill a square are cut off.
-    """
-    channels, height, width = pixels_CHW.shape
-    step = -(-max(height, width) // side)
-    if step == 1:
-        return pixels_CHW
-    rows, columns = max(height // step, 1), max(width // step, 1)
-    cropped_CHW = pixels_CHW[:, : rows * step, : columns * step]
-    squares = cropped_CHW.reshape(channels, rows, min(step, height), columns, -1)
-    return np.asarray(np.rint(squares.mean((2, 4))), np.uint8)

@@ -10,15 +10,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from textual.theme import Theme
 
-from cfm_tui.display.terminal import Colours
+from cfm_tui.display.terminal import Colours, ImageMode
 from engine.environment import user_folder
 from engine.errors import UserError, suggest_name
-
-ImageMode = Literal["auto", "ascii", "half", "off"]
 
 _GROUNDS = ("foreground", "background")
 _ROLES = ("primary", "secondary", "accent", "success", "warning", "error", *_GROUNDS, "surface", "panel")

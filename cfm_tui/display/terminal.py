@@ -1,6 +1,7 @@
 """Capabilities of the terminal: characters and colours, detected from the environment alone.
 
-The terminal itself is not queried: its answer may never come, or may arrive as key presses.
+Commands do not query the terminal: its answer may never come, or may arrive as key presses. The console does,
+before it starts, and learns whether the terminal shows images in pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,20 @@ from typing import Literal
 from rich.cells import cell_len, set_cell_size
 
 Colours = Literal[0, 16, 256, "true"]
-Images = Literal["ascii", "half", "off"]
+ImageMode = Literal["auto", "kitty", "sixel", "half", "ascii", "off"]
+Images = Literal["kitty", "sixel", "half", "ascii", "off"]
+
+
+@dataclass(frozen=True)
+class PixelSupport:
+    """How a terminal shows images in pixels. The rest is for sixel.
+
+    cell: width and height of a cell in pixels. colours: at most, in one image.
+    """
+
+    protocol: Literal["kitty", "sixel"]
+    cell: tuple[int, int] = (10, 20)
+    colours: int = 256
 
 
 @dataclass(frozen=True)
@@ -25,12 +39,14 @@ class Terminal:
     """What a terminal can show.
 
     unicode: more than ASCII. braille: ⣿, and eighths of a block (▂). blocks: whole and half blocks (▀).
+    pixels: how it shows images in pixels, where it said that it does.
     """
 
     unicode: bool
     braille: bool
     blocks: bool
     colours: Colours
+    pixels: PixelSupport | None = None
 
 
 def detect(environ: Mapping[str, str], encoding: str | None) -> Terminal:
@@ -75,10 +91,17 @@ def environment(environ: Mapping[str, str], record: Path = Path("/proc/self/envi
     return {name: value for name, value in environ.items() if name != "LC_CTYPE"} | locale
 
 
-def images(wanted: Literal["auto", "ascii", "half", "off"], terminal: Terminal) -> Images:
-    """Return how to draw images: with half blocks in colour if the terminal supports them, else in ASCII."""
+def images(wanted: ImageMode, terminal: Terminal) -> Images:
+    """Return how to draw images: in pixels if the terminal shows them, else in half blocks or ASCII.
+
+    A mode that the terminal lacks the characters or colours for is replaced by the next simpler one.
+    """
+    has_colours = terminal.blocks and terminal.colours in (256, "true")
     if wanted == "auto":
-        return "half" if terminal.blocks and terminal.colours in (256, "true") else "ascii"
+        pixels = terminal.pixels
+        return (pixels.protocol if pixels is not None else "half") if has_colours else "ascii"
+    if wanted in ("kitty", "sixel") and not has_colours:  # colours are the images' numbers
+        wanted = "half"
     return "ascii" if wanted == "half" and not (terminal.blocks and terminal.colours) else wanted
 
 

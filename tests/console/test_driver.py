@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import struct
 import sys
+import termios
 from contextlib import suppress
 
 import numpy as np
@@ -12,10 +15,11 @@ import pytest
 from bare import ASCII, Bare, play
 
 from cfm_tui.console import driver
-from cfm_tui.console.driver import AsciiFilter, Governor
+from cfm_tui.console.driver import AsciiFilter, Governor, TerminalAnswers
 from cfm_tui.console.preferences import choose_theme
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.display.charts import Line
+from cfm_tui.display.terminal import PixelSupport
 
 
 class Clock:
@@ -103,24 +107,44 @@ def test_every_character_is_ascii_through_the_filter() -> None:
     play(app, story)
 
 
+DARK = b"\x1b]11;rgb:1c/1c/1c\x07"
+KITTY, DA1, SIXEL = b"\x1b_Gi=31;OK\x1b\\", b"\x1b[?62;22c", b"\x1b[?62;4;22c"
+
+
 @pytest.mark.parametrize(
-    ("answer", "colour"),
+    ("answer", "told"),
     [
-        (b"\x1b]11;rgb:ffff/8080/0000\x1b\\\x1b[?62;22c", (255, 128, 0)),
-        (b"\x1b]11;rgb:1c/1c/1c\x07\x1b[?1c", (28, 28, 28)),
-        (b"\x1b[?1;2c", None),
-        (b"", None),
+        (b"\x1b]11;rgb:ffff/8080/0000\x1b\\" + DA1, TerminalAnswers((255, 128, 0))),
+        (DARK + b"\x1b[?1c", TerminalAnswers((28, 28, 28))),
+        (b"\x1b[?1;2c", TerminalAnswers()),
+        (b"", TerminalAnswers()),
+        (b"\x1bP>|kitty(0.35.2)\x1b\\" + KITTY + DA1, TerminalAnswers(None, PixelSupport("kitty"))),
+        (
+            DARK + b"\x1bP>|ghostty 1.2.0\x1b\\" + KITTY + DA1,
+            TerminalAnswers((28,) * 3, PixelSupport("kitty")),
+        ),
+        (b"\x1bP>|kitty(0.26.5)\x1b\\" + KITTY + DA1, TerminalAnswers()),  # without placeholders
+        (b"\x1bP>|kitty(0.35.2)\x1b\\\x1b_Gi=31;ENOTSUPPORTED\x1b\\" + DA1, TerminalAnswers()),
+        (b"\x1b[6;20;10t" + SIXEL, TerminalAnswers(None, PixelSupport("sixel", (10, 20)))),
+        (b"\x1b[6;18;9t\x1b[?1;0;16S" + SIXEL, TerminalAnswers(None, PixelSupport("sixel", (9, 18), 16))),
+        (b"\x1bP>|WezTerm 2026\x1b\\" + KITTY + SIXEL, TerminalAnswers(None, PixelSupport("sixel", (8, 16)))),
+        (b"\x1b[6;20;10t" + DA1, TerminalAnswers()),
     ],
 )
-def test_the_background_is_asked_of_the_terminal(answer, colour):
-    script = "from cfm_tui.console.driver import query_background; print(repr(query_background(0.5)))"
+def test_the_terminal_is_asked_for_its_background_and_images(answer, told):
+    script = (
+        "import os; from cfm_tui.console import driver; print(repr(driver.query_terminal(os.environ, 1)))"
+    )
     pid, handle = pty.fork()
     if pid == 0:
+        os.environ.update(TERM="xterm-256color", TMUX="", STY="", TERM_PROGRAM="")
         os.execv(sys.executable, [sys.executable, "-c", script])
+    fcntl.ioctl(handle, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 640, 384))
     asked = b""
     while b"\x1b[c" not in asked:
         asked += os.read(handle, 1024)
     assert b"\x1b]11;?" in asked
+    assert b"\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\" in asked
     os.write(handle, answer)
     said = b""
     with suppress(OSError):
@@ -128,7 +152,15 @@ def test_the_background_is_asked_of_the_terminal(answer, colour):
             said += part
     os.waitpid(pid, 0)
     os.close(handle)
-    assert said.decode().strip().splitlines()[-1] == repr(colour)
+    assert said.decode().strip().splitlines()[-1] == repr(told)
+
+
+@pytest.mark.parametrize(
+    "environ", [{"TMUX": "/tmp/tmux"}, {"TERM": "screen"}, {"STY": "1.x"}, {"TERM_PROGRAM": "Apple_Terminal"}]
+)
+def test_terminals_that_would_show_a_request_are_not_sent_it(environ):
+    assert b"_G" not in driver._build_requests(environ)
+    assert driver._build_requests(environ).endswith(b"\x1b[c")
 
 
 def test_the_theme_follows_colours_and_background():

@@ -12,6 +12,7 @@ from cfm_tui.console.engine_link import OpenGallery
 from cfm_tui.console.screens.gallery import GalleryPage
 from cfm_tui.console.screens.zoom import ZoomPage
 from cfm_tui.console.widgets.images import Wall
+from cfm_tui.display.graphics import PLACEHOLDER
 from engine import events
 from engine.errors import UserError
 from engine.store import images
@@ -317,3 +318,35 @@ def test_a_set_that_cannot_be_read_is_opened_once(tmp_path, monkeypatch, kind):
             await has_pictures(pilot)
 
         drive(gallery(tmp_path / "torn"), script)
+
+
+def test_pixels_are_saved_as_half_blocks_and_come_back(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    async def script(pilot):
+        await loaded(pilot)
+        await until(pilot, PLACEHOLDER)
+        for letter, suffix in (("t", "txt"), ("p", "svg")):
+            await pilot.press("e", letter)
+            await until(pilot, lambda suffix=suffix: any(tmp_path.glob(f"*.{suffix}")))
+            saved = next(tmp_path.glob(f"*.{suffix}")).read_text("utf-8")
+            assert PLACEHOLDER not in saved
+            assert "▀▀" in saved
+            await until(pilot, PLACEHOLDER)
+
+    drive(gallery(place / "four", images="kitty"), script)
+
+
+def test_images_in_pixels_are_sent_again_after_the_console_was_suspended(place):
+    async def script(pilot):
+        await loaded(pilot)
+        await until(pilot, PLACEHOLDER)
+        before = len(pilot.app.graphics._by_number)
+        last = max(pilot.app.graphics._by_number)
+        assert before
+        pilot.app.app_resume_signal.publish(pilot.app)
+        await until(pilot, lambda: pilot.app.graphics._by_number)
+        await until(pilot, lambda: len(pilot.app.graphics._by_number) == before)
+        assert min(pilot.app.graphics._by_number) > last
+
+    drive(gallery(place / "four", images="kitty"), script)

@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bare import Bare, play, screen
+from rich.cells import cell_len
 from rich.color import ColorSystem
 
-from cfm_tui.console.widgets.images import Thumbnails, render_pixels
+from cfm_tui.console.widgets.images import Thumbnails, render_text
+from cfm_tui.display.graphics import Graphics
+from cfm_tui.display.terminal import PixelSupport
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "thumbnails"
 
@@ -70,12 +73,62 @@ def test_an_image_that_stays_the_same_is_neither_drawn_nor_sent_again() -> None:
         app.widget.show_images(images, ["a", "b"], 16, cursor=0)
         await pilot.pause()
         app.forget()
-        misses = render_pixels.cache_info().misses
+        misses = render_text.cache_info().misses
         app.widget.show_images([image.copy() for image in images], ["a", "b"], 16, cursor=1)
         await pilot.pause()
-        assert render_pixels.cache_info().misses == misses
+        assert render_text.cache_info().misses == misses
         assert {y for y, _, _ in app.regions} == {0}
         assert app.sent < 200
+
+    play(app, story)
+
+
+@pytest.mark.parametrize(
+    ("side", "mode", "widths"),
+    [
+        (32, "half", [32, 16, 8]),
+        (28, "half", [28, 14, 7]),
+        (8, "half", [40, 32, 24, 16, 8]),
+        (31, "half", sorted(Thumbnails.SIZES, reverse=True)),  # a prime number has too few
+        (32, "ascii", sorted(Thumbnails.SIZES, reverse=True)),
+    ],
+)
+def test_half_blocks_have_a_whole_number_scale(side, mode, widths) -> None:
+    app = Bare(Thumbnails(), image_mode=mode)
+
+    async def story(pilot) -> None:
+        assert app.widget.list_widths((1, side, side), Thumbnails.SIZES) == widths
+        assert app.widget.nearest_width((1, side, side), 17, Thumbnails.SIZES) == (14 if side == 28 else 16)
+
+    play(app, story)
+
+
+@pytest.mark.parametrize("mode", ["kitty", "sixel"])
+def test_images_in_pixels_are_sent_once_and_cover_the_same_cells(mode) -> None:
+    sent: list[str] = []
+    app = Bare(Thumbnails(live=True), image_mode=mode)
+    app.graphics = Graphics(PixelSupport("kitty"), sent.append)
+
+    async def story(pilot) -> None:
+        images = [disc(3), disc(1)]
+        app.widget.show_images(images, ["a", "b"], 16, cursor=0)
+        await pilot.pause()
+        app.forget()
+        app.widget.show_images([image.copy() for image in images], ["a", "b"], 16, cursor=1)
+        await pilot.pause()
+        assert {y for y, _, _ in app.regions} == {0}
+        assert all(cell_len(line) <= 60 for line in screen(app))
+        if mode == "sixel":  # half blocks take fewer bytes, where images change by themselves
+            assert not sent
+            assert "▀" in screen(app)[1]
+            return
+        assert len(sent) == 2
+        app.forget()
+        app.widget.show_images([disc(3), 255 - disc(1)], ["a", "b"], 16, cursor=1)
+        await pilot.pause()
+        assert len(sent) == 3
+        assert app.sent < 10 * 16 * 8 + 500  # nine bytes a cell
+        assert all(start >= 18 for _, start, _ in app.regions)
 
     play(app, story)
 

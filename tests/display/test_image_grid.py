@@ -7,8 +7,8 @@ from images_run import CLASSES, with_images
 from recorded import opened
 
 from cfm_tui.cli import text_plots
-from cfm_tui.console.pictures import shrink
 from cfm_tui.console.screens.gallery import describe_image
+from cfm_tui.display.graphics import shrink
 from cfm_tui.display.image_grid import Album
 from engine.store import StoredRun
 from engine.store.images import Reader

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from cfm_tui.display.terminal import Terminal, detect, environment, images, to_ascii
+from cfm_tui.display.terminal import PixelSupport, Terminal, detect, environment, images, to_ascii
 
 UTF8 = {"LANG": "en_GB.UTF-8"}
 
@@ -113,6 +114,15 @@ def test_images_are_in_colour_where_there_are_blocks_and_256_colours() -> None:
     assert [images("half", one) for one in (rich, poor, plain, grey)] == ["half", "half", "ascii", "ascii"]
     assert {images("ascii", one) for one in (rich, poor, plain, grey)} == {"ascii"}
     assert {images("off", one) for one in (rich, poor, plain, grey)} == {"off"}
+
+
+def test_images_are_in_pixels_where_the_terminal_says_so_and_shows_colours() -> None:
+    said = Terminal(True, True, True, 256, PixelSupport("sixel"))
+    silent, grey = replace(said, pixels=None), replace(said, colours=0)
+    assert [images("auto", one) for one in (said, silent, grey)] == ["sixel", "half", "ascii"]
+    assert [images("kitty", one) for one in (said, silent, grey)] == ["kitty", "kitty", "ascii"]
+    assert [images("half", one) for one in (said, silent, grey)] == ["half", "half", "ascii"]
+    assert images("off", said) == "off"
 
 
 def test_known_characters_become_alike_ones() -> None:

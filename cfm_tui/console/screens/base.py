@@ -343,6 +343,11 @@ class Page(Screen[None]):
     def tick(self) -> None:
         """Read what is new, and show it."""
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether something is loaded that the user waits for, so that showing it is not delayed."""
+        return False
+
     def set_title(self, subject: str = "", state: str = "", kind: str = "") -> None:
         """Show subject and state in the top line, if they changed. kind: the state's key in `STATES`."""
         self.query_one(TabLine).show(subject, state, kind)

@@ -66,6 +66,11 @@ class GalleryPage(Page):
 
     # --- following the run ------------------------------------------------------------------------
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether images are being read."""
+        return self.pictures is not None and self.pictures.is_reading
+
     def tick(self) -> None:
         """Read new images if their file changed, and redraw with those that were loaded meanwhile."""
         if self.pictures is None or self.album is None:
@@ -167,7 +172,8 @@ class GalleryPage(Page):
         self._describe(album)
 
     def _draw_wall(self, album: Album, pictures: PictureLoader, wall: Wall) -> None:
-        wall.measure(pictures.shape, self.image_width(), album.longest_heading)
+        width = wall.nearest_width(pictures.shape, self.image_width(), wall.SIZES)
+        wall.measure(pictures.shape, width, album.longest_heading)
         if album.flat and album.across != wall.across:
             album.rearrange(across=wall.across)
         first_row, first_column = wall.find_window((album.row, album.column), (album.rows, album.columns))
@@ -225,10 +231,13 @@ class GalleryPage(Page):
 
     def action_size(self, by: int) -> None:
         """Show larger or smaller thumbnails."""
-        width = self.image_width()
-        sizes = [size for size in Wall.SIZES if (size > width if by > 0 else size < width)]
-        if sizes:
-            self._chosen_width = sizes[0] if by > 0 else sizes[-1]
+        if self.pictures is None:
+            return
+        wall, shape = self.query_one(Wall), self.pictures.shape
+        widths = wall.list_widths(shape, wall.SIZES)
+        index = widths.index(wall.nearest_width(shape, self.image_width(), wall.SIZES)) - by
+        if 0 <= index < len(widths):
+            self._chosen_width = widths[index]
             self.draw()
 
     def action_order(self) -> None:

@@ -121,7 +121,11 @@ class MonitorPage(Page):
         self._panels: list[Panel] = []
         self._header = Words(id="header", grows=True)
         self._losses, self._spectrum = Chart(log=True, id="loss-chart"), Spectrum()
-        self._thumbnails, self._results, self._lines = Thumbnails(id="thumbnails"), Results(), Log()
+        self._thumbnails, self._results, self._lines = (
+            Thumbnails(id="thumbnails", live=True),
+            Results(),
+            Log(),
+        )
 
     def body(self) -> Iterator[Widget]:
         """Yield the header and five panels."""

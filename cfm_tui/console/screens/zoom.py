@@ -13,9 +13,9 @@ from textual.containers import Container
 from textual.widget import Widget
 
 from cfm_tui.console.engine_link import hidden
-from cfm_tui.console.pictures import shrink
 from cfm_tui.console.screens.base import Page, Panel, PlainText
 from cfm_tui.console.widgets.images import LargeImage, Thumbnails
+from cfm_tui.display.graphics import shrink
 from engine.errors import UserError
 from engine.store import RunFile, files, images
 
@@ -71,6 +71,11 @@ class ZoomPage(Page):
     def on_resize(self) -> None:
         """Show as many real images as now fit."""
         self.call_after_refresh(self._show_real)
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether images are being read."""
+        return self._pictures.is_reading
 
     def tick(self) -> None:
         """Show images that were read meanwhile; reopen the set after it got its final name."""
@@ -188,6 +193,8 @@ class ZoomPage(Page):
         thumbnails = self.query_one(Thumbnails)
         width = self.app.size.width
         size = 8 if width < 60 else 11 if width < 110 else 16
+        if real:
+            size = thumbnails.nearest_width(real[0].shape, size, (*thumbnails.SIZES, size))
         thumbnails.show_images(real, [str(number + 1) for number in range(len(real))], size)
 
     # --- what keys do -----------------------------------------------------------------------------

@@ -5,9 +5,11 @@ Legend: C channels, H, W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,11 @@ from cfm_tui.console.widgets.picture import Picture
 from cfm_tui.console.widgets.showing import terminal_of
 from cfm_tui.display import terminal
 from cfm_tui.display.ascii_image import RAMP, Colours, fit_label, line_count, render_cells
+from cfm_tui.display.graphics import Graphics, Lines
 from cfm_tui.display.terminal import Images
 
-Lines = tuple[tuple[Segment, ...], ...]
 
-
-class _ImageWidget(Picture):
+class ImageWidget(Picture):
     """Base class: draws images, and redraws when the size or the theme changes."""
 
     CHOSEN_STYLE = Style(reverse=True, bold=True)
@@ -36,14 +37,39 @@ class _ImageWidget(Picture):
         """The application's image mode, limited to what the terminal supports."""
         return terminal.images(getattr(self.app, "image_mode", "auto"), terminal_of(self.app))
 
-    def render_image(self, pixels_CHW: NDArray[np.uint8], width: int) -> Lines:
-        """Return the lines of an image `width` cells wide. The image mode must not be off."""
+    def render_image(
+        self, pixels_CHW: NDArray[np.uint8], width: int, *, exact: bool = False, live: bool = False
+    ) -> Lines:
+        """Return the lines of an image `width` cells wide. The image mode must not be off.
+
+        exact: in pixels, with all of them; else at the quality of a thumbnail. live: it changes by itself;
+        then sixel is not used, which takes six times as many bytes as half blocks.
+        """
+        mode = "half" if live and self.image_mode == "sixel" else self.image_mode
+        if mode in ("kitty", "sixel"):
+            graphics: Graphics = cast(Any, self.app).graphics
+            return graphics.place(pixels_CHW, width, line_count(pixels_CHW.shape, width), exact=exact)
         background = self.background_colors[1]
         is_light = background.ansi is None and background.brightness > 0.5
         ramp = RAMP[::-1] if is_light else RAMP
         colours: Colours = "true" if terminal_of(self.app).colours == "true" else 256
         pixels_CHW = np.ascontiguousarray(pixels_CHW)
-        return render_pixels(pixels_CHW.tobytes(), pixels_CHW.shape, width, self.image_mode, colours, ramp)
+        return render_text(pixels_CHW.tobytes(), pixels_CHW.shape, width, mode, colours, ramp)
+
+    def list_widths(self, shape: Sequence[int], widths: Sequence[int]) -> list[int]:
+        """Return the best of some widths in cells for images of a shape (C, H, W), largest first.
+
+        Half blocks show images at a whole-number scale, where the shape has enough of them.
+        """
+        if self.image_mode == "half":
+            sizes = range(min(widths), max(widths) + 1)
+            whole = [cells for cells in sizes if cells % shape[2] == 0 or shape[2] % cells == 0]
+            widths = whole if len(whole) > 2 else widths
+        return sorted(widths, reverse=True)
+
+    def nearest_width(self, shape: Sequence[int], width: int, widths: Sequence[int]) -> int:
+        """Return the one of `list_widths` that differs least from a width, by its ratio."""
+        return min(self.list_widths(shape, widths), key=lambda each: abs(math.log(each / width)))
 
     def draw(self) -> None:
         """Draw, or ask to be filled again."""
@@ -61,24 +87,28 @@ class _ImageWidget(Picture):
 
 
 @lru_cache(256)
-def render_pixels(
+def render_text(
     pixels: bytes, shape: tuple[int, ...], size: int, mode: Images, colours: Colours, ramp: str
 ) -> Lines:
     """Return an image's lines. Cached, so that redrawing an unchanged image costs nothing."""
-    assert mode != "off"
+    assert mode in ("ascii", "half"), mode
     image_CHW = np.frombuffer(pixels, np.uint8).reshape(shape)
     image_cells = render_cells(image_CHW, size, mode=mode, colours=colours, ramp=ramp)
     return tuple(tuple(line) for line in image_cells.segments())
 
 
-class Thumbnails(_ImageWidget):
-    """A grid of images that fills the widget; images that do not fit are left out (see `count_fitting`)."""
+class Thumbnails(ImageWidget):
+    """A grid of images that fills the widget; images that do not fit are left out (see `count_fitting`).
+
+    live: the images change by themselves.
+    """
 
     GAP = 2  #: cells between images
     SIZES = (40, 32, 24, 20, 16, 12, 8, 6)  #: image widths in cells; narrower images are unrecognisable
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(self, *, id: str | None = None, classes: str | None = None, live: bool = False) -> None:
         super().__init__(id=id, classes=classes)
+        self._is_live = live
         self._images: list[NDArray[np.uint8]] = []
         self._labels: list[str] = []
         self._cells_wide = 16
@@ -102,10 +132,12 @@ class Thumbnails(_ImageWidget):
         Returns how many do not fit.
         """
         width, height = self.size
-        most = min(len(images), self.count_fitting(width, height, self.SIZES[-1]))
-        sizes = [size for size in self.SIZES if size // 2 < height]
+        self._images = list(images)
+        widths = self.list_widths(images[0].shape, self.SIZES) if images else [*self.SIZES]
+        most = min(len(images), self.count_fitting(width, height, widths[-1]))
+        sizes = [size for size in widths if size // 2 < height]
         wide = (size for size in sizes if self.count_fitting(width, height, size) >= most)
-        self.show_images(images, labels, next(wide, self.SIZES[-1]))
+        self.show_images(images, labels, next(wide, widths[-1]))
         return len(images) - most
 
     def count_fitting(self, width: int, height: int, size: int) -> int:
@@ -144,7 +176,7 @@ class Thumbnails(_ImageWidget):
         top = [Segment(fit_label(label, size), self.CHOSEN_STYLE if chosen else None)]
         if self.image_mode == "off":
             return [top]
-        return [top, *self.render_image(self._images[index], size)]
+        return [top, *self.render_image(self._images[index], size, live=self._is_live)]
 
     def _join_blocks(self, blocks: Sequence[Sequence[Sequence[Segment]]], size: int) -> list[Strip]:
         """Return the lines of one row of the grid."""
@@ -172,7 +204,7 @@ class Tile:
     problem: str = ""
 
 
-class Wall(_ImageWidget, can_focus=True):
+class Wall(ImageWidget, can_focus=True):
     """A window on a grid of images of equal shape, in rows with headings, with a cursor.
 
     Call `measure` before `show_tiles`.
@@ -278,7 +310,7 @@ def _scroll_to(first: int, cursor: int, visible: int, extent: int) -> int:
     return max(min(first, extent - visible), 0)
 
 
-class LargeImage(_ImageWidget, can_focus=True):
+class LargeImage(ImageWidget, can_focus=True):
     """One image, as large as the widget allows."""
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -298,5 +330,7 @@ class LargeImage(_ImageWidget, can_focus=True):
             return
         _, height, width = pixels_CHW.shape
         columns = max(min(self.size.width, 2 * self.size.height * width // height), 1)
-        lines = self.render_image(pixels_CHW, columns)
+        if self.image_mode == "half" and columns > width:
+            columns -= columns % width  # a whole-number scale
+        lines = self.render_image(pixels_CHW, columns, exact=True)
         self.show([Strip(line) for line in lines[: self.size.height]])

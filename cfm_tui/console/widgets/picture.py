@@ -71,5 +71,10 @@ def _cells(strip: Strip) -> list[tuple[str, Style | None]]:
         if text.isascii() or cell_len(text) == len(text):
             cells += [(character, style) for character in text]
         else:
-            cells += [(character, style) for character in text for _ in range(cell_len(character))]
+            for character in text:
+                width = cell_len(character)
+                if width:
+                    cells += [(character, style)] * width
+                elif cells:  # a diacritic belongs to the cell before
+                    cells[-1] = cells[-1][0] + character, style
     return cells
