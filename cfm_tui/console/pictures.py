@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from engine.store.images import Reader
+    from cfm_tui.display.live_reader import LiveReader
 
 
 class PictureLoader:
     """A cache of thumbnails: `want` requests the visible ones, `get` returns those that were read.
 
-    The reading thread ends when there is nothing left to read. shape: (C, H, W) of the set's images.
+    Unfinished images are in memory, change, and are not cached. The reading thread ends when there is nothing
+    left to read. shape: (C, H, W) of the set's images.
     """
 
     CACHE_SIZE = 1024  #: thumbnails
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: LiveReader) -> None:
         self.reader = reader
         self.shape = reader.shape
         self._cache: OrderedDict[int, NDArray[np.uint8] | str] = OrderedDict()  # str: why it is unreadable
@@ -45,12 +46,13 @@ class PictureLoader:
             for number in numbers:
                 if number in self._cache:
                     self._cache.move_to_end(number)
-            self._wanted = [number for number in numbers if number not in self._cache]
+            finished = self.reader.finished
+            self._wanted = [number for number in numbers if number < finished and number not in self._cache]
             if self._wanted and self._thread is None:
                 self._thread = threading.Thread(target=self._read, name="pictures", daemon=True)
                 self._thread.start()
 
-    def read_from(self, reader: Reader) -> None:
+    def read_from(self, reader: LiveReader) -> None:
         """Switch to another file of the set, and forget the images that the last one failed to provide."""
         with self._lock:
             self.reader = reader
@@ -69,6 +71,8 @@ class PictureLoader:
 
     def get(self, number: int) -> NDArray[np.uint8] | None:
         """Return a thumbnail, (C, H, W); None where it is not read yet or unreadable."""
+        if number >= self.reader.finished:
+            return shrink(self.reader.pixels(number))
         entry = self._cache.get(number)
         return None if isinstance(entry, str) else entry
 

@@ -5,7 +5,7 @@ The rank of an image is its position in its class, from 0. Legend: N images.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import numpy as np
 from rich.cells import cell_len
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from engine.store.images import Reader
 
 Order = Literal["class", "β"]
+AnyReader = TypeVar("AnyReader", bound="Reader")
 
 
-class Album:
+class Album(Generic[AnyReader]):
     """The images of a set in rows and columns, with a cursor.
 
     order: "class" for rows of classes with β_b from left to right in order of recovery; "β" for rows of ranks
@@ -28,7 +29,7 @@ class Album:
     into rows of `across` images.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: AnyReader) -> None:
         self.reader = reader
         self.order: Order = "class"
         self.text = ""

@@ -16,6 +16,7 @@ from cfm_tui.display.graphics import PLACEHOLDER
 from engine import events
 from engine.errors import UserError
 from engine.store import images
+from engine.store.preview import Preview
 from engine.store.rows import Rows
 
 
@@ -141,6 +142,54 @@ def test_a_run_at_work_shows_what_is_there_and_grows(tmp_path):
         await pilot.press("G")
         await loaded(pilot)
         assert here(pilot) == "cat 4"
+
+    drive(gallery(tmp_path / "live"), script)
+    run.close("finished")
+
+
+def test_images_of_the_batch_in_work_are_shown_as_they_become(tmp_path):
+    run, writer = with_images(tmp_path / "live", batches=2)
+
+    def preview(iteration, level):
+        pixels = np.full((3, 1, 16, 16), 255, np.uint8)
+        pixels[:, :, :, :level] = 0
+        return Preview(3, iteration, 0.05, pixels, np.arange(3), {}, 0.0)
+
+    async def script(pilot):
+        await loaded(pilot)
+        assert "◌" not in shown(pilot)
+        run.save_preview(preview(20, 4))
+        await until(pilot, "6 of 12 so far, 3 unfinished ◌")
+        await until(pilot, "◌ β 0.05")
+        await pilot.press("l", "l")
+        await until(pilot, "ant · batch 3 · β 0.05 · unfinished, iteration 20")
+        before = [line for line in shown(pilot).splitlines() if "@@@" in line]
+        run.save_preview(preview(30, 8))
+        await until(pilot, "unfinished, iteration 30")
+        assert [line for line in shown(pilot).splitlines() if "@@@" in line] != before
+        await pilot.press("enter")
+        await until(pilot, "unfinished, iteration 30")
+        run.save_preview(preview(40, 8))
+        await until(pilot, "unfinished, iteration 40")
+        await pilot.press("escape")
+        add_batch(writer, 3)
+        await until(pilot, "9 of 12 so far ·")
+        assert here(pilot) == "ant 3"
+        await until(pilot, "ant · batch 3 · β 0.05 · teacher 16.7%")
+        assert "◌" not in shown(pilot)
+
+    drive(gallery(tmp_path / "live"), script, (120, 40))
+    run.close("finished")
+
+
+def test_the_first_batch_is_shown_before_any_is_finished(tmp_path):
+    run, _ = with_images(tmp_path / "live", batches=0)
+
+    async def script(pilot):
+        await until(pilot, "No images yet")
+        run.save_preview(Preview(1, 0, 0.1, np.zeros((3, 1, 16, 16), np.uint8), np.arange(3), {}, 0.0))
+        await until(pilot, "0 of 12 so far, 3 unfinished ◌")
+        await until(pilot, "◌ β 0.1")
 
     drive(gallery(tmp_path / "live"), script)
     run.close("finished")
@@ -306,7 +355,7 @@ def test_a_set_that_cannot_be_read_is_opened_once(tmp_path, monkeypatch, kind):
         raise kind
 
     with monkeypatch.context() as patch:
-        patch.setattr(images, "Reader", fail)
+        patch.setattr("cfm_tui.console.screens.gallery.LiveReader", fail)
 
         async def script(pilot):
             await until(pilot, "no such luck")

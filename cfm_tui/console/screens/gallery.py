@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
@@ -15,6 +15,7 @@ from cfm_tui.console.pictures import PictureLoader
 from cfm_tui.console.screens.base import FilterLine, Page, Panel, PlainText
 from cfm_tui.console.widgets.images import Tile, Wall
 from cfm_tui.display.image_grid import Album
+from cfm_tui.display.live_reader import LiveReader
 from engine.errors import UserError, quote_command
 from engine.store import AT_WORK, RunFile, StoredRun, files, images
 
@@ -48,7 +49,7 @@ class GalleryPage(Page):
         self._stamp: object = None
         self._opening = False
         self._chosen_width: int | None = None
-        self.album: Album | None = None
+        self.album: Album[LiveReader] | None = None
         self.pictures: PictureLoader | None = None
 
     def body(self) -> Iterator[Widget]:
@@ -76,12 +77,10 @@ class GalleryPage(Page):
         if self.pictures is None or self.album is None:
             self._open()
             return
-        stamp = files.stamp(self.album.reader.path)
-        if stamp is None:  # the file was renamed to its final name
+        if files.stamp(self.album.reader.path) is None:  # the file was renamed to its final name
             self.pictures = self._stamp = None
             self._open()
-        elif stamp != self._stamp:
-            self._stamp = stamp
+        else:
             self._read_new(self.album)
         if self.pictures is not None and self.pictures.take_news():
             self.draw()
@@ -100,7 +99,7 @@ class GalleryPage(Page):
     def _read(self) -> None:
         """Open the set of images; runs on a thread."""
         try:
-            reader = images.Reader(self._images_folder)
+            reader = LiveReader(self._run)
         except UserError as error:
             self.call_in_ui(self._show_error, f"{error.message}\n→ {error.hint}")
         except Exception as error:
@@ -113,7 +112,7 @@ class GalleryPage(Page):
         self._opening = False
         self._show_message(message)
 
-    def _use_reader(self, reader: images.Reader) -> None:
+    def _use_reader(self, reader: LiveReader) -> None:
         self._opening = False
         self.pictures = PictureLoader(reader)
         if self.album is None:
@@ -123,9 +122,9 @@ class GalleryPage(Page):
             self.album.rearrange()
         self.draw()
 
-    def _read_new(self, album: Album) -> None:
+    def _read_new(self, album: Album[LiveReader]) -> None:
         try:
-            if album.reader.refresh():
+            if album.reader.poll():
                 album.rearrange()
                 self.draw()
         except UserError as error:
@@ -160,7 +159,7 @@ class GalleryPage(Page):
             return
         reader = album.reader
         if self.host.image_mode == "off":
-            self._show_message(f"{reader.count:,} of {reader.total:,} images exist.\n{self.IMAGES_OFF}")
+            self._show_message(f"{reader.finished:,} of {reader.total:,} images exist.\n{self.IMAGES_OFF}")
             return
         if not reader.count:
             self._show_message(_explain_no_images(self._run))
@@ -171,7 +170,7 @@ class GalleryPage(Page):
         self._draw_wall(album, pictures, wall)
         self._describe(album)
 
-    def _draw_wall(self, album: Album, pictures: PictureLoader, wall: Wall) -> None:
+    def _draw_wall(self, album: Album[LiveReader], pictures: PictureLoader, wall: Wall) -> None:
         width = wall.nearest_width(pictures.shape, self.image_width(), wall.SIZES)
         wall.measure(pictures.shape, width, album.longest_heading)
         if album.flat and album.across != wall.across:
@@ -186,7 +185,8 @@ class GalleryPage(Page):
         def make_tile(number: int | None) -> Tile | None:
             if number is None:
                 return None
-            return Tile(number, album.label(number), pictures.get(number), pictures.problem(number))
+            label, pixels_CHW, problem = album.label(number), pictures.get(number), pictures.problem(number)
+            return Tile(number, label, pixels_CHW, problem, number >= album.reader.finished)
 
         tiles = [[make_tile(number) for number in row] for row in numbers]
         headings = [album.heading(first_row + row) for row in range(len(tiles))]
@@ -197,13 +197,15 @@ class GalleryPage(Page):
         width = self.app.size.width
         return self._chosen_width or (8 if width < 60 else 12 if width < 110 else 16 if width < 160 else 20)
 
-    def _describe(self, album: Album) -> None:
+    def _describe(self, album: Album[LiveReader]) -> None:
         reader = album.reader
         sides = ("classes", "β" if album.has_beta else "images")
         rows = album.classes[0] if album.flat else " × ".join(sides[:: 1 if album.order == "class" else -1])
-        count = f"{reader.count:,}"
-        if reader.count != reader.total:
+        count = f"{reader.finished:,}"
+        if reader.finished != reader.total:
             count += f" of {reader.total:,} so far"
+        if unfinished := reader.count - reader.finished:
+            count += f", {unfinished} unfinished {Wall.UNFINISHED}"
         place, facts = "no such class", f"no class has {album.text!r} in its name"
         if album.rows:
             place = f"{album.row + 1},{album.column + 1} of {album.rows}×{album.columns}"
@@ -292,7 +294,7 @@ class GalleryPage(Page):
             self.draw()
 
 
-def describe_image(album: Album, pictures: PictureLoader | None) -> str:
+def describe_image(album: Album[Any], pictures: PictureLoader | None) -> str:
     """Return class, batch, β and the teacher's confidence of the image under the cursor, in one line."""
     number = album.here
     if number is None:
@@ -300,6 +302,8 @@ def describe_image(album: Album, pictures: PictureLoader | None) -> str:
     reader = album.reader
     confidence = float(reader.confidence_N[number])
     confidence_text = f"teacher {confidence:.1%}" if confidence == confidence else "teacher —"
+    if number >= getattr(reader, "finished", reader.count):
+        confidence_text = f"unfinished, iteration {reader.iteration:,}"
     problem = pictures.problem(number) if pictures is not None else ""
     batch = f"batch {reader.batch_N[number]}"
     return " · ".join(filter(None, (album.name(number), batch, album.beta(number), confidence_text, problem)))

@@ -16,6 +16,7 @@ from cfm_tui.console.engine_link import hidden
 from cfm_tui.console.screens.base import Page, Panel, PlainText
 from cfm_tui.console.widgets.images import LargeImage, Thumbnails
 from cfm_tui.display.graphics import shrink
+from cfm_tui.display.live_reader import LiveReader
 from engine.errors import UserError
 from engine.store import RunFile, files, images
 
@@ -47,7 +48,7 @@ class ZoomPage(Page):
         hidden("enter,q", "leave", "all", id="zoom.leave", tooltip="Back to all images"),
     ]
 
-    def __init__(self, run: StoredRun, album: Album, pictures: PictureLoader) -> None:
+    def __init__(self, run: StoredRun, album: Album[LiveReader], pictures: PictureLoader) -> None:
         super().__init__()
         self._run, self._album, self._pictures = run, album, pictures
         self._config: Any = None
@@ -78,7 +79,7 @@ class ZoomPage(Page):
         return self._pictures.is_reading
 
     def tick(self) -> None:
-        """Show images that were read meanwhile; reopen the set after it got its final name."""
+        """Show images that were read or changed meanwhile; reopen the set after it got its final name."""
         if not os.path.exists(self._album.reader.path):
             stamp = files.stamp(self._run.folder / RunFile.IMAGES / images.TENSORS)
             if stamp is not None and stamp != self._stamp:
@@ -86,13 +87,19 @@ class ZoomPage(Page):
 
                 def reopen() -> None:
                     with suppress(UserError):  # reading an image reports the same error
-                        self.call_in_ui(self._use_reader, images.Reader(self._run.folder / RunFile.IMAGES))
+                        self.call_in_ui(self._use_reader, LiveReader(self._run))
 
                 self.run_in_thread(reopen)
-        if self._pictures.take_news():
+            return
+        has_news = self._pictures.take_news()
+        with suppress(UserError):  # likewise
+            if self._album.reader.poll():
+                self._album.rearrange()
+                has_news = True
+        if has_news:
             self._show()
 
-    def _use_reader(self, reader: images.Reader) -> None:
+    def _use_reader(self, reader: LiveReader) -> None:
         self._album.reader = reader
         self._album.rearrange()
         self._pictures.read_from(reader)
@@ -111,8 +118,9 @@ class ZoomPage(Page):
         self.query_one("#about", PlainText).update(self._about(number))
         self._pictures.want([number])
         small_CHW = self._pictures.get(number)
-        self.query_one(LargeImage).show_image(small_CHW)
-        if small_CHW is not None and small_CHW.shape != tuple(self._pictures.shape):
+        self.query_one(LargeImage).show_image(small_CHW, live=number >= reader.finished)
+        is_reduced = small_CHW is not None and small_CHW.shape != tuple(self._pictures.shape)
+        if is_reduced and number < reader.finished:
             self.run_in_thread(self._read_full_size, number)
         self._start_loading_real(label)
         self._show_real()
@@ -126,6 +134,8 @@ class ZoomPage(Page):
             "   ".join([*parts, self._album.beta(number)]).rstrip(),
             "teacher's confidence —" if np.isnan(confidence) else f"teacher's confidence {confidence:.1%}",
         ]
+        if number >= reader.finished:
+            lines[1] = f"unfinished, iteration {reader.iteration:,}"
         problem = self._pictures.problem(number)
         return "\n".join([*lines, problem] if problem else lines)
 

@@ -195,13 +195,15 @@ class Thumbnails(ImageWidget):
 class Tile:
     """An image of a set.
 
-    pixels_CHW: None if it was not read yet, or cannot be read; then `problem` says why.
+    pixels_CHW: None if it was not read yet, or cannot be read; then `problem` says why. is_unfinished: it is
+    still being recovered.
     """
 
     number: int
     label: str
     pixels_CHW: NDArray[np.uint8] | None
     problem: str = ""
+    is_unfinished: bool = False
 
 
 class Wall(ImageWidget, can_focus=True):
@@ -214,6 +216,7 @@ class Wall(ImageWidget, can_focus=True):
     """
 
     SIZES = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)  #: image widths in cells
+    UNFINISHED = "◌"  #: mark of images that are still being recovered
     EDGE = 1  #: cells at each side of an image, where the cursor is drawn
 
     @dataclass
@@ -276,7 +279,8 @@ class Wall(ImageWidget, can_focus=True):
         """Return the lines of an image under its label, with edges."""
         left, right = ("[", "]") if chosen else (" ", " ")
         style = self.CHOSEN_STYLE if chosen else None
-        label = fit_label(tile.label if tile else "", self._images)
+        mark = f"{self.UNFINISHED} " if tile and tile.is_unfinished else ""
+        label = fit_label(mark + tile.label if tile else "", self._images)
         lines = [[Segment(left + label + right, style)]]
         edge = Segment("|" if chosen else " ", style)
         return lines + [[edge, *line, edge] for line in self._image(tile)]
@@ -288,7 +292,7 @@ class Wall(ImageWidget, can_focus=True):
                 [Segment(fit_label(placeholder if line == self._lines // 2 else "", self._images))]
                 for line in range(self._lines)
             ]
-        image = self.render_image(tile.pixels_CHW, self._images)
+        image = self.render_image(tile.pixels_CHW, self._images, live=tile.is_unfinished)
         return (*image, *[(Segment(" " * self._images),)] * self._lines)[: self._lines]
 
     def draw(self) -> None:
@@ -316,10 +320,11 @@ class LargeImage(ImageWidget, can_focus=True):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._pixels_CHW: NDArray[np.uint8] | None = None
+        self._is_live = False
 
-    def show_image(self, pixels_CHW: NDArray[np.uint8] | None) -> None:
-        """Show an image (uint8), or nothing for None."""
-        self._pixels_CHW = pixels_CHW
+    def show_image(self, pixels_CHW: NDArray[np.uint8] | None, *, live: bool = False) -> None:
+        """Show an image (uint8), or nothing for None. live: it changes by itself."""
+        self._pixels_CHW, self._is_live = pixels_CHW, live
         self.draw()
 
     def draw(self) -> None:
@@ -332,5 +337,5 @@ class LargeImage(ImageWidget, can_focus=True):
         columns = max(min(self.size.width, 2 * self.size.height * width // height), 1)
         if self.image_mode == "half" and columns > width:
             columns -= columns % width  # a whole-number scale
-        lines = self.render_image(pixels_CHW, columns, exact=True)
+        lines = self.render_image(pixels_CHW, columns, exact=not self._is_live, live=self._is_live)
         self.show([Strip(line) for line in lines[: self.size.height]])
