@@ -370,7 +370,7 @@ class ConsoleApp(App[str]):
         from cfm_tui.console.screens.gallery import GalleryPage
 
         self.last_run = message.folder
-        self.push_screen(GalleryPage(message.folder))
+        self.push_screen(GalleryPage(message.folder, message.image))
 
     def on_compare_runs(self, message: CompareRuns) -> None:
         """Compare several runs."""

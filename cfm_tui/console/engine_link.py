@@ -55,9 +55,13 @@ class OpenRun(Message):
 
 @dataclass
 class OpenGallery(Message):
-    """Show a run's images."""
+    """Show a run's images.
+
+    image: one to show large: its batch, from 1, or None for the whole set; its index there.
+    """
 
     folder: Path
+    image: tuple[int | None, int] | None = None
 
 
 @dataclass

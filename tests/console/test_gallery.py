@@ -7,11 +7,13 @@ import pytest
 from consoles import SIZES, console, drive, golden, here, loaded, shown, until
 from images_run import BETAS, CLASSES, add_batch, with_images
 from recorded import opened
+from textual.events import MouseScrollDown, MouseScrollUp
 
-from cfm_tui.console.engine_link import OpenGallery
+from cfm_tui.console.engine_link import OpenGallery, OpenRun
 from cfm_tui.console.screens.gallery import GalleryPage
+from cfm_tui.console.screens.monitor import MonitorPage
 from cfm_tui.console.screens.zoom import ZoomPage
-from cfm_tui.console.widgets.images import Wall
+from cfm_tui.console.widgets.images import Thumbnails, Wall
 from cfm_tui.display.graphics import PLACEHOLDER
 from engine import events
 from engine.errors import UserError
@@ -399,3 +401,60 @@ def test_images_in_pixels_are_sent_again_after_the_console_was_suspended(place):
         assert min(pilot.app.graphics._by_number) > last
 
     drive(gallery(place / "four", images="kitty"), script)
+
+
+def test_the_wheel_goes_through_rows_and_images(place):
+    async def script(pilot):
+        await loaded(pilot)
+        wall = pilot.app.screen.query_one(Wall)
+        await pilot._post_mouse_events([MouseScrollDown], wall, button=0)
+        assert here(pilot) == "bee 1"
+        await pilot._post_mouse_events([MouseScrollUp], wall, button=0)
+        assert here(pilot) == "ant 1"
+        await pilot.press("enter")
+        await until(pilot, "class ant   batch 1")
+        await pilot._post_mouse_events([MouseScrollDown], "#large", button=0)
+        await until(pilot, "class ant   batch 2")
+        await pilot._post_mouse_events([MouseScrollUp], "#large", button=0)
+        await until(pilot, "class ant   batch 1")
+
+    drive(gallery(place / "four"), script)
+
+
+@pytest.mark.parametrize(("image", "shown_as"), [((None, 5), "cat   batch 2"), ((3, 1), "bee   batch 3")])
+def test_the_gallery_opens_with_an_image_large(place, image, shown_as):
+    async def script(pilot):
+        await until(pilot, f"class {shown_as}")
+        await pilot.press("escape")
+        assert isinstance(pilot.app.screen, GalleryPage)
+
+    drive(console(place, opening=OpenGallery(place / "four", image), images="ascii"), script)
+
+
+def test_an_image_that_does_not_exist_is_not_shown_large(place):
+    async def script(pilot):
+        await loaded(pilot)
+        assert isinstance(pilot.app.screen, GalleryPage)
+
+    drive(console(place, opening=OpenGallery(place / "four", (9, 0)), images="ascii"), script)
+
+
+@pytest.mark.parametrize("with_preview", [True, False])
+def test_a_click_on_an_image_of_the_monitor_shows_it_large(tmp_path, with_preview):
+    run, _ = with_images(tmp_path / "live", batches=2)
+    if with_preview:
+        images_MCHW = np.stack([np.full((1, 16, 16), 80 * n, np.uint8) for n in range(3)])
+        run.save_preview(Preview(3, 20, 0.05, images_MCHW, np.arange(3), {}, 0.0))
+
+    async def script(pilot):
+        await until(pilot, "it 20" if with_preview else "6 of 12")
+        thumbnails = pilot.app.screen.query_one(Thumbnails)
+        await until(pilot, lambda: thumbnails._strips)
+        size = thumbnails._cells_wide
+        await pilot.click(thumbnails, offset=(size + 1, 1))  # between two
+        assert isinstance(pilot.app.screen, MonitorPage)
+        await pilot.click(thumbnails, offset=(size + 3, 1))
+        await until(pilot, f"class bee   batch {3 if with_preview else 1}")
+
+    drive(console(tmp_path, opening=OpenRun(tmp_path / "live"), images="ascii"), script, (120, 40))
+    run.close("stopped")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
@@ -21,7 +23,10 @@ from engine.store import AT_WORK, RunFile, StoredRun, files, images
 
 
 class GalleryPage(Page):
-    """The distilled images of the run in `folder`, as far as recovery has written them."""
+    """The distilled images of the run in `folder`, as far as recovery has come.
+
+    image: one to show large, as in `OpenGallery`.
+    """
 
     TAB = "Gallery"
     IMAGES_OFF = "images are off; start with --images auto, ascii or half to see them"
@@ -42,8 +47,9 @@ class GalleryPage(Page):
         hidden("G,end", "ends(1)", "last", id="gallery.last"),
     ]
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, image: tuple[int | None, int] | None = None) -> None:
         super().__init__()
+        self._opening_image = image
         self._run = StoredRun(folder)
         self._images_folder = folder / RunFile.IMAGES
         self._stamp: object = None
@@ -121,6 +127,12 @@ class GalleryPage(Page):
             self.album.reader = reader
             self.album.rearrange()
         self.draw()
+        if self._opening_image is not None:
+            (batch, index), self._opening_image = self._opening_image, None
+            numbers = range(reader.count) if batch is None else np.flatnonzero(reader.batch_N == batch)
+            if index < len(numbers):
+                self.album.go_to(int(numbers[index]))
+                self.action_zoom()
 
     def _read_new(self, album: Album[LiveReader]) -> None:
         try:
@@ -281,6 +293,16 @@ class GalleryPage(Page):
         from cfm_tui.console.screens.zoom import ZoomPage
 
         self.app.push_screen(ZoomPage(self._run, self.album, self.pictures))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Move to the row below."""
+        event.stop()
+        self.action_move(1, 0)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Move to the row above."""
+        event.stop()
+        self.action_move(-1, 0)
 
     def on_wall_picked(self, event: Wall.Picked) -> None:
         """Move the cursor to the clicked image; a click on the image under it zooms."""

@@ -400,6 +400,14 @@ class MonitorPage(Page):
         if self._folder is not None:
             self.post_message(OpenGallery(self._folder))
 
+    def on_thumbnails_picked(self, event: Thumbnails.Picked) -> None:
+        """Show the image that was clicked large, in the gallery."""
+        model = self._model
+        if model is not None:
+            preview = model.preview if self._scrubbed is None else self._scrubbed
+            batch = None if preview is None else preview.batch
+            self.post_message(OpenGallery(model.repeat_run.folder, (batch, event.index)))
+
     # --- views ------------------------------------------------------------------------------------
 
     def action_view(self) -> None:

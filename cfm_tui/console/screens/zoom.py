@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widget import Widget
@@ -218,6 +219,16 @@ class ZoomPage(Page):
         """Go to the image below or above."""
         self._album.move(by, 0)
         self._show()
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Go to the next image."""
+        event.stop()
+        self.action_step(1)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Go to the previous image."""
+        event.stop()
+        self.action_step(-1)
 
     def action_leave(self) -> None:
         """Go back to all images."""

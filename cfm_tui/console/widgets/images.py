@@ -106,6 +106,12 @@ class Thumbnails(ImageWidget):
     GAP = 2  #: cells between images
     SIZES = (40, 32, 24, 20, 16, 12, 8, 6)  #: image widths in cells; narrower images are unrecognisable
 
+    @dataclass
+    class Picked(Message):
+        """An image was clicked."""
+
+        index: int
+
     def __init__(self, *, id: str | None = None, classes: str | None = None, live: bool = False) -> None:
         super().__init__(id=id, classes=classes)
         self._is_live = live
@@ -169,6 +175,19 @@ class Thumbnails(ImageWidget):
         for start in range(0, count, across):
             rows += self._join_blocks(blocks[start : start + across], size)
         self.show(rows[:height])
+
+    def on_click(self, event: events.Click) -> None:
+        """Post the index of the image that was clicked."""
+        size = min(self._cells_wide, self.size.width)
+        across, down = self._grid(self.size.width, self.size.height, size)
+        row, column = event.y // self._block_height(size), event.x // (size + self.GAP)
+        index = row * across + column
+        if (
+            column < across
+            and event.x % (size + self.GAP) < size
+            and index < min(len(self._images), across * down)
+        ):
+            self.post_message(self.Picked(index))
 
     def _draw_block(self, index: int, size: int) -> list[Sequence[Segment]]:
         chosen = index == self._cursor
