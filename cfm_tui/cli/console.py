@@ -122,13 +122,15 @@ def _open(opening: Configure | OpenRun | None, folder: Path | None, read_only: b
         os.environ["CFM_RUNS"] = str(folder)
     capabilities = terminal.detect(terminal.environment(os.environ), sys.stdout.encoding)
     preferences = _load_preferences(options)
+    awaits_answers = False
     if capabilities.colours in (256, "true") and (preferences.theme is None or preferences.images == "auto"):
         answers = query_terminal(os.environ)
         capabilities = replace(capabilities, pixels=answers.pixels)
+        awaits_answers = not answers.are_complete
         if preferences.theme is None:
             preferences = replace(preferences, theme=choose_theme(capabilities.colours, answers.background))
     app = ConsoleApp(preferences, capabilities, folder, read_only=read_only)
-    app.opening = opening
+    app.opening, app.awaits_answers = opening, awaits_answers
     with capture_output() as captured:
         app.captured_output = captured
         farewell = app.run()

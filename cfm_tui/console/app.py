@@ -9,6 +9,7 @@ import pkgutil
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
@@ -24,7 +25,14 @@ from textual.screen import Screen
 
 import cfm_tui.console.screens as screens
 import cfm_tui.console.widgets as widgets
-from cfm_tui.console.driver import AsciiFilter, CapturedOutput, Governor, TerminalDriver, keep_only_changes
+from cfm_tui.console.driver import (
+    AsciiFilter,
+    CapturedOutput,
+    Governor,
+    TerminalAnswers,
+    TerminalDriver,
+    keep_only_changes,
+)
 from cfm_tui.console.engine_link import CompareRuns, Configure, Launch, OpenGallery, OpenRun, hidden
 from cfm_tui.console.input_order import deliver
 from cfm_tui.console.preferences import THEMES, Preferences, choose_theme, write_queries
@@ -82,6 +90,7 @@ class ConsoleApp(App[str]):
         self.session: Session | None = None
         self.captured_output: CapturedOutput | None = None
         self.opening: Launch | Configure | OpenRun | None = None
+        self.awaits_answers = False  #: whether the terminal may still answer what it was asked before
         self.last_run: Path | None = None  #: the one that was opened last
         self.draft_notice = ""  #: what became of an edited form, after the end
         self._draft: Form | None = None
@@ -92,8 +101,7 @@ class ConsoleApp(App[str]):
         self._reported_draw_error = ""
         self._shutdown_guard = Shutdown(lambda: self.session, self._exit_from_thread)
         self.animation_level = "none"
-        if self._pixel_mode:  # the numbers of images are colours, which must not be rounded
-            self.console._color_system = ColorSystem.TRUECOLOR
+        self._keep_numbers_of_images()
         if self.no_color:  # Textual's default filter shows greys
             self._filters = [each for each in self._filters if not isinstance(each, Monochrome)]
             self._filters.append(NoColor())
@@ -136,6 +144,22 @@ class ConsoleApp(App[str]):
     def _pixel_mode(self) -> Literal["kitty", "sixel"] | None:
         mode = terminal.images(self.image_mode, self.terminal)
         return mode if mode in ("kitty", "sixel") else None
+
+    def use_late_answers(self, answers: TerminalAnswers) -> None:
+        """Draw images in pixels from now on, if the terminal says that it can. Works on any thread."""
+
+        def use() -> None:
+            if "graphics" not in vars(self):
+                self.terminal = replace(self.terminal, pixels=answers.pixels)
+                self._keep_numbers_of_images()
+                self._redraw_images()
+
+        if self._loop is not None and answers.pixels is not None:
+            self._loop.call_soon_threadsafe(use)
+
+    def _keep_numbers_of_images(self) -> None:
+        if self._pixel_mode is not None:  # the numbers are colours, which must not be rounded
+            self.console._color_system = ColorSystem.TRUECOLOR
 
     @cached_property
     def graphics(self) -> Graphics:

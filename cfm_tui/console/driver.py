@@ -15,9 +15,10 @@ import tempfile
 import termios
 import time
 import tty
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import Full
 from typing import IO, Any
 
@@ -25,9 +26,12 @@ from rich.console import Console, RenderableType
 from rich.control import Control
 from rich.segment import Segment
 from textual._compositor import ChopsUpdate  # no public name; Textual is pinned
+from textual._xterm_parser import XTermParser
 from textual.color import Color
+from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.filter import LineFilter
+from textual.message import Message
 
 from cfm_tui.display.terminal import PixelSupport, to_ascii
 
@@ -90,8 +94,62 @@ class TerminalDriver(LinuxDriver):
 
     def _run_input_thread(self) -> None:
         """Suppress read errors: they mean that the terminal was closed, which `is_closed` detects."""
-        with suppress(OSError):
-            self.run_input_thread()
+        if getattr(self._app, "awaits_answers", False):
+            parser = partial(AnswerParser, self._take_answers)
+            # there is no public way to use another parser; Textual is pinned
+            setattr(linux_driver, "XTermParser", parser)  # noqa: B010
+        try:
+            with suppress(OSError):
+                self.run_input_thread()
+        finally:
+            setattr(linux_driver, "XTermParser", XTermParser)  # noqa: B010
+
+    def _take_answers(self, text: str) -> None:
+        app: Any = self._app
+        app.use_late_answers(_parse_answers(text, _read_cell_size(self.fileno)))
+
+
+class AnswerParser(XTermParser):
+    """A parser of input that keeps the terminal's late answers from being taken for keys.
+
+    on_answers: is called with the answers when the last one came.
+    """
+
+    SECONDS = 10.0  #: how late answers may be
+    ANSWER = re.compile(
+        r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[P_][^\x1b]*\x1b\\|\x1b\[\?[\d;]*[cS]|\x1b\[6;\d+;\d+t"
+    )
+    PART = re.compile(r"\x1b(?:[\]P_][^\x07\x1b]*\x1b?|\[(?:\?[\d;]*|6[\d;]*)?)?\Z")
+    PART_SECONDS = 0.5  #: how long what may be the start of an answer is held back
+
+    def __init__(self, on_answers: Callable[[str], None], debug: bool = False) -> None:
+        super().__init__(debug)
+        self._on_answers = on_answers
+        self._answers = self._part = ""
+        self._held_at = 0.0
+        self._deadline = time.monotonic() + self.SECONDS
+
+    def feed(self, data: str) -> Iterable[Message]:
+        """Parse the input without answers; no input means its end."""
+        now = time.monotonic()
+        if not data or (now > self._deadline and not self._part):
+            return super().feed(data)
+        data, self._part = self._part + data, ""
+        self._answers += "".join(self.ANSWER.findall(data))
+        data = self.ANSWER.sub("", data)
+        if re.search(_LAST_ANSWER, self._answers):
+            self._on_answers(self._answers)
+            self._answers, self._deadline = "", 0.0
+        elif now <= self._deadline and (part := self.PART.search(data)):
+            data, self._part, self._held_at = data[: part.start()], part[0], now
+        return super().feed(data) if data else ()
+
+    def tick(self) -> Iterable[Message]:
+        """Parse what was held back and is no answer."""
+        yield from super().tick()
+        if self._part and time.monotonic() - self._held_at > self.PART_SECONDS:
+            data, self._part = self._part, ""
+            yield from super().feed(data)
 
 
 @dataclass(frozen=True)
@@ -99,11 +157,15 @@ class TerminalAnswers:
     """What the terminal says of itself.
 
     background: red, green and blue up to 255; None if unknown. pixels: how it shows images in pixels; None if
-    it does not, or not in the way that the console needs.
+    it does not, or not in the way that the console needs. are_complete: whether the last answer came.
     """
 
     background: tuple[int, int, int] | None = None
     pixels: PixelSupport | None = None
+    are_complete: bool = True
+
+
+_LAST_ANSWER = r"\x1b\[\?[\d;]*c"
 
 
 def query_terminal(environ: Mapping[str, str], seconds: float = 0.2) -> TerminalAnswers:
@@ -123,20 +185,24 @@ def query_terminal(environ: Mapping[str, str], seconds: float = 0.2) -> Terminal
         try:
             os.write(handle, _build_requests(environ))
             answer, deadline = b"", time.monotonic() + seconds
-            while not re.search(rb"\x1b\[\?[\d;]*c", answer):
+            while not re.search(_LAST_ANSWER.encode(), answer):
                 if not select.select([handle], [], [], max(deadline - time.monotonic(), 0))[0]:
                     break
                 answer += os.read(handle, 1024)
-            window = struct.unpack("4H", fcntl.ioctl(handle, termios.TIOCGWINSZ, bytes(8)))
+            cell = _read_cell_size(handle)
         finally:
             termios.tcsetattr(handle, termios.TCSAFLUSH, saved)  # drops what arrives late
     except (OSError, termios.error):
         return TerminalAnswers()
     finally:
         os.close(handle)
-    rows, columns, width, height = window
-    cell = (width // columns, height // rows) if rows and columns else (0, 0)
     return _parse_answers(answer.decode("ascii", "replace"), cell)
+
+
+def _read_cell_size(handle: int) -> tuple[int, int]:
+    """Return width and height of a cell in pixels, by the window's size; 0 if unknown."""
+    rows, columns, width, height = struct.unpack("4H", fcntl.ioctl(handle, termios.TIOCGWINSZ, bytes(8)))
+    return (width // columns, height // rows) if rows and columns else (0, 0)
 
 
 def _build_requests(environ: Mapping[str, str]) -> bytes:
@@ -152,25 +218,27 @@ def _build_requests(environ: Mapping[str, str]) -> bytes:
 
 
 def _parse_answers(text: str, cell: tuple[int, int]) -> TerminalAnswers:
-    """Return what the answers say. cell: width and height by the window's size; 0 if unknown."""
+    """Return what the answers say. cell: see `_read_cell_size`."""
     background = None
     if colour := re.search(r"\]11;rgba?:([0-9a-f]+)/([0-9a-f]+)/([0-9a-f]+)", text, re.IGNORECASE):
         red, green, blue = (round(255 * int(part, 16) / (16 ** len(part) - 1)) for part in colour.groups())
         background = red, green, blue
+    return TerminalAnswers(background, _find_pixel_support(text, cell), bool(re.search(_LAST_ANSWER, text)))
+
+
+def _find_pixel_support(text: str, cell: tuple[int, int]) -> PixelSupport | None:
     # others answer kitty's request, but do not know its Unicode placeholders
     name = re.search(r"\x1bP>\|(kitty|ghostty)[( ](\d+)\.(\d+)", text)
     has_placeholders = name and (name[1] == "ghostty" or (int(name[2]), int(name[3])) >= (0, 28))
     if has_placeholders and re.search(r"\x1b_Gi=31;OK", text):
-        return TerminalAnswers(background, PixelSupport("kitty"))
+        return PixelSupport("kitty")
     if size := re.search(r"\x1b\[6;(\d+);(\d+)t", text):
         cell = int(size[2]), int(size[1])
     attributes = re.search(r"\x1b\[\?([\d;]*)c", text)
     if not all(cell) or attributes is None or "4" not in attributes[1].split(";"):
-        return TerminalAnswers(background)
+        return None
     colours = re.search(r"\x1b\[\?1;0;(\d+)S", text)
-    return TerminalAnswers(
-        background, PixelSupport("sixel", cell, min(int(colours[1]), 256) if colours else 256)
-    )
+    return PixelSupport("sixel", cell, min(int(colours[1]), 256) if colours else 256)
 
 
 class CapturedOutput:

@@ -9,10 +9,12 @@ import struct
 import sys
 import termios
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from bare import ASCII, Bare, play
+from textual import events
 
 from cfm_tui.console import driver
 from cfm_tui.console.driver import AsciiFilter, Governor, TerminalAnswers
@@ -152,7 +154,41 @@ def test_the_terminal_is_asked_for_its_background_and_images(answer, told):
             said += part
     os.waitpid(pid, 0)
     os.close(handle)
+    told = replace(told, are_complete=bool(answer))
     assert said.decode().strip().splitlines()[-1] == repr(told)
+
+
+def typed(parser, data):
+    keys = (event for event in parser.feed(data) if isinstance(event, events.Key))
+    return "".join(key.character or key.key for key in keys)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+def test_late_answers_are_not_keys(size):
+    answers = DARK + b"\x1b[6;20;10t\x1b[?1;0;256S\x1bP>|kitty(0.35.2)\x1b\\" + KITTY + SIXEL
+    taken = []
+    parser = driver.AnswerParser(taken.append)
+    data = "ab" + answers.decode() + "cd\x1b[A"
+    keys = ""
+    for start in range(0, len(data), size):
+        keys += typed(parser, data[start : start + size])
+    assert keys == "abcdup"
+    assert taken == [answers.decode()]
+
+
+def test_answers_that_never_come_hold_nothing_back(monkeypatch):
+    clock = Clock(monkeypatch)
+    parser = driver.AnswerParser(lambda text: pytest.fail(text))
+    assert typed(parser, "a\x1b") == "a"
+    assert not list(parser.tick())
+    assert parser._part
+    clock.now += driver.AnswerParser.PART_SECONDS + 0.1
+    list(parser.tick())  # a key follows when Textual's own parser has waited, too
+    assert not parser._part
+    assert typed(parser, "\x1b_x") == ""
+    clock.now += driver.AnswerParser.SECONDS + 1
+    typed(parser, "b")  # is passed on with what was held back
+    assert not parser._part
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,18 @@ def test_no_pixels_are_sent_where_none_are_known_or_wanted(folder, answers, opti
     assert "\x1bP0;1q" not in terminal.text
 
 
+def test_late_answers_are_used_and_are_not_keys(folder):
+    terminal = StandIn(["attach", "runs/four"], folder, KITTY, late=3.0)
+    try:
+        terminal.until(lambda: len(decode_kitty(terminal.text)) >= 3)
+        terminal.press("i")
+        terminal.until("12 · 1,1 of 3×4")
+        assert "Help" not in terminal.text  # nor any other page of a key
+        assert "data set" not in terminal.text
+    finally:
+        quit_console(terminal)
+
+
 def test_pixels_can_be_forced(folder):
     terminal = open_gallery(folder, SILENT, "--images", "kitty")
     try:

@@ -25,14 +25,13 @@ SILENT = b""
 class StandIn:
     """The console in a pseudo-terminal of 80×24 cells.
 
-    words: what `cfm` is called with. answers: to the console's requests. sent: what it has sent so far.
+    words: what `cfm` is called with. answers: to the console's requests, `late` seconds after them. sent:
+    what it has sent so far.
     """
 
-    def __init__(
-        self, words: list[str], folder: Path, answers: bytes, size: tuple[int, int] = (80, 24)
-    ) -> None:
+    def __init__(self, words: list[str], folder: Path, answers: bytes, late: float = 0.0) -> None:
         self.sent = bytearray()
-        self._answers = answers
+        self._answers, self._late = answers, late
         self.pid, self._handle = pty.fork()
         if self.pid == 0:
             for name in ("NO_COLOR", "TMUX", "STY", "TERM_PROGRAM", "COLORTERM"):
@@ -41,8 +40,7 @@ class StandIn:
             os.environ.update(XDG_CONFIG_HOME=str(folder / "config"))
             os.chdir(folder)
             os.execv(sys.executable, [sys.executable, "-P", "-m", "cfm_tui", *words])
-        columns, lines = size
-        fcntl.ioctl(self._handle, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        fcntl.ioctl(self._handle, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -53,7 +51,7 @@ class StandIn:
                 self.sent += part
                 if not is_asked and b"\x1b[c" in self.sent:
                     is_asked = True
-                    os.write(self._handle, self._answers)
+                    threading.Timer(self._late, os.write, (self._handle, self._answers)).start()
 
     def press(self, keys: str) -> None:
         os.write(self._handle, keys.encode())
