@@ -112,7 +112,9 @@ class ConsoleApp(App[str]):
         """Set up themes and keys, show the first page, and start the timer."""
         for theme in THEMES.values():
             self.register_theme(theme)
-        self.theme = self.preferences.theme or choose_theme(self.terminal.colours, None)
+        # without colours, only cfm-mono shows where the cursor is
+        wanted = "cfm-mono" if self.no_color else self.preferences.theme
+        self.theme = wanted or choose_theme(self.terminal.colours, None)
         self.set_keymap(self.preferences.keys)
         self.push_screen(RunsPage())
         if self.opening is not None:

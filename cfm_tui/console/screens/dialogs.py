@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, ClassVar, cast
 
 from rich.cells import cell_len
+from rich.segment import Segment
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
@@ -28,7 +29,19 @@ from cfm_tui.display.streams import escape_control_characters
 
 
 class _Options(OptionList):
-    """A list whose selected option is reported at once: the next key may be for the page below."""
+    """A list whose selected option is reported at once: the next key may be for the page below.
+
+    A mark shows its cursor, since terminals without colours do not.
+    """
+
+    def render_line(self, y: int) -> Strip:
+        """Return a line, with the mark if it is the first of the option under the cursor."""
+        strip = super().render_line(y)
+        line = self.scroll_offset.y + y
+        if line >= len(self._lines) or self._lines[line] != (self.highlighted, 0):
+            return strip
+        mark = [Segment("▸", segment.style) for segment in strip.crop(0, 1)]
+        return Strip.join([Strip(mark, 1), strip.crop(1)])
 
     def action_select(self) -> None:
         """Report the option under the cursor."""
