@@ -22,11 +22,9 @@ def folder(tmp_path):
 
 
 def wanted() -> list[np.ndarray]:
-    return [
-        to_bytes(pattern(label, batch)).repeat(6, 1).repeat(6, 2)
-        for label in range(3)
-        for batch in range(len(BETAS))
-    ]
+    """The images as the monitor shows them, and enlarged as the gallery does."""
+    small = [to_bytes(pattern(label, batch)) for label in range(3) for batch in range(len(BETAS))]
+    return small + [pixels.repeat(6, 1).repeat(6, 2) for pixels in small]
 
 
 def numbers(text: str) -> set[int]:

@@ -60,6 +60,15 @@ def test_a_thumbnail_is_sent_as_large_as_it_is_shown():
     assert (decode_kitty("".join(sent))[2][1] == pixels).all()
 
 
+def test_an_image_that_is_not_sharp_is_sent_as_it_is():
+    sent: list[str] = []
+    graphics = Graphics(PixelSupport("kitty"), sent.append)
+    graphics.place(disc(1), 16, 8, exact=True, sharp=False)
+    assert (decode_kitty("".join(sent))[1][1] == disc(1)).all()
+    graphics.place(disc(1), 16, 8, exact=True)
+    assert decode_kitty("".join(sent))[2][1].shape == (1, 96, 96)
+
+
 def test_the_oldest_image_is_deleted(monkeypatch):
     monkeypatch.setattr(Graphics, "MOST_IMAGES", 2)
     sent: list[str] = []

@@ -42,13 +42,14 @@ class ImageWidget(Picture):
     ) -> Lines:
         """Return the lines of an image `width` cells wide. The image mode must not be off.
 
-        exact: in pixels, with all of them; else at the quality of a thumbnail. live: it changes by itself;
-        then sixel is not used, which takes six times as many bytes as half blocks.
+        exact: in pixels, with all of them; else at the quality of a thumbnail. live: it changes by itself, so
+        that it is sent with fewer bytes; sixel, which takes six times those of half blocks, is not used.
         """
         mode = "half" if live and self.image_mode == "sixel" else self.image_mode
         if mode in ("kitty", "sixel"):
             graphics: Graphics = cast(Any, self.app).graphics
-            return graphics.place(pixels_CHW, width, line_count(pixels_CHW.shape, width), exact=exact)
+            lines = line_count(pixels_CHW.shape, width)
+            return graphics.place(pixels_CHW, width, lines, exact=exact, sharp=not live)
         background = self.background_colors[1]
         is_light = background.ansi is None and background.brightness > 0.5
         ramp = RAMP[::-1] if is_light else RAMP
