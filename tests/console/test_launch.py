@@ -45,7 +45,9 @@ def test_launch_asks_for_what_the_command_line_means(place):
         assert launched.name == "smoke"
         assert launched.folder is None
         assert launched.resolved == settings.resolve(
-            preset="smoke", sets=["ipc=2"], environ={"CFM_DATA_ROOT": "data", "CFM_REPEATS": "1"}
+            preset="smoke",
+            sets=["ipc=2"],
+            environ={"CFM_DATA_ROOT": "data", "CFM_REPEATS": "1", "CFM_VALIDATE__TOGETHER": "never"},
         )
 
     played(opened(place, kind=Recorded), script)
@@ -154,7 +156,11 @@ def test_a_real_run_is_launched_and_then_known(place):
         await until(pilot, lambda: pilot.app.session is None)
         run = StoredRun(next(Path("runs").iterdir()))
         assert run.state() == "finished"
-        environ = {"CFM_DATA_ROOT": str(place / "data"), "CFM_REPEATS": "1"}
+        environ = {
+            "CFM_DATA_ROOT": str(place / "data"),
+            "CFM_REPEATS": "1",
+            "CFM_VALIDATE__TOGETHER": "never",
+        }
         meant = settings.resolve(preset="smoke", environ=environ).config
         assert settings.resolve(file=run.folder / "config.yaml", base=None).config == meant
 
