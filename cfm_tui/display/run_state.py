@@ -12,7 +12,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import psutil
@@ -156,6 +156,12 @@ class RunModel(RunState):
         """Whether the run is fully read, is not running, and was checked less than `REST_SECONDS` ago."""
         done = not self.behind and self.state not in (*AT_WORK, "new")
         return done and time.monotonic() - self._last_refresh < self.REST_SECONDS
+
+    @property
+    def training_stage(self) -> Literal["squeeze", "validate"] | None:
+        """The stage of the latest trainings; None before the first."""
+        stages = {key[0] for key in self.trainings}
+        return "validate" if "validate" in stages else "squeeze" if "squeeze" in stages else None
 
     @property
     def seconds_left(self) -> float | None:

@@ -15,7 +15,8 @@ from recorded import layout, opened, progress
 
 from cfm_tui.console import formatting
 from cfm_tui.console.formatting import draw_sparkline
-from cfm_tui.console.screens.monitor import Log, list_class_names
+from cfm_tui.console.screens.monitor_images import list_class_names
+from cfm_tui.console.screens.monitor_log import Log
 from cfm_tui.display.ascii_image import RAMP
 from cfm_tui.display.progress import format_event
 from cfm_tui.display.run_state import LogLine, RunModel

@@ -13,7 +13,8 @@ from recorded import opened
 from cfm_tui.console.engine_link import OpenGallery, OpenRun
 from cfm_tui.console.screens import monitor
 from cfm_tui.console.screens.dialogs import Choice
-from cfm_tui.console.screens.monitor import Numbers, Words
+from cfm_tui.console.screens.monitor_results import Numbers
+from cfm_tui.console.screens.words import Words
 from cfm_tui.console.widgets.picture import Picture
 from engine import events
 from engine.errors import UserError
@@ -248,7 +249,7 @@ def test_earlier_images_are_shown_with_their_place_among_the_losses(tmp_path):
         await pilot.press("right_square_bracket", "right_square_bracket")
         await until(pilot, "Images · batch 1, it 40")
         await pilot.press("m")
-        await until(pilot, lambda: not page._is_playing)
+        await until(pilot, lambda: not page._history.is_playing)
         await until(pilot, "Images · batch 1, it 40")
         await pilot.press(*["right_square_bracket"] * 4)
         await until(pilot, "Images · batch 3, it 20")

@@ -29,8 +29,8 @@ def test_images_that_no_recovery_shows_as_it_goes_are_shown(tmp_path, text, batc
 
     async def script(pilot, page):
         await until(pilot, "3 Images · 12" if batches == 4 else "3 Images · 6 of 12")
-        await until(pilot, lambda: len(page._thumbnails._images) == 3 * batches)
-        assert page._thumbnails._labels[:3] == ["ant", "bee", "cat"]
+        await until(pilot, lambda: len(page._images._images) == 3 * batches)
+        assert page._images._labels[:3] == ["ant", "bee", "cat"]
         assert "ant" in shown(pilot)
 
     watch(tmp_path / "seen", script, (120, 40))
