@@ -165,6 +165,16 @@ def test_charts_zoom_and_change_their_axis(tmp_path):
     watch(folder, script)
 
 
+@pytest.mark.parametrize(("theme", "words"), [("cfm-dark", "faint: not smoothed"), ("cfm-mono", "smoothed")])
+def test_the_title_of_the_losses_names_a_faint_band_only_where_there_is_one(tmp_path, theme, words):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        await until(pilot, f"over all layers · log · {words}")
+
+    watch(folder, script, (200, 60), theme=theme)
+
+
 def test_the_headline_is_never_the_control(tmp_path):
     """The card names the images of each number, also while the control is trained."""
     folder = made(tmp_path / "seen", validating)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from cfm_tui.console.widgets.chart import Chart
+from cfm_tui.console.widgets.showing import chart_colours, terminal_of
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import RunModel
 from engine.store.preview import Preview
@@ -27,7 +28,9 @@ class LossChart(Chart):
             if scrubbed is not None:
                 mark = float((scrubbed.batch - 1) * model.iterations + scrubbed.iteration)
             self.plot(plot_data.losses(model), x_label="iteration", sections=sections, mark=mark)
-            return f"Loss of recovery, over all layers · {self._describe_axis()} · faint: not smoothed"
+            has_band = terminal_of(self.app).colours and chart_colours(self)  # drawn only in a faint colour
+            raw = "faint: not smoothed" if has_band else "smoothed"
+            return f"Loss of recovery, over all layers · {self._describe_axis()} · {raw}"
         self.plot(plot_data.training_losses(model, losses), x_label="epoch")
         whose = "students, mean over seeds" if losses == "validate" else "the teacher"
         return f"Loss of {whose} · {self._describe_axis()}"
