@@ -38,7 +38,7 @@ from engine.runs.threads import ThreadAdapter
 from engine.spectral import moments
 from engine.spectral.moments import Moments
 from engine.spectral.recovery_batches import completed_work, control_set, plan_batches, total_work
-from engine.stages.recover import recover
+from engine.stages.recover import recover, spectrum_sizes
 from engine.stages.relabel import StoredLabels, relabel
 from engine.stages.training import evaluate_accuracy
 from engine.stages.validate import Source, StudentResult, completed_epochs, validate
@@ -225,7 +225,9 @@ class Pipeline:
         if self.config.recover.algorithm == "optimise":
             position = None if saved is None else (saved.metadata["batch"], saved.metadata["iteration"])
             largest = (max(len(part) for part, _ in plan), *shape[1:])
-            history = self.run.preview_history(len(plan), self.config.recover.iterations, largest, position)
+            sizes = spectrum_sizes(self.config, teachers[0][1])
+            iterations = self.config.recover.iterations
+            history = self.run.preview_history(len(plan), iterations, largest, position, sizes)
 
         def save_images(event: Event) -> Iterator[Event]:
             if isinstance(event, PreviewTaken):

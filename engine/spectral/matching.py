@@ -7,6 +7,7 @@ Legend: M images, D features, K classes, L taps, T terms. Source: UniDD Eq. 1, 4
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -277,26 +278,39 @@ def spectrum(moments: Moments) -> list[float] | None:
     return eigenvalues
 
 
+SpectrumPair = tuple[NDArray[np.float32], NDArray[np.float32]]  #: eigenvalues of Ψ and Ψ_s, largest first
+
+
 class Spectra:
-    """Pairs of the spectra of Ψ and Ψ_s; the real spectra are computed once, on first use."""
+    """Pairs of the spectra of Ψ and Ψ_s; the real spectra are computed once, on first use.
+
+    real: the taps with a measured Ψ. sizes: the number of its eigenvalues by tap.
+    """
 
     def __init__(self, real: Sequence[Moments]) -> None:
+        self.sizes = {tap.name: len(tap.mean_D) for tap in real}
         self._taps = real
-        self._real: list[NDArray[np.float32] | None] | None = None
+        self._real: dict[str, NDArray[np.float32] | None] = {}
+        self._created = time.monotonic()
+        self._seconds = 0.0
 
-    def pair_with(
-        self, synthetic: Sequence[Moments]
-    ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def pair_with(self, synthetic: Sequence[Moments]) -> dict[str, SpectrumPair]:
         """Return (real, synthetic) eigenvalues by tap, largest first; taps without both are omitted."""
-        if self._real is None:
-            self._real = [_compute_spectrum(tap) for tap in self._taps]
-        pairs = zip(synthetic, self._real, strict=True)
-        spectra = {tap.name: (real_D, _compute_spectrum(tap)) for tap, real_D in pairs if real_D is not None}
-        return {
-            name: (real_D, synthetic_D)
-            for name, (real_D, synthetic_D) in spectra.items()
-            if synthetic_D is not None
-        }
+        began = time.monotonic()
+        if not self._real:
+            self._real = {tap.name: _compute_spectrum(tap) for tap in self._taps}
+        spectra = {}
+        for tap in synthetic:
+            real_D = self._real.get(tap.name)
+            synthetic_D = None if real_D is None else _compute_spectrum(tap)
+            if real_D is not None and synthetic_D is not None:
+                spectra[tap.name] = real_D, synthetic_D
+        self._seconds += time.monotonic() - began
+        return spectra
+
+    def share_of_time(self) -> float:
+        """Return the share of the time since the creation of this object that `pair_with` took."""
+        return self._seconds / max(time.monotonic() - self._created, 1e-9)
 
 
 def _compute_spectrum(tap: Moments) -> NDArray[np.float32] | None:

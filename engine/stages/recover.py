@@ -22,7 +22,6 @@ from engine.backbones.labeller import Labeller
 from engine.checkpoint import (
     Checkpoint,
     IntervalTimer,
-    PreviewTaken,
     Rate,
     StageState,
     add_prefix,
@@ -54,6 +53,7 @@ from engine.spectral.recovery_batches import (
     views_at_iteration,
 )
 from engine.spectral.taps import Tapped
+from engine.stages.batch_previews import BatchPreviews
 from engine.store import preview_history
 from engine.store.preview import Preview
 
@@ -91,6 +91,13 @@ def recover(
     return (yield from _optimise_batches(config, [(model, real), *others], train, device, saved))
 
 
+def spectrum_sizes(config: Config, real: Sequence[Moments]) -> dict[str, int]:
+    """Return the number of eigenvalues of Ψ at each tap of which previews have a spectrum."""
+    if config.objective.taps == "bn-conv":  # they belong to several networks
+        return {}
+    return {tap.name: len(tap.mean_D) for tap in real if tap.cov_DD is not None}
+
+
 def _optimise_batches(
     config: Config,
     backbones: Sequence[Backbone],
@@ -113,7 +120,9 @@ def _optimise_batches(
     starts = initial_indices(config, train)
     extensions = build_extensions(config, backbones[0][0], [each for each, _ in networks], device, saved)
     earlier = None if saved is None else _restore_earlier(saved, network.names, device)
-    timer, spectra = IntervalTimer(config.checkpoint_seconds), Spectra(real)
+    timer = IntervalTimer(config.checkpoint_seconds)
+    sizes = spectrum_sizes(config, real)
+    spectra = Spectra([tap for tap in real if tap.name in sizes])
     clipped = Clipped(*saved.metadata.get("clipped", ())) if saved is not None else Clipped()
     for number, (rounds_M, labels_M) in list(enumerate(plan, start=1))[position["batch"] - 1 :]:
         images, indices_M, beta = len(labels_M), starts[rounds_M, labels_M], betas[number - 1]
@@ -318,30 +327,28 @@ class RecoveryBatch:
     def optimise(self, batches: int, timer: IntervalTimer, spectra: Spectra) -> Generator[Event, None, None]:
         """Run the remaining iterations; yield their values in chunks, previews, and checkpoints."""
         settings = self.config.recover
-        positions = preview_history.choose_positions(batches, settings.iterations)
-        previewed = {iteration for number, iteration in positions if number == self.number}
-        if self.iteration == 0 and previewed:
-            yield self._take_preview(0, self._shrink_for_history())
+        number, beta, labels_M = self.number, self.objective.beta, self.labels_M
+        shrink = partial(self._shrink_images, preview_history.MOST_IMAGES, preview_history.MOST_PIXELS)
+        history = BatchPreviews(number, batches, settings.iterations, beta, labels_M, shrink, spectra)
         if self.iteration and is_checkpoint_requested():  # it was paused when another process took over
             yield Checkpoint("recover", self.capture)
         chunk: list[Tensor] = []
-        previews: list[tuple[int, Tensor]] = []  # they stay on the device until the values are copied
         started, rate = time.monotonic(), Rate()
         while self.iteration < settings.iterations:
             due, last = timer.due(), self.iteration == settings.iterations - 1
             check = self.objective.uses_alpha and (self.iteration == 0 or last)
-            chunk.append(self.step(keep=due or last or check))
+            has_spectra = history.begin_step(self.iteration)
+            chunk.append(self.step(keep=due or last or check or has_spectra))
+            history.end_step(self.iteration, self.statistics)
             if check and (divergence := self.objective.find_divergence(self.statistics)) is not None:
                 yield self._divergence_notice(*divergence)
-            if self.iteration in previewed:
-                previews.append((self.iteration, self._shrink_for_history()))
             is_requested = is_checkpoint_requested()
             if due or last or is_requested or len(chunk) == CHUNK_ITERATIONS:
                 values = torch.stack(chunk).cpu()
                 recent_rate = rate.add(len(chunk), time.monotonic() - started)
                 yield from self._report(values, batches, recent_rate)
-                yield from (self._take_preview(*preview) for preview in previews)
-                chunk, previews, started = [], [], time.monotonic()
+                yield from history.drain()
+                chunk, started = [], time.monotonic()
             if (due or is_requested) and not last:
                 preview = partial(self.preview, spectra) if due else None  # else the statistics are older
                 yield Checkpoint("recover", self.capture, preview=preview)
@@ -374,18 +381,9 @@ class RecoveryBatch:
             self.objective.beta,
             self._shrink_images(Preview.MOST_IMAGES, Preview.MOST_PIXELS).cpu().numpy(),
             self.labels_M[: Preview.MOST_IMAGES].cpu().numpy(),
-            spectra.pair_with(self.statistics) if self.config.objective.taps != "bn-conv" else {},
+            spectra.pair_with(self.statistics),
             time.time(),
         )
-
-    def _take_preview(self, iteration: int, images_MCHW: Tensor) -> PreviewTaken:
-        """Return a preview for the history, of these images after `iteration` iterations."""
-        labels_M = self.labels_M[: len(images_MCHW)].cpu().numpy()
-        pixels_MCHW, beta = images_MCHW.cpu().numpy(), self.objective.beta
-        return PreviewTaken(Preview(self.number, iteration, beta, pixels_MCHW, labels_M, {}, time.time()))
-
-    def _shrink_for_history(self) -> Tensor:
-        return self._shrink_images(preview_history.MOST_IMAGES, preview_history.MOST_PIXELS)
 
     def _shrink_images(self, count: int, most_pixels: int) -> Tensor:
         """Return the first `count` images as bytes on their device, at most `most_pixels` a side."""

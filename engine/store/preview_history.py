@@ -1,6 +1,6 @@
 """History of a recovery: previews of its batches, from the images that each starts from to its last ones.
 
-Legend: R previews, M images, C channels, H, W.
+Legend: R previews, M images, C channels, H, W, D features.
 ``previews.safetensors`` is a table of `rows`, one per preview, whose number and places follow from the number
 of batches and of iterations. It is only displayed; nothing is computed from it. A preview that could not be
 written leaves a gap.
@@ -9,20 +9,28 @@ written leaves a gap.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.errors import UserError
+from engine.store import json_file
 from engine.store.preview import Preview
 from engine.store.rows import Rows, RowWriter, partial
 from engine.store.tensors import Shapes, damaged_error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MOST_PREVIEWS = 200  #: previews of a run, about
 MOST_IMAGES = 10  #: images of a batch in a preview, at most
 MOST_PIXELS = 32  #: height and width of these images, at most
 SPACING = 10  #: least number of iterations between two previews of a batch
+MOST_TAPS = 20  #: taps of which a preview has a spectrum, at most
+MOST_EIGENVALUES = 10_000  #: of Ψ_s in a preview, over all taps, at most
 _HINT = "restore it, or delete it: it is only displayed"
 
 
@@ -38,10 +46,23 @@ def choose_positions(batches: int, iterations: int) -> list[tuple[int, int]]:
     return [(number, iteration) for number in numbers for iteration in _spread(0, iterations, max(count, 2))]
 
 
+def choose_taps(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return the taps whose spectra are kept, with their sizes: as many as the limits allow, evenly spread.
+
+    sizes: number of eigenvalues by tap. The last tap is among them if there are any.
+    """
+    names = list(sizes)
+    for count in range(min(len(names), MOST_TAPS), 0, -1):
+        chosen = [names[-1 - index] for index in reversed(_spread(0, len(names) - 1, count))]
+        if sum(sizes[name] for name in chosen) <= MOST_EIGENVALUES:
+            return {name: sizes[name] for name in chosen}
+    return {}
+
+
 def bytes_needed(batches: int, iterations: int, shape: tuple[int, int, int, int]) -> int:
-    """Return about how many bytes the history takes. shape: of the images of a batch, (M, C, H, W)."""
-    pixels = math.prod(_preview_shape(shape))
-    return len(choose_positions(batches, iterations)) * (pixels + 128)  # with labels and a digest
+    """Return how many bytes the history takes at most. shape: of the images of a batch, (M, C, H, W)."""
+    size = math.prod(_preview_shape(shape)) + 4 * MOST_EIGENVALUES + 128  # with labels and a digest
+    return len(choose_positions(batches, iterations)) * size
 
 
 def _preview_shape(shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
@@ -57,7 +78,8 @@ class PreviewHistoryWriter:
     """Writer of the previews of a recovery.
 
     shape: of the images of a batch, (M, C, H, W). position: the batch and the iteration of the checkpoint
-    from which the recovery resumes, whose earlier previews are kept; None: from its beginning. notice: a
+    from which the recovery resumes, whose earlier previews are kept; None: from its beginning. sizes: number
+    of eigenvalues of Ψ by tap; the spectra of Ψ_s are kept, while Ψ is the same in all previews. notice: a
     message for the user, or empty. Raises UserError("disk"); the space for all previews is reserved at once.
     """
 
@@ -68,8 +90,9 @@ class PreviewHistoryWriter:
         iterations: int,
         shape: tuple[int, int, int, int],
         position: tuple[int, int] | None = None,
+        sizes: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        self._shape = _preview_shape(shape)
+        self._shape, self._taps = _preview_shape(shape), choose_taps(sizes)
         positions = choose_positions(batches, iterations)
         self._rows = {place: row for row, place in enumerate(positions)}
         count, metadata = len(positions), {"format": "cfm-previews", "version": "1"}
@@ -81,6 +104,9 @@ class PreviewHistoryWriter:
             "labels": ("<i4", (count, self._shape[0])),
             "images": ("|u1", (count, *self._shape)),
         }
+        if self._taps:
+            metadata["taps"] = json_file.to_json(self._taps)
+            shapes = {**shapes, "spectra": ("<f4", (count, sum(self._taps.values())))}
         done = 0 if position is None else sum(_is_before(place, position) for place in positions)
         self.notice = ""
         try:
@@ -105,7 +131,12 @@ class PreviewHistoryWriter:
         self._table.done = max(self._table.done, row)  # an earlier one that was not written is a gap
         values = {"time": preview.time, "beta": preview.beta, "count": count}
         columns: dict[str, Any] = {name: np.array([value]) for name, value in values.items()}
-        self._table.put_rows(row, {**columns, "labels": labels_M[None], "images": images_MCHW[None]})
+        columns |= {"labels": labels_M[None], "images": images_MCHW[None]}
+        if self._taps:
+            missing = {name: np.full(size, np.nan, np.float32) for name, size in self._taps.items()}
+            sides = [preview.spectra.get(name, (None, missing[name]))[1] for name in self._taps]
+            columns["spectra"] = np.concatenate(sides)[None]
+        self._table.put_rows(row, columns)
 
     def sync(self) -> None:
         """Make everything written so far durable."""
@@ -152,6 +183,7 @@ class PreviewHistory:
             self._positions = choose_positions(*sizes)
             if len(self._positions) != self._table.count:
                 raise ValueError("it has another number of previews")
+            self._taps: dict[str, int] = json_file.from_json(self._table.metadata.get("taps", "{}"))
         except (KeyError, ValueError) as error:
             raise damaged_error(self._table.path, error, _HINT) from error
 
@@ -164,8 +196,13 @@ class PreviewHistory:
         digests_R32 = self._table.column(Rows.DIGEST, 0, self._table.count)
         return [self._positions[row] for row in np.flatnonzero(digests_R32.any(axis=1))]
 
-    def read(self, batch: int, iteration: int) -> Preview:
-        """Return a preview, without spectra. Raises UserError("data") if it is not there, or is damaged."""
+    def read(
+        self, batch: int, iteration: int, real: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+    ) -> Preview:
+        """Return a preview; it has spectra of Ψ_s beside those of `real`, the eigenvalues of Ψ by tap.
+
+        Raises UserError("data") if it is not there, or is damaged.
+        """
         if (batch, iteration) not in self.positions:
             problem = f"no preview of batch {batch} after {iteration} iterations is in {self._table.path}"
             raise UserError("data", problem, "choose one of those that it lists")
@@ -177,9 +214,21 @@ class PreviewHistory:
             float(columns["beta"][0]),
             columns["images"][0, :count],
             columns["labels"][0, :count].astype(np.int64),
-            {},
+            self._pair_spectra(columns["spectra"][0], real) if self._taps else {},
             float(columns["time"][0]),
         )
+
+    def _pair_spectra(
+        self, eigenvalues: NDArray[np.float32], real: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Return the spectra of Ψ and Ψ_s at the taps that have both; NaN is one that was not measured."""
+        ends = np.cumsum(list(self._taps.values()))
+        parts = zip(self._taps, np.split(eigenvalues, ends[:-1]), strict=True)
+        return {
+            name: (real[name], part_D)
+            for name, part_D in parts
+            if len(real.get(name, ())) == len(part_D) and not np.isnan(part_D).any()
+        }
 
     def check(self, position: tuple[int, int] | None = None) -> list[str]:
         """Return a message for each damaged preview. position: of a checkpoint: only those before it."""

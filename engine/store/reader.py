@@ -220,11 +220,13 @@ class StoredRun:
             return []
 
     def read_preview(self, batch: int, iteration: int) -> Preview:
-        """Return a preview that `list_previews` lists; it has no spectra.
+        """Return a preview that `list_previews` lists. Raises UserError("data") if it is damaged.
 
-        Raises UserError("data") if it is damaged.
+        It has spectra where the history has them, and the latest preview has those of the real images.
         """
-        return PreviewHistory(self.folder / RunFile.PREVIEWS).read(batch, iteration)
+        latest = self.preview()
+        real = {} if latest is None else {tap: real_D for tap, (real_D, _) in latest.spectra.items()}
+        return PreviewHistory(self.folder / RunFile.PREVIEWS).read(batch, iteration, real)
 
     def moving(self) -> dict[str, NDArray[Any]] | None:
         """Return the moving statistics after recovery (see `moments.pack`), or None. Raises UserError."""

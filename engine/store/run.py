@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
@@ -231,14 +232,15 @@ class Run:
         iterations: int,
         shape: tuple[int, int, int, int],
         position: tuple[int, int] | None = None,
+        sizes: Mapping[str, int] = MappingProxyType({}),
     ) -> PreviewHistoryWriter | None:
         """Return the writer of the history of previews; None if there is no room for it.
 
-        shape, position: as in `PreviewHistoryWriter`.
+        shape, position, sizes: as in `PreviewHistoryWriter`.
         """
         path = self.folder / RunFile.PREVIEWS
         try:
-            self._history = PreviewHistoryWriter(path, batches, iterations, shape, position)
+            self._history = PreviewHistoryWriter(path, batches, iterations, shape, position, sizes)
         except UserError as error:
             self._pending_notices.append(f"{error.message}; previews are not kept")
             return None

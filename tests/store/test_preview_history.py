@@ -1,6 +1,7 @@
 """The previews that a recovery keeps: where they are taken, what they show, and that they survive."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from recorded import opened
 from engine import store
 from engine.errors import Stopped, UserError
 from engine.runs.control import Control
-from engine.store import preview_history
+from engine.store import preview_history, tensors
 from engine.store.preview import Preview
 from engine.store.preview_history import PreviewHistory, PreviewHistoryWriter, choose_positions
 
 SHAPE = (3, 1, 4, 4)
+SIZES = {"a": 2, "b": 3}  # eigenvalues by tap
+REAL = {tap: np.arange(size, 0, -1).astype(np.float32) for tap, size in SIZES.items()}
 FILE = "previews.safetensors"
 
 
@@ -75,6 +78,57 @@ def test_previews_come_back_as_they_were_written(tmp_path, upto):
         history.read(1, 3)
 
 
+def with_spectra(place, taps=("a", "b")):
+    synthetic = {tap: (place[1] * REAL[tap]).astype(np.float32) for tap in taps}
+    return replace(taken(*place), spectra={tap: (REAL[tap], synthetic[tap]) for tap in taps})
+
+
+def test_spectra_come_back_beside_those_of_the_real_images(tmp_path):
+    writer = PreviewHistoryWriter(tmp_path / FILE, 1, 20, SHAPE, sizes=SIZES)
+    writer.put(with_spectra((1, 0)))
+    writer.put(with_spectra((1, 10), ["b"]))  # one that could not be decomposed
+    writer.put(taken(1, 20))  # one that there was no time for
+    writer.finish()
+    history = PreviewHistory(tmp_path / FILE)
+    first, second, last = (history.read(1, iteration, REAL).spectra for iteration in (0, 10, 20))
+    assert list(first) == ["a", "b"]
+    assert np.array_equal(first["b"][0], REAL["b"])
+    assert np.array_equal(second["b"][1], 10 * REAL["b"])
+    assert (list(second), list(last)) == (["b"], [])
+    assert list(history.read(1, 0, {"a": REAL["a"]}).spectra) == ["a"]
+    assert history.read(1, 0).spectra == {}
+    assert history.check() == []
+
+
+def test_a_history_without_spectra_is_as_it_was(tmp_path):
+    """Files of earlier versions, and of runs whose previews have no spectra, have no such column."""
+    written(tmp_path / FILE)
+    columns = {"time", "beta", "count", "labels", "images", "sha256"}
+    assert set(tensors.Header.read(tmp_path / FILE).parts) == columns
+    assert PreviewHistory(tmp_path / FILE).read(1, 10, REAL).spectra == {}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chosen"),
+    [
+        ([64] * 3, [0, 1, 2]),
+        ([64] * 41, None),
+        ([512] * 41, None),
+        ([6000, 2000, 6000], [2]),
+        ([20_000], []),
+        ([], []),
+    ],
+)
+def test_spectra_are_kept_of_a_bounded_number_of_taps(sizes, chosen):
+    kept = preview_history.choose_taps({str(number): size for number, size in enumerate(sizes)})
+    assert sum(kept.values()) <= preview_history.MOST_EIGENVALUES
+    assert len(kept) <= preview_history.MOST_TAPS
+    numbers = [int(name) for name in kept]
+    assert numbers == sorted(numbers)
+    assert chosen is None or numbers == chosen
+    assert not numbers or numbers[-1] == len(sizes) - 1
+
+
 RESUMED = [((2, 10), 5), ((2, 9), 4), ((2, 0), 3), ((1, 0), 0), ((4, 0), 9)]
 
 
@@ -133,6 +187,12 @@ def test_a_run_keeps_how_its_images_came_about(tmp_path):
         assert end.beta == pytest.approx(float(images.beta_N[mine][0]))
         first = [np.flatnonzero(train.labels_N.numpy() == label)[batch - 1] for label in end.labels_M]
         assert np.array_equal(start.images_MCHW, train.pixels(np.array(first)).numpy())
+        latest = run.preview()
+        assert list(end.spectra) == list(latest.spectra) != []
+        for tap, (real_D, synthetic_D) in end.spectra.items():
+            assert np.array_equal(real_D, latest.spectra[tap][0])
+            assert batch == 1 or np.array_equal(synthetic_D, latest.spectra[tap][1])
+            assert not np.array_equal(synthetic_D, start.spectra.get(tap, (0, 0))[1])
     assert store.verify_run(run.folder) == store.list_foreign_files(run.folder) == []
     shutil.copytree(run.folder, tmp_path / "copy")
     assert store.StoredRun(tmp_path / "copy").list_previews() == run.list_previews()
@@ -158,7 +218,12 @@ def test_a_resumed_run_has_the_same_history_as_an_uninterrupted_one(tmp_path):
     tiny.finish(tiny.begun(tmp_path / "cut", tiny.plan(recover=settings)))
     assert run.list_previews() == whole.list_previews() == choose_positions(2, 30)
     for place in run.list_previews():
-        assert np.array_equal(run.read_preview(*place).images_MCHW, whole.read_preview(*place).images_MCHW)
+        found, wanted = run.read_preview(*place), whole.read_preview(*place)
+        assert np.array_equal(found.images_MCHW, wanted.images_MCHW)
+        if place[1] == 30:  # whether earlier ones have spectra depends on the time
+            assert found.spectra.keys() == wanted.spectra.keys() != set()
+        for tap in found.spectra.keys() & wanted.spectra.keys():
+            assert np.array_equal(found.spectra[tap][1], wanted.spectra[tap][1])
 
 
 def test_a_disk_without_room_for_previews_does_not_stop_the_run(tmp_path, monkeypatch):
