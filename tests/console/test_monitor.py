@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from consoles import SIZES, becomes, console, drive, panels, shown, until
 from monitored import TAPS, copied, elsewhere, frozen, glimpse, made, recovering, validating, watch
@@ -242,9 +244,20 @@ def test_panels_fill_the_page(tmp_path):
     watch(folder, script)
 
 
+def with_gap(preview, gap):
+    """The preview, with Ψ_s this far from Ψ at every layer."""
+    sides = {tap: (real_D, real_D * (1 - gap)) for tap, (real_D, _) in preview.spectra.items()}
+    return replace(preview, spectra=sides)
+
+
 def test_earlier_images_are_shown_with_their_place_among_the_losses(tmp_path):
     folder = made(tmp_path / "seen", recovering)
-    shots = {(batch, it): glimpse(batch, it) for batch in (1, 2) for it in (0, 20, 40)}
+    shots = {
+        (batch, it): with_gap(glimpse(batch, it), 0.6 / batch if it else 0.9)
+        for batch in (1, 2)
+        for it in (0, 20, 40)
+    }
+    shots[1, 20] = replace(shots[1, 20], spectra={})
 
     async def script(pilot, page):
         await until(pilot, "3 Images · batch 3, it 20")
@@ -254,9 +267,18 @@ def test_earlier_images_are_shown_with_their_place_among_the_losses(tmp_path):
         await pilot.press("left_square_bracket")
         await until(pilot, "Images · batch 2, it 40 · β 0.35")
         assert page._losses._contents.mark == 80
+        await until(pilot, "Spectrum of layers.conv.2 (2 of 2, j k) · ┊ λ = β 0.35")
+        lines = {line.name: line.y for line in page._spectrum.chart._contents.lines}
+        assert np.allclose(lines["Ψ_s"], shots[2, 40].spectra["layers.conv.2"][1])
+        await until(pilot, "mean, last 2 batches: █▁ 60% to 30%")
+        await pilot.press("2", "j")
+        await until(pilot, "Spectrum of layers.conv.1 (1 of 2, j k) · ┊ λ = β 0.35")
         await pilot.press(*["left_square_bracket"] * 9)
         await until(pilot, "Images · batch 1, it 0 · β 0.5")
-        await pilot.press("right_square_bracket", "right_square_bracket")
+        await until(pilot, "1 ▁ 90%")
+        await pilot.press("right_square_bracket")
+        await until(pilot, "Spectrum: none kept of batch 1, it 20")
+        await pilot.press("right_square_bracket")
         await until(pilot, "Images · batch 1, it 40")
         await pilot.press("m")
         await until(pilot, lambda: not page._history.is_playing)

@@ -67,10 +67,10 @@ class MonitorPage(Page):
             "scrub(-1)",
             "earlier",
             id="monitor.earlier",
-            tooltip="Earlier images and β",
+            tooltip="Earlier images, spectra and β",
         ),
         hidden(
-            "right_square_bracket", "scrub(1)", "later", id="monitor.later", tooltip="Later images, up to now"
+            "right_square_bracket", "scrub(1)", "later", id="monitor.later", tooltip="Later ones, up to now"
         ),
         hidden(
             "m",
@@ -228,7 +228,7 @@ class MonitorPage(Page):
             self._draw_log(model)
         draw: dict[int, Callable[[], str]] = {
             LOSS: lambda: self._losses.show_losses(model, scrubbed),
-            SPECTRUM: lambda: self._spectrum.show(model),
+            SPECTRUM: lambda: self._spectrum.show(model, scrubbed),
             IMAGES: lambda: self._images.show_run(model, scrubbed),
             RESULT: lambda: self._results.show(model, terminal),
         }
@@ -366,7 +366,7 @@ class MonitorPage(Page):
             self.app.push_screen(LayerPage(model, chosen))
 
     def action_scrub(self, step: int) -> None:
-        """Show earlier or later images of the recovery, with their place among the losses."""
+        """Show an earlier or later preview of the recovery: its images, spectra, β and place among losses."""
         model = self._model
         if model is not None:
             self._move_in_history(lambda: self._history.step(model.repeat_run, step))
@@ -378,7 +378,7 @@ class MonitorPage(Page):
                 self.notify("this run has no history of its images")
         except UserError as error:
             self.host.report_error(error)
-        self._stale |= {LOSS, IMAGES}
+        self._stale |= {LOSS, SPECTRUM, IMAGES}
         self._drawn_at = 0.0
 
     def action_morph(self) -> None:

@@ -14,58 +14,77 @@ from cfm_tui.console.screens.words import Words
 from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.showing import terminal_of
 from cfm_tui.display import plot_data
+from cfm_tui.display.batch_gaps import BatchGaps, find_trend
 from cfm_tui.display.run_state import RunModel
 from engine.config import Objective
 from engine.store import AT_WORK
+from engine.store.preview import Preview
 
 
 class Spectrum(Vertical):
-    """The spectra of one layer, what the filter makes of them, and the gap at every layer."""
+    """The spectra of one layer, what the filter makes of them, and the gaps by layer and by batch."""
 
-    DEFAULT_CSS = "Spectrum { height: 1fr; } Spectrum #gap { height: 1; }"
+    LEAST_LINES = 9  #: height of the panel that has a line about batches, at least
+
+    DEFAULT_CSS = "Spectrum { height: 1fr; } Spectrum #gap { height: auto; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         hidden("down,j", "turn(1)", "next layer", id="spectrum.next", tooltip="The next layer's spectrum"),
         hidden("up,k", "turn(-1)", "layer before", id="spectrum.before"),
     ]
 
     def __init__(self) -> None:
-        self.chart, self._gap = Chart(log=True, log_x=True, id="spectrum-chart"), Words(id="gap")
+        self.chart, self._gap = Chart(log=True, log_x=True, id="spectrum-chart"), Words(id="gap", grows=True)
         super().__init__(self.chart, self._gap)
-        self._number: int | None = None
+        self._tap = ""  # the last one if there is none of this name
         self._model: RunModel | None = None
+        self._preview: Preview | None = None
         self._objective: Objective | None = None
+        self._batch_gaps = BatchGaps()
 
-    def show(self, model: RunModel) -> str:
-        """Draw the spectra, and return the panel's title."""
+    def show(self, model: RunModel, scrubbed: Preview | None) -> str:
+        """Draw the spectra, and return the panel's title. scrubbed: shown instead of the latest preview."""
         self._model = model
-        preview = model.preview
+        preview = self._preview = model.preview if scrubbed is None else scrubbed
         if preview is None or not preview.spectra:
             self.chart.plot([])
             self._gap.set_lines("")
             if preview is not None:
-                return "Spectrum: Ψ is not measured"
+                where = f"batch {preview.batch}, it {preview.iteration:,}"
+                return f"Spectrum: none kept of {where}" if scrubbed else "Spectrum: Ψ is not measured"
             return "Spectrum: none yet" if model.state in (*AT_WORK, "new") else "Spectrum: none recorded"
         taps = list(preview.spectra)
-        number = len(taps) - 1 if self._number is None else self._number % len(taps)
+        number = taps.index(self._tap) if self._tap in taps else len(taps) - 1
         if self._objective is None:
             self._objective = plot_data.objective_of(model.run.folder)
         lines, crossing = plot_data.spectrum(preview, taps[number], self._objective)
         self.chart.plot(lines, x_label=plot_data.RANKS, mark=crossing)
-        gaps = plot_data.spectral_gaps(preview)
-        levels = formatting.draw_sparkline(list(gaps.values()), len(gaps), terminal_of(self.app))
+        self._gap.set_lines(self._describe_gaps(model, preview))
+        beta = f" · ┊ λ = β {preview.beta:.3g}" if crossing is not None else ""
+        return f"Spectrum of {taps[number]} ({number + 1} of {len(taps)}, j k){beta}"
+
+    def _describe_gaps(self, model: RunModel, preview: Preview) -> list[str]:
+        """Return a line about the gap at each layer, and one about their mean over the last batches."""
+        terminal, gaps = terminal_of(self.app), plot_data.spectral_gaps(preview)
+        levels = formatting.draw_sparkline(list(gaps.values()), len(gaps), terminal)
         listed = (
             f"{tap.rpartition('.')[2]} {level} {gap:.0%}"
             for (tap, gap), level in zip(gaps.items(), levels, strict=True)
         )
-        self._gap.set_lines(f"gap of Ψ_s to Ψ by layer: {'  '.join(listed)}")
-        beta = f" · ┊ λ = β {preview.beta:.3g}" if crossing is not None else ""
-        return f"Spectrum of {taps[number]} ({number + 1} of {len(taps)}, j k){beta}"
+        lines = [f"gap of Ψ_s to Ψ by layer: {'  '.join(listed)}"]
+        means = self._batch_gaps.read(model, preview.batch) if self.size.height >= self.LEAST_LINES else []
+        if len(means) > 1:
+            curve = formatting.draw_sparkline(means, len(means), terminal)
+            course = f"{means[0]:.0%} to {means[-1]:.0%} {find_trend(means) or ''}"
+            lines.append(f"mean, last {len(means)} batches: {curve} {course}")
+        return lines
 
     def action_turn(self, step: int) -> None:
         """Show the next or previous layer."""
-        if self._model is not None and self._model.preview is not None and self._model.preview.spectra:
-            count = len(self._model.preview.spectra)
-            self._number = ((count - 1 if self._number is None else self._number) + step) % count
-            title = self.show(self._model)
+        model, preview = self._model, self._preview
+        if model is not None and preview is not None and preview.spectra:
+            taps = list(preview.spectra)
+            current = taps.index(self._tap) if self._tap in taps else len(taps) - 1
+            self._tap = taps[(current + step) % len(taps)]
+            title = self.show(model, None if preview is model.preview else preview)
             if isinstance(self.parent, Panel):
                 self.parent.set_title(title)
