@@ -176,7 +176,9 @@ def _compute(
         control,
         display.reading,
         on_open,
-        estimate=isinstance(display, Live),  # it takes seconds, which is worth it where a person waits
+        estimate="first"
+        if isinstance(display, Live)
+        else None,  # it takes seconds, which is worth it where a person waits
     )
     engine = Engine(work, display.show_event)
     engine.start()

@@ -161,7 +161,7 @@ class Session:
 
         words = ["cfm-tui", *sys.argv[1:]]
         return launch.run_experiment(
-            resolved, self.folder, self.name, words, run_control, on_reading, on_open
+            resolved, self.folder, self.name, words, run_control, on_reading, on_open, estimate="late"
         )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine import store
 from engine.config import Config
@@ -13,7 +13,7 @@ from engine.config.settings import Resolved
 from engine.config.teacher_source import TeacherSource
 from engine.environment import expand_home
 from engine.errors import UserError, quote_command
-from engine.events import Estimated, Event
+from engine.events import EpochFinished, Estimated, Event, RecoverProgress, StageProgress, map_events
 from engine.importers.pt_files import CLASS_MAJOR
 from engine.runs import artefacts, repeats
 from engine.runs import plan as plans
@@ -71,24 +71,46 @@ def run_experiment(
     progress: Callable[[int, int], None] | None = None,
     on_open: Callable[[Path], None] | None = None,
     *,
-    estimate: bool = False,
+    estimate: Literal["first", "late"] | None = None,
 ) -> Generator[Event, None, Results]:
     """Run a whole experiment: `prepare_run`, then `repeats.run`; nothing happens before the first `next`.
 
     on_open(folder): called once the run's folder exists and this process owns it. The folder is released in
-    any case. estimate: first estimate how long the stages take, which itself takes some seconds. Raises the
-    errors of `prepare_run` and `repeats.run`.
+    any case. estimate: estimate how long the stages take, which itself takes some seconds: before the first
+    one, or after the first progress of one, when there is something to look at meanwhile. Raises the errors
+    of `prepare_run` and `repeats.run`.
     """
     plan, run = prepare_run(resolved, folder, name, command, progress)
     control = control or Control()
     try:
         if on_open is not None:
             on_open(run.folder)
-        if (estimated := estimate_stages(plan, run, control, anew=estimate)) is not None:
+        estimated = estimate_stages(plan, run, control, anew=estimate == "first")
+        if estimated is not None:
             yield from record_event(run, estimated)
-        return (yield from repeats.run(plan, run, Cache(), command, control))
+        work = repeats.run(plan, run, Cache(), command, control)
+        if estimate == "late" and estimated is None:
+            work = _estimate_after_progress(work, plan, run, control)
+        return (yield from work)
     finally:
         run.release()  # `repeats.run` does not release a run that it never started
+
+
+def _estimate_after_progress(
+    work: Generator[Event, None, Results], plan: Plan, run: Run, control: Control
+) -> Generator[Event, None, Results]:
+    """Compute a run, and estimate its stages after the first progress; that is not counted as their time."""
+    is_pending = True
+
+    def add_estimate(event: Event) -> Iterator[Event]:
+        nonlocal is_pending
+        yield event
+        if is_pending and isinstance(event, StageProgress | EpochFinished | RecoverProgress):
+            is_pending = False
+            if (estimated := estimate_stages(plan, run, control, anew=True)) is not None:
+                yield from record_event(run, estimated)
+
+    return (yield from map_events(work, add_estimate))
 
 
 def estimate_stages(plan: Plan, run: Run, control: Control, *, anew: bool) -> Estimated | None:

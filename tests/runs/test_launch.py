@@ -9,7 +9,7 @@ import tiny
 
 from engine.config import settings
 from engine.errors import Stopped, UserError
-from engine.events import STAGES, Estimated, StageFinished
+from engine.events import STAGES, EpochFinished, Estimated, RecoverProgress, StageFinished, StageProgress
 from engine.runs import launch
 from engine.runs.control import Control
 from engine.runs.thread import Engine
@@ -91,7 +91,7 @@ def test_an_estimate_comes_first_and_changes_no_number(tmp_path):
     plain = list(launch.run_experiment(smoke(), tmp_path / "plain", "run"))
     assert not [event for event in plain if isinstance(event, Estimated)]
     control = Control()
-    work = launch.run_experiment(smoke(), tmp_path / "run", "run", control=control, estimate=True)
+    work = launch.run_experiment(smoke(), tmp_path / "run", "run", control=control, estimate="first")
     first = next(work)
     assert isinstance(first, Estimated)
     assert set(first.seconds) == set(STAGES)
@@ -105,18 +105,32 @@ def test_an_estimate_comes_first_and_changes_no_number(tmp_path):
     runs = [StoredRun(tmp_path / name) for name in ("plain", "run")]
     assert runs[0].results()["summary"] == runs[1].results()["summary"]
     assert (runs[0].images().pixels_NCHW == runs[1].images().pixels_NCHW).all()
-    again = list(launch.run_experiment(smoke(), tmp_path / "run", "run", estimate=True))
+    again = list(launch.run_experiment(smoke(), tmp_path / "run", "run", estimate="first"))
     assert not [event for event in again if isinstance(event, Estimated)]  # it is finished
+
+
+def test_a_late_estimate_follows_the_first_progress_and_changes_no_number(tmp_path):
+    list(launch.run_experiment(smoke(), tmp_path / "plain", "run"))
+    events = list(launch.run_experiment(smoke(), tmp_path / "run", "run", estimate="late"))
+    at = next(index for index, event in enumerate(events) if isinstance(event, Estimated))
+    progress = [isinstance(event, StageProgress | EpochFinished | RecoverProgress) for event in events]
+    assert at == progress.index(True) + 1
+    assert set(events[at].seconds) == set(STAGES)
+    assert len([event for event in events if isinstance(event, Estimated)]) == 1
+    assert StoredRun(tmp_path / "run").progress().estimated == events[at].seconds
+    runs = [StoredRun(tmp_path / name) for name in ("plain", "run")]
+    assert runs[0].results()["summary"] == runs[1].results()["summary"]
+    assert (runs[0].images().pixels_NCHW == runs[1].images().pixels_NCHW).all()
 
 
 def test_an_estimate_that_fails_or_is_in_the_way_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.runs.estimates.estimate", lambda *_: 1 / 0)
-    events = list(launch.run_experiment(smoke(), tmp_path / "run", "run", estimate=True))
+    events = list(launch.run_experiment(smoke(), tmp_path / "run", "run", estimate="first"))
     assert not [event for event in events if isinstance(event, Estimated)]
     monkeypatch.undo()
     control = Control()
     control.ask("stop", "a test")
     monkeypatch.setenv("CFM_CACHE", str(tmp_path / "fresh"))
-    work = launch.run_experiment(smoke(), tmp_path / "other", "run", control=control, estimate=True)
+    work = launch.run_experiment(smoke(), tmp_path / "other", "run", control=control, estimate="first")
     assert not isinstance(next(work), Estimated)
     work.close()
