@@ -100,7 +100,7 @@ def attach(
         folder = store.find_run(run).folder
         _open(OpenRun(folder), folder.absolute().parent, read_only, fps=fps, images=images, theme=theme)
         return
-    active_runs = [each for each in store.list_runs() if each.state() in store.AT_WORK]
+    active_runs = [each for each in store.list_runs() if each.state() in store.ACTIVE]
     opening = OpenRun(active_runs[-1].folder) if active_runs else None
     _open(opening, None, read_only, fps=fps, images=images, theme=theme)
 

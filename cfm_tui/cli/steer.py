@@ -93,6 +93,8 @@ def _suggest_command(run: StoredRun, state: str) -> str:
 
     if state == "finished":
         return f"{quote_command('show', run.folder)} shows its results"
+    if state == "starting":
+        return "try again once its process has loaded, which takes some seconds"
     return f"{quote_command('resume', run.folder)} resumes it"
 
 
@@ -108,7 +110,7 @@ def watch(run: RunName, quiet: Quiet = False) -> None:
 
     stored = store.find_run(run)
     with open_display(quiet) as display:
-        for event in stored.follow(lambda: stored.state() not in store.AT_WORK):
+        for event in stored.follow(lambda: stored.state() not in store.ACTIVE):
             display.show_event(event)
     state, results = stored.state(), read_results(stored)
     echo(f"{stored.folder}: {_format_status(stored)}")

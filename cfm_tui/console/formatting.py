@@ -20,7 +20,7 @@ from engine.errors import quote_command
 from engine.events import STAGES, Stage
 from engine.report.paper import find_paper_number
 from engine.runs.results import Results, describe_spread, format_mean_std, sum_timings
-from engine.store import AT_WORK, folders
+from engine.store import ACTIVE, AT_WORK, folders
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,7 +108,7 @@ def describe_run(
     lines = _join(describe_stages(model), width)
     if len(lines) > 1:
         lines = _join(describe_stages(model, short=True), width)
-    if model.state in (*AT_WORK, "new"):
+    if model.state in (*ACTIVE, "new"):
         return [*lines, *_join([*describe_progress(model, terminal, load), *explanation], width)]
     if model.state == "finished":
         seconds = sum_stage_seconds(model)
@@ -219,6 +219,8 @@ def describe_activity(model: RunModel, asked: str, where: str, loading: bool = F
         return "PAUSING: the engine will wait at the next checkpoint"
     if state == "paused":
         return f"PAUSED: the engine waits; space continues the run {where}".rstrip()
+    if state == "starting":
+        return f"STARTING: process {model.status['starting']['pid']} takes the run over once it has loaded"
     if state == "lost":
         pid, host = model.status.get("pid"), model.status.get("host")
         return f"LOST: process {pid} on {host} is gone"

@@ -13,7 +13,7 @@ from cfm_tui.console.columns import Column, draw_bar
 from cfm_tui.display.progress import format_age, format_duration
 from cfm_tui.display.run_summary import RunSummary
 from engine.errors import UserError
-from engine.store import AT_WORK, RunFile, StoredRun, files, folders
+from engine.store import ACTIVE, RunFile, StoredRun, files, folders
 
 _STAMPED = (RunFile.STATUS, RunFile.RESULTS, RunFile.MANIFEST, RunFile.CONFIG)
 BAR = 5  #: cells of the bar of a stage
@@ -32,7 +32,7 @@ class Summaries:
         """Return the summary of the run in a folder, the same object if nothing changed."""
         stamp = tuple(files.stamp(folder / name) for name in _STAMPED)
         known = self._known.get(folder)
-        if known is None or known[0] != stamp or known[1].state in (*AT_WORK, "damaged"):
+        if known is None or known[0] != stamp or known[1].state in (*ACTIVE, "damaged"):
             known = self._known[folder] = stamp, RunSummary.read(StoredRun(folder))
         return known[1]
 

@@ -25,7 +25,7 @@ from engine.config import Config, settings
 from engine.errors import UserError
 from engine.events import Event, Stage
 from engine.runs.results import read_results
-from engine.store import AT_WORK, RunFile, StoredRun, files
+from engine.store import ACTIVE, AT_WORK, RunFile, StoredRun, files
 from engine.store.lock import alive
 from engine.store.preview import Preview
 from engine.store.reader import NewerRunError, State, state_by
@@ -154,7 +154,7 @@ class RunModel(RunState):
     @property
     def is_idle(self) -> bool:
         """Whether the run is fully read, is not running, and was checked less than `REST_SECONDS` ago."""
-        done = not self.behind and self.state not in (*AT_WORK, "new")
+        done = not self.behind and self.state not in (*ACTIVE, "new")
         return done and time.monotonic() - self._last_refresh < self.REST_SECONDS
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.errors import UserError, quote_command
-from engine.store import StoredRun, open_log
+from engine.store import StoredRun, open_log, record_start
 from engine.store.sweeps import StoredSweep
 
 _started: list[subprocess.Popen[bytes]] = []  # keeps the handles alive; nothing waits for these processes
@@ -35,6 +35,7 @@ def launch_detached(folder: Path, *, paused: bool = False) -> subprocess.Popen[b
     with open_log(folder) as log:
         process = start_program(["resume", str(folder.absolute()), *options], log)
     _started.append(process)
+    record_start(folder, process.pid)
     return process
 
 

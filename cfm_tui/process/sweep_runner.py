@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from cfm_tui.process.detach import start_program
 from engine.errors import UserError
-from engine.store import AT_WORK, StoredRun, control, is_run
+from engine.store import ACTIVE, StoredRun, control, is_run
 from engine.store.lock import alive
 from engine.store.sweeps import StoredSweep
 from engine.sweep.points import Point
@@ -176,7 +176,7 @@ def is_running(run: StoredRun) -> bool:
     """Return whether a process owns the run, or is about to."""
     owner = run.owner()
     is_owned = owner is not None and alive(owner) is True
-    return is_owned or (is_run(run.folder) and run.state() in AT_WORK)
+    return is_owned or (is_run(run.folder) and run.state() in ACTIVE)
 
 
 def has_failed(run: StoredRun) -> bool:

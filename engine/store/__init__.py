@@ -14,10 +14,11 @@ from engine.store.folders import (
     require_run_or_empty,
     runs_folder,
 )
-from engine.store.reader import AT_WORK, StoredRun, find_run, list_runs
-from engine.store.run import Run, delete_run, open_run
+from engine.store.reader import ACTIVE, AT_WORK, StoredRun, find_run, list_runs
+from engine.store.run import Run, delete_run, open_run, record_start
 
 __all__ = [
+    "ACTIVE",
     "AT_WORK",
     "SCHEMA_VERSION",
     "Cache",
@@ -34,6 +35,7 @@ __all__ = [
     "list_runs",
     "open_log",
     "open_run",
+    "record_start",
     "require_run_or_empty",
     "runs_folder",
     "verify_run",

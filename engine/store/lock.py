@@ -30,8 +30,17 @@ def timestamp(seconds: float | None = None) -> str:
 
 def this_process() -> dict[str, Any]:
     """Return what identifies this process: pid, host, and start time (see `process_start`)."""
-    pid = os.getpid()
-    return {"pid": pid, "host": socket.gethostname(), "started": process_start(pid)}
+    return describe_process(os.getpid())
+
+
+def describe_process(pid: int) -> dict[str, Any]:
+    """Return what identifies a process of this host (see `this_process`). Raises ProcessLookupError."""
+    import psutil
+
+    try:
+        return {"pid": pid, "host": socket.gethostname(), "started": process_start(pid)}
+    except psutil.Error as error:
+        raise ProcessLookupError(f"there is no process {pid}") from error
 
 
 def process_start(pid: int) -> float:

@@ -28,8 +28,11 @@ from engine.version import product_version
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-State = Literal["new", "running", "paused", "stopped", "failed", "finished", "lost", "damaged", "newer"]
+State = Literal[
+    "new", "starting", "running", "paused", "stopped", "failed", "finished", "lost", "damaged", "newer"
+]
 AT_WORK: tuple[State, ...] = ("running", "paused")  #: states of a run that a process owns
+ACTIVE: tuple[State, ...] = ("starting", *AT_WORK)  #: states of a run that a process owns or is about to own
 _PIECE_SECONDS = 0.1  # how long the record is read before its events are yielded
 
 
@@ -102,7 +105,8 @@ class StoredRun:
     def state(self) -> State:
         """Return the state of the run; ``lost`` if its status says that it runs, but its process is gone.
 
-        ``newer`` if a newer version of the program wrote it.
+        ``starting`` while a process loads that was started to take it over (see `record_start`). ``newer`` if
+        a newer version of the program wrote it.
         """
         try:
             self.require_whole()
@@ -265,6 +269,9 @@ def written_by(manifest: Mapping[str, Any]) -> str:
 
 def state_by(status: dict[str, Any]) -> State:
     """Return the state of a run from its status, and from whether its process is alive."""
+    starting = status.get("starting")
+    if isinstance(starting, dict) and _is_process_alive(starting):
+        return "starting"
     state: State = status.get("state", "new")
     return "lost" if state in AT_WORK and not _is_process_alive(status) else state
 

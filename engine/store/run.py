@@ -39,7 +39,7 @@ from engine.store.images import FileFormat, ImageWriter
 from engine.store.journal import Journal
 from engine.store.json_file import write_json
 from engine.store.labels import Labels, LabelWriter
-from engine.store.lock import Heartbeat, Owner, this_process, timestamp
+from engine.store.lock import Heartbeat, Owner, describe_process, this_process, timestamp
 from engine.store.preview import Preview
 from engine.store.preview_history import PreviewHistoryWriter
 from engine.store.reader import StoredRun
@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 _SETTINGS_KEYS = ("identity", "origins")
 _SESSION_KEYS = ("versions", "device", "threads", "micro_batch", "together")
+
+
+_PROCESS_KEYS = (*Heartbeat.KEYS, "starting")  # of a status: about the process that owns the run, or will
 
 
 class Run:
@@ -83,7 +86,7 @@ class Run:
         except UserError as error:
             self._pending_notices.append(f"{error.message}; it is rewritten")
             status = {}
-        self._initial_status = {name: status[name] for name in status if name not in Heartbeat.KEYS}
+        self._initial_status = {name: status[name] for name in status if name not in _PROCESS_KEYS}
         self._closed = False
         self._state = RunState()
         try:
@@ -405,3 +408,23 @@ def _remove_tree(folder: Path) -> None:
                 continue
         return
     files.disk.remove_tree(folder)
+
+
+def record_start(folder: Path, pid: int) -> None:
+    """Record that a process of this host was started to take over a run: it is ``starting`` while it loads.
+
+    The first status of the new owner replaces this. Nothing is recorded if that has been written, or cannot
+    be: the run then keeps its state until the process has loaded it.
+    """
+    if not folders.is_run(folder):
+        return
+    with suppress(UserError, OSError):
+        owner = Owner(folder, described=False)
+        try:
+            status = {
+                **StoredRun(folder).status(),
+                "starting": {**describe_process(pid), "time": timestamp()},
+            }
+            write_json(folder / RunFile.STATUS, status)
+        finally:
+            owner.release()

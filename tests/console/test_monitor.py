@@ -75,6 +75,20 @@ def test_a_lost_run_says_who_is_gone_and_what_goes_on(tmp_path):
     watch(folder, script)
 
 
+def test_a_run_that_another_process_will_take_over_is_starting(tmp_path):
+    folder = made(tmp_path / "seen", recovering, "stopped")
+    elsewhere(folder, starting={**lock.this_process(), "time": lock.timestamp()})
+
+    async def script(pilot, page):
+        await until(pilot, "takes the run over once it has loaded")
+        assert "● STARTING" in shown(pilot)
+        assert "cfm resume" not in shown(pilot)
+        elsewhere(folder, starting={**lock.this_process(), "started": 1.0})
+        await until(pilot, "STOPPED in recover")
+
+    watch(folder, script, (120, 40))
+
+
 def test_a_damaged_run_says_how_it_is_looked_into(tmp_path):
     folder = made(tmp_path / "seen", recovering)
     (folder / "config.yaml").write_text("seed: 1\n")

@@ -148,6 +148,7 @@ TABS = {  # page → action of the application that opens it
 #: The theme's colour of the word for a run's state, and the mark before it.
 STATES = {
     "running": ("success", "●"),
+    "starting": ("success", "●"),
     "paused": ("warning", "‖"),
     "finished": ("primary", "✓"),
     "failed": ("error", "✗"),

@@ -30,7 +30,7 @@ from cfm_tui.console.session import Session
 from cfm_tui.display.host import HostLoad, HostMonitor
 from cfm_tui.display.run_state import RunModel
 from engine.errors import UserError
-from engine.store import AT_WORK, StoredRun, control
+from engine.store import ACTIVE, AT_WORK, StoredRun, control
 from engine.store.control import Command
 
 LOSS, SPECTRUM, IMAGES, RESULT, LOG = range(1, 6)  #: the panels
@@ -138,7 +138,7 @@ class MonitorPage(Page):
             self._pending_command = ""
         if self._history.is_playing:
             self._move_in_history(lambda: self._history.advance(model.repeat_run))
-        if self._stale or self._due or model.state in AT_WORK or self._session is not None:
+        if self._stale or self._due or model.state in ACTIVE or self._session is not None:
             self._draw(model)
 
     def _show_startup(self) -> None:

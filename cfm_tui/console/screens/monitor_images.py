@@ -9,7 +9,7 @@ from cfm_tui.console.pictures import Sample
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.images import Thumbnails
 from cfm_tui.display.run_state import RunModel
-from engine.store import AT_WORK, RunFile
+from engine.store import ACTIVE, RunFile
 from engine.store.preview import Preview
 
 
@@ -49,7 +49,7 @@ class BatchImages(Thumbnails):
             folder, count = model.repeat_run.folder / RunFile.IMAGES, Preview.MOST_IMAGES
             page.run_in_thread(lambda: page.call_in_ui(store, Sample.read(folder, count)))
         if shown is None:
-            return "none yet" if model.state in (*AT_WORK, "new") else "none"
+            return "none yet" if model.state in (*ACTIVE, "new") else "none"
         self.show_widest(shown.images, shown.names)
         return f"{shown.count:,}" + (f" of {shown.total:,}" if shown.count < shown.total else "")
 

@@ -17,7 +17,7 @@ from cfm_tui.display import plot_data
 from cfm_tui.display.batch_gaps import BatchGaps, find_trend
 from cfm_tui.display.run_state import RunModel
 from engine.config import Objective
-from engine.store import AT_WORK
+from engine.store import ACTIVE
 from engine.store.preview import Preview
 
 
@@ -51,7 +51,7 @@ class Spectrum(Vertical):
             if preview is not None:
                 where = f"batch {preview.batch}, it {preview.iteration:,}"
                 return f"Spectrum: none kept of {where}" if scrubbed else "Spectrum: Ψ is not measured"
-            return "Spectrum: none yet" if model.state in (*AT_WORK, "new") else "Spectrum: none recorded"
+            return "Spectrum: none yet" if model.state in (*ACTIVE, "new") else "Spectrum: none recorded"
         taps = list(preview.spectra)
         number = taps.index(self._tap) if self._tap in taps else len(taps) - 1
         if self._objective is None:
