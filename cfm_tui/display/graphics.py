@@ -175,6 +175,13 @@ def shrink(pixels_CHW: NDArray[np.uint8], side: int = 64) -> NDArray[np.uint8]:
     return np.asarray(np.rint(squares.mean((2, 4))), np.uint8)
 
 
+def resize(pixels_CHW: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return a square image with another side: reduced as by `shrink`, or enlarged by repeating pixels."""
+    small_CHW = shrink(pixels_CHW, side)
+    index_S = np.arange(side) * small_CHW.shape[-1] // side
+    return small_CHW[:, index_S][:, :, index_S]
+
+
 def build_placeholders(number: int, columns: int, lines: int) -> Lines:
     """Return the cells that show an image."""
     style = Style(color=Color.from_rgb(number >> 16, number >> 8 & 255, number & 255))

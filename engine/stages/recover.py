@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import partial
 from typing import NoReturn
@@ -246,6 +247,13 @@ def _restore_earlier(saved: StageState, names: Sequence[str], device: torch.devi
     return unpack(tensors, names) if tensors else None
 
 
+def _shrink(x_MCHW: Tensor, most_pixels: int) -> Tensor:
+    """Return images in [0, 1] as bytes on their device, at most `most_pixels` a side."""
+    if x_MCHW.shape[-1] > most_pixels:
+        x_MCHW = F.adaptive_avg_pool2d(x_MCHW, most_pixels)
+    return x_MCHW.mul(255).round().byte()
+
+
 def _build_tapped_network(config: Config, model: nn.Module, device: torch.device) -> Tapped:
     objective = config.objective
     return Tapped(model, objective.taps, device, config.recover.precision, objective.patch)
@@ -285,6 +293,7 @@ class RecoveryBatch:
         self.clipped = clipped or Clipped()
         self.extensions = extensions
         self.statistics: list[Moments] = []
+        self._real_MCHW: np.ndarray | None = None  # those of previews, once they are read
         self.iteration = 0
         self.scale: Tensor | None = None
         self.labels_M = torch.from_numpy(labels_M).to(device)
@@ -383,14 +392,28 @@ class RecoveryBatch:
             self.labels_M[: Preview.MOST_IMAGES].cpu().numpy(),
             spectra.pair_with(self.statistics),
             time.time(),
+            self._real_images(),
         )
+
+    def _real_images(self) -> np.ndarray | None:
+        """Return for each image of a preview a real one of its class, from which no `init: first` starts.
+
+        None where they cannot be read: they are only displayed.
+        """
+        if self._real_MCHW is None:
+            labels_N = self.train.labels_N.numpy()
+            members = [
+                np.flatnonzero(labels_N == label) for label in self.labels_M[: Preview.MOST_IMAGES].tolist()
+            ]
+            indices_M = np.array([each[self.config.ipc % len(each)] for each in members])
+            with suppress(UserError):
+                pixels_MCHW = _shrink(self.train.pixels(indices_M).float() / 255, Preview.MOST_PIXELS)
+                self._real_MCHW = pixels_MCHW.numpy()
+        return self._real_MCHW
 
     def _shrink_images(self, count: int, most_pixels: int) -> Tensor:
         """Return the first `count` images as bytes on their device, at most `most_pixels` a side."""
-        x_MCHW = self._denormalise_images(count)
-        if x_MCHW.shape[-1] > most_pixels:
-            x_MCHW = F.adaptive_avg_pool2d(x_MCHW, most_pixels)
-        return x_MCHW.mul(255).round().byte()
+        return _shrink(self._denormalise_images(count), most_pixels)
 
     def step(self, *, keep: bool = False) -> Tensor:
         """Take the next step and return its metrics row (see `compute_loss`).

@@ -26,7 +26,8 @@ class Preview:
 
     images_MCHW: some of the batch's images, reduced in size if they are large. labels_M: their classes.
     spectra: eigenvalues of Ψ and of Ψ_s by tap in forward order, largest first; taps without measured spectra
-    are left out. time: seconds since 1970 (UTC).
+    are left out. time: seconds since 1970 (UTC). real_MCHW: for each image a real one of its class; None if
+    there is none, as in files of earlier versions and in the history.
     """
 
     MOST_IMAGES: ClassVar = 20  #: images of a batch in a preview, at most
@@ -39,10 +40,13 @@ class Preview:
     labels_M: NDArray[np.int64]
     spectra: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
     time: float
+    real_MCHW: NDArray[np.uint8] | None = None
 
     def write(self, path: Path) -> None:
         """Write this preview to `path`. Raises UserError("disk")."""
         arrays: dict[str, NDArray[Any]] = {"images": self.images_MCHW, "labels": self.labels_M}
+        if self.real_MCHW is not None:
+            arrays["real"] = self.real_MCHW
         for number, (real_D, synthetic_D) in enumerate(self.spectra.values()):
             arrays |= {f"{number}.real": real_D, f"{number}.synthetic": synthetic_D}
         facts = {name: getattr(self, name) for name in ("batch", "iteration", "beta", "time")}
@@ -62,6 +66,12 @@ class Preview:
                 tap: (arrays[f"{number}.real"], arrays[f"{number}.synthetic"])
                 for number, tap in enumerate(facts.pop("taps"))
             }
-            return cls(images_MCHW=arrays["images"], labels_M=arrays["labels"], spectra=spectra, **facts)
+            return cls(
+                images_MCHW=arrays["images"],
+                labels_M=arrays["labels"],
+                spectra=spectra,
+                real_MCHW=arrays.get("real"),
+                **facts,
+            )
         except (KeyError, ValueError, TypeError) as error:
             raise tensors.damaged_error(path, error) from error

@@ -181,7 +181,7 @@ def test_charts_zoom_and_change_their_axis(tmp_path):
     watch(folder, script)
 
 
-@pytest.mark.parametrize(("theme", "words"), [("cfm-dark", "faint: not smoothed"), ("cfm-mono", "smoothed")])
+@pytest.mark.parametrize(("theme", "words"), [("cfm-dark", "faint: raw"), ("cfm-mono", "smoothed")])
 def test_the_title_of_the_losses_names_a_faint_band_only_where_there_is_one(tmp_path, theme, words):
     folder = made(tmp_path / "seen", recovering)
 
@@ -306,6 +306,30 @@ def test_earlier_images_are_shown_with_their_place_among_the_losses(tmp_path):
         watch(folder, script, (120, 40))
     finally:
         StoredRun.list_previews, StoredRun.read_preview = known
+
+
+def test_images_are_beside_real_ones_and_their_start_where_there_is_room(tmp_path, monkeypatch):
+    folder = made(tmp_path / "seen", recovering)
+    now = glimpse()
+    real_MCHW, start_MCHW = 255 - now.images_MCHW[:, :, ::2, ::2], np.roll(now.images_MCHW, 1, 0)
+    replace(now, real_MCHW=real_MCHW).write(folder / "glimpse.safetensors")
+    start = replace(now, iteration=0, images_MCHW=start_MCHW[:5], labels_M=now.labels_M[:5])
+    monkeypatch.setattr(StoredRun, "list_previews", lambda self: [(3, 0)])
+    monkeypatch.setattr(StoredRun, "read_preview", lambda self, batch, iteration: start)
+
+    async def script(pilot, page):
+        await until(pilot, "Images · real ▸ start ▸ now · batch 3, it 20 · +6")
+        shown_CHW = page._images._images[1]
+        assert shown_CHW.shape == (1, 16, 3 * 16 + 2 * 2)
+        enlarged = real_MCHW[9 if now.labels_M[1] else 8].repeat(2, 1).repeat(2, 2)
+        assert np.array_equal(shown_CHW[:, :, :16], enlarged)
+        assert np.array_equal(shown_CHW[:, :, 18:34], start_MCHW[1])
+        assert np.array_equal(shown_CHW[:, :, 36:], now.images_MCHW[1])
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, "Images · batch 3, it 20")
+        assert page._images._images[1].shape == (1, 16, 16)
+
+    watch(folder, script, (120, 40))
 
 
 def test_a_run_without_a_history_says_so(tmp_path):

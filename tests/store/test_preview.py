@@ -29,7 +29,8 @@ def seen(number=3):
     rng = np.random.default_rng(number)
     spectra = {f"layers.conv.{tap}": tuple(rng.random((2, 4 + tap)).astype(np.float32)) for tap in (0, 2, 10)}
     images = rng.integers(0, 256, (2, 3, 4, 4), np.uint8)
-    return preview.Preview(number, 17, 0.25, images, np.array([4, 1]), spectra, 1.5e9)
+    real = None if number == 1 else 255 - images  # earlier versions wrote none
+    return preview.Preview(number, 17, 0.25, images, np.array([4, 1]), spectra, 1.5e9, real)
 
 
 def assert_same(found, wanted):
@@ -37,6 +38,7 @@ def assert_same(found, wanted):
         assert getattr(found, name) == getattr(wanted, name)
     assert np.array_equal(found.images_MCHW, wanted.images_MCHW)
     assert np.array_equal(found.labels_M, wanted.labels_M)
+    assert np.array_equal(found.real_MCHW, wanted.real_MCHW)
     assert list(found.spectra) == list(wanted.spectra)
     for tap, both in wanted.spectra.items():
         assert all(map(np.array_equal, found.spectra[tap], both))

@@ -188,6 +188,8 @@ def test_a_run_keeps_how_its_images_came_about(tmp_path):
         first = [np.flatnonzero(train.labels_N.numpy() == label)[batch - 1] for label in end.labels_M]
         assert np.array_equal(start.images_MCHW, train.pixels(np.array(first)).numpy())
         latest = run.preview()
+        other = [np.flatnonzero(train.labels_N.numpy() == label)[2] for label in latest.labels_M]
+        assert np.array_equal(latest.real_MCHW, train.pixels(np.array(other)).numpy())
         assert list(end.spectra) == list(latest.spectra) != []
         for tap, (real_D, synthetic_D) in end.spectra.items():
             assert np.array_equal(real_D, latest.spectra[tap][0])

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cfm_tui.console.pictures import Sample
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.images import Thumbnails
+from cfm_tui.display.ascii_image import line_count
+from cfm_tui.display.graphics import resize
 from cfm_tui.display.run_state import RunModel
+from engine.errors import UserError
 from engine.store import ACTIVE, RunFile
 from engine.store.preview import Preview
 
 
 class BatchImages(Thumbnails):
-    """Images of a preview, or of the finished set where recovery writes none: if nothing is optimised."""
+    """Images of a preview, or of the finished set where recovery writes none: if nothing is optimised.
+
+    Where there is room, a preview's images are beside a real one of their class and what they started from.
+    """
+
+    COURSE_CELLS = 24  #: width of a real image, the start and the present image side by side, at least
+    LEAST_COURSES = 4  #: of these, if they are shown at all
 
     def __init__(self) -> None:
         super().__init__(id="thumbnails", live=True)
+        self._start: Preview | None = None
+        self._start_of: tuple[Path, int] | None = None  # run and batch
         self._class_names: list[str] = []
         self._sample: Sample | None = None
         self._is_sampling = False
@@ -27,13 +42,72 @@ class BatchImages(Thumbnails):
         preview = model.preview if scrubbed is None else scrubbed
         if preview is None:
             return f"Images · {self._show_sample(model)}"
-        known = self._class_names = self._class_names or list_class_names(model.run.folder)
-        names = [known[label] if label < len(known) else str(label) for label in preview.labels_M]
-        hidden_count = self.show_widest(list(preview.images_MCHW), names)
-        more = f" · +{hidden_count}" if hidden_count else ""
+        names = self._name_classes(model, preview)
         beta = f" · β {preview.beta:.3g}" if scrubbed is not None and model.betas else ""
+        where = f"batch {preview.batch}, it {preview.iteration:,}{beta}"
         later = " · ] later" if scrubbed is not None else " · [ earlier"
-        return f"Images · batch {preview.batch}, it {preview.iteration:,}{beta}{more}{later}"
+        courses = self._join_courses(model, preview)
+        size = self._choose_size(courses)
+        if size is not None:
+            self.show_images(courses, names[: len(courses)], size)
+            hidden_count = len(preview.images_MCHW) - self._count_fitting(courses, size)
+            return f"Images · real ▸ start ▸ now · {where}{_format_more(hidden_count)}{later}"
+        hidden_count = self.show_widest(list(preview.images_MCHW), names)
+        return f"Images · {where}{_format_more(hidden_count)}{later}"
+
+    def _name_classes(self, model: RunModel, preview: Preview) -> list[str]:
+        """Return the class names of a preview's images; their numbers until the names are known."""
+        known = self._class_names = self._class_names or list_class_names(model.run.folder)
+        return [known[label] if label < len(known) else str(label) for label in preview.labels_M]
+
+    def _join_courses(self, model: RunModel, preview: Preview) -> list[NDArray[np.uint8]]:
+        """Return the images beside a real one of their class and what they started from, each three as one.
+
+        Empty where these are not recorded.
+        """
+        start, latest = self._read_start(model, preview.batch), model.preview
+        if start is None or latest is None or latest.real_MCHW is None:
+            return []
+        real = dict(zip(latest.labels_M.tolist(), latest.real_MCHW, strict=True))
+        labels = start.labels_M.tolist()
+        if not real.keys() >= set(labels) or preview.labels_M[: len(labels)].tolist() != labels:
+            return []
+        channels, side, _ = preview.images_MCHW[0].shape
+        background = self.background_colors[1]
+        colour = background.rgb if channels == 3 else (round(255 * background.brightness),) * channels
+        gap_CHW = np.zeros((channels, side, max(side // 8, 1)), np.uint8)
+        gap_CHW += np.array(colour, np.uint8)[:, None, None]
+        courses = []
+        for label, first_CHW, now_CHW in zip(labels, start.images_MCHW, preview.images_MCHW, strict=False):
+            parts = [resize(real[label], side), gap_CHW, resize(first_CHW, side), gap_CHW, now_CHW]
+            courses.append(np.concatenate(parts, axis=2))
+        return courses
+
+    def _read_start(self, model: RunModel, batch: int) -> Preview | None:
+        """Return the preview of the images that a batch starts from; None if it is not kept."""
+        run = model.repeat_run
+        if self._start_of != (run.folder, batch):
+            try:
+                self._start = run.read_preview(batch, 0)
+            except UserError:  # it is not written yet, not kept, or damaged
+                return None
+            self._start_of = run.folder, batch
+        return self._start
+
+    def _choose_size(self, courses: Sequence[NDArray[np.uint8]]) -> int | None:
+        """Return the largest width at which all courses fit, or else the least; None if too few fit."""
+        if not courses or self.image_mode == "off":
+            return None
+        sizes = [size for size in self.SIZES if size >= self.COURSE_CELLS]
+        fitting = (size for size in sizes if self._count_fitting(courses, size) == len(courses))
+        size = next(fitting, sizes[-1])
+        enough = min(self.LEAST_COURSES, len(courses))
+        return size if self._count_fitting(courses, size) >= enough else None
+
+    def _count_fitting(self, courses: Sequence[NDArray[np.uint8]], size: int) -> int:
+        across = (self.size.width + self.GAP) // (size + self.GAP)
+        down = self.size.height // (1 + line_count(courses[0].shape, size))
+        return min(across * down, len(courses))
 
     def _show_sample(self, model: RunModel) -> str:
         shown, page = self._sample, cast(Page, self.screen)
@@ -52,6 +126,10 @@ class BatchImages(Thumbnails):
             return "none yet" if model.state in (*ACTIVE, "new") else "none"
         self.show_widest(shown.images, shown.names)
         return f"{shown.count:,}" + (f" of {shown.total:,}" if shown.count < shown.total else "")
+
+
+def _format_more(count: int) -> str:
+    return f" · +{count}" if count else ""
 
 
 def list_class_names(folder: Path) -> list[str]:

@@ -29,7 +29,7 @@ class LossChart(Chart):
                 mark = float((scrubbed.batch - 1) * model.iterations + scrubbed.iteration)
             self.plot(plot_data.losses(model), x_label="iteration", sections=sections, mark=mark)
             has_band = terminal_of(self.app).colours and chart_colours(self)  # drawn only in a faint colour
-            raw = "faint: not smoothed" if has_band else "smoothed"
+            raw = "faint: raw" if has_band else "smoothed"
             return f"Loss of recovery, over all layers · {self._describe_axis()} · {raw}"
         self.plot(plot_data.training_losses(model, losses), x_label="epoch")
         whose = "students, mean over seeds" if losses == "validate" else "the teacher"
