@@ -8,7 +8,7 @@ from recorded import opened
 
 from cfm_tui.cli import text_plots
 from cfm_tui.console.screens.gallery import describe_image
-from cfm_tui.display.graphics import shrink
+from cfm_tui.display.graphics import resize, shrink
 from cfm_tui.display.image_grid import Album
 from engine.store import StoredRun
 from engine.store.images import Reader
@@ -59,3 +59,10 @@ def test_large_images_are_made_small_by_averaging():
     assert abs(float(small[1, 2, 3]) - large[1, 8:12, 12:16].mean()) <= 0.5
     assert shrink(large[:, :64, :64]) is not None
     assert shrink(large[:, :65, :65]).shape == (3, 32, 32)
+
+
+def test_an_image_is_enlarged_by_whole_pixels_and_reduced_by_means():
+    small = np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
+    assert np.array_equal(resize(small, 4), small.repeat(2, 1).repeat(2, 2))
+    assert np.array_equal(resize(small.repeat(4, 1).repeat(4, 2), 2), small)
+    assert resize(np.zeros((3, 5, 5), np.uint8), 4).shape == (3, 4, 4)
