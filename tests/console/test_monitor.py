@@ -318,7 +318,7 @@ def test_images_are_beside_real_ones_and_their_start_where_there_is_room(tmp_pat
     monkeypatch.setattr(StoredRun, "read_preview", lambda self, batch, iteration: start)
 
     async def script(pilot, page):
-        await until(pilot, "Images · real ▸ start ▸ now · batch 3, it 20 · +6")
+        await until(pilot, "Real ▸ start ▸ now · batch 3, it 20 · +6 · [ earlier")
         shown_CHW = page._images._images[1]
         assert shown_CHW.shape == (1, 16, 3 * 16 + 2 * 2)
         enlarged = real_MCHW[9 if now.labels_M[1] else 8].repeat(2, 1).repeat(2, 2)

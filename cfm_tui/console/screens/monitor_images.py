@@ -51,7 +51,7 @@ class BatchImages(Thumbnails):
         if size is not None:
             self.show_images(courses, names[: len(courses)], size)
             hidden_count = len(preview.images_MCHW) - self._count_fitting(courses, size)
-            return f"Images · real ▸ start ▸ now · {where}{_format_more(hidden_count)}{later}"
+            return f"Real ▸ start ▸ now · {where}{_format_more(hidden_count)}{later}"
         hidden_count = self.show_widest(list(preview.images_MCHW), names)
         return f"Images · {where}{_format_more(hidden_count)}{later}"
 
@@ -65,8 +65,11 @@ class BatchImages(Thumbnails):
 
         Empty where these are not recorded.
         """
-        start, latest = self._read_start(model, preview.batch), model.preview
-        if start is None or latest is None or latest.real_MCHW is None:
+        latest = model.preview
+        if latest is None or latest.real_MCHW is None:
+            return []
+        start = self._read_start(model, preview.batch)
+        if start is None:
             return []
         real = dict(zip(latest.labels_M.tolist(), latest.real_MCHW, strict=True))
         labels = start.labels_M.tolist()
