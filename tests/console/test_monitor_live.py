@@ -48,10 +48,10 @@ def launched(runs, script, sets=(), preset="smoke", size=(80, 24)):
 def test_a_run_warms_up_and_is_followed_to_its_results(runs, monkeypatch):
     begun, known = threading.Event(), launch.run_experiment
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         arguments[5](1200, 5000)
         assert begun.wait(60)
-        yield from known(*arguments)
+        yield from known(*arguments, **options)
 
     monkeypatch.setattr(launch, "run_experiment", slow)
 
@@ -61,6 +61,7 @@ def test_a_run_warms_up_and_is_followed_to_its_results(runs, monkeypatch):
         await until(pilot, "FINISHED", 60)
         await until(pilot, "against random")
         text = shown(pilot)
+        assert StoredRun(session.folder).progress().estimated["validate"] > 0
         assert "last epoch" in text
         assert "4 Result" in text
 
@@ -143,9 +144,9 @@ def test_a_run_that_was_stopped_goes_on_here(runs, monkeypatch):
     folder = launched(runs, stop, LONG).folder
     begun, known = threading.Event(), launch.run_experiment
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         assert begun.wait(60)
-        yield from known(*arguments)
+        yield from known(*arguments, **options)
 
     monkeypatch.setattr(launch, "run_experiment", slow)
 
