@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from stages import drive, recovered_tensors
 
-from engine.checkpoint import StageState
+from engine.checkpoint import PreviewTaken, StageState
 from engine.events import (
     BatchRecovered,
     EpochFinished,
@@ -93,7 +93,10 @@ def stored(state):
 
 
 def said(events):
-    """What events say but for how fast it went, iteration by iteration."""
+    """What events say but for how fast it went, iteration by iteration.
+
+    Previews follow the numbers of several iterations at once, so their place depends on the time.
+    """
     lines = []
     for event in events:
         if isinstance(event, RecoverProgress):
@@ -101,7 +104,7 @@ def said(events):
             lines += [(event.batch, event.beta, *values) for values in each]
         elif isinstance(event, (EpochFinished, StageProgress)):
             lines.append(replace(event, rate=0.0))
-        elif not isinstance(event, RecoverLayout):
+        elif not isinstance(event, RecoverLayout | PreviewTaken):
             lines.append(event)
     return lines
 
