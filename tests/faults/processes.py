@@ -80,7 +80,8 @@ for line in sys.stdin:
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment without its settings, on one processor, and what is to be changed of it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CFM_")}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **changes}
+    pinned = {"OMP_NUM_THREADS": "1", "CFM_VALIDATE__TOGETHER": "never"}
+    return {**kept, **pinned, "PYTHONPATH": str(REPOSITORY), **changes}
 
 
 class Process:

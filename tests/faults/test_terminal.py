@@ -72,7 +72,12 @@ def test_a_detached_run_outlives_its_terminal(case, counted, capsys, when):
             assert process.wait() == 0, terminal.shown
         terminal.close()
         process.wait()
-        until(lambda: case.stored.state() not in ("new", "running"), 120, case.stored.log, every=0.05)
+        until(
+            lambda: case.stored.state() not in ("new", "starting", "running"),
+            120,
+            case.stored.log,
+            every=0.05,
+        )
         case.require_whole()
         assert "all checksums match" in call(capsys, "check", case.run)[0]
         said = case.stored.log()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from cfm_tui.console.engine_link import OpenRun
 from cfm_tui.console.screens.base import STATES, Page, Panel, PlainText, Table, state_style
 from cfm_tui.console.screens.column_table import ColumnTable
 from cfm_tui.console.screens.dialogs import Choice, Offer, Pick, Question, Reading
+from engine.environment import expand_home
 from engine.errors import UserError
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class SweepsPage(Page):
 
     def _ask_options(self, target: str | None, text: str = "budget=1") -> None:
         if target is not None and target.strip():
-            target = os.path.expanduser(target.strip())
+            target = target.strip()
             question = f"{target}: budget is the fraction of epochs and iterations to run.\n"
             question += "Add dataset=A,B backbone=A,B ipc=A,B to select columns, or any KEY=VALUE."
             answer = partial(self._plan, target)
@@ -234,7 +234,7 @@ class SweepsPage(Page):
 
         assert self.host.runs is not None
         try:
-            planned = plan_sweep(target, parse_options(text), self.host.runs)
+            planned = plan_sweep(str(expand_home(target)), parse_options(text), self.host.runs)
         except UserError as error:
             self.call_in_ui(self._refuse, target, "", error)
             return
