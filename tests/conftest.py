@@ -7,7 +7,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the processors; read when torch is loaded
 os.environ["CFM_PRESETS"] = os.devnull  # whoever runs the tests may have presets
 os.environ["CFM_REPEATS"] = "1"  # presets may repeat an experiment; tests of repeats say so
-os.environ["CFM_VALIDATE__TOGETHER"] = "never"  # which is faster is measured, and changes results by rounding
 
 import pytest
 import tiny
@@ -16,6 +15,15 @@ import torch
 from engine import backbones
 from engine.config import Config
 from engine.data import DataSet, load
+from engine.runs import stacks
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unstacked():
+    """Which students are trained together is measured, and changes results by rounding."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stacks.Trial, "is_faster", lambda self: False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -166,7 +166,7 @@ def describe_summary(results: Results, settings: Mapping[str, str], width: int) 
     shown = [row for row in rows if row[0] != "start" or summary["start"] is not None]
     if paper := _find_paper_number(results, settings):
         printed = str(paper["printed"]).replace("±", " ± ")
-        shown.append(("the paper", printed, f"{paper['source']}, its settings"))
+        shown.append(("the paper", printed, paper["source"]))
     verdict = _VERDICTS.get((versus or {}).get("verdict", ""), "not compared with random images")
     explanations = (verdict, describe_spread(results))
     return [*_align(shown), *(line for each in explanations for line in textwrap.wrap(each, width))]

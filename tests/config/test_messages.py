@@ -134,7 +134,6 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in which everything that a command writes would appear."""
     for variable in ("CFM_RUNS", "CFM_CACHE", "XDG_DATA_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / "made" / variable))
-    monkeypatch.delenv("CFM_VALIDATE__TOGETHER")  # it would replace a section that is not one
     (tmp_path / "made").mkdir()
     return tmp_path
 

@@ -147,12 +147,7 @@ def test_another_preset_is_begun_from(place):
         await pilot.press("G", "enter")
         last = "imagenet100"
         assert page.form.preset == last
-        assert (
-            page.form.config
-            == settings.resolve(
-                preset=last, environ={"CFM_DATA_ROOT": "data", "CFM_VALIDATE__TOGETHER": "never"}
-            ).config
-        )
+        assert page.form.config == settings.resolve(preset=last, environ={"CFM_DATA_ROOT": "data"}).config
         await until(pilot, last)
         page.go(page.find_entry("ipc"))
         await write(pilot, "7")

@@ -45,9 +45,7 @@ def test_launch_asks_for_what_the_command_line_means(place):
         assert launched.name == "smoke"
         assert launched.folder is None
         assert launched.resolved == settings.resolve(
-            preset="smoke",
-            sets=["ipc=2"],
-            environ={"CFM_DATA_ROOT": "data", "CFM_REPEATS": "1", "CFM_VALIDATE__TOGETHER": "never"},
+            preset="smoke", sets=["ipc=2"], environ={"CFM_DATA_ROOT": "data", "CFM_REPEATS": "1"}
         )
 
     played(opened(place, kind=Recorded), script)
@@ -156,11 +154,7 @@ def test_a_real_run_is_launched_and_then_known(place):
         await until(pilot, lambda: pilot.app.session is None)
         run = StoredRun(next(Path("runs").iterdir()))
         assert run.state() == "finished"
-        environ = {
-            "CFM_DATA_ROOT": str(place / "data"),
-            "CFM_REPEATS": "1",
-            "CFM_VALIDATE__TOGETHER": "never",
-        }
+        environ = {"CFM_DATA_ROOT": str(place / "data"), "CFM_REPEATS": "1"}
         meant = settings.resolve(preset="smoke", environ=environ).config
         assert settings.resolve(file=run.folder / "config.yaml", base=None).config == meant
 
