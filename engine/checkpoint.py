@@ -62,16 +62,27 @@ class PreviewTaken(Event):
 
 
 _is_requested: ContextVar[Callable[[], bool]] = ContextVar("_is_requested", default=lambda: False)
+_idle_seconds: ContextVar[float] = ContextVar("_idle_seconds", default=0.0)
 
 
 @contextmanager
-def requests_from(is_requested: Callable[[], bool]) -> Iterator[None]:
-    """Let every stage that computes in the block yield a checkpoint when this function returns True."""
-    token = _is_requested.set(is_requested)
+def driven_by(is_requested: Callable[[], bool], idle_seconds: float) -> Iterator[None]:
+    """Let a stage compute in the block.
+
+    is_requested: whether it should yield a checkpoint. idle_seconds: how long its driver has left it alone so
+    far, as during a pause.
+    """
+    tokens = _is_requested.set(is_requested), _idle_seconds.set(idle_seconds)
     try:
         yield
     finally:
-        _is_requested.reset(token)
+        _is_requested.reset(tokens[0])
+        _idle_seconds.reset(tokens[1])
+
+
+def work_clock() -> float:
+    """Return a time in seconds that does not advance while the driver of the stage leaves it alone."""
+    return time.monotonic() - _idle_seconds.get()
 
 
 def is_checkpoint_requested() -> bool:

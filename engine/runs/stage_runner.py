@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from engine.checkpoint import Checkpoint, StageState, requests_from
+from engine.checkpoint import Checkpoint, StageState, driven_by
 from engine.device import explain_out_of_memory
 from engine.events import BatchRecovered, EpochFinished, Event, Notice, Stage, StageFinished, StageStarted
 from engine.runs.control import Steering
@@ -62,16 +62,19 @@ class StageRunner:
             yield Notice("info", f"{stage} resumes from its checkpoint: {done} of {total} {unit} are done")
         hint = "use a device with more memory"
         with explain_out_of_memory(self._device, f"the stage {stage}", hint), closing(begin(saved)) as work:
+            idle, left_at = 0.0, time.monotonic()
             while True:
                 began = time.perf_counter()
+                idle += time.monotonic() - left_at
                 try:
-                    with requests_from(self._steering.has_requests):
+                    with driven_by(self._steering.has_requests, idle):
                         event = next(work)
                 except StopIteration as end:
                     artefact, reused = end.value
                     break
                 finally:
                     seconds += time.perf_counter() - began
+                    left_at = time.monotonic()
                 if isinstance(event, Checkpoint):
                     yield from self._steering.handle(event, seconds)
                 else:

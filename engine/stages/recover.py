@@ -32,6 +32,7 @@ from engine.checkpoint import (
     optimiser_tensors,
     restore_optimiser,
     strip_prefix,
+    work_clock,
 )
 from engine.config import Config
 from engine.data import ImageSet, augmentation, denormalise, normalise
@@ -342,7 +343,7 @@ class RecoveryBatch:
         if self.iteration and is_checkpoint_requested():  # it was paused when another process took over
             yield Checkpoint("recover", self.capture)
         chunk: list[Tensor] = []
-        started, rate = time.monotonic(), Rate()
+        started, rate = work_clock(), Rate()
         while self.iteration < settings.iterations:
             due, last = timer.due(), self.iteration == settings.iterations - 1
             check = self.objective.uses_alpha and (self.iteration == 0 or last)
@@ -354,10 +355,10 @@ class RecoveryBatch:
             is_requested = is_checkpoint_requested()
             if due or last or is_requested or len(chunk) == CHUNK_ITERATIONS:
                 values = torch.stack(chunk).cpu()
-                recent_rate = rate.add(len(chunk), time.monotonic() - started)
+                recent_rate = rate.add(len(chunk), work_clock() - started)
                 yield from self._report(values, batches, recent_rate)
                 yield from history.drain()
-                chunk, started = [], time.monotonic()
+                chunk, started = [], work_clock()
             if (due or is_requested) and not last:
                 preview = partial(self.preview, spectra) if due else None  # else the statistics are older
                 yield Checkpoint("recover", self.capture, preview=preview)

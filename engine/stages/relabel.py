@@ -8,7 +8,6 @@ Source: FKD (Shen and Xing 2022) as used by SRe²L; pruned stores as in LPLD.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.backbones.labeller import Labeller
-from engine.checkpoint import Checkpoint, IntervalTimer, Rate, StageState
+from engine.checkpoint import Checkpoint, IntervalTimer, Rate, StageState, work_clock
 from engine.config import Config
 from engine.data import ImageSet, augmentation
 from engine.device import explain_out_of_memory
@@ -120,7 +119,7 @@ def relabel(
     views = views or FkdViews(config, images, device)
     timer, rate = IntervalTimer(config.checkpoint_seconds), Rate()
     for epoch in range(first, epochs):
-        started = time.monotonic()
+        started = work_clock()
         logits_NK = torch.empty((len(images), len(images.classes)), dtype=torch.float16)
         if settings.teacher_batchnorm == "batch":  # each label depends on the student's whole batch
             batches = views.batches(epoch)
@@ -137,7 +136,7 @@ def relabel(
         _require_finite(logits_NK, source, epoch)
         keep(epoch, logits_NK)
         done = epoch + 1
-        yield StageProgress("relabel", done, rate.add(1, time.monotonic() - started))
+        yield StageProgress("relabel", done, rate.add(1, work_clock() - started))
         if timer.due():
             yield Checkpoint("relabel", partial(state_after, source, done))
 

@@ -6,7 +6,6 @@ Legend: M images, K classes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from functools import partial
 
@@ -22,6 +21,7 @@ from engine.checkpoint import (
     clone_to,
     strip_prefix,
     to_cpu,
+    work_clock,
 )
 from engine.config import Config, Views
 from engine.data import ImageSet, augmentation
@@ -88,7 +88,7 @@ def measure_set(
     timer = IntervalTimer(config.checkpoint_seconds)
     rate, size = Rate(), config.statistics.batch
     for start in range(first, len(images), size):
-        started, indices = time.monotonic(), order_N[start : start + size]
+        started, indices = work_clock(), order_N[start : start + size]
         what = f"measuring the statistics of images {start + 1} to {start + len(indices)}"
         with explain_out_of_memory(device, what, "lower statistics.batch"), torch.no_grad():
             labels_M = upload(images.labels_N[indices], device)
@@ -99,7 +99,7 @@ def measure_set(
                 if name in accumulators:
                     accumulators[name].update(x_MDHW, labels_M)
         done = start + len(indices)
-        yield StageProgress("statistics", done, rate.add(len(indices), time.monotonic() - started))
+        yield StageProgress("statistics", done, rate.add(len(indices), work_clock() - started))
         if timer.due():
             yield Checkpoint("statistics", partial(_capture, ordered, ce, done))
     moments = [accumulator.result().to(torch.device("cpu"), torch.float64) for accumulator in ordered]

@@ -23,6 +23,7 @@ from engine.checkpoint import (
     require_finite,
     restore_optimiser,
     strip_prefix,
+    work_clock,
 )
 from engine.config import Optimiser, Precision
 from engine.data import ImageSet
@@ -139,7 +140,7 @@ class EpochLog:
         self.epochs = epochs
         self.hint = f"lower {stage}.optimiser.lr"
         self._pending: list[tuple[int, Tensor, Sequence[float | None]]] = []
-        self._since = time.monotonic()
+        self._since = work_clock()
 
     def add(
         self,
@@ -154,7 +155,7 @@ class EpochLog:
         first epoch whose loss is not finite.
         """
         self._pending.append((epoch, loss_S.detach(), accuracies or [None] * len(self.members)))
-        due = time.monotonic() - self._since >= CHUNK_SECONDS
+        due = work_clock() - self._since >= CHUNK_SECONDS
         if due or accuracies is not None or subset is not None or epoch == self.epochs - 1:
             yield from self._flush()
         if subset is not None:
@@ -185,7 +186,7 @@ class EpochLog:
 
     def _flush(self) -> Iterator[EpochFinished]:
         losses = torch.stack([loss_S for _, loss_S, _ in self._pending]).tolist()
-        rate = len(losses) * len(self.members) / max(time.monotonic() - self._since, 1e-9)
+        rate = len(losses) * len(self.members) / max(work_clock() - self._since, 1e-9)
         for (number, _, accuracies), values in zip(self._pending, losses, strict=True):
             for (source, seed), value, accuracy in zip(self.members, values, accuracies, strict=True):
                 if not np.isfinite(value):
@@ -206,7 +207,7 @@ class EpochLog:
                     accuracy,
                     rate,
                 )
-        self._pending, self._since = [], time.monotonic()
+        self._pending, self._since = [], work_clock()
 
 
 def choose_subset(labels_N: np.ndarray, count: int) -> np.ndarray:

@@ -202,3 +202,16 @@ def test_students_are_paused_between_two_batches(tmp_path, whole):
                 assert (event.stage, event.epoch, event.batch) == ("validate", 1, 1)
                 asked.ask("continue", "me")
     assert tiny.outcome(tmp_path) == whole
+
+
+def test_rates_leave_out_the_time_in_which_the_run_is_paused(tmp_path, monkeypatch):
+    original = run_control.Steering.handle
+
+    def pause(self, *arguments):
+        time.sleep(0.4)
+        yield from original(self, *arguments)
+
+    monkeypatch.setattr(run_control.Steering, "handle", pause)
+    recover_progress = [event for event in tiny.begun(tmp_path) if event.kind == "RecoverProgress"]
+    assert len(recover_progress) > 2
+    assert min(event.rate for event in recover_progress) > 1 / 0.4
