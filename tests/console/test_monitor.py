@@ -126,7 +126,7 @@ def test_what_is_recorded_later_is_shown(tmp_path):
         recovering(run)
         await until(pilot, "▶ recover 31%")
         await until(pilot, "batch 3/8")
-        await until(pilot, "Images · batch 3, it 20")
+        await until(pilot, "Images +7 · batch 3, it 20")
         run.record(events.Notice("warning", "the disk is slow"))
         await pilot.press("5")
         await until(pilot, "! the disk is slow")
@@ -144,7 +144,7 @@ def test_one_panel_is_drawn_where_one_is_seen(tmp_path):
         await pilot.press("2")
         await until(pilot, "2 Spectrum of layers.conv.2")
         await pilot.press("3")
-        await until(pilot, "3 Images · batch 3")
+        await until(pilot, "3 Images +6 · batch 3")
 
     watch(folder, script, (40, 12))
 
@@ -308,26 +308,76 @@ def test_earlier_images_are_shown_with_their_place_among_the_losses(tmp_path):
         StoredRun.list_previews, StoredRun.read_preview = known
 
 
-def test_images_are_beside_real_ones_and_their_start_where_there_is_room(tmp_path, monkeypatch):
-    folder = made(tmp_path / "seen", recovering)
+@pytest.fixture
+def with_starts(tmp_path, monkeypatch):
+    """Record a run that has real images, and starts of the first `count` images; return its folder."""
+
+    def record(count):
+        folder, now = made(tmp_path / "seen", recovering), glimpse()
+        real_MCHW, start_MCHW = 255 - now.images_MCHW[:, :, ::2, ::2], np.roll(now.images_MCHW, 1, 0)
+        replace(now, real_MCHW=real_MCHW).write(folder / "glimpse.safetensors")
+        start = replace(now, iteration=0, images_MCHW=start_MCHW[:count], labels_M=now.labels_M[:count])
+        monkeypatch.setattr(StoredRun, "list_previews", lambda self: [(3, 0)])
+        monkeypatch.setattr(StoredRun, "read_preview", lambda self, batch, iteration: start)
+        return folder
+
+    return record
+
+
+def test_all_images_are_shown_where_they_do_not_fit_beside_their_starts(with_starts):
     now = glimpse()
-    real_MCHW, start_MCHW = 255 - now.images_MCHW[:, :, ::2, ::2], np.roll(now.images_MCHW, 1, 0)
-    replace(now, real_MCHW=real_MCHW).write(folder / "glimpse.safetensors")
-    start = replace(now, iteration=0, images_MCHW=start_MCHW[:5], labels_M=now.labels_M[:5])
-    monkeypatch.setattr(StoredRun, "list_previews", lambda self: [(3, 0)])
-    monkeypatch.setattr(StoredRun, "read_preview", lambda self, batch, iteration: start)
 
     async def script(pilot, page):
-        await until(pilot, "Real ▸ start ▸ now · batch 3, it 20 · +6 · [ earlier")
+        await until(pilot, "3 Images · batch 3, it 20 · v beside real · [ earlier")
+        assert all(map(np.array_equal, page._images._images, now.images_MCHW))
+        await pilot.press("3")
+        assert pilot.app.focused is page._images
+        await pilot.press("v")
+        await until(pilot, "3 Real ▸ start ▸ now +6 · batch 3, it 20 · v now only")
         shown_CHW = page._images._images[1]
         assert shown_CHW.shape == (1, 16, 3 * 16 + 2 * 2)
-        enlarged = real_MCHW[9 if now.labels_M[1] else 8].repeat(2, 1).repeat(2, 2)
-        assert np.array_equal(shown_CHW[:, :, :16], enlarged)
-        assert np.array_equal(shown_CHW[:, :, 18:34], start_MCHW[1])
+        real_CHW = 255 - now.images_MCHW[9 if now.labels_M[1] else 8][:, ::2, ::2]
+        assert np.array_equal(shown_CHW[:, :, :16], real_CHW.repeat(2, 1).repeat(2, 2))
+        assert np.array_equal(shown_CHW[:, :, 18:34], now.images_MCHW[0])
         assert np.array_equal(shown_CHW[:, :, 36:], now.images_MCHW[1])
+        await pilot.press("v")
+        await until(pilot, "3 Images · batch 3, it 20 · v beside real")
         await pilot.resize_terminal(80, 24)
-        await until(pilot, "Images · batch 3, it 20")
-        assert page._images._images[1].shape == (1, 16, 16)
+        await until(pilot, "3 Images +7 · batch 3, it 20─")
+        assert "4 Layers" in shown(pilot)  # v in panel 3 leaves panel 4 as it is
+
+    watch(with_starts(10), script, (120, 40))
+
+
+def test_images_are_beside_their_starts_where_all_of_them_fit(with_starts):
+    async def script(pilot, page):
+        await pilot.press("3", "f")
+        await until(pilot, "3 Real ▸ start ▸ now · batch 3, it 20 · v now only · [ earlier")
+        assert len(page._images._images) == 10
+        await pilot.press("v")
+        await until(pilot, "3 Images · batch 3, it 20 · v beside real · [ earlier")
+
+    watch(with_starts(10), script, (120, 40))
+
+
+def test_images_are_alone_where_some_have_no_start(with_starts):
+    async def script(pilot, page):
+        await pilot.press("3", "f")
+        await until(pilot, "3 Images · batch 3, it 20 · v beside real")
+        await pilot.press("v")
+        await until(pilot, "3 Real ▸ start ▸ now +5 · batch 3")
+
+    watch(with_starts(5), script, (120, 40))
+
+
+def test_images_without_starts_stay_alone(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        await until(pilot, "3 Images · batch 3, it 20 · [ earlier")
+        await pilot.press("3", "v")
+        await until(pilot, lambda: any("no real images" in n.message for n in pilot.app._notifications))
+        assert "3 Images · batch 3, it 20 · [ earlier" in shown(pilot)
 
     watch(folder, script, (120, 40))
 
@@ -338,7 +388,7 @@ def test_a_run_without_a_history_says_so(tmp_path):
         path.unlink()
 
     async def script(pilot, page):
-        await until(pilot, "3 Images · batch 3")
+        await until(pilot, "3 Images +7 · batch 3")
         for key in ("left_square_bracket", "m"):
             await pilot.press(key)
             await until(pilot, lambda: any("no history" in n.message for n in pilot.app._notifications))

@@ -57,7 +57,7 @@ class MonitorPage(Page):
             "view",
             "view",
             id="monitor.view",
-            tooltip="Other losses in panel 1; layers, result or trainings in panel 4",
+            tooltip="Other losses in panel 1, images beside real ones in 3; layers, result or trainings in 4",
         ),
         hidden("s", "sort", "sort", id="monitor.sort", tooltip="Sort the table by the next column"),
         hidden("l", "kinds", "log", id="monitor.kinds", tooltip="In the log: events, all, or warnings"),
@@ -344,12 +344,15 @@ class MonitorPage(Page):
     # --- views ------------------------------------------------------------------------------------
 
     def action_view(self) -> None:
-        """Show the next losses in panel 1, or else the next contents of panel 4."""
+        """Show other losses in panel 1, images beside their start in panel 3, or else other contents in 4."""
         model = self._model
         if model is None:
             return
         if self._current == LOSS:
             self._losses.choose_next(model)
+        elif self._current == IMAGES:
+            if not self._images.toggle_courses():
+                self.notify("there are no real images and starts to show beside these images")
         else:
             self._results.choose_next(model)
         self._refresh()

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len
 
 from cfm_tui.console.pictures import Sample
 from cfm_tui.console.screens.base import Page, Panel
@@ -20,17 +21,20 @@ from engine.store import ACTIVE, RunFile
 from engine.store.preview import Preview
 
 
-class BatchImages(Thumbnails):
+class BatchImages(Thumbnails, can_focus=True):
     """Images of a preview, or of the finished set where recovery writes none: if nothing is optimised.
 
-    Where there is room, a preview's images are beside a real one of their class and what they started from.
+    A preview's images are shown alone, or beside a real one of their class and what they started from: by
+    default where all of them fit.
     """
 
     COURSE_CELLS = 24  #: width of a real image, the start and the present image side by side, at least
-    LEAST_COURSES = 4  #: of these, if they are shown at all
+    TITLE_MARGIN = 4  #: cells of the panel's title line beside the title
 
     def __init__(self) -> None:
         super().__init__(id="thumbnails", live=True)
+        self._chosen_courses: bool | None = None  # whether images are beside their start; None: if all fit
+        self._shows_courses: bool | None = None  # None where starts or real images are not recorded
         self._start: Preview | None = None
         self._start_of: tuple[Path, int] | None = None  # run and batch
         self._class_names: list[str] = []
@@ -41,19 +45,34 @@ class BatchImages(Thumbnails):
         """Draw the images, and return the panel's title. scrubbed: shown instead of the latest preview."""
         preview = model.preview if scrubbed is None else scrubbed
         if preview is None:
+            self._shows_courses = None
             return f"Images · {self._show_sample(model)}"
         names = self._name_classes(model, preview)
-        beta = f" · β {preview.beta:.3g}" if scrubbed is not None and model.betas else ""
-        where = f"batch {preview.batch}, it {preview.iteration:,}{beta}"
-        later = " · ] later" if scrubbed is not None else " · [ earlier"
-        courses = self._join_courses(model, preview)
-        size = self._choose_size(courses)
+        courses = self._join_courses(model, preview) if self.image_mode != "off" else []
+        count = len(preview.images_MCHW)
+        size = self._choose_size(courses, count)
+        self._shows_courses = size is not None if courses else None
         if size is not None:
+            hidden_count = count - self._count_fitting(courses, size)
             self.show_images(courses, names[: len(courses)], size)
-            hidden_count = len(preview.images_MCHW) - self._count_fitting(courses, size)
-            return f"Real ▸ start ▸ now · {where}{_format_more(hidden_count)}{later}"
-        hidden_count = self.show_widest(list(preview.images_MCHW), names)
-        return f"Images · {where}{_format_more(hidden_count)}{later}"
+        else:
+            hidden_count = self.show_widest(list(preview.images_MCHW), names)
+        beta = f" · β {preview.beta:.3g}" if scrubbed is not None and model.betas else ""
+        title = "Images" if size is None else "Real ▸ start ▸ now"
+        title += f" +{hidden_count}" if hidden_count else ""
+        title += f" · batch {preview.batch}, it {preview.iteration:,}{beta}"
+        hints = ["v now only" if size is not None else "v beside real"] if courses else []
+        for hint in (*hints, "[ earlier" if scrubbed is None else "] later"):
+            longer = f"{title} · {hint}"
+            title = longer if cell_len(longer) <= self.size.width - self.TITLE_MARGIN else title
+        return title
+
+    def toggle_courses(self) -> bool:
+        """Show images beside their starts, or alone; return False if there are no starts and real images."""
+        if self._shows_courses is None:
+            return False
+        self._chosen_courses = not self._shows_courses
+        return True
 
     def _name_classes(self, model: RunModel, preview: Preview) -> list[str]:
         """Return the class names of a preview's images; their numbers until the names are known."""
@@ -97,15 +116,16 @@ class BatchImages(Thumbnails):
             self._start_of = run.folder, batch
         return self._start
 
-    def _choose_size(self, courses: Sequence[NDArray[np.uint8]]) -> int | None:
-        """Return the largest width at which all courses fit, or else the least; None if too few fit."""
-        if not courses or self.image_mode == "off":
+    def _choose_size(self, courses: Sequence[NDArray[np.uint8]], count: int) -> int | None:
+        """Return the width at which to show the courses of `count` images; None to show the images alone.
+
+        It is the largest at which all fit. Where none is, it is the least if courses were chosen.
+        """
+        if not courses or self._chosen_courses is False:
             return None
         sizes = [size for size in self.SIZES if size >= self.COURSE_CELLS]
-        fitting = (size for size in sizes if self._count_fitting(courses, size) == len(courses))
-        size = next(fitting, sizes[-1])
-        enough = min(self.LEAST_COURSES, len(courses))
-        return size if self._count_fitting(courses, size) >= enough else None
+        fitting = (size for size in sizes if self._count_fitting(courses, size) == count)
+        return next(fitting, sizes[-1] if self._chosen_courses else None)
 
     def _count_fitting(self, courses: Sequence[NDArray[np.uint8]], size: int) -> int:
         across = (self.size.width + self.GAP) // (size + self.GAP)
@@ -129,10 +149,6 @@ class BatchImages(Thumbnails):
             return "none yet" if model.state in (*ACTIVE, "new") else "none"
         self.show_widest(shown.images, shown.names)
         return f"{shown.count:,}" + (f" of {shown.total:,}" if shown.count < shown.total else "")
-
-
-def _format_more(count: int) -> str:
-    return f" · +{count}" if count else ""
 
 
 def list_class_names(folder: Path) -> list[str]:
