@@ -179,11 +179,15 @@ class RunModel(RunState):
         except UserError as error:
             changed, self.damage = changed or self.damage != error.message, error.message
             return changed
+        repeat_run = self.repeat_run
         for entry in entries:
             if isinstance(entry, TailRows):
                 self._add_metrics(entry)
             else:
                 self.add(entry.event, entry.time)
+        if self.repeat_run is not repeat_run:  # what is beside the record of another repeat is not read yet
+            self._last_refresh = -self.LOOK_SECONDS
+            self._refresh_files()
         return changed or bool(entries)
 
     # --- files beside the record ------------------------------------------------------------------

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
-from consoles import shown, until
+from consoles import console, drive, shown, until
 from images_run import with_images
 from monitored import before_recovery, made, recovering, watch
 
+from cfm_tui.console.engine_link import OpenRun
+from cfm_tui.console.pictures import Sample
+from cfm_tui.display.run_state import RunModel
 from engine.store import lock
 
 
@@ -43,6 +48,52 @@ def test_a_run_without_images_says_so(tmp_path):
         await until(pilot, lambda: "3 Images · none" in shown(pilot) and "none yet" not in shown(pilot))
 
     watch(folder, script, (120, 40))
+
+
+def test_panels_are_reading_until_the_record_and_its_images_are_read(tmp_path, monkeypatch):
+    folder = made(tmp_path / "seen", before_recovery, "stopped")
+    gate, sampling = threading.Event(), threading.Event()
+    read_record, read_sample = RunModel.read, Sample.read
+    monkeypatch.setattr(RunModel, "read", lambda model, *a: gate.wait(20) and read_record(model, *a))
+    monkeypatch.setattr(Sample, "read", lambda *a: sampling.wait(20) and read_sample(*a))
+
+    async def script(pilot):
+        titles = "1 Loss", "2 Spectrum", "3 Images", "4 Result", "5 Log"
+        for title in titles:
+            await until(pilot, f"─{title} · reading …─")
+        assert "yet" not in shown(pilot)
+        gate.set()
+        await until(pilot, "2 Spectrum: none recorded")
+        assert "3 Images · reading …─" in shown(pilot)
+        assert shown(pilot).count("reading …") == 1
+        sampling.set()
+        await until(pilot, "3 Images · none─")
+
+    drive(console(tmp_path, opening=OpenRun(folder)), script, (120, 40))
+
+
+def test_a_title_names_the_panels_that_its_panel_hides(tmp_path):
+    folder = made(tmp_path / "seen", recovering)
+
+    async def script(pilot, page):
+        await until(pilot, "─1 Loss of recovery, over all layers · log · faint: raw · 2 spectrum─")
+        await until(pilot, "─4 Layers of batch 3, in order · 5 log─")
+        await pilot.press("2", "j")
+        await until(pilot, "─2 Spectrum of layers.conv.1 (1 of 2, j k) · ┊ λ = β 0.245 · 1 loss─")
+        await pilot.press("5", "l")
+        await until(pilot, "─5 Log · 3 images · 4 result─")
+        await pilot.resize_terminal(61, 24)
+        await pilot.press("1", "4")
+        await until(pilot, "─1 Loss of recovery, over all layers · log · f… · 2 spectrum─")
+        await pilot.press("f")
+        await until(pilot, "─4 Layers of batch 3, in order─")
+        await pilot.press("f")
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, "─5 Log─")
+        assert "· log · faint: raw─" in shown(pilot)
+        assert "in order─" in shown(pilot)
+
+    watch(folder, script)
 
 
 @pytest.mark.parametrize(("state", "offered"), [("running", True), ("stopped", False)])

@@ -14,6 +14,7 @@ from cfm_tui.display.run_state import RunModel
 from engine import events, store
 from engine.errors import UserError
 from engine.store import lock
+from engine.store.preview import Preview
 
 
 @pytest.fixture(autouse=True)
@@ -234,6 +235,22 @@ def test_it_looks_at_files_only_now_and_then(tmp_path, monkeypatch):
     model._last_refresh -= 60
     model.read()
     assert model.state == "stopped"
+
+
+def test_the_preview_of_the_latest_repeat_is_read_with_its_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(console_model.RunModel, "LOOK_SECONDS", 60.0)
+    run = opened(tmp_path / "r")
+    for repeat in (1, 2):
+        run.record(events.RepeatStarted(repeat, 2, repeat - 1))
+    second = opened(tmp_path / "r" / "repeats" / "2")
+    second.save_preview(Preview(1, 7, 0.1, np.zeros((1, 1, 4, 4), np.uint8), np.zeros(1, int), {}, 0.0))
+    model = RunModel(store.StoredRun(tmp_path / "r"))
+    model.read(9)
+    assert model.repeat == 2
+    assert model.preview is not None
+    assert model.preview.iteration == 7
+    run.close("stopped")
+    second.close("stopped")
 
 
 def test_many_accuracies_and_lines_are_thinned_out(tmp_path, monkeypatch):

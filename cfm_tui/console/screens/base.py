@@ -50,15 +50,28 @@ class Panel(Vertical):
     def __init__(self, number: int, title: str, *children: Widget, **options: Any) -> None:
         super().__init__(*children, **options)
         self.number = number
-        self.set_title(title)
+        self._text, self._hint = title, ""
+        self._update_title()
 
     def set_title(self, title: str) -> None:
-        """Change the title, and repaint only its line, if it differs.
+        """Change the title."""
+        self._text = title
+        self._update_title()
 
-        Textual's own setter repaints the whole panel.
-        """
-        lines = f"{self.number} {title}".splitlines()
-        content = Content(escape_control_characters(lines[0])).expand_tabs(4)
+    def set_hint(self, hint: str) -> None:
+        """Show a hint after the title, which is cut where there is no room for both."""
+        self._hint = hint
+        self._update_title()
+
+    def _update_title(self) -> None:
+        """Repaint only the title's line, if it changed; Textual's own setter repaints the whole panel."""
+        title = escape_control_characters(f"{self.number} {self._text}".splitlines()[0]).expandtabs(4)
+        if self._hint:
+            room = self.outer_size.width - 2 - cell_len(f" · {self._hint}")
+            if 0 < room < cell_len(title):
+                title = set_cell_size(title, room - 1) + "…"
+            title += f" · {self._hint}"
+        content = Content(title)
         if content == self._border_title:
             return
         self._border_title = content

@@ -34,7 +34,10 @@ from engine.store import ACTIVE, AT_WORK, StoredRun, control
 from engine.store.control import Command
 
 LOSS, SPECTRUM, IMAGES, RESULT, LOG = range(1, 6)  #: the panels
-_ALL = frozenset((LOSS, SPECTRUM, IMAGES, RESULT, LOG))
+_NAMES = {LOSS: "Loss", SPECTRUM: "Spectrum", IMAGES: "Images", RESULT: "Result", LOG: "Log"}
+_ALL = frozenset(_NAMES)
+#: Panels that a panel may hide because they share its place.
+_SHARING = {LOSS: (SPECTRUM,), SPECTRUM: (LOSS,), IMAGES: (), RESULT: (LOG,), LOG: (IMAGES, RESULT)}
 
 
 class MonitorPage(Page):
@@ -107,12 +110,12 @@ class MonitorPage(Page):
         """Yield the header and five panels."""
         yield self._header
         with Container(id="upper", classes="columns holder"):
-            yield Panel(LOSS, "Loss", self._losses, id="loss")
-            yield Panel(SPECTRUM, "Spectrum", self._spectrum, id="spectrum")
+            yield Panel(LOSS, _NAMES[LOSS], self._losses, id="loss")
+            yield Panel(SPECTRUM, _NAMES[SPECTRUM], self._spectrum, id="spectrum")
         with Container(id="lower", classes="columns holder"):
-            yield Panel(IMAGES, "Images", self._images, id="images")
-            yield Panel(RESULT, "Layers", self._results, id="result")
-        yield Panel(LOG, "Log", self._lines, id="log")
+            yield Panel(IMAGES, _NAMES[IMAGES], self._images, id="images")
+            yield Panel(RESULT, _NAMES[RESULT], self._results, id="result")
+        yield Panel(LOG, _NAMES[LOG], self._lines, id="log")
         yield FilterLine("search the log", lambda: self._lines)
 
     def begin(self) -> None:
@@ -151,6 +154,7 @@ class MonitorPage(Page):
         if self._folder is not None:
             if not self._opening:
                 self._opening = True
+                self._name_panels(" · reading …")
                 self.run_in_thread(self._open, self._folder)
             if session is None:
                 self._header.set_lines(["reading the record"])
@@ -161,6 +165,11 @@ class MonitorPage(Page):
             self.set_title(
                 session.name, "LOADING" if session.live else "FAILED", "" if session.live else "failed"
             )
+
+    def _name_panels(self, note: str) -> None:
+        """Title the panels before there is a record to draw. note: after their names."""
+        for panel in self._panels:
+            panel.set_title(_NAMES[panel.number] + note)
 
     def _open(self, folder: Path) -> None:
         """Read the record; runs on a thread, since a long one takes a second."""
@@ -173,6 +182,7 @@ class MonitorPage(Page):
             reason = [error.message, f"→ {error.hint}"] if isinstance(error, UserError) else [repr(error)]
             self._problem = ["the record cannot be read", *reason]
             self.call_in_ui(self._header.set_lines, self._problem)
+            self.call_in_ui(self._name_panels, "")
             raise
 
         def use_model() -> None:
@@ -182,7 +192,11 @@ class MonitorPage(Page):
         self.call_in_ui(use_model)
 
     def _refresh(self) -> None:
-        """Redraw all visible panels now."""
+        """Redraw all visible panels now, with hints of those that share their places."""
+        for panel in self._panels:
+            sharing = () if self.has_class("-single") else _SHARING[panel.number]
+            hints = [f"{each} {_NAMES[each].lower()}" for each in sharing if not self._is_visible(each)]
+            panel.set_hint(" · ".join(hints))
         self._stale |= _ALL
         self._drawn_at, self._due = 0.0, []
         if self._model is not None:

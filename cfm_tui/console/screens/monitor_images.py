@@ -39,7 +39,7 @@ class BatchImages(Thumbnails, can_focus=True):
         self._start_of: tuple[Path, int] | None = None  # run and batch
         self._class_names: list[str] = []
         self._sample: Sample | None = None
-        self._is_sampling = False
+        self._is_sampling = self._was_sampled = False
 
     def show_run(self, model: RunModel, scrubbed: Preview | None) -> str:
         """Draw the images, and return the panel's title. scrubbed: shown instead of the latest preview."""
@@ -136,17 +136,24 @@ class BatchImages(Thumbnails, can_focus=True):
         shown, page = self._sample, cast(Page, self.screen)
 
         def store(loaded: Sample | None) -> None:
-            self._is_sampling = False
+            self._is_sampling, self._was_sampled = False, True
             if loaded is not None and (self._sample is None or loaded.count > self._sample.count):
                 self._sample = loaded
                 cast(Panel, self.parent).set_title(self.show_run(model, None))
+            elif self._sample is None:
+                cast(Panel, self.parent).set_title(f"Images · {explain_absence()}")
+
+        def explain_absence() -> str:
+            if model.state in (*ACTIVE, "new"):
+                return "none yet"
+            return "none" if self._was_sampled else "reading …"
 
         if not self._is_sampling and (shown is None or shown.count < shown.total):
             self._is_sampling = True
             folder, count = model.repeat_run.folder / RunFile.IMAGES, Preview.MOST_IMAGES
             page.run_in_thread(lambda: page.call_in_ui(store, Sample.read(folder, count)))
         if shown is None:
-            return "none yet" if model.state in (*ACTIVE, "new") else "none"
+            return explain_absence()
         self.show_widest(shown.images, shown.names)
         return f"{shown.count:,}" + (f" of {shown.total:,}" if shown.count < shown.total else "")
 

@@ -24,7 +24,7 @@ MIN_ZOOM = 1e-9  # narrowest view, as a fraction of the whole range
 
 
 class Chart(Picture, can_focus=True):
-    """Lines over x. Nothing is drawn while the chart is not visible.
+    """Lines over x. Nothing is drawn while the chart is not visible, and before `plot` is called.
 
     log, log_x: whether the axes are logarithmic. y_bounds: limits of y, such as 0 and 100 for percentages.
     """
@@ -61,6 +61,7 @@ class Chart(Picture, can_focus=True):
         self.view: Range | None = None
         self.cursor: float | None = None  #: x of the readout
         self._contents = _Contents()
+        self._is_plotted = False
         self._drawing: Drawing | None = None
 
     def plot(
@@ -79,6 +80,7 @@ class Chart(Picture, can_focus=True):
         whole: the full range of x, if the lines cover only the visible part (see `Viewed`).
         """
         self._contents = _Contents(tuple(lines), title, x_label, mark, whole, tuple(guides), tuple(sections))
+        self._is_plotted = True
         self._draw()
 
     def csv(self) -> str:
@@ -106,7 +108,7 @@ class Chart(Picture, can_focus=True):
         self._draw()
 
     def _draw(self) -> None:
-        if not self.is_mounted or not self.size.area or not self.is_on_screen:
+        if not self._is_plotted or not self.is_mounted or not self.size.area or not self.is_on_screen:
             return
         width, height = self.size
         contents = self._contents
