@@ -25,15 +25,16 @@ class Album(Generic[AnyReader]):
     """The images of a set in rows and columns, with a cursor.
 
     order: "class" for rows of classes with β_b from left to right in order of recovery; "β" for rows of ranks
-    with classes from left to right. text: shows only classes whose names contain it. A single class wraps
-    into rows of `across` images.
+    with classes from left to right. text: shows only classes whose names contain it. across, down: visible
+    columns and rows. A single class wraps into rows of `across` images. Where not all rows of classes are
+    visible, and several classes fit side by side, they wrap likewise: `groups` classes stand in a row.
     """
 
     def __init__(self, reader: AnyReader) -> None:
         self.reader = reader
         self.order: Order = "class"
         self.text = ""
-        self.across = 1
+        self.across = self.down = 1
         self.row = self.column = 0
         self.arrange()
 
@@ -48,9 +49,16 @@ class Album(Generic[AnyReader]):
         self._shown = exact or [label for label, name in enumerate(names) if text in name]
         counts = [int(self._starts[label + 1] - self._starts[label]) for label in self._shown]
         largest = max(counts, default=0)
+        # The final size of a class counts, so that classes stay in place while the set grows.
+        self._group_width = max(largest, -(-reader.total // max(len(reader.classes), 1)), 1)
+        self.groups = 1
+        if self.order == "class" and not self.flat and len(self._shown) > self.down:
+            self.groups = min(max(self.across // self._group_width, 1), len(self._shown))
         if self.flat:
             self.columns = max(min(self.across, largest), 1)
             self.rows = -(-largest // self.columns)
+        elif self.groups > 1:
+            self.rows, self.columns = -(-len(self._shown) // self.groups), self.groups * self._group_width
         else:
             self.rows, self.columns = len(self._shown), largest
             if self.order == "β":
@@ -73,14 +81,19 @@ class Album(Generic[AnyReader]):
             return None
         if self.flat:
             index, rank = 0, row * self.columns + column
+        elif self.groups > 1:
+            group, rank = divmod(column, self._group_width)
+            index = row * self.groups + group
+            if index >= len(self._shown):
+                return None
         else:
             index, rank = (row, column) if self.order == "class" else (column, row)
         start, end = self._starts[self._shown[index] :][:2]
         return int(self._sorted_N[start + rank]) if start + rank < end else None
 
     def heading(self, row: int) -> str:
-        """Return the heading of a row: its class, its β_b or its number."""
-        if self.flat:
+        """Return the heading of a row: its class, its β_b or its number; empty where rows wrap."""
+        if self.flat or self.groups > 1:
             return ""
         if self.order == "class":
             return self.reader.classes[self._shown[row]]
@@ -96,15 +109,17 @@ class Album(Generic[AnyReader]):
     @property
     def longest_heading(self) -> int:
         """The maximum width of headings in cells."""
-        if self.flat:
+        if self.flat or self.groups > 1:
             return 0
         return max(map(cell_len, self.classes), default=0) if self.order == "class" else len("β 0.000123")
 
     def label(self, number: int) -> str:
         """Return the label that distinguishes an image from the others in its row."""
-        if self.order == "class" or self.flat:
-            return self.beta(number) or f"{self._find_rank(number) + 1}."
-        return self.name(number)
+        if self.order == "β" and not self.flat:
+            return self.name(number)
+        rank = self._find_rank(number)
+        label = self.beta(number) or f"{rank + 1}."
+        return f"{self.name(number)} {label}" if self.groups > 1 and not rank else label
 
     def beta(self, number: int) -> str:
         """Return an image's formatted β_b; empty if it was not optimised."""
@@ -129,6 +144,10 @@ class Album(Generic[AnyReader]):
         """Move the cursor by rows and columns, within the images."""
         self.row = min(max(self.row + rows, 0), max(self.rows - 1, 0))
         self.column = min(max(self.column + columns, 0), max(self.columns - 1, 0))
+        if columns > 0 and self.here is None:  # the next class in the row may be beyond a gap
+            following = range(self.column + 1, self.columns)
+            there = (column for column in following if self.number(self.row, column) is not None)
+            self.column = next(there, self.column)
         while self.column and self.here is None and (self.flat or self.order == "class"):
             self.column -= 1
 
@@ -149,16 +168,19 @@ class Album(Generic[AnyReader]):
         index, rank = self._shown.index(label), self._find_rank(number)
         if self.flat:
             self.row, self.column = divmod(rank, self.columns)
+        elif self.groups > 1:
+            self.row, group = divmod(index, self.groups)
+            self.column = group * self._group_width + rank
         else:
             self.row, self.column = (index, rank) if self.order == "class" else (rank, index)
 
     def rearrange(
-        self, order: Order | None = None, text: str | None = None, across: int | None = None
+        self, order: Order | None = None, text: str | None = None, window: tuple[int, int] | None = None
     ) -> None:
-        """Rearrange the images with new options; the cursor stays on its image."""
+        """Rearrange the images with new options; the cursor stays on its image. window: across and down."""
         here = self.here
         self.order = self.order if order is None else order
         self.text = self.text if text is None else text
-        self.across = self.across if across is None else max(across, 1)
+        self.across, self.down = window or (self.across, self.down)
         self.arrange()
         self.go_to(here)

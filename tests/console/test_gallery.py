@@ -64,7 +64,67 @@ def test_the_title_of_a_set_without_beta_names_none(tmp_path):
         await pilot.press("b")
         assert "images × classes" in shown(pilot)
 
-    drive(gallery(tmp_path / "given"), script)
+    drive(gallery(tmp_path / "given"), script, (120, 40))
+
+
+@pytest.fixture
+def one_each(tmp_path):
+    """A run whose recovery has finished seven of ten classes, of an image each."""
+    run = opened(tmp_path / "ten")
+    run.record(events.StageStarted("recover", 8, "iterations"))
+    writer = run.image_writer((10, 1, 8, 8), [f"class{number}" for number in range(10)])
+    pixels = np.linspace(0, 1, 7).reshape(7, 1, 1, 1) * np.ones((1, 1, 8, 8))
+    writer.add(pixels.astype(np.float32), np.arange(7), 1, 0.1, np.ones(7, np.float32))
+    yield run
+    run.close("finished")
+
+
+def test_classes_of_one_image_fill_the_page(one_each):
+    async def script(pilot):
+        await loaded(pilot)
+        text = shown(pilot)
+        assert "7 of 10 so far · 1,1 of 2×6 · 6 classes in a row" in text
+        assert "[class0 β 0.1    ] class1 β 0.1 " in text
+        for keys, wanted in (
+            (("l", "l"), "class2"),
+            (("j",), "class6"),  # the last one that is finished
+            (("k", "end"), "class6"),
+            (("home", "right"), "class1"),
+            (("pagedown", "pageup"), "class0"),
+        ):
+            await pilot.press(*keys)
+            assert here(pilot) == f"{wanted} 1", keys
+        wall = pilot.app.screen.query_one(Wall)
+        await pilot.click(wall, offset=(4 * 18 + 3, 3))
+        assert here(pilot) == "class4 1"
+        await pilot._post_mouse_events([MouseScrollDown], wall, button=0)
+        assert here(pilot) == "class6 1"
+        await pilot.press("b")
+        assert "1,7 of 1×10 · β × classes" in shown(pilot)
+        await pilot.press("b", "slash", *"class5", "enter")
+        assert "1,1 of 1×1 · class5" in shown(pilot)
+        await pilot.press("slash", *["backspace"] * 6, "enter")
+        assert "1,6 of 2×6 · 6 classes in a row" in shown(pilot)
+
+    drive(gallery(one_each.folder), script, (120, 40))
+
+
+def test_rows_of_classes_that_wrap_scroll_and_show_the_batch_in_work(one_each):
+    async def script(pilot):
+        await loaded(pilot)
+        await pilot.press("plus", "plus")
+        await until(pilot, "1,1 of 5×2 · 2 classes")
+        pixels = np.zeros((3, 1, 8, 8), np.uint8)
+        one_each.save_preview(Preview(2, 5, 0.1, pixels, np.arange(7, 10), {}, 0.0))
+        await until(pilot, "7 of 10 so far, 3 unfinished ◌")
+        await pilot.press("G")
+        await until(pilot, "[◌ class9 β 0.1")
+        assert "5,2 of 5×2" in shown(pilot)
+        assert "class0" not in shown(pilot)
+        await pilot.press("enter", "left")
+        await until(pilot, "class class8   batch 2")
+
+    drive(gallery(one_each.folder), script, (60, 18))
 
 
 def test_the_cursor_goes_everywhere(place):

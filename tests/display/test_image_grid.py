@@ -36,6 +36,30 @@ def test_an_album_of_an_unfinished_set_has_gaps(tmp_path):
     run.close("stopped")
 
 
+def test_rows_of_classes_wrap_where_several_fit_and_not_all_are_visible(tmp_path):
+    run, writer = with_images(tmp_path / "live", batches=1)
+    writer.add(np.zeros((2, 1, 16, 16), np.float32), np.array([0, 2]), 2, 0.05, np.ones(2, np.float32))
+    album = Album(Reader(tmp_path / "live" / "images"))
+    for window, extent in (((7, 2), (3, 2)), ((8, 3), (3, 2)), ((8, 2), (2, 8)), ((99, 2), (1, 12))):
+        album.rearrange(window=window)  # a class will have four images
+        assert (album.rows, album.columns) == extent
+    album.rearrange(window=(8, 2))
+    numbers = [[album.number(row, column) for column in range(8)] for row in range(2)]
+    assert numbers == [[0, 3, None, None, 1, None, None, None], [2, 4] + [None] * 6]
+    assert [album.heading(row) for row in range(2)] == ["", ""]
+    assert [album.label(number) for number in (0, 3, 2)] == ["ant β 0.1", "β 0.05", "cat β 0.1"]
+    places = []
+    for rows, columns in ((0, 1), (0, 1), (0, 1), (0, -1), (1, 0), (0, 9), (-1, 0)):
+        album.move(rows, columns)
+        places.append(album.here)
+    assert places == [3, 1, 1, 3, 4, 4, 3]
+    album.go_to(2)
+    assert (album.row, album.column) == (1, 0)
+    album.rearrange(order="β")
+    assert (album.rows, album.columns, album.here) == (2, 3, 2)
+    run.close("stopped")
+
+
 def test_images_that_were_not_optimised_have_no_beta(tmp_path):
     run = opened(tmp_path / "given")
     writer = run.image_writer((6, 1, 16, 16), CLASSES)

@@ -184,9 +184,10 @@ class GalleryPage(Page):
 
     def _draw_wall(self, album: Album[LiveReader], pictures: PictureLoader, wall: Wall) -> None:
         width = wall.nearest_width(pictures.shape, self.image_width(), wall.SIZES)
+        wall.measure(pictures.shape, width, 0)
+        if (album.across, album.down) != (wall.across, wall.down):
+            album.rearrange(window=(wall.across, wall.down))
         wall.measure(pictures.shape, width, album.longest_heading)
-        if album.flat and album.across != wall.across:
-            album.rearrange(across=wall.across)
         first_row, first_column = wall.find_window((album.row, album.column), (album.rows, album.columns))
         numbers = [
             [album.number(first_row + row, first_column + column) for column in range(wall.across)]
@@ -221,6 +222,8 @@ class GalleryPage(Page):
         place, facts = "no such class", f"no class has {album.text!r} in its name"
         if album.rows:
             place = f"{album.row + 1},{album.column + 1} of {album.rows}×{album.columns}"
+            if album.groups > 1:
+                rows = f"{album.groups} classes in a row"
             facts = describe_image(album, self.pictures)
         self.query_one(Panel).set_title(f"Images: {count} · {place} · {rows}")
         self.query_one("#facts", PlainText).update(facts)
