@@ -76,7 +76,7 @@ def describe_progress(model: RunModel, terminal: Terminal, load: HostLoad | None
         parts.append(format_rate(model.rate, view.unit if view else "iterations"))
     if (seconds := model.seconds_left) is not None:
         whole = model.run_seconds_left
-        overall = "" if whole is None or whole < seconds + 1 else f" ({format_duration(whole)} in all)"
+        overall = "" if whole is None or whole < seconds + 1 else f" (run {format_duration(whole)} left)"
         parts.append(f"{format_duration(seconds)} left{overall}")
     if model.memory_bytes:
         parts.append(f"RAM {format_bytes(model.memory_bytes)}")

@@ -36,6 +36,7 @@ _MOST_LINES = 120  # lines with colours of their own
 _HUGE = 8e307  # differences of numbers up to this are finite
 _TINY = 1e-307  # the smallest number on a logarithmic axis
 _LABEL_LEAST = 44  # cells of a chart with labels at its right end, at least
+_BAND_DECADES = 0.5  # how far a band extends a logarithmic axis beyond its line, which would else look flat
 
 
 @dataclass(frozen=True)
@@ -268,8 +269,15 @@ class _Curve:
             raw_y[order],
         )
 
-    def list_sides(self) -> list[Floats]:
-        return [side for side in (self.y, self.low, self.high) if side is not None]
+    def list_sides(self, margin: float | None = None) -> list[Floats]:
+        """Return the line and both sides of its band, these at most `margin` beyond the line's range."""
+        if self.low is None or self.high is None:
+            return [self.y]
+        sides = [self.low, self.high]
+        finite = self.y[np.isfinite(self.y)]
+        if margin is not None and len(finite):
+            sides = [np.clip(side, finite.min() - margin, finite.max() + margin) for side in sides]
+        return [self.y, *sides]
 
     def find_nearest(self, position: float) -> int | None:
         """Return the index of the finite point next to a position on x; None without any."""
@@ -600,7 +608,9 @@ class _Plot:
         return len(self.curves) > 1 and not self.styles
 
     def _fit_y_axis(self) -> tuple[Axis, list[tuple[int, str]]]:
-        values = [side for curve in self.curves for side in curve.list_sides()]
+        values = [
+            side for curve in self.curves for side in curve.list_sides(_BAND_DECADES if self.log else None)
+        ]
         if self.log:  # rare values close to 0 would take most of a logarithmic axis
             values = [_cut_lowest(side) for side in values]
         guides = np.array([guide.y for guide in self.guides], np.float64)

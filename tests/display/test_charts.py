@@ -344,3 +344,13 @@ def test_a_chart_is_drawn_in_a_moment() -> None:
         draw(curves(1, 220), 110, 20, terminal=FULL, colours=COLOURS)
         best = min(best, time.process_time() - began)
     assert best < 0.03
+
+
+def test_a_wide_band_does_not_flatten_its_line() -> None:
+    x = np.arange(100.0)
+    line = 1 + x / 100
+    band = (np.where(x % 3 == 0, 1e-5, line), np.where(x % 3 == 1, 1e5, line))
+    shown = draw([Line("a", x, line, band=band)], 60, 14, terminal=FULL, log=True).plain
+    ticks = [float(word[:-1]) for word in shown.split() if word.endswith("┤") and word[:-1]]
+    assert min(ticks) >= 0.2
+    assert max(ticks) <= 10
