@@ -119,8 +119,8 @@ class Session:
         if self.heir is not None:
             what = "stays paused" if self._is_paused else "continues"
             advice = (
-                f"{attach} follows it; {stop} stops it\n"
-                f"It {what} in process {self.heir} once that has loaded, with its output in {RunFile.LOG}."
+                f"it {what} in process {self.heir}, which is loading; its output is in {RunFile.LOG}\n"
+                f"to follow it:\n{attach}\nto stop it:\n{stop}"
             )
         elif self.live or isinstance(self.error, Stopped):
             advice = f"{resume} resumes it"

@@ -75,7 +75,7 @@ def test_a_run_is_handed_over_once_and_stays_paused(at_work):
     assert heirs == {at_work.heir}
     run = StoredRun(at_work.folder)
     happens(lambda: run.state() == "paused" and run.status()["pid"] == at_work.heir)
-    assert f"It stays paused in process {at_work.heir} once" in at_work.format_farewell()
+    assert f"it stays paused in process {at_work.heir}, which is loading" in at_work.format_farewell()
     assert "cfm attach" in at_work.format_farewell()
     first, second = (event for event in run.events() if event.kind == "Paused")
     assert (first.stage, first.batch) == ("recover", 1)
