@@ -65,9 +65,11 @@ class Field:
         return value if isinstance(value, str) else yaml_io.inline(value)
 
     def set(self, text: str) -> str:
-        """Return typed text as `key=value`; `null` means no value."""
+        """Return typed text as `key=value`; `null` means no value, and 3,000 is the whole number 3000."""
         text = text.strip()
-        if get_origin(self._type) is tuple and not text.startswith("["):
+        if self._type is int and re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+", text):
+            text = text.replace(",", "")
+        elif get_origin(self._type) is tuple and not text.startswith("["):
             text = f"[{text}]"
         elif self._type is str and not self.choices and text not in ("null", "~"):
             text = yaml_io.inline(text)
@@ -255,7 +257,8 @@ class Form:
         """Set the text of a field or a free line; a text equal to the default removes the override."""
         if name in FIELDS:
             self.texts.pop(name, None)
-            if text.strip() and text.strip() != self._default_text(FIELDS[name]):
+            default = self._default_text(FIELDS[name])
+            if text.strip() and (default is None or FIELDS[name].set(text) != FIELDS[name].set(default)):
                 self.texts[name] = text
             return
         number = int(name.split()[-1])

@@ -150,6 +150,21 @@ def test_a_value_typed_back_is_no_change():
     assert not made.texts
 
 
+def test_whole_numbers_may_have_thousands_separators():
+    made = form("cifar10-10", recover__iterations="4,500", validate__epochs=" 12,000 ", seed="1,000,000")
+    config = made.checked.resolved.config
+    assert (config.recover.iterations, config.validate_.epochs, config.seed) == (4500, 12000, 1_000_000)
+    assert "recover.iterations=4500" in made.format_command()
+    default = made.checked.before["recover.iterations"]
+    made.write("recover.iterations", f"{default:,}")
+    assert "recover.iterations" not in made.texts
+
+
+@pytest.mark.parametrize("text", ["30,00", "3,0000", "0,100", ",100", "1,00,000"])
+def test_misplaced_separators_are_a_problem(text):
+    assert "recover.iterations" in form(recover__iterations=text).checked.problems
+
+
 def test_another_preset_drops_or_keeps_what_was_typed():
     made = form(ipc="4")
     made.start("cifar10-10", keep=True)
