@@ -294,7 +294,12 @@ class Form:
         sets = settings.format_sets(changed)  # so that origins are those of the command line
         resolved = settings.resolve(preset=self.preset, sets=sets, environ=self.environ)
         before = preset.config.flatten()
-        self.config, self.origins = typed.config, resolved.origins
+        self.config = typed.config
+        # Presets whose names start with an underscore are shared bases that cannot be chosen.
+        self.origins = {
+            key: re.sub(r"^preset _[^,]+", lambda _: f"preset {self.preset}", origin)
+            for key, origin in resolved.origins.items()
+        }
         self.checked = Checked(resolved, {}, changed, {key: before[key] for key in changed})
         return self.checked
 

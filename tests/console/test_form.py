@@ -134,6 +134,19 @@ def test_the_environment_counts_as_it_does_for_cfm_run():
     assert made.format_command() == "cfm run --preset digits --set ipc=8"
 
 
+@pytest.mark.parametrize("preset", settings.preset_names())
+def test_origins_name_presets_that_can_be_chosen(preset):
+    origins = [origin for origin in Form(preset, {}).origins.values() if origin.startswith("preset ")]
+    named = {origin.removeprefix("preset ").split(",")[0] for origin in origins}
+    assert named <= set(settings.preset_names())
+
+
+def test_the_origin_of_a_shared_base_is_the_chosen_preset():
+    origins = settings.resolve(preset="cifar10-10").origins
+    key = next(key for key, origin in origins.items() if origin == "preset _cifar10")
+    assert Form("cifar10-10", {}).origins[key] == "preset cifar10-10"
+
+
 def test_what_was_not_typed_follows_protocol_and_method():
     made = form(ipc="4")
     made.write("protocol", "reference")
