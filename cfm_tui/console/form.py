@@ -349,6 +349,9 @@ class Form:
             students = f"{config.validate_.seeds} × {format_count(config.validate_.epochs, 'epochs')}"
             repeats = f", {config.repeats} repeats" if config.repeats > 1 else ""
             return f"{config.ipc}/class, {config.recover.iterations:,} it, {students}{repeats}"
+        if self.checked.problems:
+            labels = map(self._label, self.checked.problems)
+            return f"fix {', '.join(filter(None, labels)) or 'the problem below'}"
         return format_count(len(self.checked.changes), "changes") if self.checked.changes else "as the preset"
 
     def count_problems(self, panel: int) -> int:
@@ -356,6 +359,21 @@ class Form:
         return sum(
             (FIELDS[name].panel if name in FIELDS else LAUNCH) == panel for name in self.checked.problems
         )
+
+    def list_problems(self) -> list[str]:
+        """Return a text for every problem of a field or a free line: its step, its label and the problem."""
+        return [
+            f"{step} {PANELS[step]}, {self._label(name)}:\n! {problem}"
+            for name, problem in self.checked.problems.items()
+            if name != self.ELSEWHERE
+            for step in [FIELDS[name].panel if name in FIELDS else LAUNCH]
+        ]
+
+    def _label(self, name: str) -> str:
+        """Return the label of a field, or the text of a free line; empty for `Form.ELSEWHERE`."""
+        if name in FIELDS:
+            return FIELDS[name].label
+        return self.lines[int(name.split()[-1])].strip() if name else ""
 
     def format_command(self) -> str:
         """Return the equivalent `cfm run` command line, given the same environment."""

@@ -243,6 +243,34 @@ def test_the_other_steps_are_summarised(place):
     played(opened(place), script)
 
 
+def test_what_shows_the_last_valid_settings_says_so(place):
+    async def script(pilot, page):
+        await pilot.pause()
+        assert "last valid" not in shown(pilot)
+        page.go(page.find_entry("objective.beta"))
+        await write(pilot, "0.05")
+        await pilot.press("enter")
+        page.go(page.find_entry("recover.lr"))
+        await write(pilot, "-1")
+        await pilot.press("enter", "2")
+        await until(pilot, "The other steps, as last valid")
+        assert "! of the last valid settings:" in shown(pilot)
+        assert "Cost, as last valid" in shown(pilot)
+        assert "5 Launch      fix image learning rate" in shown(pilot)
+        await pilot.press("5")
+        await until(pilot, "4 Budget, image learning rate:")
+        assert "! recover.lr = -1 is out of range" in shown(pilot)
+        assert "! of the last valid settings:" not in shown(pilot)
+        page.go(page.find_entry("recover.lr"))
+        await pilot.press("backspace")
+        await until(pilot, "Cost on this machine")
+        assert "last valid" not in shown(pilot)
+        await pilot.press("5")
+        await until(pilot, "objective.beta: 0.1 → 0.05")
+
+    played(opened(place, "digits"), script)
+
+
 def test_help_says_what_the_preset_has(place):
     async def script(pilot, page):
         page.go(page.find_entry("ipc"))

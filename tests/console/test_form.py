@@ -5,7 +5,7 @@ import shlex
 import pytest
 from forms import form
 
-from cfm_tui.console.form import FIELDS, PANELS, Form, list_presets, load_draft, save_draft
+from cfm_tui.console.form import FIELDS, LAUNCH, PANELS, Form, list_presets, load_draft, save_draft
 from cfm_tui.console.widgets.field import Entry
 from engine.config import Config, settings
 from engine.store.json_file import write_json
@@ -75,6 +75,16 @@ def test_a_problem_stands_by_its_field_in_the_engines_words(key, text, said):
 def test_several_problems_stand_by_their_fields():
     made = form(ipc="0", recover__lr="-1")
     assert set(made.checked.problems) == {"ipc", "recover.lr"}
+
+
+def test_problems_are_listed_with_their_places():
+    made = form(objective__beta="-1")
+    made.write("line 0", "recover.lr=0")
+    made.check()
+    beta, line = made.list_problems()
+    assert beta.startswith("3 Objective, β:\n! objective.beta = -1")
+    assert line.startswith("5 Launch, recover.lr=0:\n! recover.lr = 0")
+    assert made.summarise(LAUNCH) == "fix β, recover.lr=0"
 
 
 @pytest.mark.parametrize(

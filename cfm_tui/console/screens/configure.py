@@ -138,11 +138,15 @@ class ConfigurePage(Page):
         self._sides = {number: Vertical(*widgets, classes="side") for number, widgets in sides.items()}
         fields = Vertical(*self._panels.values(), id="fields")
         self._others, self._cost = PlainText(id="others"), PlainText(id="cost")
-        self._others.border_title = "The other steps"
         yield PlainText(id="steps")
         yield Container(
             Vertical(fields, PlainText(id="offer"), self._others, id="left"),
-            Vertical(Vertical(*self._sides.values(), id="sides"), self._cost, id="right"),
+            Vertical(
+                PlainText("! of the last valid settings:", id="outdated"),
+                Vertical(*self._sides.values(), id="sides"),
+                self._cost,
+                id="right",
+            ),
             id="main",
         )
         yield PlainText(id="wrong", classes="error")
@@ -172,6 +176,7 @@ class ConfigurePage(Page):
         for number, side in self._sides.items():
             side.display = number == self._current
         self._show_steps()
+        self._show_outdated()
 
     # --- fields -----------------------------------------------------------------------------------
 
@@ -280,7 +285,8 @@ class ConfigurePage(Page):
             self._show_entry(entry)
         form = self.form
         _show_problem(self.query_one("#wrong", PlainText), form.checked.problems.get(Form.ELSEWHERE, ""))
-        command, differences = "The command appears once all settings are valid.", ""
+        command = "The command appears once all settings are valid."
+        differences = "\n\n".join(form.list_problems())
         state = format_count(len(form.checked.problems), "problems")
         if form.checked.resolved is not None:
             command = form.format_command()
@@ -294,6 +300,16 @@ class ConfigurePage(Page):
         self.show_findings()
         self._show_steps()
         self._show_help()
+
+    def _show_outdated(self) -> None:
+        """Say where the page shows the last valid settings, because the current ones have a problem."""
+        outdated = bool(self.form.checked.problems)
+        # The side of the last step names the problems instead.
+        self.query_one("#outdated", PlainText).display = outdated and self._current != LAUNCH
+        note = ", as last valid" if outdated else ""
+        self._others.border_title = f"The other steps{note}"
+        total = self.findings.describe_total()
+        self._cost.border_title = f"Cost{note or ' on this machine'}{f': {total}' if total else ''}"
 
     def _show_offer(self) -> None:
         """Offer the preset for the chosen data set, where the current one was tuned for another."""
@@ -412,8 +428,7 @@ class ConfigurePage(Page):
         self.query_one("#data", PlainText).update(_link_keys(findings.describe_data(download)))
         self.query_one("#backbone", PlainText).update(findings.describe_backbone())
         self.query_one("#budget", PlainText).update(findings.describe_budget())
-        total = findings.describe_total()
-        self._cost.border_title = f"Cost on this machine: {total}" if total else "Cost on this machine"
+        self._show_outdated()
         self._cost.update(_link_keys(findings.describe_estimate()))
         sets = "\n".join(f"{each.name:<14}{describe_location(each)}" for each in findings.sets)
         self.query_one("#sets", PlainText).update(f"\n{sets}" if sets else "")
