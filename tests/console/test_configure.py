@@ -224,7 +224,7 @@ def test_the_bar_shows_all_steps_and_where_the_problems_are(place, size):
         assert await pilot.click("#steps", offset=(bar.index("4 Budget"), 0))
         await pilot.pause()
         assert "[4 Budget !]" in shown(pilot).splitlines()[1]
-        assert focused(page).name == "protocol"
+        assert focused(page).name == "recover.lr"
 
     played(opened(place), script, size)
 
@@ -275,13 +275,57 @@ def test_help_says_what_the_preset_has(place):
     async def script(pilot, page):
         page.go(page.find_entry("ipc"))
         await write(pilot, "12")
-        await until(pilot, "Enter keeps, Esc restores")
+        await until(pilot, "preset: 1")
+        assert "backspace restores it" not in shown(pilot)
         await pilot.press("enter")
         await until(pilot, "preset: 1, backspace restores it")
         await pilot.press("backspace")
         await until(pilot, "ipc: images per class (preset digits)")
 
     played(opened(place), script)
+
+
+def test_the_footer_has_the_keys_of_editing_and_stays_in_place(place):
+    async def script(pilot, page):
+        page.go(page.find_entry("objective.schedule.beta_min"))
+        await write(pilot, "0.01")
+        await pilot.press("enter")
+        for name in ("objective.schedule.beta_min", "recover.iterations", "data.root"):
+            page.go(page.find_entry(name))
+            await until(pilot, "⏎ edit")
+            assert "esc back" in shown(pilot)
+            top = page.query_one("#told").region.y
+            await write(pilot, "0.02")
+            await until(pilot, "⏎ keep   esc restore   F5 launch")
+            assert not any(text in shown(pilot) for text in ("⏎ edit", "esc back", "p preset"))
+            assert page.query_one("#told").region.y == top
+            await pilot.press("escape")
+        assert page.form.texts == {"objective.schedule.beta_min": "0.01"}
+
+    played(opened(place, "digits"), script)
+
+
+def test_every_step_keeps_its_row(place):
+    async def script(pilot, page):
+        await pilot.press("3", "down", "down", "4", "down", "3")
+        assert focused(page).name == "objective.schedule.kind"
+        await pilot.press("4")
+        assert focused(page).name == "ipc"
+        await pilot.press("2", "down", "1", "2")
+        assert focused(page).name == "backbone.depth"
+        page.form.write("backbone.name", "resnet18")  # which hides the depth
+        page.check()
+        await pilot.press("1", "2")
+        assert focused(page).name == "backbone.name"
+        await pilot.press("5", "enter", *"recover.clamp=false", "enter", "down", "1", "5")
+        assert focused(page).name == "line 1"
+        page.form.lines = []
+        page.check()
+        await pilot.pause()
+        await pilot.press("1", "5")
+        assert focused(page).name == "line 0"
+
+    played(opened(place, "digits"), script)
 
 
 def test_presets_are_listed_by_data_set(place):

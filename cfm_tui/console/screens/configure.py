@@ -100,6 +100,7 @@ class ConfigurePage(Page):
         self._sides: dict[int, Widget] = {}
         self._waiting = ""  #: what a pending launch waits for
         self._problem_lines: dict[str, PlainText] = {}
+        self._rows: dict[int, Entry] = {}  #: the last field with the focus, by step
         self._study: Study | None = None
         self._fetch: Fetch | None = None
         self._launching = False
@@ -194,7 +195,7 @@ class ConfigurePage(Page):
         return next(entry for entry in self.query(Entry) if entry.name == name)
 
     def begin_editing(self, entry: Entry) -> None:
-        """Show how editing ends."""
+        """Update the help line, whose keys do not work while the field is edited."""
         self._show_help()
 
     def take_entry(self, entry: Entry, *, final: bool) -> None:
@@ -247,9 +248,18 @@ class ConfigurePage(Page):
         self._set_waiting("")
 
     def on_descendant_focus(self) -> None:
-        """Show the help text of the field with the focus."""
+        """Show the help text of the field with the focus, and remember the field as that of its step."""
         super().on_descendant_focus()
+        if isinstance(self.focused, Entry):
+            self._rows[self._current] = self.focused
         self._show_help()
+
+    def action_panel(self, number: int) -> None:
+        """Show a step, and focus the field that had the focus there; the first one if there is none."""
+        row = self._rows.get(number)
+        super().action_panel(number)
+        if row is not None and row.display and row.is_attached:
+            self.go(row)
 
     def action_move(self, step: int) -> None:
         """Move to another field or chart, in any panel."""
@@ -405,18 +415,21 @@ class ConfigurePage(Page):
             text = f"{field.key}: {field.help} ({self.form.origins.get(field.key, 'default')})"
             if field.key in self.form.checked.before:
                 before = field.text(self.form.checked.before[field.key]) or field.none or "none"
-                text = f"{field.key}: {field.help} · preset: {before}, backspace restores it"
-        if entry.is_cut:
+                restoring = "" if entry.editing else ", backspace restores it"
+                text = f"{field.key}: {field.help} · preset: {before}{restoring}"
+        if entry.is_cut and not entry.editing:
             text = f"{entry.value} · {text}"
-        if entry.editing:
-            text = f"Enter keeps, Esc restores · {text}"
         self._show_help_text(text)
 
     def _show_help_text(self, text: str) -> None:
-        """Show a text above the keys, on two lines if it needs them and the terminal is not short."""
+        """Show a text above the keys, on two lines if it needs them and the terminal is not short.
+
+        The number of lines stays the same while a field is edited, so that nothing moves.
+        """
         line, width = self.query_one("#told", PlainText), self.app.size.width
-        needs_two = cell_len(text) >= width and not self.has_class("-short")
-        line.styles.height = 2 if needs_two else 1
+        if not (isinstance(self.focused, Entry) and self.focused.editing):
+            needs_two = cell_len(text) >= width and not self.has_class("-short")
+            line.styles.height = 2 if needs_two else 1
         line.update(text, layout=False)
 
     def show_findings(self) -> None:

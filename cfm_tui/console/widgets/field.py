@@ -52,6 +52,8 @@ class Entry(Widget, can_focus=True):
         Binding(
             "enter", "edit", "edit", id="field.edit", tooltip="Edit the field, or choose; Enter again commits"
         ),
+        Binding("enter", "commit", "keep", tooltip="Keep the text and end editing"),
+        Binding("escape", "restore", "restore", tooltip="Restore the text as it was before editing"),
         hidden("right", "turn(1)", "next", id="field.next", tooltip="The next choice"),
         hidden("left", "turn(-1)", "before", id="field.before", tooltip="The choice before"),
         hidden(
@@ -142,6 +144,10 @@ class Entry(Widget, can_focus=True):
 
     # --- editing ----------------------------------------------------------------------------------
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer the keys that end editing while the field is edited, and the key that begins it otherwise."""
+        return self.editing == (action != "edit") if action in ("edit", "commit", "restore") else True
+
     def check_consume_key(self, key: str, character: str | None = None) -> bool:
         """Return whether a key is for this field only."""
         return self.editing and key not in LEAVING_KEYS
@@ -158,7 +164,7 @@ class Entry(Widget, can_focus=True):
         if event.key == "enter":
             self.commit()
         elif event.key == "escape":
-            self._end(self._before)
+            self.action_restore()
         else:
             self._editor.press(event.key, event.character)
             self._take_over(self._editor)
@@ -189,6 +195,14 @@ class Entry(Widget, can_focus=True):
             self.screen.refresh_bindings()
             self.refresh()
             self._owner.begin_editing(self)
+
+    def action_commit(self) -> None:
+        """Keep the text and end editing."""
+        self.commit()
+
+    def action_restore(self) -> None:
+        """Restore the text as it was before editing."""
+        self._end(self._before)
 
     def commit(self) -> None:
         """End editing and keep the text, if the field is being edited."""
