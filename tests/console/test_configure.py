@@ -161,6 +161,23 @@ def test_another_preset_is_begun_from(place):
     played(opened(place), script)
 
 
+@pytest.mark.parametrize(("size", "seen"), [((80, 24), 3), ((40, 12), 3), ((40, 10), 1)])
+def test_changes_are_listed_before_another_preset_discards_them(place, size, seen):
+    async def script(pilot, page):
+        page.form.texts = {"ipc": "7", "recover.lr": "0.5", "seed": "3"}
+        page.check()
+        page._choose_preset("digits")
+        await until(pilot, "3 changed here:")
+        lines = shown(pilot)
+        changed = ("ipc=7", "recover.lr=0.5", "seed=3")
+        assert [text in lines for text in changed] == [n < seen for n in range(3)]
+        assert ("and 2 more" in lines) == (seen == 1)
+        assert "discard the changes" in lines
+        assert "take the changes over" in lines
+
+    played(opened(place), script, size)
+
+
 def test_saved_as_a_preset_and_read_back(place):
     async def script(pilot, page):
         page.go(page.find_entry("ipc"))

@@ -596,7 +596,13 @@ class ConfigurePage(Page):
             self._start_from(name, keep=False)
             return
         answers = [("drop", "discard the changes"), ("keep", "take the changes over to the new preset")]
-        question = Choice(f"{len(self.form.list_overrides())} changed here. Start from {name}:", answers)
+        overrides, room = self.form.list_overrides(), max(self.app.size.height - 9, 1)
+        width = min(self.app.size.width, 76) - 6
+        lines = [f"  {line if len(line) < width else line[: width - 1] + '…'}" for line in overrides[:room]]
+        if more := len(overrides) - len(lines):
+            lines.append(f"  … and {more} more")
+        listed = "\n".join([f"{len(overrides)} changed here:", *lines, f"Start from {name}:"])
+        question = Choice(listed, answers)
         self.app.push_screen(question, lambda a: self._start_from(name, keep=a == "keep") if a else None)
 
     def _start_from(self, name: str, *, keep: bool) -> None:
