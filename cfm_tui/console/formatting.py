@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from cfm_tui.display.terminal import Terminal
 
 _MARKS = {"waiting": "○", "running": "▶", "done": "✓", "reused": "↺"}
+#: Notes on reused stages that never started. A cached artefact of theirs would have started them.
+_SKIPPED = {"statistics": "skipped", "recover": "skipped", "relabel": "online"}
 _VERDICTS = {
     "better": "better than random images (paired t test)",
     "worse": "worse than random images (paired t test)",
@@ -53,7 +55,7 @@ def describe_stages(model: RunModel, *, short: bool = False) -> list[str]:
         elif view.state == "done" and view.seconds >= 1:
             note = f" {format_duration(view.seconds)}"
         elif view.state == "reused":
-            note = " cached"
+            note = " cached" if stage in model.started else f" {_SKIPPED.get(stage, 'cached')}"
         mark = _MARKS[view.state] if view.state != "running" else _HALTED.get(model.state, _MARKS["running"])
         labels.append(f"{mark} {stage}{note}")
     return labels
@@ -153,7 +155,8 @@ def describe_summary(results: Results, settings: Mapping[str, str], width: int) 
     versus = summary["versus_control"]
     difference = significance = ""
     if versus is not None and versus["difference"] is not None:
-        difference = f"{'▲' if versus['difference'] > 0 else '▼'} {versus['difference']:+.2f} points"
+        points = round(versus["difference"], 2)
+        difference = f"{'▲' if points > 0 else '▼'} {points:+.2f} points" if points else "0.00 points"
         if versus["p"] is not None:
             significance = f"p {versus['p']:.2g}, n {versus['n']}"
     rows = [

@@ -127,6 +127,31 @@ def test_the_result_card_has_the_difference_the_test_and_what_the_spread_is(tmp_
     assert "teacher" in text
 
 
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [(0.0, "0.00 points"), (-0.004, "0.00 points"), (0.01, "▲ +0.01 points"), (-0.01, "▼ -0.01 points")],
+)
+def test_an_arrow_is_beside_a_difference_alone(difference, words):
+    found = results("x", 50.0)
+    found["summary"]["versus_control"]["difference"] = difference
+    card = formatting.describe_summary(found, {}, 60)
+    assert card[1].endswith(f"  {words}")
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_stage_that_never_started_is_not_called_cached(tmp_path, starts):
+    run = opened(tmp_path / "x")
+    for stage in ("statistics", "relabel"):
+        if starts:
+            run.record(events.StageStarted(stage, 8, "images"))
+        run.record(events.StageFinished(stage, 0.0, 0.0, True))
+    run.close("stopped")
+    labels = formatting.describe_stages(read(RunModel(store.StoredRun(tmp_path / "x"))))
+    words = ("cached", "cached") if starts else ("skipped", "online")
+    assert labels[1] == f"↺ statistics {words[0]}"
+    assert labels[3] == f"↺ relabel {words[1]}"
+
+
 def test_the_result_card_has_the_papers_number_where_it_reports_the_setting(tmp_path):
     found = results("x", 50.0)
     for repeat in found["repeats"]:
