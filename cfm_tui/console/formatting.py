@@ -131,19 +131,23 @@ def describe_run(
 def describe_results(model: RunModel, width: int) -> list[str]:
     """Return the lines of the result card: accuracies beside their control, and what the numbers mean.
 
-    While students are trained, it has their latest accuracies.
+    They are of the finished repeats, above the latest accuracies of a repeat at work.
     """
-    teacher = "" if model.teacher_accuracy is None else f"{model.teacher_accuracy:.2f}"
-    if model.results is None:
-        latest: dict[str, tuple[str, str, str]] = {}  # by images
-        for (stage, architecture, source, seed), training in model.trainings.items():
-            if stage == "validate" and training.last is not None:
-                place = f"{architecture}, seed {seed}, epoch {training.epoch} of {training.epochs}"
-                latest[source] = (source, f"{training.last:.2f}", place)
-        rows = [("", "latest" if latest else "no accuracies yet: students are trained after recovery", "")]
-        rows += latest.values()
-        return _align([*rows, ("teacher", teacher, "")] if teacher else rows)
-    return describe_summary(model.results, split_settings(model.run.config_yaml()), width)
+    latest: dict[str, tuple[str, str, str]] = {}  # by images
+    for (stage, architecture, source, seed), training in model.trainings.items():
+        if stage == "validate" and training.last is not None:
+            place = f"{architecture}, seed {seed}, epoch {training.epoch} of {training.epochs}"
+            latest[source] = (source, f"{training.last:.2f}", place)
+    if model.results is not None:
+        lines = describe_summary(model.results, split_settings(model.run.config_yaml()), width)
+        if latest and model.repeat > len(model.results["repeats"]):
+            lines += _align([(f"repeat {model.repeat}", "latest", ""), *latest.values()])
+        return lines
+    rows = [("", "latest" if latest else "no accuracies yet: students are trained after recovery", "")]
+    rows += latest.values()
+    if model.teacher_accuracy is not None:
+        rows.append(("teacher", f"{model.teacher_accuracy:.2f}", ""))
+    return _align(rows)
 
 
 def describe_summary(results: Results, settings: Mapping[str, str], width: int) -> list[str]:

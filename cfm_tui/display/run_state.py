@@ -107,9 +107,9 @@ class RunModel(RunState):
     `StoredRun`. layout, curves: the columns of recovery's numbers and their curves. batch_curves: curves of
     the current batch, from the first of its numbers that were read. beta, ce, values_TL: the latest ones;
     None before the first. teacher_accuracy: in percent, None before it is measured. betas: of all batches;
-    empty, and `beta` None, if no filter uses β. log: the latest lines. results: None until all repeats are
-    finished. memory_bytes: of the process of the run, 0 if it is not on this machine. damage: why files
-    cannot be used, empty if all can.
+    empty, and `beta` None, if no filter uses β. log: the latest lines. results: of the finished repeats; None
+    before the first is. memory_bytes: of the process of the run, 0 if it is not on this machine. damage: why
+    files cannot be used, empty if all can.
     """
 
     LOOK_SECONDS = 0.5  #: between two checks of the files beside the record
@@ -205,7 +205,7 @@ class RunModel(RunState):
         if self._have_changed(self.run.folder / RunFile.RESULTS):
             changed = True
             try:
-                self.results = read_results(self.run) if self.run.is_finished() else None
+                self.results = read_results(self.run)
             except (UserError, OSError) as error:
                 self.results = None
                 self.log.append(LogLine(time.time(), "warning", str(error)))

@@ -107,7 +107,7 @@ def test_a_finished_run_shows_its_results_and_all_of_its_course(finished):
         assert "against random" in text
         assert "teacher" in text
         await pilot.press("4", "v")
-        await until(pilot, "best epoch is optimistic")
+        await until(pilot, "best % is optimistic")
         await pilot.press("v")
         await until(pilot, "Layers of batch")
         await pilot.press("1")

@@ -19,7 +19,7 @@ from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import RunModel
 from cfm_tui.display.terminal import Terminal
-from engine.events import STAGES
+from engine.events import STAGES, Stage
 from engine.runs.results import format_mean_std
 
 Contents = Literal["layers", "result", "trainings"]
@@ -62,11 +62,20 @@ class Results(Vertical):
         stage = model.training_stage
         if stage is not None:
             guides = plot_data.accuracy_guides(model) if stage == "validate" else []
-            images = plot_data.count_preview_images(model, stage)
-            title = f"accuracy in %, on {images:,} of the test images until the last epochs" if images else ""
             lines_of = plot_data.accuracies(model, stage)
-            self.chart.plot(lines_of, title=title, x_label="epoch", guides=guides)
-        return "Result" if model.results is not None else "Result so far"
+            self.chart.plot(lines_of, title=_describe_chart(model, stage), x_label="epoch", guides=guides)
+        if model.results is None:
+            return "Result so far"
+        finished, planned = len(model.results["repeats"]), model.results["repeats_planned"]
+        return f"Result of {finished} of {planned} repeats" if finished < planned else "Result"
+
+
+def _describe_chart(model: RunModel, stage: Stage) -> str:
+    """Return the title of the accuracies by epoch; empty where it would say nothing."""
+    images = plot_data.count_preview_images(model, stage)
+    repeat = f"repeat {model.repeat}" if model.repeats > 1 else ""
+    accuracy = f"accuracy: {images:,} test images, then all" if images else "accuracy" if repeat else ""
+    return ", ".join(filter(None, (repeat, accuracy)))
 
 
 def _default_contents(model: RunModel) -> Contents:
@@ -150,7 +159,8 @@ class Numbers(Table):
             rows.sort(key=lambda row: row[self.sort_column])
         self.fill(columns, [" ".join(row[:3]) for row in rows], rows)
         order = f", by {columns[self.sort_column]}" if self.sort_column else ""
-        return f"Trainings{order}; best epoch is optimistic"
+        repeat = f" of repeat {model.repeat}" if model.repeats > 1 else ""
+        return f"Trainings{repeat}{order}; best % is optimistic"
 
 
 def _format_value(number: float | None) -> str:
@@ -159,13 +169,15 @@ def _format_value(number: float | None) -> str:
 
 
 def _list_trainings(model: RunModel) -> list[tuple[str, ...]]:
-    """Return the means over seeds if the run is finished, then a row per training, with controls."""
+    """Return the means over the finished repeats, then a row per training of the latest, with controls."""
     rows: list[tuple[str, ...]] = []
     if model.results is not None:
+        finished = len(model.results["repeats"])
+        repeats = f"{finished} repeat{'s' if finished > 1 else ''}" if model.repeats > 1 else ""
         for name, summary in model.results["summary"]["by_architecture"].items():
             last, best = format_mean_std(summary["accuracy"]), format_mean_std(summary["accuracy_best"])
-            rows.append((name, "distilled", "mean", "", "", last, best))
-            rows.append((name, "random", "mean", "", "", format_mean_std(summary["control"]), ""))
+            rows.append((name, "distilled", "mean", repeats, "", last, best))
+            rows.append((name, "random", "mean", repeats, "", format_mean_std(summary["control"]), ""))
     order = sorted(model.trainings, key=lambda key: (STAGES.index(key[0]), key[1], key[3], key[2]))
     for key in order:
         stage, architecture, source, seed = key
