@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from consoles import shown, until
 from images_run import results
-from monitored import made, train, validating, watch
+from monitored import TAPS, glimpse, made, recovering, train, validating, watch
+from recorded import opened
 
 from cfm_tui.console.screens.monitor_results import Numbers
 from engine import events
@@ -87,3 +88,25 @@ def test_trainings_say_of_which_repeat_they_are(tmp_path):
         assert [row[2] for row in rows] == ["mean", "mean", "4"]
 
     watch(folder, script)
+
+
+def test_a_new_repeat_shows_nothing_of_the_one_before(tmp_path):
+    run = opened(tmp_path / "seen")
+    run.record(events.RepeatStarted(1, 3, 0))
+    recovering(run)
+
+    async def script(pilot, page):
+        await until(pilot, "3 Images · batch 3, it 20")
+        await until(pilot, TAPS[1])
+        page._history.preview = glimpse(2, 40)
+        assert page._images._images
+        run.record(events.RepeatStarted(2, 3, 1))
+        await until(pilot, "3 Images · none yet")
+        await until(pilot, "4 Trainings of repeat 2")
+        assert page._images._images == []
+        assert page._history.preview is None
+        assert page.query_one(Numbers).row_count == 0
+        assert TAPS[1] not in shown(pilot)
+
+    watch(tmp_path / "seen", script)
+    run.close("stopped")

@@ -134,8 +134,12 @@ class MonitorPage(Page):
         if model is None:
             self._show_startup()
             return
+        shown_run = model.repeat_run
         if not model.is_idle and model.read(self.READ_SECONDS):
             self._stale |= _ALL
+        if model.repeat_run is not shown_run:
+            self._history = PreviewCursor()
+            self._images.clear()
         effect = {"pause": "paused", "continue": "running"}.get(self._pending_command)
         if model.state not in AT_WORK or model.state == effect:
             self._pending_command = ""

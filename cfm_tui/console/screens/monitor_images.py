@@ -41,6 +41,11 @@ class BatchImages(Thumbnails, can_focus=True):
         self._sample: Sample | None = None
         self._is_sampling = self._was_sampled = False
 
+    def clear(self) -> None:
+        """Show nothing: the next images are of another repeat."""
+        self._sample = None
+        self.show_images([], [], 1)
+
     def show_run(self, model: RunModel, scrubbed: Preview | None) -> str:
         """Draw the images, and return the panel's title. scrubbed: shown instead of the latest preview."""
         preview = model.preview if scrubbed is None else scrubbed
