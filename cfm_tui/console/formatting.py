@@ -85,6 +85,14 @@ def describe_progress(model: RunModel, terminal: Terminal, load: HostLoad | None
     return parts + describe_load(load)
 
 
+def describe_beta(model: RunModel, beta: float, crossing: float | None) -> str:
+    """Return β for the title of a spectrum, after the mark of `crossing`, if there is one; empty without β.
+
+    crossing: as `plot_data.spectrum` returns it.
+    """
+    return f" · {'┊ λ = ' if crossing is not None else ''}β {beta:.3g}" if model.betas else ""
+
+
 def describe_load(load: HostLoad | None) -> list[str]:
     """Return the load of this machine's processors, memory and GPUs."""
     if load is None:

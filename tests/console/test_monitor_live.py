@@ -114,7 +114,7 @@ def test_a_layer_of_a_live_run_has_a_spectrum(runs):
         await until(pilot, " · batch 1, it ", 60)
         await pilot.press("4", "enter")
         await until(pilot, "f(Ψ_s)")
-        await until(pilot, "Spectrum: batch 1, iteration")
+        await until(pilot, "Spectrum: batch 1, it ")
 
     launched(runs, script, LONG)
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
+from cfm_tui.console import formatting
 from cfm_tui.console.engine_link import hidden
 from cfm_tui.console.screens.base import Page, Panel
 from cfm_tui.console.widgets.chart import Chart
@@ -75,7 +76,7 @@ class LayerPage(Page):
     def _draw(self) -> None:
         model = self._model
         self._stale, self._drawn_at = False, time.monotonic()
-        self.set_title(self._tap, model.run.name)
+        self.set_title(model.run.name, self._tap)  # the line cuts off the run's name first
         taps = model.layout.taps if model.layout else []
         if self._tap in taps:
             lines = plot_data.layer(model, taps.index(self._tap))
@@ -83,7 +84,8 @@ class LayerPage(Page):
                 lines, x_label="iteration", sections=plot_data.batches(model)
             )
         preview = model.preview
-        chart, panel = self.query_one("#spectrum", Chart), self.panels()[1]
+        chart, (terms, panel) = self.query_one("#spectrum", Chart), self.panels()
+        terms.set_title(f"Terms of {self._tap}")
         if preview is None or self._tap not in preview.spectra:
             reason = "Ψ is not measured at this layer"
             if preview is None:
@@ -92,7 +94,6 @@ class LayerPage(Page):
             chart.plot([])
             return
         lines, crossing = plot_data.spectrum(preview, self._tap, self._objective)
-        position = f"batch {preview.batch}, iteration {preview.iteration}"
-        position += f", β {preview.beta:.3g}" if self._model.betas else ""
-        panel.set_title(f"Spectrum: {position}" + ("; | where λ < β" if crossing is not None else ""))
+        beta = formatting.describe_beta(model, preview.beta, crossing)
+        panel.set_title(f"Spectrum: batch {preview.batch}, it {preview.iteration:,}{beta}")
         chart.plot(lines, x_label=plot_data.RANKS, mark=crossing)

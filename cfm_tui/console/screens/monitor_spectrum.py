@@ -59,7 +59,7 @@ class Spectrum(Vertical):
         lines, crossing = plot_data.spectrum(preview, taps[number], self._objective)
         self.chart.plot(lines, x_label=plot_data.RANKS, mark=crossing)
         self._gap.set_lines(self._describe_gaps(model, preview))
-        beta = f" · ┊ λ = β {preview.beta:.3g}" if crossing is not None else ""
+        beta = formatting.describe_beta(model, preview.beta, crossing)
         return f"Spectrum of {taps[number]} ({number + 1} of {len(taps)}, j k){beta}"
 
     def _describe_gaps(self, model: RunModel, preview: Preview) -> list[str]:
