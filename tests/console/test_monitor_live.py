@@ -102,7 +102,7 @@ def test_a_run_here_is_detached_by_the_application(runs, monkeypatch):
     async def script(pilot, page, session):
         monkeypatch.setattr(pilot.app, "action_detach", lambda: handed.append(session), raising=True)
         await until(pilot, "batch 1/1", 60)
-        await until(pilot, "D leave running")
+        await until(pilot, "D leave running, quit")
         await pilot.press("D")
         await until(pilot, lambda: handed == [session])
 

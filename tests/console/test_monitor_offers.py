@@ -7,8 +7,9 @@ import threading
 import pytest
 from consoles import console, drive, shown, until
 from images_run import with_images
-from monitored import before_recovery, made, recovering, watch
+from monitored import before_recovery, elsewhere, made, recovering, watch
 
+from cfm_tui.console.app import ConsoleApp
 from cfm_tui.console.engine_link import OpenRun
 from cfm_tui.console.pictures import Sample
 from cfm_tui.display.run_state import RunModel
@@ -94,6 +95,55 @@ def test_a_title_names_the_panels_that_its_panel_hides(tmp_path):
         assert "in order─" in shown(pilot)
 
     watch(folder, script)
+
+
+def test_space_continues_a_paused_run(tmp_path):
+    folder = made(tmp_path / "seen", recovering, "paused")
+
+    async def script(pilot, page):
+        await until(pilot, lambda: "space continue" in keys(pilot))
+        assert "space pause" not in keys(pilot)
+        elsewhere(folder, state="running")
+        await until(pilot, lambda: "space pause" in keys(pilot))
+        assert "space continue" not in keys(pilot)
+        await pilot.press("space")
+        await until(pilot, lambda: "space continue" in keys(pilot))
+
+    watch(folder, script)
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "lost"])
+def test_a_run_that_ended_early_is_resumed_as_from_the_list(tmp_path, monkeypatch, state):
+    facts = {"time": "2020-01-01T00:00:00Z"} if state == "lost" else {}
+    folder, launched = made(tmp_path / "seen", recovering, "running" if facts else state, **facts), []
+    monkeypatch.setattr(ConsoleApp, "on_launch", lambda app, message: launched.append(message))
+
+    async def script(pilot, page):
+        await until(pilot, state.upper())
+        await until(pilot, lambda: "o resume" in keys(pilot))
+        await pilot.press("o")
+        await until(pilot, "Resume seen?")
+        await pilot.press("h")
+        await until(pilot, lambda: launched)
+
+    watch(folder, script)
+    assert [(message.resolved, message.name, message.folder) for message in launched] == [
+        (None, "seen", folder)
+    ]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_run_at_work_is_not_resumed(tmp_path, read_only):
+    folder = made(tmp_path / "seen", recovering, "stopped" if read_only else "running")
+
+    async def script(pilot, page):
+        await until(pilot, "STOPPED" if read_only else "RUNNING")
+        assert ("o resume" in keys(pilot)) is read_only
+        await pilot.press("o")
+        await until(pilot, lambda: len(pilot.app._notifications) > 0)
+        assert pilot.app.screen is page
+
+    watch(folder, script, read_only=read_only)
 
 
 @pytest.mark.parametrize(("state", "offered"), [("running", True), ("stopped", False)])

@@ -25,6 +25,7 @@ from cfm_tui.console.screens.monitor_log import Log
 from cfm_tui.console.screens.monitor_losses import LossChart
 from cfm_tui.console.screens.monitor_results import Results
 from cfm_tui.console.screens.monitor_spectrum import Spectrum
+from cfm_tui.console.screens.resume import ask_to_resume
 from cfm_tui.console.screens.words import Words
 from cfm_tui.console.session import Session
 from cfm_tui.display.host import HostLoad, HostMonitor
@@ -51,10 +52,19 @@ class MonitorPage(Page):
     LOAD_WIDTH = 110  #: columns of a page that shows the machine's load, at least
     AUTO_FOCUS = ""  # a small terminal shows the first panel, which has nothing to focus
     BINDINGS: ClassVar[list[BindingType]] = [
+        # one of these two is enabled, so that the footer says what space does
         Binding("space", "pause", "pause", id="monitor.pause", tooltip="Pause the run, or continue it"),
+        Binding("space", "continue", "continue", id="monitor.pause", tooltip="Continue the run"),
         Binding("w", "checkpoint", "save", id="monitor.checkpoint", tooltip="Write a checkpoint now"),
         Binding("S", "stop", "stop", id="monitor.stop", tooltip="Stop the run; it can be resumed"),
-        Binding("D", "detach", "leave running", id="monitor.detach", tooltip="Go on in a separate process"),
+        Binding(
+            "D",
+            "detach",
+            "leave running, quit",
+            id="monitor.detach",
+            tooltip="Continue the run in a separate process, and quit the console",
+        ),
+        Binding("o", "resume", "resume", id="monitor.resume", tooltip="Resume a run that has ended early"),
         Binding(
             "v",
             "view",
@@ -100,7 +110,7 @@ class MonitorPage(Page):
         self._upper, self._lower = LOSS, RESULT  # of two panels in one place, the one that is shown
         self._host_monitor = HostMonitor()
         self._history = PreviewCursor()
-        self._offered: tuple[bool, bool] | None = None
+        self._offered: tuple[bool, ...] | None = None
         self._panels: list[Panel] = []
         self._header = Words(id="header", grows=True)
         self._losses, self._spectrum, self._images = LossChart(), Spectrum(), BatchImages()
@@ -298,13 +308,16 @@ class MonitorPage(Page):
         return refused or not self._is_active()
 
     def offers(self, action: str) -> bool:
-        """Offer control keys while a process computes the run, and detaching if it is this one."""
-        if action in ("pause", "checkpoint", "stop"):
+        """Offer what the run's state allows, and detaching if this process computes it."""
+        if action in ("pause", "continue", "checkpoint", "stop"):
             return self._is_active()
+        if action == "resume":
+            return self._is_resumable()
         return action != "detach" or self._local_session() is not None
 
     def _update_offers(self) -> None:
-        offered = self._is_active(), self._local_session() is not None
+        local = self._local_session() is not None
+        offered = self._is_active(), local, self._is_paused(), self._is_resumable()
         if offered != self._offered:
             self._offered = offered
             self.refresh_bindings()
@@ -320,11 +333,37 @@ class MonitorPage(Page):
         self._pending_command = command
         self._refresh()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Let a key pause the run, or continue it if it is paused."""
+        if action in ("pause", "continue"):
+            return self._is_paused() is (action == "continue")
+        return super().check_action(action, parameters)
+
+    def _is_paused(self) -> bool:
+        """Return whether the run is paused, or a pause is requested."""
+        is_paused = self._model is not None and self._model.state == "paused"
+        return is_paused or self._pending_command == "pause"
+
+    def _is_resumable(self) -> bool:
+        is_halted = self._model is not None and self._model.state in ("stopped", "lost", "failed")
+        return is_halted and not self._is_active()
+
     def action_pause(self) -> None:
-        """Pause the engine, or let it continue."""
-        state = self._model.state if self._model is not None else ""
-        paused = self._pending_command == "pause" or state == "paused"
-        self._send("continue" if paused else "pause", "pause or continue")
+        """Pause the engine."""
+        self._send("pause", "pause")
+
+    def action_continue(self) -> None:
+        """Let a paused engine continue."""
+        self._send("continue", "continue")
+
+    def action_resume(self) -> None:
+        """Ask where to resume a run that was stopped, lost or failed."""
+        if self._folder is None or self.host.refuse_if_read_only("resume"):
+            return
+        if self._is_resumable():
+            ask_to_resume(self, self._folder)
+        else:
+            self.notify("there is nothing to resume", severity="warning")
 
     def action_checkpoint(self) -> None:
         """Write a checkpoint at the next opportunity."""

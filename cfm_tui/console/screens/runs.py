@@ -16,10 +16,11 @@ from textual.widget import Widget
 from textual.widgets import DataTable, Input
 
 from cfm_tui.console.columns import Column, sort_rows
-from cfm_tui.console.engine_link import CompareRuns, Launch, OpenGallery, OpenRun, hidden
+from cfm_tui.console.engine_link import CompareRuns, OpenGallery, OpenRun, hidden
 from cfm_tui.console.screens.base import STATES, FilterLine, Page, Panel, PlainText, state_style
 from cfm_tui.console.screens.column_table import ColumnTable
 from cfm_tui.console.screens.dialogs import Choice, Offer, Pick, Question
+from cfm_tui.console.screens.resume import ask_to_resume
 from cfm_tui.console.widgets.images import Thumbnails
 from cfm_tui.display.streams import escape_control_characters
 from engine.errors import UserError
@@ -36,6 +37,14 @@ ALL_RUNS = "all runs"  #: the offer that clears the query
 NEWEST = "age"  #: the column by which runs are sorted at first
 PREVIEW_LEAST = 120  #: columns of a terminal that has a preview beside the list, at least
 PREVIEW_IMAGES = 24
+
+
+class RunsTable(ColumnTable):
+    """The table of runs, whose footer says what Enter does."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select_cursor", "open", id="runs.open", tooltip="Open the run's monitor"),
+    ]
 
 
 class RunsPage(Page):
@@ -87,7 +96,7 @@ class RunsPage(Page):
     def body(self) -> Iterator[Widget]:
         """Yield the table, the preview and the query."""
         with Horizontal(classes="columns holder"):
-            yield Panel(1, "Runs", ColumnTable(id="table"), PlainText(id="empty"))
+            yield Panel(1, "Runs", RunsTable(id="table"), PlainText(id="empty"))
             yield Panel(2, "Preview", PlainText(id="about"), Thumbnails(id="images"), id="preview")
         with Container(id="query"):
             yield FilterLine(
@@ -374,17 +383,7 @@ class RunsPage(Page):
         if run.is_active or run.state in ("finished", "damaged", "newer"):
             self.notify(f"{run.name} is {run.state}; there is nothing to resume", severity="warning")
             return
-        answers = [("here", "here, in this console"), ("detached", "detached, in a separate process")]
-        self.app.push_screen(Choice(f"Resume {run.name}?", answers), lambda answer: self._resume(run, answer))
-
-    def _resume(self, run: RunSummary, answer: str | None) -> None:
-        from cfm_tui.process.detach import start_detached
-
-        if answer == "here":
-            self.post_message(Launch(None, run.name, run.folder))
-        elif answer == "detached":
-            self.notify(f"{run.name}: starting a process that resumes it")
-            self.run_in_thread(start_detached, run.folder)  # it takes a while to start
+        ask_to_resume(self, run.folder)
 
     def action_delete(self) -> None:
         """Ask, and delete the folder of the run under the cursor."""
