@@ -1,10 +1,11 @@
 """What the console costs, and how quickly it answers, in a real (pseudo-)terminal.
 
-    python tests/bench/console.py [start] [cost] [keys] [bytes] [idle] [--rounds N]
+    python tests/bench/console.py [start] [launch] [cost] [keys] [bytes] [idle] [--rounds N]
         [--preset P --data-root D --teacher F]
 
-start: seconds from the command to the first screen. cost: iterations a second of the same recovery under
-the console and headless, alternating. keys: from a key to what it shows, while a recovery runs: help, the
+start: seconds from the command to the first screen. launch: from F5 on the New page to the first stage of
+the run, once torch is loaded and as soon as the page is there. cost: iterations a second of the same recovery
+under the console and headless, alternating. keys: from a key to what it shows, while a recovery runs: help, the
 palette, the form. bytes: to the terminal at 120×40 while a recovery is watched, and while nothing changes.
 idle: processor time on a finished run.
 """
@@ -12,6 +13,7 @@ idle: processor time on a finished run.
 from __future__ import annotations
 
 import argparse
+import atexit
 import fcntl
 import json
 import os
@@ -45,6 +47,7 @@ class Screen:
             os.chdir(folder)
             os.environ.update(environment(folder))
             os.execv(sys.executable, [sys.executable, "-P", "-c", ENTRY, *words])
+        atexit.register(self.close)  # else its run would be handed over to a process that outlives the bench
         columns, lines = size
         fcntl.ioctl(self.handle, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         threading.Thread(target=self._read, daemon=True).start()
@@ -72,6 +75,7 @@ class Screen:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
+        atexit.unregister(self.close)
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
@@ -132,6 +136,20 @@ def measure_start(folder: Path, options: argparse.Namespace) -> None:
         taken.append(screen.until("Runs"))
         screen.close()
     print(f"start: {statistics.median(taken):.2f} s to the first screen (median of {len(taken)}; {taken})")
+
+
+def measure_launch(folder: Path, options: argparse.Namespace) -> None:
+    for name, settled in (("torch loaded", SETTLE), ("at once", 0.0)):
+        taken = []
+        for _ in range(options.rounds):
+            screen = Screen(["--preset", "digits", "--set", "recover.iterations=3000"], folder, (120, 40))
+            screen.until("F5")
+            time.sleep(settled)
+            since, at = time.perf_counter() - screen.began, len(screen.sent)
+            screen.press("\x1b[15~")
+            taken.append(screen.until("RUNNING", after=at) - since)
+            screen.close()
+        print(f"launch, {name}: {statistics.median(taken):.2f} s (median of {len(taken)}; {taken})")
 
 
 def measure_cost(folder: Path, options: argparse.Namespace) -> None:
@@ -213,7 +231,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    known = {"start": measure_start, "cost": measure_cost, "keys": measure_keys}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    known = {"start": measure_start, "launch": measure_launch, "cost": measure_cost, "keys": measure_keys}
     known |= {"bytes": measure_bytes, "idle": measure_idle}
     parser.add_argument("what", nargs="*", default=list(known), metavar="WHAT")
     parser.add_argument("--rounds", type=int, default=5)
