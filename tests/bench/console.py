@@ -4,10 +4,10 @@
         [--preset P --data-root D --teacher F]
 
 start: seconds from the command to the first screen. launch: from F5 on the New page to the first stage of
-the run, once torch is loaded and as soon as the page is there. cost: iterations a second of the same recovery
-under the console and headless, alternating. keys: from a key to what it shows, while a recovery runs: help,
-the palette, the form. bytes: to the terminal at 120×40 while a recovery is watched, and while nothing changes.
-idle: processor time on a finished run.
+the run, once torch is loaded and as soon as the page is there. cost: iterations a second of the same
+recovery under the console and headless, alternating. keys: from a key to what it shows, while a recovery
+runs: help, the palette, the form. bytes: to the terminal at 120×40 while a recovery is watched, and while
+nothing changes. idle: processor time on a finished run.
 """
 
 from __future__ import annotations
