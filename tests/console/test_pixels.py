@@ -49,7 +49,7 @@ def quit_console(terminal: StandIn) -> None:
 def test_kitty_is_sent_every_image_once_and_they_are_deleted_at_the_end(folder):
     terminal = open_gallery(folder, KITTY)
     try:
-        terminal.until(lambda: len(decode_kitty(terminal.text)) >= 12)
+        terminal.until(lambda: len(decode_kitty(terminal.text)) >= 20)
         images = decode_kitty(terminal.text)
         assert numbers(terminal.text) <= set(images)
         expected = wanted()
