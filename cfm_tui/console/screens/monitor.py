@@ -158,6 +158,11 @@ class MonitorPage(Page):
         if self._stale or self._due or model.state in ACTIVE or self._session is not None:
             self._draw(model)
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether there is no record to follow yet; then ticks are not delayed, and draw one line."""
+        return self._model is None and not self._problem
+
     def _show_startup(self) -> None:
         """Show the progress of loading until the record can be followed."""
         session = self._session
