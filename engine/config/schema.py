@@ -344,6 +344,11 @@ class Config(Node):
         return self.model_copy(update={"seed": self.seed + number - 1, "repeats": 1})
 
     @property
+    def students_per_architecture(self) -> int:
+        """The number of students of each architecture: all seeds, on distilled images and on each control."""
+        return self.validate_.seeds * (1 + len(self.controls))
+
+    @property
     def controls(self) -> tuple[ControlName, ...]:
         """The controls that students are trained on: those of `validate.controls` that this experiment has.
 

@@ -210,7 +210,7 @@ class Trial:
             steps = settings.epochs * _parts(self._images(), settings.batch)
             passes = measured * _parts(len(self.plan.data.test), training.EVALUATION_BATCH)
             group = training_cost.setup + steps * training_cost.step + passes * evaluation_cost.step
-            seconds += self._students() // self._group_size(name) * group
+            seconds += self.config.students_per_architecture // self._group_size(name) * group
         return seconds
 
     def _measure_student(self, name: str) -> tuple[Cost, Cost]:
@@ -248,12 +248,9 @@ class Trial:
     def _sources(self) -> int:
         return 1 + len(self.config.controls)
 
-    def _students(self) -> int:
-        return self.config.validate_.seeds * self._sources()
-
     def _group_size(self, architecture: str) -> int:
         """Return how many students of an architecture are trained at a time."""
-        return self._students() if architecture in self.plan.together else 1
+        return self.config.students_per_architecture if architecture in self.plan.together else 1
 
     def _matching_inputs(self) -> tuple[Objective, list[tuple[nn.Module, list[Moments]]]]:
         """Return the objective at a constant β, and each teacher with its real or placeholder moments."""

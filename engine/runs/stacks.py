@@ -40,7 +40,7 @@ def choose_stacks(plan: Plan, sessions: Sequence[Mapping[str, Any]] = ()) -> tup
     """
     settings = plan.config.validate_
     architectures = settings.students or (plan.config.backbone.name,)
-    students = settings.seeds * (1 + len(plan.config.controls))
+    students = plan.config.students_per_architecture
     if settings.together == "never" or students == 1:
         return ()
     if settings.together == "auto" and sessions:
@@ -80,8 +80,7 @@ class Trial:
             free = torch.cuda.mem_get_info(self._device)[0]
         if self._count_bytes() * len(self._networks) > MEMORY_SHARE * free:
             return False
-        self._stack = backbones.stack(self._networks[:2], self._x_MCHW[:2])
-        return self._stack is not None
+        return backbones.stack(self._networks[:2], self._x_MCHW[:2]) is not None
 
     def is_faster(self) -> bool:
         """Return whether the stack's step takes less time than the steps of its members."""
