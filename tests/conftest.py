@@ -22,7 +22,7 @@ from engine.runs import stacks
 def unstacked():
     """Which students are trained together is measured, and changes results by rounding."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stacks.Trial, "is_faster", lambda self: False)
+        patch.setattr(stacks.StackTrial, "is_faster", lambda self: False)
         yield
 
 

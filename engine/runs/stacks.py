@@ -45,14 +45,14 @@ def choose_stacks(plan: Plan, sessions: Sequence[Mapping[str, Any]] = ()) -> tup
         return ()
     if settings.together == "auto" and sessions:
         return tuple(sessions[0].get("together") or ())
-    trials = (Trial(plan.config, name, students, plan.data.train, plan.device) for name in architectures)
+    trials = (StackTrial(plan.config, name, students, plan.data.train, plan.device) for name in architectures)
     forced = settings.together == "always"
     return tuple(
         trial.architecture for trial in trials if trial.can_stack() and (forced or trial.is_faster())
     )
 
 
-class Trial:
+class StackTrial:
     """Compares the steps of students that are trained one after another and together.
 
     Random states stay as they are.

@@ -11,17 +11,17 @@ from engine.runs import stacks
 from engine.runs.resume import nonreproducible_reason
 from engine.store import StoredRun
 
-IS_FASTER = stacks.Trial.is_faster  # which the other tests replace
+IS_FASTER = stacks.StackTrial.is_faster  # which the other tests replace
 
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch):
-    monkeypatch.setattr(stacks.Trial, "is_faster", IS_FASTER)
+    monkeypatch.setattr(stacks.StackTrial, "is_faster", IS_FASTER)
 
 
 @pytest.fixture
 def fast(monkeypatch, measured):
-    monkeypatch.setattr(stacks.Trial, "is_faster", lambda self: True)
+    monkeypatch.setattr(stacks.StackTrial, "is_faster", lambda self: True)
 
 
 def plan(**settings):
@@ -49,14 +49,14 @@ def test_the_choice_is_given_or_kept_or_measured(fast, settings, sessions, expec
 
 def test_a_stack_is_used_where_its_step_is_faster(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(stacks.Trial, "_now", lambda self: clock[0])
+    monkeypatch.setattr(stacks.StackTrial, "_now", lambda self: clock[0])
 
     def choose(alone, together):
         def step(self, network):
             seconds = together if hasattr(network, "size") else alone
             return lambda: clock.__setitem__(0, clock[0] + seconds)
 
-        monkeypatch.setattr(stacks.Trial, "_step", step)
+        monkeypatch.setattr(stacks.StackTrial, "_step", step)
         return stacks.choose_stacks(plan())
 
     students = 2 * (1 + len(plan().config.controls))
@@ -71,7 +71,7 @@ def test_a_real_measurement_chooses_one_of_both():
 
 def test_a_stack_that_does_not_fit_into_memory_is_not_tried(monkeypatch):
     monkeypatch.setattr(stacks, "MEMORY_SHARE", 1e-9)
-    monkeypatch.setattr(stacks.Trial, "is_faster", pytest.fail)
+    monkeypatch.setattr(stacks.StackTrial, "is_faster", pytest.fail)
     assert stacks.choose_stacks(plan()) == ()
     assert stacks.choose_stacks(plan(together="always")) == ()
 
