@@ -40,6 +40,15 @@ Repeats = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+ExecutionPlanSource = Annotated[
+    str | None,
+    typer.Option(
+        "--plan",
+        metavar="FILE|RUN",
+        help="Compute as that run did, or as a file says: threads, students together.",
+        show_default="measured when the run begins",
+    ),
+]
 RunName = Annotated[str, typer.Argument(help="A run's folder, or its name.")]
 RunsFolder = Annotated[
     Path | None, typer.Option(help="The folder of runs.", show_default="$CFM_RUNS, else runs")

@@ -13,6 +13,7 @@ from cfm_tui.cli.common import (
     DataRoot,
     Detach,
     Device,
+    ExecutionPlanSource,
     Json,
     Out,
     Paused,
@@ -30,6 +31,7 @@ from cfm_tui.cli.common import (
 if TYPE_CHECKING:
     from cfm_tui.display.progress import Display
     from engine.config.settings import Resolved
+    from engine.runs.execution import ExecutionPlan
 
 
 def run(
@@ -41,6 +43,7 @@ def run(
     out: Out = None,
     repeats: Repeats = None,
     device: Device = None,
+    plan: ExecutionPlanSource = None,
     detach: Detach = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -56,7 +59,8 @@ def run(
     resolved = settings.resolve(
         preset=preset, file=config, sets=sets or (), overrides=given, environ=os.environ
     )
-    begin(resolved, out, name_experiment(preset, config), detach=detach, as_json=as_json, quiet=quiet)
+    name = name_experiment(preset, config)
+    begin(resolved, out, name, plan=plan, detach=detach, as_json=as_json, quiet=quiet)
 
 
 def resume(
@@ -89,6 +93,7 @@ def begin(
     folder: Path | None,
     name: str,
     *,
+    plan: str | None = None,
     detach: bool,
     paused: bool = False,
     as_json: bool,
@@ -96,7 +101,7 @@ def begin(
 ) -> None:
     """Compute a run and print its results, or start it in a separate process with `detach`.
 
-    paused: pause it at once.
+    plan: the source of an execution plan. paused: pause it at once.
     """
     from cfm_tui.display.progress import Live, open_display
     from engine.config import settings
@@ -109,16 +114,22 @@ def begin(
         display.say("loading")
         from engine.runs import launch
         from engine.runs.control import Control
+        from engine.runs.execution import read_plan
 
+        execution = None if plan is None else read_plan(plan)
         if detach:
-            plan, locked_run = launch.prepare_run(resolved, folder, name, command, display.reading)
-            estimated = launch.estimate_stages(plan, locked_run, Control(), anew=isinstance(display, Live))
+            prepared, locked_run = launch.prepare_run(
+                resolved, folder, name, command, display.reading, execution
+            )
+            estimated = launch.estimate_stages(
+                prepared, locked_run, Control(), anew=isinstance(display, Live)
+            )
             if estimated is not None:
                 locked_run.record(estimated)
             locked_run.release()
             run_folder = locked_run.folder
         else:
-            results, run_folder = _compute(resolved, folder, name, command, display, paused=paused)
+            results, run_folder = _compute(resolved, folder, name, command, display, execution, paused=paused)
     if results is None:
         from cfm_tui.process.detach import start_detached
         from engine.errors import quote_command
@@ -144,6 +155,7 @@ def _compute(
     name: str,
     command: list[str],
     display: Display,
+    execution: ExecutionPlan | None,
     *,
     paused: bool,
 ) -> tuple[dict[str, Any], Path]:
@@ -179,6 +191,7 @@ def _compute(
         estimate="first"
         if isinstance(display, Live)
         else None,  # it takes seconds, which is worth it where a person waits
+        execution=execution,
     )
     engine = Engine(work, display.show_event)
     engine.start()

@@ -14,6 +14,7 @@ from cfm_tui.cli.common import (
     Dataset,
     Detach,
     Device,
+    ExecutionPlanSource,
     Json,
     Out,
     Preset,
@@ -62,6 +63,7 @@ def validate(
     out: Out = None,
     repeats: Repeats = None,
     device: Device = None,
+    plan: ExecutionPlanSource = None,
     detach: Detach = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -84,7 +86,7 @@ def validate(
     resolved = settings.resolve(
         preset=preset, file=config, base=base, sets=sets or (), overrides=given, environ=os.environ
     )
-    begin(resolved, out, f"validate-{path.stem}", detach=detach, as_json=as_json, quiet=quiet)
+    begin(resolved, out, f"validate-{path.stem}", plan=plan, detach=detach, as_json=as_json, quiet=quiet)
 
 
 def _find_set(name: str) -> Path:

@@ -320,8 +320,6 @@ class Study(_Cancellable):
         """Read the images, count weights, look up the cache, and time a few steps."""
         from engine import store
         from engine.runs import estimates, plan, preview
-        from engine.runs.stacks import choose_stacks
-        from engine.runs.threads import choose_threads
 
         config, is_stopped = self._config, self._stopped.is_set
         if self.findings.look is None:
@@ -336,8 +334,7 @@ class Study(_Cancellable):
         self._update(doing="looking up earlier runs and the cache")
         self._update(accuracy=preview.teacher_accuracy(planned, cache, self._runs))
         self._update(spectra=preview.spectra(planned, cache), doing="trying a few steps")
-        choose_threads(planned)  # as the run will; other threads keep their number
-        planned = replace(planned, together=choose_stacks(planned))
+        planned = planned.choose_execution()  # as the run will; other threads keep their number
         self._raise_if_stopped()
         estimate = estimates.estimate(planned, cache, is_stopped)
         self._update(estimate=estimate, short=_find_shortage(estimate, planned, self._runs))

@@ -143,7 +143,7 @@ def draw(
                 y_bounds,
                 "".join(c if c.isprintable() and cell_len(c) == 1 else "?" for c in x_label),
                 guides if has_heading else (),
-                sections,
+                [Section(start, _clean(label), _clean(note)) for start, label, note in sections],
                 [x_axis.place(at) for at in (mark, cursor) if at is not None],
             )
             drawing, names = plot.draw(), [] if plot.labels else names

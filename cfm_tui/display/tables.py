@@ -82,12 +82,13 @@ def _describe_students(summary: Mapping[str, Any] | None) -> str:
 
 def _describe_threads(provenance: Mapping[str, Any]) -> str:
     """Return with how many threads a run computed on a CPU; empty where that is not recorded."""
-    threads = provenance.get("threads")
+    execution = provenance.get("execution") or provenance  # earlier versions recorded threads alone
+    threads = execution.get("threads")
     if threads is None or not str(provenance.get("device")).startswith("cpu"):
         return ""
     if threads == "adaptive":
         return "computed with a varying number of threads, so not bit-for-bit reproducible"
-    together = ", all students of an architecture together" if provenance.get("together") else ""
+    together = ", all students of an architecture together" if execution.get("together") else ""
     return f"computed with {threads} thread{'' if threads == 1 else 's'}{together}"
 
 

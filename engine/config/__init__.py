@@ -13,6 +13,7 @@ from engine.config.fields import (
     Positive,
     Precision,
     TapName,
+    Threads,
 )
 from engine.config.objective import BetaSchedule, Objective, Term
 from engine.config.schema import (
@@ -46,6 +47,7 @@ __all__ = [
     "Recover",
     "TapName",
     "Term",
+    "Threads",
     "Validate",
     "Views",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_NAME_BYTES = 255  #: maximum bytes of one path component on all common file systems
 
@@ -21,6 +21,13 @@ def _require_valid_path(path: str) -> str:
     return path
 
 
+def _check_threads(value: object) -> object:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 4096
+    if not is_number and value not in ("auto", "adaptive"):
+        raise ValueError("must be auto, adaptive, or a number of threads from 1 to 4096")
+    return value
+
+
 PathText = Annotated[str, AfterValidator(_require_valid_path)]
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Pixels = Annotated[int, Field(ge=0, le=4096)]
@@ -29,6 +36,7 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Scale = tuple[Annotated[float, Field(gt=0.0, le=1.0)], Annotated[float, Field(gt=0.0, le=1.0)]]
 ShortName = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]{0,23}$")]
 Parameter = Annotated[float, Field(ge=-1e9, le=1e9)]
+Threads = Annotated[int | Literal["auto", "adaptive"], BeforeValidator(_check_threads)]
 SignalName = Literal["none", "class", "mean"]
 FilterName = Literal["identity", "lambda", "ridge", "diagonal"]
 Precision = Literal["float32", "tf32", "bfloat16"]  #: tf32: float32, with TF32 convolutions on CUDA

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine.config.fields import (
     BackboneName,
@@ -26,6 +26,7 @@ from engine.config.fields import (
     Positive,
     Precision,
     Scale,
+    Threads,
 )
 from engine.config.objective import Objective
 
@@ -305,13 +306,6 @@ class Given(Node):
     trust: bool = False  #: accept statistics from an unknown teacher
 
 
-def _check_threads(value: object) -> object:
-    is_number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 4096
-    if not is_number and value not in ("auto", "adaptive"):
-        raise ValueError("must be auto, adaptive, or a number of threads from 1 to 4096")
-    return value
-
-
 class Config(Node):
     """All settings of one experiment."""
 
@@ -321,7 +315,7 @@ class Config(Node):
     ipc: Positive = 10  #: images per class
     device: str = "auto"  #: auto, cpu, cuda, cuda:N or mps
     #: threads on a CPU; auto: the fastest number when the run begins; adaptive: measured again and again
-    threads: Annotated[int | Literal["auto", "adaptive"], BeforeValidator(_check_threads)] = "auto"
+    threads: Threads = "auto"
     #: seconds between checkpoints; 0: as often as possible
     checkpoint_seconds: Annotated[float, Field(ge=0, le=1e6)] = 60.0
     data: Data = Data()

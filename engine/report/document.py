@@ -370,7 +370,7 @@ def _build_provenance_section(subject: Subject, level: int) -> PageSection:
         "seeds": recorded.get("seeds"),
         "versions": recorded.get("versions"),
         "device": recorded.get("device"),
-        "threads": recorded.get("threads"),
+        "execution": recorded.get("execution"),
         "settings (SHA-256)": identity.get("config"),
         "data": (recorded.get("data") or {}).get("name"),
         "data (SHA-256)": identity.get("data"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +17,11 @@ from engine.importers.pt_files import CLASS_MAJOR
 from engine.runs import artefacts, repeats
 from engine.runs import plan as plans
 from engine.runs.control import Control
+from engine.runs.execution import ExecutionPlan
 from engine.runs.pipeline import record_event
 from engine.runs.plan import Plan
 from engine.runs.results import Results
 from engine.runs.resume import open_planned_run
-from engine.runs.stacks import choose_stacks
-from engine.runs.threads import choose_threads
 from engine.store import Cache, Run, RunFile, StoredRun, files, images
 
 
@@ -33,10 +31,12 @@ def prepare_run(
     name: str,
     command: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
+    execution: ExecutionPlan | None = None,
 ) -> tuple[Plan, Run]:
     """Check an experiment and open its run: a new run, or the existing run in `folder`.
 
-    name: prefix of a new folder's name. progress(done, total): called while images are read.
+    name: prefix of a new folder's name. progress(done, total): called while images are read. execution: the
+    plan to follow where settings leave a choice.
     Raises UserError: like `plan.prepare`; if `folder` contains something else, a run with other settings, a
     repeat of a run, or a run that another process owns; if the disk has too little free space.
     """
@@ -52,8 +52,7 @@ def prepare_run(
     stored = StoredRun(folder) if store.is_run(folder) else None
     plan.check_room(folder, 0 if stored is None else len(stored.repeats()))
     sessions = () if stored is None else stored.manifest().get("sessions", ())
-    choose_threads(plan, sessions)
-    plan = replace(plan, together=choose_stacks(plan, sessions))
+    plan = plan.choose_execution(sessions, execution)
     measures = plan.given is None and plan.statistics is None and config.recover.algorithm == "optimise"
     has_images = images.is_complete(folder / RunFile.IMAGES) and config.repeats == 1
     if not has_images and not StoredRun(folder).is_finished(config.repeats):
@@ -72,15 +71,16 @@ def run_experiment(
     on_open: Callable[[Path], None] | None = None,
     *,
     estimate: Literal["first", "late"] | None = None,
+    execution: ExecutionPlan | None = None,
 ) -> Generator[Event, None, Results]:
     """Run a whole experiment: `prepare_run`, then `repeats.run`; nothing happens before the first `next`.
 
     on_open(folder): called once the run's folder exists and this process owns it. The folder is released in
     any case. estimate: estimate how long the stages take, which itself takes some seconds: before the first
-    one, or after the first progress of one, when there is something to look at meanwhile. Raises the errors
-    of `prepare_run` and `repeats.run`.
+    one, or after the first progress of one, when there is something to look at meanwhile. execution: as in
+    `prepare_run`. Raises the errors of `prepare_run` and `repeats.run`.
     """
-    plan, run = prepare_run(resolved, folder, name, command, progress)
+    plan, run = prepare_run(resolved, folder, name, command, progress, execution)
     control = control or Control()
     try:
         if on_open is not None:

@@ -325,7 +325,7 @@ class Pipeline:
         test = self.plan.data.test
 
         def train(saved: StageState | None) -> Generator[Event, None, tuple[list[StudentResult], bool]]:
-            together = self.plan.together
+            together = self.plan.execution.together
             work = validate(self.config, teacher, sources, test, self.device, labels, saved, together)
             return (yield from work), False
 
@@ -341,8 +341,7 @@ class Pipeline:
             teacher=self.teacher | {"architecture": self.config.backbone.name, "source": self.teacher_source},
             timings=self.runner.timings,
             provenance={
-                **provenance.describe_session(self.config, self.device, self.command),
-                "together": list(self.plan.together),
+                **provenance.describe_session(self.device, self.plan.execution, self.command),
                 "config_hash": config_hash(self.config),
                 "data": {"name": self.plan.data.name, "fingerprint": self.plan.data.fingerprint},
                 "measured_on": {"split": self.config.data.test, "images": len(self.plan.data.test)},

@@ -5,8 +5,8 @@ Legend: N images, C channels, H, W.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from engine.errors import UserError, format_names
 from engine.importers import distilled, fkd, running
 from engine.importers.distilled import Distilled
 from engine.runs import artefacts, provenance
+from engine.runs.execution import ExecutionPlan, choose_plan
 from engine.spectral import taps
 from engine.spectral.moments import Moments
 from engine.spectral.recovery_batches import plan_batches, require_enough
@@ -39,8 +40,7 @@ class Plan:
     teacher: the given teacher; None if one is squeezed. others: the same for each further backbone. given: a
     distilled set, used instead of recovery. further: the given sets of further repeats, if each has its own.
     statistics: given statistics of the real images, used instead of measuring them. labels: given soft labels
-    of the given images. warnings: about the given teachers. together: architectures whose students are
-    trained in one pass.
+    of the given images. warnings: about the given teachers. execution: how the run computes.
     """
 
     config: Config
@@ -53,7 +53,7 @@ class Plan:
     labels: fkd.FkdLabels | None = None
     warnings: tuple[str, ...] = ()
     further: tuple[Distilled, ...] = ()
-    together: tuple[str, ...] = ()
+    execution: ExecutionPlan = field(default_factory=ExecutionPlan)
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -68,6 +68,16 @@ class Plan:
             **({} if self.statistics is None else {"statistics": running.fingerprint(self.statistics)}),
             **({} if self.labels is None else {"labels": self.labels.fingerprint}),
         }
+
+    def choose_execution(
+        self, sessions: Sequence[Mapping[str, Any]] = (), given: ExecutionPlan | None = None
+    ) -> Plan:
+        """Return the plan with its execution plan, and set torch's number of threads.
+
+        sessions, given: as in `execution.choose_plan`.
+        """
+        chosen = choose_plan(self.config, self.data.train, self.device, sessions, given)
+        return replace(self, execution=chosen)
 
     def for_repeat(self, number: int) -> Plan:
         """Return the plan of one repeat, counted from 1: its seed and given set; warnings of the first."""
@@ -160,9 +170,8 @@ class Plan:
             "identity": self.identity,
             **({} if self.given is None else {"images": self.given.facts}),
             "seeds": provenance.seeds(self.config),
-            **provenance.describe_session(self.config, self.device, command),
+            **provenance.describe_session(self.device, self.execution, command),
             "micro_batch": self.config.recover.micro_batch,
-            "together": list(self.together),
             "host": provenance.host(),
             "origins": origins,
         }

@@ -13,6 +13,7 @@ import torch
 
 from engine import device as devices
 from engine.config import Config
+from engine.runs.execution import ExecutionPlan
 from engine.version import product_version
 
 _PACKAGES = ("torch", "torchvision", "numpy")
@@ -34,11 +35,13 @@ def seeds(config: Config) -> dict[str, Any]:
     return {"run": config.seed, "students": config.validate_.seeds}
 
 
-def describe_session(config: Config, device: torch.device, command: Sequence[str]) -> dict[str, Any]:
-    """Return how this session computes: command line, software versions, device and threads."""
+def describe_session(
+    device: torch.device, execution: ExecutionPlan, command: Sequence[str]
+) -> dict[str, Any]:
+    """Return how this session computes: command line, software versions, device and execution plan."""
     return {
         "command": list(command),
         "versions": versions(),
         "device": devices.describe(device),
-        "threads": "adaptive" if config.threads == "adaptive" else torch.get_num_threads(),
+        "execution": execution.model_dump(mode="json"),
     }

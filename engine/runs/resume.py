@@ -10,6 +10,7 @@ from engine.config import settings
 from engine.config.identity import changed_settings
 from engine.errors import UserError, format_names
 from engine.events import STAGES, Stage
+from engine.runs.execution import ExecutionPlan, read_session
 from engine.runs.plan import Plan
 from engine.runs.results import read_results
 from engine.store import Run, StoredRun, open_run
@@ -126,11 +127,12 @@ def _other_run_error(stored: StoredRun, reason: str, remedy: str) -> UserError:
 
 def nonreproducible_reason(sessions: Sequence[Mapping[str, Any]]) -> str | None:
     """Return why a run is not bit-for-bit equal to an uninterrupted one; None if it is."""
-    if any(session.get("threads") == "adaptive" for session in sessions):
+    plans = [read_session(session).model_dump(mode="json") for session in sessions]
+    if any(plan["threads"] == "adaptive" for plan in plans):
         return "the number of threads follows the machine (threads = adaptive)"
-    for name in ("torch", "device", "threads", "micro_batch", "together"):
+    for name in ("torch", "device", "micro_batch", *ExecutionPlan.model_fields):
         sources = [session["versions"] if name == "torch" else session for session in sessions]
-        values = [source.get(name) or None for source in sources]
+        values = [source.get(name) or None for source in (plans if name in plans[0] else sources)]
         if any(value != values[0] for value in values):
             other = next(value for value in values if value != values[0])
             return f"{name} was {values[0] or 'unset'} in the first session and {other or 'unset'} later"

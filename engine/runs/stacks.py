@@ -1,17 +1,15 @@
-"""Which architectures' students a run trains in one pass, as a stack.
+"""Whether students of one architecture are trained faster in one pass, as a stack.
 
 A stack makes the calls of a step once for all students, and its arithmetic is not faster than theirs. So it
-is tried where a student's step is short, and used if it takes less time. Results differ by rounding: a run
-keeps its choice when it is resumed, unless it is told otherwise.
+is tried where a student's step is short.
 Legend: S students, M images in a batch, C channels, H, W, K classes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 import psutil
 import torch
@@ -22,7 +20,6 @@ from engine.config import Config
 from engine.data import ImageSet
 from engine.device import autocast, conv_precision
 from engine.rng import torch_seeded
-from engine.runs.plan import Plan
 from engine.stages.training import Trainer
 from engine.stages.validate import build_student
 
@@ -31,25 +28,6 @@ SECONDS = 2.0  #: after which no further round begins
 LONG = 0.25  #: seconds of one student's step from which on stacks are not tried
 MEMORY_SHARE = 0.25  #: largest share of the free memory that the features of a stack may take
 FASTER = 1.1  #: how many times as fast a stack has to be
-
-
-def choose_stacks(plan: Plan, sessions: Sequence[Mapping[str, Any]] = ()) -> tuple[str, ...]:
-    """Return the architectures whose students are trained together, for a run that begins or resumes.
-
-    sessions: of a run that resumes; earlier versions of the program recorded nothing and used no stacks.
-    """
-    settings = plan.config.validate_
-    architectures = settings.students or (plan.config.backbone.name,)
-    students = plan.config.students_per_architecture
-    if settings.together == "never" or students == 1:
-        return ()
-    if settings.together == "auto" and sessions:
-        return tuple(sessions[0].get("together") or ())
-    trials = (StackTrial(plan.config, name, students, plan.data.train, plan.device) for name in architectures)
-    forced = settings.together == "always"
-    return tuple(
-        trial.architecture for trial in trials if trial.can_stack() and (forced or trial.is_faster())
-    )
 
 
 class StackTrial:

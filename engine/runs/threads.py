@@ -1,16 +1,14 @@
 """How many threads a run computes with on a CPU, and whether the machine has become too busy for it.
 
 With more threads than processors are free, each operation waits for its slowest part, so that on a busy
-machine one thread can be several times as fast as two. The number changes results by rounding: a run keeps it
-when it is resumed, unless it is told otherwise.
+machine one thread can be several times as fast as two.
 Legend: M images in a batch.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import psutil
@@ -24,7 +22,6 @@ from engine.data import ImageSet
 from engine.device import cpus
 from engine.events import EpochFinished, Event, Notice, RecoverProgress, StageProgress, StageStarted
 from engine.rng import torch_seeded
-from engine.runs.plan import Plan
 
 DEFAULT = torch.get_num_threads()  #: when the program began: of OMP_NUM_THREADS, or of the processors
 MOST_IMAGES = 32  #: of a batch whose steps are timed
@@ -40,24 +37,6 @@ def list_thread_counts(most: int) -> list[int]:
     """Return the numbers of threads that are tried: the powers of two below `most`, its half, and `most`."""
     powers = {2**power for power in range(most.bit_length()) if 2**power < most}
     return sorted({*powers, max(1, most // 2), most})
-
-
-def choose_threads(plan: Plan, sessions: Sequence[Mapping[str, Any]] = ()) -> None:
-    """Set torch's number of threads for a run that begins or resumes.
-
-    `config.threads` may give it. Otherwise it is that of the run's first session, for the sake of the same
-    rounding; a new run takes the number with which a few steps take the least time, at most `DEFAULT`.
-    Nothing is measured if an accelerator computes.
-    """
-    threads, recorded = plan.config.threads, sessions[0].get("threads") if sessions else None
-    if isinstance(threads, int):
-        torch.set_num_threads(threads)
-    elif threads == "auto" and isinstance(recorded, int):
-        torch.set_num_threads(recorded)
-    elif plan.device.type != "cpu":
-        torch.set_num_threads(DEFAULT)  # an earlier run of this process may have changed it
-    else:
-        torch.set_num_threads(measure_threads(plan.config, plan.data.train, min(cpus(), DEFAULT)))
 
 
 def measure_threads(config: Config, train: ImageSet, most: int) -> int:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SETTINGS_KEYS = ("identity", "origins")
-_SESSION_KEYS = ("versions", "device", "threads", "micro_batch", "together")
+_SESSION_KEYS = ("versions", "device", "execution", "micro_batch")
 
 
 _PROCESS_KEYS = (*Heartbeat.KEYS, "starting")  # of a status: about the process that owns the run, or will
@@ -319,7 +319,7 @@ def open_run(
     """Create the folder of a run, or open the existing run in it.
 
     manifest: its ``identity`` is what two runs must share to be the same run; its ``versions``, ``device``,
-    ``threads``, ``micro_batch`` and ``together`` are stored for each session. changed: receives the existing
+    ``execution`` and ``micro_batch`` are stored for each session. changed: receives the existing
     run, and either raises UserError to refuse it or returns whether it adopts the settings given here; by
     default a run with a different identity is refused. parent: as in `Run`.
     Raises UserError("usage") if the folder holds something else, UserError("disk") if another process owns

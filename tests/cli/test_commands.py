@@ -132,6 +132,7 @@ def test_without_words_it_helps(capsys):
         (["run", "--config", "/nowhere.yaml"], "config", "/nowhere.yaml", ""),
         (["run", "--teacher", "/nowhere.pth"], "teacher", "/nowhere.pth", "checkpoint"),
         (["run", "--device", "abacus"], "config", "abacus", ""),
+        (["run", "--plan", "nowhere.json"], "usage", "nowhere.json", "cfm runs"),
         (["run", "--set", "validate.students=[convnt]"], "config", "convnt", "convnet"),
         (["run", "--set", "ipc=143"], "data", "class '0' has 142", "142"),
         (["run", "--preset", "cifar10-10", "--data-root", "/nowhere"], "data", "/nowhere", "cfm data get"),

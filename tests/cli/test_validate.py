@@ -62,6 +62,20 @@ def test_the_images_of_a_run_give_the_same_students_again(capsys, made, what):
     ]
 
 
+def test_a_plan_is_followed(capsys, made, tmp_path):
+    plan = tmp_path / "plan.json"
+    plan.write_text('{"threads": 1, "together": ["convnet"]}')
+    words = ["validate", made[0] / "run", "--plan", plan, "--set", "validate.seeds=2"]
+    found = call_json(capsys, "results", *words)
+    followed = {"threads": 1, "together": ["convnet"]}
+    assert found["repeats"][0]["provenance"]["execution"] == followed
+    again = call_json(capsys, "results", *words[:2], "--plan", found["folder"], *words[4:])
+    assert again["repeats"][0]["provenance"]["execution"] == followed
+    assert same_students(again, found)
+    shown = call(capsys, "show", found["folder"])[0]
+    assert "computed with 1 thread, all students of an architecture together" in shown
+
+
 @pytest.fixture(scope="module")
 def repeated(made, tmp_path_factory):
     """A finished smoke run with two repeats."""

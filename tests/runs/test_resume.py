@@ -10,6 +10,7 @@ from engine import store
 from engine.config import settings
 from engine.errors import UserError
 from engine.runs import pipeline, resume
+from engine.runs.execution import ExecutionPlan
 from engine.store import StoredRun
 
 
@@ -66,10 +67,9 @@ def test_every_setting_belongs_to_a_stage_and_shared_parts_to_the_earliest():
     assert resume.first_read("validate.optimiser.lr") == "relabel"
 
 
-def test_a_resume_under_other_circumstances_says_that_it_is_no_longer_exact(tmp_path, monkeypatch):
+def test_a_resume_under_other_circumstances_says_that_it_is_no_longer_exact(tmp_path):
     cut_in(tmp_path, "recover")
-    monkeypatch.setattr("torch.get_num_threads", lambda: 7)
-    events = tiny.finish(tiny.begun(tmp_path))
+    events = tiny.finish(tiny.begun(tmp_path, replace(tiny.plan(), execution=ExecutionPlan(threads=7))))
     notices = [event.message for event in events if event.kind == "Notice" and event.level == "warning"]
     assert len(notices) == 1
     assert "threads" in notices[0]

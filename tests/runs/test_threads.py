@@ -1,4 +1,4 @@
-"""The number of threads of a run: how it is chosen, kept, and followed; a stage that has become slow."""
+"""The number of threads of a run: how it is measured, and followed; a stage that has become slow."""
 
 import time
 
@@ -8,7 +8,6 @@ import torch
 
 from engine.events import EpochFinished, RecoverProgress, StageProgress, StageStarted
 from engine.runs import threads
-from engine.runs.resume import nonreproducible_reason
 
 
 @pytest.fixture(autouse=True)
@@ -46,20 +45,6 @@ def test_steps_of_the_run_itself_are_timed():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_a_number_is_given_or_kept_from_the_first_session_or_measured(monkeypatch):
-    monkeypatch.setattr(threads, "measure_threads", lambda *_: 2)
-    chosen = [
-        (3, (), 3),
-        (3, ({"threads": 1},), 3),
-        ("auto", (), 2),
-        ("auto", ({"threads": 4}, {"threads": 5}), 4),
-        ("adaptive", ({"threads": 4},), 2),
-    ]
-    for setting, sessions, expected in chosen:
-        threads.choose_threads(tiny.plan(threads=setting), sessions)
-        assert torch.get_num_threads() == expected, (setting, sessions)
-
-
 def test_adaptive_threads_are_measured_again_but_seldom(monkeypatch):
     counts, now = [], [0.0]
     monkeypatch.setattr(threads, "measure_threads", lambda *_: counts.append(1) or 2)
@@ -70,17 +55,6 @@ def test_adaptive_threads_are_measured_again_but_seldom(monkeypatch):
         now[0] = float(second)
         adapter.adapt()
     assert len(counts) == 3
-
-
-def test_a_run_whose_threads_follow_the_machine_is_not_bit_exact(tmp_path):
-    from engine.runs.results import read_results
-    from engine.store import StoredRun
-
-    assert "adaptive" in nonreproducible_reason([{"threads": "adaptive", "versions": {}}])
-    tiny.finish(tiny.begun(tmp_path, tiny.plan(threads="adaptive")))
-    (repeat,) = read_results(StoredRun(tmp_path / "run"))["repeats"]
-    assert repeat["provenance"]["threads"] == "adaptive"
-    assert repeat["provenance"]["bit_exact"] is False
 
 
 def chunk(rate):

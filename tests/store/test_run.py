@@ -176,7 +176,7 @@ def test_the_same_run_is_taken_up_and_another_refused(tmp_path):
     opened(tmp_path / "r").close("finished")
     manifest = store.StoredRun(tmp_path / "r").manifest()
     assert len(manifest["sessions"]) == 2
-    wanted = {"pid": os.getpid(), "threads": 1, "device": {"name": "cpu"}, "versions": {"torch": "2"}}
+    wanted = {"pid": os.getpid(), "execution": {"threads": 1}, "device": {"name": "cpu"}}
     assert all(wanted.items() <= session.items() for session in manifest["sessions"])
     before = {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir() if path.is_file()}
     with pytest.raises(UserError, match="another run, with another config and data"):

@@ -8,7 +8,7 @@ from engine import events, store
 
 IDENTITY = {"config": "c" * 64, "data": "d" * 64, "teacher": "squeezed"}
 CLASSES = ("ant", "bee")
-CIRCUMSTANCES = {"versions": {"torch": "2"}, "device": {"name": "cpu"}, "threads": 1}
+CIRCUMSTANCES = {"versions": {"torch": "2"}, "device": {"name": "cpu"}, "execution": {"threads": 1}}
 
 
 def opened(folder, changed=None, text="seed: 0\n", **changes):
