@@ -89,19 +89,34 @@ _FIELDS = (
         BACKBONE,
         "backbone.teacher",
         "teacher",
-        "a checkpoint file, or torchvision:WEIGHTS; empty: one is trained first",
+        "a checkpoint file, or torchvision:WEIGHTS; empty: one is trained first (squeeze)",
         none="trained first",
     ),
     Field(OBJECTIVE, "objective.method", "method", "which terms the images are optimised for"),
-    Field(OBJECTIVE, "objective.beta", "β", "initial β_b; the ridge of f(λ) = 1/(λ + β)"),
+    Field(
+        OBJECTIVE,
+        "objective.beta",
+        "β",
+        "initial β_b of the ridge filter f(λ) = 1/(λ + β): directions with λ below β weigh about the same",
+    ),
     Field(OBJECTIVE, "objective.schedule.kind", "schedule", "how β_b decreases over the batches"),
     Field(OBJECTIVE, "objective.schedule.origin", "origin", "1: ends at 0, as in the paper; 0: starts at β"),
     Field(
         OBJECTIVE, "objective.schedule.per", "step", "β_b changes after a round of all classes, or each batch"
     ),
     Field(OBJECTIVE, "objective.schedule.beta_min", "β_min", "lower bound of β_b"),
-    Field(OBJECTIVE, "objective.signal", "signal", "signal of terms that do not fix one"),
-    Field(OBJECTIVE, "objective.taps", "taps", "where features are taken from the network"),
+    Field(
+        OBJECTIVE,
+        "objective.signal",
+        "signal",
+        "what f(Ψ) is applied to before it is compared: nothing, or means of the features",
+    ),
+    Field(
+        OBJECTIVE,
+        "objective.taps",
+        "taps",
+        "the layers whose features are compared, and on which side of them these are taken",
+    ),
     Field(OBJECTIVE, "objective.ce", "CE weight", "weight of the cross-entropy"),
     Field(BUDGET, "protocol", "protocol", "whose rules the experiment follows"),
     Field(BUDGET, "ipc", "IPC", "images per class"),
@@ -124,6 +139,31 @@ _FIELDS = (
     Field(BUDGET, "seed", "seed", "another seed changes all random numbers"),
 )
 FIELDS = {field.key: field for field in _FIELDS}
+#: What choices of some fields mean; methods, protocols and data sets have descriptions of their own.
+GLOSSES: dict[str, dict[str, str]] = {
+    "data.test": {"test": "the test images of the data set", "holdout": "held-out training images"},
+    "objective.schedule.kind": {
+        "cosine": "β_b falls slowly at first and at the end (Eq. 19)",
+        "linear": "β_b falls evenly",
+        "constant": "β_b is β for all batches",
+    },
+    "objective.schedule.per": {
+        "round": "one β_b per image of a class: all classes take part before it changes",
+        "batch": "each batch has its own β_b",
+    },
+    "objective.signal": {
+        "none": "f(Ψ) itself is compared",
+        "class": "the mean features of each class",
+        "mean": "the mean features of all classes",
+    },
+    "objective.taps": {
+        "conv-input": "inputs of convolutions, but for shortcuts",
+        "conv-output": "outputs of the same convolutions",
+        "all-conv-output": "outputs of all convolutions, with shortcuts",
+        "batchnorm": "inputs of BatchNorm layers: means and variances only, no Ψ",
+        "bn-conv": "inputs of BatchNorm layers and convolutions: means and variances only, no Ψ",
+    },
+}
 
 
 @dataclass(frozen=True)

@@ -156,16 +156,21 @@ class Findings:
             lines += ["", f"! {problem.message}", f"→ {problem.hint}"]
         return "\n".join(lines)
 
+    @property
+    def total_seconds(self) -> float | None:
+        """The estimated time of all stages; None while it is unknown."""
+        return None if self.estimate is None else sum(self.estimate.seconds.values())
+
     def describe_total(self) -> str:
-        """Return the estimated time of all stages; empty while it is unknown."""
-        return "" if self.estimate is None else format_duration(sum(self.estimate.seconds.values()))
+        """Return the estimated time of all stages and repeats; empty while it is unknown."""
+        return "" if self.total_seconds is None else f"about {format_duration(self.total_seconds)}"
 
     def describe_estimate(self) -> str:
         """Return the lines about the estimated memory and disk space, and the time of each stage."""
         estimated = self.estimate
         if estimated is None:
             return f"{self.doing} …" if self.doing else "v: estimate time, memory and disk"
-        total = sum(estimated.seconds.values())
+        total = self.total_seconds or 1.0
         memory, disk = format_bytes(estimated.memory_bytes), format_bytes(estimated.disk_bytes)
         lines = [f"{memory} memory · {disk} disk"]
         if self.short:
@@ -174,8 +179,8 @@ class Findings:
             if seconds:
                 bar = "█" * round(self.BAR_CELLS * seconds / total)
                 lines.append(f"{stage:<10} {format_duration(seconds):>10} {seconds / total:>4.0%} {bar}")
-            else:
-                lines.append(f"{stage:<10} {'cached or not needed':>10}")
+        if free := [stage for stage, seconds in estimated.seconds.items() if not seconds]:
+            lines.append(f"cached or not needed: {', '.join(free)}")
         return "\n".join([*lines, estimated.how])
 
     @property

@@ -10,8 +10,9 @@ module.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ _MOST_LINES = 120  # lines with colours of their own
 _HUGE = 8e307  # differences of numbers up to this are finite
 _TINY = 1e-307  # the smallest number on a logarithmic axis
 _LABEL_LEAST = 44  # cells of a chart with labels at its right end, at least
+_FEW_POINTS = 12  # up to which the points of a line are marked
 _BAND_DECADES = 0.5  # how far a band extends a logarithmic axis beyond its line, which would else look flat
 
 
@@ -107,6 +109,7 @@ def draw(
     guides: Sequence[Guide] = (),
     sections: Sequence[Section] = (),
     cursor: float | None = None,
+    empty: str = "nothing to draw yet",
 ) -> Drawing:
     """Draw a chart as `height` lines of `width` cells; any numbers and any size are allowed.
 
@@ -116,7 +119,7 @@ def draw(
     colours: Rich colours by role. log, log_x: whether y and x are logarithmic. x_range: the visible part of
     x; None for all. y_bounds: limits of y, such as 0 and 100 for percentages; None for none. title: above
     the chart. x_label: at the end of the x axis. mark: x of a vertical line. cursor: x of a readout, which
-    replaces the title: the values of all lines there.
+    replaces the title: the values of all lines there. empty: why there may be no points.
     """
     if width < 1 or height < 1:
         return Drawing(Text("\n" * max(height - 1, 0)))
@@ -129,7 +132,7 @@ def draw(
         curves = [_Curve.read(line, log, log_x) for line in lines]
         x_axis = _fit_x_axis(curves, x_range, log_x)
         if x_axis is None:
-            drawing = Drawing(_draw_nothing(_explain_empty(lines, log), width, height - has_heading))
+            drawing = Drawing(_draw_nothing(_explain_empty(lines, log, empty), width, height - has_heading))
         else:
             plot = _Plot(
                 [curve.clip(x_axis.low, x_axis.high) for curve in curves],
@@ -202,19 +205,21 @@ def _build_readout(
     return heading
 
 
-def _explain_empty(lines: Sequence[Line], log: bool) -> str:
+def _explain_empty(lines: Sequence[Line], log: bool, empty: str) -> str:
     if not any(len(line.x) and len(line.y) for line in lines):
-        return "nothing to draw yet"
+        return empty
     if log and any(np.isfinite(line.y).any() for line in lines):
         return "nothing positive to draw on a log axis"
     return "nothing finite to draw"
 
 
 def _draw_nothing(reason: str, width: int, height: int) -> Text:
-    message = Text(reason.center(width))
-    message.truncate(width, pad=True)
-    blank = Text(" " * width)
-    return Text("\n").join([*[blank] * (height // 2), message, *[blank] * (height - height // 2 - 1)])
+    lines = [line.center(width) for line in textwrap.wrap(reason, max(width - 2, 1))][:height]
+    above = (height - len(lines)) // 2
+    rows = [Text(line) for line in [""] * above + lines + [""] * (height - above - len(lines))]
+    for row in rows:
+        row.truncate(width, pad=True)
+    return Text("\n").join(rows)
 
 
 # --- numbers --------------------------------------------------------------------------------------
@@ -376,8 +381,11 @@ class Axis:
         grow a little. bounds: outside them there are no ticks, and as little of the axis as possible.
         """
         intervals = rows - 1
-        if intervals < 2:
+        if intervals < 1:
             return self, []
+        if intervals < 2:
+            ends = (10.0 ** max(end, -307) if self.log else end for end in (self.low, self.high))
+            return self, [(row, _format_number(end, 3)) for row, end in enumerate(ends)]
         floor, ceiling = bounds or (-math.inf, math.inf)
         best: tuple[float, Axis, list[tuple[int, str]]] | None = None
         for every in range(2 if intervals >= 4 else 1, max(2, intervals // 2) + 1):
@@ -441,7 +449,9 @@ class Axis:
         """Return about `most` ticks at round numbers: positions from 0 to 1, and labels."""
         compute = self._compute_log_ticks if self.log else partial(_compute_ticks, self.low, self.high)
         numbers, step = compute(most)
-        if self.whole and step < 1:
+        if self.whole and self.log:
+            numbers = [number for number in numbers if number >= 1 and number == round(number)] or numbers
+        elif self.whole and step < 1:
             counts = range(math.ceil(self.low), math.floor(self.high) + 1)
             numbers, step = ([float(count) for count in counts], 1.0) if counts else (numbers, step)
         digits = 1
@@ -468,7 +478,8 @@ class Axis:
 
 
 def _fit_x_axis(curves: Sequence[_Curve], x_range: Range | None, log_x: bool) -> Axis | None:
-    whole = not log_x and all(np.array_equal(curve.x, np.rint(curve.x)) for curve in curves)
+    values = [10.0**curve.x if log_x else curve.x for curve in curves]
+    whole = all(np.allclose(x, np.rint(x), rtol=1e-9, atol=0) for x in values)
     limits = x_range
     if x_range is not None and log_x:
         low, high = _take_log(np.array(x_range, np.float64)).tolist()
@@ -616,6 +627,9 @@ class _Plot:
         guides = np.array([guide.y for guide in self.guides], np.float64)
         values.append(_take_log(guides) if self.log else guides)
         axis = Axis.fit(values, log=self.log) or Axis(0.0, 1.0)
+        finite = np.concatenate([side[np.isfinite(side)] for side in values])
+        if self.rows < 3 and len(finite) and finite.min() == finite.max():
+            axis = replace(axis, high=float(finite.min()))  # a row for the only value, exactly
         bounds = None if self.log else self.y_bounds
         if bounds is not None:
             low, high = max(axis.low, bounds[0]), min(axis.high, bounds[1])
@@ -743,8 +757,19 @@ class _Plot:
         gaps -= np.cumsum(~distinct)[gaps]  # positions among the points that are kept
         x, y = np.insert(x[distinct], gaps, 0.0), np.insert(y[distinct], gaps, np.nan)
         plotext.plot(x.tolist(), y.tolist(), marker=marker, color=_colour(number))
+        self._mark_points(curve, y_axis, number)
         if self._is_lettered and self.terminal.braille:
             self._draw_letters(x, y, number)
+
+    def _mark_points(self, curve: _Curve, y_axis: Axis, number: int) -> None:
+        """Mark the points of a curve that has few: its line may be short, or a single dot of Braille."""
+        points = slice(1, -1)  # the outer ones are where the line meets the edges
+        is_finite = np.isfinite(curve.y[points])
+        if not self.terminal.braille or not 0 < is_finite.sum() <= _FEW_POINTS:
+            return
+        x = self.x_axis.share(curve.x[points][is_finite]) * (self.columns - 1)
+        y = self._place_y(y_axis, curve.y[points][is_finite])
+        plotext.scatter(x.tolist(), y.tolist(), marker="•", color=_colour(number))
 
     def _break_at_sections(self, curve: _Curve) -> _Curve:
         """Return a curve with a gap before every section that is wide enough to see it."""

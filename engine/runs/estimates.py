@@ -82,9 +82,8 @@ def estimate(plan: Plan, cache: Cache, stop: Stop | None = None) -> Estimate:
     seconds = {stage: repeats * work() for stage, work in zip(STAGES, works, strict=True)}
     if None not in (plan.teacher, *plan.others):  # all repeats share their statistics
         seconds["statistics"] /= repeats
-    how = f"measured here: a few steps of each stage on {plan.device}"
+    how = f"from a few steps of each stage on {plan.device}"
     how += "" if trial.whole else ", large batches with fewer images"
-    how += f"; for {repeats} repeats" if repeats > 1 else ""
     return Estimate(seconds, trial.memory(), repeats * plan.bytes_needed(), how)
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 from consoles import shown, until
-from forms import Recorded, focused, opened, played, write
+from forms import Recorded, focused, opened, played, tell, write
 
+from cfm_tui.console.engine_link import Configure
+from cfm_tui.console.form import Form
+from cfm_tui.console.preflight import Findings
 from cfm_tui.console.screens.configure import ConfigurePage
 from cfm_tui.console.screens.dialogs import Choice, Pick, Question
 from cfm_tui.console.widgets.field import Entry
 from engine.config import settings
+from engine.runs.estimates import Estimate
 
 
 def test_arrows_tab_and_letters_lead_from_field_to_field(place):
@@ -199,7 +203,9 @@ def test_saved_as_a_preset_and_read_back(place):
         await until(pilot, "a preset named digits ships")
         await pilot.press("p", "g")
         await pilot.pause()
-        assert "* mine 8/class convnet yours:" in " ".join(shown(pilot).split())
+        lines = [" ".join(line.strip("│ ").split()) for line in shown(pilot).splitlines()]
+        at = lines.index("* mine 8/class convnet")
+        assert lines[at + 1].startswith("yours:")
 
     played(opened(place), script)
 
@@ -424,13 +430,56 @@ def test_a_draft_is_kept_while_the_console_is_open(place):
         await pilot.press("enter", "escape", "n")
         await until(pilot, "smoke  draft, 1 problem")
         again = pilot.app.screen
-        assert again is not page
         assert (again.find_entry("ipc").value, again.find_entry("recover.lr").value) == ("7", "-1")
         again.go(again.find_entry("recover.lr"))
         await pilot.press("backspace")
         await until(pilot, "draft, 1 change")
         await pilot.press("p", "g", "enter", "d")
         await until(pilot, "digits  unchanged preset")
+
+    played(opened(place), script)
+
+
+def test_the_page_stays_built_and_looks_anew_when_it_is_opened_again(place):
+    async def script(pilot, page):
+        estimate = Estimate({"recover": 60.0}, 10**9, 10**6, "from a few steps")
+        tell(page, Findings(page.form.config, possible=True, estimate=estimate))
+        await pilot.press("4", "down")
+        at = focused(page).name
+        await pilot.press("escape")
+        await pilot.resize_terminal(60, 20)
+        await pilot.press("n")
+        assert pilot.app.screen is page
+        assert focused(page).name == at
+        await until(pilot, "images per class")
+        assert page.findings.estimate is None
+        assert "-single" in page.classes
+        await until(pilot, lambda: page.findings.possible)  # located again
+        await pilot.press("enter", "7")
+        pilot.app.action_runs()
+        await pilot.press("n")
+        await until(pilot, "draft, 1 change")
+        assert page.form.texts == {"ipc": "7"}
+
+    played(opened(place), script, (120, 40))
+
+
+def test_a_page_of_another_form_is_built_anew(place):
+    async def script(pilot, page):
+        await pilot.press("escape")
+        await pilot.app.on_configure(Configure(Form("digits", {})))
+        await until(pilot, "digits  unchanged preset")
+        assert pilot.app.screen is not page
+        assert not page.is_attached
+
+    played(opened(place), script)
+
+
+def test_choices_are_explained(place):
+    async def script(pilot, page):
+        page.go(page.find_entry("objective.signal"))
+        await pilot.press("enter")
+        await until(pilot, "the mean features of each class")
 
     played(opened(place), script)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from consoles import SIZES, console, drive, golden, shown, until
 from textual.events import MouseScrollDown
 
 from cfm_tui.console.engine_link import CompareRuns
 from cfm_tui.console.screens.base import Table
 from cfm_tui.console.screens.compare import ComparePage
-from cfm_tui.console.screens.dialogs import Command, CommandLines, CommandList, Pick, list_commands
+from cfm_tui.console.screens.dialogs import Command, CommandLines, CommandList, Offer, Pick, list_commands
 from cfm_tui.console.screens.runs import RunsPage
 from cfm_tui.console.widgets.chart import Chart
 from engine.store.json_file import read_json, write_json
@@ -174,5 +175,69 @@ def test_help_at_every_size(runs):
             box = [line[line.index("│") : line.rindex("│") + 1] for line in lines]
             golden(f"help-{size[0]}x{size[1]}", "\n".join(box) + "\n")
             await pilot.press("escape")
+
+    drive(console(runs), script)
+
+
+OFFERS = [
+    Offer("— group", barred=True),
+    Offer(
+        "one",
+        "a note that is too long for one line of most terminals",
+        columns=("10/class", "convnet"),
+    ),
+    Offer("another", "short", columns=("1/class", "resnet18")),
+]
+
+
+@pytest.mark.parametrize(
+    ("size", "lines"),
+    [
+        (
+            (120, 40),
+            ["  one      10/class  convnet   a note that is too long for one line of most terminals"],
+        ),
+        (
+            (80, 24),
+            [
+                "  one      10/class  convnet   a note that is too long for one line of",
+                "most terminals",
+            ],
+        ),
+        ((40, 12), ["  one      10/class  convnet", "      a note that is too long"]),
+    ],
+)
+def test_a_list_is_as_wide_as_its_lines_and_wraps_notes(runs, size, lines):
+    async def script(pilot):
+        await until(pilot, "gone")
+        pilot.app.push_screen(Pick("Which?", OFFERS, "another"))
+        await until(pilot, "Which?")
+        text = shown(pilot)
+        assert [line for line in lines if line not in text] == []
+        assert "▸ another" in text
+        assert "…" not in text.partition("Which?")[2].partition("└")[0]
+        chosen = []
+        pilot.app.pop_screen()
+        pilot.app.push_screen(Pick("Which?", OFFERS, "another"), chosen.append)
+        await pilot.press("up", "enter")
+        await pilot.pause()
+        assert chosen == ["one"]
+
+    drive(console(runs), script, size)
+
+
+def test_a_list_fits_the_terminal_when_that_is_resized(runs):
+    async def script(pilot):
+        await until(pilot, "gone")
+        pilot.app.push_screen(Pick("Which?", OFFERS))
+        await until(pilot, "10/class")
+        await pilot.press("down")
+        await pilot.resize_terminal(40, 12)
+        await pilot.pause()
+        assert "▸ another" in shown(pilot)
+        await pilot.resize_terminal(26, 12)
+        await pilot.pause()
+        assert "▸ another" in shown(pilot)
+        assert "class" not in shown(pilot)
 
     drive(console(runs), script)

@@ -5,7 +5,7 @@ import shlex
 import pytest
 from forms import form
 
-from cfm_tui.console.form import FIELDS, LAUNCH, PANELS, Form, list_presets, load_draft, save_draft
+from cfm_tui.console.form import FIELDS, GLOSSES, LAUNCH, PANELS, Form, list_presets, load_draft, save_draft
 from cfm_tui.console.widgets.field import Entry
 from engine.config import Config, settings
 from engine.store.json_file import write_json
@@ -30,6 +30,11 @@ def test_fields_are_settings():
         assert field.panel in PANELS
         assert len(field.label) <= Entry.LABEL_WIDTH
         assert field.help
+
+
+def test_explained_choices_exist():
+    for key, glosses in GLOSSES.items():
+        assert set(glosses) == set(FIELDS[key].choices)
 
 
 @pytest.mark.parametrize("preset", settings.preset_names())

@@ -17,6 +17,7 @@ import pytest
 from consoles import SIZES, burst, console, golden, shown, until
 from forms import Recorded, focused, opened, played, tell, write
 
+from cfm_tui.console.app import ConsoleApp
 from cfm_tui.console.engine_link import Configure
 from cfm_tui.console.form import Form
 from cfm_tui.console.preflight import Findings, Study
@@ -143,6 +144,47 @@ def test_launch_asks_where_the_machine_is_too_small(place):
         await until(pilot, lambda: pilot.app.launched is not None)
 
     played(opened(place, kind=Recorded), script)
+
+
+@pytest.mark.parametrize(("hours", "asks"), [(7.9, False), (60, True)])
+def test_launch_asks_where_the_run_takes_long(place, hours, asks):
+    async def script(pilot, page):
+        estimate = Estimate({"recover": hours * 3600}, 10**9, 10**6, "from a few steps")
+        tell(page, Findings(page.form.config, possible=True, estimate=estimate))
+        await pilot.press("f5")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, Choice) == asks
+        if asks:
+            assert "This run takes about 60 h 00 min. Launch?" in shown(pilot)
+            await pilot.press("escape")
+            await pilot.pause()
+            assert pilot.app.launched is None
+            await pilot.press("f5", "enter")
+        await until(pilot, lambda: pilot.app.launched is not None)
+
+    played(opened(place, kind=Recorded), script)
+
+
+def test_a_launch_paints_no_page_but_the_monitor(place, monkeypatch):
+    painted = []
+    display = ConsoleApp._display
+
+    def record(app, screen, renderable):
+        if renderable is not None and not app._batch_count:
+            painted.append(type(screen).__name__)
+        display(app, screen, renderable)
+
+    async def script(pilot, page):
+        tell(page, Findings(page.form.config, possible=True))
+        await pilot.pause(0.3)
+        monkeypatch.setattr(ConsoleApp, "_display", record)
+        await pilot.press("f5")
+        await until(pilot, "squeeze")
+        assert painted
+        assert "RunsPage" not in painted
+        pilot.app.session.stop("the test")
+
+    played(opened(place), script)
 
 
 def test_a_real_run_is_launched_and_then_known(place):
@@ -290,6 +332,8 @@ def test_help_names_the_keys(place):
         for name in ("launch", "preset", "write", "copy", "estimate", "download", "layer"):
             assert f"configure.{name}" in names
         assert "field.edit" in names
+        moves = [each for each in pilot.app.screen._commands if each.text == "Next field"]
+        assert [(set(each.keys.split()), each.name) for each in moves] == [({"↓", "tab", "j"}, "form.next")]
 
     played(opened(place), script)
 
@@ -309,7 +353,7 @@ def recorded(config):
         parameters=preview.count_parameters(config, look),
         accuracy=97.5,
         spectra={"layers.conv.1": np.logspace(1, -6, 64), "layers.conv.2": np.logspace(0, -4, 64)},
-        estimate=Estimate(seconds, 512_000_000, 4_800_000, "measured here: a few steps of each stage on cpu"),
+        estimate=Estimate(seconds, 512_000_000, 4_800_000, "from a few steps of each stage on cpu"),
     )
 
 

@@ -51,6 +51,27 @@ def test_a_run_without_images_says_so(tmp_path):
     watch(folder, script, (120, 40))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("objective: random\n", "this run optimises no images"),
+        ("objective: sre2l\n", "taps batchnorm have means and variances only"),
+        ("seed: 0\n", "no spectra are recorded: recovery writes them"),
+    ],
+)
+def test_a_run_without_spectra_says_why(tmp_path, text, said):
+    run, writer = with_images(tmp_path / "seen", batches=2, text=text)
+    writer.close()
+    run.close("finished")
+
+    async def script(pilot, page):
+        await until(pilot, "2 Spectrum: none recorded")
+        words = " ".join(str(row.text) for row in page._spectrum.chart._strips)
+        assert said in " ".join(words.split())
+
+    watch(tmp_path / "seen", script, (120, 40))
+
+
 def test_panels_are_reading_until_the_record_and_its_images_are_read(tmp_path, monkeypatch):
     folder = made(tmp_path / "seen", before_recovery, "stopped")
     gate, sampling = threading.Event(), threading.Event()

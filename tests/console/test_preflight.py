@@ -8,6 +8,7 @@ from cfm_tui.console.preflight import Findings
 from cfm_tui.display import plot_data
 from cfm_tui.display.progress import format_bytes
 from engine.config import Config, settings
+from engine.runs.estimates import Estimate
 from engine.runs.preview import DatasetStatus
 from engine.spectral import recovery_batches
 from engine.spectral.schedules import betas_of_batches
@@ -87,3 +88,14 @@ def test_sizes_are_read_by_people():
         "170 MB",
         "5.0 TB",
     ]
+
+
+def test_an_estimate_says_that_it_is_one():
+    seconds = {"squeeze": 0.0, "statistics": 0.0, "recover": 3600.0, "relabel": 0.0, "validate": 1800.0}
+    found = Findings(
+        Config(), estimate=Estimate(seconds, 10**9, 10**7, "from a few steps of each stage on cpu")
+    )
+    assert found.describe_total() == "about 1 h 30 min"
+    *_, cached, how = found.describe_estimate().splitlines()
+    assert cached == "cached or not needed: squeeze, statistics, relabel"
+    assert how == "from a few steps of each stage on cpu"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -160,6 +161,37 @@ def test_ticks_of_counts_are_whole(x, shown) -> None:
     assert drawn.splitlines()[-1].split() == shown
 
 
+def test_ticks_of_counts_are_whole_on_a_logarithmic_axis() -> None:
+    line = Line("a", np.array([1.0, 2, 3]), np.array([3.0, 2, 1]))
+    drawn = draw([line], 80, 10, terminal=FULL, log_x=True, x_label="rank").plain
+    assert drawn.splitlines()[-1].split() == ["1", "2", "rank", "3"]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_chart_of_few_lines_has_values_of_y(log) -> None:
+    drawn = draw(
+        [Line("a", np.arange(1.0, 11), np.linspace(0.1, 0.5, 10))], 60, 5, terminal=FULL, title="β", log=log
+    )
+    assert [row.split("┤")[0].strip() for row in drawn.plain.splitlines() if "┤" in row] == ["0.5", "0.1"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_few_points_are_marked_and_joined(count) -> None:
+    line = Line("a", np.arange(1.0, count + 1), 10.0 ** -np.arange(count))
+    drawn = draw([line], 60, 14, terminal=FULL, log=True, log_x=True).plain
+    assert drawn.count("•") == count
+    assert bool(re.search("[⠁-⣿]", drawn)) == (count > 1)
+    assert "•" not in draw([spectrum()[0]], 60, 14, terminal=FULL, log=True).plain
+
+
+def test_why_there_is_nothing_to_draw_is_wrapped() -> None:
+    rows = draw([], 20, 7, terminal=FULL, empty="no spectra: nothing is optimised by this run").plain.split(
+        "\n"
+    )
+    assert " ".join(" ".join(rows).split()) == "no spectra: nothing is optimised by this run"
+    assert {cell_len(row) for row in rows} == {20}
+
+
 def test_a_chart_without_cells_is_empty() -> None:
     assert draw(curves(), 0, 5, terminal=FULL).plain.split("\n") == [""] * 5
     assert draw(curves(), 5, 0, terminal=FULL).plain == ""
@@ -185,15 +217,16 @@ def test_a_spike_among_many_points_keeps_its_height() -> None:
 
 def test_a_gap_stays_a_gap_and_points_far_apart_are_joined() -> None:
     x, y = np.arange(5.0), np.array([1, 1, math.nan, 1, 1])
-    row = draw([Line("a", x, y)], 42, 5, terminal=ASCII).plain.split("\n")[1][1:]
-    assert set(row[:11]) == set(row[-11:]) == {"*"}
-    assert set(row[12:-12]) == {" "}
+    chart = charts.draw([Line("a", x, y)], 42, 5, terminal=ASCII)
+    row = chart.text.plain.split("\n")[1][chart.left :]
+    assert set(row[:10]) == set(row[-10:]) == {"*"}
+    assert set(row[11:-11]) == {" "}
 
 
 def test_a_line_goes_on_beyond_the_ends_of_a_zoomed_view() -> None:
     line = Line("a", np.array([0, 1000.0]), np.array([1, 1.0]))
-    row = draw([line], 42, 5, terminal=ASCII, x_range=(400, 401)).plain.split("\n")[1]
-    assert set(row[1:]) == {"*"}
+    chart = charts.draw([line], 42, 5, terminal=ASCII, x_range=(400, 401))
+    assert set(chart.text.plain.split("\n")[1][chart.left :]) == {"*"}
 
 
 def test_lines_are_not_joined_across_the_start_of_a_section() -> None:

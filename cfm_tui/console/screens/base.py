@@ -228,7 +228,7 @@ class TabLine(Widget):
             cut = max(room - right.cell_len + cell_len(subject) - 1, 0)  # the state matters more
             start = f"{set_cell_size(subject, cut).rstrip()}…" if cut else ""
             right = Text.assemble(start, "  " if start and state else "", right[cell_len(subject) + 2 :])
-            right.truncate(room)
+            right.truncate(room, overflow="ellipsis")
         line.append(" " * (width - line.cell_len - right.cell_len - 1))
         line.append_text(right)
         return line

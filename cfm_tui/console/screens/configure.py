@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import ClassVar
 
@@ -18,7 +18,18 @@ from textual.widget import Widget
 from textual.widgets import Button
 
 from cfm_tui.console.engine_link import Launch, hidden
-from cfm_tui.console.form import BACKBONE, BUDGET, DATA, FIELDS, LAUNCH, OBJECTIVE, PANELS, Form, list_presets
+from cfm_tui.console.form import (
+    BACKBONE,
+    BUDGET,
+    DATA,
+    FIELDS,
+    GLOSSES,
+    LAUNCH,
+    OBJECTIVE,
+    PANELS,
+    Form,
+    list_presets,
+)
 from cfm_tui.console.preflight import Fetch, Findings, Study, describe_location
 from cfm_tui.console.screens.base import Page, Panel, PlainText
 from cfm_tui.console.screens.dialogs import Choice, Offer, Pick, Question
@@ -43,11 +54,10 @@ class ConfigurePage(Page):
     LEAST = (110, 30)
     QUIET_SECONDS = 0.4  #: time after the last keystroke until the data are located
     STILL_SECONDS = 2.0  #: time after the last keystroke until a trial starts by itself
+    LONG_SECONDS = 8 * 3600.0  #: estimated time of a run from which on its launch is confirmed
     BINDINGS: ClassVar[list[BindingType]] = [
-        hidden("down,tab", "move(1)", "next field", id="form.next"),
-        hidden("up,shift+tab", "move(-1)", "field before", id="form.before"),
-        hidden("j", "move(1)", "next field", id="form.down"),
-        hidden("k", "move(-1)", "field before", id="form.up"),
+        hidden("down,tab,j", "move(1)", "next field", id="form.next"),
+        hidden("up,shift+tab,k", "move(-1)", "field before", id="form.before"),
         hidden("g", "end(0)", "first field", id="form.first"),
         hidden("G", "end(-1)", "last field", id="form.last"),
         hidden("pagedown", "scroll(1)", "scroll", id="form.scroll", tooltip="Scroll the panel"),
@@ -106,10 +116,28 @@ class ConfigurePage(Page):
         self._launching = False
 
     def on_unmount(self) -> None:
-        """Stop the threads, since nobody sees their findings any more."""
+        """Stop the threads when the console ends."""
+        self._stop_threads()
+
+    def on_screen_suspend(self) -> None:
+        """When the page was left, keep what was typed and stop the threads; not under a dialog."""
+        if self not in self.app.screen_stack:
+            for entry in self.query(Entry):
+                entry.commit()
+            self._stop_threads()
+
+    def _stop_threads(self) -> None:
         for thread in (self._study, self._fetch):
             if thread is not None:
                 thread.stop()
+        self._study = self._fetch = None
+
+    def reopen(self) -> None:
+        """Show the form again after the page was left: look anew for what may have changed meanwhile."""
+        self.findings = Findings(self.findings.config, sets=self.findings.sets, look=self.findings.look)
+        self.touch()
+        self._arrange()
+        self.check()
 
     # --- layout -----------------------------------------------------------------------------------
 
@@ -224,7 +252,7 @@ class ConfigurePage(Page):
             matches = (describe_location(each) for each in self.findings.sets if each.name == choice)
             return next(matches, "")
         kind = {"objective.method": "methods", "protocol": "protocols"}.get(name)
-        return settings.describe(choice, kind) if kind else ""
+        return settings.describe(choice, kind) if kind else GLOSSES.get(name, {}).get(choice, "")
 
     def check(self) -> bool:
         """Check and show the form, and stop a study of other settings. Return whether the form is valid."""
@@ -318,8 +346,9 @@ class ConfigurePage(Page):
         self.query_one("#outdated", PlainText).display = outdated and self._current != LAUNCH
         note = ", as last valid" if outdated else ""
         self._others.border_title = f"The other steps{note}"
-        total = self.findings.describe_total()
-        self._cost.border_title = f"Cost{note or ' on this machine'}{f': {total}' if total else ''}"
+        total, repeats = self.findings.describe_total(), self.findings.config.repeats
+        of_what = f" of {repeats} repeats" if total and repeats > 1 else " on this machine"
+        self._cost.border_title = f"Cost{note or of_what}{f': {total}' if total else ''}"
 
     def _show_offer(self) -> None:
         """Offer the preset for the chosen data set, where the current one was tuned for another."""
@@ -417,6 +446,8 @@ class ConfigurePage(Page):
                 before = field.text(self.form.checked.before[field.key]) or field.none or "none"
                 restoring = "" if entry.editing else ", backspace restores it"
                 text = f"{field.key}: {field.help} · preset: {before}{restoring}"
+        if field is not None and self.has_class("-narrow"):
+            text = text.removeprefix(f"{field.key}: ")
         if entry.is_cut and not entry.editing:
             text = f"{entry.value} · {text}"
         self._show_help_text(text)
@@ -430,6 +461,8 @@ class ConfigurePage(Page):
         if not (isinstance(self.focused, Entry) and self.focused.editing):
             needs_two = cell_len(text) >= width and not self.has_class("-short")
             line.styles.height = 2 if needs_two else 1
+            if self.focused is not None:  # a longer text leaves fewer lines for the fields
+                self.call_after_refresh(self.focused.scroll_visible, animate=False)
         line.update(text, layout=False)
 
     def show_findings(self) -> None:
@@ -569,8 +602,9 @@ class ConfigurePage(Page):
         for dataset, presets in groupby(list_presets(), lambda each: each.dataset):
             offers.append(Offer(f"— {dataset or 'cannot be used'}", barred=True))
             for each in presets:
-                note = each.problem or f"{each.ipc:>4}/class  {each.backbone:<9} {each.description}"
-                offers.append(Offer(each.name, note, barred=bool(each.problem)))
+                columns = () if each.problem else (f"{each.ipc:>3}/class", each.backbone)
+                note = each.problem or each.description
+                offers.append(Offer(each.name, note, barred=bool(each.problem), columns=columns))
         self.app.push_screen(Pick("Start from which preset?", offers, self.form.preset), self._choose_preset)
 
     def action_use_match(self) -> None:
@@ -699,10 +733,17 @@ class ConfigurePage(Page):
             self.action_panel({"data": DATA, "teacher": BACKBONE}.get(findings.problem.kind, BUDGET))
         elif findings.short:
             answers = [("no", "no, back to the form"), ("yes", "yes, launch it")]
-            question = Choice(f"This machine may not suffice: {findings.short}. Launch?", answers)
-            self.app.push_screen(question, lambda answer: self._launch() if answer == "yes" else None)
+            self._ask_before_launch(f"This machine may not suffice: {findings.short}. Launch?", answers)
+        elif (findings.total_seconds or 0) > self.LONG_SECONDS:
+            answers = [("yes", "yes, launch it"), ("no", "no, back to the form")]
+            self._ask_before_launch(f"This run takes {findings.describe_total()}. Launch?", answers)
         else:
             self._launch()
+
+    def _ask_before_launch(self, question: str, answers: Sequence[tuple[str, str]]) -> None:
+        """Ask a question, whose first answer is that of Enter."""
+        choice = Choice(question, answers)
+        self.app.push_screen(choice, lambda answer: self._launch() if answer == "yes" else None)
 
     def _set_waiting(self, text: str) -> None:
         """Show what a pending launch waits for."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar, cast
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.text import Text
 from textual import events
@@ -104,17 +105,30 @@ class Choice(_ListDialog):
 
 @dataclass(frozen=True)
 class Offer:
-    """A choice in a long list. note: its description; barred: it is shown, but cannot be chosen."""
+    """A choice in a long list.
+
+    columns: values beside the name, left out in a narrow terminal. note: its description. barred: it is
+    shown, but cannot be chosen.
+    """
 
     name: str
     note: str = ""
     barred: bool = False
+    columns: tuple[str, ...] = ()
 
 
 class Pick(_ListDialog):
-    """A dialog that returns the name of the chosen offer, or None by Escape. current: marked name."""
+    """A dialog that returns the name of the chosen offer, or None by Escape. current: marked name.
 
-    DEFAULT_CSS = "Pick OptionList { text-wrap: nowrap; text-overflow: ellipsis; }"
+    It is as wide as its longest line, up to the terminal. Notes that are too long are wrapped beside the name
+    and its columns or, where there is little room, below them. Columns that do not fit are left out.
+    """
+
+    FRAME = 6  #: cells of the dialog's border and padding, and of the list's
+    SCROLLBAR = 1
+    NOTE_LEAST = 30  #: cells of a note beside its name, at least
+    AROUND = 3  #: lines of the dialog's border and question
+    DEFAULT_CSS = "Pick OptionList { scrollbar-size-vertical: 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         hidden("j", "move(1)", "down", id="pick.down"),
         hidden("k", "move(-1)", "up", id="pick.up"),
@@ -124,20 +138,47 @@ class Pick(_ListDialog):
 
     def __init__(self, question: str, offers: Sequence[Offer], current: str = "") -> None:
         names = [offer.name for offer in offers]
-        width = max(map(len, names), default=0)
-        options = []
-        for offer in offers:
-            mark = "*" if offer.name == current else " "
-            name = escape_control_characters(offer.name)
-            text = Text(f"{mark} {name:<{width}}  ", no_wrap=True, overflow="ellipsis")
-            text.append(escape_control_characters(offer.note), style="dim")
-            options.append(Option(text, disabled=offer.barred))
-        super().__init__(question, names, options)
-        self._first = names.index(current) if current in names else 0
+        super().__init__(question, names, [])
+        self._offers, self._current = offers, current
+        choosable = [index for index, offer in enumerate(offers) if not offer.barred]
+        self._first = names.index(current) if current in names else next(iter(choosable), 0)
 
-    def on_mount(self) -> None:
-        """Put the cursor on the current name."""
-        self.query_one(OptionList).highlighted = self._first
+    def on_resize(self) -> None:
+        """Fit the lines to the terminal; put the cursor on the current name at first."""
+        options = self.query_one(OptionList)
+        at = self._first if options.highlighted is None else options.highlighted
+        room = self.app.size.width - self.FRAME - self.SCROLLBAR
+        texts = self._lay_out(room)
+        longest = max(
+            cell_len(line) for text in [Text(self._question), *texts] for line in text.plain.split("\n")
+        )
+        self.query_one(Vertical).styles.width = min(longest, room) + self.FRAME + self.SCROLLBAR
+        options.styles.max_height = max(self.app.size.height - self.AROUND, 1)
+        options.set_options(
+            Option(text, disabled=offer.barred) for text, offer in zip(texts, self._offers, strict=True)
+        )
+        options.highlighted = at
+
+    def _lay_out(self, width: int) -> list[Text]:
+        """Return the text of each offer, whose lines have at most `width` cells."""
+        rows = [(escape_control_characters(each.name), *each.columns) for each in self._offers]
+        count = max(map(len, rows), default=1)
+        cells = [row + ("",) * (count - len(row)) for row in rows]
+        widths = [max(map(cell_len, column)) + 2 for column in zip(*cells, strict=True)]
+        indent = 2 + sum(widths)
+        is_beside = width - indent >= self.NOTE_LEAST
+        if indent > width:
+            widths = widths[:1]
+        left = indent if is_beside else 4
+        texts = []
+        for row, offer in zip(cells, self._offers, strict=True):
+            note = textwrap.wrap(escape_control_characters(offer.note), max(width - left, 8))
+            head = "".join(set_cell_size(cell, size) for cell, size in zip(row, widths, strict=False))
+            text = Text(f"{'*' if offer.name == self._current else ' '} {head}", no_wrap=True)
+            text.append(f"\n{' ' * left}".join(note if is_beside else ["", *note]), style="dim")
+            text.rstrip()
+            texts.append(text)
+        return texts
 
 
 class Question(Dialog):

@@ -89,9 +89,9 @@ class LayerPage(Page):
         if preview is None or self._tap not in preview.spectra:
             reason = "Ψ is not measured at this layer"
             if preview is None:
-                reason = "no spectrum yet: recovery writes one within seconds of its start"
-            panel.set_title(f"Spectrum: {reason}")
-            chart.plot([])
+                reason = "no spectrum is recorded: recovery writes one within seconds of its start"
+            panel.set_title("Spectrum: none")
+            chart.plot([], empty=reason)
             return
         lines, crossing = plot_data.spectrum(preview, self._tap, self._objective)
         beta = formatting.describe_beta(model, preview.beta, crossing)

@@ -8,6 +8,7 @@ from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.showing import chart_colours, terminal_of
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import RunModel
+from engine.store import ACTIVE
 from engine.store.preview import Preview
 
 Losses = Literal["recovery", "validate", "squeeze"]
@@ -27,11 +28,13 @@ class LossChart(Chart):
             sections, mark = plot_data.batches(model), None
             if scrubbed is not None:
                 mark = float((scrubbed.batch - 1) * model.iterations + scrubbed.iteration)
-            self.plot(plot_data.losses(model), x_label="iteration", sections=sections, mark=mark)
+            lines = plot_data.losses(model)
+            self.plot(lines, x_label="iteration", sections=sections, mark=mark, empty=_explain_absence(model))
             has_band = terminal_of(self.app).colours and chart_colours(self)  # drawn only in a faint colour
             raw = "faint: raw" if has_band else "smoothed"
             return f"Loss of recovery, over all layers · {self._describe_axis()} · {raw}"
-        self.plot(plot_data.training_losses(model, losses), x_label="epoch")
+        lines = plot_data.training_losses(model, losses)
+        self.plot(lines, x_label="epoch", empty=_explain_absence(model))
         whose = "students, mean over seeds" if losses == "validate" else "the teacher"
         return f"Loss of {whose} · {self._describe_axis()}"
 
@@ -49,3 +52,10 @@ def _default_losses(model: RunModel) -> Losses:
     stage = model.training_stage
     is_training = model.stage in ("squeeze", "validate") or model.layout is None
     return stage if stage is not None and is_training else "recovery"
+
+
+def _explain_absence(model: RunModel) -> str:
+    """Return why there are no losses to draw."""
+    if model.state in (*ACTIVE, "new"):
+        return "no losses yet"
+    return "no losses: this run did not compute this stage, or ended before it; v shows those of other stages"

@@ -135,7 +135,7 @@ class Numbers(Table):
 
     def _show_layers(self, model: RunModel, terminal: Terminal) -> str:
         terms = model.layout.terms if model.layout else []
-        room = (self.size.width - 18) // max(len(terms), 1) - 14
+        room = (self.size.width - 12) // max(len(terms), 1) - 14
         cells = min(max(room, 6), 40)
         spark = partial(formatting.draw_sparkline, width=cells, terminal=terminal)
         layers = formatting.list_layers(model, spark, cells)
@@ -144,9 +144,10 @@ class Numbers(Table):
             layers.sort(key=lambda row: -row[1][self.sort_column - 1])
         heads = ["layer", *(head for term in terms for head in (term, ""))]
         rows = []
-        for tap, values, sparklines in layers:
+        short_names = _drop_shared_parts([tap for tap, _, _ in layers])
+        for name, (_, values, sparklines) in zip(short_names, layers, strict=True):
             pairs = zip(values, sparklines, strict=True)
-            rows.append([tap, *(cell for number, line in pairs for cell in (_format_value(number), line))])
+            rows.append([name, *(cell for number, line in pairs for cell in (_format_value(number), line))])
         self.fill(heads, [tap for tap, _, _ in layers], rows)
         order = f"by {terms[self.sort_column - 1]}" if self.sort_column else "in order"
         return f"Layers of batch {model.batch}, {order}" if layers else "Layers"
@@ -161,6 +162,15 @@ class Numbers(Table):
         order = f", by {columns[self.sort_column]}" if self.sort_column else ""
         repeat = f" of repeat {model.repeat}" if model.repeats > 1 else ""
         return f"Trainings{repeat}{order}; best % is optimistic"
+
+
+def _drop_shared_parts(names: Sequence[str]) -> list[str]:
+    """Return dotted names without the leading parts that all of them have, as "layers" in "layers.conv.0"."""
+    parts = [name.split(".") for name in names]
+    shared = 0
+    while all(len(each) > shared + 1 for each in parts) and len({each[shared] for each in parts}) == 1:
+        shared += 1
+    return [".".join(each[shared:]) for each in parts]
 
 
 def _format_value(number: float | None) -> str:

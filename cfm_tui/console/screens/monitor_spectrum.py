@@ -15,8 +15,8 @@ from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.showing import terminal_of
 from cfm_tui.display import plot_data
 from cfm_tui.display.batch_gaps import BatchGaps, find_trend
-from cfm_tui.display.run_state import RunModel
-from engine.config import Objective
+from cfm_tui.display.run_state import RunModel, load_config
+from engine.config import Config, Objective
 from engine.store import ACTIVE
 from engine.store.preview import Preview
 
@@ -38,25 +38,26 @@ class Spectrum(Vertical):
         self._tap = ""  # the last one if there is none of this name
         self._model: RunModel | None = None
         self._preview: Preview | None = None
-        self._objective: Objective | None = None
+        self._config: Config | None = None  # None also where it cannot be read
+        self._is_config_read = False
         self._batch_gaps = BatchGaps()
 
     def show(self, model: RunModel, scrubbed: Preview | None) -> str:
         """Draw the spectra, and return the panel's title. scrubbed: shown instead of the latest preview."""
         self._model = model
         preview = self._preview = model.preview if scrubbed is None else scrubbed
+        if not self._is_config_read:
+            self._config, self._is_config_read = load_config(model.run.folder), True
         if preview is None or not preview.spectra:
-            self.chart.plot([])
+            self.chart.plot([], empty=_explain_absence(model, self._config, scrubbed))
             self._gap.set_lines("")
-            if preview is not None:
-                where = f"batch {preview.batch}, it {preview.iteration:,}"
-                return f"Spectrum: none kept of {where}" if scrubbed else "Spectrum: Ψ is not measured"
+            if scrubbed is not None:
+                return f"Spectrum: none of batch {scrubbed.batch}, it {scrubbed.iteration:,}"
             return "Spectrum: none yet" if model.state in (*ACTIVE, "new") else "Spectrum: none recorded"
         taps = list(preview.spectra)
         number = taps.index(self._tap) if self._tap in taps else len(taps) - 1
-        if self._objective is None:
-            self._objective = plot_data.objective_of(model.run.folder)
-        lines, crossing = plot_data.spectrum(preview, taps[number], self._objective)
+        objective = Objective(terms=()) if self._config is None else self._config.objective
+        lines, crossing = plot_data.spectrum(preview, taps[number], objective)
         self.chart.plot(lines, x_label=plot_data.RANKS, mark=crossing)
         self._gap.set_lines(self._describe_gaps(model, preview))
         beta = formatting.describe_beta(model, preview.beta, crossing)
@@ -88,3 +89,20 @@ class Spectrum(Vertical):
             title = self.show(model, None if preview is model.preview else preview)
             if isinstance(self.parent, Panel):
                 self.parent.set_title(title)
+
+
+def _explain_absence(model: RunModel, config: Config | None, scrubbed: Preview | None) -> str:
+    """Return why there is no spectrum to draw, and what would make one."""
+    if config is not None and not config.optimises:
+        return "no spectra: this run optimises no images, so it compares no features"
+    if config is not None and not config.objective.has_covariance:
+        taps = config.objective.taps
+        return f"no spectra: taps {taps} have means and variances only; with conv-input, Ψ is measured"
+    if scrubbed is not None:
+        return "no spectrum is kept of these images, since that takes time; [ and ] lead to others"
+    if model.state in (*ACTIVE, "new"):
+        return "no spectrum yet: recovery writes one within seconds of its start"
+    return (
+        "no spectra are recorded: recovery writes them, and this run did not come so far, or an earlier"
+        " version of the program computed it; the same settings launched again record them"
+    )

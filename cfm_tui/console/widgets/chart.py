@@ -23,6 +23,20 @@ from cfm_tui.display.tables import as_csv
 MIN_ZOOM = 1e-9  # narrowest view, as a fraction of the whole range
 
 
+@dataclass(frozen=True)
+class _Contents:
+    """What a chart shows (see `charts.draw`)."""
+
+    lines: Sequence[Line] = ()
+    title: str = ""
+    x_label: str = ""
+    mark: float | None = None
+    whole: Range | None = None
+    guides: Sequence[Guide] = ()
+    sections: Sequence[Section] = ()
+    empty: str = "nothing to draw yet"
+
+
 class Chart(Picture, can_focus=True):
     """Lines over x. Nothing is drawn while the chart is not visible, and before `plot` is called.
 
@@ -74,12 +88,15 @@ class Chart(Picture, can_focus=True):
         whole: Range | None = None,
         guides: Sequence[Guide] = (),
         sections: Sequence[Section] = (),
+        empty: str = _Contents.empty,
     ) -> None:
         """Show these lines; for the other arguments, see `charts.draw`.
 
         whole: the full range of x, if the lines cover only the visible part (see `Viewed`).
         """
-        self._contents = _Contents(tuple(lines), title, x_label, mark, whole, tuple(guides), tuple(sections))
+        self._contents = _Contents(
+            tuple(lines), title, x_label, mark, whole, tuple(guides), tuple(sections), empty
+        )
         self._is_plotted = True
         self._draw()
 
@@ -128,6 +145,7 @@ class Chart(Picture, can_focus=True):
             guides=contents.guides,
             sections=contents.sections,
             cursor=self.cursor,
+            empty=contents.empty,
         )
         rows = self._drawing.text.split("\n", allow_blank=True)
         self.show([Strip(row.render(self.app.console), width) for row in rows])
@@ -252,19 +270,6 @@ class Chart(Picture, can_focus=True):
             return None
         low, high = min(low for low, _ in ends), max(high for _, high in ends)
         return (low, high) if low < high else None
-
-
-@dataclass(frozen=True)
-class _Contents:
-    """What a chart shows (see `charts.draw`)."""
-
-    lines: Sequence[Line] = ()
-    title: str = ""
-    x_label: str = ""
-    mark: float | None = None
-    whole: Range | None = None
-    guides: Sequence[Guide] = ()
-    sections: Sequence[Section] = ()
 
 
 def _shift_into(low: float, high: float, whole: Range) -> Range:
