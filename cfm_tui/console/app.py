@@ -47,6 +47,7 @@ from engine.errors import UserError
 
 if TYPE_CHECKING:
     from cfm_tui.console.form import Form
+    from cfm_tui.console.screens.configure import ConfigurePage
     from cfm_tui.console.session import Session
     from cfm_tui.display.graphics import Graphics
 
@@ -94,6 +95,7 @@ class ConsoleApp(App[str]):
         self.last_run: Path | None = None  #: the one that was opened last
         self.draft_notice = ""  #: what became of an edited form, after the end
         self._draft: Form | None = None
+        self._form_page: ConfigurePage | None = None  #: of the draft
         self._saved_draft: dict[str, Any] | None = None  #: what need not be saved again
         self._governor = Governor()
         self._last_error: tuple[str, str, str] | None = None
@@ -334,19 +336,28 @@ class ConsoleApp(App[str]):
         from cfm_tui.console.form import Form, load_draft
         from cfm_tui.console.screens.configure import ConfigurePage
 
-        open_forms = [screen for screen in self.screen_stack if isinstance(screen, ConfigurePage)]
-        while open_forms and self.screen is not open_forms[0]:
-            self.pop_screen()
-        if not open_forms:
-            if message.form is None and self._draft is None and (draft := load_draft(os.environ)) is not None:
-                self._draft, self._saved_draft = draft, draft.draft()
-                if draft.list_overrides():
-                    self.notify("the draft of your last session; p starts from a preset")
-            elif message.form is not None or self._draft is None:
-                self._draft = message.form or Form(None, os.environ)
-                self._saved_draft = self._draft.draft()
-            with self.batch_update():
-                await self.push_screen(ConfigurePage(self._draft))
+        page = self._form_page
+        if page is not None and page in self.screen_stack:
+            while self.screen is not page:
+                self.pop_screen()
+            return
+        if message.form is None and self._draft is None and (draft := load_draft(os.environ)) is not None:
+            self._draft, self._saved_draft = draft, draft.draft()
+            if draft.list_overrides():
+                self.notify("the draft of your last session; p starts from a preset")
+        elif message.form is not None or self._draft is None:
+            self._draft = message.form or Form(None, os.environ)
+            self._saved_draft = self._draft.draft()
+        if page is not None and page.form is self._draft:
+            page.reopen()
+        else:
+            if page is not None:
+                self.uninstall_screen(page)
+                await page.remove()
+            page = self._form_page = ConfigurePage(self._draft)
+            self.install_screen(page, "form")  # it stays mounted, since building it takes long
+        with self.batch_update():
+            await self.push_screen(page)
 
     def action_monitor(self) -> None:
         """Open the monitor of the run that was opened last."""
@@ -404,7 +415,7 @@ class ConsoleApp(App[str]):
 
         self.push_screen(ComparePage(message.folders))
 
-    def on_launch(self, message: Launch) -> None:
+    async def on_launch(self, message: Launch) -> None:
         """Start a run in this process and show its monitor."""
         if self.refuse_if_read_only("launch"):
             return
@@ -416,8 +427,9 @@ class ConsoleApp(App[str]):
 
         self.session = Session(message.resolved, message.name, message.folder)
         self._governor, self._key_pressed_at = Governor(), 0.0  # now somebody looks: no debts, no quiet
-        self.action_runs()
-        self.push_screen(MonitorPage(message.folder, self.session))
+        with self.batch_update():  # which does not paint the list of runs in between
+            self.action_runs()
+            await self.push_screen(MonitorPage(message.folder, self.session))
 
     def refuse_if_read_only(self, what: str) -> bool:
         """Return whether the console is read-only, and notify the user if it is."""

@@ -49,6 +49,7 @@ class MonitorPage(Page):
     """
 
     TAB = "Monitor"
+    STARTUP_SECONDS = 0.1  #: interval of looking whether a run that starts has a record
     LOAD_WIDTH = 110  #: columns of a page that shows the machine's load, at least
     AUTO_FOCUS = ""  # a small terminal shows the first panel, which has nothing to focus
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -133,6 +134,15 @@ class MonitorPage(Page):
         self._panels = self.panels()
         self.action_panel(LOSS)
         self.tick()
+        if self._model is None:
+            self._startup_timer = self.set_interval(self.STARTUP_SECONDS, self._follow_startup)
+
+    def _follow_startup(self) -> None:
+        """Show the start as it goes on, until there is a record; `tick` comes less often."""
+        if self.is_loading:
+            self._show_startup()
+        else:
+            self._startup_timer.stop()
 
     # --- following the run ------------------------------------------------------------------------
 
