@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from cfm_tui.display.graphics import Graphics
 
 
+_KEY_NAMES = {"⏎": "enter", "↑": "up", "↓": "down", "←": "left", "→": "right"}
+
+
 class ConsoleApp(App[str]):
     """The console; its return value is the text to print after it closes.
 
@@ -191,6 +194,11 @@ class ConsoleApp(App[str]):
         for screen in self.screen_stack:
             for widget in screen.query(ImageWidget):
                 widget.draw()
+
+    def get_key_display(self, binding: Binding) -> str:
+        """Return how a key is shown; without Unicode, the names of Enter and the arrows instead of signs."""
+        display = super().get_key_display(binding)
+        return display if self.terminal.unicode else _KEY_NAMES.get(display, display)
 
     @property
     def failed(self) -> BaseException | None:

@@ -151,8 +151,11 @@ def describe_results(model: RunModel, width: int) -> list[str]:
         if latest and model.repeat > len(model.results["repeats"]):
             lines += _align([(f"repeat {model.repeat}", "latest", ""), *latest.values()])
         return lines
-    rows = [("", "latest" if latest else "no accuracies yet: students are trained after recovery", "")]
-    rows += latest.values()
+    if not latest and model.state in (*ACTIVE, "new"):
+        return textwrap.wrap("no accuracies yet: students are trained after recovery", width)
+    if not latest:
+        return textwrap.wrap(f"no accuracies: the run {model.state} before it measured one", width)
+    rows = [("", "latest", ""), *latest.values()]
     if model.teacher_accuracy is not None:
         rows.append(("teacher", f"{model.teacher_accuracy:.2f}", ""))
     return _align(rows)
@@ -182,8 +185,14 @@ def describe_summary(results: Results, settings: Mapping[str, str], width: int) 
     if paper := _find_paper_number(results, settings):
         printed = str(paper["printed"]).replace("±", " ± ")
         shown.append(("the paper", printed, paper["source"]))
+    against = []
+    if max(map(cell_len, _align(shown))) > width:  # the comparison gets lines of its own
+        against = [f"against random: {', '.join(filter(None, (difference, significance)))}"] * bool(
+            difference
+        )
+        shown = [(*row[:2], "") for row in shown]
     verdict = _VERDICTS.get((versus or {}).get("verdict", ""), "not compared with random images")
-    explanations = (verdict, describe_spread(results))
+    explanations = (*against, verdict, describe_spread(results))
     return [*_align(shown), *(line for each in explanations for line in textwrap.wrap(each, width))]
 
 

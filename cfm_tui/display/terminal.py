@@ -142,6 +142,7 @@ _LOOKALIKES = {
     **dict.fromkeys("‘’‛′", "'"),
     **dict.fromkeys("“”„″", '"'),
     **dict.fromkeys("≈∼", "~"),
+    "↺": "=",
     **dict.fromkeys("≤«", "<"),
     **dict.fromkeys("≥»", ">"),
     **dict(zip("╱╲⟋⟍╳αβγδεζηθικλμνξοπρςστυφχψω", "/\\/\\xabgdezhqiklmnxoprsstufcpw", strict=True)),
@@ -155,7 +156,7 @@ def to_ascii(text: str) -> str:
     """Return a text of the same width with similar ASCII characters."""
     if text.isascii():
         return text
-    ascii_text = "".join(_replace_character(character) for character in text)
+    ascii_text = "".join(_replace_character(character) for character in text.replace(" ± ", "+/-"))
     cells = cell_len(text)
     return ascii_text if len(ascii_text) == cells else set_cell_size(ascii_text, cells)  # joined characters
 

@@ -122,6 +122,9 @@ def test_the_result_card_has_the_difference_the_test_and_what_the_spread_is(tmp_
     card = formatting.describe_results(model, 60)
     assert "▼ -1.50 points" in card[1]
     assert "p 0.03, n 3" in card[2]
+    narrow = formatting.describe_results(model, 30)
+    assert max(map(len, narrow)) <= 30
+    assert "against random: ▼ -1.50 points, p 0.03, n 3" in " ".join(narrow)
     text = " ".join(card)
     assert formatting._VERDICTS[verdict] in text
     assert "teacher" in text

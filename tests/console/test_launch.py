@@ -414,5 +414,6 @@ def test_plain_terminals_show_it(place):
         await pilot.press("3")
         await pilot.pause()
         assert "objective.method" in shown(pilot)
+        assert "enter edit" in shown(pilot)
 
     played(app, script)

@@ -128,6 +128,7 @@ def test_images_are_in_pixels_where_the_terminal_says_so_and_shows_colours() -> 
 def test_known_characters_become_alike_ones() -> None:
     assert to_ascii("┌─┬─┐│ β → Ψ λ · … █ ▁▃▇ ⣿⠁") == "+-+-+| b > P l . . # -:# #."
     assert to_ascii("Épée, naïve, 数") == "Epee, naive, ??"
+    assert to_ascii("83.9 ± 1.1  ↺ relabel") == "83.9+/-1.1  = relabel"
     assert to_ascii("plain [x] ~") == "plain [x] ~"
 
 

@@ -347,7 +347,8 @@ class ConfigurePage(Page):
         note = ", as last valid" if outdated else ""
         self._others.border_title = f"The other steps{note}"
         total, repeats = self.findings.describe_total(), self.findings.config.repeats
-        of_what = f" of {repeats} repeats" if total and repeats > 1 else " on this machine"
+        of_what = f" of {repeats} repeats" if repeats > 1 else ""
+        of_what = of_what if total else " on this machine"
         self._cost.border_title = f"Cost{note or of_what}{f': {total}' if total else ''}"
 
     def _show_offer(self) -> None:

@@ -62,11 +62,11 @@ class BatchImages(Thumbnails, can_focus=True):
             self.show_images(courses, names[: len(courses)], size)
         else:
             hidden_count = self.show_widest(list(preview.images_MCHW), names)
-        beta = f" · β {preview.beta:.3g}" if scrubbed is not None and model.betas else ""
         title = "Images" if size is None else "Real ▸ start ▸ now"
         title += f" +{hidden_count}" if hidden_count else ""
-        title += f" · batch {preview.batch}, it {preview.iteration:,}{beta}"
-        hints = ["v now only" if size is not None else "v beside real"] if courses else []
+        title += f" · batch {preview.batch}, it {preview.iteration:,}"
+        hints = [f"β {preview.beta:.3g}"] if scrubbed is not None and model.betas else []
+        hints += ["v now only" if size is not None else "v beside real"] if courses else []
         for hint in (*hints, "[ earlier" if scrubbed is None else "] later"):
             longer = f"{title} · {hint}"
             title = longer if cell_len(longer) <= self.size.width - self.TITLE_MARGIN else title

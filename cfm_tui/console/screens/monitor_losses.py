@@ -32,10 +32,12 @@ class LossChart(Chart):
             self.plot(lines, x_label="iteration", sections=sections, mark=mark, empty=_explain_absence(model))
             has_band = terminal_of(self.app).colours and chart_colours(self)  # drawn only in a faint colour
             raw = "faint: raw" if has_band else "smoothed"
-            return f"Loss of recovery, over all layers · {self._describe_axis()} · {raw}"
+            over = "" if self.screen.has_class("-narrow") else ", over all layers"
+            return f"Loss of recovery{over} · {self._describe_axis()} · {raw}"
         lines = plot_data.training_losses(model, losses)
         self.plot(lines, x_label="epoch", empty=_explain_absence(model))
-        whose = "students, mean over seeds" if losses == "validate" else "the teacher"
+        over = "" if self.screen.has_class("-narrow") else ", mean over seeds"
+        whose = f"students{over}" if losses == "validate" else "the teacher"
         return f"Loss of {whose} · {self._describe_axis()}"
 
     def choose_next(self, model: RunModel) -> None:

@@ -21,6 +21,7 @@ from cfm_tui.display.run_state import RunModel
 from cfm_tui.display.terminal import Terminal
 from engine.events import STAGES, Stage
 from engine.runs.results import format_mean_std
+from engine.store import ACTIVE
 
 Contents = Literal["layers", "result", "trainings"]
 
@@ -63,7 +64,9 @@ class Results(Vertical):
         if stage is not None:
             guides = plot_data.accuracy_guides(model) if stage == "validate" else []
             lines_of = plot_data.accuracies(model, stage)
-            self.chart.plot(lines_of, title=_describe_chart(model, stage), x_label="epoch", guides=guides)
+            title = _describe_chart(model, stage)
+            empty = "no accuracies yet" if model.state in (*ACTIVE, "new") else "no accuracies"
+            self.chart.plot(lines_of, title=title, x_label="epoch", guides=guides, empty=empty)
         if model.results is None:
             return "Result so far"
         finished, planned = len(model.results["repeats"]), model.results["repeats_planned"]
@@ -89,6 +92,8 @@ class Numbers(Table):
 
     Only changed cells are updated; rows are identified by names.
     """
+
+    SPARK_LEAST = 4  #: cells of a sparkline, at least
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,40 +140,47 @@ class Numbers(Table):
 
     def _show_layers(self, model: RunModel, terminal: Terminal) -> str:
         terms = model.layout.terms if model.layout else []
-        room = (self.size.width - 12) // max(len(terms), 1) - 14
-        cells = min(max(room, 6), 40)
+        names = _drop_shared_parts(model.layout.taps if model.layout else [])
+        padding, scrollbar, least = 2 * self.cell_padding, self.scrollbar_size_vertical, len("0.001234")
+        taken = max(map(cell_len, ["layer", *names])) + padding + scrollbar
+        taken += sum(max(cell_len(term), least) + 2 * padding for term in terms)
+        cells = min((self.size.width - taken) // max(len(terms), 1), 40)
+        cells = cells if cells >= self.SPARK_LEAST else 0
         spark = partial(formatting.draw_sparkline, width=cells, terminal=terminal)
-        layers = formatting.list_layers(model, spark, cells)
+        layers = formatting.list_layers(model, spark, max(cells, 1))
         self.sort_column %= len(terms) + 1
         if self.sort_column:
             layers.sort(key=lambda row: -row[1][self.sort_column - 1])
-        heads = ["layer", *(head for term in terms for head in (term, ""))]
+        heads = ["layer", *(head for term in terms for head in ((term, "") if cells else (term,)))]
         rows = []
-        short_names = _drop_shared_parts([tap for tap, _, _ in layers])
-        for name, (_, values, sparklines) in zip(short_names, layers, strict=True):
+        short_names = dict(zip(model.layout.taps if model.layout else [], names, strict=True))
+        for tap, values, sparklines in layers:
             pairs = zip(values, sparklines, strict=True)
-            rows.append([name, *(cell for number, line in pairs for cell in (_format_value(number), line))])
+            numbers = [each for number, line in pairs for each in (_format_value(number), line)]
+            rows.append([short_names[tap], *numbers[:: 1 if cells else 2]])
         self.fill(heads, [tap for tap, _, _ in layers], rows)
         order = f"by {terms[self.sort_column - 1]}" if self.sort_column else "in order"
         return f"Layers of batch {model.batch}, {order}" if layers else "Layers"
 
     def _show_trainings(self, model: RunModel) -> str:
-        columns = ("network", "images", "seed", "epoch", "loss", "last %", "best %")
+        columns = ["network", "images", "seed", "last %", "best %", "epoch", "loss"]
         rows = _list_trainings(model)
         self.sort_column %= len(columns)
         if self.sort_column:
             rows.sort(key=lambda row: row[self.sort_column])
-        self.fill(columns, [" ".join(row[:3]) for row in rows], rows)
+        names = [" ".join(row[:3]) for row in rows]
+        first = 1 if len({row[0] for row in rows}) == 1 else 0  # one network needs no column
+        self.fill(columns[first:], names, [row[first:] for row in rows])
         order = f", by {columns[self.sort_column]}" if self.sort_column else ""
         repeat = f" of repeat {model.repeat}" if model.repeats > 1 else ""
         return f"Trainings{repeat}{order}; best % is optimistic"
 
 
 def _drop_shared_parts(names: Sequence[str]) -> list[str]:
-    """Return dotted names without the leading parts that all of them have, as "layers" in "layers.conv.0"."""
+    """Return dotted names without the first parts that all of them have: "conv.0" for "layers.conv.0"."""
     parts = [name.split(".") for name in names]
     shared = 0
-    while all(len(each) > shared + 1 for each in parts) and len({each[shared] for each in parts}) == 1:
+    while all(len(each) > shared + 2 for each in parts) and len({each[shared] for each in parts}) == 1:
         shared += 1
     return [".".join(each[shared:]) for each in parts]
 
@@ -186,14 +198,15 @@ def _list_trainings(model: RunModel) -> list[tuple[str, ...]]:
         repeats = f"{finished} repeat{'s' if finished > 1 else ''}" if model.repeats > 1 else ""
         for name, summary in model.results["summary"]["by_architecture"].items():
             last, best = format_mean_std(summary["accuracy"]), format_mean_std(summary["accuracy_best"])
-            rows.append((name, "distilled", "mean", repeats, "", last, best))
-            rows.append((name, "random", "mean", repeats, "", format_mean_std(summary["control"]), ""))
+            rows.append((name, "distilled", "mean", last, best, repeats, ""))
+            rows.append((name, "random", "mean", format_mean_std(summary["control"]), "", repeats, ""))
     order = sorted(model.trainings, key=lambda key: (STAGES.index(key[0]), key[1], key[3], key[2]))
     for key in order:
         stage, architecture, source, seed = key
         each = model.trainings[key]
         loss = each.loss.last(0) if each.loss.rows else None
         seed_text = "" if stage == "squeeze" else str(seed)
-        row = (architecture, source, seed_text, f"{each.epoch} of {each.epochs}", _format_value(loss))
-        rows.append((*row, _format_value(each.last), _format_value(each.best)))
+        accuracies = _format_value(each.last), _format_value(each.best)
+        epoch = f"{each.epoch} of {each.epochs}"
+        rows.append((architecture, source, seed_text, *accuracies, epoch, _format_value(loss)))
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual.binding import BindingType
 from textual.containers import Vertical
 
@@ -52,7 +53,7 @@ class Spectrum(Vertical):
             self.chart.plot([], empty=_explain_absence(model, self._config, scrubbed))
             self._gap.set_lines("")
             if scrubbed is not None:
-                return f"Spectrum: none of batch {scrubbed.batch}, it {scrubbed.iteration:,}"
+                return f"Spectrum: none kept of batch {scrubbed.batch}, it {scrubbed.iteration:,}"
             return "Spectrum: none yet" if model.state in (*ACTIVE, "new") else "Spectrum: none recorded"
         taps = list(preview.spectra)
         number = taps.index(self._tap) if self._tap in taps else len(taps) - 1
@@ -71,7 +72,9 @@ class Spectrum(Vertical):
             f"{tap.rpartition('.')[2]} {level} {gap:.0%}"
             for (tap, gap), level in zip(gaps.items(), levels, strict=True)
         )
-        lines = [f"gap of Ψ_s to Ψ by layer: {'  '.join(listed)}"]
+        text = "  ".join(listed)
+        longer = f"gap of Ψ_s to Ψ by layer: {text}"
+        lines = [longer if cell_len(longer) <= self.size.width else f"gap: {text}"]
         means = self._batch_gaps.read(model, preview.batch) if self.size.height >= self.LEAST_LINES else []
         if len(means) > 1:
             curve = formatting.draw_sparkline(means, len(means), terminal)

@@ -28,13 +28,28 @@ LIST, GRID = 1, 2  #: the panels
 FILE = "a YAML file"  #: the offer of a sweep that is not included
 
 
+class SweepTable(ColumnTable):
+    """The list of sweeps, whose footer says what Enter does."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select_cursor", "points", id="sweeps.points", tooltip="Go to the sweep's points"),
+    ]
+
+
+class Grid(Table):
+    """The points of a sweep, whose footer says what Enter does."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select_cursor", "open", id="sweeps.open", tooltip="Open the point's monitor"),
+    ]
+
+
 class SweepsPage(Page):
     """The sweeps of the runs folder, to follow, open and continue."""
 
     TAB = "Sweeps"
     REFRESH_SECONDS = 2.0  #: interval of reading the sweeps
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "open", id="sweeps.open", tooltip="The grid; there, a point's monitor"),
         Binding("o", "resume", "continue", id="sweeps.resume", tooltip="Run all unfinished points"),
         Binding(
             "b", "begin", "begin", id="sweeps.begin", tooltip="Begin a sweep: an included one, or a file"
@@ -58,8 +73,8 @@ class SweepsPage(Page):
 
     def body(self) -> Iterator[Widget]:
         """Yield the list and the grid."""
-        yield Panel(LIST, "Sweeps", ColumnTable(id="sweeps"), PlainText(id="empty"), id="list")
-        yield Panel(GRID, "Points", Table(id="grid"), PlainText(id="legend", classes="hint"), id="points")
+        yield Panel(LIST, "Sweeps", SweepTable(id="sweeps"), PlainText(id="empty"), id="list")
+        yield Panel(GRID, "Points", Grid(id="grid"), PlainText(id="legend", classes="hint"), id="points")
 
     def begin(self) -> None:
         """Start reading the sweeps."""
