@@ -423,7 +423,7 @@ class ConsoleApp(App[str]):
 
         self.push_screen(ComparePage(message.folders))
 
-    async def on_launch(self, message: Launch) -> None:
+    def on_launch(self, message: Launch) -> None:
         """Start a run in this process and show its monitor."""
         if self.refuse_if_read_only("launch"):
             return
@@ -435,9 +435,8 @@ class ConsoleApp(App[str]):
 
         self.session = Session(message.resolved, message.name, message.folder)
         self._governor, self._key_pressed_at = Governor(), 0.0  # now somebody looks: no debts, no quiet
-        with self.batch_update():  # which does not paint the list of runs in between
-            self.action_runs()
-            await self.push_screen(MonitorPage(message.folder, self.session))
+        self.action_runs()
+        self.push_screen(MonitorPage(message.folder, self.session))
 
     def refuse_if_read_only(self, what: str) -> bool:
         """Return whether the console is read-only, and notify the user if it is."""

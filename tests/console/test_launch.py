@@ -17,7 +17,6 @@ import pytest
 from consoles import SIZES, burst, console, golden, shown, until
 from forms import Recorded, focused, opened, played, tell, write
 
-from cfm_tui.console.app import ConsoleApp
 from cfm_tui.console.engine_link import Configure
 from cfm_tui.console.form import Form
 from cfm_tui.console.preflight import Findings, Study
@@ -163,28 +162,6 @@ def test_launch_asks_where_the_run_takes_long(place, hours, asks):
         await until(pilot, lambda: pilot.app.launched is not None)
 
     played(opened(place, kind=Recorded), script)
-
-
-def test_a_launch_paints_no_page_but_the_monitor(place, monkeypatch):
-    painted = []
-    display = ConsoleApp._display
-
-    def record(app, screen, renderable):
-        if renderable is not None and not app._batch_count:
-            painted.append(type(screen).__name__)
-        display(app, screen, renderable)
-
-    async def script(pilot, page):
-        tell(page, Findings(page.form.config, possible=True))
-        await pilot.pause(0.3)
-        monkeypatch.setattr(ConsoleApp, "_display", record)
-        await pilot.press("f5")
-        await until(pilot, "squeeze")
-        assert painted
-        assert "RunsPage" not in painted
-        pilot.app.session.stop("the test")
-
-    played(opened(place), script)
 
 
 def test_a_real_run_is_launched_and_then_known(place):

@@ -138,11 +138,11 @@ class MonitorPage(Page):
             self._startup_timer = self.set_interval(self.STARTUP_SECONDS, self._follow_startup)
 
     def _follow_startup(self) -> None:
-        """Show the start as it goes on, until there is a record; `tick` comes less often."""
-        if self.is_loading:
-            self._show_startup()
-        else:
+        """Read the record as soon as the session has one; `tick` comes less often."""
+        if not self.is_loading:
             self._startup_timer.stop()
+        elif not self._opening and self._session is not None and self._session.folder is not None:
+            self._show_startup()
 
     # --- following the run ------------------------------------------------------------------------
 
