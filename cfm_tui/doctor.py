@@ -91,7 +91,7 @@ def _check_devices(problems: list[Problem]) -> list[dict[str, Any]]:
         message = f"torch uses {threads} threads on {cpus} processors"
         problems.append(Problem("warning", message, f"Set OMP_NUM_THREADS={cpus}."))
     devices: list[dict[str, Any]] = [
-        {"name": "cpu", "model": platform.processor() or platform.machine(), "threads": threads, "cpus": cpus}
+        {"name": "cpu", "model": device.describe_processor(), "threads": threads, "cpus": cpus}
     ]
     with warnings.catch_warnings(record=True) as driver_warnings:
         warnings.simplefilter("always")

@@ -17,8 +17,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from cfm_tui.cli import console as console_commands
 from cfm_tui.cli import (
+    bench,
     data,
     doctor,
     export,
@@ -33,6 +33,7 @@ from cfm_tui.cli import (
     table,
     validate,
 )
+from cfm_tui.cli import console as console_commands
 from cfm_tui.cli.common import echo, print_json
 from cfm_tui.display.streams import (
     discard_output,
@@ -123,7 +124,10 @@ _SECTIONS: dict[str, dict[Any, str]] = {  # functions and groups of commands, wi
         preset.app: "List, show and check presets and configuration files.",
         method.app: "List and show methods: filters, signals, weights.",
     },
-    "Check this machine": {doctor.doctor: "Check software, devices, folders, data sets and terminal."},
+    "Check this machine": {
+        doctor.doctor: "Check software, devices, folders, data sets and terminal.",
+        bench.bench: "Measure the speed of each stage, and how long a run takes.",
+    },
 }
 for title, commands in _SECTIONS.items():
     for command, line in commands.items():

@@ -11,7 +11,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, TypeVar
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.backbones.labeller import Labeller
-from engine.checkpoint import Checkpoint, StageState
+from engine.checkpoint import Checkpoint, StageState, driven_by
 from engine.config import BetaSchedule, Config, Objective
 from engine.config.expressions import ALPHA
 from engine.data import ImageSet
-from engine.events import STAGES, Event, Stage
+from engine.events import STAGES, Event, RecoverProgress, Stage
 from engine.methods import rded
 from engine.methods.gvbsm import Ensemble
 from engine.runs import artefacts
@@ -36,12 +36,18 @@ from engine.runs.preview import Stop, known_teachers, raise_if_cancelled
 from engine.spectral import recovery_batches
 from engine.spectral.matching import placeholder_moments
 from engine.spectral.moments import Moments
+from engine.spectral.step_parts import PartTimer
 from engine.spectral.taps import Tapped
 from engine.stages import recover, relabel, squeeze, statistics, training, validate
+from engine.stages.training import SubsetEvaluator
+from engine.stages.validate import Students
 from engine.store import Cache
 
 Work = Generator[Event, None, Any]
+Begin = Callable[[int], Work]  #: begins a stage whose batches have so many images
+Count = Callable[[Event], int]  #: returns how many steps end with an event
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,52 +68,76 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds before the first step, seconds per step, bytes of tensors; whole: a full batch was measured."""
+    """Seconds before the first step, seconds per step, bytes of tensors; whole: a full batch was measured.
+
+    size: images in the largest batch that was measured.
+    """
 
     setup: float = 0.0
     step: float = 0.0
     bytes: float = 0.0
     whole: bool = True
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationCost:
+    """Seconds of an evaluation before its first batch, and of each of its batches; the largest one's images.
+
+    batch: images for which `step` holds.
+    """
+
+    setup: float
+    step: float
+    batch: int
+
+    def seconds(self, images: int) -> float:
+        """Return the seconds of evaluating so many images."""
+        return self.setup + images / self.batch * self.step
 
 
 def estimate(plan: Plan, cache: Cache, stop: Stop | None = None) -> Estimate:
     """Estimate the cost of a plan by trying every stage that is not cached; this takes some seconds.
 
-    The last repeat is tried, whose teacher is the least likely to be cached, and multiplied by their number.
     Raises Cancelled soon after `stop` returns True. Raises UserError like the stages if a first step fails.
     """
-    repeats = plan.config.repeats
-    trial = Trial(plan.for_repeat(repeats), cache, stop)
-    works = (trial.squeeze, trial.statistics, trial.recover, trial.relabel, trial.validate)
-    seconds = {stage: repeats * work() for stage, work in zip(STAGES, works, strict=True)}
-    if None not in (plan.teacher, *plan.others):  # all repeats share their statistics
-        seconds["statistics"] /= repeats
-    how = f"from a few steps of each stage on {plan.device}"
-    how += "" if trial.whole else ", large batches with fewer images"
-    return Estimate(seconds, trial.memory(), repeats * plan.bytes_needed(), how)
+    return Trial(plan, cache, stop).estimate()
+
+
+def _count_checkpoints(event: Event) -> int:
+    return int(isinstance(event, Checkpoint))
+
+
+def _count_iterations(event: Event) -> int:
+    return len(event.iterations) if isinstance(event, RecoverProgress) else 0
 
 
 class Trial:
     """Runs a few steps of the stages of one plan and extrapolates to whole stages.
 
-    whole: whether all batches so far were measured at full size.
+    Of several repeats the last is tried, whose teacher is the least likely to be cached. enough: seconds of
+    steps that suffice for a measurement. whole: whether all batches so far were measured at full size. Each
+    cost is measured once.
     """
 
-    ENOUGH = 0.2  #: seconds of steps that suffice for a measurement
-    QUICK = 0.4  #: seconds that a step of the larger of two sizes should take
-    LONG = 1.0  #: seconds of a step from which on only one step is timed
+    ENOUGH = 0.2  #: seconds of steps that suffice for a measurement where little time may be spent
+    QUICK = 2  #: how many times as long a step of the larger of two sizes should take at most
+    LONG = 5  #: the same for the duration of a step from which on only one step is timed
+    SPANS = 5  #: parts of the measured time; the median is taken of their mean steps
     SHARE, LEAST = 8, 4  #: the first size tried is 1/SHARE of a batch, and at least LEAST images
     EPOCHS = 10**9  #: more than a trial ever reaches
 
-    def __init__(self, plan: Plan, cache: Cache, stop: Stop | None = None) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, cache: Cache, stop: Stop | None = None, *, enough: float = ENOUGH) -> None:
+        self.repeated_plan = plan
+        self.plan = plan.for_repeat(plan.config.repeats)
         self.cache = cache
         self.stop = stop
+        self.enough = enough
         self.device = plan.device
         self.train = plan.data.train
-        self.config = _change(plan.config, checkpoint_seconds=0.0)  # yields a checkpoint after every step
+        self.config = _change(self.plan.config, checkpoint_seconds=0.0)  # a checkpoint after every step
         self.single_configs = artefacts.single_backbone_configs(self.config)
-        self.known_teachers = known_teachers(plan, cache)
+        self.known_teachers = known_teachers(self.plan, cache)
         self.teachers = [
             known or artefacts.build_network(config, plan.data).eval()
             for config, known in zip(self.single_configs, self.known_teachers, strict=True)
@@ -116,42 +146,78 @@ class Trial:
         self.whole = True
         self._resident = psutil.Process().memory_info().rss if self.device.type != "cuda" else 0
         self._peak = 0.0
+        self._costs: dict[tuple[str, ...], Any] = {}
+
+    def estimate(self, report: Callable[[str], None] = lambda _: None) -> Estimate:
+        """Estimate the cost of all repeats by trying every stage that is not cached.
+
+        report: called with what is tried next. Raises as the function `estimate` does.
+        """
+        plan = self.repeated_plan
+        repeats = plan.config.repeats
+        works = (self.squeeze, self.statistics, self.recover, self.relabel, self.validate)
+        seconds: dict[Stage, float] = {}
+        for stage, work in zip(STAGES, works, strict=True):
+            report(f"trying {stage}")
+            seconds[stage] = repeats * work()
+        if None not in (plan.teacher, *plan.others):  # all repeats share their statistics
+            seconds["statistics"] /= repeats
+        how = f"from a few steps of each stage on {plan.device}"
+        how += "" if self.whole else ", large batches with fewer images"
+        how += f"; for {repeats} repeats" if repeats > 1 else ""
+        return Estimate(seconds, self.memory(), repeats * plan.bytes_needed(), how)
 
     # --- stages -----------------------------------------------------------------------------------
 
     def squeeze(self) -> float:
         """Return the seconds of training the teachers that are neither given nor cached."""
-        pairs = zip(self.single_configs, self.known_teachers, strict=True)
-        return sum(self._squeeze(config) for config, known in pairs if known is None)
+        trios = zip(self.single_configs, self.known_teachers, self.teachers, strict=True)
+        return sum(self._squeeze(config, teacher) for config, known, teacher in trios if known is None)
 
-    def _squeeze(self, single_config: Config) -> float:
+    def _squeeze(self, single_config: Config, teacher: nn.Module) -> float:
+        settings, cost = single_config.squeeze, self.squeeze_step(single_config)
+        training = cost.setup + settings.epochs * _parts(len(self.train), settings.batch) * cost.step
+        evaluation = self._evaluation(teacher)
+        sample = squeeze.sample_size(len(self.train.classes))
+        check = sum(evaluation.seconds(min(sample, len(s))) for s in (self.train, self.plan.data.test))
+        return training + self._early_accuracies(training, settings.epochs, evaluation) + check
+
+    def squeeze_step(self, single_config: Config) -> Cost:
+        """Return the cost of training the backbone of a configuration on a batch of real images."""
         settings = single_config.squeeze
 
-        def work(size: int) -> Work:
-            config = _change(single_config, squeeze=_change(settings, batch=size))
+        def begin(size: int) -> Work:
+            config = _change(single_config, squeeze=_change(settings, batch=size, epochs=self.EPOCHS))
             model = artefacts.build_network(config, self.plan.data)
             return squeeze.squeeze(config, model, self.train, self.device)
 
-        cost = self._cost(work, min(settings.batch, len(self.train)))
-        return cost.setup + settings.epochs * _parts(len(self.train), settings.batch) * cost.step
+        def measure() -> Cost:
+            batch = min(settings.batch, len(self.train))
+            return self._cost(begin, batch, period=lambda size: _parts(len(self.train), size))
+
+        return self._once(measure, "squeeze", single_config.backbone.name)
 
     def statistics(self) -> float:
         """Return the seconds of measuring real statistics; 0 if none are needed, or they are given."""
         if not self.config.optimises or self.plan.statistics is not None:
             return 0.0
-        return sum(map(self._measure, self.known_teachers, self.teachers))
+        return sum(map(self._measure, self.single_configs, self.known_teachers, self.teachers))
 
-    def _measure(self, known: nn.Module | None, teacher: nn.Module) -> float:
+    def _measure(self, single_config: Config, known: nn.Module | None, teacher: nn.Module) -> float:
         if self._load_moments(known) is not None:
             return 0.0
+        cost = self.statistics_step(single_config.backbone.name, teacher)
+        return cost.setup + len(self.train) / min(self.config.statistics.batch, len(self.train)) * cost.step
+
+    def statistics_step(self, name: str, teacher: nn.Module) -> Cost:
+        """Return the cost of measuring the statistics of a batch of real images. name: of the backbone."""
         settings = self.config.statistics
 
-        def work(size: int) -> Work:
+        def begin(size: int) -> Work:
             config = _change(self.config, statistics=_change(settings, batch=size))
             return statistics.measure(config, teacher, self.train, self.device)
 
-        cost = self._cost(work, min(settings.batch, len(self.train)))
-        return cost.setup + _parts(len(self.train), settings.batch) * cost.step
+        return self._once(lambda: self._cost(begin, min(settings.batch, len(self.train))), "statistics", name)
 
     def recover(self) -> float:
         """Return the seconds of optimising all images or selecting crops; 0 for copied and given images."""
@@ -159,31 +225,57 @@ class Trial:
             return 0.0
         if self.config.recover.algorithm == "select":
             return self._select()
-        settings = self.config.recover
-        objective, teachers = self._matching_inputs()
-        plan = recovery_batches.plan_batches(self.config, len(self.train.classes))
-        images = len(plan[0][1])
+        batches = len(recovery_batches.plan_batches(self.config, len(self.train.classes)))
+        cost = self.recovery_step()
+        return batches * (cost.setup + self.config.recover.iterations * cost.step)
 
-        def work(size: int) -> Work:
-            part = None if settings.micro_batch is None else -(-settings.micro_batch * size // images)
+    def recovery_step(self) -> Cost:
+        """Return the cost of one iteration on a batch of recovery."""
+        return self._once(
+            lambda: self._cost(self._begin_recovery(), self.recovery_images(), count=_count_iterations),
+            "recover",
+        )
+
+    def recovery_images(self) -> int:
+        """Return the images in a batch of recovery."""
+        return len(recovery_batches.plan_batches(self.config, len(self.train.classes))[0][1])
+
+    def recovery_parts(self) -> dict[str, float]:
+        """Return the share of each part of a recovery step, and of `other` work; they add up to 1."""
+        timer, begin = PartTimer(self.device), self._begin_recovery()
+        with closing(begin(self.recovery_step().size)) as stage:
+            for _ in range(2):
+                self._run(stage, _count_iterations)
+            with timer.measure():
+                began = time.perf_counter()
+                self._run(stage, _count_iterations, self.enough)
+                seconds = time.perf_counter() - began
+        shares: dict[str, float] = {name: spent / seconds for name, spent in timer.seconds().items()}
+        return {**shares, "other": max(0.0, 1.0 - sum(shares.values()))}
+
+    def _begin_recovery(self) -> Begin:
+        settings, full = self.config.recover, self.recovery_images()
+        objective, teachers = self._matching_inputs()
+
+        def begin(size: int) -> Work:
+            part = None if settings.micro_batch is None else -(-settings.micro_batch * size // full)
             smaller = _change(settings, classes_per_batch=size, iterations=self.EPOCHS, micro_batch=part)
-            config = _change(self.config, recover=smaller, objective=objective)
+            config = _change(self.plan.config, recover=smaller, objective=objective)
             return recover.recover(config, *teachers[0], self.train, self.device, None, teachers[1:])
 
-        cost = self._cost(work, images)
-        return cost.setup + len(plan) * settings.iterations * cost.step
+        return begin
 
     def _select(self) -> float:
         """Return the seconds of scoring the crops of all classes."""
         settings, classes = self.config.recover, len(self.train.classes)
 
-        def work(size: int) -> Work:
+        def begin(size: int) -> Work:
             smaller = _change(settings.select, pool=size, factor=1)
             config = _change(self.config, ipc=1, recover=_change(settings, select=smaller))
             return rded.select(config, self.teachers[0], self.train, self.device)
 
         pool = min(recovery_batches.pool_size(self.config), len(self.train) // classes)
-        cost = self._cost(work, max(1, min(pool, rded.CHUNK)))
+        cost = self._cost(begin, max(1, min(pool, rded.CHUNK)))
         return cost.setup + classes * _parts(pool, rded.CHUNK) * cost.step
 
     def relabel(self) -> float:
@@ -192,11 +284,11 @@ class Trial:
             return 0.0
         count = self._images()
 
-        def work(size: int) -> Work:
+        def begin(size: int) -> Work:
             images = _take_images(self.train, size)
             return relabel.relabel(self.config, self.teacher, images, self.device, lambda *_: None, "trial")
 
-        cost = self._cost(work, min(count, relabel.RELABEL_BATCH))
+        cost = self._cost(begin, min(count, relabel.RELABEL_BATCH))
         epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
         return cost.setup + epochs * self._sources() * _parts(count, relabel.RELABEL_BATCH) * cost.step
 
@@ -204,40 +296,72 @@ class Trial:
         """Return the seconds of training and evaluating every student."""
         settings, seconds = self.config.validate_, 0.0
         measured = sum(validate.is_measured_epoch(settings, epoch) for epoch in range(settings.epochs))
-        for name in settings.students or (self.config.backbone.name,):
-            training_cost, evaluation_cost = self._measure_student(name)
-            steps = settings.epochs * _parts(self._images(), settings.batch)
-            passes = measured * _parts(len(self.plan.data.test), training.EVALUATION_BATCH)
-            group = training_cost.setup + steps * training_cost.step + passes * evaluation_cost.step
-            seconds += self.config.students_per_architecture // self._group_size(name) * group
+        for name in self.architectures():
+            cost, evaluation = self.student_step(name), self.student_evaluation(name)
+            training = cost.setup + settings.epochs * _parts(self._images(), settings.batch) * cost.step
+            group = training + measured * evaluation.seconds(len(self.plan.data.test))
+            group += self._early_accuracies(training, settings.epochs - measured, evaluation)
+            seconds += self.config.students_per_architecture // self.group_size(name) * group
         return seconds
 
-    def _measure_student(self, name: str) -> tuple[Cost, Cost]:
-        """Return the cost of a training step and of an evaluation batch of the students trained at a time."""
-        settings, test = self.config.validate_, self.plan.data.test
+    def _early_accuracies(self, seconds: float, epochs: int, evaluation: EvaluationCost) -> float:
+        """Return the seconds of the accuracies that are measured for display, during so much training."""
+        images = min(self.config.validate_.preview_images, len(self.plan.data.test))
+        each = evaluation.seconds(images)
+        return 0.0 if images == 0 else min(epochs, SubsetEvaluator.SHARE * seconds // each) * each
+
+    def architectures(self) -> Sequence[str]:
+        """Return the architectures of the students."""
+        return self.config.validate_.students or (self.config.backbone.name,)
+
+    def student_step(self, name: str) -> Cost:
+        """Return the cost of a training step of an architecture's students that are trained at a time."""
+        settings = self.config.validate_
         label = Labeller(self.teacher, self.device, settings.precision, settings.teacher_batchnorm)
-        has_stored_labels = self.config.relabel.mode == "stored"
 
-        def build_students(size: int) -> validate.Students:
-            smaller = _change(settings, batch=size, epochs=self.EPOCHS, evaluate_from=1.0, average=0.0)
-            images = _take_images(self.train, min(self._images(), 4 * size))
-            shape = (len(images), len(self.train.classes))
-            labels = relabel.StoredLabels(1, lambda _: torch.zeros(shape, dtype=torch.float16).numpy())
-            member = validate.Member(0, "distilled", images, labels if has_stored_labels else None)
-            members, config = [member] * self._group_size(name), _change(self.config, validate_=smaller)
-            return validate.Students(config, name, members, self.device)
+        def begin(size: int) -> Work:
+            return self._build_students(name, size).train(label, self.plan.data.test)
 
-        def train(size: int) -> Work:
-            return build_students(size).train(label, test)
+        def measure() -> Cost:
+            batch = min(settings.batch, self._images())
+            return self._cost(begin, batch, period=lambda size: _parts(self._trial_images(size), size))
 
-        def evaluate(size: int) -> Work:
-            model, images = build_students(2).model, _take_images(test, size)
+        return self._once(measure, "students", name)
+
+    def student_evaluation(self, name: str) -> EvaluationCost:
+        """Return the cost of evaluating the students of an architecture that are trained at a time."""
+        return self._once(lambda: self._evaluation(self._build_students(name, 2).model), "evaluation", name)
+
+    def _evaluation(self, model: nn.Module) -> EvaluationCost:
+        test, device = self.plan.data.test, self.device
+
+        def begin(size: int) -> Work:
+            images = _take_images(test, size)
             while True:
-                training.evaluate_accuracies(model, images, self.device)
+                training.evaluate_accuracies(model, images, device)
                 yield Checkpoint("validate", StageState)
 
-        training_cost = self._cost(train, min(settings.batch, self._images()))
-        return training_cost, self._cost(evaluate, min(training.EVALUATION_BATCH, len(test)))
+        batch = min(training.EVALUATION_BATCH, len(test))
+        one, all_of_them = self._try(begin, 1).step, self._cost(begin, batch).step
+        each = max(all_of_them - one, 0.0) / max(batch - 1, 1)
+        return EvaluationCost(max(one - each, 0.0), batch * each, batch)
+
+    def _build_students(self, name: str, size: int) -> Students:
+        """Build the students of an architecture that are trained at a time, with batches of `size`."""
+        smaller = _change(
+            self.config.validate_, batch=size, epochs=self.EPOCHS, evaluate_from=1.0, average=0.0
+        )
+        images = _take_images(self.train, self._trial_images(size))
+        shape = (len(images), len(self.train.classes))
+        labels = relabel.StoredLabels(1, lambda _: torch.zeros(shape, dtype=torch.float16).numpy())
+        has_stored_labels = self.config.relabel.mode == "stored"
+        member = validate.Member(0, "distilled", images, labels if has_stored_labels else None)
+        members, config = [member] * self.group_size(name), _change(self.config, validate_=smaller)
+        return Students(config, name, members, self.device)
+
+    def _trial_images(self, size: int) -> int:
+        """Return with how many images students are tried: their epochs have the same batches as a run's."""
+        return min(self._images(), 4 * size)
 
     # --- inputs of the stages ---------------------------------------------------------------------
 
@@ -247,7 +371,7 @@ class Trial:
     def _sources(self) -> int:
         return 1 + len(self.config.controls)
 
-    def _group_size(self, architecture: str) -> int:
+    def group_size(self, architecture: str) -> int:
         """Return how many students of an architecture are trained at a time."""
         return self.config.students_per_architecture if architecture in self.plan.execution.together else 1
 
@@ -280,53 +404,102 @@ class Trial:
 
     # --- measuring --------------------------------------------------------------------------------
 
-    def _cost(self, work: Callable[[int], Work], full: int) -> Cost:
-        """Return the cost of a stage whose batches have `full` images."""
+    def _once(self, measure: Callable[[], T], *key: str) -> T:
+        """Return what was measured under this key, or measure it."""
+        if key not in self._costs:
+            self._costs[key] = measure()
+        found: T = self._costs[key]
+        return found
+
+    def _cost(
+        self,
+        begin: Begin,
+        full: int,
+        *,
+        count: Count = _count_checkpoints,
+        period: Callable[[int], int] = lambda _: 1,
+    ) -> Cost:
+        """Return the cost of a stage whose batches have `full` images.
+
+        count: returns how many steps end with an event. period: returns the steps of an epoch, given the size
+        of a batch; an epoch's first step takes longer.
+        """
+
+        def attempt(size: int) -> Cost:
+            return self._try(begin, size, count, period(size))
+
         size = min(full, max(self.LEAST, -(-full // self.SHARE)))
-        cost = self._try(work, size)
-        if size < full and cost.step >= self.LONG and size // 2 >= 2:
+        cost = attempt(size)
+        if size < full and cost.step >= self.LONG * self.enough and size // 2 >= 2:
             half = size // 2
-            cost = _extrapolate(self._try(work, half), half, cost, size, full)
+            cost = _extrapolate(attempt(half), half, cost, size, full)
         elif size < full and cost.step > 0:
-            larger = min(full, max(2 * size, int(size * self.QUICK / cost.step)))
-            cost = _extrapolate(cost, size, self._try(work, larger), larger, full)
+            larger = min(full, max(2 * size, int(size * self.QUICK * self.enough / cost.step)))
+            cost = _extrapolate(cost, size, attempt(larger), larger, full)
         self.whole &= cost.whole
         self._peak = max(self._peak, cost.bytes)
         return cost
 
-    def _try(self, work: Callable[[int], Work], size: int) -> Cost:
+    def _try(
+        self,
+        begin: Begin,
+        size: int,
+        count: Count = _count_checkpoints,
+        period: int = 1,
+    ) -> Cost:
+        """Return the cost of a stage whose batches have `size` images, from a few of its steps."""
+        long = self.LONG * self.enough
         meter = _CudaMeter(self.device) if self.device.type == "cuda" else _TensorMeter()
         times: list[float] = []
         with ExitStack() as stack:
             began = time.perf_counter()
             with meter:
-                stage = work(size)
+                stage = begin(size)
                 stack.callback(stage.close)
-                has_more = self._run_step(stage)
+                self._run(stage, count)
             first = time.perf_counter() - began
-            if has_more and first < self.LONG:  # optimisers allocate their state in the first step
+            if first < long:  # optimisers allocate their state in the first step
                 began = time.perf_counter()
                 with meter:
-                    has_more = self._run_step(stage)
+                    steps = self._run(stage, count)
                 second = time.perf_counter() - began  # the meter's overhead is negligible in a long step
-                times = [second] if second > self.ENOUGH else []
-            while has_more and first < self.LONG and sum(times) < self.ENOUGH:
-                began = time.perf_counter()
-                has_more = self._run_step(stage)
-                times.append(time.perf_counter() - began)
+                times = [second] if steps and second > self.enough else []
+                if not times and steps:
+                    period = period if period * second <= self.enough else 1
+                    times = self._time_steps(stage, count, period)
         step = median(times) if times else first
-        return Cost(max(0.0, first - step), step, meter.peak)
+        return Cost(max(0.0, first - step), step, meter.peak, True, size)
 
-    def _run_step(self, stage: Work) -> bool:
-        """Run a stage to its next checkpoint; return False if it ended. Raises Cancelled."""
-        raise_if_cancelled(self.stop)
-        with suppress(StopIteration):
-            while not isinstance(next(stage), Checkpoint):
-                pass
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            return True
-        return False
+    def _time_steps(self, stage: Work, count: Count, period: int) -> list[float]:
+        """Return the mean seconds of a step in each of several spans of time, each of whole periods."""
+        times: list[float] = []
+        spent = 0.0
+        while spent < self.enough:
+            began = time.perf_counter()
+            steps = self._run(stage, count, self.enough / self.SPANS, period)
+            if steps == 0:
+                break
+            span = time.perf_counter() - began
+            spent += span
+            times.append(span / steps)
+        return times
+
+    def _run(self, stage: Work, count: Count, seconds: float = 0.0, period: int = 1) -> int:
+        """Run a stage for some seconds and at least one period of steps; return the number of steps.
+
+        It is smaller if the stage ended. Raises Cancelled.
+        """
+        steps, until = 0, time.perf_counter() + seconds
+        with driven_by(lambda: time.perf_counter() >= until, 0.0):
+            for event in stage:
+                raise_if_cancelled(self.stop)
+                steps += count(event)
+                is_whole = steps > 0 and steps % period == 0
+                if isinstance(event, Checkpoint) and is_whole and time.perf_counter() >= until:
+                    break
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return steps
 
 
 def _change(settings: M, **changes: Any) -> M:
@@ -355,7 +528,11 @@ def _extrapolate(small: Cost, size: int, large: Cost, larger: int, full: int) ->
         return min(max(high, linear), high * full / larger)
 
     return Cost(
-        large.setup, at_full(small.step, large.step), at_full(small.bytes, large.bytes), larger == full
+        large.setup,
+        at_full(small.step, large.step),
+        at_full(small.bytes, large.bytes),
+        larger == full,
+        larger,
     )
 
 

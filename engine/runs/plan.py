@@ -32,6 +32,8 @@ from engine.spectral.recovery_batches import plan_batches, require_enough
 from engine.store import SCHEMA_VERSION, files, preview_history
 from engine.store.lock import timestamp
 
+DIGESTS = 128  #: bytes of metadata per image or epoch of labels
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -127,11 +129,6 @@ class Plan:
         """Return the most bytes that one repeat writes: images, their files, labels, checkpoints, records."""
         images, channels, height, width = self.image_shape()
         pixels, classes = channels * height * width, len(self.data.train.classes)
-        digests, labels = 128, 0  # digests: bytes of metadata per image or epoch of labels
-        if self.config.relabel.mode == "stored":
-            epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
-            sources = 1 + len(self.config.controls)
-            labels = (2 * images * classes + digests) * epochs * sources
         batches = plan_batches(self.config, classes)
         batch = len(batches[0][1])
         recovery = 3 * 4 * pixels * batch  # and two of Adam's
@@ -143,10 +140,19 @@ class Plan:
         weights = [sum(int(x.nbytes) for x in net.state_dict().values()) for net in networks]
         checkpoints = 3 * max(recovery, 4 * max(weights))  # two are kept while a third is written
         lossy = self.given is None and self.config.recover.save != "png"
-        float_images = images * ((5 if lossy else 4) * pixels + digests)  # with the pixels of lossy files
+        float_images = images * ((5 if lossy else 4) * pixels + DIGESTS)  # with the pixels of lossy files
         image_files = images * max(pixels, 4096)  # the smallest file takes a block of the disk
         records = 2**20  # everything else
-        return float_images + image_files + previews + labels + checkpoints + records
+        return float_images + image_files + previews + self.label_bytes() + checkpoints + records
+
+    def label_bytes(self) -> int:
+        """Return the bytes of the soft labels that one repeat stores; 0 if students are labelled online."""
+        if self.config.relabel.mode == "online":
+            return 0
+        images, classes = self.image_shape()[0], len(self.data.train.classes)
+        epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
+        sources = 1 + len(self.config.controls)
+        return (2 * images * classes + DIGESTS) * epochs * sources
 
     def check_room(self, folder: Path, begun: int = 0) -> None:
         """Raise UserError("disk") if the disk of `folder` has too little free space for the run.

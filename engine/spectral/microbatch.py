@@ -27,6 +27,7 @@ from engine.spectral.moments import (
     merge,
     variance_gradient,
 )
+from engine.spectral.step_parts import time_part
 from engine.spectral.taps import Tapped
 
 
@@ -49,8 +50,11 @@ class Observer:
     def __call__(self, view_MCHW: Tensor) -> tuple[list[Moments], Tensor]:
         """Return the moments of each tap and the mean cross-entropy; differentiable in the views."""
         if self.size is None or self.size >= len(view_MCHW):
-            features, logits_MK = self.network(view_MCHW)
-            return self.moments(features, self.onehot_MK), matching.cross_entropy(logits_MK, self.labels_M)
+            with time_part("forward"):
+                features, logits_MK = self.network(view_MCHW)
+            with time_part("statistics"):
+                moments = self.moments(features, self.onehot_MK)
+            return moments, matching.cross_entropy(logits_MK, self.labels_M)
         ce, *values = _MicroBatches.apply(view_MCHW, self)
         return self.unflatten(values), ce
 
@@ -93,9 +97,11 @@ class _MicroBatches(torch.autograd.Function):
     def forward(ctx: Any, view_MCHW: Tensor, observer: Observer) -> tuple[Tensor, ...]:
         ce, taps, share_so_far = view_MCHW.new_zeros(()), list[Moments](), 0.0
         for part, share in observer.parts():
-            features, logits_MK = observer.network(view_MCHW[part])
+            with time_part("forward"):
+                features, logits_MK = observer.network(view_MCHW[part])
             ce = ce + share * matching.cross_entropy(logits_MK, observer.labels_M[part])
-            part_taps = observer.moments(features, observer.onehot_MK[part])
+            with time_part("statistics"):
+                part_taps = observer.moments(features, observer.onehot_MK[part])
             share_so_far += share
             if taps:  # merged at once: one Ψ per tap and part would take more memory than the features
                 pairs = zip(taps, part_taps, strict=True)

@@ -54,6 +54,7 @@ from engine.spectral.recovery_batches import (
     plan_batches,
     views_at_iteration,
 )
+from engine.spectral.step_parts import time_part
 from engine.spectral.taps import Tapped
 from engine.stages.batch_previews import BatchPreviews
 from engine.store import preview_history
@@ -428,10 +429,11 @@ class RecoveryBatch:
         with conv_precision(settings.precision):
             loss, metrics_row = self.compute_loss(keep=keep)
             self.adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-        self.adam.step()
-        if settings.clamp:
-            with torch.no_grad():
+            with time_part("backward"):
+                loss.backward()  # type: ignore[no-untyped-call]
+        with time_part("update"), torch.no_grad():
+            self.adam.step()
+            if settings.clamp:
                 self.images_MCHW.clamp_(self.lowest, self.highest)
         self.iteration += 1
         return metrics_row
@@ -454,7 +456,8 @@ class RecoveryBatch:
             settings.micro_batch,
             self.config.statistics.centre,
         )
-        view_MCHW = augmentation.apply(self._draw_views(self.iteration), self.images_MCHW)
+        with time_part("views"):
+            view_MCHW = augmentation.apply(self._draw_views(self.iteration), self.images_MCHW)
         synthetic, ce = observe(view_MCHW)
         if self.earlier is not None:
             pairs = zip(synthetic, self.earlier, strict=True)
@@ -462,7 +465,8 @@ class RecoveryBatch:
         step = Step(self.number, self.iteration, turn, network)
         for extension in self.extensions:
             synthetic = extension.mix(step, synthetic)
-        values_TL = terms.values(synthetic)
+        with time_part("filters"):
+            values_TL = terms.values(synthetic)
         masked_TL = values_TL
         for extension in self.extensions:
             masked_TL = extension.mask(masked_TL)

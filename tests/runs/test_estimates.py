@@ -132,7 +132,7 @@ def test_batchnorm_statistics_cost_nothing():
 def test_batches_that_take_long_are_tried_with_fewer_images(full, seconds, sizes, monkeypatch):
     tried = []
 
-    def trying(self, work, size):
+    def trying(self, begin, size, *_):
         tried.append(size)
         return Cost(1.0, seconds * size, 1e6 + size)
 

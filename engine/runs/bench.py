@@ -1,0 +1,320 @@
+"""Measure how fast this machine runs an experiment, beside the bare network and the machine's own arithmetic.
+
+The stages are timed by the trial that also estimates a run (see `estimates`).
+Legend: M images in a batch, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from statistics import mean, median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from engine import backbones
+from engine import device as devices
+from engine.config import Config, Optimiser, Precision
+from engine.device import autocast, conv_precision
+from engine.rng import torch_seeded
+from engine.runs import artefacts, provenance
+from engine.runs.estimates import Trial
+from engine.runs.plan import Plan
+from engine.runs.preview import Stop, raise_if_cancelled
+from engine.stages.training import Trainer
+from engine.stages.validate import build_student
+from engine.store import Cache
+
+MEASUREMENTS = 25  #: among which the given time is divided, about
+SPANS = 5  #: parts of the time of a measurement; the best or the median is taken
+SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}  #: of the matrices whose product shows the arithmetic peak
+Report = Callable[[str], None]
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast a stage runs.
+
+    what: recovery, statistics, squeeze, students or evaluation. batch: images in a step, of each student.
+    rate: in `unit` per second: iterations of one batch, or images of all students together. bare: the same
+    of the network alone, and share: rate / bare. gflops: 1e9 operations per second of the network's
+    convolutions and products, at `rate`; of_peak: their share of the machine's peak.
+    """
+
+    what: str
+    network: str
+    precision: Precision
+    batch: int
+    unit: str
+    rate: float
+    bare: float
+    share: float
+    gflops: float
+    of_peak: float
+
+
+def measure(
+    plan: Plan,
+    cache: Cache,
+    seconds: float,
+    report: Report = lambda _: None,
+    stop: Stop | None = None,
+) -> dict[str, Any]:
+    """Measure a plan on this machine, and return the document that `cfm bench --json` prints.
+
+    Takes about `seconds`, or longer where steps are long. report: called with what is measured next. Raises
+    as `estimates.estimate` does.
+    """
+    trial = Trial(plan, cache, stop, enough=seconds / MEASUREMENTS)
+    estimate = trial.estimate(report)
+    optimises = plan.config.optimises and plan.given is None
+    rates = list(Bench(trial, report).rates())
+    if optimises:
+        report("timing the parts of a recovery step")
+    return {
+        "machine": describe_machine(plan),
+        "settings": describe_settings(plan),
+        "rates": [asdict(rate) for rate in rates],
+        "recovery_parts": trial.recovery_parts() if optimises else None,
+        "memory_bytes": estimate.memory_bytes,
+        "label_bytes": plan.config.repeats * plan.label_bytes(),
+        "disk_bytes": estimate.disk_bytes,
+        "seconds": dict(estimate.seconds),
+        "total_seconds": sum(estimate.seconds.values()),
+        "how": estimate.how,
+    }
+
+
+def describe_machine(plan: Plan) -> dict[str, Any]:
+    """Return what computes: processor, device, threads, software."""
+    return {
+        "processor": devices.describe_processor(),
+        "processors": devices.cpus(),
+        "threads": torch.get_num_threads(),
+        "device": devices.describe(plan.device),
+        "system": platform.platform(),
+        "versions": provenance.versions(),
+    }
+
+
+def describe_settings(plan: Plan) -> dict[str, Any]:
+    """Return the settings on which speed depends most."""
+    config, train = plan.config, plan.data.train
+    return {
+        "data": plan.data.name,
+        "train_images": len(train),
+        "test_images": len(plan.data.test),
+        "classes": len(train.classes),
+        "channels": train.channels,
+        "image_size": train.size,
+        "ipc": config.ipc,
+        "method": config.objective.method,
+        "backbone": config.backbone.name,
+        "students": list(config.validate_.students or (config.backbone.name,)),
+        "students_per_architecture": config.students_per_architecture,
+        "together": list(plan.together),
+        "repeats": config.repeats,
+    }
+
+
+class Bench:
+    """Times the stages of a trial beside their networks alone.
+
+    The network alone works on images that lie ready on the device: in recovery, forward and backward to the
+    images, BatchNorm folded; in training, forward, backward and the update of the weights; else forward,
+    BatchNorm folded. It has the same batch and precision, and is always a single network.
+    """
+
+    def __init__(self, trial: Trial, report: Report = lambda _: None) -> None:
+        self.trial = trial
+        self.plan = trial.plan
+        self.config = trial.plan.config
+        self.device = trial.device
+        self.report = report
+        self._peaks: dict[Precision, float] = {}
+
+    def rates(self) -> Iterator[Rate]:
+        """Yield the rate of every stage that the experiment has, also where its result is cached."""
+        trial, plan = self.trial, self.plan
+        configs, given = trial.single_configs, (plan.teacher, *plan.others)
+        if self.config.optimises and plan.given is None:
+            yield self._recovery()
+            if self.config.objective.taps != "batchnorm" and plan.statistics is None:
+                for single, teacher in zip(configs, trial.teachers, strict=True):
+                    yield self._statistics(single.backbone.name, teacher)
+        for single in (single for single, teacher in zip(configs, given, strict=True) if teacher is None):
+            yield self._squeeze(single)
+        for name in trial.architectures():
+            yield self._students(name)
+            yield self._evaluation(name)
+
+    def _recovery(self) -> Rate:
+        self.report("timing recovery")
+        trial, precision = self.trial, self.config.recover.precision
+        cost, batch = trial.recovery_step(), trial.recovery_images()
+        steps = [self._step_to_images(teacher, cost.size, precision) for teacher in trial.teachers]
+        names = [single.backbone.name for single in trial.single_configs]
+        rate = self._compare("recovery", names[0], precision, batch, batch / cost.step, steps, cost.size)
+        network = " ".join(dict.fromkeys(names))
+        return replace(
+            rate, network=network, unit="iterations", rate=rate.rate / batch, bare=rate.bare / batch
+        )
+
+    def _statistics(self, name: str, teacher: nn.Module) -> Rate:
+        self.report(f"timing statistics of {name}")
+        batch = min(self.config.statistics.batch, len(self.trial.train))
+        cost = self.trial.statistics_step(name, teacher)
+        steps = [self._step_forward(teacher, cost.size)]
+        return self._compare("statistics", name, "float32", batch, batch / cost.step, steps, cost.size)
+
+    def _squeeze(self, single: Config) -> Rate:
+        name, settings = single.backbone.name, single.squeeze
+        self.report(f"timing squeeze of {name}")
+        batch, cost = min(settings.batch, len(self.trial.train)), self.trial.squeeze_step(single)
+        network = artefacts.build_network(single, self.plan.data)
+        steps = [self._step_of_training(network, settings.optimiser, cost.size, settings.precision)]
+        rate = batch / cost.step
+        return self._compare("squeeze", name, settings.precision, batch, rate, steps, cost.size)
+
+    def _students(self, name: str) -> Rate:
+        self.report(f"timing students of {name}")
+        settings, images = self.config.validate_, self.plan.image_shape()[0]
+        batch, cost = min(settings.batch, images), self.trial.student_step(name)
+        network = build_student(self.config, name, 0, self.trial.train)
+        steps = [self._step_of_training(network, settings.optimiser, cost.size, settings.precision)]
+        rate = self.trial.group_size(name) * batch / cost.step
+        return self._compare("students", name, settings.precision, batch, rate, steps, cost.size)
+
+    def _evaluation(self, name: str) -> Rate:
+        self.report(f"timing evaluation of {name}")
+        test, cost = len(self.plan.data.test), self.trial.student_evaluation(name)
+        network = build_student(self.config, name, 0, self.trial.train)
+        steps = [self._step_forward(network, cost.batch)]
+        rate = self.trial.group_size(name) * test / cost.seconds(test)
+        return self._compare("evaluation", name, "float32", cost.batch, rate, steps, cost.batch)
+
+    def _compare(
+        self,
+        what: str,
+        network: str,
+        precision: Precision,
+        batch: int,
+        rate: float,
+        steps: Sequence[Step],
+        size: int,
+    ) -> Rate:
+        """Compare a rate in images per second with steps of the network alone on `size` images each.
+
+        steps: of all networks between which the steps of the stage alternate.
+        """
+        seconds, operations = zip(*map(self._time_bare, steps), strict=True)
+        bare, gflops = size / mean(seconds), mean(operations) / size * rate / 1e9
+        share = gflops / self._peak(precision)
+        return Rate(what, network, precision, batch, "images", rate, bare, rate / bare, gflops, share)
+
+    # --- networks alone ---------------------------------------------------------------------------
+
+    def _draw_images(self, images: int) -> tuple[Tensor, Tensor]:
+        """Return random images, channels-last, and their classes, on the device."""
+        train = self.trial.train
+        with torch_seeded(0, "bench"):
+            x_MCHW = torch.randn(images, train.channels, train.size, train.size)
+        labels_M = torch.arange(images, device=self.device) % len(train.classes)
+        return x_MCHW.to(device=self.device, memory_format=torch.channels_last), labels_M
+
+    def _step_to_images(self, model: nn.Module, images: int, precision: Precision) -> Step:
+        network = backbones.place_on(backbones.fold_batchnorm(model), self.device)
+        for module in network.modules() if precision == "bfloat16" else ():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(torch.bfloat16)  # as recovery does
+        x_MCHW, labels_M = self._draw_images(images)
+        x_MCHW.requires_grad_()
+
+        def step() -> None:
+            x_MCHW.grad = None
+            self._backward(network, x_MCHW, labels_M, precision)
+
+        return step
+
+    def _step_of_training(
+        self, model: nn.Module, optimiser: Optimiser, images: int, precision: Precision
+    ) -> Step:
+        network = backbones.place_on(model, self.device).train()
+        trainer = Trainer(network, optimiser, 1, precision)
+        x_MCHW, labels_M = self._draw_images(images)
+
+        def step() -> None:
+            trainer.optimiser.zero_grad()
+            self._backward(network, x_MCHW, labels_M, precision)
+            trainer.optimiser.step()
+
+        return step
+
+    def _backward(self, network: nn.Module, x_MCHW: Tensor, labels_M: Tensor, precision: Precision) -> None:
+        with conv_precision(precision):
+            with autocast(self.device, precision):
+                logits_MK = network(x_MCHW)
+            F.cross_entropy(logits_MK.float(), labels_M).backward()  # type: ignore[no-untyped-call]
+
+    def _step_forward(self, model: nn.Module, images: int) -> Step:
+        network = backbones.place_on(backbones.fold_batchnorm(model), self.device)
+        x_MCHW, _ = self._draw_images(images)
+        return torch.no_grad()(lambda: network(x_MCHW))
+
+    # --- measuring --------------------------------------------------------------------------------
+
+    def _time_bare(self, step: Step) -> tuple[float, int]:
+        """Return the seconds of a step, and the arithmetic operations of its convolutions and products."""
+        with FlopCounterMode(display=False) as counter:
+            step()
+        return median(self._time_spans(step)), counter.get_total_flops()
+
+    def _time_spans(self, step: Step) -> list[float]:
+        """Return the mean seconds of a step in each of several spans of time."""
+        step()
+        times: list[float] = []
+        for _ in range(SPANS):
+            raise_if_cancelled(self.trial.stop)
+            steps, began = 0, self._now()
+            while steps == 0 or time.perf_counter() - began < self.trial.enough / SPANS:
+                step()
+                steps += 1
+            times.append((self._now() - began) / steps)
+        return times
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def _peak(self, precision: Precision) -> float:
+        """Return the 1e9 operations per second that the best of several large matrix products reaches."""
+        if precision not in self._peaks:
+            self.report(f"timing products of matrices in {precision}")
+            side = SIDE[self.device.type]
+            kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+            with torch_seeded(0, "bench"):
+                a, b = (torch.randn(side, side).to(device=self.device, dtype=kind) for _ in range(2))
+            with _allow_tf32(precision):
+                seconds = min(self._time_spans(lambda: a @ b))
+            self._peaks[precision] = 2 * side**3 / seconds / 1e9
+        return self._peaks[precision]
+
+
+@contextmanager
+def _allow_tf32(precision: Precision) -> Iterator[None]:
+    """Let products of matrices on CUDA use TF32 in the block if `precision` is tf32."""
+    previous = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = previous
