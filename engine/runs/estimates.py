@@ -121,8 +121,8 @@ class Trial:
     """
 
     ENOUGH = 0.2  #: seconds of steps that suffice for a measurement where little time may be spent
-    QUICK = 2  #: how many times as long a step of the larger of two sizes should take at most
-    LONG = 5  #: the same for the duration of a step from which on only one step is timed
+    QUICK = 2  #: how many times as long as that a step of the larger of two sizes should take, at most
+    LONG = 5  #: how many times as long a step of the first size takes where the other size is the smaller one
     SPANS = 5  #: parts of the measured time; the median is taken of their mean steps
     SHARE, LEAST = 8, 4  #: the first size tried is 1/SHARE of a batch, and at least LEAST images
     EPOCHS = 10**9  #: more than a trial ever reaches
@@ -176,11 +176,12 @@ class Trial:
 
     def _squeeze(self, single_config: Config, teacher: nn.Module) -> float:
         settings, cost = single_config.squeeze, self.squeeze_step(single_config)
-        training = cost.setup + settings.epochs * _parts(len(self.train), settings.batch) * cost.step
+        steps = settings.epochs * _parts(len(self.train), settings.batch)
         evaluation = self._evaluation(teacher)
+        early = self._early_accuracies(steps, steps * cost.step, settings.epochs, evaluation)
         sample = squeeze.sample_size(len(self.train.classes))
         check = sum(evaluation.seconds(min(sample, len(s))) for s in (self.train, self.plan.data.test))
-        return training + self._early_accuracies(training, settings.epochs, evaluation) + check
+        return cost.setup + steps * cost.step + early + check
 
     def squeeze_step(self, single_config: Config) -> Cost:
         """Return the cost of training the backbone of a configuration on a batch of real images."""
@@ -298,17 +299,24 @@ class Trial:
         measured = sum(validate.is_measured_epoch(settings, epoch) for epoch in range(settings.epochs))
         for name in self.architectures():
             cost, evaluation = self.student_step(name), self.student_evaluation(name)
-            training = cost.setup + settings.epochs * _parts(self._images(), settings.batch) * cost.step
-            group = training + measured * evaluation.seconds(len(self.plan.data.test))
-            group += self._early_accuracies(training, settings.epochs - measured, evaluation)
+            steps = settings.epochs * _parts(self._images(), settings.batch)
+            training = steps * cost.step
+            early = self._early_accuracies(steps, training, settings.epochs - measured, evaluation)
+            group = cost.setup + training + measured * evaluation.seconds(len(self.plan.data.test)) + early
             seconds += self.config.students_per_architecture // self.group_size(name) * group
         return seconds
 
-    def _early_accuracies(self, seconds: float, epochs: int, evaluation: EvaluationCost) -> float:
-        """Return the seconds of the accuracies that are measured for display, during so much training."""
+    def _early_accuracies(self, steps: int, seconds: float, epochs: int, evaluation: EvaluationCost) -> float:
+        """Return the seconds of the accuracies that are shown during training.
+
+        steps, seconds: of training. epochs: after which one may be shown, and nothing else is evaluated. See
+        `SubsetEvaluator`, which expects the first one to take as long as a step.
+        """
         images = min(self.config.validate_.preview_images, len(self.plan.data.test))
+        if images == 0 or SubsetEvaluator.SHARE * steps < 1:
+            return 0.0
         each = evaluation.seconds(images)
-        return 0.0 if images == 0 else min(epochs, SubsetEvaluator.SHARE * seconds // each) * each
+        return min(epochs, max(1, SubsetEvaluator.SHARE * seconds // each)) * each
 
     def architectures(self) -> Sequence[str]:
         """Return the architectures of the students."""
@@ -448,7 +456,6 @@ class Trial:
         period: int = 1,
     ) -> Cost:
         """Return the cost of a stage whose batches have `size` images, from a few of its steps."""
-        long = self.LONG * self.enough
         meter = _CudaMeter(self.device) if self.device.type == "cuda" else _TensorMeter()
         times: list[float] = []
         with ExitStack() as stack:
@@ -458,9 +465,9 @@ class Trial:
                 stack.callback(stage.close)
                 self._run(stage, count)
             first = time.perf_counter() - began
-            if first < long:  # optimisers allocate their state in the first step
+            if first < 2 * self.LONG * self.enough:  # else a second one would take too long
                 began = time.perf_counter()
-                with meter:
+                with meter:  # optimisers allocate their state in the first step
                     steps = self._run(stage, count)
                 second = time.perf_counter() - began  # the meter's overhead is negligible in a long step
                 times = [second] if steps and second > self.enough else []

@@ -10,9 +10,10 @@ import pytest
 import torch
 from stages import drive, small
 
+from engine.checkpoint import Checkpoint, StageState, is_checkpoint_requested
 from engine.config.settings import Resolved, resolve
 from engine.errors import UserError
-from engine.events import STAGES, StageFinished, StageStarted
+from engine.events import STAGES, RecoverProgress, StageFinished, StageStarted
 from engine.runs import artefacts, estimates, launch, plan, preview
 from engine.runs.estimates import Cost, estimate
 from engine.store import Cache
@@ -143,6 +144,71 @@ def test_batches_that_take_long_are_tried_with_fewer_images(full, seconds, sizes
     assert cost.step == pytest.approx(seconds * full)
     assert cost.bytes == pytest.approx(1e6 + full)
     assert cost.whole == one.whole == (full in sizes)
+
+
+class Clock:
+    """A time that advances only where a test says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def test_the_first_step_of_an_epoch_counts_as_often_as_there_are_epochs(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(estimates.time, "perf_counter", clock.perf_counter)
+    one = estimates.Trial(plan.prepare(small()), Cache(), enough=1.0)
+
+    def begin(_):
+        clock.now += 8.0  # loading
+        while True:
+            for seconds in (0.09, 0.01, 0.01, 0.01):  # 0.03 on average
+                clock.now += seconds
+                yield Checkpoint("squeeze", StageState)
+
+    cost = one._cost(begin, 3, period=lambda _: 4)
+    assert cost.step == pytest.approx(0.03)
+    assert cost.setup == pytest.approx(8.0 + 0.09 - 0.03)
+    assert one._cost(begin, 3).step == pytest.approx(0.03, rel=0.2)
+    one.enough = 0.01  # a whole epoch takes longer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one, "LONG", 1000)
+        assert one._cost(begin, 3, period=lambda _: 4).step == pytest.approx(0.01)
+
+
+def test_iterations_are_counted_although_checkpoints_are_rare(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(estimates.time, "perf_counter", clock.perf_counter)
+    one = estimates.Trial(plan.prepare(small()), Cache(), enough=1.0)
+
+    def begin(_):
+        clock.now += 2.0
+        yield Checkpoint("recover", StageState)  # of tiles, before the first iteration
+        done = 0
+        while True:
+            clock.now += 0.01
+            done += 1
+            if is_checkpoint_requested():
+                yield RecoverProgress(1, 1, 0.1, list(range(done)), 10, [], [], 1.0)
+                yield Checkpoint("recover", StageState)
+                done = 0
+
+    cost = one._cost(begin, 3, count=estimates._count_iterations)
+    assert (cost.setup, cost.step) == (pytest.approx(2.0), pytest.approx(0.01))
+
+
+def test_early_accuracies_take_their_share_and_the_first_one_comes_in_any_case():
+    one = estimates.Trial(plan.prepare(small(validate={"preview_images": 250})), Cache())
+    cost = estimates.EvaluationCost(setup=0.0, step=1.0, batch=250)
+    each = cost.seconds(250)
+    assert one._early_accuracies(49, 1000.0, 49, cost) == 0  # a step takes more than 2 % of that
+    assert one._early_accuracies(60, 10.0, 60, cost) == each
+    assert one._early_accuracies(6000, 1000.0, 60, cost) == 20 * each
+    assert one._early_accuracies(6000, 1000.0, 6, cost) == 6 * each
+    none = estimates.Trial(plan.prepare(small()), Cache())
+    assert none._early_accuracies(6000, 1000.0, 60, cost) == 0
 
 
 def test_an_unsteady_machine_does_not_bend_the_line():
