@@ -176,7 +176,7 @@ class Trial:
 
     def _squeeze(self, single_config: Config, teacher: nn.Module) -> float:
         settings, cost = single_config.squeeze, self.squeeze_step(single_config)
-        steps = settings.epochs * _parts(len(self.train), settings.batch)
+        steps = settings.epochs * len(self.train) / min(settings.batch, len(self.train))
         evaluation = self._evaluation(teacher)
         early = self._early_accuracies(steps, steps * cost.step, settings.epochs, evaluation)
         sample = squeeze.sample_size(len(self.train.classes))
@@ -194,7 +194,7 @@ class Trial:
 
         def measure() -> Cost:
             batch = min(settings.batch, len(self.train))
-            return self._cost(begin, batch, period=lambda size: _parts(len(self.train), size))
+            return self._cost(begin, batch, period=lambda size: len(self.train) / size)
 
         return self._once(measure, "squeeze", single_config.backbone.name)
 
@@ -299,14 +299,16 @@ class Trial:
         measured = sum(validate.is_measured_epoch(settings, epoch) for epoch in range(settings.epochs))
         for name in self.architectures():
             cost, evaluation = self.student_step(name), self.student_evaluation(name)
-            steps = settings.epochs * _parts(self._images(), settings.batch)
+            steps = settings.epochs * self._images() / min(settings.batch, self._images())
             training = steps * cost.step
             early = self._early_accuracies(steps, training, settings.epochs - measured, evaluation)
             group = cost.setup + training + measured * evaluation.seconds(len(self.plan.data.test)) + early
             seconds += self.config.students_per_architecture // self.group_size(name) * group
         return seconds
 
-    def _early_accuracies(self, steps: int, seconds: float, epochs: int, evaluation: EvaluationCost) -> float:
+    def _early_accuracies(
+        self, steps: float, seconds: float, epochs: int, evaluation: EvaluationCost
+    ) -> float:
         """Return the seconds of the accuracies that are shown during training.
 
         steps, seconds: of training. epochs: after which one may be shown, and nothing else is evaluated. See
@@ -332,7 +334,7 @@ class Trial:
 
         def measure() -> Cost:
             batch = min(settings.batch, self._images())
-            return self._cost(begin, batch, period=lambda size: _parts(self._trial_images(size), size))
+            return self._cost(begin, batch, period=lambda size: self._trial_images(size) / size)
 
         return self._once(measure, "students", name)
 
@@ -425,12 +427,12 @@ class Trial:
         full: int,
         *,
         count: Count = _count_checkpoints,
-        period: Callable[[int], int] = lambda _: 1,
+        period: Callable[[int], float] = lambda _: 1.0,
     ) -> Cost:
         """Return the cost of a stage whose batches have `full` images.
 
-        count: returns how many steps end with an event. period: returns the steps of an epoch, given the size
-        of a batch; an epoch's first step takes longer.
+        count: returns how many steps end with an event. period: returns how many full batches an epoch has,
+        given their size; its first step takes longer, and its last may be on fewer images.
         """
 
         def attempt(size: int) -> Cost:
@@ -453,7 +455,7 @@ class Trial:
         begin: Begin,
         size: int,
         count: Count = _count_checkpoints,
-        period: int = 1,
+        period: float = 1.0,
     ) -> Cost:
         """Return the cost of a stage whose batches have `size` images, from a few of its steps."""
         meter = _CudaMeter(self.device) if self.device.type == "cuda" else _TensorMeter()
@@ -472,23 +474,24 @@ class Trial:
                 second = time.perf_counter() - began  # the meter's overhead is negligible in a long step
                 times = [second] if steps and second > self.enough else []
                 if not times and steps:
-                    period = period if period * second <= self.enough else 1
+                    period = period if period * second <= self.enough else 1.0
                     times = self._time_steps(stage, count, period)
         step = median(times) if times else first
         return Cost(max(0.0, first - step), step, meter.peak, True, size)
 
-    def _time_steps(self, stage: Work, count: Count, period: int) -> list[float]:
-        """Return the mean seconds of a step in each of several spans of time, each of whole periods."""
+    def _time_steps(self, stage: Work, count: Count, period: float) -> list[float]:
+        """Return the mean seconds of a full batch in each of several spans of time, each of whole periods."""
+        steps_in_period = math.ceil(period)
         times: list[float] = []
         spent = 0.0
         while spent < self.enough:
             began = time.perf_counter()
-            steps = self._run(stage, count, self.enough / self.SPANS, period)
+            steps = self._run(stage, count, self.enough / self.SPANS, steps_in_period)
             if steps == 0:
                 break
             span = time.perf_counter() - began
             spent += span
-            times.append(span / steps)
+            times.append(span / steps * steps_in_period / period)
         return times
 
     def _run(self, stage: Work, count: Count, seconds: float = 0.0, period: int = 1) -> int:
