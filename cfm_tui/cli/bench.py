@@ -71,18 +71,12 @@ def bench(
 
 def _measure(config: Config, seconds: float, display: Display) -> dict[str, Any]:
     display.say("loading")
-    from dataclasses import replace
-
     import psutil
 
     from engine import store
     from engine.runs import bench, plan
-    from engine.runs.stacks import choose_stacks
-    from engine.runs.threads import choose_threads
 
-    planned = plan.prepare(config, display.reading)
-    choose_threads(planned)  # as the run will
-    planned = replace(planned, together=choose_stacks(planned))
+    planned = plan.prepare(config, display.reading).choose_execution()  # as the run will
     start_seconds = time.time() - psutil.Process().create_time()  # a run's beginning is the same
     document = bench.measure(planned, store.Cache(), seconds, display.say)
     return {**document, "start_seconds": start_seconds}

@@ -164,7 +164,6 @@ class Trial:
             seconds["statistics"] /= repeats
         how = f"from a few steps of each stage on {plan.device}"
         how += "" if self.whole else ", large batches with fewer images"
-        how += f"; for {repeats} repeats" if repeats > 1 else ""
         return Estimate(seconds, self.memory(), repeats * plan.bytes_needed(), how)
 
     # --- stages -----------------------------------------------------------------------------------
