@@ -26,13 +26,16 @@ from engine.spectral.moments import Moments, require_finite, widen
 
 
 def filtered_signals(
-    terms: Sequence[config.Term], term_filters: Sequence[Filter], moments: Moments
+    terms: Sequence[config.Term],
+    term_filters: Sequence[Filter],
+    moments: Moments,
+    matrices: Mapping[Filter, Tensor] | None = None,
 ) -> list[Tensor]:
     """Return f(Ψ)·g(Φ) of one tap for each term and its filter, of shape (D, D), (D,) or (D, K).
 
-    Terms that share a filter share its matrix f(Ψ).
+    Terms that share a filter share its matrix f(Ψ). matrices: those that are already computed.
     """
-    matrices: dict[Filter, Tensor] = {}
+    matrices = dict(matrices or {})
     filtered: list[Tensor] = []
     for term, term_filter in zip(terms, term_filters, strict=True):
         signal = {"none": None, "mean": moments.mean_D, "class": moments.flc_DK}[term.signal]
@@ -53,15 +56,23 @@ def filtered_signals(
 class MatchingLoss:
     """The objective of one recovery batch; the constructor computes the real side of every term once.
 
+    constants: C of `LowRankInverse` for every tap whose synthetic Ψ is in low-rank form, by the tap's name.
     needs_covariance, needs_labels: whether any term reads Ψ beyond its diagonal, and Φ. uses_alpha: whether a
     term uses α.
     Raises UserError("numeric") where a real statistic is not finite or a filter is undefined for a real tap
     (for example, where Ψ + βI is singular), and UserError("config") where α is too large for a tap.
     """
 
-    def __init__(self, objective: config.Objective, real: Sequence[Moments], beta: float) -> None:
+    def __init__(
+        self,
+        objective: config.Objective,
+        real: Sequence[Moments],
+        beta: float,
+        constants: Mapping[str, Tensor] | None = None,
+    ) -> None:
         require_finite(real, "the real statistics", "use another teacher, or measure the statistics again")
         self.beta = beta
+        self._constants = constants or {}
         self.ce_weight = objective.ce
         self.terms = objective.resolve_terms()
         self.needs_covariance = any(term.filter_class.needs_covariance for term in self.terms)
@@ -95,12 +106,27 @@ class MatchingLoss:
     def values(self, synthetic: Sequence[Moments]) -> Tensor:
         """Return every unweighted term at every tap, shape (T, L); differentiable."""
         columns = []
-        for moments, term_filters, real in zip(synthetic, self._filters, self._real, strict=True):
-            filtered = filtered_signals(self.terms, term_filters, moments)
+        sides = zip(synthetic, self._filters, self._real, self._invert_ridges(synthetic), strict=True)
+        for moments, term_filters, real, inverses in sides:
+            filtered = filtered_signals(self.terms, term_filters, moments, inverses)
             columns += [torch.linalg.vector_norm(s - r) for s, r in zip(filtered, real, strict=True)]
         if not columns:
             return self._weights_TL.new_zeros(0, len(self._real))
         return torch.stack(columns).reshape(len(self._real), -1).T
+
+    def _invert_ridges(self, synthetic: Sequence[Moments]) -> list[dict[Filter, Tensor]]:
+        """Return f(Ψ) of each tap for the ridge filter, if a term has it."""
+        if not any(term.filter_class is Ridge for term in self.terms):
+            return [{} for _ in synthetic]
+        operands = list[tuple[Tensor, ...]]()
+        for tap in synthetic:
+            if tap.low_rank is None:
+                assert tap.cov_DD is not None
+                operands.append((tap.cov_DD,))
+            else:
+                operands.append((tap.low_rank.rows_ND, self._constants[tap.name]))
+        inverses = matrix_functions.invert_ridges(operands, self.beta)
+        return [{Ridge(self.beta): inverse_DD} for inverse_DD in inverses]
 
     def loss(self, values_TL: Tensor, ce: Tensor, scale: Tensor | None = None) -> Tensor:
         """Return the cross-entropy plus the weighted terms (Eq. 21). scale: another factor on all terms."""

@@ -10,7 +10,7 @@ Not here: f(λ) of single eigenvalues (see `engine.config.filters`), and correla
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 from engine.config import expressions
 from engine.config.expressions import Call, Node, Number, Operation, Symbol
 from engine.config.filters import Diagonal, Expression, Filter, Identity, Lambda, Ridge
+
+BATCHED_DEVICES = {"cuda"}  #: where factorisations of several matrices in one call run in parallel
 
 
 class Inverse(torch.autograd.Function):
@@ -29,22 +31,22 @@ class Inverse(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix_DD: Tensor, shift: float, definite: bool = True) -> Tensor:
-        """Return the inverse, shape (D, D).
+        """Return the inverse, shape (…, D, D).
 
         definite: use a Cholesky factor, which treats every matrix that is not positive definite as singular;
         otherwise use a general inverse.
         """
         shifted_DD = matrix_DD.clone()
-        shifted_DD.diagonal().add_(shift)
+        shifted_DD.diagonal(dim1=-2, dim2=-1).add_(shift)
         if definite:
             factor_DD, info = torch.linalg.cholesky_ex(shifted_DD)
-            diagonal_D = factor_DD.diagonal()
+            diagonal_D = factor_DD.diagonal(dim1=-2, dim2=-1)
             diagonal_D.masked_fill_(diagonal_D == 0, 1.0)  # `info` reports it, without an exception
             inverse_DD = torch.cholesky_inverse(factor_DD)
         else:
             inverse_DD, info = torch.linalg.inv_ex(shifted_DD)
             inverse_DD = (inverse_DD + inverse_DD.mT) / 2
-        inverse_DD += torch.where(info == 0, 0.0, torch.nan)
+        inverse_DD += torch.where(info == 0, 0.0, torch.nan)[..., None, None]
         ctx.save_for_backward(inverse_DD)
         return inverse_DD
 
@@ -53,6 +55,67 @@ class Inverse(torch.autograd.Function):
         """Return −f·G·f."""
         (inverse_DD,) = ctx.saved_tensors
         return (inverse_DD @ gradients[0] @ inverse_DD).neg_(), None, None
+
+
+class LowRankInverse(torch.autograd.Function):
+    """f = (C⁻¹ + AᵀA)⁻¹ of A, shape (N, D), and a constant C, shape (D, D); cheap where N is less than D.
+
+    With P = AC, LLᵀ = I + PAᵀ and V = L⁻¹P (Woodbury), f = C − VᵀV and Af = L⁻ᵀV. The gradient goes to A at
+    once, as −Af·(G + Gᵀ)·f. NaN throughout where I + PAᵀ is not positive definite.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows_ND: Tensor, constant_DD: Tensor) -> Tensor:
+        """Return the inverse, shape (…, D, D)."""
+        product_ND = rows_ND @ constant_DD
+        system_NN = product_ND @ rows_ND.mT
+        system_NN.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        factor_NN, info = torch.linalg.cholesky_ex(system_NN)
+        identity_NN = torch.eye(rows_ND.shape[-2], dtype=rows_ND.dtype, device=rows_ND.device)
+        # Solved for N columns and then multiplied: faster than solved for D columns, and twice.
+        half_NN: Tensor = torch.linalg.solve_triangular(factor_NN, identity_NN, upper=False)
+        half_ND = half_NN @ product_ND
+        inverse_DD = constant_DD - half_ND.mT @ half_ND
+        inverse_DD += torch.where(info == 0, 0.0, torch.nan)[..., None, None]
+        filtered_ND = half_NN.mT @ half_ND
+        ctx.save_for_backward(filtered_ND, inverse_DD)
+        return inverse_DD
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        """Return −Af·(G + Gᵀ)·f."""
+        filtered_ND, inverse_DD = ctx.saved_tensors
+        return (filtered_ND @ (gradients[0] + gradients[0].mT) @ inverse_DD).neg_(), None
+
+
+def invert_constant(cov_DD: Tensor, share: float, beta: float) -> Tensor:
+    """Return C = (share·Ψ + βI)⁻¹ of `LowRankInverse`, computed in float64 on the CPU, as Ψ's type.
+
+    NaN throughout where the matrix is singular.
+    """
+    inverse_DD: Tensor = Inverse.apply(share * cov_DD.cpu().double(), beta)
+    constant_DD: Tensor = inverse_DD.to(cov_DD)
+    return constant_DD
+
+
+def invert_ridges(operands: Sequence[Sequence[Tensor]], beta: float) -> list[Tensor]:
+    """Return the ridge of several taps, each given by Ψ alone or, in low-rank form, by A and C.
+
+    On CUDA, taps of the same shapes are inverted together: a single factorisation of so small a matrix leaves
+    most of the device idle. The CPU factorises one after the other in any case.
+    """
+    groups: dict[Any, list[int]] = {}
+    for index, tensors in enumerate(operands):
+        together = tensors[0].device.type in BATCHED_DEVICES
+        groups.setdefault(tuple(x.shape for x in tensors) if together else index, []).append(index)
+    inverses: dict[int, Tensor] = {}
+    for indices in groups.values():
+        stacked = operands[indices[0]]
+        if len(indices) > 1:
+            stacked = [torch.stack(each) for each in zip(*(operands[i] for i in indices), strict=True)]
+        found = Inverse.apply(stacked[0], beta) if len(stacked) == 1 else LowRankInverse.apply(*stacked)
+        inverses |= zip(indices, found.unbind() if len(indices) > 1 else [found], strict=True)
+    return [inverses[index] for index in range(len(operands))]
 
 
 def apply(spectral_filter: Filter, cov_DD: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ Legend: M images, C channels, H, W, D features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,8 @@ class Observer:
     """Computes the moments of a batch and its cross-entropy, at once or in micro-batches.
 
     labels_M: the class of each image. onehot_MK: the same as float. covariance, flc: whether Ψ and Φ are
-    computed. size: images in a micro-batch; None: the whole batch at once. centre: of Ψ.
+    computed. size: images in a micro-batch; None: the whole batch at once. centre: of Ψ. low_rank: the taps
+    whose Ψ is left in low-rank form; none with micro-batches.
     """
 
     network: Tapped
@@ -46,6 +47,7 @@ class Observer:
     flc: bool
     size: int | None
     centre: Centre
+    low_rank: Collection[str] = ()
 
     def __call__(self, view_MCHW: Tensor) -> tuple[list[Moments], Tensor]:
         """Return the moments of each tap and the mean cross-entropy; differentiable in the views."""
@@ -63,7 +65,13 @@ class Observer:
         pairs = zip(self.network.names, features, strict=True)
         return [
             batch_moments(
-                name, x_MDHW, onehot_MK, covariance=self.covariance, labels=self.flc, centre=self.centre
+                name,
+                x_MDHW,
+                onehot_MK,
+                covariance=self.covariance,
+                labels=self.flc,
+                centre=self.centre,
+                low_rank=name in self.low_rank,
             )
             for name, x_MDHW in pairs
         ]

@@ -24,11 +24,33 @@ PART = 1 << 16  #: values that a CPU thread converts to float64 at a time: few e
 
 
 @dataclass(frozen=True)
+class LowRank:
+    """Ψ = share·E + AᵀA, not formed: what is left of a Ψ of fewer positions than features.
+
+    rows_ND: A, the centred features of a batch, scaled. earlier_DD: E, the constant Ψ of earlier batches;
+    None: zero.
+    """
+
+    rows_ND: Tensor
+    earlier_DD: Tensor | None = None
+    share: float = 0.0
+
+    def detach(self) -> LowRank:
+        """Return the same values without their gradient."""
+        return LowRank(self.rows_ND.detach(), self.earlier_DD, self.share)
+
+    def form_covariance(self) -> Tensor:
+        """Return Ψ, shape (D, D)."""
+        cov_DD = self.rows_ND.T @ self.rows_ND
+        return cov_DD if self.earlier_DD is None else cov_DD + self.share * self.earlier_DD
+
+
+@dataclass(frozen=True)
 class Moments:
     """The statistics of one tap; fields that a method does not need are None.
 
     name: the tap's module. mean_D: mean over positions and images. var_D: diag(Ψ). cov_DD: Ψ.
-    flc_DK: Φ.
+    flc_DK: Φ. low_rank: Ψ in place of cov_DD, within a step of recovery.
     """
 
     name: str
@@ -36,6 +58,7 @@ class Moments:
     var_D: Tensor
     cov_DD: Tensor | None = None
     flc_DK: Tensor | None = None
+    low_rank: LowRank | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Moments:
         """Return a copy on another device, in another type."""
@@ -51,7 +74,15 @@ class Moments:
         """Return the same values without their gradient."""
         cov_DD = None if self.cov_DD is None else self.cov_DD.detach()
         flc_DK = None if self.flc_DK is None else self.flc_DK.detach()
-        return Moments(self.name, self.mean_D.detach(), self.var_D.detach(), cov_DD, flc_DK)
+        low_rank = None if self.low_rank is None else self.low_rank.detach()
+        return Moments(self.name, self.mean_D.detach(), self.var_D.detach(), cov_DD, flc_DK, low_rank)
+
+    def densify(self) -> Moments:
+        """Return the same values with Ψ formed where it is in low-rank form."""
+        if self.low_rank is None:
+            return self
+        cov_DD = self.low_rank.form_covariance()
+        return Moments(self.name, self.mean_D, cov_DD.diagonal(), cov_DD, self.flc_DK)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the fields that are not None, by name."""
@@ -119,6 +150,24 @@ class _Covariance(torch.autograd.Function):
         x_MDHW, mean_D = ctx.saved_tensors
         count = count_positions(x_MDHW)
         return covariance_gradient(x_MDHW, mean_D, *gradients, count=count, centre=ctx.centre), None
+
+
+class _ScaledRows(torch.autograd.Function):
+    """Mean over all positions, and A, the centred features as rows divided by √N: Ψ = AᵀA."""
+
+    @staticmethod
+    def forward(ctx: Any, x_MDHW: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.like, ctx.count = torch.empty_like(x_MDHW, device="meta"), count_positions(x_MDHW)
+        rows_ND = flatten_positions(widen(x_MDHW))
+        mean_D = rows_ND.mean(dim=0)
+        return mean_D, (rows_ND - mean_D).mul_(ctx.count**-0.5)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Tensor:
+        mean_gradient_D, rows_gradient_ND = gradients
+        constant_D = mean_gradient_D / ctx.count - rows_gradient_ND.mean(dim=0) * ctx.count**-0.5
+        gradient_ND = torch.add(constant_D, rows_gradient_ND, alpha=ctx.count**-0.5)
+        return _unflatten_positions(gradient_ND, ctx.like)
 
 
 class _Variance(torch.autograd.Function):
@@ -199,14 +248,20 @@ def batch_moments(
     covariance: bool = True,
     labels: bool = True,
     centre: Centre = "set",
+    low_rank: bool = False,
 ) -> Moments:
     """Return the moments of one batch, differentiable in the features, in float32 or float64.
 
     covariance, labels: whether to compute Ψ and Φ; the diagonal of Ψ is always computed. centre: of Ψ;
-    variances without Ψ are always around the mean of the batch.
+    variances without Ψ are always around the mean of the batch. low_rank: leave Ψ, around the mean of the
+    batch, in low-rank form.
     """
     cov_DD: Tensor | None = None
-    if covariance:
+    unformed: LowRank | None = None
+    if low_rank:
+        mean_D, rows_ND = _ScaledRows.apply(x_MDHW)
+        unformed, var_D = LowRank(rows_ND), rows_ND.square().sum(dim=0)
+    elif covariance:
         mean_D, cov_DD = _Covariance.apply(x_MDHW, centre)
         var_D = cov_DD.diagonal()
     else:
@@ -215,7 +270,7 @@ def batch_moments(
     if labels:
         means_MD = x_MDHW.mean(dim=(2, 3), dtype=mean_D.dtype)
         flc_DK = means_MD.T @ onehot_MK.to(mean_D.dtype) / len(onehot_MK)
-    return Moments(name, mean_D, var_D, cov_DD, flc_DK)
+    return Moments(name, mean_D, var_D, cov_DD, flc_DK, unformed)
 
 
 def merge(parts: Sequence[Moments], shares: Sequence[float], centre: Centre = "set") -> Moments:
@@ -252,6 +307,7 @@ def cumulative_mean(batch: Moments, earlier: Moments | None, count: int) -> Mome
         new * batch.var_D + old * earlier.var_D,
         None if batch.cov_DD is None or earlier.cov_DD is None else new * batch.cov_DD + old * earlier.cov_DD,
         None if batch.flc_DK is None or earlier.flc_DK is None else new * batch.flc_DK + old * earlier.flc_DK,
+        None if batch.low_rank is None else LowRank(new**0.5 * batch.low_rank.rows_ND, earlier.cov_DD, old),
     )
 
 

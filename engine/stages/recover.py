@@ -8,11 +8,11 @@ Not here: images that are not optimised, and steps that only one method takes (s
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ from engine.methods import build_extensions, random_images, rded
 from engine.methods.extension import Extension, Step
 from engine.rng import generator
 from engine.spectral import matching, schedules
+from engine.spectral.forms import Form, choose_forms, invert_constants, supports_low_rank
 from engine.spectral.matching import Spectra
 from engine.spectral.microbatch import Observer
 from engine.spectral.moments import Moments, cumulative_mean, pack, unpack
@@ -76,12 +77,14 @@ def recover(
     device: torch.device,
     saved: StageState | None = None,
     others: Sequence[Backbone] = (),
+    forms: Mapping[str, Form] | None = None,
 ) -> Generator[Event, None, list[Moments] | None]:
     """Distil `config.ipc` images per class from `model` and the real statistics.
 
     real: moments of each tap in forward order; ignored where nothing is optimised. others: further networks
     and their moments; steps alternate between all networks, and values are reported by kind of tap. saved:
-    resume from this state. Yields a layout, chunks of values, and an event with the images of each finished
+    resume from this state. forms: of the synthetic Ψ by tap; None: those of the saved state, or those that
+    `choose_forms` chooses. Yields a layout, chunks of values, and an event with the images of each finished
     batch; returns the moving statistics of all batches, if any. Raises UserError("numeric") naming batch,
     iteration and layer where a number is not finite; that batch is then not yielded.
     """
@@ -91,7 +94,7 @@ def recover(
     if config.recover.algorithm == "none":
         yield from random_images.copy_real_images(config, control_set(config, train), model, device, saved)
         return None
-    return (yield from _optimise_batches(config, [(model, real), *others], train, device, saved))
+    return (yield from _optimise_batches(config, [(model, real), *others], train, device, saved, forms))
 
 
 def spectrum_sizes(config: Config, real: Sequence[Moments]) -> dict[str, int]:
@@ -107,6 +110,7 @@ def _optimise_batches(
     train: ImageSet,
     device: torch.device,
     saved: StageState | None,
+    forms: Mapping[str, Form] | None,
 ) -> Generator[Event, None, list[Moments] | None]:
     """Run `recover` for methods that optimise images."""
     objective, plan = config.objective, plan_batches(config, len(train.classes))
@@ -121,6 +125,13 @@ def _optimise_batches(
     yield RecoverLayout(network.columns, terms, betas, completed_work(config, position))
     matching.MatchingLoss(objective, real, min(betas))  # so that a singular Ψ + βI fails at once
     starts = initial_indices(config, train)
+    images = max(len(labels_M) for _, labels_M in plan)
+    if forms is None and saved is not None:
+        forms = dict.fromkeys(saved.metadata.get("low_rank", ()), "low_rank")
+    if forms is None:
+        forms = choose_forms(config, network, real, train.batch(starts[0, :1], device), images, min(betas))
+    if not supports_low_rank(config, images):  # as in a run that is resumed with micro-batches
+        forms = {}
     extensions = build_extensions(config, backbones[0][0], [each for each, _ in networks], device, saved)
     earlier = None if saved is None else _restore_earlier(saved, network.names, device)
     timer = IntervalTimer(config.checkpoint_seconds)
@@ -130,7 +141,7 @@ def _optimise_batches(
     for number, (rounds_M, labels_M) in list(enumerate(plan, start=1))[position["batch"] - 1 :]:
         images, indices_M, beta = len(labels_M), starts[rounds_M, labels_M], betas[number - 1]
         what = f"recovery of batch {number} ({images} images of {train.size} px)"
-        begin = partial(_capture_before_batch, number, earlier, extensions, clipped)
+        begin = partial(_capture_before_batch, number, earlier, extensions, clipped, forms)
         with explain_out_of_memory(device, what, _micro_batch_hint(config, images)):
             tiles_MCHW = None
             resumes = saved is not None and saved.metadata["iteration"]
@@ -153,6 +164,7 @@ def _optimise_batches(
                 saved,
                 tiles_MCHW,
                 clipped,
+                forms,
             )
             yield from batch.optimise(len(plan), timer, spectra)
             recovered, clipped = batch.finish()
@@ -161,7 +173,7 @@ def _optimise_batches(
         if config.recover.emu:
             earlier = batch.statistics
         yield BatchRecovered(number, len(plan), beta, images, recovered)
-        capture = partial(_capture_before_batch, number + 1, earlier, extensions, clipped)
+        capture = partial(_capture_before_batch, number + 1, earlier, extensions, clipped, forms)
         preview = partial(batch.preview, spectra) if number == len(plan) else None
         yield Checkpoint("recover", capture, always=True, preview=preview)
         saved = None
@@ -226,11 +238,21 @@ def _micro_batch_hint(config: Config, images: int) -> str:
 
 
 def _capture_before_batch(
-    number: int, earlier: list[Moments] | None, extensions: Sequence[Extension], clipped: Clipped
+    number: int,
+    earlier: list[Moments] | None,
+    extensions: Sequence[Extension],
+    clipped: Clipped,
+    forms: Mapping[str, Form],
 ) -> StageState:
     """Return the state before the first step of batch `number`."""
     tensors, where = _shared_tensors(earlier, extensions), f"the batches before {number}"
-    return capture_state(tensors, where, HINT, batch=number, iteration=0, clipped=astuple(clipped))
+    return capture_state(tensors, where, HINT, **_metadata(number, 0, clipped, forms))
+
+
+def _metadata(number: int, iteration: int, clipped: Clipped, forms: Mapping[str, Form]) -> dict[str, Any]:
+    """Return the metadata of a state. A state without `low_rank` has dense forms only."""
+    low_rank = [name for name, form in forms.items() if form == "low_rank"]
+    return {"batch": number, "iteration": iteration, "clipped": astuple(clipped), "low_rank": low_rank}
 
 
 def _shared_tensors(earlier: list[Moments] | None, extensions: Sequence[Extension]) -> dict[str, Tensor]:
@@ -267,9 +289,9 @@ class RecoveryBatch:
     networks: the teacher, and other networks between which steps alternate, with their real moments.
     indices_M, labels_M: the real images to start from, and the class of each. earlier: moving statistics of
     the batches before. saved: restore the images and their optimiser from this state. tiles_MCHW: images to
-    start from in place of the real ones, normalised. clipped: of the batches before. statistics: of the last
-    step that was asked to keep them. scale: with `objective.balance`, the factor on the terms; None before
-    the first iteration.
+    start from in place of the real ones, normalised. clipped: of the batches before. forms: of the synthetic
+    Ψ by tap, dense where it has none. statistics: of the last step that was asked to keep them. scale: with
+    `objective.balance`, the factor on the terms; None before the first iteration.
     """
 
     def __init__(
@@ -286,6 +308,7 @@ class RecoveryBatch:
         saved: StageState | None = None,
         tiles_MCHW: Tensor | None = None,
         clipped: Clipped | None = None,
+        forms: Mapping[str, Form] | None = None,
     ) -> None:
         settings, device = config.recover, networks[0][1][0].mean_D.device
         self.config = config
@@ -293,6 +316,7 @@ class RecoveryBatch:
         self.number = number
         self.earlier = earlier
         self.clipped = clipped or Clipped()
+        self.forms = forms or {}
         self.extensions = extensions
         self.statistics: list[Moments] = []
         self._real_MCHW: np.ndarray | None = None  # those of previews, once they are read
@@ -301,8 +325,11 @@ class RecoveryBatch:
         self.labels_M = torch.from_numpy(labels_M).to(device)
         self.onehot_MK = F.one_hot(self.labels_M, len(train.classes)).float()
         self.network = networks[0][0]
+        constants = invert_constants(self.forms, networks[0][1], earlier, number, beta)
+        self.low_rank = constants.keys()
         self.turns = [
-            (network, matching.MatchingLoss(config.objective, real, beta)) for network, real in networks
+            (network, matching.MatchingLoss(config.objective, real, beta, constants))
+            for network, real in networks
         ]
         self.objective = self.turns[0][1]
         images = tiles_MCHW
@@ -381,8 +408,8 @@ class RecoveryBatch:
         if self.scale is not None:
             tensors["scale"] = self.scale
         tensors |= _shared_tensors(self.earlier, self.extensions)
-        position = {"batch": self.number, "iteration": self.iteration, "clipped": astuple(self.clipped)}
-        return capture_state(tensors, where, HINT, **position)
+        metadata = _metadata(self.number, self.iteration, self.clipped, self.forms)
+        return capture_state(tensors, where, HINT, **metadata)
 
     def preview(self, spectra: Spectra) -> Preview:
         """Return a preview of the batch; the last iteration must have kept its statistics."""
@@ -455,6 +482,7 @@ class RecoveryBatch:
             terms.needs_labels,
             settings.micro_batch,
             self.config.statistics.centre,
+            self.low_rank,
         )
         with time_part("views"):
             view_MCHW = augmentation.apply(self._draw_views(self.iteration), self.images_MCHW)
@@ -479,7 +507,7 @@ class RecoveryBatch:
             loss = loss if extra is None else loss + extra
         constant = [tap.detach() for tap in synthetic]
         if keep:
-            self.statistics = constant
+            self.statistics = [tap.densify() for tap in constant]
         watched = [
             self.images_MCHW.detach(),
             *(x for tap in constant for x in tap.independent_tensors().values()),

@@ -1,0 +1,91 @@
+"""Forms of the synthetic Ψ in recovery: formed, or left as the features of a batch that has few positions.
+
+dense: Ψ_s is formed and inverted. low_rank: the inverse follows from one of a constant per batch and a system
+of the size of the positions (see `matrix_functions.LowRankInverse`), which is faster where a batch has much
+fewer positions than features.
+Legend: C channels, D features, H, W positions, N positions of all images of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from engine.config import Config
+from engine.config.filters import Identity, Ridge
+from engine.spectral import matrix_functions
+from engine.spectral.moments import Moments, count_positions
+from engine.spectral.taps import Tapped
+
+Form = Literal["dense", "low_rank"]
+MIN_FEATURES = 128  #: D below which the low-rank form gains little
+MAX_SHARE = 0.5  #: N / D above which it gains little
+MAX_CONDITION = 1e4  #: (λ_max + β) / β up to which it keeps 1e-4 in float32
+
+
+def choose_forms(
+    config: Config, network: Tapped, real: Sequence[Moments], view_1CHW: Tensor, images: int, beta: float
+) -> dict[str, Form]:
+    """Return the form of the synthetic Ψ at each tap, by the tap's name.
+
+    The choice depends on the arguments alone. view_1CHW: any image, from which the sizes of the feature maps
+    are read. images: of the largest batch. beta: the smallest β of any batch.
+    """
+    forms: dict[str, Form] = {tap.name: "dense" for tap in real}
+    if not supports_low_rank(config, images):
+        return forms
+    with torch.no_grad():
+        features, _ = network(view_1CHW)
+    for tap, x_1DHW in zip(real, features, strict=True):
+        depth, positions = x_1DHW.shape[1], images * count_positions(x_1DHW)
+        if depth >= MIN_FEATURES and positions <= MAX_SHARE * depth and _is_accurate(tap, beta):
+            forms[tap.name] = "low_rank"
+    return forms
+
+
+def supports_low_rank(config: Config, images: int) -> bool:
+    """Return whether Ψ_s may stay unformed in recovery with batches of so many images.
+
+    Its filters must be ridges. Micro-batches and straight-through statistics merge statistics of several
+    parts or steps, and a Ψ around the mean of each image is not merged with the mean of the batch.
+    """
+    settings = config.recover
+    filters = {term.filter_class for term in config.objective.resolve_terms()}
+    return (
+        Ridge in filters
+        and filters <= {Ridge, Identity}
+        and config.statistics.centre == "set"
+        and (settings.micro_batch is None or settings.micro_batch >= images)
+        and settings.straight_through is None
+        and not config.backbone.also
+    )
+
+
+def _is_accurate(real: Moments, beta: float) -> bool:
+    """Return whether float32 suffices at this β. The condition of Ψ_s is taken to be that of the real Ψ."""
+    assert real.cov_DD is not None
+    largest = float(torch.linalg.eigvalsh(real.cov_DD.cpu().double())[-1])
+    return largest + beta <= MAX_CONDITION * beta
+
+
+def invert_constants(
+    forms: Mapping[str, Form],
+    real: Sequence[Moments],
+    earlier: Sequence[Moments] | None,
+    count: int,
+    beta: float,
+) -> dict[str, Tensor]:
+    """Return C of `LowRankInverse` for every tap in low-rank form, during batch `count` (1-based).
+
+    real: the real moments. earlier: the moving statistics of the batches before; None: none.
+    """
+    share = 0.0 if earlier is None else 1.0 - 1.0 / count
+    constants = {}
+    for tap, before in zip(real, earlier or real, strict=True):
+        if forms.get(tap.name) == "low_rank":
+            assert before.cov_DD is not None
+            constants[tap.name] = matrix_functions.invert_constant(before.cov_DD, share, beta)
+    return constants
