@@ -23,26 +23,25 @@ from engine.spectral.taps import Tapped
 Form = Literal["dense", "low_rank"]
 MIN_FEATURES = 128  #: D below which the low-rank form gains little
 MAX_SHARE = 0.5  #: N / D above which it gains little
-MAX_CONDITION = 1e4  #: (λ_max + β) / β up to which it keeps 1e-4 in float32
+#: (λ_max + β)/β, times the type's epsilon, up to which it differs from float64 by less than 1e-4 in float32
+MAX_ROUNDING = 1e-3
 
 
-def choose_forms(
-    config: Config, network: Tapped, real: Sequence[Moments], view_1CHW: Tensor, images: int, beta: float
-) -> dict[str, Form]:
+def choose_forms(config: Config, network: Tapped, view_1CHW: Tensor, images: int) -> dict[str, Form]:
     """Return the form of the synthetic Ψ at each tap, by the tap's name.
 
-    The choice depends on the arguments alone. view_1CHW: any image, from which the sizes of the feature maps
-    are read. images: of the largest batch. beta: the smallest β of any batch.
+    The choice depends on settings and sizes alone. view_1CHW: any image, from which the sizes of the feature
+    maps are read. images: of the largest batch.
     """
-    forms: dict[str, Form] = {tap.name: "dense" for tap in real}
+    forms: dict[str, Form] = dict.fromkeys(network.names, "dense")
     if not supports_low_rank(config, images):
         return forms
     with torch.no_grad():
         features, _ = network(view_1CHW)
-    for tap, x_1DHW in zip(real, features, strict=True):
+    for name, x_1DHW in zip(network.names, features, strict=True):
         depth, positions = x_1DHW.shape[1], images * count_positions(x_1DHW)
-        if depth >= MIN_FEATURES and positions <= MAX_SHARE * depth and _is_accurate(tap, beta):
-            forms[tap.name] = "low_rank"
+        if depth >= MIN_FEATURES and positions <= MAX_SHARE * depth:
+            forms[name] = "low_rank"
     return forms
 
 
@@ -64,13 +63,6 @@ def supports_low_rank(config: Config, images: int) -> bool:
     )
 
 
-def _is_accurate(real: Moments, beta: float) -> bool:
-    """Return whether float32 suffices at this β. The condition of Ψ_s is taken to be that of the real Ψ."""
-    assert real.cov_DD is not None
-    largest = float(torch.linalg.eigvalsh(real.cov_DD.cpu().double())[-1])
-    return largest + beta <= MAX_CONDITION * beta
-
-
 def invert_constants(
     forms: Mapping[str, Form],
     real: Sequence[Moments],
@@ -78,14 +70,26 @@ def invert_constants(
     count: int,
     beta: float,
 ) -> dict[str, Tensor]:
-    """Return C of `LowRankInverse` for every tap in low-rank form, during batch `count` (1-based).
+    """Return C of `LowRankInverse` for every tap whose Ψ_s is not formed during batch `count` (1-based).
 
-    real: the real moments. earlier: the moving statistics of the batches before; None: none.
+    These are the taps in low-rank form, but for those where β is too small for the type. real: the real
+    moments. earlier: the moving statistics of the batches before; None: none.
     """
     share = 0.0 if earlier is None else 1.0 - 1.0 / count
     constants = {}
     for tap, before in zip(real, earlier or real, strict=True):
-        if forms.get(tap.name) == "low_rank":
+        if forms.get(tap.name) == "low_rank" and _is_accurate(tap, beta):
             assert before.cov_DD is not None
             constants[tap.name] = matrix_functions.invert_constant(before.cov_DD, share, beta)
     return constants
+
+
+def _is_accurate(real: Moments, beta: float) -> bool:
+    """Return whether the low-rank form is accurate enough at this β.
+
+    Its error grows with (λ_max + β)/β where Ψ of the earlier batches alone has a lower rank than Ψ_s. λ_max
+    of Ψ_s is taken to be that of the real Ψ, so that the form does not depend on the images.
+    """
+    assert real.cov_DD is not None
+    largest = float(torch.linalg.eigvalsh(real.cov_DD.cpu().double())[-1])
+    return (largest + beta) * torch.finfo(real.cov_DD.dtype).eps <= MAX_ROUNDING * beta

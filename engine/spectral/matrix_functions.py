@@ -94,7 +94,7 @@ def invert_constant(cov_DD: Tensor, share: float, beta: float) -> Tensor:
     NaN throughout where the matrix is singular.
     """
     inverse_DD: Tensor = Inverse.apply(share * cov_DD.cpu().double(), beta)
-    constant_DD: Tensor = inverse_DD.to(cov_DD)
+    constant_DD: Tensor = inverse_DD.to(cov_DD.dtype).to(cov_DD.device)
     return constant_DD
 
 

@@ -155,7 +155,7 @@ class Ours:
         network = Tapped(scene.model, config.objective.taps, scene.device, precision)
         indices = np.arange(len(scene.labels_M))
         if forms is None:
-            forms = choose_forms(config, network, scene.real, scene.start_MCHW[:1], len(indices), BETA)
+            forms = choose_forms(config, network, scene.start_MCHW[:1], len(indices))
         self.forms = forms
         self.batch = recover.RecoveryBatch(
             config,
