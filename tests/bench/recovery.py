@@ -13,9 +13,10 @@ ours, dense: ours without the low-rank form of Ψ, where `choose_forms` chooses 
 --alone also times the plain loop with one speed-up at a time.
 
 All contestants take turns within a round; figures are medians over rounds of the median iteration of a
-round. It needs quiet cores: beside other programs threads wait for each other, and the general solve on two
-threads does so most, which flatters ours; --threads 1 is the fair figure there. The teacher is random with
-BatchNorm statistics of its own, and the images are random and smooth: neither changes the time.
+round. Two threads need quiet cores: beside other programs they wait for each other, and the general solve
+does so most, which flatters ours. With --threads 1 the figures are processor time, which other programs
+disturb little. The teacher is random with BatchNorm statistics of its own, and the images are random and
+smooth: neither changes the time.
 
 Legend: M images, C channels, H, W, D features, K classes, N positions.
 """
@@ -327,12 +328,13 @@ def same_loss(scene: Scene) -> tuple[float, float]:
 
 
 def timed(step: Callable[[], object], iterations: int) -> float:
-    """Median milliseconds of an iteration."""
+    """Median milliseconds of an iteration: of processor time on one thread, of wall time on several."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     found = []
     for _ in range(iterations):
-        since = time.perf_counter()
+        since = clock()
         step()
-        found.append((time.perf_counter() - since) * 1e3)
+        found.append((clock() - since) * 1e3)
     return statistics.median(found)
 
 
