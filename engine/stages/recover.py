@@ -129,7 +129,9 @@ def _optimise_batches(
     if forms is None and saved is not None:
         forms = dict.fromkeys(saved.metadata.get("low_rank", ()), "low_rank")
     if forms is None:
-        forms = choose_forms(config, network, train.batch(starts[0, :1], device), images)
+        what = f"recovery of batch 1 ({images} images of {train.size} px)"
+        with explain_out_of_memory(device, what, _micro_batch_hint(config, images)):
+            forms = choose_forms(config, network, train.batch(starts[0, :1], device), images)
     if not supports_low_rank(config, images):  # as in a run that is resumed with micro-batches
         forms = {}
     extensions = build_extensions(config, backbones[0][0], [each for each, _ in networks], device, saved)
