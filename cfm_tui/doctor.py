@@ -21,7 +21,7 @@ from cfm_tui.display.progress import format_bytes
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "pydantic", "pyyaml", "typer", "rich", "textual", "plotext", "pillow",
-    "safetensors", "scikit-learn",
+    "safetensors",
 )  # fmt: skip
 NVIDIA = Path("/proc/driver/nvidia")  #: exists if an NVIDIA driver is loaded (Linux)
 

@@ -37,7 +37,7 @@ def check(
     not_read: Counter[str] = Counter()
     if settings.name == "digits":
         classes, train, test = load_digits(settings)
-        layout, shape, measured = "comes with scikit-learn", train.shape, train.mean_std()
+        layout, shape, measured = "comes with cfm-tui", train.shape, train.mean_std()
         labels = {"train": train.labels_N, **({} if test is None else {"test": test.labels_N})}
         resolutions = Counter({(8, 8): len(train.labels)})
     else:

@@ -11,7 +11,7 @@ from typer.main import get_command
 from cfm_tui import cli
 from engine.errors import UserError
 
-HEAVY = ("torch", "torchvision", "numpy", "engine.config", "textual", "rich", "PIL", "sklearn", "yaml")
+HEAVY = ("torch", "torchvision", "numpy", "engine.config", "textual", "rich", "PIL", "scipy", "yaml")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"], ["preset", "--help"]])

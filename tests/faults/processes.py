@@ -58,7 +58,7 @@ def live(code):
     os._exit(left)
 import cfm_tui.cli, cfm_tui.display.progress, cfm_tui.display.tables
 import cfm_tui.process.detach, cfm_tui.process.signals
-import engine.runs.launch, engine.runs.pipeline, engine.runs.thread, rich.progress, sklearn.datasets
+import engine.runs.launch, engine.runs.pipeline, engine.runs.thread, rich.progress
 gc.freeze()
 os.write(1, b"[]\\n")
 for line in sys.stdin:
