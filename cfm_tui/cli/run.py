@@ -114,9 +114,9 @@ def begin(
         display.say("loading")
         from engine.runs import launch
         from engine.runs.control import Control
-        from engine.runs.execution import read_plan
+        from engine.runs.execution import read_execution_plan
 
-        execution = None if plan is None else read_plan(plan)
+        execution = None if plan is None else read_execution_plan(plan)
         if detach:
             prepared, locked_run = launch.prepare_run(
                 resolved, folder, name, command, display.reading, execution

@@ -20,7 +20,7 @@ from engine.errors import quote_command
 from engine.events import STAGES, Stage
 from engine.report.paper import find_paper_number
 from engine.runs.results import Results, describe_spread, format_mean_std, sum_timings
-from engine.store import ACTIVE, AT_WORK, folders
+from engine.store import AT_WORK, folders
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,7 +118,7 @@ def describe_run(
     lines = _join(describe_stages(model), width)
     if len(lines) > 1:
         lines = _join(describe_stages(model, short=True), width)
-    if model.state in (*ACTIVE, "new"):
+    if model.is_underway:
         return [*lines, *_join([*describe_progress(model, terminal, load), *explanation], width)]
     if model.state == "finished":
         seconds = sum_stage_seconds(model)
@@ -151,14 +151,14 @@ def describe_results(model: RunModel, width: int) -> list[str]:
         if latest and model.repeat > len(model.results["repeats"]):
             lines += _align([(f"repeat {model.repeat}", "latest", ""), *latest.values()])
         return lines
-    if not latest and model.state in (*ACTIVE, "new"):
-        return textwrap.wrap("no accuracies yet: students are trained after recovery", width)
+    rows, missing = [("", "latest", ""), *latest.values()], ""
     if not latest:
-        return textwrap.wrap(f"no accuracies: the run {model.state} before it measured one", width)
-    rows = [("", "latest", ""), *latest.values()]
+        rows, missing = [], "no accuracies yet: students are trained after recovery"
+        if not model.is_underway:
+            missing = "no accuracies: the run ended before it measured one"
     if model.teacher_accuracy is not None:
         rows.append(("teacher", f"{model.teacher_accuracy:.2f}", ""))
-    return _align(rows)
+    return [*textwrap.wrap(missing, width), *_align(rows)]
 
 
 def describe_summary(results: Results, settings: Mapping[str, str], width: int) -> list[str]:

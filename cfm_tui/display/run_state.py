@@ -152,9 +152,14 @@ class RunModel(RunState):
         return self._tail.behind
 
     @property
+    def is_underway(self) -> bool:
+        """Whether a process computes the run, or has yet to begin."""
+        return self.state in (*ACTIVE, "new")
+
+    @property
     def is_idle(self) -> bool:
         """Whether the run is fully read, is not running, and was checked less than `REST_SECONDS` ago."""
-        done = not self.behind and self.state not in (*ACTIVE, "new")
+        done = not self.behind and not self.is_underway
         return done and time.monotonic() - self._last_refresh < self.REST_SECONDS
 
     @property

@@ -82,7 +82,7 @@ def _describe_students(summary: Mapping[str, Any] | None) -> str:
 
 def _describe_threads(provenance: Mapping[str, Any]) -> str:
     """Return with how many threads a run computed on a CPU; empty where that is not recorded."""
-    execution = provenance.get("execution") or provenance  # earlier versions recorded threads alone
+    execution = provenance.get("execution") or provenance  # earlier versions recorded them apart
     threads = execution.get("threads")
     if threads is None or not str(provenance.get("device")).startswith("cpu"):
         return ""

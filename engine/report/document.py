@@ -371,6 +371,7 @@ def _build_provenance_section(subject: Subject, level: int) -> PageSection:
         "versions": recorded.get("versions"),
         "device": recorded.get("device"),
         "execution": recorded.get("execution"),
+        "threads": recorded.get("threads"),  # as earlier versions recorded them
         "settings (SHA-256)": identity.get("config"),
         "data": (recorded.get("data") or {}).get("name"),
         "data (SHA-256)": identity.get("data"),

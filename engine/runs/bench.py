@@ -120,7 +120,7 @@ def describe_settings(plan: Plan) -> dict[str, Any]:
         "backbone": config.backbone.name,
         "students": list(config.validate_.students or (config.backbone.name,)),
         "students_per_architecture": config.students_per_architecture,
-        "together": list(plan.execution.together),
+        "together": list(plan.execution.stacked),
         "repeats": config.repeats,
     }
 

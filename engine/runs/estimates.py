@@ -382,7 +382,7 @@ class Trial:
 
     def group_size(self, architecture: str) -> int:
         """Return how many students of an architecture are trained at a time."""
-        return self.config.students_per_architecture if architecture in self.plan.execution.together else 1
+        return self.config.students_per_architecture if architecture in self.plan.execution.stacked else 1
 
     def _matching_inputs(self) -> tuple[Objective, list[tuple[nn.Module, list[Moments]]]]:
         """Return the objective at a constant β, and each teacher with its real or placeholder moments."""

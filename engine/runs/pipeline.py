@@ -325,7 +325,7 @@ class Pipeline:
         test = self.plan.data.test
 
         def train(saved: StageState | None) -> Generator[Event, None, tuple[list[StudentResult], bool]]:
-            together = self.plan.execution.together
+            together = self.plan.execution.stacked
             work = validate(self.config, teacher, sources, test, self.device, labels, saved, together)
             return (yield from work), False
 

@@ -25,7 +25,7 @@ from engine.errors import UserError, format_names
 from engine.importers import distilled, fkd, running
 from engine.importers.distilled import Distilled
 from engine.runs import artefacts, provenance
-from engine.runs.execution import ExecutionPlan, choose_plan
+from engine.runs.execution import ExecutionPlan, choose_execution
 from engine.spectral import taps
 from engine.spectral.moments import Moments
 from engine.spectral.recovery_batches import plan_batches, require_enough
@@ -76,9 +76,9 @@ class Plan:
     ) -> Plan:
         """Return the plan with its execution plan, and set torch's number of threads.
 
-        sessions, given: as in `execution.choose_plan`.
+        sessions, given: and errors: as in `execution.choose_execution`.
         """
-        chosen = choose_plan(self.config, self.data.train, self.device, sessions, given)
+        chosen = choose_execution(self.config, self.data.train, self.device, sessions, given)
         return replace(self, execution=chosen)
 
     def for_repeat(self, number: int) -> Plan:

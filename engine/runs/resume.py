@@ -10,7 +10,7 @@ from engine.config import settings
 from engine.config.identity import changed_settings
 from engine.errors import UserError, format_names
 from engine.events import STAGES, Stage
-from engine.runs.execution import ExecutionPlan, read_session
+from engine.runs.execution import read_session_plan
 from engine.runs.plan import Plan
 from engine.runs.results import read_results
 from engine.store import Run, StoredRun, open_run
@@ -127,13 +127,17 @@ def _other_run_error(stored: StoredRun, reason: str, remedy: str) -> UserError:
 
 def nonreproducible_reason(sessions: Sequence[Mapping[str, Any]]) -> str | None:
     """Return why a run is not bit-for-bit equal to an uninterrupted one; None if it is."""
-    plans = [read_session(session).model_dump(mode="json") for session in sessions]
-    if any(plan["threads"] == "adaptive" for plan in plans):
+    plans = [read_session_plan(session) for session in sessions]
+    if any(plan.threads == "adaptive" for plan in plans):
         return "the number of threads follows the machine (threads = adaptive)"
-    for name in ("torch", "device", "micro_batch", *ExecutionPlan.model_fields):
-        sources = [session["versions"] if name == "torch" else session for session in sessions]
-        values = [source.get(name) or None for source in (plans if name in plans[0] else sources)]
-        if any(value != values[0] for value in values):
-            other = next(value for value in values if value != values[0])
-            return f"{name} was {values[0] or 'unset'} in the first session and {other or 'unset'} later"
+    compared: dict[str, list[Any]] = {
+        "torch": [session["versions"].get("torch") for session in sessions],
+        **{name: [session.get(name) for session in sessions] for name in ("device", "micro_batch")},
+        "the number of threads": [plan.threads for plan in plans],
+        "the architecture of students trained together": [", ".join(plan.stacked) for plan in plans],
+    }
+    for name, values in compared.items():
+        first, other = values[0], next((value for value in values if value != values[0]), values[0])
+        if other != first:
+            return f"{name} was {first or 'unset'} in the first session and {other or 'unset'} later"
     return None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import backbones
-from engine.config import Config
+from engine.config import BackboneName, Config
 from engine.data import ImageSet
 from engine.device import autocast, conv_precision
 from engine.rng import torch_seeded
@@ -37,7 +37,7 @@ class StackTrial:
     """
 
     def __init__(
-        self, config: Config, architecture: str, students: int, train: ImageSet, device: torch.device
+        self, config: Config, architecture: BackboneName, students: int, train: ImageSet, device: torch.device
     ) -> None:
         self.architecture = architecture
         self._config = config

@@ -17,7 +17,7 @@ from cfm_tui.display.ascii_image import line_count
 from cfm_tui.display.graphics import resize
 from cfm_tui.display.run_state import RunModel
 from engine.errors import UserError
-from engine.store import ACTIVE, RunFile
+from engine.store import RunFile
 from engine.store.preview import Preview
 
 
@@ -149,7 +149,7 @@ class BatchImages(Thumbnails, can_focus=True):
                 cast(Panel, self.parent).set_title(f"Images · {explain_absence()}")
 
         def explain_absence() -> str:
-            if model.state in (*ACTIVE, "new"):
+            if model.is_underway:
                 return "none yet"
             return "none" if self._was_sampled else "reading …"
 

@@ -8,7 +8,6 @@ from cfm_tui.console.widgets.chart import Chart
 from cfm_tui.console.widgets.showing import chart_colours, terminal_of
 from cfm_tui.display import plot_data
 from cfm_tui.display.run_state import RunModel
-from engine.store import ACTIVE
 from engine.store.preview import Preview
 
 Losses = Literal["recovery", "validate", "squeeze"]
@@ -58,6 +57,6 @@ def _default_losses(model: RunModel) -> Losses:
 
 def _explain_absence(model: RunModel) -> str:
     """Return why there are no losses to draw."""
-    if model.state in (*ACTIVE, "new"):
+    if model.is_underway:
         return "no losses yet"
     return "no losses: this run did not compute this stage, or ended before it; v shows those of other stages"

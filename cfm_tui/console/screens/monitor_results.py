@@ -21,7 +21,6 @@ from cfm_tui.display.run_state import RunModel
 from cfm_tui.display.terminal import Terminal
 from engine.events import STAGES, Stage
 from engine.runs.results import format_mean_std
-from engine.store import ACTIVE
 
 Contents = Literal["layers", "result", "trainings"]
 
@@ -65,7 +64,7 @@ class Results(Vertical):
             guides = plot_data.accuracy_guides(model) if stage == "validate" else []
             lines_of = plot_data.accuracies(model, stage)
             title = _describe_chart(model, stage)
-            empty = "no accuracies yet" if model.state in (*ACTIVE, "new") else "no accuracies"
+            empty = "no accuracies yet" if model.is_underway else "no accuracies"
             self.chart.plot(lines_of, title=title, x_label="epoch", guides=guides, empty=empty)
         if model.results is None:
             return "Result so far"

@@ -18,7 +18,6 @@ from cfm_tui.display import plot_data
 from cfm_tui.display.batch_gaps import BatchGaps, find_trend
 from cfm_tui.display.run_state import RunModel, load_config
 from engine.config import Config, Objective
-from engine.store import ACTIVE
 from engine.store.preview import Preview
 
 
@@ -54,7 +53,7 @@ class Spectrum(Vertical):
             self._gap.set_lines("")
             if scrubbed is not None:
                 return f"Spectrum: none kept of batch {scrubbed.batch}, it {scrubbed.iteration:,}"
-            return "Spectrum: none yet" if model.state in (*ACTIVE, "new") else "Spectrum: none recorded"
+            return "Spectrum: none yet" if model.is_underway else "Spectrum: none recorded"
         taps = list(preview.spectra)
         number = taps.index(self._tap) if self._tap in taps else len(taps) - 1
         objective = Objective(terms=()) if self._config is None else self._config.objective
@@ -103,7 +102,7 @@ def _explain_absence(model: RunModel, config: Config | None, scrubbed: Preview |
         return f"no spectra: taps {taps} have means and variances only; with conv-input, Ψ is measured"
     if scrubbed is not None:
         return "no spectrum is kept of these images, since that takes time; [ and ] lead to others"
-    if model.state in (*ACTIVE, "new"):
+    if model.is_underway:
         return "no spectrum yet: recovery writes one within seconds of its start"
     return (
         "no spectra are recorded: recovery writes them, and this run did not come so far, or an earlier"
