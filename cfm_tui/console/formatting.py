@@ -39,7 +39,7 @@ _VERDICTS = {
     "not shown": "not shown to differ from random images (paired t test)",
     "not tested": "not tested against random images: that needs repeats that differ",
 }
-_HALTED = dict.fromkeys(("paused", "stopped", "lost", "damaged", "newer"), "‖") | {"failed": "✗"}
+_HALTED = dict.fromkeys(("failed", "damaged", "newer"), "✗") | {"paused": "‖", "stopped": "■", "lost": "○"}
 
 
 def describe_stages(model: RunModel, *, short: bool = False) -> list[str]:
@@ -154,6 +154,8 @@ def describe_results(model: RunModel, width: int) -> list[str]:
     rows, missing = [("", "latest", ""), *latest.values()], ""
     if not latest:
         rows, missing = [], "no accuracies yet: students are trained after recovery"
+        if model.stage == "validate":
+            missing = "no accuracies on all test images yet; the curves are of some of them"
         if not model.is_underway:
             missing = "no accuracies: the run ended before it measured one"
     if model.teacher_accuracy is not None:

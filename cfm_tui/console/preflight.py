@@ -181,7 +181,7 @@ class Findings:
                 lines.append(f"{stage:<10} {format_duration(seconds):>10} {seconds / total:>4.0%} {bar}")
         if free := [stage for stage, seconds in estimated.seconds.items() if not seconds]:
             lines.append(f"cached or not needed: {', '.join(free)}")
-        return "\n".join([*lines, estimated.how])
+        return "\n".join([*lines, *estimated.how.split(", ")])
 
     @property
     def class_count(self) -> int:

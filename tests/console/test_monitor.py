@@ -289,7 +289,7 @@ def test_earlier_images_are_shown_with_their_place_among_the_losses(tmp_path):
         await until(pilot, "Spectrum of layers.conv.1 (1 of 2, j k) · ┊ λ = β 0.35")
         await pilot.press(*["left_square_bracket"] * 9)
         await until(pilot, "Images · batch 1, it 0 · β 0.5")
-        await until(pilot, "1 ▁ 90%")
+        await until(pilot, "1 █ 90%")
         await pilot.press("right_square_bracket")
         await until(pilot, "Spectrum: none kept of batch 1, it 20")
         await pilot.press("right_square_bracket")

@@ -66,7 +66,7 @@ class Spectrum(Vertical):
     def _describe_gaps(self, model: RunModel, preview: Preview) -> list[str]:
         """Return a line about the gap at each layer, and one about their mean over the last batches."""
         terminal, gaps = terminal_of(self.app), plot_data.spectral_gaps(preview)
-        levels = formatting.draw_sparkline(list(gaps.values()), len(gaps), terminal)
+        levels = formatting.draw_sparkline([0.0, *gaps.values()], 1 + len(gaps), terminal)[1:]  # from 0
         listed = (
             f"{tap.rpartition('.')[2]} {level} {gap:.0%}"
             for (tap, gap), level in zip(gaps.items(), levels, strict=True)
@@ -105,6 +105,6 @@ def _explain_absence(model: RunModel, config: Config | None, scrubbed: Preview |
     if model.is_underway:
         return "no spectrum yet: recovery writes one within seconds of its start"
     return (
-        "no spectra are recorded: recovery writes them, and this run did not come so far, or an earlier"
-        " version of the program computed it; the same settings launched again record them"
+        "no spectra are recorded: recovery writes them, and this run ended before it, or an earlier version"
+        " of the program computed it; the same settings launched again record them"
     )
