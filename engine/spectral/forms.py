@@ -1,6 +1,6 @@
-"""Forms of the synthetic Ψ in recovery: formed, or left as the features of a batch that has few positions.
+"""The form of the synthetic Ψ in recovery, at each tap: dense, or low-rank where a batch has few positions.
 
-dense: Ψ_s is formed and inverted. low_rank: the inverse follows from one of a constant per batch and a system
+Dense: Ψ_s is formed and inverted. Low-rank: the inverse follows from one of a constant per batch and a system
 of the size of the positions (see `matrix_functions.LowRankInverse`), which is faster where a batch has much
 fewer positions than features.
 Legend: C channels, D features, H, W positions, N positions of all images of a batch.
@@ -8,8 +8,7 @@ Legend: C channels, D features, H, W positions, N positions of all images of a b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -20,29 +19,28 @@ from engine.spectral import matrix_functions
 from engine.spectral.moments import Moments, count_positions
 from engine.spectral.taps import Tapped
 
-Form = Literal["dense", "low_rank"]
 MIN_FEATURES = 128  #: D below which the low-rank form gains little
 MAX_SHARE = 0.5  #: N / D above which it gains little
 #: (λ_max + β)/β, times the type's epsilon, up to which it differs from float64 by less than 1e-4 in float32
 MAX_ROUNDING = 1e-3
 
 
-def choose_forms(config: Config, network: Tapped, view_1CHW: Tensor, images: int) -> dict[str, Form]:
-    """Return the form of the synthetic Ψ at each tap, by the tap's name.
+def choose_low_rank(config: Config, network: Tapped, view_1CHW: Tensor, images: int) -> frozenset[str]:
+    """Return the names of the taps whose synthetic Ψ is left in low-rank form.
 
     The choice depends on settings and sizes alone. view_1CHW: any image, from which the sizes of the feature
     maps are read. images: of the largest batch.
     """
-    forms: dict[str, Form] = dict.fromkeys(network.names, "dense")
     if not supports_low_rank(config, images):
-        return forms
+        return frozenset()
     with torch.no_grad():
         features, _ = network(view_1CHW)
+    chosen = set()
     for name, x_1DHW in zip(network.names, features, strict=True):
         depth, positions = x_1DHW.shape[1], images * count_positions(x_1DHW)
         if depth >= MIN_FEATURES and positions <= MAX_SHARE * depth:
-            forms[name] = "low_rank"
-    return forms
+            chosen.add(name)
+    return frozenset(chosen)
 
 
 def supports_low_rank(config: Config, images: int) -> bool:
@@ -64,7 +62,7 @@ def supports_low_rank(config: Config, images: int) -> bool:
 
 
 def invert_constants(
-    forms: Mapping[str, Form],
+    low_rank: Collection[str],
     real: Sequence[Moments],
     earlier: Sequence[Moments] | None,
     count: int,
@@ -72,19 +70,19 @@ def invert_constants(
 ) -> dict[str, Tensor]:
     """Return C of `LowRankInverse` for every tap whose Ψ_s is not formed during batch `count` (1-based).
 
-    These are the taps in low-rank form, but for those where β is too small for the type. real: the real
-    moments. earlier: the moving statistics of the batches before; None: none.
+    These are the taps named in `low_rank` at which β is not too small for the type. real: the real moments.
+    earlier: the moving statistics of the batches before; None: none.
     """
     share = 0.0 if earlier is None else 1.0 - 1.0 / count
     constants = {}
     for tap, before in zip(real, earlier or real, strict=True):
-        if forms.get(tap.name) == "low_rank" and _is_accurate(tap, beta):
+        if tap.name in low_rank and is_accurate(tap, beta):
             assert before.cov_DD is not None
             constants[tap.name] = matrix_functions.invert_constant(before.cov_DD, share, beta)
     return constants
 
 
-def _is_accurate(real: Moments, beta: float) -> bool:
+def is_accurate(real: Moments, beta: float) -> bool:
     """Return whether the low-rank form is accurate enough at this β.
 
     Its error grows with (λ_max + β)/β where Ψ of the earlier batches alone has a lower rank than Ψ_s. λ_max

@@ -8,7 +8,7 @@ Not here: images that are not optimised, and steps that only one method takes (s
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import partial
@@ -43,7 +43,7 @@ from engine.methods import build_extensions, random_images, rded
 from engine.methods.extension import Extension, Step
 from engine.rng import generator
 from engine.spectral import matching, schedules
-from engine.spectral.forms import Form, choose_forms, invert_constants, supports_low_rank
+from engine.spectral.forms import choose_low_rank, invert_constants, supports_low_rank
 from engine.spectral.matching import Spectra
 from engine.spectral.microbatch import Observer
 from engine.spectral.moments import Moments, cumulative_mean, pack, unpack
@@ -77,16 +77,17 @@ def recover(
     device: torch.device,
     saved: StageState | None = None,
     others: Sequence[Backbone] = (),
-    forms: Mapping[str, Form] | None = None,
+    low_rank: frozenset[str] | None = None,
 ) -> Generator[Event, None, list[Moments] | None]:
     """Distil `config.ipc` images per class from `model` and the real statistics.
 
     real: moments of each tap in forward order; ignored where nothing is optimised. others: further networks
     and their moments; steps alternate between all networks, and values are reported by kind of tap. saved:
-    resume from this state. forms: of the synthetic Ψ by tap; None: those of the saved state, or those that
-    `choose_forms` chooses. Yields a layout, chunks of values, and an event with the images of each finished
-    batch; returns the moving statistics of all batches, if any. Raises UserError("numeric") naming batch,
-    iteration and layer where a number is not finite; that batch is then not yielded.
+    resume from this state. low_rank: the taps whose synthetic Ψ is left in low-rank form; None: those of the
+    saved state, or those that `choose_low_rank` chooses. Yields a layout, chunks of values, and an event with
+    the images of each finished batch; returns the moving statistics of all batches, if any. Raises
+    UserError("numeric") naming batch, iteration and layer where a number is not finite; that batch is then
+    not yielded.
     """
     if config.recover.algorithm == "select":
         yield from rded.select(config, model, train, device, saved)
@@ -94,7 +95,7 @@ def recover(
     if config.recover.algorithm == "none":
         yield from random_images.copy_real_images(config, control_set(config, train), model, device, saved)
         return None
-    return (yield from _optimise_batches(config, [(model, real), *others], train, device, saved, forms))
+    return (yield from _optimise_batches(config, [(model, real), *others], train, device, saved, low_rank))
 
 
 def spectrum_sizes(config: Config, real: Sequence[Moments]) -> dict[str, int]:
@@ -110,7 +111,7 @@ def _optimise_batches(
     train: ImageSet,
     device: torch.device,
     saved: StageState | None,
-    forms: Mapping[str, Form] | None,
+    low_rank: frozenset[str] | None,
 ) -> Generator[Event, None, list[Moments] | None]:
     """Run `recover` for methods that optimise images."""
     objective, plan = config.objective, plan_batches(config, len(train.classes))
@@ -126,14 +127,14 @@ def _optimise_batches(
     matching.MatchingLoss(objective, real, min(betas))  # so that a singular Ψ + βI fails at once
     starts = initial_indices(config, train)
     images = max(len(labels_M) for _, labels_M in plan)
-    if forms is None and saved is not None:
-        forms = dict.fromkeys(saved.metadata.get("low_rank", ()), "low_rank")
-    if forms is None:
+    if low_rank is None and saved is not None:
+        low_rank = frozenset(saved.metadata.get("low_rank", ()))
+    if low_rank is None:
         what = f"recovery of batch 1 ({images} images of {train.size} px)"
         with explain_out_of_memory(device, what, _micro_batch_hint(config, images)):
-            forms = choose_forms(config, network, train.batch(starts[0, :1], device), images)
+            low_rank = choose_low_rank(config, network, train.batch(starts[0, :1], device), images)
     if not supports_low_rank(config, images):  # as in a run that is resumed with micro-batches
-        forms = {}
+        low_rank = frozenset()
     extensions = build_extensions(config, backbones[0][0], [each for each, _ in networks], device, saved)
     earlier = None if saved is None else _restore_earlier(saved, network.names, device)
     timer = IntervalTimer(config.checkpoint_seconds)
@@ -143,7 +144,7 @@ def _optimise_batches(
     for number, (rounds_M, labels_M) in list(enumerate(plan, start=1))[position["batch"] - 1 :]:
         images, indices_M, beta = len(labels_M), starts[rounds_M, labels_M], betas[number - 1]
         what = f"recovery of batch {number} ({images} images of {train.size} px)"
-        begin = partial(_capture_before_batch, number, earlier, extensions, clipped, forms)
+        begin = partial(_capture_before_batch, number, earlier, extensions, clipped, low_rank)
         with explain_out_of_memory(device, what, _micro_batch_hint(config, images)):
             tiles_MCHW = None
             resumes = saved is not None and saved.metadata["iteration"]
@@ -166,7 +167,7 @@ def _optimise_batches(
                 saved,
                 tiles_MCHW,
                 clipped,
-                forms,
+                low_rank,
             )
             yield from batch.optimise(len(plan), timer, spectra)
             recovered, clipped = batch.finish()
@@ -175,7 +176,7 @@ def _optimise_batches(
         if config.recover.emu:
             earlier = batch.statistics
         yield BatchRecovered(number, len(plan), beta, images, recovered)
-        capture = partial(_capture_before_batch, number + 1, earlier, extensions, clipped, forms)
+        capture = partial(_capture_before_batch, number + 1, earlier, extensions, clipped, low_rank)
         preview = partial(batch.preview, spectra) if number == len(plan) else None
         yield Checkpoint("recover", capture, always=True, preview=preview)
         saved = None
@@ -244,17 +245,23 @@ def _capture_before_batch(
     earlier: list[Moments] | None,
     extensions: Sequence[Extension],
     clipped: Clipped,
-    forms: Mapping[str, Form],
+    low_rank: frozenset[str],
 ) -> StageState:
     """Return the state before the first step of batch `number`."""
     tensors, where = _shared_tensors(earlier, extensions), f"the batches before {number}"
-    return capture_state(tensors, where, HINT, **_metadata(number, 0, clipped, forms))
+    return capture_state(tensors, where, HINT, **_build_metadata(number, 0, clipped, low_rank))
 
 
-def _metadata(number: int, iteration: int, clipped: Clipped, forms: Mapping[str, Form]) -> dict[str, Any]:
+def _build_metadata(
+    number: int, iteration: int, clipped: Clipped, low_rank: frozenset[str]
+) -> dict[str, Any]:
     """Return the metadata of a state. A state without `low_rank` has dense forms only."""
-    low_rank = [name for name, form in forms.items() if form == "low_rank"]
-    return {"batch": number, "iteration": iteration, "clipped": astuple(clipped), "low_rank": low_rank}
+    return {
+        "batch": number,
+        "iteration": iteration,
+        "clipped": astuple(clipped),
+        "low_rank": sorted(low_rank),
+    }
 
 
 def _shared_tensors(earlier: list[Moments] | None, extensions: Sequence[Extension]) -> dict[str, Tensor]:
@@ -291,9 +298,10 @@ class RecoveryBatch:
     networks: the teacher, and other networks between which steps alternate, with their real moments.
     indices_M, labels_M: the real images to start from, and the class of each. earlier: moving statistics of
     the batches before. saved: restore the images and their optimiser from this state. tiles_MCHW: images to
-    start from in place of the real ones, normalised. clipped: of the batches before. forms: of the synthetic
-    Ψ by tap, dense where it has none. statistics: of the last step that was asked to keep them. scale: with
-    `objective.balance`, the factor on the terms; None before the first iteration.
+    start from in place of the real ones, normalised. clipped: of the batches before. low_rank: the taps whose
+    synthetic Ψ is left in low-rank form; None: those that `choose_low_rank` chooses. statistics: of the last
+    step that was asked to keep them. scale: with `objective.balance`, the factor on the terms; None before
+    the first iteration.
     """
 
     def __init__(
@@ -310,7 +318,7 @@ class RecoveryBatch:
         saved: StageState | None = None,
         tiles_MCHW: Tensor | None = None,
         clipped: Clipped | None = None,
-        forms: Mapping[str, Form] | None = None,
+        low_rank: frozenset[str] | None = None,
     ) -> None:
         settings, device = config.recover, networks[0][1][0].mean_D.device
         self.config = config
@@ -318,7 +326,6 @@ class RecoveryBatch:
         self.number = number
         self.earlier = earlier
         self.clipped = clipped or Clipped()
-        self.forms = forms or {}
         self.extensions = extensions
         self.statistics: list[Moments] = []
         self._real_MCHW: np.ndarray | None = None  # those of previews, once they are read
@@ -327,8 +334,12 @@ class RecoveryBatch:
         self.labels_M = torch.from_numpy(labels_M).to(device)
         self.onehot_MK = F.one_hot(self.labels_M, len(train.classes)).float()
         self.network = networks[0][0]
-        constants = invert_constants(self.forms, networks[0][1], earlier, number, beta)
-        self.low_rank = constants.keys()
+        if low_rank is None:
+            real_1CHW = train.batch(indices_M[:1], device)
+            low_rank = choose_low_rank(config, self.network, real_1CHW, len(labels_M))
+        self.low_rank = low_rank
+        constants = invert_constants(low_rank, networks[0][1], earlier, number, beta)
+        self._unformed = constants.keys()  # the taps in low-rank form at this β
         self.turns = [
             (network, matching.MatchingLoss(config.objective, real, beta, constants))
             for network, real in networks
@@ -410,7 +421,7 @@ class RecoveryBatch:
         if self.scale is not None:
             tensors["scale"] = self.scale
         tensors |= _shared_tensors(self.earlier, self.extensions)
-        metadata = _metadata(self.number, self.iteration, self.clipped, self.forms)
+        metadata = _build_metadata(self.number, self.iteration, self.clipped, self.low_rank)
         return capture_state(tensors, where, HINT, **metadata)
 
     def preview(self, spectra: Spectra) -> Preview:
@@ -484,7 +495,7 @@ class RecoveryBatch:
             terms.needs_labels,
             settings.micro_batch,
             self.config.statistics.centre,
-            self.low_rank,
+            self._unformed,
         )
         with time_part("views"):
             view_MCHW = augmentation.apply(self._draw_views(self.iteration), self.images_MCHW)

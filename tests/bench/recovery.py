@@ -9,7 +9,7 @@ statistics of an earlier batch, and must give the same loss for the same view be
 network: forward and backward of the plain network and cross-entropy alone, for reference.
 folded: the same of the network that ours runs: BatchNorm folded, channels-last, a faster first convolution;
 what ours takes beyond it is the cost of views, moments, filters and the update.
-ours, dense: ours without the low-rank form of Ψ, where `choose_forms` chooses it for a tap.
+ours, dense: ours without the low-rank form of Ψ, where `choose_low_rank` chooses it for a tap.
 --alone also times the plain loop with one speed-up at a time.
 
 All contestants take turns within a round; figures are medians over rounds of the median iteration of a
@@ -29,7 +29,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,6 @@ from engine.config.filters import Ridge
 from engine.data import ImageSet, augmentation
 from engine.rng import generator, torch_seeded
 from engine.spectral import matrix_functions
-from engine.spectral.forms import Form, choose_forms
 from engine.spectral.moments import Moments, batch_moments
 from engine.spectral.taps import Tapped
 from engine.stages import recover
@@ -149,15 +148,12 @@ class Ours:
         scene: Scene,
         precision: Precision = "float32",
         micro_batch: int | None = None,
-        forms: Mapping[str, Form] | None = None,
+        low_rank: frozenset[str] | None = None,
     ) -> None:
         changes = scene.config.recover.model_copy(update={"precision": precision, "micro_batch": micro_batch})
         config = scene.config.model_copy(update={"recover": changes})
         network = Tapped(scene.model, config.objective.taps, scene.device, precision)
         indices = np.arange(len(scene.labels_M))
-        if forms is None:
-            forms = choose_forms(config, network, scene.start_MCHW[:1], len(indices))
-        self.forms = forms
         self.batch = recover.RecoveryBatch(
             config,
             [(network, scene.real)],
@@ -167,7 +163,7 @@ class Ours:
             indices,
             indices,
             scene.earlier,
-            forms=forms,
+            low_rank=low_rank,
         )
         self.config = config
         self.step = self.batch.step
@@ -348,8 +344,8 @@ def measure(scene: Scene, rounds: int, iterations: int, alone: bool) -> dict[str
         "network": Network(scene),
         "folded": Folded(scene),
     }
-    if "low_rank" in ours.forms.values():
-        contestants["ours, dense"] = Ours(scene, forms={})
+    if ours.batch.low_rank:
+        contestants["ours, dense"] = Ours(scene, low_rank=frozenset())
     if alone:
         contestants |= {f"plain + {name}": Plain(scene, **switch) for name, switch in ALONE.items()}
     for contestant in contestants.values():

@@ -14,7 +14,7 @@ from engine.errors import UserError
 from engine.events import BatchRecovered
 from engine.rng import torch_seeded
 from engine.spectral import forms, matrix_functions, microbatch
-from engine.spectral.forms import choose_forms, invert_constants
+from engine.spectral.forms import choose_low_rank, invert_constants
 from engine.spectral.matching import MatchingLoss
 from engine.spectral.matrix_functions import LowRankInverse, invert_constant, invert_ridges
 from engine.spectral.moments import LowRank, batch_moments, cumulative_mean
@@ -74,9 +74,10 @@ def engine_terms(x_MDHW, earlier, real, onehot, count, beta, dtype, form):
     real, earlier = real.to(cpu, dtype), earlier.to(cpu, dtype)
     objective = config.Objective.model_validate({"terms": TERMS})
     before = earlier if count > 1 else None
-    constants = invert_constants({"tap": form}, [real], before and [before], count, beta)
+    low_rank = {"tap"} if form == "low_rank" else set()
+    constants = invert_constants(low_rank, [real], before and [before], count, beta)
     loss = MatchingLoss(objective, [real], beta, constants)
-    batch = batch_moments("tap", x, onehot.to(dtype), low_rank=form == "low_rank")
+    batch = batch_moments("tap", x, onehot.to(dtype), low_rank=bool(low_rank))
     values_TL = loss.values([cumulative_mean(batch, before, count)])
     (gradient,) = torch.autograd.grad(values_TL.sum(), x)
     return values_TL.detach().flatten().double().numpy(), gradient.double().numpy()
@@ -180,10 +181,10 @@ def recovered(config, teacher, digits, cpu, **options):
 def test_recovery_in_both_forms_goes_the_same_way(teacher, digits, cpu):
     config = small(ipc=3, recover={"lr": 0.01})
     names = Tapped(teacher, "conv-input", cpu).names
-    dense, states = recovered(config, teacher, digits, cpu, forms={})
+    dense, states = recovered(config, teacher, digits, cpu, low_rank=frozenset())
     assert states[-1].metadata["low_rank"] == []
-    low_rank, states = recovered(config, teacher, digits, cpu, forms=dict.fromkeys(names, "low_rank"))
-    assert states[-1].metadata["low_rank"] == names
+    low_rank, states = recovered(config, teacher, digits, cpu, low_rank=frozenset(names))
+    assert states[-1].metadata["low_rank"] == sorted(names)
     assert (low_rank - dense).abs().max() < 1e-3
     assert not torch.equal(low_rank, dense)
 
@@ -208,7 +209,7 @@ def test_a_resumed_run_keeps_its_forms(teacher, digits, cpu, monkeypatch):
 def test_micro_batches_set_a_given_choice_aside(teacher, digits, cpu):
     config = small(ipc=1, recover={"micro_batch": 4})
     names = Tapped(teacher, "conv-input", cpu).names
-    images, states = recovered(config, teacher, digits, cpu, forms=dict.fromkeys(names, "low_rank"))
+    images, states = recovered(config, teacher, digits, cpu, low_rank=frozenset(names))
     assert states[-1].metadata["low_rank"] == []
     assert torch.equal(images, recovered(config, teacher, digits, cpu)[0])
 
@@ -232,10 +233,9 @@ def choice(*changes, images=10):
     with torch_seeded(0, "forms"):
         model = backbones.build(resolved.backbone, classes=10, channels=3, image_size=32).eval()
     network = Tapped(model, resolved.objective.taps, torch.device("cpu"))
-    chosen = choose_forms(resolved, network, torch.zeros(1, 3, 32, 32), images)
-    assert list(chosen) == network.names
-    assert set(chosen.values()) <= {"dense", "low_rank"}
-    return [name for name, form in chosen.items() if form == "low_rank"]
+    chosen = choose_low_rank(resolved, network, torch.zeros(1, 3, 32, 32), images)
+    assert chosen <= set(network.names)
+    return sorted(chosen)
 
 
 def test_taps_with_few_positions_are_left_in_low_rank_form():
@@ -251,12 +251,12 @@ def test_taps_with_few_positions_are_left_in_low_rank_form():
 def test_a_small_beta_is_left_to_the_dense_form():
     _, earlier, real, _ = problem()
     largest = np.linalg.eigvalsh(real.cov_DD)[-1]
-    cpu, forms_of_tap = torch.device("cpu"), {"tap": "low_rank"}
+    cpu = torch.device("cpu")
     for dtype, share, expected in (
         (torch.float32, 1e-3, ["tap"]),
         (torch.float32, 1e-5, []),
         (torch.float64, 1e-5, ["tap"]),
     ):
         taps = [real.to(cpu, dtype)], [earlier.to(cpu, dtype)]
-        assert list(invert_constants(forms_of_tap, *taps, 2, share * largest)) == expected
-    assert invert_constants({"tap": "dense"}, [real], None, 1, 1.0) == {}
+        assert list(invert_constants({"tap"}, *taps, 2, share * largest)) == expected
+    assert invert_constants((), [real], None, 1, 1.0) == {}
