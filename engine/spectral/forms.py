@@ -28,8 +28,8 @@ MAX_ROUNDING = 1e-3
 def choose_low_rank(config: Config, network: Tapped, view_1CHW: Tensor, images: int) -> frozenset[str]:
     """Return the names of the taps whose synthetic Ψ is left in low-rank form.
 
-    The choice depends on settings and sizes alone. view_1CHW: any image, from which the sizes of the feature
-    maps are read. images: of the largest batch.
+    The choice depends on settings and sizes alone. view_1CHW: any image; one forward pass of it gives the
+    sizes of the feature maps, and may raise torch.OutOfMemoryError. images: of the largest batch.
     """
     if not supports_low_rank(config, images):
         return frozenset()
@@ -70,8 +70,8 @@ def invert_constants(
 ) -> dict[str, Tensor]:
     """Return C of `LowRankInverse` for every tap whose Ψ_s is not formed during batch `count` (1-based).
 
-    These are the taps named in `low_rank` at which β is not too small for the type. real: the real moments.
-    earlier: the moving statistics of the batches before; None: none.
+    These are the taps in `low_rank` at which the form is accurate (see `is_accurate`). real: the real
+    moments. earlier: the moving statistics of the batches before; None: none.
     """
     share = 0.0 if earlier is None else 1.0 - 1.0 / count
     constants = {}
@@ -83,11 +83,10 @@ def invert_constants(
 
 
 def is_accurate(real: Moments, beta: float) -> bool:
-    """Return whether the low-rank form is accurate enough at this β.
+    """Return whether the low-rank form of a tap is accurate enough at this β. real: the tap's real moments.
 
     Its error grows with (λ_max + β)/β where Ψ of the earlier batches alone has a lower rank than Ψ_s. λ_max
     of Ψ_s is taken to be that of the real Ψ, so that the form does not depend on the images.
     """
     assert real.cov_DD is not None
-    largest = float(torch.linalg.eigvalsh(real.cov_DD.cpu().double())[-1])
-    return (largest + beta) * torch.finfo(real.cov_DD.dtype).eps <= MAX_ROUNDING * beta
+    return (real.largest_eigenvalue + beta) * torch.finfo(real.cov_DD.dtype).eps <= MAX_ROUNDING * beta

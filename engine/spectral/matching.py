@@ -151,7 +151,7 @@ class MatchingLoss:
         From 2 on, the series of MTT's term diverges on the synthetic side.
         """
         products = [
-            (alpha * _largest_eigenvalue(moments), moments.name)
+            (alpha * moments.largest_eigenvalue, moments.name)
             for alpha, moments in zip(self._alphas, synthetic, strict=True)
             if moments.cov_DD is not None and bool(moments.cov_DD.isfinite().all())
         ]
@@ -232,18 +232,13 @@ def _uses_alpha(terms: Sequence[config.Term]) -> bool:
     return any(expressions.ALPHA in expressions.names(expressions.parse(text)) for text in texts)
 
 
-def _largest_eigenvalue(moments: Moments) -> float:
-    assert moments.cov_DD is not None
-    return float(torch.linalg.eigvalsh(moments.cov_DD.detach().cpu().double())[-1])
-
-
 def _compute_lambda_max(objective: config.Objective, moments: Moments) -> float:
     """Return λ_max of a real tap.
 
     Raises UserError: "config" where α is not below 2/λ_max, "numeric" where Ψ is zero and α defaults to
     1/λ_max.
     """
-    largest = _largest_eigenvalue(moments)
+    largest = moments.largest_eigenvalue
     alpha = objective.parameters[expressions.ALPHA]
     if alpha is None and largest <= 0:
         raise UserError(

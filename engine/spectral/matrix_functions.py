@@ -20,7 +20,7 @@ from engine.config import expressions
 from engine.config.expressions import Call, Node, Number, Operation, Symbol
 from engine.config.filters import Diagonal, Expression, Filter, Identity, Lambda, Ridge
 
-BATCHED_DEVICES = {"cuda"}  #: where factorisations of several matrices in one call run in parallel
+BATCHED_DEVICES = {"cuda"}  #: types of device on which taps of the same shapes are inverted in one call
 
 
 class Inverse(torch.autograd.Function):
@@ -99,10 +99,10 @@ def invert_constant(cov_DD: Tensor, share: float, beta: float) -> Tensor:
 
 
 def invert_ridges(operands: Sequence[Sequence[Tensor]], beta: float) -> list[Tensor]:
-    """Return the ridge of several taps, each given by Ψ alone or, in low-rank form, by A and C.
+    """Return f(Ψ) = (Ψ + βI)⁻¹ of several taps, each given by Ψ alone or, in low-rank form, by A and C.
 
-    On CUDA, taps of the same shapes are inverted together: a single factorisation of so small a matrix leaves
-    most of the device idle. The CPU factorises one after the other in any case.
+    On devices in BATCHED_DEVICES, taps of the same shapes are stacked and inverted in one call. This copies
+    their operands and may round differently from inverting each tap by itself.
     """
     groups: dict[Any, list[int]] = {}
     for index, tensors in enumerate(operands):
@@ -113,8 +113,8 @@ def invert_ridges(operands: Sequence[Sequence[Tensor]], beta: float) -> list[Ten
         stacked = operands[indices[0]]
         if len(indices) > 1:
             stacked = [torch.stack(each) for each in zip(*(operands[i] for i in indices), strict=True)]
-        found = Inverse.apply(stacked[0], beta) if len(stacked) == 1 else LowRankInverse.apply(*stacked)
-        inverses |= zip(indices, found.unbind() if len(indices) > 1 else [found], strict=True)
+        inverse = Inverse.apply(stacked[0], beta) if len(stacked) == 1 else LowRankInverse.apply(*stacked)
+        inverses |= zip(indices, inverse.unbind() if len(indices) > 1 else [inverse], strict=True)
     return [inverses[index] for index in range(len(operands))]
 
 

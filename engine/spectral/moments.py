@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -25,10 +26,11 @@ PART = 1 << 16  #: values that a CPU thread converts to float64 at a time: few e
 
 @dataclass(frozen=True)
 class LowRank:
-    """Ψ = share·E + AᵀA, not formed: what is left of a Ψ of fewer positions than features.
+    """Ψ = share·E + AᵀA as its two terms, without forming the sum.
 
-    rows_ND: A, the centred features of a batch, scaled. earlier_DD: E, the constant Ψ of earlier batches;
-    None: zero.
+    rows_ND: A, shape (N, D): the centred features of a batch, times √(1/N); with moving statistics also times
+    √(1/count), the square root of the batch's weight. earlier_DD: E, shape (D, D), the constant Ψ of the
+    earlier batches; None: zero. share: the weight of E, 1 − 1/count.
     """
 
     rows_ND: Tensor
@@ -59,6 +61,12 @@ class Moments:
     cov_DD: Tensor | None = None
     flc_DK: Tensor | None = None
     low_rank: LowRank | None = None
+
+    @cached_property
+    def largest_eigenvalue(self) -> float:
+        """λ_max of Ψ, computed in float64 on the CPU, once."""
+        assert self.cov_DD is not None
+        return float(torch.linalg.eigvalsh(self.cov_DD.detach().cpu().double())[-1])
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Moments:
         """Return a copy on another device, in another type."""

@@ -1,4 +1,4 @@
-"""The parts of a recovery step, and how long each of them takes where somebody measures that."""
+"""The parts of a recovery step, and a timer that measures them on request."""
 
 from __future__ import annotations
 
@@ -64,6 +64,6 @@ _timer: ContextVar[PartTimer | None] = ContextVar("_timer", default=None)
 
 
 def time_part(name: Part) -> AbstractContextManager[None]:
-    """Time the block as a part of a step; costs less than a microsecond where nobody measures."""
+    """Time the block as a part of a step; without an active timer, this takes less than a microsecond."""
     timer = _timer.get()
     return _NOTHING if timer is None else timer.add(name)

@@ -299,9 +299,9 @@ class RecoveryBatch:
     indices_M, labels_M: the real images to start from, and the class of each. earlier: moving statistics of
     the batches before. saved: restore the images and their optimiser from this state. tiles_MCHW: images to
     start from in place of the real ones, normalised. clipped: of the batches before. low_rank: the taps whose
-    synthetic Ψ is left in low-rank form; None: those that `choose_low_rank` chooses. statistics: of the last
-    step that was asked to keep them. scale: with `objective.balance`, the factor on the terms; None before
-    the first iteration.
+    synthetic Ψ is left in low-rank form; None: those that `choose_low_rank` chooses. unformed: those of
+    them whose Ψ_s is not formed at this β. statistics: of the last step that was asked to keep them. scale:
+    with `objective.balance`, the factor on the terms; None before the first iteration.
     """
 
     def __init__(
@@ -339,7 +339,7 @@ class RecoveryBatch:
             low_rank = choose_low_rank(config, self.network, real_1CHW, len(labels_M))
         self.low_rank = low_rank
         constants = invert_constants(low_rank, networks[0][1], earlier, number, beta)
-        self._unformed = constants.keys()  # the taps in low-rank form at this β
+        self.unformed = frozenset(constants)
         self.turns = [
             (network, matching.MatchingLoss(config.objective, real, beta, constants))
             for network, real in networks
@@ -495,7 +495,7 @@ class RecoveryBatch:
             terms.needs_labels,
             settings.micro_batch,
             self.config.statistics.centre,
-            self._unformed,
+            self.unformed,
         )
         with time_part("views"):
             view_MCHW = augmentation.apply(self._draw_views(self.iteration), self.images_MCHW)
