@@ -69,15 +69,15 @@ def numpy_terms(x_MDHW, earlier, real, onehot, count, beta):
 
 def engine_terms(x_MDHW, earlier, real, onehot, count, beta, dtype, form):
     """The same by the engine, in one of the forms."""
-    cpu = torch.device("cpu")
+    cpu, wide = torch.device("cpu"), torch.promote_types(dtype, torch.float32)
     x = x_MDHW.to(dtype).requires_grad_()
-    real, earlier = real.to(cpu, dtype), earlier.to(cpu, dtype)
+    real, earlier = real.to(cpu, wide), earlier.to(cpu, wide)
     objective = config.Objective.model_validate({"terms": TERMS})
     before = earlier if count > 1 else None
     low_rank = {"tap"} if form == "low_rank" else set()
     constants = invert_constants(low_rank, [real], before and [before], count, beta)
     loss = MatchingLoss(objective, [real], beta, constants)
-    batch = batch_moments("tap", x, onehot.to(dtype), low_rank=bool(low_rank))
+    batch = batch_moments("tap", x, onehot.to(wide), low_rank=bool(low_rank))
     values_TL = loss.values([cumulative_mean(batch, before, count)])
     (gradient,) = torch.autograd.grad(values_TL.sum(), x)
     return values_TL.detach().flatten().double().numpy(), gradient.double().numpy()
@@ -101,6 +101,19 @@ def test_values_and_gradients_equal_numpy(count, beta, dtype, most):
         found, found_gradient = engine_terms(x, earlier, real, onehot, count, beta, dtype, form)
         np.testing.assert_allclose(found, values, rtol=most)
         assert np.linalg.norm(found_gradient - gradient) < most * np.linalg.norm(gradient)
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_moments_of_bfloat16_features_are_those_of_their_values(count):
+    x, earlier, real, onehot = problem()
+    x = x.bfloat16()
+    values, gradient = numpy_terms(x.double().numpy(), earlier, real, onehot.numpy(), count, 0.1)
+    found, found_gradient = engine_terms(
+        x, earlier, real, onehot, count, 0.1, torch.bfloat16, form="low_rank"
+    )
+    np.testing.assert_allclose(found, values, rtol=1e-4)
+    one_rounding = torch.finfo(torch.bfloat16).eps / 2
+    assert np.linalg.norm(found_gradient - gradient) < one_rounding * np.linalg.norm(gradient)
 
 
 def test_gradients_equal_finite_differences():
@@ -178,14 +191,31 @@ def recovered(config, teacher, digits, cpu, **options):
     return torch.cat(batches), states
 
 
-def test_recovery_in_both_forms_goes_the_same_way(teacher, digits, cpu):
-    config = small(ipc=3, recover={"lr": 0.01})
+BOTH_FORMS = {
+    "defaults": ({}, 1e-4),
+    "perturbed teachers": ({"recover": {"perturb": {"steps": 2}}}, 1e-4),
+    "density term": (
+        {
+            "recover": {"density": {"weight": 0.5}, "group": "class"},
+            "objective": {"schedule": {"per": "batch"}},
+        },
+        1e-4,
+    ),
+    "balanced gradients": ({"objective": {"balance": "gradient"}}, 1e-4),
+    "bfloat16": ({"recover": {"precision": "bfloat16"}}, 0.02),
+}
+
+
+@pytest.mark.parametrize("case", BOTH_FORMS)
+def test_recovery_in_both_forms_goes_the_same_way(case, teacher, digits, cpu):
+    changes, most = BOTH_FORMS[case]
+    config = small(ipc=3, **{**changes, "recover": {"lr": 0.01, **changes.get("recover", {})}})
     names = Tapped(teacher, "conv-input", cpu).names
     dense, states = recovered(config, teacher, digits, cpu, low_rank=frozenset())
     assert states[-1].metadata["low_rank"] == []
     low_rank, states = recovered(config, teacher, digits, cpu, low_rank=frozenset(names))
     assert states[-1].metadata["low_rank"] == sorted(names)
-    assert (low_rank - dense).abs().max() < 1e-3
+    assert (low_rank - dense).abs().max() < most
     assert not torch.equal(low_rank, dense)
 
 
@@ -204,6 +234,42 @@ def test_a_resumed_run_keeps_its_forms(teacher, digits, cpu, monkeypatch):
     everything_low_rank(monkeypatch)
     images, _ = recovered(config, teacher, digits, cpu, saved=half)
     assert torch.equal(images, dense[10:])
+
+
+def test_the_largest_eigenvalue_of_a_real_tap_is_computed_once(teacher, digits, cpu, monkeypatch):
+    config = small(ipc=3)
+    names = Tapped(teacher, "conv-input", cpu).names
+    _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
+    calls, original = [], torch.linalg.eigvalsh
+
+    def count(matrix_DD):
+        calls.append(matrix_DD.dtype)
+        return original(matrix_DD)
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", count)
+    stage = recover.recover(config, teacher, real, digits.train, cpu, low_rank=frozenset(names))
+    events, _ = drive(stage)
+    assert sum(isinstance(event, BatchRecovered) for event in events) == 3
+    assert calls.count(torch.float64) == len(names)
+
+
+def test_a_batch_chooses_for_its_own_size(teacher, digits, cpu, monkeypatch):
+    monkeypatch.setattr(forms, "MIN_FEATURES", 1)
+    config, network = small(), Tapped(teacher, "conv-input", cpu)
+    _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
+    indices = np.arange(2)
+
+    def build(**options):
+        networks = [(network, real)]
+        return recover.RecoveryBatch(config, networks, digits.train, 1, 0.1, indices, indices, **options)
+
+    monkeypatch.setattr(forms, "MAX_SHARE", 1e9)
+    batch = build()
+    assert batch.low_rank == batch.unformed == set(network.names)
+    monkeypatch.setattr(forms, "MAX_SHARE", 1e-9)
+    assert build().low_rank == set()
+    assert build(low_rank=frozenset(network.names)).unformed == set(network.names)
+    assert build(low_rank=frozenset()).unformed == set()
 
 
 def test_micro_batches_set_a_given_choice_aside(teacher, digits, cpu):
