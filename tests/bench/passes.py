@@ -15,12 +15,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from recovery import CPU, pull, smooth_images, teacher
+from recovery import CPU, pull, smooth_images, teacher, timed
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -77,12 +76,6 @@ def product_pass(config: Config, model: nn.Module, images: ImageSet) -> Pass:
     return run
 
 
-def timed(run: Pass, clock: Callable[[], float]) -> float:
-    since = clock()
-    run()
-    return clock() - since
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", choices=["convnet", "resnet18"], default="convnet")
@@ -107,8 +100,7 @@ def main() -> None:
     }
     for run in passes.values():
         run()
-    clock = time.thread_time if given.threads == 1 else time.perf_counter
-    rounds = [{name: timed(run, clock) for name, run in passes.items()} for _ in range(given.rounds)]
+    rounds = [{name: timed(run, 1) / 1e3 for name, run in passes.items()} for _ in range(given.rounds)]
     for name in passes:
         rate = len(images) / statistics.median(each[name] for each in rounds)
         print(f"{name:32} {rate:9,.0f} images/s", flush=True)

@@ -323,14 +323,19 @@ def same_loss(scene: Scene) -> tuple[float, float]:
     return pair
 
 
+def read_clock(device: torch.device = CPU) -> float:
+    """Seconds: processor time with one CPU thread, which other programs disturb little; else wall time."""
+    is_alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time() if is_alone else time.perf_counter()
+
+
 def timed(step: Callable[[], object], iterations: int) -> float:
-    """Median milliseconds of an iteration: of processor time on one thread, of wall time on several."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    """Median milliseconds of an iteration by `read_clock`."""
     found = []
     for _ in range(iterations):
-        since = clock()
+        since = read_clock()
         step()
-        found.append((clock() - since) * 1e3)
+        found.append((read_clock() - since) * 1e3)
     return statistics.median(found)
 
 

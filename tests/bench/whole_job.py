@@ -8,6 +8,7 @@ it, so that the ratio does not depend on their number. Squeeze and the statistic
 are computed once and cached, are left out.
 plain: the loops of recovery.py and students.py that are written down first, with 1000 iterations, in float32.
 ours: the engine's steps with --iterations, students in --precision.
+With --threads 1 all figures are processor time (see `read_clock`).
 """
 
 from __future__ import annotations
