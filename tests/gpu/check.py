@@ -36,6 +36,7 @@ SECTIONS = [
     Section("resume", 30, correctness.check_resume),
     Section("waits", 30, speed.waits),
     Section("recovery speed", 80, speed.recovery_speed),
+    Section("filters", 25, speed.filters),
     Section("profile", 45, speed.profile),
     Section("students", 35, speed.students),
     Section("students together", 30, speed.stacked_students),

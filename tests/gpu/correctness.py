@@ -96,9 +96,14 @@ def _taps(
 
 
 def batch_on_device(
-    one: Case, number: int, device: torch.device, precision: str, micro_batch: int | None = None
+    one: Case,
+    number: int,
+    device: torch.device,
+    precision: str,
+    micro_batch: int | None = None,
+    low_rank: frozenset[str] | None = None,
 ) -> recovery.RecoveryBatch:
-    """Return the engine's batch of this number, ready for its first step."""
+    """Return the engine's batch of this number, ready for its first step. low_rank: None: as in a run."""
     changes = one.config.recover.model_copy(update={"precision": precision, "micro_batch": micro_batch})
     config = one.config.model_copy(update={"recover": changes})
     network = Tapped(one.model, config.objective.taps, device, changes.precision, config.objective.patch)
@@ -109,7 +114,16 @@ def batch_on_device(
     moving = earlier if config.recover.emu and number > 1 else None
     indices = np.arange(len(one.train.classes))
     return recovery.RecoveryBatch(
-        config, networks, one.train, number, BETAS[number], indices, indices, moving, extensions
+        config,
+        networks,
+        one.train,
+        number,
+        BETAS[number],
+        indices,
+        indices,
+        moving,
+        extensions,
+        low_rank=low_rank,
     )
 
 
@@ -189,13 +203,15 @@ def first_steps(options: Options) -> Iterator[Row]:
 
 def _first_step(one: Case, backbone: str, method: str, number: int, options: Options) -> Iterator[Row]:
     expected = same_side = None
-    kinds: list[tuple[str, int | None]] = [("float32", None)]
+    kinds: list[tuple[str, int | None, frozenset[str] | None]] = [("float32", None, None)]
     if (method, number) == ("cfm", 3):
-        kinds.append(("float32", 3))  # next to the whole batch, whose ReLU masks it shares
+        kinds.append(("float32", 3, None))  # next to the whole batch, whose ReLU masks it shares
+    if (backbone, method) == ("resnet18", "cfm"):  # beside the low-rank form, which a run chooses here
+        kinds.append(("float32", None, frozenset()))
     if options.cuda:
-        kinds += [("tf32", None), ("bfloat16", None)]
-    for precision, micro_batch in kinds:
-        batch = batch_on_device(one, number, options.device, precision, micro_batch)
+        kinds += [("tf32", None, None), ("bfloat16", None, None)]
+    for precision, micro_batch, low_rank in kinds:
+        batch = batch_on_device(one, number, options.device, precision, micro_batch, low_rank)
         network = batch.turns[0][0].network
         with conv_precision(batch.config.recover.precision), reference.record_masks(network) as masks:
             loss, _ = batch.compute_loss()
@@ -209,8 +225,14 @@ def _first_step(one: Case, backbone: str, method: str, number: int, options: Opt
             "gradient": relative(gradient, expected[1]),
             "gradient, same ReLUs": relative(gradient, same_side[1]),
         }
-        parts = "" if micro_batch is None else f", micro-batches of {micro_batch}"
-        yield _row(f"first step, {backbone}, {method}, batch {number}{parts}", precision, apart)
+        what = f"first step, {backbone}, {method}, batch {number}"
+        if micro_batch is not None:
+            what += f", micro-batches of {micro_batch}"
+        elif batch.unformed:
+            what += f", low-rank form at {len(batch.unformed)} taps"
+        elif low_rank is not None:
+            what += ", dense form"
+        yield _row(what, precision, apart)
 
 
 def _row(what: str, precision: str, apart: dict[str, float]) -> Row:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
+from unittest import mock
 
 import correctness
 import numpy as np
@@ -28,12 +30,14 @@ from engine.config import Precision
 from engine.data import ImageSet
 from engine.device import autocast, conv_precision
 from engine.events import Event
+from engine.spectral import matrix_functions
 from engine.stages import squeeze, training
 from engine.stages import statistics as real_side
 
 ROUNDS = 3
 SHOWN = 10  #: kernels of a profile
 Step = Callable[[], object]
+T = TypeVar("T")
 
 
 # --- waits --------------------------------------------------------------------------------------------
@@ -54,10 +58,13 @@ def forbid_sync(options: Options) -> Iterator[None]:
 def waits(options: Options) -> Iterator[Row]:
     """Take 50 steps of recovery and 3 epochs of students where waiting for the device is an error."""
     steps = 3 if options.quick else 50
-    for method in correctness.METHODS:
-        one = correctness.case("convnet", method, options.quick)
+    for backbone, method in [*(("convnet", method) for method in correctness.METHODS), ("resnet18", "cfm")]:
+        one = correctness.case(backbone, method, options.quick)
         batch = correctness.batch_on_device(one, 3, options.device, "float32")
-        yield _measure_waits(f"{steps} steps of recovery, {method}", batch.step, steps, options)
+        what = f"{steps} steps of recovery, {backbone}, {method}"
+        if batch.unformed:
+            what += f", low-rank form at {len(batch.unformed)} taps"
+        yield _measure_waits(what, batch.step, steps, options)
     config = student_loops.configuration("convnet", ("backbone.width=32",) if options.quick else ())
     images = recovery.smooth_images(100)
     loops = student_loops.contestants(config, images, options.device)
@@ -229,6 +236,54 @@ def _peak(step: Step, options: Options) -> float | None:
     step()
     options.synchronize()
     return (torch.cuda.max_memory_allocated(options.device) - held) / 2**20
+
+
+# --- the filters of a step ----------------------------------------------------------------------------
+
+
+def filters(options: Options) -> Iterator[Row]:
+    """Time f(Ψ) of all taps with its gradient, and a whole step, with taps inverted one by one and stacked.
+
+    The steps of 10 images leave Ψ of the last taps in low-rank form; f(Ψ) is that of formed Ψ.
+    """
+    for images in (4,) if options.quick else (10, 100):
+        one = scene("resnet18", images, 32, options)
+        covariances = [tap.cov_DD.clone().requires_grad_() for tap in one.earlier if tap.cov_DD is not None]
+        gradients = [torch.ones_like(cov_DD) for cov_DD in covariances]
+
+        def invert(
+            covariances: Sequence[Tensor] = covariances, gradients: Sequence[Tensor] = gradients
+        ) -> Sequence[Tensor]:
+            inverses = matrix_functions.invert_ridges([(x,) for x in covariances], recovery.BETA)
+            filtered = torch.autograd.grad(inverses, covariances, gradients)
+            return [*(inverse.detach() for inverse in inverses), *filtered]
+
+        one_by_one, batched = set[str](), {options.device.type}
+        both = with_batching(one_by_one, invert)(), with_batching(batched, invert)()
+        apart = [correctness.relative(y, x.cpu().double()) for x, y in zip(*both, strict=True)]
+        steps: dict[str, Step] = {}
+        for title, devices in (("one by one", one_by_one), ("batched", batched)):
+            steps[f"filters {title}"] = with_batching(devices, invert)
+            steps[f"step, filters {title}"] = with_batching(devices, recovery.Ours(one).step)
+        milliseconds, peaks = in_turn(steps, options)
+        for name, each in milliseconds.items():
+            yield {
+                "batch": f"resnet18, {images} × 32 px",
+                "what": name,
+                "ms": statistics.median(each),
+                "peak MiB": peaks[name],
+                "from one by one": max(apart) if name == "filters batched" else None,
+            }
+
+
+def with_batching(devices: set[str], step: Callable[[], T]) -> Callable[[], T]:
+    """Take steps that invert taps of the same shapes in one call on these types of device."""
+
+    def take() -> T:
+        with mock.patch.object(matrix_functions, "BATCHED_DEVICES", devices):
+            return step()
+
+    return take
 
 
 # --- profile ------------------------------------------------------------------------------------------

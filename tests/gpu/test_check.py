@@ -44,12 +44,15 @@ def test_the_whole_check_runs_without_a_gpu_in_90_seconds_on_two_cores(tmp_path)
     assert spent < 2 * 90  # processor seconds: other tests may run beside this one
     document = json.loads(out.read_text())
     assert document["torch"] == torch.__version__
-    assert [section["status"] for section in document["sections"]] == ["done"] * 9
+    assert [section["status"] for section in document["sections"]] == ["done"] * 10
     assert all(section["rows"] for section in document["sections"])
     judged = [row["ok"] for section in document["sections"] for row in section["rows"] if "ok" in row]
     assert len(judged) > 30
     assert all(judged)
     assert "| first step, convnet, gvbsm, batch 3 | float32 |" in done.stdout
+    assert "| first step, resnet18, cfm, batch 3, low-rank form at 3 taps | float32 |" in done.stdout
+    assert "| first step, resnet18, cfm, batch 3, dense form | float32 |" in done.stdout
+    assert "| filters batched |" in done.stdout
 
 
 def rows(count, then):
