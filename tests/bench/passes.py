@@ -2,9 +2,9 @@
 
     python tests/bench/passes.py [--backbone convnet|resnet18] [--images 1000] [--size 32] [--threads 2]
 
-evaluation: `evaluate_accuracies`, beside forward passes of the folded network over images that lie ready.
+evaluation: `evaluate_accuracies`, beside forward passes of the folded network over prepared batches.
 statistics: `measure`, beside such forward passes and a product in float64 for Ψ of each tap and batch, of
-features that lie ready in float64. Images are decoded and in memory. Contestants take turns; medians. On one
+prepared features in float64. Images are decoded and in memory. Contestants take turns; medians. On one
 thread, processor time is measured, which other programs disturb less.
 
 Legend: M images in a batch, C channels, H, W, N positions, D features.
@@ -44,7 +44,7 @@ def prepared_batches(images: ImageSet, size: int) -> list[Tensor]:
 
 
 def forward_pass(model: nn.Module, images: ImageSet, size: int) -> Pass:
-    """Forward passes of the folded network over a set whose batches lie ready."""
+    """Forward passes of the folded network over a set, of prepared batches."""
     network, batches = (
         backbones.place_on(backbones.fold_batchnorm(model), CPU),
         prepared_batches(images, size),
