@@ -21,7 +21,7 @@ from engine.spectral.taps import Tapped
 
 MIN_FEATURES = 128  #: D below which the low-rank form gains little
 MAX_SHARE = 0.5  #: N / D above which it gains little
-#: (λ_max + β)/β, times the type's epsilon, up to which it differs from float64 by less than 1e-4 in float32
+#: (λ_max + β)/β, times the type's epsilon, up to which the low-rank form in float32 is within 1e-4 of float64
 MAX_ROUNDING = 1e-3
 
 
@@ -46,8 +46,8 @@ def choose_low_rank(config: Config, network: Tapped, view_1CHW: Tensor, images: 
 def supports_low_rank(config: Config, images: int) -> bool:
     """Return whether Ψ_s may stay unformed in recovery with batches of so many images.
 
-    Its filters must be ridges. Micro-batches and straight-through statistics merge statistics of several
-    parts or steps, and a Ψ around the mean of each image is not merged with the mean of the batch.
+    All filters must be ridges or the identity. Micro-batches and straight-through statistics merge statistics
+    of several parts or steps, and a Ψ around the mean of each image is not merged with the mean of the batch.
     """
     settings = config.recover
     filters = {term.filter_class for term in config.objective.resolve_terms()}
