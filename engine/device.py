@@ -1,4 +1,4 @@
-"""The device that computes: its choice, copies to it, precision, and errors when its memory runs out."""
+"""The device that computes: its choice, copies to it, waiting for it, precision, and errors of its memory."""
 
 from __future__ import annotations
 
@@ -72,6 +72,14 @@ def upload(x: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
     return x.to(device, non_blocking=True)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished its work; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

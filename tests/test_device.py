@@ -54,6 +54,15 @@ def test_every_copy_to_a_device_goes_through_one_function():
     assert places == ["device.py"]
 
 
+@pytest.mark.parametrize("name", ["cuda", "mps", "cpu"])
+def test_only_devices_that_compute_beside_the_host_are_waited_for(monkeypatch, name):
+    waits = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda each: waits.append(each.type))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waits.append("mps"))
+    device.synchronize(torch.device(name))
+    assert waits == ([] if name == "cpu" else [name])
+
+
 class Pageable:
     """A CPU tensor on its way to CUDA, as `upload` sees it."""
 

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine import backbones
 from engine import device as devices
 from engine.config import Config, Optimiser, Precision
-from engine.device import autocast, conv_precision
+from engine.device import autocast, conv_precision, synchronize
 from engine.rng import torch_seeded
 from engine.runs import artefacts, provenance
 from engine.runs.estimates import Trial
@@ -283,17 +283,14 @@ class Bench:
         times: list[float] = []
         for _ in range(SPANS):
             raise_if_cancelled(self.trial.stop)
-            steps, began = 0, self._now()
+            synchronize(self.device)
+            steps, began = 0, time.perf_counter()
             while steps == 0 or time.perf_counter() - began < self.trial.enough / SPANS:
                 step()
                 steps += 1
-            times.append((self._now() - began) / steps)
+            synchronize(self.device)
+            times.append((time.perf_counter() - began) / steps)
         return times
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
 
     def _peak(self, precision: Precision) -> float:
         """Return the 1e9 operations per second that the best of several large matrix products reaches."""

@@ -27,6 +27,7 @@ from engine.checkpoint import Checkpoint, StageState, driven_by
 from engine.config import BetaSchedule, Config, Objective
 from engine.config.expressions import ALPHA
 from engine.data import ImageSet
+from engine.device import synchronize
 from engine.events import STAGES, Event, RecoverProgress, Stage
 from engine.methods import rded
 from engine.methods.gvbsm import Ensemble
@@ -506,8 +507,7 @@ class Trial:
                 is_whole = steps > 0 and steps % period == 0
                 if isinstance(event, Checkpoint) and is_whole and time.perf_counter() >= until:
                     break
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         return steps
 
 

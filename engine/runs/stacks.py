@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from engine import backbones
 from engine.config import BackboneName, Config
 from engine.data import ImageSet
-from engine.device import autocast, conv_precision
+from engine.device import autocast, conv_precision, synchronize
 from engine.rng import torch_seeded
 from engine.stages.training import Trainer
 from engine.stages.validate import build_student
@@ -99,8 +99,7 @@ class StackTrial:
         return step
 
     def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
         return time.perf_counter()
 
     def _count_bytes(self) -> int:

@@ -10,6 +10,8 @@ from typing import Literal, get_args
 
 import torch
 
+from engine.device import synchronize
+
 Part = Literal["views", "forward", "statistics", "filters", "backward", "update"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -19,7 +21,8 @@ _NOTHING = nullcontext()
 class PartTimer:
     """Measures the parts of the steps that this thread takes in the block of `measure`.
 
-    On CUDA, by events in the device's stream, for which no step waits; elsewhere by the clock.
+    On CUDA, with events in the device's stream, for which no step waits. Elsewhere, with the clock; on MPS,
+    each part then waits for the device.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -46,14 +49,15 @@ class PartTimer:
             end.record()
             self._events.append((name, start, end))
             return
+        synchronize(self._device)
         began = time.perf_counter()
         yield
+        synchronize(self._device)
         self._seconds[name] += time.perf_counter() - began
 
     def seconds(self) -> dict[Part, float]:
         """Return the seconds of each part so far; synchronises with the device."""
-        if self._events:
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
         for name, start, end in self._events:
             self._seconds[name] += start.elapsed_time(end) / 1e3
         self._events = []

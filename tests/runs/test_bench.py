@@ -125,7 +125,7 @@ def test_micro_batches_have_the_same_parts():
     assert sum(parts.values()) == pytest.approx(1)
 
 
-def test_parts_are_timed_only_where_somebody_measures(monkeypatch):
+def test_parts_are_timed_only_in_the_block_of_measure(monkeypatch):
     timer, clock = PartTimer(CPU), iter(range(100))
     monkeypatch.setattr("engine.spectral.step_parts.time.perf_counter", lambda: float(next(clock)))
     with time_part("views"):
@@ -139,6 +139,16 @@ def test_parts_are_timed_only_where_somebody_measures(monkeypatch):
     with time_part("update"):
         pass
     assert timer.seconds() == {**dict.fromkeys(PARTS, 0.0), "views": 3.0, "update": 1.0}
+
+
+def test_a_part_on_mps_lasts_until_the_device_has_finished_it(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("engine.spectral.step_parts.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: clock.__setitem__(0, clock[0] + queued.pop()))
+    timer, queued = PartTimer(torch.device("mps")), [0.0, 2.0, 5.0]  # 5 s of work before the part
+    with timer.measure(), time_part("forward"):
+        pass
+    assert timer.seconds()["forward"] == 2.0
 
 
 def test_an_evaluation_costs_its_beginning_once_and_each_image():
