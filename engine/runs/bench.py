@@ -76,16 +76,16 @@ def measure(
     trial = Trial(plan, cache, stop, enough=seconds / MEASUREMENTS)
     estimate = trial.estimate(report)
     optimises = plan.config.optimises and plan.given is None
-    rates = list(Bench(trial, report).rates())
+    rates = list(Bench(trial, report).measure_rates())
     if optimises:
         report("timing the parts of a recovery step")
     return {
         "machine": describe_machine(plan),
         "settings": describe_settings(plan),
         "rates": [asdict(rate) for rate in rates],
-        "recovery_parts": trial.recovery_parts() if optimises else None,
+        "recovery_parts": trial.measure_recovery_parts() if optimises else None,
         "memory_bytes": estimate.memory_bytes,
-        "label_bytes": plan.config.repeats * plan.label_bytes(),
+        "label_bytes": plan.config.repeats * plan.count_label_bytes(),
         "disk_bytes": estimate.disk_bytes,
         "seconds": dict(estimate.seconds),
         "total_seconds": sum(estimate.seconds.values()),
@@ -141,26 +141,26 @@ class Bench:
         self.report = report
         self._peaks: dict[Precision, float] = {}
 
-    def rates(self) -> Iterator[Rate]:
+    def measure_rates(self) -> Iterator[Rate]:
         """Yield the rate of every stage that the experiment has, also where its result is cached."""
         trial, plan = self.trial, self.plan
         configs, given = trial.single_configs, (plan.teacher, *plan.others)
         if self.config.optimises and plan.given is None:
-            yield self._recovery()
+            yield self._measure_recovery()
             if self.config.objective.taps != "batchnorm" and plan.statistics is None:
                 for single, teacher in zip(configs, trial.teachers, strict=True):
-                    yield self._statistics(single.backbone.name, teacher)
+                    yield self._measure_statistics(single.backbone.name, teacher)
         for single in (single for single, teacher in zip(configs, given, strict=True) if teacher is None):
-            yield self._squeeze(single)
+            yield self._measure_squeeze(single)
         for name in trial.architectures():
-            yield self._students(name)
-            yield self._evaluation(name)
+            yield self._measure_students(name)
+            yield self._measure_evaluation(name)
 
-    def _recovery(self) -> Rate:
+    def _measure_recovery(self) -> Rate:
         self.report("timing recovery")
         trial, precision = self.trial, self.config.recover.precision
-        cost, batch = trial.recovery_step(), trial.recovery_images()
-        steps = [self._step_to_images(teacher, cost.size, precision) for teacher in trial.teachers]
+        cost, batch = trial.measure_recovery_step(), trial.count_recovery_images()
+        steps = [self._build_recovery_step(teacher, cost.size, precision) for teacher in trial.teachers]
         names = [single.backbone.name for single in trial.single_configs]
         rate = self._compare("recovery", names[0], precision, batch, batch / cost.step, steps, cost.size)
         network = " ".join(dict.fromkeys(names))
@@ -168,36 +168,36 @@ class Bench:
             rate, network=network, unit="iterations", rate=rate.rate / batch, bare=rate.bare / batch
         )
 
-    def _statistics(self, name: str, teacher: nn.Module) -> Rate:
+    def _measure_statistics(self, name: str, teacher: nn.Module) -> Rate:
         self.report(f"timing statistics of {name}")
         batch = min(self.config.statistics.batch, len(self.trial.train))
-        cost = self.trial.statistics_step(name, teacher)
-        steps = [self._step_forward(teacher, cost.size)]
+        cost = self.trial.measure_statistics_step(name, teacher)
+        steps = [self._build_forward_step(teacher, cost.size)]
         return self._compare("statistics", name, "float32", batch, batch / cost.step, steps, cost.size)
 
-    def _squeeze(self, single: Config) -> Rate:
+    def _measure_squeeze(self, single: Config) -> Rate:
         name, settings = single.backbone.name, single.squeeze
         self.report(f"timing squeeze of {name}")
-        batch, cost = min(settings.batch, len(self.trial.train)), self.trial.squeeze_step(single)
+        batch, cost = min(settings.batch, len(self.trial.train)), self.trial.measure_squeeze_step(single)
         network = artefacts.build_network(single, self.plan.data)
-        steps = [self._step_of_training(network, settings.optimiser, cost.size, settings.precision)]
+        steps = [self._build_training_step(network, settings.optimiser, cost.size, settings.precision)]
         rate = batch / cost.step
         return self._compare("squeeze", name, settings.precision, batch, rate, steps, cost.size)
 
-    def _students(self, name: str) -> Rate:
+    def _measure_students(self, name: str) -> Rate:
         self.report(f"timing students of {name}")
         settings, images = self.config.validate_, self.plan.image_shape()[0]
-        batch, cost = min(settings.batch, images), self.trial.student_step(name)
+        batch, cost = min(settings.batch, images), self.trial.measure_student_step(name)
         network = build_student(self.config, name, 0, self.trial.train)
-        steps = [self._step_of_training(network, settings.optimiser, cost.size, settings.precision)]
+        steps = [self._build_training_step(network, settings.optimiser, cost.size, settings.precision)]
         rate = self.trial.group_size(name) * batch / cost.step
         return self._compare("students", name, settings.precision, batch, rate, steps, cost.size)
 
-    def _evaluation(self, name: str) -> Rate:
+    def _measure_evaluation(self, name: str) -> Rate:
         self.report(f"timing evaluation of {name}")
-        test, cost = len(self.plan.data.test), self.trial.student_evaluation(name)
+        test, cost = len(self.plan.data.test), self.trial.measure_student_evaluation(name)
         network = build_student(self.config, name, 0, self.trial.train)
-        steps = [self._step_forward(network, cost.batch)]
+        steps = [self._build_forward_step(network, cost.batch)]
         rate = self.trial.group_size(name) * test / cost.seconds(test)
         return self._compare("evaluation", name, "float32", cost.batch, rate, steps, cost.batch)
 
@@ -217,7 +217,7 @@ class Bench:
         """
         seconds, operations = zip(*map(self._time_bare, steps), strict=True)
         bare, gflops = size / mean(seconds), mean(operations) / size * rate / 1e9
-        share = gflops / self._peak(precision)
+        share = gflops / self._measure_peak(precision)
         return Rate(what, network, precision, batch, "images", rate, bare, rate / bare, gflops, share)
 
     # --- networks alone ---------------------------------------------------------------------------
@@ -230,7 +230,7 @@ class Bench:
         labels_M = torch.arange(images, device=self.device) % len(train.classes)
         return x_MCHW.to(device=self.device, memory_format=torch.channels_last), labels_M
 
-    def _step_to_images(self, model: nn.Module, images: int, precision: Precision) -> Step:
+    def _build_recovery_step(self, model: nn.Module, images: int, precision: Precision) -> Step:
         network = backbones.place_on(backbones.fold_batchnorm(model), self.device)
         for module in network.modules() if precision == "bfloat16" else ():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -244,7 +244,7 @@ class Bench:
 
         return step
 
-    def _step_of_training(
+    def _build_training_step(
         self, model: nn.Module, optimiser: Optimiser, images: int, precision: Precision
     ) -> Step:
         network = backbones.place_on(model, self.device).train()
@@ -264,7 +264,7 @@ class Bench:
                 logits_MK = network(x_MCHW)
             F.cross_entropy(logits_MK.float(), labels_M).backward()  # type: ignore[no-untyped-call]
 
-    def _step_forward(self, model: nn.Module, images: int) -> Step:
+    def _build_forward_step(self, model: nn.Module, images: int) -> Step:
         network = backbones.place_on(backbones.fold_batchnorm(model), self.device)
         x_MCHW, _ = self._draw_images(images)
         return torch.no_grad()(lambda: network(x_MCHW))
@@ -292,7 +292,7 @@ class Bench:
             times.append((time.perf_counter() - began) / steps)
         return times
 
-    def _peak(self, precision: Precision) -> float:
+    def _measure_peak(self, precision: Precision) -> float:
         """Return the 1e9 operations per second that the best of several large matrix products reaches."""
         if precision not in self._peaks:
             self.report(f"timing products of matrices in {precision}")

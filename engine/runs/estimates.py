@@ -156,34 +156,42 @@ class Trial:
         """
         plan = self.repeated_plan
         repeats = plan.config.repeats
-        works = (self.squeeze, self.statistics, self.recover, self.relabel, self.validate)
+        estimates = (
+            self.estimate_squeeze,
+            self.estimate_statistics,
+            self.estimate_recovery,
+            self.estimate_relabelling,
+            self.estimate_validation,
+        )
         seconds: dict[Stage, float] = {}
-        for stage, work in zip(STAGES, works, strict=True):
+        for stage, estimate_one in zip(STAGES, estimates, strict=True):
             report(f"trying {stage}")
-            seconds[stage] = repeats * work()
+            seconds[stage] = repeats * estimate_one()
         if None not in (plan.teacher, *plan.others):  # all repeats share their statistics
             seconds["statistics"] /= repeats
         how = f"from a few steps of each stage on {plan.device}"
         how += "" if self.whole else ", large batches with fewer images"
-        return Estimate(seconds, self.memory(), repeats * plan.bytes_needed(), how)
+        return Estimate(seconds, self.estimate_memory(), repeats * plan.bytes_needed(), how)
 
     # --- stages -----------------------------------------------------------------------------------
 
-    def squeeze(self) -> float:
+    def estimate_squeeze(self) -> float:
         """Return the seconds of training the teachers that are neither given nor cached."""
         trios = zip(self.single_configs, self.known_teachers, self.teachers, strict=True)
-        return sum(self._squeeze(config, teacher) for config, known, teacher in trios if known is None)
+        return sum(
+            self._estimate_teacher(config, teacher) for config, known, teacher in trios if known is None
+        )
 
-    def _squeeze(self, single_config: Config, teacher: nn.Module) -> float:
-        settings, cost = single_config.squeeze, self.squeeze_step(single_config)
+    def _estimate_teacher(self, single_config: Config, teacher: nn.Module) -> float:
+        settings, cost = single_config.squeeze, self.measure_squeeze_step(single_config)
         steps = settings.epochs * len(self.train) / min(settings.batch, len(self.train))
-        evaluation = self._evaluation(teacher)
-        early = self._early_accuracies(steps, steps * cost.step, settings.epochs, evaluation)
-        sample = squeeze.sample_size(len(self.train.classes))
+        evaluation = self._measure_evaluation(teacher)
+        early = self._estimate_early_accuracies(steps, steps * cost.step, settings.epochs, evaluation)
+        sample = squeeze.count_sample_images(len(self.train.classes))
         check = sum(evaluation.seconds(min(sample, len(s))) for s in (self.train, self.plan.data.test))
         return cost.setup + steps * cost.step + early + check
 
-    def squeeze_step(self, single_config: Config) -> Cost:
+    def measure_squeeze_step(self, single_config: Config) -> Cost:
         """Return the cost of training the backbone of a configuration on a batch of real images."""
         settings = single_config.squeeze
 
@@ -194,23 +202,23 @@ class Trial:
 
         def measure() -> Cost:
             batch = min(settings.batch, len(self.train))
-            return self._cost(begin, batch, period=lambda size: len(self.train) / size)
+            return self._measure_cost(begin, batch, period=lambda size: len(self.train) / size)
 
         return self._once(measure, "squeeze", single_config.backbone.name)
 
-    def statistics(self) -> float:
+    def estimate_statistics(self) -> float:
         """Return the seconds of measuring real statistics; 0 if none are needed, or they are given."""
         if not self.config.optimises or self.plan.statistics is not None:
             return 0.0
-        return sum(map(self._measure, self.single_configs, self.known_teachers, self.teachers))
+        return sum(map(self._estimate_moments, self.single_configs, self.known_teachers, self.teachers))
 
-    def _measure(self, single_config: Config, known: nn.Module | None, teacher: nn.Module) -> float:
+    def _estimate_moments(self, single_config: Config, known: nn.Module | None, teacher: nn.Module) -> float:
         if self._load_moments(known) is not None:
             return 0.0
-        cost = self.statistics_step(single_config.backbone.name, teacher)
+        cost = self.measure_statistics_step(single_config.backbone.name, teacher)
         return cost.setup + len(self.train) / min(self.config.statistics.batch, len(self.train)) * cost.step
 
-    def statistics_step(self, name: str, teacher: nn.Module) -> Cost:
+    def measure_statistics_step(self, name: str, teacher: nn.Module) -> Cost:
         """Return the cost of measuring the statistics of a batch of real images. name: of the backbone."""
         settings = self.config.statistics
 
@@ -218,33 +226,37 @@ class Trial:
             config = _change(self.config, statistics=_change(settings, batch=size))
             return statistics.measure(config, teacher, self.train, self.device)
 
-        return self._once(lambda: self._cost(begin, min(settings.batch, len(self.train))), "statistics", name)
+        return self._once(
+            lambda: self._measure_cost(begin, min(settings.batch, len(self.train))), "statistics", name
+        )
 
-    def recover(self) -> float:
+    def estimate_recovery(self) -> float:
         """Return the seconds of optimising all images or selecting crops; 0 for copied and given images."""
         if self.config.recover.algorithm == "none" or self.plan.given is not None:
             return 0.0
         if self.config.recover.algorithm == "select":
-            return self._select()
+            return self._estimate_selection()
         batches = len(recovery_batches.plan_batches(self.config, len(self.train.classes)))
-        cost = self.recovery_step()
+        cost = self.measure_recovery_step()
         return batches * (cost.setup + self.config.recover.iterations * cost.step)
 
-    def recovery_step(self) -> Cost:
+    def measure_recovery_step(self) -> Cost:
         """Return the cost of one iteration on a batch of recovery."""
         return self._once(
-            lambda: self._cost(self._begin_recovery(), self.recovery_images(), count=_count_iterations),
+            lambda: self._measure_cost(
+                self._begin_recovery(), self.count_recovery_images(), count=_count_iterations
+            ),
             "recover",
         )
 
-    def recovery_images(self) -> int:
+    def count_recovery_images(self) -> int:
         """Return the images in a batch of recovery."""
         return len(recovery_batches.plan_batches(self.config, len(self.train.classes))[0][1])
 
-    def recovery_parts(self) -> dict[str, float]:
+    def measure_recovery_parts(self) -> dict[str, float]:
         """Return the share of each part of a recovery step, and of `other` work; they add up to 1."""
         timer, begin = PartTimer(self.device), self._begin_recovery()
-        with closing(begin(self.recovery_step().size)) as stage:
+        with closing(begin(self.measure_recovery_step().size)) as stage:
             for _ in range(2):
                 self._run(stage, _count_iterations)
             with timer.measure():
@@ -255,7 +267,7 @@ class Trial:
         return {**shares, "other": max(0.0, 1.0 - sum(shares.values()))}
 
     def _begin_recovery(self) -> Begin:
-        settings, full = self.config.recover, self.recovery_images()
+        settings, full = self.config.recover, self.count_recovery_images()
         objective, teachers = self._matching_inputs()
 
         def begin(size: int) -> Work:
@@ -266,7 +278,7 @@ class Trial:
 
         return begin
 
-    def _select(self) -> float:
+    def _estimate_selection(self) -> float:
         """Return the seconds of scoring the crops of all classes."""
         settings, classes = self.config.recover, len(self.train.classes)
 
@@ -276,10 +288,10 @@ class Trial:
             return rded.select(config, self.teachers[0], self.train, self.device)
 
         pool = min(recovery_batches.pool_size(self.config), len(self.train) // classes)
-        cost = self._cost(begin, max(1, min(pool, rded.CHUNK)))
+        cost = self._measure_cost(begin, max(1, min(pool, rded.CHUNK)))
         return cost.setup + classes * _parts(pool, rded.CHUNK) * cost.step
 
-    def relabel(self) -> float:
+    def estimate_relabelling(self) -> float:
         """Return the seconds of storing labels; 0 if students are labelled while they train."""
         if self.config.relabel.mode == "online":
             return 0.0
@@ -289,24 +301,24 @@ class Trial:
             images = _take_images(self.train, size)
             return relabel.relabel(self.config, self.teacher, images, self.device, lambda *_: None, "trial")
 
-        cost = self._cost(begin, min(count, relabel.RELABEL_BATCH))
+        cost = self._measure_cost(begin, min(count, relabel.RELABEL_BATCH))
         epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
         return cost.setup + epochs * self._sources() * _parts(count, relabel.RELABEL_BATCH) * cost.step
 
-    def validate(self) -> float:
+    def estimate_validation(self) -> float:
         """Return the seconds of training and evaluating every student."""
         settings, seconds = self.config.validate_, 0.0
         measured = sum(validate.is_measured_epoch(settings, epoch) for epoch in range(settings.epochs))
         for name in self.architectures():
-            cost, evaluation = self.student_step(name), self.student_evaluation(name)
+            cost, evaluation = self.measure_student_step(name), self.measure_student_evaluation(name)
             steps = settings.epochs * self._images() / min(settings.batch, self._images())
             training = steps * cost.step
-            early = self._early_accuracies(steps, training, settings.epochs - measured, evaluation)
+            early = self._estimate_early_accuracies(steps, training, settings.epochs - measured, evaluation)
             group = cost.setup + training + measured * evaluation.seconds(len(self.plan.data.test)) + early
             seconds += self.config.students_per_architecture // self.group_size(name) * group
         return seconds
 
-    def _early_accuracies(
+    def _estimate_early_accuracies(
         self, steps: float, seconds: float, epochs: int, evaluation: EvaluationCost
     ) -> float:
         """Return the seconds of the accuracies that are shown during training.
@@ -324,7 +336,7 @@ class Trial:
         """Return the architectures of the students."""
         return self.config.validate_.students or (self.config.backbone.name,)
 
-    def student_step(self, name: str) -> Cost:
+    def measure_student_step(self, name: str) -> Cost:
         """Return the cost of a training step of an architecture's students that are trained at a time."""
         settings = self.config.validate_
         label = Labeller(self.teacher, self.device, settings.precision, settings.teacher_batchnorm)
@@ -334,15 +346,17 @@ class Trial:
 
         def measure() -> Cost:
             batch = min(settings.batch, self._images())
-            return self._cost(begin, batch, period=lambda size: self._trial_images(size) / size)
+            return self._measure_cost(begin, batch, period=lambda size: self._trial_images(size) / size)
 
         return self._once(measure, "students", name)
 
-    def student_evaluation(self, name: str) -> EvaluationCost:
+    def measure_student_evaluation(self, name: str) -> EvaluationCost:
         """Return the cost of evaluating the students of an architecture that are trained at a time."""
-        return self._once(lambda: self._evaluation(self._build_students(name, 2).model), "evaluation", name)
+        return self._once(
+            lambda: self._measure_evaluation(self._build_students(name, 2).model), "evaluation", name
+        )
 
-    def _evaluation(self, model: nn.Module) -> EvaluationCost:
+    def _measure_evaluation(self, model: nn.Module) -> EvaluationCost:
         test, device = self.plan.data.test, self.device
 
         def begin(size: int) -> Work:
@@ -352,9 +366,9 @@ class Trial:
                 yield Checkpoint("validate", StageState)
 
         batch = min(training.EVALUATION_BATCH, len(test))
-        one, all_of_them = self._try(begin, 1).step, self._cost(begin, batch).step
-        each = max(all_of_them - one, 0.0) / max(batch - 1, 1)
-        return EvaluationCost(max(one - each, 0.0), batch * each, batch)
+        smallest, largest = self._try(begin, 1).step, self._measure_cost(begin, batch).step
+        each = max(largest - smallest, 0.0) / max(batch - 1, 1)
+        return EvaluationCost(max(smallest - each, 0.0), batch * each, batch)
 
     def _build_students(self, name: str, size: int) -> Students:
         """Build the students of an architecture that are trained at a time, with batches of `size`."""
@@ -408,7 +422,7 @@ class Trial:
         sizes = {name: x.shape[1] for name, x in zip(network.names, features, strict=True)}
         return placeholder_moments(objective, sizes, len(self.train.classes))
 
-    def memory(self) -> int:
+    def estimate_memory(self) -> int:
         """Return the run's peak memory in bytes, according to the stages tried so far."""
         return int(self._resident + self._sources() * math.prod(self.plan.image_shape()) + self._peak)
 
@@ -418,10 +432,10 @@ class Trial:
         """Return what was measured under this key, or measure it."""
         if key not in self._costs:
             self._costs[key] = measure()
-        found: T = self._costs[key]
-        return found
+        cost: T = self._costs[key]
+        return cost
 
-    def _cost(
+    def _measure_cost(
         self,
         begin: Begin,
         full: int,

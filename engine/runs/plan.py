@@ -32,7 +32,7 @@ from engine.spectral.recovery_batches import plan_batches, require_enough
 from engine.store import SCHEMA_VERSION, files, preview_history
 from engine.store.lock import timestamp
 
-DIGESTS = 128  #: bytes of metadata per image or epoch of labels
+METADATA_BYTES = 128  #: bytes of metadata per image or epoch of labels
 
 
 @dataclass(frozen=True)
@@ -140,19 +140,21 @@ class Plan:
         weights = [sum(int(x.nbytes) for x in net.state_dict().values()) for net in networks]
         checkpoints = 3 * max(recovery, 4 * max(weights))  # two are kept while a third is written
         lossy = self.given is None and self.config.recover.save != "png"
-        float_images = images * ((5 if lossy else 4) * pixels + DIGESTS)  # with the pixels of lossy files
+        float_images = images * (
+            (5 if lossy else 4) * pixels + METADATA_BYTES
+        )  # with the pixels of lossy files
         image_files = images * max(pixels, 4096)  # the smallest file takes a block of the disk
         records = 2**20  # everything else
-        return float_images + image_files + previews + self.label_bytes() + checkpoints + records
+        return float_images + image_files + previews + self.count_label_bytes() + checkpoints + records
 
-    def label_bytes(self) -> int:
+    def count_label_bytes(self) -> int:
         """Return the bytes of the soft labels that one repeat stores; 0 if students are labelled online."""
         if self.config.relabel.mode == "online":
             return 0
         images, classes = self.image_shape()[0], len(self.data.train.classes)
         epochs = self.config.relabel.stored_epochs or self.config.validate_.epochs
         sources = 1 + len(self.config.controls)
-        return (2 * images * classes + DIGESTS) * epochs * sources
+        return (2 * images * classes + METADATA_BYTES) * epochs * sources
 
     def check_room(self, folder: Path, begun: int = 0) -> None:
         """Raise UserError("disk") if the disk of `folder` has too little free space for the run.

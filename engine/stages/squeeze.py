@@ -73,7 +73,7 @@ def squeeze(
     return model.eval()
 
 
-def sample_size(classes: int) -> int:
+def count_sample_images(classes: int) -> int:
     """Return on how many images of each split a trained teacher is examined."""
     return max(2000, 50 * classes)
 
@@ -81,13 +81,13 @@ def sample_size(classes: int) -> int:
 def describe_failure(model: nn.Module, data: DataSet, device: torch.device) -> str:
     """Return a warning about a teacher that learned little; empty if it learned enough.
 
-    The teacher is compared with chance, 1/K and ln K, on `sample_size` images. It learned
-    little if its accuracy on training images is certainly (three standard errors) within the lowest tenth of
-    what is above chance.
+    The teacher is compared with chance, 1/K and ln K, on `count_sample_images` images. It learned little if
+    its accuracy on training images is certainly (three standard errors) within the lowest tenth of what is
+    above chance.
     Raises UserError("teacher") if that accuracy cannot even be told from chance.
     """
     classes = len(data.train.classes)
-    count, chance = sample_size(classes), 1 / classes
+    count, chance = count_sample_images(classes), 1 / classes
     train = TeacherTrial(model, data.train, device).answer(count)
     images, share = len(train.labels_N), max(train.accuracy / 100, chance)
     if share + 3 * math.sqrt(share * (1 - share) / images) > chance + 0.1 * (1 - chance):

@@ -59,12 +59,12 @@ def test_rates_are_those_of_the_steps_that_the_estimate_counts(monkeypatch):
     trial.estimate()
     tried = []
     monkeypatch.setattr(Trial, "_try", lambda *_, **__: tried.append(1))
-    rates = {rate.what: rate for rate in bench.Bench(trial).rates()}
+    rates = {rate.what: rate for rate in bench.Bench(trial).measure_rates()}
     assert tried == []  # nothing is timed a second time
-    assert rates["recovery"].rate == pytest.approx(1 / trial.recovery_step().step)
-    squeezing = trial.squeeze_step(trial.single_configs[0])
+    assert rates["recovery"].rate == pytest.approx(1 / trial.measure_recovery_step().step)
+    squeezing = trial.measure_squeeze_step(trial.single_configs[0])
     assert rates["squeeze"].rate == pytest.approx(rates["squeeze"].batch / squeezing.step)
-    student = trial.student_step("convnet")
+    student = trial.measure_student_step("convnet")
     assert rates["students"].rate == pytest.approx(8 / student.step)
     for rate in rates.values():
         assert rate.share == pytest.approx(rate.rate / rate.bare)
@@ -92,7 +92,7 @@ def test_only_stages_that_the_experiment_has_are_listed(teacher, tmp_path):
 
 def test_every_network_has_its_rates(monkeypatch):
     monkeypatch.setattr(Trial, "_try", lambda _, __, size, *___: Cost(0.0, 0.1, 1.0, True, size))
-    monkeypatch.setattr(Trial, "recovery_parts", lambda _: {})
+    monkeypatch.setattr(Trial, "measure_recovery_parts", lambda _: {})
     monkeypatch.setattr(bench.Bench, "_time_bare", lambda *_: (0.05, 10**6))
     sets = ["objective=gvbsm", "backbone.also=[mobilenet_v2]", "validate.students=[convnet,resnet18]"]
     config = resolve(preset="smoke", sets=[*sets, "backbone.width=8"]).config
@@ -119,7 +119,7 @@ def test_a_stage_that_fails_says_so():
 
 def test_micro_batches_have_the_same_parts():
     prepared = plan.prepare(small(recover={"micro_batch": 3}))
-    parts = Trial(prepared, Cache(), enough=0.04).recovery_parts()
+    parts = Trial(prepared, Cache(), enough=0.04).measure_recovery_parts()
     assert parts["forward"] > 0
     assert parts["statistics"] > 0
     assert sum(parts.values()) == pytest.approx(1)

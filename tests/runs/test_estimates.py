@@ -108,7 +108,7 @@ def test_what_the_real_images_are_not_known_to_do_is_not_refused(f, alpha):
     parameters = {} if alpha is None else {"alpha": alpha}
     goal = {"parameters": parameters, "terms": [{"f": f}, {"filter": "ridge", "signal": "class"}]}
     prepared = plan.prepare(small(objective=goal))
-    assert estimates.Trial(prepared, Cache()).recover() > 0
+    assert estimates.Trial(prepared, Cache()).estimate_recovery() > 0
 
 
 def test_what_the_real_images_are_known_to_do_is_refused(tmp_path):
@@ -117,12 +117,12 @@ def test_what_the_real_images_are_known_to_do_is_refused(tmp_path):
     with pytest.raises(UserError, match="alpha = 1e\\+06 is too large"):
         drive(launch.run_experiment(Resolved(config, resolve().origins), None, "run"))
     with pytest.raises(UserError, match="alpha = 1e\\+06 is too large"):
-        estimates.Trial(plan.prepare(config), Cache()).recover()
+        estimates.Trial(plan.prepare(config), Cache()).estimate_recovery()
 
 
 def test_batchnorm_statistics_cost_nothing():
     objective = resolve(sets=["objective=sre2l"]).config.objective
-    seconds = estimates.Trial(plan.prepare(small(objective=objective)), Cache()).statistics()
+    seconds = estimates.Trial(plan.prepare(small(objective=objective)), Cache()).estimate_statistics()
     assert seconds < 0.5
 
 
@@ -139,7 +139,7 @@ def test_batches_that_take_long_are_tried_with_fewer_images(full, seconds, sizes
 
     monkeypatch.setattr(estimates.Trial, "_try", trying)
     one = estimates.Trial(plan.prepare(small()), Cache())
-    cost = one._cost(lambda size: None, full)
+    cost = one._measure_cost(lambda size: None, full)
     assert tried == sizes
     assert cost.step == pytest.approx(seconds * full)
     assert cost.bytes == pytest.approx(1e6 + full)
@@ -168,14 +168,14 @@ def test_the_first_step_of_an_epoch_counts_as_often_as_there_are_epochs(monkeypa
                 clock.now += seconds
                 yield Checkpoint("squeeze", StageState)
 
-    cost = one._cost(begin, 3, period=lambda _: 4)
+    cost = one._measure_cost(begin, 3, period=lambda _: 4)
     assert cost.step == pytest.approx(0.03)
     assert cost.setup == pytest.approx(8.0 + 0.09 - 0.03)
-    assert one._cost(begin, 3, period=lambda _: 3.2).step == pytest.approx(0.03 * 4 / 3.2)
+    assert one._measure_cost(begin, 3, period=lambda _: 3.2).step == pytest.approx(0.03 * 4 / 3.2)
     one.enough = 0.01  # a whole epoch takes longer
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(one, "LONG", 1000)
-        assert one._cost(begin, 3, period=lambda _: 4).step == pytest.approx(0.01)
+        assert one._measure_cost(begin, 3, period=lambda _: 4).step == pytest.approx(0.01)
 
 
 def test_iterations_are_counted_although_checkpoints_are_rare(monkeypatch):
@@ -195,7 +195,7 @@ def test_iterations_are_counted_although_checkpoints_are_rare(monkeypatch):
                 yield Checkpoint("recover", StageState)
                 done = 0
 
-    cost = one._cost(begin, 3, count=estimates._count_iterations)
+    cost = one._measure_cost(begin, 3, count=estimates._count_iterations)
     assert (cost.setup, cost.step) == (pytest.approx(2.0), pytest.approx(0.01))
 
 
@@ -203,12 +203,12 @@ def test_early_accuracies_take_their_share_and_the_first_one_comes_in_any_case()
     one = estimates.Trial(plan.prepare(small(validate={"preview_images": 250})), Cache())
     cost = estimates.EvaluationCost(setup=0.0, step=1.0, batch=250)
     each = cost.seconds(250)
-    assert one._early_accuracies(49, 1000.0, 49, cost) == 0  # a step takes more than 2 % of that
-    assert one._early_accuracies(60, 10.0, 60, cost) == each
-    assert one._early_accuracies(6000, 1000.0, 60, cost) == 20 * each
-    assert one._early_accuracies(6000, 1000.0, 6, cost) == 6 * each
+    assert one._estimate_early_accuracies(49, 1000.0, 49, cost) == 0  # a step takes more than 2 % of that
+    assert one._estimate_early_accuracies(60, 10.0, 60, cost) == each
+    assert one._estimate_early_accuracies(6000, 1000.0, 60, cost) == 20 * each
+    assert one._estimate_early_accuracies(6000, 1000.0, 6, cost) == 6 * each
     none = estimates.Trial(plan.prepare(small()), Cache())
-    assert none._early_accuracies(6000, 1000.0, 60, cost) == 0
+    assert none._estimate_early_accuracies(6000, 1000.0, 60, cost) == 0
 
 
 def test_an_unsteady_machine_does_not_bend_the_line():
@@ -233,7 +233,7 @@ def test_memory_is_what_tensors_hold_at_once():
 def test_memory_grows_with_the_images(teacher):
     def needed(**changes):
         one = estimates.Trial(plan.prepare(small(**changes)), Cache())
-        one.recover()
+        one.estimate_recovery()
         return one._peak
 
     few, many = needed(recover={"classes_per_batch": 2}), needed(recover={"classes_per_batch": 10})
