@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,6 @@ from cfm_tui.cli.common import (
     Sets,
     Teacher,
     echo,
-    name_experiment,
     print_json,
 )  # fmt: skip
 
@@ -56,11 +56,7 @@ def bench(
         preset=preset, file=config, sets=sets or (), overrides=given, environ=os.environ
     )
     with open_display(quiet) as display:
-        document = {
-            "experiment": name_experiment(preset, config),
-            "sets": list(sets or ()),
-            **_measure(resolved.config, seconds, display),
-        }
+        document = {"command": ["cfm", *sys.argv[1:]], **_measure(resolved.config, seconds, display)}
     if as_json:
         print_json(document)
     else:
@@ -79,4 +75,5 @@ def _measure(config: Config, seconds: float, display: Display) -> dict[str, Any]
     planned = plan.prepare(config, display.reading).choose_execution()  # as the run will
     start_seconds = time.time() - psutil.Process().create_time()  # a run's beginning is the same
     document = bench.measure(planned, store.Cache(), seconds, display.say)
-    return {**document, "start_seconds": start_seconds}
+    total_seconds = start_seconds + sum(document["seconds"].values())
+    return {**document, "start_seconds": start_seconds, "total_seconds": total_seconds}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,17 +15,34 @@ SHORTEST_NAME = 3  #: cells to which a network's name is cut
 
 
 def bench_table(document: Mapping[str, Any]) -> str:
-    """Format a document of `cfm bench`: machine and settings as a list, then rates, parts and times."""
-    parts = [_list_facts(document), _format_rates(document["rates"])]
+    """Format a document of `cfm bench`: command, machine and settings, then rates, parts and times."""
+    blocks = [
+        _format_command(document["command"]),
+        _list_settings(document),
+        _format_rates(document["rates"], document["peaks"]),
+    ]
     if document["recovery_parts"]:
-        names = [name for name, share in document["recovery_parts"].items() if share is not None]
-        shares = [f"{document['recovery_parts'][name]:.0%}" for name in names]
-        parts += ["Parts of a recovery step:", _format_table([names, shares], numeric=set(names))]
-    parts += ["A whole run:", _format_times(document)]
-    return "\n\n".join(parts)
+        names = list(document["recovery_parts"])
+        shares = [f"{share:.0%}" for share in document["recovery_parts"].values()]
+        blocks += ["Parts of a recovery step:", _format_table([names, shares], numeric=set(names))]
+    blocks += ["A whole run:", _format_times(document)]
+    return "\n\n".join(blocks)
 
 
-def _list_facts(document: Mapping[str, Any]) -> str:
+def _format_command(words: Sequence[str]) -> str:
+    """Format a command for a shell, on several lines where it is too long; a single word is never split."""
+    first, *rest = map(shlex.quote, words)
+    lines = [first]
+    for word in rest:
+        if len(f"{lines[-1]} {word} \\") > WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"  {word}")
+        else:
+            lines[-1] += f" {word}"
+    return "\n".join(["```sh", *lines, "```"])
+
+
+def _list_settings(document: Mapping[str, Any]) -> str:
     machine, settings = document["machine"], document["settings"]
     versions = machine["versions"]
     size = "{channels}×{image_size}×{image_size}".format(**settings)
@@ -32,13 +50,7 @@ def _list_facts(document: Mapping[str, Any]) -> str:
     trained = f"{settings['students_per_architecture']} students of {students}"
     if settings["together"]:
         trained += f", together: {', '.join(settings['together'])}"
-    facts = [
-        " ".join(
-            [
-                f"cfm bench {document['experiment']}",
-                *(f"--set {assignment}" for assignment in document["sets"]),
-            ]
-        ),
+    items = [
         f"cfm-tui {versions['cfm-tui']}, torch {versions['torch']}, Python {versions['python']},"
         f" {machine['system']}",
         f"{machine['processor']}, {format_count(machine['processors'], 'processors')},"
@@ -52,13 +64,16 @@ def _list_facts(document: Mapping[str, Any]) -> str:
         f" labels {format_bytes(document['label_bytes'])}, disk {format_bytes(document['disk_bytes'])}",
     ]
     return "\n".join(
-        textwrap.fill(fact, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
-        for fact in facts
+        textwrap.fill(item, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
+        for item in items
     )
 
 
-def _format_rates(rates: Sequence[Mapping[str, Any]]) -> str:
-    """Format the rate of each stage, that of the network alone, and the share of the arithmetic peak."""
+def _format_rates(rates: Sequence[Mapping[str, Any]], peaks: Mapping[str, float]) -> str:
+    """Format the rate of each stage, that of the network alone, and the share of the arithmetic peak.
+
+    peaks: 1e9 operations per second, by precision.
+    """
     rows = [["", "net", "batch", "rate", "alone", "share", "of peak"]]
     for rate in rates:
         unit = "it/s" if rate["unit"] == "iterations" else "images/s"
@@ -79,7 +94,6 @@ def _format_rates(rates: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         row[1] = cut_middle(row[1], max(longest - max(excess, 0), SHORTEST_NAME))
     table = _format_table(rows, numeric)
-    peaks = {rate["precision"]: rate["gflops"] / rate["of_peak"] for rate in rates if rate["of_peak"]}
     note = "alone: the bare network. Peak, by a product of large matrices: " + ", ".join(
         f"{_format_number(peak)} GFLOP/s in {precision}" for precision, peak in peaks.items()
     )
@@ -88,7 +102,7 @@ def _format_rates(rates: Sequence[Mapping[str, Any]]) -> str:
 
 def _format_times(document: Mapping[str, Any]) -> str:
     times = {"start": document["start_seconds"], **document["seconds"]}
-    total = sum(times.values())
+    total = document["total_seconds"]
     rows = [["", "time", "share"]]
     for name, seconds in times.items():
         if seconds:

@@ -10,7 +10,8 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import mean, median
 from typing import Any
 
@@ -22,12 +23,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine import backbones
 from engine import device as devices
 from engine.config import Config, Optimiser, Precision
-from engine.device import autocast, conv_precision, synchronize
+from engine.device import autocast, conv_precision, explain_out_of_memory, synchronize
 from engine.rng import torch_seeded
 from engine.runs import artefacts, provenance
 from engine.runs.estimates import Trial
 from engine.runs.plan import Plan
 from engine.runs.preview import Stop, raise_if_cancelled
+from engine.spectral import matching
+from engine.spectral.taps import Tapped
 from engine.stages.training import Trainer
 from engine.stages.validate import build_student
 from engine.store import Cache
@@ -35,6 +38,13 @@ from engine.store import Cache
 MEASUREMENTS = 25  #: among which the given time is divided, about
 SPANS = 5  #: parts of the time of a measurement; the best or the median is taken
 SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}  #: of the matrices whose product shows the arithmetic peak
+#: The setting that is lowered where the network alone runs out of memory; evaluation has none.
+BATCH_SETTINGS = {
+    "recovery": "recover.micro_batch",
+    "statistics": "statistics.batch",
+    "squeeze": "squeeze.batch",
+    "students": "validate.batch",
+}
 Report = Callable[[str], None]
 Step = Callable[[], object]
 
@@ -45,8 +55,8 @@ class Rate:
 
     what: recovery, statistics, squeeze, students or evaluation. batch: images in a step, of each student.
     rate: in `unit` per second: iterations of one batch, or images of all students together. bare: the same
-    of the network alone, and share: rate / bare. gflops: 1e9 operations per second of the network's
-    convolutions and products, at `rate`; of_peak: their share of the machine's peak.
+    of the network alone. share: rate / bare. gflops: 1e9 operations per second of the network's convolutions
+    and products, at `rate`. of_peak: their share of the machine's peak.
     """
 
     what: str
@@ -68,27 +78,27 @@ def measure(
     report: Report = lambda _: None,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
-    """Measure a plan on this machine, and return the document that `cfm bench --json` prints.
+    """Measure a plan on this machine, and return what `cfm bench --json` prints of it.
 
     Takes about `seconds`, or longer where steps are long. report: called with what is measured next. Raises
-    as `estimates.estimate` does.
+    as `estimates.estimate` and `Bench.measure_rates` do.
     """
     trial = Trial(plan, cache, stop, enough=seconds / MEASUREMENTS)
     estimate = trial.estimate(report)
-    optimises = plan.config.optimises and plan.given is None
-    rates = list(Bench(trial, report).measure_rates())
-    if optimises:
+    bench = Bench(trial, report)
+    rates = list(bench.measure_rates())
+    if plan.config.optimises:
         report("timing the parts of a recovery step")
     return {
         "machine": describe_machine(plan),
         "settings": describe_settings(plan),
         "rates": [asdict(rate) for rate in rates],
-        "recovery_parts": trial.measure_recovery_parts() if optimises else None,
+        "peaks": dict(bench.peaks),
+        "recovery_parts": trial.measure_recovery_parts() if plan.config.optimises else None,
         "memory_bytes": estimate.memory_bytes,
         "label_bytes": plan.config.repeats * plan.count_label_bytes(),
         "disk_bytes": estimate.disk_bytes,
         "seconds": dict(estimate.seconds),
-        "total_seconds": sum(estimate.seconds.values()),
         "how": estimate.how,
     }
 
@@ -128,9 +138,11 @@ def describe_settings(plan: Plan) -> dict[str, Any]:
 class Bench:
     """Times the stages of a trial beside their networks alone.
 
-    The network alone works on images that lie ready on the device: in recovery, forward and backward to the
-    images, BatchNorm folded; in training, forward, backward and the update of the weights; else forward,
-    BatchNorm folded. It has the same batch and precision, and is always a single network.
+    The network alone processes images that are already on the device: in recovery, forward and backward to
+    the images, BatchNorm folded, micro-batch by micro-batch; in training, forward, backward and the update of
+    the weights; else forward, BatchNorm folded. Batch and precision are those of the stage. It is always a
+    single network. peaks: 1e9 operations per second that products of matrices reach, by precision, as far as
+    they were measured.
     """
 
     def __init__(self, trial: Trial, report: Report = lambda _: None) -> None:
@@ -139,13 +151,19 @@ class Bench:
         self.config = trial.plan.config
         self.device = trial.device
         self.report = report
-        self._peaks: dict[Precision, float] = {}
+        self.peaks: dict[Precision, float] = {}
 
     def measure_rates(self) -> Iterator[Rate]:
-        """Yield the rate of every stage that the experiment has, also where its result is cached."""
+        """Yield the rates of recovery, statistics, squeeze, students and evaluation.
+
+        A rate that the experiment does not need is left out; one whose result is cached is not. Selecting
+        crops and storing labels have no rate.
+        Raises Cancelled soon after the trial is to stop, UserError("memory") if a network alone runs out of
+        memory, and UserError as a stage does if its first step fails.
+        """
         trial, plan = self.trial, self.plan
         configs, given = trial.single_configs, (plan.teacher, *plan.others)
-        if self.config.optimises and plan.given is None:
+        if self.config.optimises:
             yield self._measure_recovery()
             if self.config.objective.taps != "batchnorm" and plan.statistics is None:
                 for single, teacher in zip(configs, trial.teachers, strict=True):
@@ -160,65 +178,74 @@ class Bench:
         self.report("timing recovery")
         trial, precision = self.trial, self.config.recover.precision
         cost, batch = trial.measure_recovery_step(), trial.count_recovery_images()
-        steps = [self._build_recovery_step(teacher, cost.size, precision) for teacher in trial.teachers]
-        names = [single.backbone.name for single in trial.single_configs]
-        rate = self._compare("recovery", names[0], precision, batch, batch / cost.step, steps, cost.size)
-        network = " ".join(dict.fromkeys(names))
-        return replace(
-            rate, network=network, unit="iterations", rate=rate.rate / batch, bare=rate.bare / batch
+        name = " ".join(dict.fromkeys(single.backbone.name for single in trial.single_configs))
+        build = partial(self._build_recovery_step, precision=precision)
+        return self._compare(
+            "recovery", name, trial.teachers, build, precision, batch, cost.size, 1 / cost.step, batch
         )
 
     def _measure_statistics(self, name: str, teacher: nn.Module) -> Rate:
         self.report(f"timing statistics of {name}")
         batch = min(self.config.statistics.batch, len(self.trial.train))
         cost = self.trial.measure_statistics_step(name, teacher)
-        steps = [self._build_forward_step(teacher, cost.size)]
-        return self._compare("statistics", name, "float32", batch, batch / cost.step, steps, cost.size)
+        build, rate = self._build_forward_step, batch / cost.step
+        return self._compare("statistics", name, [teacher], build, "float32", batch, cost.size, rate)
 
     def _measure_squeeze(self, single: Config) -> Rate:
         name, settings = single.backbone.name, single.squeeze
         self.report(f"timing squeeze of {name}")
         batch, cost = min(settings.batch, len(self.trial.train)), self.trial.measure_squeeze_step(single)
         network = artefacts.build_network(single, self.plan.data)
-        steps = [self._build_training_step(network, settings.optimiser, cost.size, settings.precision)]
+        build = partial(self._build_training_step, optimiser=settings.optimiser, precision=settings.precision)
         rate = batch / cost.step
-        return self._compare("squeeze", name, settings.precision, batch, rate, steps, cost.size)
+        return self._compare("squeeze", name, [network], build, settings.precision, batch, cost.size, rate)
 
     def _measure_students(self, name: str) -> Rate:
         self.report(f"timing students of {name}")
         settings, images = self.config.validate_, self.plan.image_shape()[0]
         batch, cost = min(settings.batch, images), self.trial.measure_student_step(name)
         network = build_student(self.config, name, 0, self.trial.train)
-        steps = [self._build_training_step(network, settings.optimiser, cost.size, settings.precision)]
+        build = partial(self._build_training_step, optimiser=settings.optimiser, precision=settings.precision)
         rate = self.trial.group_size(name) * batch / cost.step
-        return self._compare("students", name, settings.precision, batch, rate, steps, cost.size)
+        return self._compare("students", name, [network], build, settings.precision, batch, cost.size, rate)
 
     def _measure_evaluation(self, name: str) -> Rate:
         self.report(f"timing evaluation of {name}")
         test, cost = len(self.plan.data.test), self.trial.measure_student_evaluation(name)
         network = build_student(self.config, name, 0, self.trial.train)
-        steps = [self._build_forward_step(network, cost.batch)]
         rate = self.trial.group_size(name) * test / cost.seconds(test)
-        return self._compare("evaluation", name, "float32", cost.batch, rate, steps, cost.batch)
+        build = self._build_forward_step
+        return self._compare("evaluation", name, [network], build, "float32", cost.batch, cost.batch, rate)
 
     def _compare(
         self,
         what: str,
-        network: str,
+        name: str,
+        networks: Sequence[nn.Module],
+        build: Callable[[nn.Module, int], Step],
         precision: Precision,
         batch: int,
-        rate: float,
-        steps: Sequence[Step],
         size: int,
+        rate: float,
+        images_per_iteration: int = 0,
     ) -> Rate:
-        """Compare a rate in images per second with steps of the network alone on `size` images each.
+        """Compare a rate with steps of the networks alone, between which the steps of the stage alternate.
 
-        steps: of all networks between which the steps of the stage alternate.
+        name: of all networks. build: returns the step of a network on `size` images. rate: in iterations of
+        so many images per second, or, if 0, in images per second.
         """
-        seconds, operations = zip(*map(self._time_bare, steps), strict=True)
-        bare, gflops = size / mean(seconds), mean(operations) / size * rate / 1e9
-        share = gflops / self._measure_peak(precision)
-        return Rate(what, network, precision, batch, "images", rate, bare, rate / bare, gflops, share)
+        setting = BATCH_SETTINGS.get(what)
+        hint = f"set a smaller {setting}" if setting else "use a device with more memory, or --device cpu"
+        with explain_out_of_memory(self.device, f"timing {name} alone on {size} images ({what})", hint):
+            seconds, operations = zip(
+                *(self._time_bare(build(network, size)) for network in networks), strict=True
+            )
+        images_per_unit = images_per_iteration or 1
+        bare = size / mean(seconds) / images_per_unit
+        gflops = mean(operations) / size * rate * images_per_unit / 1e9
+        of_peak = gflops / self._measure_peak(precision)
+        unit = "iterations" if images_per_iteration else "images"
+        return Rate(what, name, precision, batch, unit, rate, bare, rate / bare, gflops, of_peak)
 
     # --- networks alone ---------------------------------------------------------------------------
 
@@ -231,21 +258,23 @@ class Bench:
         return x_MCHW.to(device=self.device, memory_format=torch.channels_last), labels_M
 
     def _build_recovery_step(self, model: nn.Module, images: int, precision: Precision) -> Step:
-        network = backbones.place_on(backbones.fold_batchnorm(model), self.device)
-        for module in network.modules() if precision == "bfloat16" else ():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.to(torch.bfloat16)  # as recovery does
+        network = Tapped(model, "conv-input", self.device, precision)  # the taps that let BatchNorm be folded
+        part = self.trial.scale_micro_batch(images) or images
         x_MCHW, labels_M = self._draw_images(images)
-        x_MCHW.requires_grad_()
+        parts_MCHW = [x.detach().requires_grad_() for x in torch.split(x_MCHW, part)]
+        parts = list(zip(parts_MCHW, torch.split(labels_M, part), strict=True))
 
         def step() -> None:
-            x_MCHW.grad = None
-            self._backward(network, x_MCHW, labels_M, precision)
+            for x_MCHW, labels_M in parts:
+                x_MCHW.grad = None
+                with conv_precision(precision):
+                    _, logits_MK = network(x_MCHW)
+                    matching.cross_entropy(logits_MK, labels_M).backward()  # type: ignore[no-untyped-call]
 
         return step
 
     def _build_training_step(
-        self, model: nn.Module, optimiser: Optimiser, images: int, precision: Precision
+        self, model: nn.Module, images: int, optimiser: Optimiser, precision: Precision
     ) -> Step:
         network = backbones.place_on(model, self.device).train()
         trainer = Trainer(network, optimiser, 1, precision)
@@ -253,16 +282,13 @@ class Bench:
 
         def step() -> None:
             trainer.optimiser.zero_grad()
-            self._backward(network, x_MCHW, labels_M, precision)
+            with conv_precision(precision):
+                with autocast(self.device, precision):
+                    logits_MK = network(x_MCHW)
+                F.cross_entropy(logits_MK.float(), labels_M).backward()  # type: ignore[no-untyped-call]
             trainer.optimiser.step()
 
         return step
-
-    def _backward(self, network: nn.Module, x_MCHW: Tensor, labels_M: Tensor, precision: Precision) -> None:
-        with conv_precision(precision):
-            with autocast(self.device, precision):
-                logits_MK = network(x_MCHW)
-            F.cross_entropy(logits_MK.float(), labels_M).backward()  # type: ignore[no-untyped-call]
 
     def _build_forward_step(self, model: nn.Module, images: int) -> Step:
         network = backbones.place_on(backbones.fold_batchnorm(model), self.device)
@@ -294,7 +320,7 @@ class Bench:
 
     def _measure_peak(self, precision: Precision) -> float:
         """Return the 1e9 operations per second that the best of several large matrix products reaches."""
-        if precision not in self._peaks:
+        if precision not in self.peaks:
             self.report(f"timing products of matrices in {precision}")
             side = SIDE[self.device.type]
             kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -302,8 +328,8 @@ class Bench:
                 a, b = (torch.randn(side, side).to(device=self.device, dtype=kind) for _ in range(2))
             with _allow_tf32(precision):
                 seconds = min(self._time_spans(lambda: a @ b))
-            self._peaks[precision] = 2 * side**3 / seconds / 1e9
-        return self._peaks[precision]
+            self.peaks[precision] = 2 * side**3 / seconds / 1e9
+        return self.peaks[precision]
 
 
 @contextmanager

@@ -253,6 +253,11 @@ class Trial:
         """Return the images in a batch of recovery."""
         return len(recovery_batches.plan_batches(self.config, len(self.train.classes))[0][1])
 
+    def scale_micro_batch(self, size: int) -> int | None:
+        """Return the micro-batch for a recovery batch of `size` images, in proportion; None: all at once."""
+        part = self.config.recover.micro_batch
+        return None if part is None else _parts(part * size, self.count_recovery_images())
+
     def measure_recovery_parts(self) -> dict[str, float]:
         """Return the share of each part of a recovery step, and of `other` work; they add up to 1."""
         timer, begin = PartTimer(self.device), self._begin_recovery()
@@ -267,11 +272,11 @@ class Trial:
         return {**shares, "other": max(0.0, 1.0 - sum(shares.values()))}
 
     def _begin_recovery(self) -> Begin:
-        settings, full = self.config.recover, self.count_recovery_images()
+        settings = self.config.recover
         objective, teachers = self._matching_inputs()
 
         def begin(size: int) -> Work:
-            part = None if settings.micro_batch is None else -(-settings.micro_batch * size // full)
+            part = self.scale_micro_batch(size)
             smaller = _change(settings, classes_per_batch=size, iterations=self.EPOCHS, micro_batch=part)
             config = _change(self.plan.config, recover=smaller, objective=objective)
             return recover.recover(config, *teachers[0], self.train, self.device, None, teachers[1:])

@@ -28,9 +28,10 @@ from engine import backbones
 from engine.checkpoint import Checkpoint
 from engine.config import Precision
 from engine.data import ImageSet
-from engine.device import autocast, conv_precision
+from engine.device import conv_precision
 from engine.events import Event
 from engine.spectral import matrix_functions
+from engine.spectral.taps import Tapped
 from engine.stages import squeeze, training
 from engine.stages import statistics as real_side
 
@@ -125,23 +126,17 @@ QUICK = [("convnet", 4, 32)]
 
 
 class Folded:
-    """Forward and backward of the network as recovery uses it, without taps: the least a step can take."""
+    """Forward and backward of the network of recovery, without statistics: the least a step can take."""
 
     def __init__(self, scene: recovery.Scene, precision: Precision) -> None:
-        network = backbones.fold_batchnorm(scene.model)
-        self.network = backbones.place_on(network, scene.device)
-        for module in self.network.modules() if precision == "bfloat16" else ():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.to(torch.bfloat16)
+        self.network = Tapped(scene.model, scene.config.objective.taps, scene.device, precision)
         self.images_MCHW = scene.start_MCHW.clone().requires_grad_()
-        self.labels_M, self.device, self.precision = scene.labels_M, scene.device, precision
+        self.labels_M, self.precision = scene.labels_M, precision
 
     def step(self) -> None:
         self.images_MCHW.grad = None
-        x_MCHW = self.images_MCHW.contiguous(memory_format=torch.channels_last)
         with conv_precision(self.precision):
-            with autocast(self.device, self.precision):
-                logits_MK = self.network(x_MCHW)
+            _, logits_MK = self.network(self.images_MCHW)
             F.cross_entropy(logits_MK.float(), self.labels_M).backward()
 
 
