@@ -28,7 +28,7 @@ from engine.config import BetaSchedule, Config, Objective
 from engine.config.expressions import ALPHA
 from engine.data import ImageSet
 from engine.device import synchronize
-from engine.events import STAGES, Event, RecoverProgress, Stage
+from engine.events import STAGES, BatchRecovered, Event, RecoverProgress, Stage
 from engine.methods import rded
 from engine.methods.gvbsm import Ensemble
 from engine.runs import artefacts
@@ -113,6 +113,10 @@ def _count_iterations(event: Event) -> int:
     return len(event.iterations) if isinstance(event, RecoverProgress) else 0
 
 
+def _count_batches(event: Event) -> int:
+    return int(isinstance(event, BatchRecovered))
+
+
 class Trial:
     """Runs a few steps of the stages of one plan and extrapolates to whole stages.
 
@@ -126,7 +130,8 @@ class Trial:
     LONG = 5  #: how many times as long a step of the first size takes where the other size is the smaller one
     SPANS = 5  #: parts of the measured time; the median is taken of their mean steps
     SHARE, LEAST = 8, 4  #: the first size tried is 1/SHARE of a batch, and at least LEAST images
-    EPOCHS = 10**9  #: more than a trial ever reaches
+    EPOCHS = 10**9  #: more than a trial ever reaches, also of iterations
+    NEGLIGIBLE = 0.01  #: share of a batch's time below which its setup is not measured apart
 
     def __init__(self, plan: Plan, cache: Cache, stop: Stop | None = None, *, enough: float = ENOUGH) -> None:
         self.repeated_plan = plan
@@ -238,7 +243,8 @@ class Trial:
             return self._estimate_selection()
         batches = len(recovery_batches.plan_batches(self.config, len(self.train.classes)))
         cost = self.measure_recovery_step()
-        return batches * (cost.setup + self.config.recover.iterations * cost.step)
+        seconds = cost.setup + batches * self.config.recover.iterations * cost.step
+        return seconds + (batches - 1) * self._measure_batch_setup() if batches > 1 else seconds
 
     def measure_recovery_step(self) -> Cost:
         """Return the cost of one iteration on a batch of recovery."""
@@ -248,6 +254,24 @@ class Trial:
             ),
             "recover",
         )
+
+    def _measure_batch_setup(self) -> float:
+        """Return the seconds before the first step of the second batch of recovery, and of each later one.
+
+        Of the setup of a stage, what is done once, such as tracing the network, is left out. Where that setup
+        is negligible beside the iterations of a batch, it is returned as it is.
+        """
+        cost = self.measure_recovery_step()
+        if cost.setup <= self.NEGLIGIBLE * self.config.recover.iterations * cost.step:
+            return cost.setup
+        seconds: list[float] = []
+        with closing(self._begin_recovery(iterations=3)(cost.size)) as stage:  # the last step takes longer
+            self._run(stage, _count_batches)
+            for _ in range(2):
+                began = time.perf_counter()
+                self._run(stage, _count_iterations)
+                seconds.append(time.perf_counter() - began)
+        return max(0.0, seconds[0] - seconds[1])
 
     def count_recovery_images(self) -> int:
         """Return the images in a batch of recovery."""
@@ -271,13 +295,13 @@ class Trial:
         shares: dict[str, float] = {name: spent / seconds for name, spent in timer.seconds().items()}
         return {**shares, "other": max(0.0, 1.0 - sum(shares.values()))}
 
-    def _begin_recovery(self) -> Begin:
+    def _begin_recovery(self, iterations: int = EPOCHS) -> Begin:
         settings = self.config.recover
         objective, teachers = self._matching_inputs()
 
         def begin(size: int) -> Work:
             part = self.scale_micro_batch(size)
-            smaller = _change(settings, classes_per_batch=size, iterations=self.EPOCHS, micro_batch=part)
+            smaller = _change(settings, classes_per_batch=size, iterations=iterations, micro_batch=part)
             config = _change(self.plan.config, recover=smaller, objective=objective)
             return recover.recover(config, *teachers[0], self.train, self.device, None, teachers[1:])
 

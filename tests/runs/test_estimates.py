@@ -13,7 +13,7 @@ from stages import drive, small
 from engine.checkpoint import Checkpoint, StageState, is_checkpoint_requested
 from engine.config.settings import Resolved, resolve
 from engine.errors import UserError
-from engine.events import STAGES, RecoverProgress, StageFinished, StageStarted
+from engine.events import STAGES, BatchRecovered, RecoverProgress, StageFinished, StageStarted
 from engine.runs import artefacts, estimates, launch, plan, preview
 from engine.runs.estimates import Cost, estimate
 from engine.store import Cache
@@ -197,6 +197,33 @@ def test_iterations_are_counted_although_checkpoints_are_rare(monkeypatch):
 
     cost = one._measure_cost(begin, 3, count=estimates._count_iterations)
     assert (cost.setup, cost.step) == (pytest.approx(2.0), pytest.approx(0.01))
+
+
+def test_what_a_stage_of_recovery_does_once_is_not_counted_in_every_batch(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(estimates.time, "perf_counter", clock.perf_counter)
+
+    def recover(config, *_, **__):
+        clock.now += 0.8  # tracing the network
+        while True:
+            clock.now += 0.1  # loading the images of a batch
+            for iteration in range(config.recover.iterations):
+                last = iteration == config.recover.iterations - 1
+                clock.now += 0.5 if last else 0.01
+                yield RecoverProgress(1, 1, 0.1, [iteration], 10, [], [], 1.0)
+                if not last:
+                    yield Checkpoint("recover", StageState)
+            yield BatchRecovered(1, 2, 0.1, 10, None)
+            yield Checkpoint("recover", StageState, always=True)
+
+    def estimated(**changes):
+        return estimates.Trial(plan.prepare(small(**changes)), Cache()).estimate_recovery()
+
+    monkeypatch.setattr(estimates.recover, "recover", recover)
+    assert estimated(ipc=1) == pytest.approx(0.8 + 0.1 + 6 * 0.01)
+    assert estimated(ipc=5) == pytest.approx(0.8 + 5 * (0.1 + 6 * 0.01))
+    many = 10**6  # beside which neither beginning counts, so no second batch is tried
+    assert estimated(ipc=5, recover={"iterations": many}) == pytest.approx(5 * (0.9 + many * 0.01))
 
 
 def test_early_accuracies_take_their_share_and_the_first_one_comes_in_any_case():
