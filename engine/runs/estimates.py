@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, median_high
 from typing import Any, TypeVar
 
 import psutil
@@ -35,8 +35,10 @@ from engine.runs import artefacts
 from engine.runs.plan import Plan
 from engine.runs.preview import Stop, known_teachers, raise_if_cancelled
 from engine.spectral import recovery_batches
+from engine.spectral.forms import choose_low_rank, is_accurate
 from engine.spectral.matching import placeholder_moments
 from engine.spectral.moments import Moments
+from engine.spectral.schedules import betas_of_batches
 from engine.spectral.step_parts import PartTimer
 from engine.spectral.taps import Tapped
 from engine.stages import recover, relabel, squeeze, statistics, training, validate
@@ -297,15 +299,35 @@ class Trial:
 
     def _begin_recovery(self, iterations: int = EPOCHS) -> Begin:
         settings = self.config.recover
-        objective, teachers = self._matching_inputs()
+        moments = [self._load_moments(known) for known in self.known_teachers]
+        objective, teachers = self._matching_inputs(moments)
+        low_rank = self._choose_low_rank(moments[0])
 
         def begin(size: int) -> Work:
             part = self.scale_micro_batch(size)
             smaller = _change(settings, classes_per_batch=size, iterations=iterations, micro_batch=part)
             config = _change(self.plan.config, recover=smaller, objective=objective)
-            return recover.recover(config, *teachers[0], self.train, self.device, None, teachers[1:])
+            return recover.recover(
+                config, *teachers[0], self.train, self.device, None, teachers[1:], low_rank
+            )
 
         return begin
+
+    def _choose_low_rank(self, moments: list[Moments] | None) -> frozenset[str]:
+        """Return the taps whose synthetic Ψ has the low-rank form in a full batch of the run.
+
+        moments: the teacher's real ones. Where they are known, the form is as in the batch with the median β.
+        """
+        config, images = self.config, self.count_recovery_images()
+        network = Tapped(self.teachers[0], config.objective.taps, self.device, patch=config.objective.patch)
+        low_rank = choose_low_rank(config, network, self.train.batch([0], self.device), images)
+        if moments is None:
+            return low_rank
+        batches = len(recovery_batches.plan_batches(config, len(self.train.classes)))
+        objective = config.objective
+        betas = betas_of_batches(objective.schedule, objective.beta, config.ipc, batches)
+        taps = (tap for tap in moments if tap.name in low_rank)
+        return frozenset(tap.name for tap in taps if is_accurate(tap, median_high(betas)))
 
     def _estimate_selection(self) -> float:
         """Return the seconds of scoring the crops of all classes."""
@@ -428,12 +450,16 @@ class Trial:
         """Return how many students of an architecture are trained at a time."""
         return self.config.students_per_architecture if architecture in self.plan.execution.stacked else 1
 
-    def _matching_inputs(self) -> tuple[Objective, list[tuple[nn.Module, list[Moments]]]]:
-        """Return the objective at a constant β, and each teacher with its real or placeholder moments."""
+    def _matching_inputs(
+        self, moments: Sequence[list[Moments] | None]
+    ) -> tuple[Objective, list[tuple[nn.Module, list[Moments]]]]:
+        """Return the objective at a constant β, and each teacher with its real or placeholder moments.
+
+        moments: each teacher's real ones, or None.
+        """
         objective = _change(
             self.config.objective, beta=1.0, schedule=BetaSchedule(kind="constant", per="batch")
         )
-        moments = [self._load_moments(known) for known in self.known_teachers]
         if None in moments and ALPHA in objective.parameters:  # it may be too large for placeholders only
             objective = _change(objective, parameters={**objective.parameters, ALPHA: None})
         pairs = zip(self.teachers, moments, strict=True)

@@ -16,6 +16,10 @@ from engine.errors import UserError
 from engine.events import STAGES, BatchRecovered, RecoverProgress, StageFinished, StageStarted
 from engine.runs import artefacts, estimates, launch, plan, preview
 from engine.runs.estimates import Cost, estimate
+from engine.spectral.forms import MAX_ROUNDING
+from engine.spectral.moments import Moments
+from engine.spectral.schedules import betas_of_batches
+from engine.stages.recover import RecoveryBatch
 from engine.store import Cache
 
 WORK = {
@@ -224,6 +228,43 @@ def test_what_a_stage_of_recovery_does_once_is_not_counted_in_every_batch(monkey
     assert estimated(ipc=5) == pytest.approx(0.8 + 5 * (0.1 + 6 * 0.01))
     many = 10**6  # beside which neither beginning counts, so no second batch is tried
     assert estimated(ipc=5, recover={"iterations": many}) == pytest.approx(5 * (0.9 + many * 0.01))
+
+
+@pytest.mark.parametrize(("images", "low_rank"), [(4, True), (10, False)])
+def test_the_trial_has_the_forms_of_full_batches(images, low_rank, monkeypatch):
+    """A batch of 4 has few positions at a tap of 128 features, one of 10 has not."""
+    seen = []
+    initialise = RecoveryBatch.__init__
+
+    def record(self, config, networks, *others):
+        initialise(self, config, networks, *others)
+        seen.append((len(self.labels_M), set(self.turns[0][1]._constants)))
+
+    monkeypatch.setattr(RecoveryBatch, "__init__", record)
+    config = small(backbone={"width": 128}, recover={"classes_per_batch": images, "iterations": 1})
+    estimates.Trial(plan.prepare(config), Cache(), enough=0.01).measure_recovery_step()  # placeholders
+    drive(launch.run_experiment(Resolved(config, resolve().origins), None, "run"))
+    trial = estimates.Trial(plan.prepare(config), Cache(), enough=0.01)
+    assert trial._load_moments(trial.known_teachers[0]) is not None
+    trial.measure_recovery_step()
+    assert min(seen)[0] <= 4
+    (forms,) = {frozenset(taps) for _, taps in seen}
+    assert bool(forms) == low_rank
+
+
+def test_the_form_is_that_of_the_median_beta_where_statistics_are_known():
+    config = small(ipc=3, backbone={"width": 128}, recover={"classes_per_batch": 4}, objective={"beta": 0.1})
+    trial = estimates.Trial(plan.prepare(config), Cache())
+    (tap,) = trial._choose_low_rank(None)
+
+    def moments(largest):
+        return [Moments(tap, torch.zeros(128), torch.ones(128), largest * torch.eye(128))]
+
+    betas = betas_of_batches(config.objective.schedule, 0.1, 3, 9)
+    limit = MAX_ROUNDING / torch.finfo(torch.float32).eps
+    assert betas[0] > 1.1 * betas[4] > 1.1**2 * betas[8]
+    assert trial._choose_low_rank(moments(0.95 * betas[4] * limit)) == {tap}
+    assert trial._choose_low_rank(moments(1.05 * betas[4] * limit)) == frozenset()  # unlike at β = 1
 
 
 def test_early_accuracies_take_their_share_and_the_first_one_comes_in_any_case():
