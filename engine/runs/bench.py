@@ -50,7 +50,7 @@ Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Rate:
+class StageRate:
     """How fast a stage runs.
 
     what: recovery, statistics, squeeze, students or evaluation. batch: images in a step, of each student.
@@ -153,7 +153,7 @@ class Bench:
         self.report = report
         self.peaks: dict[Precision, float] = {}
 
-    def measure_rates(self) -> Iterator[Rate]:
+    def measure_rates(self) -> Iterator[StageRate]:
         """Yield the rates of recovery, statistics, squeeze, students and evaluation.
 
         A rate that the experiment does not need is left out; one whose result is cached is not. Selecting
@@ -174,7 +174,7 @@ class Bench:
             yield self._measure_students(name)
             yield self._measure_evaluation(name)
 
-    def _measure_recovery(self) -> Rate:
+    def _measure_recovery(self) -> StageRate:
         self.report("timing recovery")
         trial, precision = self.trial, self.config.recover.precision
         cost, batch = trial.measure_recovery_step(), trial.count_recovery_images()
@@ -184,14 +184,14 @@ class Bench:
             "recovery", name, trial.teachers, build, precision, batch, cost.size, 1 / cost.step, batch
         )
 
-    def _measure_statistics(self, name: str, teacher: nn.Module) -> Rate:
+    def _measure_statistics(self, name: str, teacher: nn.Module) -> StageRate:
         self.report(f"timing statistics of {name}")
         batch = min(self.config.statistics.batch, len(self.trial.train))
         cost = self.trial.measure_statistics_step(name, teacher)
         build, rate = self._build_forward_step, batch / cost.step
         return self._compare("statistics", name, [teacher], build, "float32", batch, cost.size, rate)
 
-    def _measure_squeeze(self, single: Config) -> Rate:
+    def _measure_squeeze(self, single: Config) -> StageRate:
         name, settings = single.backbone.name, single.squeeze
         self.report(f"timing squeeze of {name}")
         batch, cost = min(settings.batch, len(self.trial.train)), self.trial.measure_squeeze_step(single)
@@ -200,7 +200,7 @@ class Bench:
         rate = batch / cost.step
         return self._compare("squeeze", name, [network], build, settings.precision, batch, cost.size, rate)
 
-    def _measure_students(self, name: str) -> Rate:
+    def _measure_students(self, name: str) -> StageRate:
         self.report(f"timing students of {name}")
         settings, images = self.config.validate_, self.plan.image_shape()[0]
         batch, cost = min(settings.batch, images), self.trial.measure_student_step(name)
@@ -209,7 +209,7 @@ class Bench:
         rate = self.trial.group_size(name) * batch / cost.step
         return self._compare("students", name, [network], build, settings.precision, batch, cost.size, rate)
 
-    def _measure_evaluation(self, name: str) -> Rate:
+    def _measure_evaluation(self, name: str) -> StageRate:
         self.report(f"timing evaluation of {name}")
         test, cost = len(self.plan.data.test), self.trial.measure_student_evaluation(name)
         network = build_student(self.config, name, 0, self.trial.train)
@@ -228,7 +228,7 @@ class Bench:
         size: int,
         rate: float,
         images_per_iteration: int = 0,
-    ) -> Rate:
+    ) -> StageRate:
         """Compare a rate with steps of the networks alone, between which the steps of the stage alternate.
 
         name: of all networks. build: returns the step of a network on `size` images. rate: in iterations of
@@ -245,7 +245,7 @@ class Bench:
         gflops = mean(operations) / size * rate * images_per_unit / 1e9
         of_peak = gflops / self._measure_peak(precision)
         unit = "iterations" if images_per_iteration else "images"
-        return Rate(what, name, precision, batch, unit, rate, bare, rate / bare, gflops, of_peak)
+        return StageRate(what, name, precision, batch, unit, rate, bare, rate / bare, gflops, of_peak)
 
     # --- networks alone ---------------------------------------------------------------------------
 

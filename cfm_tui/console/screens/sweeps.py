@@ -36,7 +36,7 @@ class SweepTable(ColumnTable):
     ]
 
 
-class Grid(Table):
+class PointGrid(Table):
     """The points of a sweep, whose footer says what Enter does."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -74,7 +74,7 @@ class SweepsPage(Page):
     def body(self) -> Iterator[Widget]:
         """Yield the list and the grid."""
         yield Panel(LIST, "Sweeps", SweepTable(id="sweeps"), PlainText(id="empty"), id="list")
-        yield Panel(GRID, "Points", Grid(id="grid"), PlainText(id="legend", classes="hint"), id="points")
+        yield Panel(GRID, "Points", PointGrid(id="grid"), PlainText(id="legend", classes="hint"), id="points")
 
     def begin(self) -> None:
         """Start reading the sweeps."""
