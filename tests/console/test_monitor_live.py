@@ -88,7 +88,7 @@ def test_a_run_is_paused_saved_and_stopped_by_keys(runs):
         await pilot.press("s")
         await until(pilot, "STOPPED in recover")
         await until(pilot, "`cfm resume live-")
-        assert "‖ recover" in shown(pilot)
+        assert "■ recover" in shown(pilot)
         await pilot.press("S")
         await until(pilot, "no process is computing this run")
 
@@ -152,7 +152,7 @@ def test_a_run_that_was_stopped_goes_on_here(runs, monkeypatch):
 
     async def script(pilot):
         await until(pilot, "loading the program, for")
-        assert "‖ recover" in shown(pilot)
+        assert "■ recover" in shown(pilot)
         session = pilot.app.screen._session
         begun.set()
         await until(pilot, "RUNNING here", 60)
