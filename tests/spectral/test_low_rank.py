@@ -176,8 +176,9 @@ def test_taps_of_one_shape_are_inverted_together_with_the_same_result(monkeypatc
     assert found[1].isfinite().all()
 
 
-def everything_low_rank(monkeypatch):
-    for name, value in (("MIN_FEATURES", 1), ("MAX_SHARE", 1e9)):
+def mostly_low_rank(monkeypatch):
+    """All taps but the pixels, whose system of thousands of positions would take seconds."""
+    for name, value in (("MIN_FEATURES", 2), ("MAX_SHARE", 1e9)):
         monkeypatch.setattr(forms, name, value)
 
 
@@ -210,7 +211,7 @@ BOTH_FORMS = {
 def test_recovery_in_both_forms_goes_the_same_way(case, teacher, digits, cpu):
     changes, most = BOTH_FORMS[case]
     config = small(ipc=3, **{**changes, "recover": {"lr": 0.01, **changes.get("recover", {})}})
-    names = Tapped(teacher, "conv-input", cpu).names
+    names = Tapped(teacher, "conv-input", cpu).names[1:]  # not the pixels, which have most positions
     dense, states = recovered(config, teacher, digits, cpu, low_rank=frozenset())
     assert states[-1].metadata["low_rank"] == []
     low_rank, states = recovered(config, teacher, digits, cpu, low_rank=frozenset(names))
@@ -222,23 +223,23 @@ def test_recovery_in_both_forms_goes_the_same_way(case, teacher, digits, cpu):
 def test_a_resumed_run_keeps_its_forms(teacher, digits, cpu, monkeypatch):
     config = small(checkpoint_seconds=0)
     with monkeypatch.context() as patch:
-        everything_low_rank(patch)
+        mostly_low_rank(patch)
         whole, states = recovered(config, teacher, digits, cpu)
-    assert len(states[3].metadata["low_rank"]) == 3
+    assert len(states[3].metadata["low_rank"]) == 2
     half = next(state for state in states if (state.metadata["batch"], state.metadata["iteration"]) == (2, 3))
     images, _ = recovered(config, teacher, digits, cpu, saved=half)
     assert torch.equal(images, whole[10:])
     dense, states = recovered(config, teacher, digits, cpu)
     half = next(state for state in states if (state.metadata["batch"], state.metadata["iteration"]) == (2, 3))
     assert half.metadata.pop("low_rank") == []
-    everything_low_rank(monkeypatch)
+    mostly_low_rank(monkeypatch)
     images, _ = recovered(config, teacher, digits, cpu, saved=half)
     assert torch.equal(images, dense[10:])
 
 
 def test_the_largest_eigenvalue_of_a_real_tap_is_computed_once(teacher, digits, cpu, monkeypatch):
     config = small(ipc=3)
-    names = Tapped(teacher, "conv-input", cpu).names
+    names = Tapped(teacher, "conv-input", cpu).names[1:]
     _, real = drive(statistics.measure(config, teacher, digits.train, cpu))
     calls, original = [], torch.linalg.eigvalsh
 
@@ -281,7 +282,7 @@ def test_micro_batches_set_a_given_choice_aside(teacher, digits, cpu):
 
 
 def test_a_statistic_that_is_not_finite_is_named_in_low_rank_form(teacher, digits, cpu, monkeypatch):
-    everything_low_rank(monkeypatch)
+    mostly_low_rank(monkeypatch)
     original = microbatch.batch_moments
 
     def spoiled(name, *args, **kwargs):
