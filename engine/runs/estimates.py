@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median, median_high
 from typing import Any, TypeVar
 
@@ -299,9 +300,7 @@ class Trial:
 
     def _begin_recovery(self, iterations: int = EPOCHS) -> Begin:
         settings = self.config.recover
-        moments = [self._load_moments(known) for known in self.known_teachers]
-        objective, teachers = self._matching_inputs(moments)
-        low_rank = self._choose_low_rank(moments[0])
+        objective, teachers, low_rank = self._recovery_inputs
 
         def begin(size: int) -> Work:
             part = self.scale_micro_batch(size)
@@ -450,20 +449,21 @@ class Trial:
         """Return how many students of an architecture are trained at a time."""
         return self.config.students_per_architecture if architecture in self.plan.execution.stacked else 1
 
-    def _matching_inputs(
-        self, moments: Sequence[list[Moments] | None]
-    ) -> tuple[Objective, list[tuple[nn.Module, list[Moments]]]]:
-        """Return the objective at a constant β, and each teacher with its real or placeholder moments.
+    @cached_property
+    def _recovery_inputs(self) -> tuple[Objective, list[tuple[nn.Module, list[Moments]]], frozenset[str]]:
+        """The objective at a constant β, each teacher with its moments, and the taps in low-rank form.
 
-        moments: each teacher's real ones, or None.
+        The moments are the real ones, or placeholders where these are not cached.
         """
+        moments = [self._load_moments(known) for known in self.known_teachers]
         objective = _change(
             self.config.objective, beta=1.0, schedule=BetaSchedule(kind="constant", per="batch")
         )
         if None in moments and ALPHA in objective.parameters:  # it may be too large for placeholders only
             objective = _change(objective, parameters={**objective.parameters, ALPHA: None})
         pairs = zip(self.teachers, moments, strict=True)
-        return objective, [(t, real or self._make_placeholders(objective, t)) for t, real in pairs]
+        teachers = [(t, real or self._make_placeholders(objective, t)) for t, real in pairs]
+        return objective, teachers, self._choose_low_rank(moments[0])
 
     def _load_moments(self, known: nn.Module | None) -> list[Moments] | None:
         if known is None or self.plan.statistics is not None:
